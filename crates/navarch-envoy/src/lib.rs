@@ -1,0 +1,1 @@
+//! Envoy and xDS protobuf types, encoded resources and resource sets

@@ -1,0 +1,1 @@
+//! The nouns of the control plane: configuration kinds, services, workloads, findings

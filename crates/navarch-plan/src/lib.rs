@@ -1,0 +1,1 @@
+//! Which resources each class of proxies gets

@@ -1,0 +1,1 @@
+//! The control plane put together: pipeline, admin HTTP, metrics, shutdown

@@ -1,0 +1,1 @@
+//! The world: one writer, immutable snapshots, indexes and visibility

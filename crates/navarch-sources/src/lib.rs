@@ -1,0 +1,1 @@
+//! Where configuration comes from: a watched directory of YAML

@@ -1,0 +1,1 @@
+//! Test equipment: real Envoy, fake Envoy, demo applications

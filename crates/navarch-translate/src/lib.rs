@@ -1,0 +1,1 @@
+//! Pure translation of Istio and Kubernetes nouns into Envoy resources
