@@ -1,0 +1,363 @@
+//! Sets of resources: immutable, cheap to clone, cheap to compare.
+//!
+//! A class of proxies gets one [`ResourceSet`] per type. A set is a list of [`Layer`]s, and layers are shared: what
+//! all sidecars of a namespace have in common is one layer, what only one workload has is another. A change makes new
+//! layers out of old ones by structural sharing, so the difference of two sets costs what changed, not what is there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+use crate::resource::{Resource, Version};
+use crate::types::XdsType;
+
+/// Part of a set, shared between sets.
+#[derive(Clone, Debug, Default)]
+pub struct Layer {
+    resources: OrdMap<Arc<str>, Arc<Resource>>,
+    /// Sum of the hashes of the resources. A sum does not depend on order or layering and can be kept up to date by
+    /// adding and subtracting.
+    hash: u128,
+}
+
+impl Layer {
+    /// A layer of these resources; the last one of a name wins.
+    pub fn new(resources: impl IntoIterator<Item = Arc<Resource>>) -> Self {
+        Self::default().update(resources, [])
+    }
+
+    /// This layer with resources put in or replaced, and then others taken out. O(changes · log n).
+    #[must_use]
+    pub fn update<'a>(
+        &self,
+        inserts: impl IntoIterator<Item = Arc<Resource>>,
+        removals: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut next = self.clone();
+        for resource in inserts {
+            // An equal resource keeps its place, so that layers which share it go on sharing it.
+            if next.resources.get(resource.name()).is_some_and(|known| *known == resource) {
+                continue;
+            }
+            next.hash = next.hash.wrapping_add(resource.set_hash());
+            if let Some(old) = next.resources.insert(resource.name().clone(), resource) {
+                next.hash = next.hash.wrapping_sub(old.set_hash());
+            }
+        }
+        for name in removals {
+            if let Some(old) = next.resources.remove(name) {
+                next.hash = next.hash.wrapping_sub(old.set_hash());
+            }
+        }
+        next
+    }
+
+    /// The resource of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(name)
+    }
+
+    /// Number of resources.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    /// Whether there are no resources.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+
+    /// The resources in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+}
+
+impl FromIterator<Arc<Resource>> for Layer {
+    fn from_iter<I: IntoIterator<Item = Arc<Resource>>>(resources: I) -> Self {
+        Self::new(resources)
+    }
+}
+
+/// All resources of one type for one class of proxies.
+///
+/// The layers of a set must not have names in common: a response may not contain a name twice (Envoy rejects it as
+/// a whole).
+#[derive(Clone, Debug)]
+pub struct ResourceSet {
+    layers: Arc<[Arc<Layer>]>,
+    hash: u128,
+    len: usize,
+}
+
+impl ResourceSet {
+    /// A set of these layers.
+    #[must_use]
+    pub fn new(layers: impl IntoIterator<Item = Arc<Layer>>) -> Self {
+        let layers: Arc<[Arc<Layer>]> = layers.into_iter().filter(|layer| !layer.is_empty()).collect();
+        let set = Self {
+            hash: layers.iter().fold(0, |hash, layer| hash.wrapping_add(layer.hash)),
+            len: layers.iter().map(|layer| layer.len()).sum(),
+            layers,
+        };
+        debug_assert!(set.layers_are_disjoint(), "two layers have a name in common");
+        set
+    }
+
+    /// A set of one layer.
+    #[must_use]
+    pub fn of(resources: impl IntoIterator<Item = Arc<Resource>>) -> Self {
+        Self::new([Arc::new(Layer::new(resources))])
+    }
+
+    fn layers_are_disjoint(&self) -> bool {
+        self.layers.iter().enumerate().all(|(position, layer)| {
+            let others = self.layers.get(..position).unwrap_or_default();
+            others.is_empty() || layer.iter().all(|r| others.iter().all(|o| o.get(r.name()).is_none()))
+        })
+    }
+
+    /// The resource of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.layers.iter().find_map(|layer| layer.get(name))
+    }
+
+    /// The resources, layer by layer, in each layer in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.layers.iter().flat_map(|layer| layer.iter())
+    }
+
+    /// The layers that are not empty.
+    #[must_use]
+    pub fn layers(&self) -> &[Arc<Layer>] {
+        &self.layers
+    }
+
+    /// Number of resources.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no resources.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The content hash. Equal for equal content, however it is layered, on every replica.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version(self.hash)
+    }
+
+    /// Whether both are the same value in memory. Says less than `==`, which is as cheap.
+    #[must_use]
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.layers, &other.layers)
+    }
+}
+
+impl Default for ResourceSet {
+    fn default() -> Self {
+        Self { layers: Arc::from([]), hash: 0, len: 0 }
+    }
+}
+
+/// Equal content.
+impl PartialEq for ResourceSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.len == other.len
+    }
+}
+
+impl Eq for ResourceSet {}
+
+/// What separates two sets. Both lists are in the order of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetDelta {
+    /// Resources that are new or have new content.
+    pub changed: Vec<Arc<Resource>>,
+    /// Names that are no longer there.
+    pub removed: Vec<Arc<str>>,
+}
+
+impl SetDelta {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// What leads from `old` to `new`.
+///
+/// Layers that are the same in memory are skipped, the others are compared in pairs by structure: O(changes · log n)
+/// if the new layers were made from the old ones with [`Layer::update`]. A name that only moved to another layer is
+/// not a change.
+#[must_use]
+pub fn diff(old: &ResourceSet, new: &ResourceSet) -> SetDelta {
+    if old.ptr_eq(new) || old == new {
+        return SetDelta::default();
+    }
+    let unmatched = |ours: &ResourceSet, theirs: &ResourceSet| -> Vec<Arc<Layer>> {
+        let shared = |layer: &Arc<Layer>| theirs.layers.iter().any(|other| Arc::ptr_eq(layer, other));
+        ours.layers.iter().filter(|layer| !shared(layer)).cloned().collect()
+    };
+    let (before, after) = (unmatched(old, new), unmatched(new, old));
+    let empty = Arc::new(Layer::default());
+    let mut changed = BTreeMap::new();
+    let mut gone = BTreeMap::new();
+    for position in 0..before.len().max(after.len()) {
+        let (from, to) = (before.get(position).unwrap_or(&empty), after.get(position).unwrap_or(&empty));
+        for item in from.resources.diff(&to.resources) {
+            match item {
+                DiffItem::Add(name, resource) => changed.insert(name.clone(), resource.clone()),
+                DiffItem::Update { new: (name, resource), .. } => {
+                    changed.insert(name.clone(), resource.clone())
+                }
+                DiffItem::Remove(name, resource) => gone.insert(name.clone(), resource.clone()),
+            };
+        }
+    }
+    // A name that left one layer and turned up in another has moved.
+    gone.retain(|name, resource| match changed.get(name) {
+        Some(moved) if moved == resource => {
+            changed.remove(name);
+            false
+        }
+        Some(_) => false,
+        None => new.get(name).is_none(),
+    });
+    SetDelta { changed: changed.into_values().collect(), removed: gone.into_keys().collect() }
+}
+
+/// Everything one class of proxies gets at one revision of the world.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyResources {
+    revision: u64,
+    sets: [ResourceSet; XdsType::COUNT],
+}
+
+impl ProxyResources {
+    /// Nothing of any type.
+    #[must_use]
+    pub fn new(revision: u64) -> Self {
+        Self { revision, sets: std::array::from_fn(|_| ResourceSet::default()) }
+    }
+
+    /// This, with the resources of one type replaced.
+    #[must_use]
+    pub fn with(mut self, ty: XdsType, set: ResourceSet) -> Self {
+        if let Some(slot) = self.sets.get_mut(ty.index()) {
+            *slot = set;
+        }
+        self
+    }
+
+    /// The same resources as of a later revision, which changed none of them.
+    #[must_use]
+    pub fn at_revision(&self, revision: u64) -> Self {
+        Self { revision, sets: self.sets.clone() }
+    }
+
+    /// The revision of the world these were made from. Grows; never reused for other content.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The resources of one type.
+    #[must_use]
+    pub fn set(&self, ty: XdsType) -> &ResourceSet {
+        &self.sets[ty.index()]
+    }
+
+    /// All types in push order.
+    pub fn iter(&self) -> impl Iterator<Item = (XdsType, &ResourceSet)> {
+        XdsType::ALL.into_iter().zip(&self.sets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(name: &str, body: &str) -> Arc<Resource> {
+        Arc::new(Resource::of(XdsType::Cds, name, body.as_bytes()))
+    }
+
+    /// `"a1 b2"`: resource `a` with body `1`, resource `b` with body `2`.
+    fn layer(text: &str) -> Arc<Layer> {
+        Arc::new(Layer::new(text.split_whitespace().map(|word| {
+            let (name, body) = word.split_at(1);
+            resource(name, body)
+        })))
+    }
+
+    fn set(layers: &[&str]) -> ResourceSet {
+        ResourceSet::new(layers.iter().map(|text| layer(text)))
+    }
+
+    fn check(old: &[&str], new: &[&str], changed: &str, removed: &str) {
+        let (old, new) = (set(old), set(new));
+        let delta = diff(&old, &new);
+        let names = |names: Vec<&str>| names.join(" ");
+        assert_eq!(names(delta.changed.iter().map(|r| &**r.name()).collect()), changed, "{old:?} -> {new:?}");
+        assert_eq!(names(delta.removed.iter().map(|n| &**n).collect()), removed, "{old:?} -> {new:?}");
+        for resource in &delta.changed {
+            assert_eq!(new.get(resource.name()), Some(resource));
+        }
+    }
+
+    #[test]
+    fn diff_lists_what_changed_in_order() {
+        check(&[], &[], "", "");
+        check(&["a1 b1"], &["a1 b1"], "", "");
+        check(&[], &["b1 a1"], "a b", "");
+        check(&["a1 b1 c1"], &["a1 b2 d1"], "b d", "c");
+        check(&["a1", "b1"], &["a2", "b1"], "a", "");
+        check(&["a1", "b1"], &["b1"], "", "a");
+        check(&["b1"], &["a1", "b1"], "a", "");
+    }
+
+    #[test]
+    fn a_name_that_moves_between_layers_is_not_a_change() {
+        check(&["a1 b1", "c1"], &["a1", "b1 c1"], "", "");
+        check(&["a1 b1", "c1"], &["a1", "b2 c1"], "b", "");
+        check(&["a1 b1", "c1"], &["a1 b1 c1"], "", "");
+        check(&["a1", "b1"], &["b1", "a2"], "a", "");
+    }
+
+    #[test]
+    fn version_depends_on_content_only() {
+        assert_eq!(set(&["a1 b1 c1"]).version(), set(&["c1", "b1", "a1"]).version());
+        assert_ne!(set(&["a1 b2"]).version(), set(&["a2 b1"]).version());
+        assert_ne!(set(&["a1"]).version(), set(&["a1 b1"]).version());
+        assert_eq!(set(&[""]), ResourceSet::default());
+    }
+
+    #[test]
+    fn updates_keep_the_version_of_a_layer_made_from_scratch() {
+        let start = layer("a1 b1 c1");
+        let next = start.update([resource("b", "2"), resource("d", "1")], ["a", "x"]);
+        assert_eq!(next.hash, layer("b2 c1 d1").hash);
+        assert_eq!(start.hash, layer("a1 b1 c1").hash);
+        assert_eq!(next.update([], ["b", "c", "d"]).hash, 0);
+    }
+
+    #[test]
+    fn proxy_resources_hold_one_set_per_type() {
+        let resources = ProxyResources::new(7).with(XdsType::Rds, set(&["a1"]));
+        assert_eq!((resources.revision(), resources.set(XdsType::Rds).len()), (7, 1));
+        assert!(resources.set(XdsType::Cds).is_empty());
+        assert_eq!(resources.iter().map(|(_, set)| set.len()).sum::<usize>(), 1);
+        assert_eq!(resources.at_revision(8).set(XdsType::Rds), resources.set(XdsType::Rds));
+    }
+}
