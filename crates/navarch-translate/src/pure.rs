@@ -1,0 +1,18 @@
+//! The shape of every translator.
+
+use std::hash::Hash;
+
+/// A translator: a plain function whose only argument is the key of the cache.
+///
+/// There is no `&self` and no context: everything the output depends on is in the input, and equal inputs give equal bytes on
+/// every replica and after every restart. Implementations read no clock, no environment and no random numbers.
+pub trait Pure {
+    /// Distinguishes translators in the cache and in metrics; unique in the program.
+    const NAME: &'static str;
+    /// A plain value made of shared, already hashed parts and narrow views of the proxy.
+    type Input: Hash;
+    /// Encoded resources, or encoded parts of one.
+    type Output: Send + Sync + 'static;
+    /// Translates.
+    fn run(input: &Self::Input) -> Self::Output;
+}
