@@ -17,6 +17,8 @@ pub struct EndpointSet {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub address: Address,
+    /// Addresses of other families of the same workload, tried as in RFC 8305 ("happy eyeballs").
+    pub additional_addresses: Vec<std::net::IpAddr>,
     /// The port on the workload. Zero for Unix sockets.
     pub port: u16,
     /// Name of the service port that this endpoint serves.
@@ -84,7 +86,9 @@ impl Locality {
 /// Health as the registry sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Health {
+    /// Nobody checks it: addresses that a ServiceEntry or WorkloadEntry lists.
     #[default]
+    Unknown,
     Healthy,
     /// Not ready; sent to Envoy as UNHEALTHY so that it sees the real ratio.
     Unhealthy,
