@@ -1,8 +1,13 @@
 //! Developer commands: `cargo xtask <command>`.
 
+mod arch;
+mod check;
 mod codegen;
+mod hygiene;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer commands of navarch")]
@@ -13,12 +18,45 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Regenerate the Envoy protobuf types and the descriptor set of navarch-envoy.
+    /// Check which crate may know which, banned dependencies, and the hygiene of files
+    Arch,
+    /// Regenerate the Envoy protobuf types and the descriptor set of navarch-envoy
     Codegen(codegen::Args),
+    /// Print the path of a stock Envoy, obtaining it first if need be
+    Envoy,
+    /// Obtain Envoy, build, and run every test, the ones against a real Envoy included
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Compare the goldens with what is generated now
+    Golden {
+        /// Rewrite them, and remove those that nothing produces
+        #[arg(long)]
+        update: bool,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().command {
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Arch => arch::run(),
         Command::Codegen(args) => codegen::run(&args),
+        Command::Envoy => {
+            println!("{}", navarch_testkit::envoy::binary()?.display());
+            Ok(())
+        }
+        Command::Test { args } => check::test(&args),
+        Command::Golden { update } => check::golden(update),
     }
 }

@@ -1,1 +1,13 @@
-//! Test equipment: real Envoy, fake Envoy, demo applications
+//! Test equipment: a real Envoy under control, a `navarch serve` process under control, demo
+//! applications, goldens, a small HTTP client.
+//!
+//! Everything here waits by polling with a bound, listens on loopback only, and is stopped when
+//! dropped. This crate knows nothing of translation: it runs programs and compares files.
+
+pub mod envoy;
+pub mod golden;
+pub mod http;
+pub mod ports;
+pub mod process;
+pub mod wait;
+pub mod workspace;

@@ -1,0 +1,128 @@
+//! A small HTTP/1.1 client for tests: one connection per call, bounded, no redirects.
+
+use ::http::{HeaderMap, Method, Request, StatusCode, Uri};
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as text; bytes that are not UTF-8 are replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        serde_json::from_slice(&self.body).with_context(|| format!("not JSON: {}", self.text()))
+    }
+
+    /// One response header, or "" without it.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// This answer, or an error unless the status is 2xx.
+    pub fn ok(self) -> Result<Answer> {
+        if !self.status.is_success() {
+            bail!("status {}: {}", self.status, self.text());
+        }
+        Ok(self)
+    }
+}
+
+/// A request under construction.
+#[derive(Debug, Clone)]
+pub struct Call {
+    method: Method,
+    url: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+    within: Duration,
+}
+
+impl Call {
+    pub fn get(url: impl Into<String>) -> Self {
+        Call {
+            method: Method::GET,
+            url: url.into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            within: Duration::from_secs(10),
+        }
+    }
+
+    pub fn post(url: impl Into<String>) -> Self {
+        Call { method: Method::POST, ..Call::get(url) }
+    }
+
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Adds a header. `host` replaces the one made from the URL.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The bound for the whole exchange; ten seconds unless set.
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+
+    /// Sends it and reads the whole answer, whatever its status.
+    pub async fn send(self) -> Result<Answer> {
+        let (within, url) = (self.within, self.url.clone());
+        match tokio::time::timeout(within, self.exchange()).await {
+            Ok(result) => result.with_context(|| format!("calling {url}")),
+            Err(_) => bail!("calling {url}: no answer within {within:?}"),
+        }
+    }
+
+    async fn exchange(self) -> Result<Answer> {
+        let uri: Uri = self.url.parse().context("bad URL")?;
+        let host = uri.host().context("URL without a host")?;
+        let port = uri.port_u16().unwrap_or(80);
+        let stream = TcpStream::connect((host, port)).await.context("connecting")?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // It ends when `sender` is dropped or the peer closes.
+        let connection = tokio::spawn(connection);
+
+        let path = uri.path_and_query().map_or("/", |p| p.as_str());
+        let mut request = Request::builder().method(self.method).uri(path);
+        if !self.headers.iter().any(|(name, _)| name == "host") {
+            request = request.header("host", format!("{host}:{port}"));
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let response = sender.send_request(request.body(Full::new(self.body))?).await?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.context("reading the body")?.to_bytes();
+        connection.abort();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
+    }
+}
+
+/// `GET url`, any status.
+pub async fn get(url: impl Into<String>) -> Result<Answer> {
+    Call::get(url).send().await
+}

@@ -1,0 +1,86 @@
+//! The rig itself, against a real Envoy with a static configuration.
+
+use navarch_testkit::{
+    envoy::{self, Envoy},
+    http, ports, wait,
+};
+use serde_json::{Value, json};
+
+fn bootstrap(port: u16, body: &str) -> Value {
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": body}}}]}]},
+        "http_filters": [{"name": "router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
+    });
+    json!({
+        "node": {"id": "rig", "cluster": "test"},
+        "static_resources": {"listeners": [{
+            "name": "front",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+            "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
+        }]},
+    })
+}
+
+#[tokio::test]
+async fn runs_serves_and_ends() -> anyhow::Result<()> {
+    let port = ports::free_port()?;
+    let mut envoy = Envoy::start("rig", bootstrap(port, "hello")).await?;
+    envoy.wait_live().await?;
+    assert_eq!(envoy.state().await?, "LIVE");
+    assert!(envoy.ready().await?);
+    assert_eq!(envoy.listeners().await?["front"].port(), port);
+    assert!(envoy.rejections().await?.is_empty());
+
+    let url = format!("http://127.0.0.1:{port}/");
+    assert_eq!(http::get(&url).await?.ok()?.text(), "hello");
+    assert_eq!(envoy.stat("http.in.downstream_rq_2xx").await?, 1);
+    assert!(envoy.config_dump().await?["configs"].is_array());
+    assert!(envoy.clusters().await?.is_object());
+
+    let status = envoy.terminate().await?;
+    assert!(status.success(), "{status}");
+    assert!(http::get(&url).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broken_bootstrap_fails_with_the_reason() {
+    let error = Envoy::start("broken", json!({"static_resources": 7})).await.unwrap_err();
+    assert!(format!("{error:#}").contains("static_resources"), "{error:#}");
+}
+
+#[test]
+fn validate_tells_good_from_bad() -> anyhow::Result<()> {
+    let good = bootstrap(1, "x");
+    envoy::validate("good", &good)?;
+    let mut bad = good.clone();
+    bad["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["stat_prefix"] =
+        json!("");
+    let all = [("a".into(), good.clone()), ("b".into(), bad), ("c".into(), good)];
+    let rejected = envoy::validate_all(&all)?;
+    assert_eq!(rejected.len(), 1, "{rejected:?}");
+    assert_eq!(rejected[0].name, "b");
+    assert!(rejected[0].reason.contains("StatPrefix"), "{}", rejected[0].reason);
+    Ok(())
+}
+
+#[tokio::test]
+async fn readiness_is_bounded() -> anyhow::Result<()> {
+    // A cluster fed by a control plane that never answers keeps Envoy from becoming ready.
+    let config = json!({
+        "node": {"id": "rig", "cluster": "test"},
+        "dynamic_resources": {"cds_config": {"path_config_source": {"path": "/nowhere/cds.json"}}},
+    });
+    let result = async {
+        let mut envoy = Envoy::start("never-live", config).await?;
+        envoy.wait_live_within(std::time::Duration::from_millis(300)).await
+    };
+    let started = std::time::Instant::now();
+    assert!(result.await.is_err());
+    assert!(started.elapsed() < wait::STEP);
+    Ok(())
+}
