@@ -127,6 +127,8 @@ pub const PACKAGES: &[&str] = &[
     "envoy.service.status",
     "envoy.type",
     "google.rpc",
+    "istio",
+    "stats",
     "udpa.type",
     "xds.core",
     "xds.data.orca",

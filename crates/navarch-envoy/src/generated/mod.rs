@@ -1033,6 +1033,33 @@ pub mod google {
         include!("google.rpc.rs");
     }
 }
+pub mod istio {
+    pub mod envoy {
+        pub mod config {
+            pub mod filter {
+                pub mod http {
+                    pub mod alpn {
+                        pub mod v2alpha1 {
+                            include!("istio.envoy.config.filter.http.alpn.v2alpha1.rs");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    pub mod networking {
+        pub mod nds {
+            pub mod v1 {
+                include!("istio.networking.nds.v1.rs");
+            }
+        }
+    }
+    pub mod v1 {
+        pub mod auth {
+            include!("istio.v1.auth.rs");
+        }
+    }
+}
 pub mod opentelemetry {
     pub mod proto {
         pub mod common {
@@ -1041,6 +1068,9 @@ pub mod opentelemetry {
             }
         }
     }
+}
+pub mod stats {
+    include!("stats.rs");
 }
 pub mod udpa {
     pub mod r#type {
