@@ -1,13 +1,26 @@
 //! The nouns of the control plane.
 //!
-//! In: text of configuration files (through `yaml`) and the node a proxy sends. Out: typed, validated values and findings.
-//! This crate must never know Envoy's types, a Kubernetes client, a runtime or a socket.
+//! In goes text: YAML or JSON documents with Istio's and Kubernetes' objects, and the node that a proxy sends. Out come typed,
+//! validated values that keep where they came from, and findings about what is wrong with them and what to do about it.
+//!
+//! Everything here is a plain value that can be compared and hashed, so that it may be an input of translation. This crate must
+//! never know Envoy's types, a Kubernetes client, a runtime, a socket, a clock or a file system.
 
 pub mod config;
+pub mod duration;
 pub mod endpoint;
+pub mod extensions;
 pub mod hashed;
+pub mod kubernetes;
+pub mod mesh;
+pub mod networking;
 pub mod proxy;
+pub mod security;
 pub mod service;
+pub mod telemetry;
+pub mod types;
+pub mod values;
+pub mod yaml;
 
 pub use config::Config;
 pub use hashed::{Fingerprint, Hashed};

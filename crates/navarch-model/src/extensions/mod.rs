@@ -1,0 +1,9 @@
+//! Code that users put into the filter chain.
+
+pub mod traffic_extension;
+pub mod wasm_plugin;
+
+pub use traffic_extension::*;
+pub use wasm_plugin::*;
+
+pub use crate::types::{PolicyTargetReference, PortSelector, WorkloadMode, WorkloadSelector};

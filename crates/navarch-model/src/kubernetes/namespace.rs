@@ -1,0 +1,7 @@
+//! Namespace: only its labels and annotations matter, which are metadata.
+
+use crate::yaml::message;
+
+message! {
+    pub struct Namespace {}
+}

@@ -1,0 +1,11 @@
+//! Settings of the whole mesh.
+
+pub mod extension_provider;
+pub mod mesh_config;
+pub mod networks;
+pub mod proxy;
+
+pub use extension_provider::*;
+pub use mesh_config::*;
+pub use networks::*;
+pub use proxy::*;

@@ -1,0 +1,56 @@
+//! ServiceEntry: services that no registry knows.
+
+use super::{WorkloadEntry, WorkloadSelector};
+use crate::yaml::{closed_enum, message};
+
+message! {
+    /// Istio: `ServiceEntry`.
+    pub struct ServiceEntry {
+        hosts: Vec<String>,
+        addresses: Vec<String>,
+        ports: Vec<ServicePort>,
+        location: Location,
+        resolution: Resolution,
+        endpoints: Vec<WorkloadEntry>,
+        workload_selector: Option<WorkloadSelector>,
+        export_to: Vec<String>,
+        subject_alt_names: Vec<String>,
+    }
+}
+
+closed_enum! {
+    /// Istio: `ServiceEntry.Location`.
+    pub enum Location {
+        MeshExternal = 0 "MESH_EXTERNAL",
+        MeshInternal = 1 "MESH_INTERNAL",
+    }
+}
+
+closed_enum! {
+    /// Istio: `ServiceEntry.Resolution`.
+    pub enum Resolution {
+        None = 0 "NONE",
+        Static = 1 "STATIC",
+        Dns = 2 "DNS",
+        DnsRoundRobin = 3 "DNS_ROUND_ROBIN",
+        DynamicDns = 4 "DYNAMIC_DNS",
+    }
+}
+
+message! {
+    /// Istio: `ServicePort`.
+    pub struct ServicePort {
+        number: u32,
+        protocol: String,
+        name: String,
+        target_port: u32,
+    }
+}
+
+message! {
+    /// Istio: `ServiceEntryAddress`.
+    pub struct ServiceEntryAddress {
+        value: String,
+        host: String,
+    }
+}

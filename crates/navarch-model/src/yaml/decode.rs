@@ -1,0 +1,473 @@
+//! Typed values out of nodes, with every problem recorded.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::node::{Entry, Node, Value};
+use super::scalar::Scalar;
+
+/// A type that can be read from a [`Node`].
+///
+/// `None` means that a problem of kind [`ProblemKind::WrongType`] or [`ProblemKind::Invalid`] was recorded; the object is then
+/// not usable.
+pub trait Decode: Sized {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self>;
+}
+
+/// The type of a protobuf `oneof`, whose members are fields of the message around it.
+pub trait Oneof: Sized {
+    /// The members' names in the proto file.
+    const FIELDS: &'static [&'static str];
+
+    /// Reads the member number `index` of [`Oneof::FIELDS`].
+    fn decode_member(index: usize, node: &Node, decoder: &mut Decoder) -> Option<Self>;
+
+    /// Which member `key` names, if any.
+    fn index_of(key: &str) -> Option<usize> {
+        Self::FIELDS.iter().position(|name| super::json_name_matches(name, key))
+    }
+}
+
+/// Something wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub kind: ProblemKind,
+    /// Path of the field from the document's root, for example `spec.http[0].route[1].weight`.
+    pub path: String,
+    pub line: u32,
+    pub column: u32,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProblemKind {
+    /// The field does not exist; it is ignored.
+    UnknownField,
+    /// The value has a type that the field cannot take.
+    WrongType,
+    /// The type is right and the value is not: out of range, not in the list of names, two members of a `oneof`.
+    Invalid,
+}
+
+#[derive(Clone, Debug)]
+enum Segment {
+    Field(String),
+    Index(usize),
+}
+
+/// Where decoding is, and the problems met so far.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    path: Vec<Segment>,
+    problems: Vec<Problem>,
+    /// Fields that the types do not have are no problem.
+    lenient: bool,
+    /// Values must not be quoted in messages.
+    secret: bool,
+}
+
+impl Decoder {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For types that model only a part of the fields that exist, as those of Kubernetes' core objects.
+    pub fn lenient() -> Self {
+        Self { lenient: true, ..Self::default() }
+    }
+
+    /// Reads a value that messages must not quote.
+    pub fn secretly<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.secret, true);
+        let result = read(self);
+        self.secret = before;
+        result
+    }
+
+    /// What `node` is, for messages.
+    fn describe(&self, node: &Node) -> String {
+        if self.secret { "another type".to_owned() } else { node.describe() }
+    }
+
+    /// The problems met, in document order.
+    pub fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    /// Whether a problem was recorded that makes the value unusable.
+    pub fn failed(&self) -> bool {
+        self.problems.iter().any(|problem| problem.kind != ProblemKind::UnknownField)
+    }
+
+    /// Reads `node`, which sits under `name` in the current mapping.
+    pub fn within<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(Segment::Field(name.to_owned()));
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+
+    fn at_index<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(Segment::Index(index));
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+
+    /// The path of the current field.
+    pub fn path(&self) -> String {
+        let mut path = String::new();
+        for segment in &self.path {
+            match segment {
+                Segment::Field(name) => push_field(&mut path, name),
+                Segment::Index(index) => {
+                    let _ = write!(path, "[{index}]");
+                }
+            }
+        }
+        path
+    }
+
+    /// Records a problem at `node`; returns `None` for use as a result.
+    pub fn problem<T>(&mut self, kind: ProblemKind, node: &Node, message: impl Into<String>) -> Option<T> {
+        self.problem_with_hint(kind, node, message, None)
+    }
+
+    /// As [`Decoder::problem`], with advice.
+    pub fn problem_with_hint<T>(
+        &mut self,
+        kind: ProblemKind,
+        node: &Node,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) -> Option<T> {
+        let (path, message) = (self.path(), message.into());
+        self.problems.push(Problem { kind, path, line: node.line, column: node.column, message, hint });
+        None
+    }
+
+    /// The entries of a mapping; a problem otherwise.
+    pub fn mapping<'n>(&mut self, node: &'n Node) -> Option<&'n [Entry]> {
+        match &node.value {
+            Value::Mapping(entries) => Some(entries),
+            _ => self.wrong_type(node, "a mapping"),
+        }
+    }
+
+    fn wrong_type<T>(&mut self, node: &Node, expected: &str) -> Option<T> {
+        let found = self.describe(node);
+        let hint = match (expected, node.scalar()) {
+            ("a string", Some(Scalar::Bool(_) | Scalar::Integer(_) | Scalar::Float(_))) => {
+                Some("put the value in quotes".to_owned())
+            }
+            _ => None,
+        };
+        self.problem_with_hint(
+            ProblemKind::WrongType,
+            node,
+            format!("expected {expected}, found {found}"),
+            hint,
+        )
+    }
+
+    /// Reads the value of `entry` into `slot`. `null` leaves the slot as it is: in proto3 JSON it means unset.
+    pub fn field<T: Decode>(&mut self, entry: &Entry, slot: &mut T) {
+        if entry.value.is_null() {
+            return;
+        }
+        if let Some(value) = self.within(&entry.key, |decoder| T::decode(&entry.value, decoder)) {
+            *slot = value;
+        }
+    }
+
+    /// Reads member `index` of a `oneof` into `slot`; a second member is a problem.
+    pub fn oneof<T: Oneof>(&mut self, entry: &Entry, index: usize, slot: &mut Option<T>) {
+        if entry.value.is_null() {
+            return;
+        }
+        self.within(&entry.key, |decoder| {
+            if slot.is_some() {
+                let names = T::FIELDS.iter().map(|name| json_name(name)).collect::<Vec<_>>().join(", ");
+                decoder.problem::<()>(
+                    ProblemKind::Invalid,
+                    &entry.value,
+                    format!("only one of {names} may be set"),
+                );
+                return;
+            }
+            if let Some(value) = T::decode_member(index, &entry.value, decoder) {
+                *slot = Some(value);
+            }
+        });
+    }
+
+    /// Reads a message that is nothing but a `oneof`.
+    pub fn union<T: Oneof>(&mut self, node: &Node) -> Option<T> {
+        let entries = self.mapping(node)?;
+        let mut value = None;
+        for entry in entries {
+            match T::index_of(&entry.key) {
+                Some(index) => self.oneof(entry, index, &mut value),
+                None => self.unknown_field(entry, &[], &[T::FIELDS]),
+            }
+        }
+        if value.is_none() {
+            let names = T::FIELDS.iter().map(|name| json_name(name)).collect::<Vec<_>>().join(", ");
+            return self.problem(ProblemKind::Invalid, node, format!("one of {names} must be set"));
+        }
+        value
+    }
+
+    /// Records that `entry` is no field of the current message.
+    pub fn unknown_field(&mut self, entry: &Entry, fields: &[&str], oneofs: &[&[&str]]) {
+        if self.lenient {
+            return;
+        }
+        let known = fields.iter().chain(oneofs.iter().copied().flatten());
+        let hint = closest(&entry.key, known.map(|name| json_name(name)))
+            .map(|name| format!("did you mean `{name}`?"))
+            .or_else(|| Some("the field is ignored; remove it or correct its name".to_owned()));
+        self.path.push(Segment::Field(entry.key.clone()));
+        let path = self.path();
+        self.path.pop();
+        self.problems.push(Problem {
+            kind: ProblemKind::UnknownField,
+            path,
+            line: entry.line,
+            column: entry.column,
+            message: format!("unknown field `{}`", entry.key),
+            hint,
+        });
+    }
+
+    /// Reads an enum by name or by number.
+    pub fn enumeration<T: Copy>(&mut self, node: &Node, table: &[(&str, i64, T)]) -> Option<T> {
+        let found = match node.scalar() {
+            // `ON`, `OFF` and the like are names here, whatever they mean elsewhere in YAML.
+            Some(Scalar::String(_) | Scalar::Bool(_)) => match &node.value {
+                Value::Scalar { text, .. } => table.iter().find(|(name, _, _)| name == text),
+                _ => None,
+            },
+            Some(Scalar::Integer(number)) => table.iter().find(|(_, n, _)| i128::from(*n) == number),
+            _ => return self.wrong_type(node, "the name of an enum value"),
+        };
+        match found {
+            Some((_, _, value)) => Some(*value),
+            None => {
+                let names = table.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ");
+                let message = format!("{} is not an allowed value", self.describe(node));
+                self.problem_with_hint(
+                    ProblemKind::Invalid,
+                    node,
+                    message,
+                    Some(format!("use one of {names}")),
+                )
+            }
+        }
+    }
+}
+
+/// Appends `.name` to a path; names that would read like path syntax are quoted.
+fn push_field(path: &mut String, name: &str) {
+    let plain =
+        !name.is_empty() && name.chars().all(|c| !matches!(c, '.' | '[' | ']' | '"') && !c.is_whitespace());
+    if plain {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(name);
+    } else {
+        let _ = write!(path, "[{name:?}]");
+    }
+}
+
+/// The JSON form of a proto field name.
+pub(crate) fn json_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut upper = false;
+    for c in name.strip_suffix('_').unwrap_or(name).chars() {
+        if c == '_' {
+            upper = true;
+        } else if std::mem::take(&mut upper) {
+            out.push(c.to_ascii_uppercase());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The candidate that is at most two edits (one, for short words) or a change of case away.
+fn closest(key: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+    let limit = if key.len() <= 4 { 1 } else { 2 };
+    candidates
+        .map(|name| (distance(&key.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(edits, _)| *edits <= limit)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein distance; long keys are cut, since they are no misspelling of a field name.
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=a.len()).collect();
+    for (i, cb) in b.chars().take(64).enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (ca, cell) in a.iter().zip(row.iter_mut().skip(1)) {
+            let up = *cell;
+            left = (left + 1).min(up + 1).min(diagonal + usize::from(*ca != cb));
+            diagonal = up;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+impl Decode for String {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.scalar() {
+            Some(Scalar::String(text)) => Some(text.to_owned()),
+            _ => decoder.wrong_type(node, "a string"),
+        }
+    }
+}
+
+impl Decode for bool {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.scalar() {
+            Some(Scalar::Bool(value)) => Some(value),
+            _ => decoder.wrong_type(node, "true or false"),
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($type:ident $name:literal),+ $(,)?) => { $(
+        impl Decode for $type {
+            /// Numbers, and strings of digits: proto3 JSON writes 64-bit integers as strings.
+            fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+                let wide = match node.scalar() {
+                    Some(Scalar::Integer(value)) => Some(value),
+                    Some(Scalar::Float(value)) if value.fract() == 0.0 && value.abs() < 9e15 => Some(value as i128),
+                    Some(Scalar::String(text)) => text.parse().ok(),
+                    _ => None,
+                };
+                let Some(wide) = wide else { return decoder.wrong_type(node, $name) };
+                match $type::try_from(wide) {
+                    Ok(value) => Some(value),
+                    Err(_) => decoder.problem(
+                        ProblemKind::Invalid,
+                        node,
+                        format!("{wide} is out of range for {}: {} to {}", $name, $type::MIN, $type::MAX),
+                    ),
+                }
+            }
+        }
+    )+ };
+}
+
+integers! {
+    i32 "a 32-bit integer",
+    u32 "an unsigned 32-bit integer",
+    i64 "a 64-bit integer",
+    u64 "an unsigned 64-bit integer",
+}
+
+impl Decode for Duration {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let text = match node.scalar() {
+            Some(Scalar::String(text)) => text,
+            _ => return decoder.wrong_type(node, "a duration such as 10s or 1.5s"),
+        };
+        match crate::duration::parse_duration(text) {
+            Ok(value) => Some(value),
+            Err(error) => decoder.problem_with_hint(
+                ProblemKind::Invalid,
+                node,
+                format!("{text:?} is not a duration: {error}"),
+                Some("write it like 10s, 1.5s or 100ms".to_owned()),
+            ),
+        }
+    }
+}
+
+impl<T: Decode> Decode for Option<T> {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        if node.is_null() {
+            return Some(None);
+        }
+        T::decode(node, decoder).map(Some)
+    }
+}
+
+impl<T: Decode> Decode for Box<T> {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        T::decode(node, decoder).map(Box::new)
+    }
+}
+
+impl<T: Decode> Decode for Vec<T> {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let Value::Sequence(items) = &node.value else {
+            return decoder.wrong_type(node, "a list");
+        };
+        let mut out = Vec::with_capacity(items.len());
+        let mut complete = true;
+        for (index, item) in items.iter().enumerate() {
+            match decoder.at_index(index, |decoder| T::decode(item, decoder)) {
+                Some(value) => out.push(value),
+                None => complete = false,
+            }
+        }
+        complete.then_some(out)
+    }
+}
+
+/// A mapping's key, which is always a string in the file.
+pub trait DecodeKey: Sized + Ord {
+    const EXPECTED: &'static str;
+    fn decode_key(key: &str) -> Option<Self>;
+}
+
+impl DecodeKey for String {
+    const EXPECTED: &'static str = "a string";
+    fn decode_key(key: &str) -> Option<Self> {
+        Some(key.to_owned())
+    }
+}
+
+impl DecodeKey for u32 {
+    const EXPECTED: &'static str = "an unsigned 32-bit integer";
+    fn decode_key(key: &str) -> Option<Self> {
+        key.parse().ok()
+    }
+}
+
+impl<K: DecodeKey, V: Decode> Decode for BTreeMap<K, V> {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let mut out = BTreeMap::new();
+        let mut complete = true;
+        for entry in decoder.mapping(node)? {
+            let value = decoder.within(&entry.key, |decoder| {
+                let Some(key) = K::decode_key(&entry.key) else {
+                    let message = format!("the key {:?} is not {}", entry.key, K::EXPECTED);
+                    return decoder.problem(ProblemKind::WrongType, &entry.value, message);
+                };
+                V::decode(&entry.value, decoder).map(|value| (key, value))
+            });
+            match value {
+                Some((key, value)) => {
+                    out.insert(key, value);
+                }
+                None => complete = false,
+            }
+        }
+        complete.then_some(out)
+    }
+}

@@ -1,0 +1,17 @@
+//! YAML with positions.
+//!
+//! Text becomes [`Document`]s of [`Node`]s that keep line and column; [`Decode`] turns nodes into typed values and records
+//! every problem it meets, each with the position and path of the field.
+
+mod decode;
+mod message;
+mod node;
+mod parse;
+mod scalar;
+
+pub use decode::{Decode, Decoder, Oneof, Problem, ProblemKind};
+pub(crate) use message::json_name_matches;
+pub(crate) use message::{closed_enum, message, oneof, union_message};
+pub use node::{Document, Entry, Node, Style, Value};
+pub use parse::{Budget, SyntaxError, parse};
+pub use scalar::{Scalar, resolve};
