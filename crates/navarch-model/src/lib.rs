@@ -15,6 +15,7 @@ pub mod kubernetes;
 pub mod mesh;
 pub mod networking;
 pub mod proxy;
+pub mod rule;
 pub mod security;
 pub mod service;
 pub mod telemetry;
@@ -24,4 +25,5 @@ pub mod yaml;
 
 pub use config::Config;
 pub use hashed::{Fingerprint, Hashed};
+pub use rule::EffectiveRule;
 pub use service::Name;
