@@ -3,6 +3,11 @@
 //! In: plain values that are the keys of the plan's cache. Out: encoded Envoy resources and parts of them. This crate must never
 //! know the snapshot, a runtime, a socket, the clock or the environment: a translator can read nothing but its input.
 
+pub mod encoded;
+pub mod filters;
+pub mod http_connection_manager;
+pub mod listeners;
 pub mod pure;
+pub mod sds;
 
 pub use pure::Pure;
