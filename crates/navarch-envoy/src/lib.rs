@@ -6,6 +6,8 @@
 //! Never knows anything of ours: no service, no proxy, no configuration kind, no runtime, no socket.
 
 pub mod any;
+pub mod dynamic;
+pub mod json;
 pub mod proto;
 pub mod resource;
 pub mod set;
