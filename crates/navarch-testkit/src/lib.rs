@@ -4,9 +4,11 @@
 //! Everything here waits by polling with a bound, listens on loopback only, and is stopped when
 //! dropped. This crate knows nothing of translation: it runs programs and compares files.
 
+pub mod apps;
 pub mod envoy;
 pub mod golden;
 pub mod http;
+pub mod navarch;
 pub mod ports;
 pub mod process;
 pub mod wait;
