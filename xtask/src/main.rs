@@ -3,6 +3,7 @@
 mod arch;
 mod check;
 mod codegen;
+mod demo;
 mod hygiene;
 
 use anyhow::Result;
@@ -22,6 +23,12 @@ enum Command {
     Arch,
     /// Regenerate the Envoy protobuf types and the descriptor set of navarch-envoy
     Codegen(codegen::Args),
+    /// Start a mesh of stock Envoys on loopback addresses and change its routes while it serves
+    Demo {
+        /// Leave it running after the last step, until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
     /// Print the path of a stock Envoy, obtaining it first if need be
     Envoy,
     /// Obtain Envoy, build, and run every test, the ones against a real Envoy included
@@ -52,6 +59,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Arch => arch::run(),
         Command::Codegen(args) => codegen::run(&args),
+        Command::Demo { keep } => demo::run(keep),
         Command::Envoy => {
             println!("{}", navarch_testkit::envoy::binary()?.display());
             Ok(())

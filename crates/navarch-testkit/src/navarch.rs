@@ -1,7 +1,7 @@
 //! The product as a process: `navarch serve` under control, and one-off commands.
 
 use crate::{http::Answer, http::Call, ports, process::Process, wait, workspace};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{
     ffi::OsStr,
@@ -145,6 +145,28 @@ impl Server {
     /// A page of the admin address, for example `/metrics`.
     pub async fn admin_get(&self, path: &str) -> Result<Answer> {
         Call::get(format!("http://{}{path}", self.admin)).send().await?.ok()
+    }
+
+    /// What it says about every connected proxy: `{revision, proxies: [{name, revision, types}]}`.
+    pub async fn fleet(&self) -> Result<Value> {
+        self.admin_get("/debug/proxies").await?.json()
+    }
+
+    /// The newest revision of the configuration.
+    pub async fn revision(&self) -> Result<u64> {
+        self.fleet().await?["revision"].as_u64().context("no revision in /debug/proxies")
+    }
+
+    /// Waits until a revision after `revision` is in effect on every connected proxy.
+    pub async fn reached_since(&self, revision: u64) -> Result<()> {
+        wait::until("the edit to reach every proxy", wait::STEP, || async {
+            let fleet = self.fleet().await?;
+            let newer = |value: &Value| value["revision"].as_u64().is_some_and(|found| found > revision);
+            let mut proxies = fleet["proxies"].as_array().into_iter().flatten();
+            ensure!(newer(&fleet) && proxies.all(newer), "{fleet}");
+            Ok(())
+        })
+        .await
     }
 
     /// All samples of `/metrics` of one name, summed.
