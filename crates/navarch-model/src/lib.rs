@@ -7,23 +7,33 @@
 //! never know Envoy's types, a Kubernetes client, a runtime, a socket, a clock or a file system.
 
 pub mod config;
+pub mod document;
 pub mod duration;
 pub mod endpoint;
 pub mod extensions;
+pub mod finding;
 pub mod hashed;
+pub mod kinds;
 pub mod kubernetes;
 pub mod mesh;
 pub mod networking;
+pub mod object;
 pub mod proxy;
 pub mod rule;
 pub mod security;
 pub mod service;
 pub mod telemetry;
+pub mod timestamp;
 pub mod types;
+pub mod validation;
 pub mod values;
 pub mod yaml;
 
 pub use config::Config;
+pub use document::{Parsed, parse_bytes, parse_document, parse_text};
+pub use finding::{Code, Finding, Severity, Span};
 pub use hashed::{Fingerprint, Hashed};
+pub use kinds::{Kind, Noun, Spec};
+pub use object::{Metadata, Object, ObjectKey, Source};
 pub use rule::EffectiveRule;
 pub use service::Name;

@@ -15,6 +15,8 @@ message! {
         workload_selector: Option<WorkloadSelector>,
         export_to: Vec<String>,
         subject_alt_names: Vec<String>,
+        /// `status.addresses`: what a controller allocated, not part of the specification.
+        status_addresses as "(status.addresses)": Vec<ServiceEntryAddress>,
     }
 }
 

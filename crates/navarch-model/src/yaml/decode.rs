@@ -78,6 +78,14 @@ impl Decoder {
         Self { lenient: true, ..Self::default() }
     }
 
+    /// Reads a value of which only some fields are known.
+    pub fn leniently<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.lenient, true);
+        let result = read(self);
+        self.lenient = before;
+        result
+    }
+
     /// Reads a value that messages must not quote.
     pub fn secretly<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = std::mem::replace(&mut self.secret, true);

@@ -1,21 +1,30 @@
-//! Text to nodes.
+//! Text to nodes, within a budget.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::node::Document;
+use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span as EventSpan, Tag};
 
-/// Limits on what one text may expand to.
+use super::node::{Document, Duplicate, Entry, Node, Style, Value};
+
+/// Limits on what one text may ask of us. Tenants write the text, and a few lines of aliases can stand for gigabytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Nesting of mappings and sequences.
+    /// Nesting of mappings and sequences, aliases expanded.
     pub depth: usize,
-    /// Nodes, with those that aliases repeat.
+    /// Nodes of one document, aliases expanded.
     pub nodes: usize,
     /// Bytes of text.
     pub bytes: usize,
 }
 
-/// A place where the text is not YAML, or too much of it.
+impl Default for Budget {
+    fn default() -> Self {
+        Self { depth: 100, nodes: 2_000_000, bytes: 64 << 20 }
+    }
+}
+
+/// A place where the text is not YAML, or asks for too much.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
     pub line: u32,
@@ -23,8 +32,319 @@ pub struct SyntaxError {
     pub message: String,
 }
 
-/// Reads all documents of a text.
+impl SyntaxError {
+    fn at(span: &EventSpan, message: impl Into<String>) -> Self {
+        let (line, column) = position(span);
+        Self { line, column, message: message.into() }
+    }
+}
+
+impl From<&ScanError> for SyntaxError {
+    fn from(error: &ScanError) -> Self {
+        let marker = error.marker();
+        Self { line: narrow(marker.line()), column: narrow(marker.col() + 1), message: error.info() }
+    }
+}
+
+/// Reads all documents of a text. A document that is not YAML gives an error and reading goes on with the next one.
 pub fn parse(text: &str, budget: Budget) -> (Vec<Document>, Vec<SyntaxError>) {
-    let _ = (budget, Arc::<str>::from(text));
-    (Vec::new(), Vec::new())
+    if text.len() > budget.bytes {
+        let message = format!("the text is larger than {} bytes", budget.bytes);
+        return (Vec::new(), vec![SyntaxError { line: 1, column: 1, message }]);
+    }
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    options.flow_nesting_limit = budget.depth;
+    options.block_nesting_limit = budget.depth;
+    let mut parser = Parser::new_from_str_with_options(text, options);
+    let (mut documents, mut errors) = (Vec::new(), Vec::new());
+    let mut builder: Option<Builder> = None;
+    while let Some(next) = parser.next_event() {
+        let error = match next {
+            Ok((event, span)) => match step(&mut builder, event, &span, text, budget) {
+                Ok(None) => continue,
+                Ok(Some(document)) => {
+                    documents.push(document);
+                    continue;
+                }
+                Err(error) => error,
+            },
+            Err(error) => SyntaxError::from(&error),
+        };
+        errors.push(error);
+        builder = None;
+        match parser.proceed_next_document() {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                let error = SyntaxError::from(&error);
+                if errors.last() != Some(&error) {
+                    errors.push(error);
+                }
+                break;
+            }
+        }
+    }
+    (documents, errors)
+}
+
+fn step(
+    builder: &mut Option<Builder>,
+    event: Event<'_>,
+    span: &EventSpan,
+    text: &str,
+    budget: Budget,
+) -> Result<Option<Document>, SyntaxError> {
+    match event {
+        Event::DocumentStart(..) => {
+            *builder = Some(Builder::new(span, budget));
+            Ok(None)
+        }
+        Event::DocumentEnd => Ok(builder.take().map(|builder| builder.finish(text, span))),
+        Event::StreamStart | Event::StreamEnd => Ok(None),
+        event => match builder {
+            Some(builder) => builder.event(event, span).map(|()| None),
+            None => Ok(None),
+        },
+    }
+}
+
+/// Position of an event, 1-based.
+fn position(span: &EventSpan) -> (u32, u32) {
+    (narrow(span.start.line()), narrow(span.start.col() + 1))
+}
+
+fn narrow(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// A collection that is still open.
+struct Frame {
+    node: Open,
+    line: u32,
+    column: u32,
+    anchor: usize,
+    size: usize,
+    depth: usize,
+}
+
+enum Open {
+    Sequence(Vec<Node>),
+    Mapping { entries: Vec<Entry>, index: BTreeMap<String, (u32, u32)>, key: Option<Key>, merged: Vec<Node> },
+}
+
+/// A key whose value has not come yet.
+struct Key {
+    text: String,
+    plain: bool,
+    line: u32,
+    column: u32,
+}
+
+/// A finished node with what it costs.
+struct Sized {
+    node: Node,
+    size: usize,
+    depth: usize,
+}
+
+struct Builder {
+    budget: Budget,
+    line: u32,
+    offset: Option<usize>,
+    stack: Vec<Frame>,
+    root: Option<Node>,
+    anchors: BTreeMap<usize, Sized>,
+    nodes: usize,
+    duplicates: Vec<Duplicate>,
+}
+
+impl Builder {
+    fn new(span: &EventSpan, budget: Budget) -> Self {
+        Self {
+            budget,
+            line: narrow(span.start.line()),
+            offset: span.start.byte_offset(),
+            stack: Vec::new(),
+            root: None,
+            anchors: BTreeMap::new(),
+            nodes: 0,
+            duplicates: Vec::new(),
+        }
+    }
+
+    fn finish(self, text: &str, end: &EventSpan) -> Document {
+        let start = self.offset.unwrap_or(0).min(text.len());
+        // Back to the line's start, so that columns stay what they are when the document is read alone.
+        let start = text.get(..start).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+        let end = end.start.byte_offset().unwrap_or(text.len()).clamp(start, text.len());
+        Document {
+            root: self.root.filter(|root| !root.is_null()),
+            line: self.line,
+            text: Arc::from(text.get(start..end).unwrap_or(text)),
+            duplicates: self.duplicates,
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>, span: &EventSpan) -> Result<(), SyntaxError> {
+        let (line, column) = position(span);
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let style = scalar_style(style, tag.as_deref());
+                let node = Node { value: Value::Scalar { text: text.into_owned(), style }, line, column };
+                self.complete(Sized { node, size: 1, depth: 0 }, anchor, span)
+            }
+            Event::SequenceStart(_, anchor, _) => self.open(Open::Sequence(Vec::new()), anchor, span),
+            Event::MappingStart(_, anchor, _) => {
+                let mapping = Open::Mapping {
+                    entries: Vec::new(),
+                    index: BTreeMap::new(),
+                    key: None,
+                    merged: Vec::new(),
+                };
+                self.open(mapping, anchor, span)
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
+                Some(frame) => self.close(frame, span),
+                None => Ok(()),
+            },
+            Event::Alias(id) => {
+                let (size, depth, mut node) = match self.anchors.get(&id) {
+                    Some(target) => {
+                        // Count before copying: the copy is what an alias bomb is after.
+                        if self.nodes.saturating_add(target.size) > self.budget.nodes {
+                            return Err(self.too_many(span));
+                        }
+                        (target.size, target.depth, target.node.clone())
+                    }
+                    None => {
+                        let message = "an alias must come after the end of the node it repeats";
+                        return Err(SyntaxError::at(span, message));
+                    }
+                };
+                (node.line, node.column) = (line, column);
+                self.complete(Sized { node, size, depth }, 0, span)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn too_many(&self, span: &EventSpan) -> SyntaxError {
+        SyntaxError::at(span, format!("the document expands to more than {} nodes", self.budget.nodes))
+    }
+
+    fn open(&mut self, node: Open, anchor: usize, span: &EventSpan) -> Result<(), SyntaxError> {
+        if self.stack.len() >= self.budget.depth {
+            return Err(SyntaxError::at(span, format!("nested deeper than {} levels", self.budget.depth)));
+        }
+        if let Some(Frame { node: Open::Mapping { key: None, .. }, .. }) = self.stack.last() {
+            return Err(SyntaxError::at(span, "keys must be scalars"));
+        }
+        let (line, column) = position(span);
+        self.stack.push(Frame { node, line, column, anchor, size: 1, depth: 0 });
+        Ok(())
+    }
+
+    fn close(&mut self, frame: Frame, span: &EventSpan) -> Result<(), SyntaxError> {
+        let value = match frame.node {
+            Open::Sequence(items) => Value::Sequence(items),
+            Open::Mapping { mut entries, mut index, merged, .. } => {
+                for source in merged {
+                    merge_entries(&mut entries, &mut index, source);
+                }
+                Value::Mapping(entries)
+            }
+        };
+        let node = Node { value, line: frame.line, column: frame.column };
+        // Its children were counted when they were completed.
+        self.nodes = self.nodes.saturating_sub(frame.size - 1);
+        self.complete(Sized { node, size: frame.size, depth: frame.depth + 1 }, frame.anchor, span)
+    }
+
+    /// Puts a finished node into the collection around it.
+    fn complete(&mut self, done: Sized, anchor: usize, span: &EventSpan) -> Result<(), SyntaxError> {
+        self.nodes = self.nodes.saturating_add(done.size);
+        if self.nodes > self.budget.nodes {
+            return Err(self.too_many(span));
+        }
+        if self.stack.len() + done.depth > self.budget.depth {
+            return Err(SyntaxError::at(span, format!("nested deeper than {} levels", self.budget.depth)));
+        }
+        if anchor != 0 {
+            self.nodes = self.nodes.saturating_add(done.size);
+            let copy = Sized { node: done.node.clone(), size: done.size, depth: done.depth };
+            self.anchors.insert(anchor, copy);
+        }
+        let Some(frame) = self.stack.last_mut() else {
+            self.root = Some(done.node);
+            return Ok(());
+        };
+        frame.size = frame.size.saturating_add(done.size);
+        frame.depth = frame.depth.max(done.depth);
+        match &mut frame.node {
+            Open::Sequence(items) => items.push(done.node),
+            Open::Mapping { entries, index, key, merged } => match key.take() {
+                None => *key = Some(as_key(done.node, span)?),
+                Some(key) if key.plain && key.text == "<<" => merge_sources(done.node, merged, span)?,
+                Some(key) => {
+                    let position = (key.line, key.column);
+                    match index.get(&key.text) {
+                        Some(first) => {
+                            self.duplicates.push(Duplicate { key: key.text, first: *first, second: position })
+                        }
+                        None => {
+                            index.insert(key.text.clone(), position);
+                            let (line, column) = position;
+                            entries.push(Entry { key: key.text, line, column, value: done.node });
+                        }
+                    }
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+fn scalar_style(style: ScalarStyle, tag: Option<&Tag>) -> Style {
+    let text = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
+    if style == ScalarStyle::Plain && !text { Style::Plain } else { Style::Text }
+}
+
+fn as_key(node: Node, span: &EventSpan) -> Result<Key, SyntaxError> {
+    match node.value {
+        Value::Scalar { text, style } => {
+            Ok(Key { text, plain: style == Style::Plain, line: node.line, column: node.column })
+        }
+        _ => Err(SyntaxError::at(span, "keys must be scalars")),
+    }
+}
+
+/// The mappings that `<<` names, in order of precedence.
+fn merge_sources(node: Node, merged: &mut Vec<Node>, span: &EventSpan) -> Result<(), SyntaxError> {
+    let wrong = || SyntaxError::at(span, "`<<` needs a mapping or a list of mappings");
+    match node.value {
+        Value::Mapping(_) => merged.push(node),
+        Value::Sequence(items) => {
+            for item in items {
+                if !matches!(item.value, Value::Mapping(_)) {
+                    return Err(wrong());
+                }
+                merged.push(item);
+            }
+        }
+        Value::Scalar { .. } => return Err(wrong()),
+    }
+    Ok(())
+}
+
+/// Adds the entries of a merged mapping whose keys are not there yet (YAML 1.1's merge key).
+fn merge_entries(entries: &mut Vec<Entry>, index: &mut BTreeMap<String, (u32, u32)>, source: Node) {
+    if let Value::Mapping(more) = source.value {
+        for entry in more {
+            if !index.contains_key(&entry.key) {
+                index.insert(entry.key.clone(), (entry.line, entry.column));
+                entries.push(entry);
+            }
+        }
+    }
 }

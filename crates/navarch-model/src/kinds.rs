@@ -1,0 +1,216 @@
+//! The table of configuration kinds. A kind is one row here and one type; the enums, the look-up by API group and the reading of
+//! documents follow from the row.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use crate::hashed::Hashed;
+use crate::validation::{Report, Validate};
+use crate::yaml::{Decode, Decoder, Node};
+use crate::{extensions, kubernetes, networking, security, telemetry};
+
+/// Whether objects of a kind live in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// Which part of a document a kind's type reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `spec`, whose fields are all known.
+    Spec,
+    /// The whole object, of which only some fields are known.
+    Whole,
+}
+
+/// A type that specifies objects of one kind.
+pub trait Noun: Decode + Validate + Default + Hash + Sized {
+    const KIND: Kind;
+
+    /// The value in `spec`, if it is of this kind.
+    fn of(spec: &Spec) -> Option<&Arc<Hashed<Self>>>;
+
+    fn into_spec(self) -> Spec;
+}
+
+macro_rules! kinds {
+    ($(
+        $(#[$meta:meta])*
+        $kind:ident $text:literal : $type:ty, $group:literal [ $($version:literal),+ ] $plural:literal $scope:ident $layout:ident;
+    )+) => {
+        /// A kind of configuration object.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $( $(#[$meta])* $kind, )+
+        }
+
+        /// The specification of an object, by kind.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Spec {
+            $( $kind(Arc<Hashed<$type>>), )+
+        }
+
+        impl Kind {
+            pub const ALL: &'static [Kind] = &[ $( Kind::$kind, )+ ];
+
+            /// The kind as objects state it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$kind => $text, )+ }
+            }
+
+            /// The API group; empty for Kubernetes' core group.
+            pub const fn group(self) -> &'static str {
+                match self { $( Self::$kind => $group, )+ }
+            }
+
+            /// The versions that are read, the preferred one first. They have the same fields.
+            pub const fn versions(self) -> &'static [&'static str] {
+                match self { $( Self::$kind => &[ $($version),+ ], )+ }
+            }
+
+            /// The name in URLs and on command lines.
+            pub const fn plural(self) -> &'static str {
+                match self { $( Self::$kind => $plural, )+ }
+            }
+
+            pub const fn scope(self) -> Scope {
+                match self { $( Self::$kind => Scope::$scope, )+ }
+            }
+
+            pub const fn layout(self) -> Layout {
+                match self { $( Self::$kind => Layout::$layout, )+ }
+            }
+
+            /// Reads the part of an object that its kind's type covers.
+            pub(crate) fn decode(self, node: Option<&Node>, decoder: &mut Decoder) -> Option<Draft> {
+                match self {
+                    $( Self::$kind => match node {
+                        Some(node) => <$type as Decode>::decode(node, decoder).map(Draft::$kind),
+                        None => Some(Draft::$kind(<$type>::default())),
+                    }, )+
+                }
+            }
+        }
+
+        impl Spec {
+            pub const fn kind(&self) -> Kind {
+                match self { $( Self::$kind(_) => Kind::$kind, )+ }
+            }
+        }
+
+        /// A specification that is not validated yet.
+        #[expect(clippy::large_enum_variant, reason = "lives on the stack of one call")]
+        pub(crate) enum Draft {
+            $( $kind($type), )+
+        }
+
+        impl Draft {
+            pub(crate) fn validate(&self, report: &mut Report<'_>) {
+                match self { $( Self::$kind(spec) => Validate::validate(spec, report), )+ }
+            }
+
+            pub(crate) fn into_spec(self) -> Spec {
+                match self { $( Self::$kind(spec) => spec.into_spec(), )+ }
+            }
+        }
+
+        $(
+            impl Noun for $type {
+                const KIND: Kind = Kind::$kind;
+
+                fn of(spec: &Spec) -> Option<&Arc<Hashed<Self>>> {
+                    match spec {
+                        Spec::$kind(spec) => Some(spec),
+                        _ => None,
+                    }
+                }
+
+                fn into_spec(self) -> Spec {
+                    Spec::$kind(Arc::new(Hashed::new(self)))
+                }
+            }
+        )+
+    };
+}
+
+kinds! {
+    VirtualService "VirtualService": networking::VirtualService,
+        "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" Namespaced Spec;
+    DestinationRule "DestinationRule": networking::DestinationRule,
+        "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "destinationrules" Namespaced Spec;
+    Gateway "Gateway": networking::Gateway,
+        "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "gateways" Namespaced Spec;
+    ServiceEntry "ServiceEntry": networking::ServiceEntry,
+        "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "serviceentries" Namespaced Spec;
+    WorkloadEntry "WorkloadEntry": networking::WorkloadEntry,
+        "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadentries" Namespaced Spec;
+    WorkloadGroup "WorkloadGroup": networking::WorkloadGroup,
+        "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "workloadgroups" Namespaced Spec;
+    Sidecar "Sidecar": networking::Sidecar,
+        "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "sidecars" Namespaced Spec;
+    EnvoyFilter "EnvoyFilter": networking::EnvoyFilter,
+        "networking.istio.io" ["v1alpha3"] "envoyfilters" Namespaced Spec;
+    ProxyConfig "ProxyConfig": networking::ProxyConfig,
+        "networking.istio.io" ["v1beta1"] "proxyconfigs" Namespaced Spec;
+    PeerAuthentication "PeerAuthentication": security::PeerAuthentication,
+        "security.istio.io" ["v1", "v1beta1"] "peerauthentications" Namespaced Spec;
+    AuthorizationPolicy "AuthorizationPolicy": security::AuthorizationPolicy,
+        "security.istio.io" ["v1", "v1beta1"] "authorizationpolicies" Namespaced Spec;
+    RequestAuthentication "RequestAuthentication": security::RequestAuthentication,
+        "security.istio.io" ["v1", "v1beta1"] "requestauthentications" Namespaced Spec;
+    Telemetry "Telemetry": telemetry::Telemetry,
+        "telemetry.istio.io" ["v1", "v1alpha1"] "telemetries" Namespaced Spec;
+    WasmPlugin "WasmPlugin": extensions::WasmPlugin,
+        "extensions.istio.io" ["v1alpha1"] "wasmplugins" Namespaced Spec;
+    TrafficExtension "TrafficExtension": extensions::TrafficExtension,
+        "extensions.istio.io" ["v1alpha1"] "trafficextensions" Namespaced Spec;
+    Namespace "Namespace": kubernetes::Namespace,
+        "" ["v1"] "namespaces" Cluster Whole;
+    Node "Node": kubernetes::Node,
+        "" ["v1"] "nodes" Cluster Whole;
+    Service "Service": kubernetes::Service,
+        "" ["v1"] "services" Namespaced Whole;
+    EndpointSlice "EndpointSlice": kubernetes::EndpointSlice,
+        "discovery.k8s.io" ["v1"] "endpointslices" Namespaced Whole;
+    Endpoints "Endpoints": kubernetes::Endpoints,
+        "" ["v1"] "endpoints" Namespaced Whole;
+    Pod "Pod": kubernetes::Pod,
+        "" ["v1"] "pods" Namespaced Whole;
+    Secret "Secret": kubernetes::Secret,
+        "" ["v1"] "secrets" Namespaced Whole;
+    ConfigMap "ConfigMap": kubernetes::ConfigMap,
+        "" ["v1"] "configmaps" Namespaced Whole;
+}
+
+impl Kind {
+    /// The kind with this group and name, if a service mesh reads it.
+    pub fn find(group: &str, kind: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|k| k.as_str() == kind && k.group() == group)
+    }
+
+    /// `group/version` with the preferred version, as objects state it.
+    pub fn api_version(self) -> String {
+        let version = self.versions().first().copied().unwrap_or_default();
+        match self.group() {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}

@@ -1,0 +1,86 @@
+//! Collects findings while walking an object, and knows where in the object the walk is.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::finding::{Code, Finding, Severity, Span};
+use crate::object::{Metadata, locate};
+use crate::yaml::Node;
+
+/// The findings of one object.
+pub struct Report<'a> {
+    root: &'a Node,
+    file: &'a Arc<str>,
+    /// The object's metadata, which some rules look at.
+    pub metadata: &'a Metadata,
+    path: String,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Report<'a> {
+    pub fn new(root: &'a Node, metadata: &'a Metadata, file: &'a Arc<str>) -> Self {
+        Self { root, file, metadata, path: String::new(), findings: Vec::new() }
+    }
+
+    pub fn into_findings(self) -> Vec<Finding> {
+        self.findings
+    }
+
+    /// Walks into `field`, which may be a path of several fields.
+    pub fn within<T>(&mut self, field: &str, walk: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        if length > 0 && !field.starts_with('[') {
+            self.path.push('.');
+        }
+        self.path.push_str(field);
+        let result = walk(self);
+        self.path.truncate(length);
+        result
+    }
+
+    /// Walks into the value under `key` of the mapping `field`.
+    pub fn within_key<T>(&mut self, field: &str, key: &str, walk: impl FnOnce(&mut Self) -> T) -> T {
+        let plain =
+            !key.is_empty() && key.chars().all(|c| !matches!(c, '.' | '[' | ']' | '"') && !c.is_whitespace());
+        let path = if plain { format!("{field}.{key}") } else { format!("{field}[{key:?}]") };
+        self.within(&path, walk)
+    }
+
+    /// Walks into each item of the list `field`.
+    pub fn each<I>(&mut self, field: &str, items: &[I], mut walk: impl FnMut(&mut Self, &I)) {
+        for (index, item) in items.iter().enumerate() {
+            let length = self.path.len();
+            if length > 0 {
+                self.path.push('.');
+            }
+            let _ = write!(self.path, "{field}[{index}]");
+            walk(self, item);
+            self.path.truncate(length);
+        }
+    }
+
+    /// Walks into the message `field` if it is set.
+    pub fn each_set<I>(&mut self, field: &str, item: Option<&I>, walk: impl FnOnce(&mut Self, &I)) {
+        if let Some(item) = item {
+            self.within(field, |report| walk(report, item));
+        }
+    }
+
+    pub fn error(&mut self, code: Code, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(Severity::Error, code, message.into(), hint.into());
+    }
+
+    pub fn warning(&mut self, code: Code, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(Severity::Warning, code, message.into(), hint.into());
+    }
+
+    fn add(&mut self, severity: Severity, code: Code, message: String, hint: String) {
+        let (line, column) = locate(self.root, &self.path).unwrap_or((self.root.line, self.root.column));
+        let span = Span { file: self.file.clone(), line, column };
+        let mut finding = Finding::new(severity, code, message).at(span).path(self.path.clone());
+        if !hint.is_empty() {
+            finding.hint = Some(hint);
+        }
+        self.findings.push(finding);
+    }
+}
