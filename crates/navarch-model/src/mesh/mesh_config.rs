@@ -62,6 +62,8 @@ message! {
         discovery_selectors: Vec<LabelSelector>,
         path_normalization: Option<ProxyPathNormalization>,
         default_http_retry_policy: Option<HttpRetry>,
+        /// For requests that a sidecar accepts.
+        default_inbound_http_retry_policy: Option<HttpRetry>,
         mesh_mtls as "meshMTLS": Option<TlsConfig>,
         tls_defaults: Option<TlsConfig>,
         default_traffic_policy: Option<DefaultTrafficPolicy>,
@@ -386,6 +388,7 @@ impl Default for MeshConfig {
             discovery_selectors: Vec::new(),
             path_normalization: None,
             default_http_retry_policy: None,
+            default_inbound_http_retry_policy: None,
             mesh_mtls: None,
             tls_defaults: None,
             default_traffic_policy: None,

@@ -3,9 +3,11 @@
 pub mod extension_provider;
 pub mod mesh_config;
 pub mod networks;
+pub mod parse;
 pub mod proxy;
 
 pub use extension_provider::*;
 pub use mesh_config::*;
 pub use networks::*;
+pub use parse::*;
 pub use proxy::*;

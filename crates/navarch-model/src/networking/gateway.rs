@@ -53,6 +53,8 @@ message! {
         min_protocol_version: TlsProtocol,
         max_protocol_version: TlsProtocol,
         cipher_suites: Vec<String>,
+        /// Key-exchange groups, most wanted first.
+        ecdh_curves: Vec<String>,
         insecure_skip_verify: Option<bool>,
     }
 }

@@ -1,0 +1,173 @@
+//! Mesh settings out of text: what is stated goes over the defaults.
+
+use std::sync::Arc;
+
+use super::{MeshConfig, MeshNetworks, ProxyConfig};
+use crate::finding::{Code, Finding, Severity, Span};
+use crate::kubernetes::ConfigMap;
+use crate::object::Object;
+use crate::yaml::{self, Budget, Decoder, Node, ProblemKind};
+
+/// The settings that the ConfigMap of the mesh holds, under the keys `mesh` and `meshNetworks`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshSettings {
+    pub mesh: MeshConfig,
+    pub networks: MeshNetworks,
+    /// Sorted. If one is an error, the settings are not as their author meant them and the last good ones should stay.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads the mesh settings that a ConfigMap holds; `None` if the object is no ConfigMap.
+pub fn parse_config_map(object: &Object) -> Option<MeshSettings> {
+    let config_map = object.spec::<ConfigMap>()?;
+    let mut findings = Vec::new();
+    let section = |key: &str| {
+        let text = config_map.data.get(key)?;
+        Some((text, object.source.locate(&format!("data.{key}"))))
+    };
+    let mut mesh = MeshConfig::default();
+    if let Some((text, start)) = section("mesh") {
+        findings.extend(read(text, &start, |node, decoder| apply_mesh_config(&mut mesh, node, decoder)));
+    }
+    let mut networks = MeshNetworks::default();
+    if let Some((text, start)) = section("meshNetworks") {
+        findings.extend(read(text, &start, |node, decoder| {
+            networks.merge(node, decoder);
+        }));
+    }
+    for finding in &mut findings {
+        finding.object = Some(object.key.clone());
+    }
+    findings.sort();
+    Some(MeshSettings { mesh, networks, findings })
+}
+
+/// Reads a MeshConfig over the defaults. `first_line` is the line of `file` on which `text` starts.
+///
+/// A field that is stated replaces the default, except that `defaultConfig` and `defaultProviders` are merged field by field,
+/// `extensionProviders` by name, and `trustDomainAliases` add up.
+pub fn parse_mesh_config(text: &str, file: &str, first_line: u32) -> (MeshConfig, Vec<Finding>) {
+    let mut mesh = MeshConfig::default();
+    let findings = read(text, &start_of_line(file, first_line), |node, decoder| {
+        apply_mesh_config(&mut mesh, node, decoder)
+    });
+    (mesh, findings)
+}
+
+/// Reads a MeshNetworks. `first_line` is the line of `file` on which `text` starts.
+pub fn parse_mesh_networks(text: &str, file: &str, first_line: u32) -> (MeshNetworks, Vec<Finding>) {
+    let mut networks = MeshNetworks::default();
+    let findings = read(text, &start_of_line(file, first_line), |node, decoder| {
+        networks.merge(node, decoder);
+    });
+    (networks, findings)
+}
+
+/// Reads a ProxyConfig over `base`, as the annotation `proxy.istio.io/config` of a workload does.
+pub fn parse_proxy_config(
+    base: &ProxyConfig,
+    text: &str,
+    file: &str,
+    first_line: u32,
+) -> (ProxyConfig, Vec<Finding>) {
+    let mut proxy = base.clone();
+    let findings = read(text, &start_of_line(file, first_line), |node, decoder| {
+        apply_proxy_config(&mut proxy, node, decoder)
+    });
+    (proxy, findings)
+}
+
+fn start_of_line(file: &str, line: u32) -> Span {
+    Span { file: Arc::from(file), line, column: 1 }
+}
+
+/// Parses `text`, which starts at `start`, and hands its root to `apply`, if there is one.
+///
+/// The text of a block scalar is indented in its file as its first line is; columns account for that.
+fn read(text: &str, start: &Span, apply: impl FnOnce(&Node, &mut Decoder)) -> Vec<Finding> {
+    let span = |line: u32, column: u32| Span {
+        file: start.file.clone(),
+        line: line.saturating_add(start.line).saturating_sub(1),
+        column: column.saturating_add(start.column).saturating_sub(1),
+    };
+    let (documents, errors) = yaml::parse(text, Budget::default());
+    let mut findings: Vec<Finding> = errors
+        .into_iter()
+        .map(|error| Finding::error(Code::Syntax, error.message).at(span(error.line, error.column)))
+        .collect();
+    let Some(document) = documents.first() else { return findings };
+    for duplicate in &document.duplicates {
+        let message = format!("the key `{}` is there twice", duplicate.key);
+        let place = span(duplicate.second.0, duplicate.second.1);
+        findings.push(Finding::error(Code::DuplicateKey, message).at(place).hint("remove one of the two"));
+    }
+    if let Some(root) = &document.root {
+        let mut decoder = Decoder::new();
+        apply(root, &mut decoder);
+        for problem in decoder.into_problems() {
+            let (severity, code) = match problem.kind {
+                ProblemKind::UnknownField => (Severity::Warning, Code::UnknownField),
+                ProblemKind::WrongType => (Severity::Error, Code::WrongType),
+                ProblemKind::Invalid => (Severity::Error, Code::InvalidValue),
+            };
+            let place = span(problem.line, problem.column);
+            let mut finding = Finding::new(severity, code, problem.message).at(place).path(problem.path);
+            finding.hint = problem.hint;
+            findings.push(finding);
+        }
+    }
+    findings.sort();
+    findings
+}
+
+fn apply_mesh_config(mesh: &mut MeshConfig, node: &Node, decoder: &mut Decoder) {
+    let before = mesh.clone();
+    mesh.extension_providers = Vec::new();
+    if !mesh.merge(node, decoder) {
+        *mesh = before;
+        return;
+    }
+    mesh.default_config = before.default_config;
+    if let Some(stated) = stated(node, "defaultConfig", "default_config") {
+        // Its problems are recorded already; this reading only merges.
+        apply_proxy_config(mesh.default_config.get_or_insert_default(), stated, &mut Decoder::new());
+    }
+    mesh.default_providers = before.default_providers;
+    if let Some(stated) = stated(node, "defaultProviders", "default_providers") {
+        mesh.default_providers.get_or_insert_default().merge(stated, &mut Decoder::new());
+    }
+    let mut providers = before.extension_providers;
+    for stated in std::mem::take(&mut mesh.extension_providers) {
+        match providers.iter_mut().find(|provider| provider.name == stated.name) {
+            Some(provider) => *provider = stated,
+            None => providers.push(stated),
+        }
+    }
+    mesh.extension_providers = providers;
+    mesh.trust_domain_aliases.extend(before.trust_domain_aliases);
+    mesh.trust_domain_aliases.sort();
+    mesh.trust_domain_aliases.dedup();
+}
+
+/// The value of a field that is stated and not null.
+fn stated<'n>(node: &'n Node, json: &str, proto: &str) -> Option<&'n Node> {
+    node.get(json).or_else(|| node.get(proto)).filter(|value| !value.is_null())
+}
+
+/// Merges what is stated into `proxy`: metadata adds up, and so do the blocks of `proxyHeaders`.
+fn apply_proxy_config(proxy: &mut ProxyConfig, node: &Node, decoder: &mut Decoder) {
+    let (metadata, headers) = (proxy.proxy_metadata.clone(), proxy.proxy_headers.clone());
+    proxy.merge(node, decoder);
+    for (key, value) in metadata {
+        proxy.proxy_metadata.entry(key).or_insert(value);
+    }
+    if let (Some(headers), Some(old)) = (&mut proxy.proxy_headers, headers) {
+        if headers.forwarded_client_cert == super::ForwardClientCertDetails::default() {
+            headers.forwarded_client_cert = old.forwarded_client_cert;
+        }
+        headers.request_id = headers.request_id.take().or(old.request_id);
+        headers.attempt_count = headers.attempt_count.take().or(old.attempt_count);
+        headers.server = headers.server.take().or(old.server);
+        headers.envoy_debug_headers = headers.envoy_debug_headers.take().or(old.envoy_debug_headers);
+    }
+}
