@@ -1,0 +1,308 @@
+//! What happens to a request that matched: forwarded, redirected or answered.
+
+use navarch_envoy::proto::envoy::config::core::v3::data_source::Specifier;
+use navarch_envoy::proto::envoy::config::core::v3::{DataSource, RuntimeFractionalPercent};
+use navarch_envoy::proto::envoy::config::route::v3::redirect_action::{
+    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+};
+use navarch_envoy::proto::envoy::config::route::v3::route::Action;
+use navarch_envoy::proto::envoy::config::route::v3::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy,
+};
+use navarch_envoy::proto::envoy::config::route::v3::route_match::PathSpecifier;
+use navarch_envoy::proto::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight};
+use navarch_envoy::proto::envoy::config::route::v3::{
+    DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
+};
+use navarch_envoy::proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use navarch_envoy::proto::envoy::r#type::v3::FractionalPercent;
+use navarch_envoy::wkt;
+use navarch_model::networking::{
+    Destination, HttpBody, HttpDirectResponse, HttpRedirect, HttpRewrite, HttpRoute, HttpRouteDestination,
+    RedirectPort, RedirectPortSelection,
+};
+use navarch_model::values::Percent;
+
+use super::filter_config::{percent, whole_percent};
+use super::hash_policy::hash_policy;
+use super::headers::HeaderMutations;
+use super::route_match::regex;
+use super::virtual_service::{HttpRoutesInput, RouteContext};
+use super::{Semantics, outbound_cluster, retry};
+
+/// Answers with a redirect; nothing if the status code is none that redirects.
+pub(super) fn redirect(redirect: &HttpRedirect, context: &RouteContext) -> Option<Action> {
+    let code = match redirect.redirect_code {
+        0 | 301 => RedirectResponseCode::MovedPermanently,
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => return None,
+    };
+    let path = if redirect.prefix_rewrite.is_empty() {
+        PathRewriteSpecifier::PathRedirect(redirect.uri.clone())
+    } else {
+        PathRewriteSpecifier::PrefixRewrite(redirect.prefix_rewrite.clone())
+    };
+    let scheme = (!redirect.scheme.is_empty()).then(|| SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.clone()));
+    Some(Action::Redirect(RedirectAction {
+        host_redirect: redirect.authority.clone(),
+        port_redirect: redirect_port(redirect, context),
+        response_code: code.into(),
+        path_rewrite_specifier: Some(path),
+        scheme_rewrite_specifier: scheme,
+        ..RedirectAction::default()
+    }))
+}
+
+/// The port of a redirect; zero leaves it out, as for the default port of the scheme.
+fn redirect_port(redirect: &HttpRedirect, context: &RouteContext) -> u32 {
+    let port = match redirect.redirect_port {
+        Some(RedirectPort::Port(port)) => port,
+        // Envoy cannot take the port from the request; but these routes are for one port only.
+        Some(RedirectPort::DerivePort(RedirectPortSelection::FromRequestPort)) => u32::from(context.port),
+        Some(RedirectPort::DerivePort(RedirectPortSelection::FromProtocolDefault)) | None => 0,
+    };
+    let scheme = match redirect.scheme.as_str() {
+        "" if context.tls => "https",
+        "" => "http",
+        stated => stated,
+    };
+    match (port, scheme) {
+        (80, "http") | (443, "https") => 0,
+        _ => port,
+    }
+}
+
+/// Answers without asking anyone.
+pub(super) fn direct_response(response: &HttpDirectResponse) -> Action {
+    let body = response.body.as_ref().map(|body| DataSource {
+        specifier: Some(match body {
+            HttpBody::String(text) => Specifier::InlineString(text.clone()),
+            HttpBody::Bytes(bytes) => Specifier::InlineBytes(bytes.0.clone().into()),
+        }),
+        ..DataSource::default()
+    });
+    Action::DirectResponse(DirectResponseAction { status: response.status, body, ..DirectResponseAction::default() })
+}
+
+/// Sets the time that a response may take: forever, unless stated.
+///
+/// `max_grpc_timeout` follows, so that the `grpc-timeout` of clients is respected; proxyless gRPC clients know only
+/// `max_stream_duration`.
+pub(super) fn set_timeout(action: &mut RouteAction, timeout: Option<std::time::Duration>, proxyless: bool) {
+    let timeout = wkt::duration(timeout.unwrap_or_default());
+    action.timeout = Some(timeout);
+    if proxyless {
+        action.max_stream_duration =
+            Some(MaxStreamDuration { max_stream_duration: Some(timeout), ..MaxStreamDuration::default() });
+    } else {
+        action.max_grpc_timeout = Some(timeout);
+    }
+}
+
+/// Forwards to the destinations of a route; adds what the destinations say about headers to `out`.
+pub(super) fn forward(
+    out: &mut Route,
+    route: &HttpRoute,
+    index: usize,
+    authority: Option<String>,
+    input: &HttpRoutesInput,
+    semantics: Semantics,
+) {
+    let context = &input.context;
+    let mut action = RouteAction::default();
+    set_timeout(&mut action, route.timeout, context.proxyless);
+    if semantics == Semantics::GatewayApi {
+        // Gateway API: requests to backends that do not exist are answered with 500.
+        action.cluster_not_found_response_code = ClusterNotFoundResponseCode::InternalServerError.into();
+    }
+    let mut authority = authority;
+    if let Some(rewrite) = &route.rewrite {
+        action.append_x_forwarded_host = context.x_forwarded_host;
+        rewrite_path(&mut action, rewrite, out.r#match.as_ref(), semantics);
+        if !rewrite.authority.is_empty() {
+            authority = Some(rewrite.authority.clone());
+        }
+    }
+    action.host_rewrite_specifier = authority.map(HostRewriteSpecifier::HostRewriteLiteral);
+    action.request_mirror_policies = mirrors(route, input);
+
+    let mut sticky = false;
+    if let [destination] = route.route.as_slice() {
+        sticky = single(out, &mut action, destination, (index, 0), input);
+    } else {
+        weighted(&mut action, &route.route, index, input);
+    }
+    let retries = route.retries.as_ref().or(context.default_retries.as_deref().map(|retries| &**retries));
+    action.retry_policy = retry::policy(retries, sticky);
+    out.action = Some(Action::Route(action));
+}
+
+fn rewrite_path(action: &mut RouteAction, rewrite: &HttpRewrite, matched: Option<&RouteMatch>, semantics: Semantics) {
+    if let Some(stated) = &rewrite.uri_regex_rewrite {
+        action.regex_rewrite = Some(RegexMatchAndSubstitute {
+            pattern: Some(regex(&stated.match_)),
+            substitution: stated.rewrite.clone(),
+        });
+    } else if semantics == Semantics::GatewayApi && rewrite.uri == "/" {
+        // Removing a prefix must leave a path that starts with a slash, also where nothing follows the prefix.
+        let prefix = match matched.and_then(|matched| matched.path_specifier.as_ref()) {
+            Some(PathSpecifier::PathSeparatedPrefix(prefix)) => prefix.as_str(),
+            _ => "",
+        };
+        action.regex_rewrite = Some(RegexMatchAndSubstitute {
+            pattern: Some(regex(&format!("^{}(/?)(.*)", quoted(prefix)))),
+            substitution: r"/\2".to_owned(),
+        });
+    } else {
+        action.prefix_rewrite = rewrite.uri.clone();
+    }
+}
+
+/// A regular expression that matches `text` and nothing else.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn mirrors(route: &HttpRoute, input: &HttpRoutesInput) -> Vec<RequestMirrorPolicy> {
+    let whole = || Some(whole_percent(100));
+    let stated = |share: Percent| (share > Percent::ZERO).then(|| percent(share));
+    let single = route.mirror.as_ref().and_then(|destination| {
+        let share = match (route.mirror_percentage, route.mirror_percent) {
+            (Some(share), _) => stated(share),
+            (None, Some(share)) => (share > 0).then(|| whole_percent(share)),
+            (None, None) => whole(),
+        };
+        Some((destination, share?))
+    });
+    let several = route.mirrors.iter().filter_map(|mirror| {
+        let share = mirror.percentage.map_or_else(whole, stated)?;
+        Some((mirror.destination.as_ref()?, share))
+    });
+    single.into_iter().chain(several).map(|(destination, share)| mirror(destination, share, input)).collect()
+}
+
+fn mirror(destination: &Destination, share: FractionalPercent, input: &HttpRoutesInput) -> RequestMirrorPolicy {
+    RequestMirrorPolicy {
+        cluster: input.cluster(Some(destination)),
+        runtime_fraction: Some(RuntimeFractionalPercent {
+            default_value: Some(share),
+            ..RuntimeFractionalPercent::default()
+        }),
+        trace_sampled: Some(false),
+        disable_shadow_host_suffix_append: true,
+        ..RequestMirrorPolicy::default()
+    }
+}
+
+/// Forwards to one cluster; says whether the cluster is chosen by consistent hashing.
+fn single(
+    out: &mut Route,
+    action: &mut RouteAction,
+    destination: &HttpRouteDestination,
+    position: (usize, usize),
+    input: &HttpRoutesInput,
+) -> bool {
+    action.cluster_specifier = Some(ClusterSpecifier::Cluster(input.cluster(destination.destination.as_ref())));
+    if let Some(headers) = &destination.headers {
+        let mutations = HeaderMutations::of(headers);
+        out.request_headers_to_add.extend(mutations.request_add);
+        out.request_headers_to_remove.extend(mutations.request_remove);
+        out.response_headers_to_add.extend(mutations.response_add);
+        out.response_headers_to_remove.extend(mutations.response_remove);
+        // What the route says about the host goes first, as it would with several destinations.
+        if action.host_rewrite_specifier.is_none() {
+            action.host_rewrite_specifier = mutations.authority.map(HostRewriteSpecifier::HostRewriteLiteral);
+        }
+    }
+    let hash = input.hashes.get(&position);
+    action.hash_policy.extend(hash.and_then(hash_policy));
+    hash.is_some()
+}
+
+/// Forwards to several clusters by weight; those without weight get nothing.
+fn weighted(action: &mut RouteAction, destinations: &[HttpRouteDestination], index: usize, input: &HttpRoutesInput) {
+    let mut clusters = Vec::with_capacity(destinations.len());
+    for (position, destination) in destinations.iter().enumerate() {
+        let Some(weight) = u32::try_from(destination.weight).ok().filter(|weight| *weight > 0) else { continue };
+        let mut cluster = ClusterWeight {
+            name: input.cluster(destination.destination.as_ref()),
+            weight: Some(weight),
+            ..ClusterWeight::default()
+        };
+        if let Some(headers) = &destination.headers {
+            let mutations = HeaderMutations::of(headers);
+            cluster.request_headers_to_add = mutations.request_add;
+            cluster.request_headers_to_remove = mutations.request_remove;
+            cluster.response_headers_to_add = mutations.response_add;
+            cluster.response_headers_to_remove = mutations.response_remove;
+            cluster.host_rewrite_specifier =
+                mutations.authority.map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral);
+        }
+        action.hash_policy.extend(input.hashes.get(&(index, position)).and_then(hash_policy));
+        clusters.push(cluster);
+    }
+    action.cluster_specifier =
+        Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..WeightedCluster::default() }));
+}
+
+/// The name of the operation in traces: the destination if there is one, else the VirtualService.
+pub(super) fn operation(action: Option<&Action>, virtual_service: &str, port: u16, path: &str) -> String {
+    if let Some(Action::Route(RouteAction { cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)), .. })) = action {
+        let parts: Vec<_> = cluster.split('|').collect();
+        if let [_, port, _, host] = parts.as_slice() {
+            return format!("{host}:{port}{path}");
+        }
+    }
+    format!("{virtual_service}:{port}{path}")
+}
+
+/// The route to a service without VirtualService.
+pub fn default_route(host: &str, port: u16, action: RouteAction) -> Route {
+    let cluster = ClusterSpecifier::Cluster(outbound_cluster(u32::from(port), "", host));
+    Route {
+        name: "default".to_owned(),
+        r#match: Some(super::route_match::everything()),
+        decorator: Some(navarch_envoy::proto::envoy::config::route::v3::Decorator {
+            operation: format!("{host}:{port}/*"),
+            ..Default::default()
+        }),
+        action: Some(Action::Route(RouteAction { cluster_specifier: Some(cluster), ..action })),
+        ..Route::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_quoted() {
+        assert_eq!(quoted("/a.b(c)$"), r"/a\.b\(c\)\$");
+    }
+
+    #[test]
+    fn default_ports_are_left_out_of_redirects() {
+        let check = |scheme: &str, tls: bool, port: Option<RedirectPort>, expected: u32| {
+            let redirect = HttpRedirect { scheme: scheme.to_owned(), redirect_port: port, ..HttpRedirect::default() };
+            let context = RouteContext { port: 443, tls, ..RouteContext::default() };
+            assert_eq!(redirect_port(&redirect, &context), expected);
+        };
+        check("", false, None, 0);
+        check("", false, Some(RedirectPort::Port(80)), 0);
+        check("https", false, Some(RedirectPort::Port(80)), 80);
+        check("", true, Some(RedirectPort::Port(443)), 0);
+        check("", false, Some(RedirectPort::DerivePort(RedirectPortSelection::FromRequestPort)), 443);
+        check("", true, Some(RedirectPort::DerivePort(RedirectPortSelection::FromRequestPort)), 0);
+        check("", true, Some(RedirectPort::DerivePort(RedirectPortSelection::FromProtocolDefault)), 0);
+    }
+}
