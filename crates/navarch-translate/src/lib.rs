@@ -8,6 +8,7 @@ pub mod filters;
 pub mod http_connection_manager;
 pub mod listeners;
 pub mod pure;
+pub mod routes;
 pub mod sds;
 
 pub use pure::Pure;

@@ -7,28 +7,30 @@ use navarch_envoy::proto::envoy::config::route::v3::redirect_action::{
 };
 use navarch_envoy::proto::envoy::config::route::v3::route::Action;
 use navarch_envoy::proto::envoy::config::route::v3::route_action::{
-    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy,
+    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+    RequestMirrorPolicy,
 };
 use navarch_envoy::proto::envoy::config::route::v3::route_match::PathSpecifier;
 use navarch_envoy::proto::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight};
 use navarch_envoy::proto::envoy::config::route::v3::{
-    DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
+    Decorator, DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch, WeightedCluster,
 };
 use navarch_envoy::proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use navarch_envoy::proto::envoy::r#type::v3::FractionalPercent;
 use navarch_envoy::wkt;
 use navarch_model::networking::{
-    Destination, HttpBody, HttpDirectResponse, HttpRedirect, HttpRewrite, HttpRoute, HttpRouteDestination,
-    RedirectPort, RedirectPortSelection,
+    ConsistentHashLb, Destination, HttpBody, HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite,
+    HttpRoute, HttpRouteDestination, RedirectPort, RedirectPortSelection,
 };
 use navarch_model::values::Percent;
+use prost::Message;
 
 use super::filter_config::{percent, whole_percent};
 use super::hash_policy::hash_policy;
 use super::headers::HeaderMutations;
 use super::route_match::regex;
-use super::virtual_service::{HttpRoutesInput, RouteContext};
-use super::{Semantics, outbound_cluster, retry};
+use super::virtual_service::{EncodedRoute, HttpRoutesInput, RouteContext};
+use super::{Semantics, outbound_cluster, retry, route_match};
 
 /// Answers with a redirect; nothing if the status code is none that redirects.
 pub(super) fn redirect(redirect: &HttpRedirect, context: &RouteContext) -> Option<Action> {
@@ -45,7 +47,8 @@ pub(super) fn redirect(redirect: &HttpRedirect, context: &RouteContext) -> Optio
     } else {
         PathRewriteSpecifier::PrefixRewrite(redirect.prefix_rewrite.clone())
     };
-    let scheme = (!redirect.scheme.is_empty()).then(|| SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.clone()));
+    let scheme = (!redirect.scheme.is_empty())
+        .then(|| SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.clone()));
     Some(Action::Redirect(RedirectAction {
         host_redirect: redirect.authority.clone(),
         port_redirect: redirect_port(redirect, context),
@@ -84,7 +87,11 @@ pub(super) fn direct_response(response: &HttpDirectResponse) -> Action {
         }),
         ..DataSource::default()
     });
-    Action::DirectResponse(DirectResponseAction { status: response.status, body, ..DirectResponseAction::default() })
+    Action::DirectResponse(DirectResponseAction {
+        status: response.status,
+        body,
+        ..DirectResponseAction::default()
+    })
 }
 
 /// Sets the time that a response may take: forever, unless stated.
@@ -140,7 +147,12 @@ pub(super) fn forward(
     out.action = Some(Action::Route(action));
 }
 
-fn rewrite_path(action: &mut RouteAction, rewrite: &HttpRewrite, matched: Option<&RouteMatch>, semantics: Semantics) {
+fn rewrite_path(
+    action: &mut RouteAction,
+    rewrite: &HttpRewrite,
+    matched: Option<&RouteMatch>,
+    semantics: Semantics,
+) {
     if let Some(stated) = &rewrite.uri_regex_rewrite {
         action.regex_rewrite = Some(RegexMatchAndSubstitute {
             pattern: Some(regex(&stated.match_)),
@@ -191,7 +203,11 @@ fn mirrors(route: &HttpRoute, input: &HttpRoutesInput) -> Vec<RequestMirrorPolic
     single.into_iter().chain(several).map(|(destination, share)| mirror(destination, share, input)).collect()
 }
 
-fn mirror(destination: &Destination, share: FractionalPercent, input: &HttpRoutesInput) -> RequestMirrorPolicy {
+fn mirror(
+    destination: &Destination,
+    share: FractionalPercent,
+    input: &HttpRoutesInput,
+) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
         cluster: input.cluster(Some(destination)),
         runtime_fraction: Some(RuntimeFractionalPercent {
@@ -212,7 +228,8 @@ fn single(
     position: (usize, usize),
     input: &HttpRoutesInput,
 ) -> bool {
-    action.cluster_specifier = Some(ClusterSpecifier::Cluster(input.cluster(destination.destination.as_ref())));
+    action.cluster_specifier =
+        Some(ClusterSpecifier::Cluster(input.cluster(destination.destination.as_ref())));
     if let Some(headers) = &destination.headers {
         let mutations = HeaderMutations::of(headers);
         out.request_headers_to_add.extend(mutations.request_add);
@@ -230,10 +247,17 @@ fn single(
 }
 
 /// Forwards to several clusters by weight; those without weight get nothing.
-fn weighted(action: &mut RouteAction, destinations: &[HttpRouteDestination], index: usize, input: &HttpRoutesInput) {
+fn weighted(
+    action: &mut RouteAction,
+    destinations: &[HttpRouteDestination],
+    index: usize,
+    input: &HttpRoutesInput,
+) {
     let mut clusters = Vec::with_capacity(destinations.len());
     for (position, destination) in destinations.iter().enumerate() {
-        let Some(weight) = u32::try_from(destination.weight).ok().filter(|weight| *weight > 0) else { continue };
+        let Some(weight) = u32::try_from(destination.weight).ok().filter(|weight| *weight > 0) else {
+            continue;
+        };
         let mut cluster = ClusterWeight {
             name: input.cluster(destination.destination.as_ref()),
             weight: Some(weight),
@@ -257,7 +281,11 @@ fn weighted(action: &mut RouteAction, destinations: &[HttpRouteDestination], ind
 
 /// The name of the operation in traces: the destination if there is one, else the VirtualService.
 pub(super) fn operation(action: Option<&Action>, virtual_service: &str, port: u16, path: &str) -> String {
-    if let Some(Action::Route(RouteAction { cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)), .. })) = action {
+    if let Some(Action::Route(RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+        ..
+    })) = action
+    {
         let parts: Vec<_> = cluster.split('|').collect();
         if let [_, port, _, host] = parts.as_slice() {
             return format!("{host}:{port}{path}");
@@ -266,19 +294,30 @@ pub(super) fn operation(action: Option<&Action>, virtual_service: &str, port: u1
     format!("{virtual_service}:{port}{path}")
 }
 
-/// The route to a service without VirtualService.
-pub fn default_route(host: &str, port: u16, action: RouteAction) -> Route {
-    let cluster = ClusterSpecifier::Cluster(outbound_cluster(u32::from(port), "", host));
-    Route {
+/// The route to a port of a service without VirtualService.
+///
+/// The retry policy takes no notice of consistent hashing, as istiod's does not.
+pub fn default_route(
+    host: &str,
+    port: u16,
+    default_retries: Option<&HttpRetry>,
+    hash: Option<&ConsistentHashLb>,
+) -> EncodedRoute {
+    let mut action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(outbound_cluster(u32::from(port), "", host))),
+        retry_policy: retry::policy(default_retries, false),
+        hash_policy: hash.and_then(hash_policy).into_iter().collect(),
+        ..RouteAction::default()
+    };
+    set_timeout(&mut action, None, false);
+    let route = Route {
         name: "default".to_owned(),
-        r#match: Some(super::route_match::everything()),
-        decorator: Some(navarch_envoy::proto::envoy::config::route::v3::Decorator {
-            operation: format!("{host}:{port}/*"),
-            ..Default::default()
-        }),
-        action: Some(Action::Route(RouteAction { cluster_specifier: Some(cluster), ..action })),
+        r#match: Some(route_match::everything()),
+        decorator: Some(Decorator { operation: format!("{host}:{port}/*"), ..Decorator::default() }),
+        action: Some(Action::Route(action)),
         ..Route::default()
-    }
+    };
+    EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true }
 }
 
 #[cfg(test)]
@@ -293,7 +332,8 @@ mod tests {
     #[test]
     fn default_ports_are_left_out_of_redirects() {
         let check = |scheme: &str, tls: bool, port: Option<RedirectPort>, expected: u32| {
-            let redirect = HttpRedirect { scheme: scheme.to_owned(), redirect_port: port, ..HttpRedirect::default() };
+            let redirect =
+                HttpRedirect { scheme: scheme.to_owned(), redirect_port: port, ..HttpRedirect::default() };
             let context = RouteContext { port: 443, tls, ..RouteContext::default() };
             assert_eq!(redirect_port(&redirect, &context), expected);
         };

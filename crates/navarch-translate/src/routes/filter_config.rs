@@ -3,7 +3,9 @@
 use navarch_envoy::Any;
 use navarch_envoy::any::any;
 use navarch_envoy::proto::envoy::config::core::v3::{RuntimeFractionalPercent, TypedExtensionConfig};
-use navarch_envoy::proto::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay::FaultDelaySecifier};
+use navarch_envoy::proto::envoy::extensions::filters::common::fault::v3::{
+    FaultDelay, fault_delay::FaultDelaySecifier,
+};
 use navarch_envoy::proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use navarch_envoy::proto::envoy::extensions::filters::http::fault::v3::{
     FaultAbort, HttpFault, fault_abort::ErrorType,
@@ -19,7 +21,9 @@ use navarch_envoy::proto::envoy::r#type::matcher::v3::string_matcher::MatchPatte
 use navarch_envoy::proto::envoy::r#type::v3::FractionalPercent;
 use navarch_envoy::proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 use navarch_envoy::wkt;
-use navarch_model::networking::{self, FaultAbortKind, FaultDelayKind, HttpFaultInjection, UnmatchedPreflights};
+use navarch_model::networking::{
+    self, FaultAbortKind, FaultDelayKind, HttpFaultInjection, UnmatchedPreflights,
+};
 use navarch_model::service::PersistentSession;
 use navarch_model::values::Percent;
 
@@ -59,7 +63,11 @@ pub(super) fn fault(fault: &HttpFaultInjection) -> Any {
             FaultAbortKind::GrpcStatus(name) => ErrorType::GrpcStatus(grpc_status(name)),
             FaultAbortKind::Http2Error(_) => return None,
         };
-        Some(FaultAbort { percentage: abort.percentage.map(percent), error_type: Some(error) })
+        Some(FaultAbort {
+            percentage: abort.percentage.map(percent),
+            error_type: Some(error),
+            ..FaultAbort::default()
+        })
     });
     any(&HttpFault { delay, abort, ..HttpFault::default() })
 }

@@ -6,7 +6,8 @@ use navarch_envoy::proto::envoy::config::route::v3::route_action::hash_policy::{
 };
 use navarch_envoy::wkt;
 use navarch_model::networking::{
-    ConsistentHashLb, Destination, DestinationRule, HashKey, LbPolicy, LoadBalancerSettings, PortTrafficPolicy,
+    ConsistentHashLb, Destination, DestinationRule, HashKey, LbPolicy, LoadBalancerSettings,
+    PortTrafficPolicy,
 };
 
 /// The hash policy that makes a ring-hash or Maglev cluster sticky; nothing if the setting names no key.
@@ -22,7 +23,10 @@ pub fn hash_policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
             attributes: cookie
                 .attributes
                 .iter()
-                .map(|attribute| CookieAttribute { name: attribute.name.clone(), value: attribute.value.clone() })
+                .map(|attribute| CookieAttribute {
+                    name: attribute.name.clone(),
+                    value: attribute.value.clone(),
+                })
                 .collect(),
         }),
         HashKey::UseSourceIp(source_ip) => {
@@ -44,7 +48,10 @@ pub fn for_service(rule: &DestinationRule, port: u16) -> Option<&ConsistentHashL
 
 /// The hash that holds for a destination of a VirtualService. The most specific wins: the port of the subset, the subset,
 /// the port, the host. Only a port that the destination states counts.
-pub fn for_destination<'r>(rule: &'r DestinationRule, destination: &Destination) -> Option<&'r ConsistentHashLb> {
+pub fn for_destination<'r>(
+    rule: &'r DestinationRule,
+    destination: &Destination,
+) -> Option<&'r ConsistentHashLb> {
     let port = destination.port.as_ref().map(|port| port.number);
     let at_port = |settings: &'r [PortTrafficPolicy]| port.and_then(|port| of_port(settings, port));
     let subset = rule
@@ -61,8 +68,9 @@ pub fn for_destination<'r>(rule: &'r DestinationRule, destination: &Destination)
 }
 
 fn of_port(settings: &[PortTrafficPolicy], port: u32) -> Option<&ConsistentHashLb> {
-    let setting =
-        settings.iter().find(|setting| setting.port.as_ref().is_some_and(|selector| selector.number == port))?;
+    let setting = settings
+        .iter()
+        .find(|setting| setting.port.as_ref().is_some_and(|selector| selector.number == port))?;
     consistent_hash(setting.load_balancer.as_ref())
 }
 

@@ -46,7 +46,10 @@ pub(super) fn header_value(key: &str, value: &str, action: HeaderAppendAction) -
 
 fn extend(out: &mut Vec<HeaderValueOption>, headers: &BTreeMap<String, String>, action: HeaderAppendAction) {
     out.extend(
-        headers.iter().filter(|(key, _)| !is_internal(key)).map(|(key, value)| header_value(key, value, action)),
+        headers
+            .iter()
+            .filter(|(key, _)| !is_internal(key))
+            .map(|(key, value)| header_value(key, value, action)),
     );
 }
 
@@ -80,7 +83,8 @@ mod tests {
             let map = |pairs: &[(&str, &str)]| {
                 pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
             };
-            let request = HeaderOperations { set: map(set), add: map(add), remove: vec!["Host".into(), "x".into()] };
+            let request =
+                HeaderOperations { set: map(set), add: map(add), remove: vec!["Host".into(), "x".into()] };
             let out = HeaderMutations::of(&Headers { request: Some(request), response: None });
             assert_eq!(out.authority.as_deref(), authority);
             assert_eq!(out.request_add.len(), added);

@@ -11,11 +11,12 @@ pub mod filter_config;
 pub mod hash_policy;
 mod headers;
 pub mod retry;
-mod route_match;
 pub mod route_configuration;
+mod route_match;
 pub mod virtual_host;
 pub mod virtual_service;
 
+pub use action::default_route;
 pub use route_configuration::{CatchAll, RouteConfiguration, RouteConfigurationInput};
 pub use virtual_host::{Domain, VirtualHost};
 pub use virtual_service::{DestinationService, HttpRoutes, HttpRoutesInput, RouteContext, Source};

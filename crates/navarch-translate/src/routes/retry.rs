@@ -41,8 +41,9 @@ pub fn policy(retry: Option<&HttpRetry>, sticky: bool) -> Option<RetryPolicy> {
     if retry.retry_remote_localities == Some(true) {
         out.retry_priority = Some(previous_priorities());
     }
-    out.retry_back_off =
-        retry.backoff.map(|backoff| RetryBackOff { base_interval: Some(wkt::duration(backoff)), max_interval: None });
+    out.retry_back_off = retry
+        .backoff
+        .map(|backoff| RetryBackOff { base_interval: Some(wkt::duration(backoff)), max_interval: None });
     Some(out)
 }
 
@@ -116,10 +117,12 @@ mod tests {
 
     #[test]
     fn sticky_requests_may_go_back_to_the_host_that_failed() {
-        let predicates = |retry: Option<&HttpRetry>, sticky| policy(retry, sticky).map(|p| p.retry_host_predicate.len());
+        let predicates =
+            |retry: Option<&HttpRetry>, sticky| policy(retry, sticky).map(|p| p.retry_host_predicate.len());
         assert_eq!(predicates(None, false), Some(1));
         assert_eq!(predicates(None, true), Some(0));
-        let stated = HttpRetry { attempts: 1, retry_ignore_previous_hosts: Some(true), ..HttpRetry::default() };
+        let stated =
+            HttpRetry { attempts: 1, retry_ignore_previous_hosts: Some(true), ..HttpRetry::default() };
         assert_eq!(predicates(Some(&stated), true), Some(1));
     }
 }

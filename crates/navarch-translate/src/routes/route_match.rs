@@ -7,7 +7,8 @@ use navarch_envoy::proto::envoy::config::route::v3::{HeaderMatcher, QueryParamet
 use navarch_envoy::proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use navarch_envoy::proto::envoy::r#type::matcher::v3::value_matcher::MatchPattern as ValuePattern;
 use navarch_envoy::proto::envoy::r#type::matcher::v3::{
-    ListMatcher, MetadataMatcher, OrMatcher, RegexMatcher, StringMatcher, ValueMatcher, list_matcher, metadata_matcher,
+    ListMatcher, MetadataMatcher, OrMatcher, RegexMatcher, StringMatcher, ValueMatcher, list_matcher,
+    metadata_matcher,
 };
 use navarch_model::networking::HttpMatchRequest;
 use navarch_model::values::StringMatch;
@@ -83,7 +84,8 @@ pub(super) fn route_match(semantics: Semantics, condition: Option<&HttpMatchRequ
             out.headers.push(header(name, pattern));
         }
     }
-    out.query_parameters.extend(condition.query_params.iter().map(|(name, pattern)| query_parameter(name, pattern)));
+    out.query_parameters
+        .extend(condition.query_params.iter().map(|(name, pattern)| query_parameter(name, pattern)));
     out
 }
 
@@ -194,7 +196,9 @@ mod tests {
 
     #[test]
     fn claims_are_named_with_dots_or_brackets() {
-        let check = |name: &str, expected: Option<&[&str]>| assert_eq!(claim_path(name).as_deref(), expected, "{name}");
+        let check = |name: &str, expected: Option<&[&str]>| {
+            assert_eq!(claim_path(name).as_deref(), expected, "{name}")
+        };
         check("@request.auth.claims.sub", Some(&["sub"]));
         check("@request.auth.claims.a.b", Some(&["a", "b"]));
         check("@request.auth.claims[https://x.example/y][z]", Some(&["https://x.example/y", "z"]));
@@ -209,7 +213,11 @@ mod tests {
     #[test]
     fn only_a_bare_path_that_matches_all_is_a_catch_all() {
         let check = |condition: HttpMatchRequest, expected: bool| {
-            assert_eq!(is_catch_all(&route_match(Semantics::Istio, Some(&condition))), expected, "{condition:?}");
+            assert_eq!(
+                is_catch_all(&route_match(Semantics::Istio, Some(&condition))),
+                expected,
+                "{condition:?}"
+            );
         };
         let uri = |uri: StringMatch| HttpMatchRequest { uri: Some(uri), ..HttpMatchRequest::default() };
         check(HttpMatchRequest::default(), true);
@@ -244,7 +252,8 @@ mod tests {
                 ..HttpMatchRequest::default()
             };
             let out = route_match(Semantics::Istio, Some(&condition));
-            let flags: Vec<_> = out.headers.iter().map(|h| (h.invert_match, h.treat_missing_header_as_empty)).collect();
+            let flags: Vec<_> =
+                out.headers.iter().map(|h| (h.invert_match, h.treat_missing_header_as_empty)).collect();
             assert_eq!(flags, [(true, missing_as_empty)]);
         };
         check(StringMatch::Any, false);

@@ -14,7 +14,9 @@ use navarch_model::service::PersistentSession;
 use navarch_model::{Config, Hashed, Name};
 use prost::Message;
 
-use super::filter_config::{CORS_FILTER, FAULT_FILTER, STATEFUL_SESSION_FILTER, cors, fault, stateful_session};
+use super::filter_config::{
+    CORS_FILTER, FAULT_FILTER, STATEFUL_SESSION_FILTER, cors, fault, stateful_session,
+};
 use super::headers::{HeaderMutations, header_value};
 use super::{Semantics, action, outbound_cluster, route_match};
 use crate::Pure;
@@ -57,7 +59,11 @@ pub struct Source {
 impl Source {
     /// The part of a client's identity that the conditions of a VirtualService mention. Clients that differ in nothing
     /// that is mentioned share the routes.
-    pub fn mentioned(virtual_service: &VirtualService, namespace: &Name, labels: &BTreeMap<Name, Name>) -> Self {
+    pub fn mentioned(
+        virtual_service: &VirtualService,
+        namespace: &Name,
+        labels: &BTreeMap<Name, Name>,
+    ) -> Self {
         let conditions = || virtual_service.http.iter().flat_map(|route| &route.match_);
         Source {
             namespace: conditions().any(|c| !c.source_namespace.is_empty()).then(|| namespace.clone()),
@@ -162,8 +168,9 @@ fn applies(condition: &HttpMatchRequest, input: &HttpRoutesInput) -> bool {
         let gateway = context.gateway.as_deref().unwrap_or(MESH_GATEWAY);
         return condition.gateways.iter().any(|stated| stated == gateway);
     }
-    let label_holds =
-        |(key, value): (&String, &String)| input.source.labels.get(&**key).is_some_and(|label| **label == **value);
+    let label_holds = |(key, value): (&String, &String)| {
+        input.source.labels.get(&**key).is_some_and(|label| **label == **value)
+    };
     condition.source_labels.iter().all(label_holds)
         && (condition.source_namespace.is_empty()
             || input.source.namespace.as_deref() == Some(condition.source_namespace.as_str()))
@@ -221,7 +228,11 @@ fn translate(
     }
     if input.context.alt_svc {
         let offer = format!("h3=\":{}\"; ma={ALT_SVC_MAX_AGE_SECS}", input.context.port);
-        out.response_headers_to_add.push(header_value("alt-svc", &offer, HeaderAppendAction::AppendIfExistsOrAdd));
+        out.response_headers_to_add.push(header_value(
+            "alt-svc",
+            &offer,
+            HeaderAppendAction::AppendIfExistsOrAdd,
+        ));
     }
     EncodedRoute { bytes: out.encode_to_vec().into(), catch_all }
 }
@@ -232,7 +243,8 @@ fn session<'i>(route: &HttpRoute, input: &'i HttpRoutesInput) -> Option<&'i Pers
     let several = route.route.len() > 1;
     let mut found = None;
     for destination in route.route.iter().filter(|destination| !several || destination.weight > 0) {
-        let service = destination.destination.as_ref().and_then(|destination| input.service(&destination.host));
+        let service =
+            destination.destination.as_ref().and_then(|destination| input.service(&destination.host));
         let session = service.and_then(|service| service.session.as_ref());
         if session.is_some() && found.is_some() {
             break;
@@ -283,7 +295,10 @@ mod tests {
     }
 
     fn routes(input: &HttpRoutesInput) -> Vec<Route> {
-        HttpRoutes::run(input).iter().map(|route| Route::decode(route.bytes.clone()).expect("a route")).collect()
+        HttpRoutes::run(input)
+            .iter()
+            .map(|route| Route::decode(route.bytes.clone()).expect("a route"))
+            .collect()
     }
 
     fn clusters(route: &Route) -> Vec<String> {
@@ -333,7 +348,10 @@ mod tests {
         };
         let route = |match_: Vec<HttpMatchRequest>| HttpRoute { match_, ..HttpRoute::default() };
         let count = |http: Vec<HttpRoute>| HttpRoutes::run(&input(http)).len();
-        assert_eq!(count(vec![route(vec![prefix("/a"), prefix("/b")]), route(vec![]), route(vec![prefix("/c")])]), 3);
+        assert_eq!(
+            count(vec![route(vec![prefix("/a"), prefix("/b")]), route(vec![]), route(vec![prefix("/c")])]),
+            3
+        );
         assert_eq!(count(vec![route(vec![prefix("/"), prefix("/b")]), route(vec![])]), 1);
     }
 
@@ -345,7 +363,9 @@ mod tests {
                 destination.port = stated.map(|number| PortSelector { number });
             }
             let mut input = input(vec![HttpRoute { route: vec![destination], ..HttpRoute::default() }]);
-            input.services.insert("a".into(), DestinationService { only_port, ..DestinationService::default() });
+            input
+                .services
+                .insert("a".into(), DestinationService { only_port, ..DestinationService::default() });
             assert_eq!(routes(&input).iter().map(clusters).next(), Some(vec![expected.to_owned()]));
         };
         check(Some(9000), Some(8080), "outbound|9000||a");
@@ -355,11 +375,19 @@ mod tests {
 
     #[test]
     fn destinations_without_weight_get_nothing() {
-        let input =
-            input(vec![HttpRoute { route: vec![to("a", 90), to("b", 0), to("c", 10)], ..HttpRoute::default() }]);
-        assert_eq!(routes(&input).iter().map(clusters).next(), Some(vec!["outbound|80||a".into(), "outbound|80||c".into()]));
-        let operations: Vec<_> =
-            routes(&input).into_iter().filter_map(|route| route.decorator).map(|decorator| decorator.operation).collect();
+        let input = input(vec![HttpRoute {
+            route: vec![to("a", 90), to("b", 0), to("c", 10)],
+            ..HttpRoute::default()
+        }]);
+        assert_eq!(
+            routes(&input).iter().map(clusters).next(),
+            Some(vec!["outbound|80||a".into(), "outbound|80||c".into()])
+        );
+        let operations: Vec<_> = routes(&input)
+            .into_iter()
+            .filter_map(|route| route.decorator)
+            .map(|decorator| decorator.operation)
+            .collect();
         assert_eq!(operations, ["vs:80/*"]);
     }
 }

@@ -1,0 +1,315 @@
+//! Route configurations out of encoded virtual hosts.
+
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use navarch_envoy::proto::envoy::config::route::v3 as envoy;
+use navarch_envoy::proto::envoy::config::route::v3::route::Action;
+use navarch_envoy::proto::envoy::config::route::v3::route_action::ClusterSpecifier;
+use navarch_envoy::wire::put_field;
+use navarch_envoy::{Resource, XdsType, wkt};
+use navarch_model::{Hashed, Name};
+use prost::Message;
+
+use super::route_match;
+use super::virtual_host::{Content, Domain, VirtualHost};
+use super::virtual_service::EncodedRoute;
+use crate::Pure;
+
+/// Tag byte of `virtual_hosts` in `envoy.config.route.v3.RouteConfiguration`.
+const VIRTUAL_HOSTS: u8 = 0x12;
+
+/// Largest body of a direct response; Istio's validation refuses larger ones.
+const DIRECT_RESPONSE_BODY_MAX_BYTES: u32 = 1024 * 1024;
+
+/// What becomes of requests to hosts that no virtual host names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CatchAll {
+    /// `ALLOW_ANY`: forwarded to where the client wanted to go, or to an egress proxy.
+    Allow { cluster: Name },
+    /// `ALLOW_ANY_DYNAMIC_DNS`: forwarded to what the host resolves to.
+    AllowDynamicDns { cluster: Name },
+    /// `REGISTRY_ONLY`: refused.
+    Block,
+}
+
+/// The virtual host for hosts that nobody else has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CatchAllHost {
+    pub kind: CatchAll,
+    pub include_request_attempt_count: bool,
+    pub append_x_forwarded_host: bool,
+}
+
+/// Virtual hosts of one bucket for one route configuration.
+pub type Contribution = Arc<Hashed<Vec<Ranked>>>;
+
+/// A virtual host and where it stands where several claim a domain: the first has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ranked {
+    pub rank: Rank,
+    pub host: Arc<VirtualHost>,
+}
+
+/// Routes of VirtualServices go before default routes; older VirtualServices before newer; hosts before services.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rank {
+    VirtualService { created_at: i64, name: Name, namespace: Name, is_service: bool, position: u32 },
+    Default { host: Name, position: u32 },
+}
+
+/// The key of [`RouteConfiguration`].
+#[derive(Clone, Debug)]
+pub struct RouteConfigurationInput {
+    pub name: Name,
+    /// Empty contributions may be left out.
+    pub contributions: Vec<Contribution>,
+    pub catch_all: Option<CatchAllHost>,
+    /// The listener serves all ports: of ports other than 80 only domains that name the port are kept.
+    pub all_ports: bool,
+    /// gRPC clients without Envoy compare the port of the host too.
+    pub ignore_port_in_host_matching: bool,
+}
+
+impl Hash for RouteConfigurationInput {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let RouteConfigurationInput {
+            name,
+            contributions,
+            catch_all,
+            all_ports,
+            ignore_port_in_host_matching,
+        } = self;
+        (name, contributions, catch_all, all_ports, ignore_port_in_host_matching).hash(state);
+    }
+}
+
+/// A route configuration: the virtual hosts of all buckets, every domain once, and the catch-all host last.
+pub struct RouteConfiguration;
+
+impl Pure for RouteConfiguration {
+    const NAME: &'static str = "route_configuration";
+    type Input = RouteConfigurationInput;
+    type Output = Arc<Resource>;
+
+    fn run(input: &RouteConfigurationInput) -> Arc<Resource> {
+        let mut hosts: Vec<&Ranked> = input.contributions.iter().flat_map(|hosts| hosts.iter()).collect();
+        hosts.sort_by(|a, b| a.rank.cmp(&b.rank));
+        let full_names: HashSet<&str> = hosts
+            .iter()
+            .flat_map(|Ranked { host, .. }| {
+                host.service.iter().flat_map(|service| [&**service, host.name.as_str()])
+            })
+            .collect();
+        let mut names = HashSet::new();
+        let mut taken = HashSet::new();
+        let mut kept: Vec<(&str, std::borrow::Cow<'_, [u8]>)> = Vec::with_capacity(hosts.len());
+        for Ranked { host, .. } in hosts {
+            if !names.insert(host.name.as_str()) {
+                continue;
+            }
+            let only_with_port = input.all_ports && !host.name.ends_with(":80");
+            let domains = free_domains(host, &full_names, &mut taken);
+            let domains: Vec<&str> =
+                domains.into_iter().filter(|domain| !only_with_port || domain.contains(':')).collect();
+            if domains.is_empty() {
+                continue;
+            }
+            let bytes = if domains.len() == host.domains.len() {
+                host.bytes().as_ref().into()
+            } else {
+                host.with_domains(domains).into()
+            };
+            kept.push((&host.name, bytes));
+        }
+        kept.sort_by(|a, b| a.0.cmp(b.0));
+        let size = kept.iter().map(|(_, bytes)| bytes.len() + 4).sum();
+        let mut body = Vec::with_capacity(size);
+        for (_, bytes) in &kept {
+            put_field(&mut body, VIRTUAL_HOSTS, bytes);
+        }
+        if let Some(catch_all) = &input.catch_all {
+            put_field(&mut body, VIRTUAL_HOSTS, &catch_all.encode());
+        }
+        finish(&input.name, &body, input.ignore_port_in_host_matching)
+    }
+}
+
+/// The domains of a host that nobody has yet; they are taken from now on. Letter case does not count.
+fn free_domains<'h>(
+    host: &'h VirtualHost,
+    full_names: &HashSet<&str>,
+    taken: &mut HashSet<String>,
+) -> Vec<&'h str> {
+    let mut free = Vec::with_capacity(host.domains.len());
+    for Domain { text, alternative } in &host.domains {
+        let lower = if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            text.to_ascii_lowercase()
+        } else {
+            text.clone()
+        };
+        if taken.contains(&lower) || (*alternative && full_names.contains(text.as_str())) {
+            continue;
+        }
+        taken.insert(lower);
+        free.push(text.as_str());
+    }
+    free
+}
+
+impl CatchAllHost {
+    fn encode(&self) -> Vec<u8> {
+        let (name, action) = match &self.kind {
+            CatchAll::Allow { cluster } => ("allow_any", self.forward(cluster)),
+            CatchAll::AllowDynamicDns { cluster } => ("allow_any_dynamic_dns", self.forward(cluster)),
+            CatchAll::Block => {
+                let response =
+                    envoy::DirectResponseAction { status: 502, ..envoy::DirectResponseAction::default() };
+                ("block_all", Action::DirectResponse(response))
+            }
+        };
+        let route = envoy::Route {
+            name: name.to_owned(),
+            r#match: Some(route_match::everything()),
+            action: Some(action),
+            ..envoy::Route::default()
+        };
+        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true }];
+        let domains = vec![Domain { text: "*".to_owned(), alternative: false }];
+        let content = Content {
+            routes: &routes,
+            include_request_attempt_count: self.include_request_attempt_count,
+            ..Content::default()
+        };
+        VirtualHost::new(name.to_owned(), None, domains, &content).bytes().to_vec()
+    }
+
+    fn forward(&self, cluster: &Name) -> Action {
+        Action::Route(envoy::RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_string())),
+            timeout: Some(wkt::duration_secs(0)),
+            max_grpc_timeout: Some(wkt::duration_secs(0)),
+            append_x_forwarded_host: self.append_x_forwarded_host,
+            ..envoy::RouteAction::default()
+        })
+    }
+}
+
+/// The route configuration of one service port whose protocol is detected: its virtual host has every domain.
+pub fn of_detected_port(name: Name, host: &VirtualHost) -> Arc<Resource> {
+    let mut body = Vec::new();
+    put_field(&mut body, VIRTUAL_HOSTS, &host.with_domains(["*"]));
+    finish(&name, &body, true)
+}
+
+/// A route configuration out of encoded virtual hosts.
+pub fn finish(name: &Name, virtual_hosts: &[u8], ignore_port_in_host_matching: bool) -> Arc<Resource> {
+    let mut message = envoy::RouteConfiguration {
+        name: name.to_string(),
+        validate_clusters: Some(false),
+        max_direct_response_body_size_bytes: Some(DIRECT_RESPONSE_BODY_MAX_BYTES),
+        ignore_port_in_host_matching,
+        ..envoy::RouteConfiguration::default()
+    }
+    .encode_to_vec();
+    message.extend_from_slice(virtual_hosts);
+    Arc::new(Resource::of(XdsType::Rds, name.clone(), &message))
+}
+
+/// The answer for a name that stands for nothing, such as that of a listener on its way out.
+pub fn empty(name: &Name) -> Arc<Resource> {
+    let message = envoy::RouteConfiguration {
+        name: name.to_string(),
+        validate_clusters: Some(false),
+        ..envoy::RouteConfiguration::default()
+    };
+    Arc::new(Resource::of(XdsType::Rds, name.clone(), &message.encode_to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranked(position: u32, name: &str, service: bool, domains: &[(&str, bool)]) -> Ranked {
+        let domains = domains
+            .iter()
+            .map(|(text, alternative)| Domain { text: (*text).into(), alternative: *alternative })
+            .collect();
+        let service = service.then(|| Name::from(name.rsplit_once(':').map_or(name, |(host, _)| host)));
+        let host = VirtualHost::new(name.to_owned(), service, domains, &Content::default());
+        Ranked { rank: Rank::Default { host: name.into(), position }, host: Arc::new(host) }
+    }
+
+    fn hosts(contributions: Vec<Vec<Ranked>>, all_ports: bool) -> Vec<(String, Vec<String>)> {
+        let input = RouteConfigurationInput {
+            name: "80".into(),
+            contributions: contributions.into_iter().map(|hosts| Arc::new(Hashed::new(hosts))).collect(),
+            catch_all: None,
+            all_ports,
+            ignore_port_in_host_matching: true,
+        };
+        let resource = RouteConfiguration::run(&input);
+        let message = envoy::RouteConfiguration::decode(resource.body()).expect("a route configuration");
+        assert_eq!(message.name, "80");
+        message.virtual_hosts.into_iter().map(|host| (host.name, host.domains)).collect()
+    }
+
+    #[test]
+    fn a_domain_belongs_to_the_first_that_claims_it() {
+        let got = hosts(
+            vec![
+                vec![ranked(0, "b:80", true, &[("b", false), ("10.0.0.1", false)])],
+                vec![ranked(0, "a:80", true, &[("a", false), ("10.0.0.1", false)])],
+            ],
+            false,
+        );
+        assert_eq!(
+            got,
+            [("a:80".into(), vec!["a".into(), "10.0.0.1".into()]), ("b:80".into(), vec!["b".to_owned()])]
+        );
+    }
+
+    #[test]
+    fn a_short_form_gives_way_to_the_full_name_of_another_service() {
+        let got = hosts(
+            vec![vec![
+                ranked(0, "a.com.svc:80", true, &[("a.com.svc", false), ("a.com", true)]),
+                ranked(0, "a.com:80", true, &[("a.com", false)]),
+            ]],
+            false,
+        );
+        assert_eq!(
+            got,
+            [
+                ("a.com.svc:80".into(), vec!["a.com.svc".into()]),
+                ("a.com:80".into(), vec!["a.com".to_owned()])
+            ]
+        );
+    }
+
+    #[test]
+    fn where_all_ports_are_served_only_port_80_may_go_unnamed() {
+        let got = hosts(
+            vec![vec![
+                ranked(0, "a:80", true, &[("a", false), ("a:80", false)]),
+                ranked(0, "b:81", true, &[("b", false), ("b:81", false)]),
+                ranked(0, "c:82", true, &[("c", false)]),
+            ]],
+            true,
+        );
+        assert_eq!(
+            got,
+            [("a:80".into(), vec!["a".into(), "a:80".into()]), ("b:81".into(), vec!["b:81".to_owned()])]
+        );
+    }
+
+    #[test]
+    fn a_name_is_there_once() {
+        let got = hosts(
+            vec![vec![ranked(0, "a:80", false, &[("a", false)]), ranked(1, "a:80", true, &[("a", false)])]],
+            false,
+        );
+        assert_eq!(got, [("a:80".to_owned(), vec!["a".to_owned()])]);
+    }
+}

@@ -1,0 +1,135 @@
+//! Virtual hosts, encoded with and without their domains.
+
+use bytes::Bytes;
+use navarch_envoy::proto::envoy::config::route::v3 as envoy;
+use navarch_envoy::wire::put_field;
+use navarch_model::service::PersistentSession;
+use prost::Message;
+
+use super::filter_config::{STATEFUL_SESSION_FILTER, stateful_session};
+use super::virtual_service::EncodedRoute;
+
+/// Tag bytes of `envoy.config.route.v3.VirtualHost`.
+const NAME: u8 = 0x0a;
+const DOMAINS: u8 = 0x12;
+const ROUTES: u8 = 0x1a;
+
+/// One domain of a virtual host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Domain {
+    pub text: String,
+    /// Derived from the host's full name. Where it is the full name of another service, that one has it.
+    pub alternative: bool,
+}
+
+/// A virtual host as one service or one host of a VirtualService contributes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VirtualHost {
+    /// `<host>:<port>`.
+    pub name: String,
+    /// The service behind it, whose full name is nobody else's; nothing for hosts that are no service.
+    pub service: Option<navarch_model::Name>,
+    pub domains: Vec<Domain>,
+    /// The encoded message with all domains.
+    complete: Bytes,
+    /// The encoded message without name and domains.
+    rest: Bytes,
+}
+
+/// What a virtual host consists of besides its name and domains.
+#[derive(Clone, Debug, Default)]
+pub struct Content<'a> {
+    pub routes: &'a [EncodedRoute],
+    pub session: Option<&'a PersistentSession>,
+    /// `proxyHeaders.attemptCount`.
+    pub include_request_attempt_count: bool,
+    /// Requests without TLS are redirected.
+    pub require_tls: bool,
+}
+
+impl Content<'_> {
+    fn encode(&self) -> Vec<u8> {
+        let mut message = envoy::VirtualHost {
+            include_request_attempt_count: self.include_request_attempt_count,
+            ..envoy::VirtualHost::default()
+        };
+        if self.require_tls {
+            message.require_tls = envoy::virtual_host::TlsRequirementType::All.into();
+        }
+        if let Some(session) = self.session {
+            message
+                .typed_per_filter_config
+                .insert(STATEFUL_SESSION_FILTER.to_owned(), stateful_session(session));
+        }
+        let mut out = message.encode_to_vec();
+        for route in self.routes {
+            put_field(&mut out, ROUTES, &route.bytes);
+        }
+        out
+    }
+}
+
+impl VirtualHost {
+    /// Encodes a virtual host.
+    pub fn new(
+        name: String,
+        service: Option<navarch_model::Name>,
+        domains: Vec<Domain>,
+        content: &Content<'_>,
+    ) -> Self {
+        let rest = content.encode();
+        let complete = encode(&name, domains.iter().map(|domain| domain.text.as_str()), &rest).into();
+        VirtualHost { name, service, domains, complete, rest: rest.into() }
+    }
+
+    /// The encoded message with all domains.
+    pub fn bytes(&self) -> &Bytes {
+        &self.complete
+    }
+
+    /// The encoded message with the domains that are left to it.
+    pub fn with_domains<'d>(&self, domains: impl IntoIterator<Item = &'d str>) -> Vec<u8> {
+        encode(&self.name, domains, &self.rest)
+    }
+}
+
+/// Writes name and domains before the rest, as a generated encoder would.
+fn encode<'d>(name: &str, domains: impl IntoIterator<Item = &'d str>, rest: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(rest.len() + 256);
+    put_field(&mut out, NAME, name.as_bytes());
+    for domain in domains {
+        put_field(&mut out, DOMAINS, domain.as_bytes());
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_make_the_message() {
+        let route = envoy::Route { name: "r".into(), ..envoy::Route::default() };
+        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: false }];
+        let session = PersistentSession::Header("x-session".into());
+        let content = Content {
+            routes: &routes,
+            session: Some(&session),
+            include_request_attempt_count: true,
+            require_tls: true,
+        };
+        let domain = |text: &str| Domain { text: text.to_owned(), alternative: false };
+        let host = VirtualHost::new("a:80".into(), None, vec![domain("a"), domain("b")], &content);
+        let decoded = envoy::VirtualHost::decode(host.bytes().clone()).expect("a virtual host");
+        assert_eq!(decoded.name, "a:80");
+        assert_eq!(decoded.domains, ["a", "b"]);
+        assert_eq!(decoded.routes, [route]);
+        assert_eq!(decoded.require_tls(), envoy::virtual_host::TlsRequirementType::All);
+        assert!(decoded.include_request_attempt_count);
+        assert!(decoded.typed_per_filter_config.contains_key(STATEFUL_SESSION_FILTER));
+
+        let fewer = envoy::VirtualHost::decode(host.with_domains(["*"]).as_slice()).expect("a virtual host");
+        assert_eq!(fewer, envoy::VirtualHost { domains: vec!["*".into()], ..decoded });
+    }
+}
