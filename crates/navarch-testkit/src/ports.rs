@@ -3,12 +3,13 @@
 use anyhow::{Context, Result, bail};
 use std::{
     fs::{File, TryLockError},
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     sync::{
         Mutex,
         atomic::{AtomicU16, Ordering},
     },
 };
+use tokio::net::TcpSocket;
 
 /// Below Linux's ephemeral range (32768 and up), so that no outgoing connection takes a port
 /// between our choice and its use.
@@ -34,12 +35,20 @@ pub fn free_port() -> Result<u16> {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error).context("locking a port"),
         }
-        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+        if nobody_listens(port)? {
             CLAIMED.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.push(lock);
             return Ok(port);
         }
     }
     bail!("no free port between {FIRST} and {}", FIRST + COUNT)
+}
+
+/// Binds on every address and does not listen. A child that is just being forked may hold a copy
+/// of the socket for a moment; not listening, it is in nobody's way.
+fn nobody_listens(port: u16) -> Result<bool> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    Ok(socket.bind((Ipv4Addr::UNSPECIFIED, port).into()).is_ok())
 }
 
 /// A name for the lock directory that differs between users of one machine.
@@ -50,12 +59,14 @@ fn user() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
     #[test]
     fn ports_are_distinct_and_usable() {
-        let a = free_port().unwrap();
-        let b = free_port().unwrap();
+        let (a, b) = (free_port().unwrap(), free_port().unwrap());
         assert_ne!(a, b);
-        TcpListener::bind((Ipv4Addr::LOCALHOST, a)).unwrap();
+        let _listening = TcpListener::bind((Ipv4Addr::LOCALHOST, a)).unwrap();
+        assert!(!nobody_listens(a).unwrap());
+        assert!(nobody_listens(b).unwrap());
     }
 }
