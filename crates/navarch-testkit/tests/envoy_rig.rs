@@ -84,3 +84,38 @@ async fn readiness_is_bounded() -> anyhow::Result<()> {
     assert!(started.elapsed() < wait::STEP);
     Ok(())
 }
+
+#[test]
+fn resources_of_a_proxy_are_validated_wherever_they_are() -> anyhow::Result<()> {
+    let route = |name: &str| json!({"name": "80", "virtualHosts": [{"name": name, "domains": ["*"]}]});
+    let load = |port: u32| {
+        json!({"clusterName": "c", "endpoints": [{"lbEndpoints": [{"endpoint": {
+            "address": {"socketAddress": {"address": "10.0.0.1", "portValue": port}}}}]}]})
+    };
+    let eds = json!({"name": "c", "type": "EDS",
+        "edsClusterConfig": {"edsConfig": {"ads": {}, "resourceApiVersion": "V3"}}});
+    let filter = |mode: Value| {
+        json!({"name": "lua", "typedConfig": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua", "inlineCode": mode}})
+    };
+    let bootstrap = |routes: Value, load: Value, filter: Value| {
+        let of = |stem: &str, value| (stem.to_owned(), vec![value]);
+        let all = [
+            of("clusters", eds.clone()),
+            of("routes", routes),
+            of("endpoints", load),
+            of("extensions", filter),
+        ];
+        envoy::bootstrap::of_resources(&all.into())
+    };
+    let (good_filter, bad_filter) = (filter(json!("x = 1")), filter(json!("x =")));
+    let all = [
+        ("good".into(), bootstrap(route("a"), load(80), good_filter.clone())),
+        ("route".into(), bootstrap(route(""), load(80), good_filter.clone())),
+        ("endpoint".into(), bootstrap(route("a"), load(80_000), good_filter)),
+        ("filter".into(), bootstrap(route("a"), load(80), bad_filter)),
+    ];
+    let rejected: Vec<String> = envoy::validate_all(&all)?.into_iter().map(|r| r.name).collect();
+    assert_eq!(rejected, ["route", "endpoint", "filter"]);
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! A stock Envoy: how to get one, run one, and ask one whether it likes a configuration.
 
+pub mod bootstrap;
 mod obtain;
 mod rig;
 mod validate;

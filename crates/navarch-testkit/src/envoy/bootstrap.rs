@@ -1,0 +1,93 @@
+//! A static bootstrap from the resources of one proxy, so that Envoy can be asked about them.
+
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Clusters that resources refer to and that a proxy's own bootstrap brings.
+const BROUGHT: [&str; 5] = ["xds-grpc", "sds-grpc", "agent", "prometheus_stats", "zipkin"];
+
+/// Resources in proto3 JSON by golden file stem (`clusters`, `endpoints`, `listeners`, `routes`,
+/// `secrets`, `extensions`).
+pub type Resources = BTreeMap<String, Vec<Value>>;
+
+/// A bootstrap with everything inline, for [`super::validate`]: listeners and clusters as they
+/// are; each route configuration inside a listener and each load assignment inside a cluster
+/// that exist only to hold it. Subscriptions inside resources stay, and are not made.
+pub fn of_resources(resources: &Resources) -> Value {
+    let list = |stem: &str| resources.get(stem).cloned().unwrap_or_default();
+    let mut clusters = list("clusters");
+    let names: Vec<Value> = clusters.iter().map(|cluster| cluster["name"].clone()).collect();
+    clusters.extend(BROUGHT.into_iter().filter(|name| !names.contains(&json!(name))).map(grpc_cluster));
+    clusters.extend(list("endpoints").into_iter().enumerate().map(|(n, load)| holding_endpoints(n, load)));
+
+    let mut listeners = list("listeners");
+    listeners.extend(list("routes").into_iter().enumerate().map(|(n, routes)| holding_routes(n, routes)));
+
+    // An extension configuration has no place of its own: as a filter of a holding listener.
+    let extensions = list("extensions");
+    if !extensions.is_empty() {
+        listeners.push(holding_filters(extensions));
+    }
+    json!({
+        "node": {"id": "validate", "cluster": "validate"},
+        "dynamicResources": {"adsConfig": {
+            "apiType": "GRPC",
+            "grpcServices": [{"envoyGrpc": {"clusterName": "xds-grpc"}}],
+        }},
+        "staticResources": {"clusters": clusters, "listeners": listeners, "secrets": list("secrets")},
+        "bootstrapExtensions": [{
+            "name": "envoy.bootstrap.internal_listener",
+            "typedConfig": {"@type":
+                "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"},
+        }],
+    })
+}
+
+fn grpc_cluster(name: &str) -> Value {
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicitHttpConfig": {"http2ProtocolOptions": {}},
+        }},
+    })
+}
+
+fn holding_endpoints(n: usize, mut load: Value) -> Value {
+    let name = format!("validate-endpoints-{n}");
+    load["clusterName"] = json!(name);
+    json!({"name": name, "type": "STATIC", "loadAssignment": load})
+}
+
+fn holding_routes(n: usize, mut routes: Value) -> Value {
+    // The clusters that routes name may be elsewhere, as with RDS.
+    routes["validateClusters"] = json!(false);
+    holding_listener(&format!("validate-routes-{n}"), json!({"routeConfig": routes}), Vec::new())
+}
+
+fn holding_filters(filters: Vec<Value>) -> Value {
+    let routes = json!({"routeConfig": {"virtualHosts": []}});
+    holding_listener("validate-extensions", routes, filters)
+}
+
+fn holding_listener(name: &str, mut manager: Value, mut filters: Vec<Value>) -> Value {
+    filters.push(json!({
+        "name": "router",
+        "typedConfig": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }));
+    if let Some(manager) = manager.as_object_mut() {
+        let more = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "statPrefix": name,
+            "httpFilters": filters,
+        });
+        manager.extend(more.as_object().cloned().unwrap_or_else(Map::new));
+    }
+    json!({
+        "name": name,
+        // Port 0: validating binds nothing, and no two of these are in each other's way.
+        "address": {"socketAddress": {"address": "127.0.0.1", "portValue": 0}},
+        "filterChains": [{"filters": [{"name": "manager", "typedConfig": manager}]}],
+    })
+}
