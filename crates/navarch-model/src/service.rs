@@ -105,6 +105,25 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// The protocol that configuration names, in any letter case; unknown names mean [`Protocol::Unsupported`].
+    pub fn parse(name: &str) -> Self {
+        match name.to_ascii_lowercase().as_str() {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "grpc" => Protocol::Grpc,
+            "grpc-web" => Protocol::GrpcWeb,
+            "http" => Protocol::Http,
+            "http_proxy" => Protocol::HttpProxy,
+            "http2" => Protocol::Http2,
+            "https" => Protocol::Https,
+            "tls" => Protocol::Tls,
+            "mongo" => Protocol::Mongo,
+            "redis" => Protocol::Redis,
+            "mysql" => Protocol::Mysql,
+            _ => Protocol::Unsupported,
+        }
+    }
+
     /// HTTP of any version, terminated by the proxy: HTTP, HTTP/2, HTTP/3, gRPC, gRPC-Web, HTTP_PROXY.
     pub fn is_http(self) -> bool {
         matches!(

@@ -5,6 +5,7 @@
 
 pub mod encoded;
 pub mod filters;
+pub mod gateway;
 pub mod http_connection_manager;
 pub mod listeners;
 pub mod pure;

@@ -1,0 +1,5 @@
+//! Gateways: the servers of all Gateways of one workload, and the listeners that serve them.
+
+pub mod merge;
+
+pub use merge::{MergedGateways, MergedServer, Transport, merge};
