@@ -2,32 +2,31 @@
 //! `Option<u32>` in the generated types.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use prost_types::value::Kind;
-use prost_types::{ListValue, Struct, Value};
+pub use prost_types::value::Kind;
+pub use prost_types::{Duration, FieldMask, ListValue, Struct, Timestamp, Value};
 
 use crate::proto::envoy::config::core::v3::Metadata;
 
 /// A span of `seconds` seconds.
-pub fn duration_secs(seconds: u32) -> prost_types::Duration {
-    prost_types::Duration { seconds: i64::from(seconds), nanos: 0 }
+pub fn duration_secs(seconds: u32) -> Duration {
+    Duration { seconds: i64::from(seconds), nanos: 0 }
 }
 
 /// A span of `millis` milliseconds.
-pub fn duration_ms(millis: u32) -> prost_types::Duration {
-    duration(Duration::from_millis(u64::from(millis)))
+pub fn duration_ms(millis: u32) -> Duration {
+    duration(std::time::Duration::from_millis(u64::from(millis)))
 }
 
 /// A span of time; seconds beyond what protobuf can hold are cut off at the largest value.
-pub fn duration(span: Duration) -> prost_types::Duration {
+pub fn duration(span: std::time::Duration) -> Duration {
     /// The largest `google.protobuf.Duration`: 10,000 years, by its definition.
     const SECONDS_MAX: i64 = 315_576_000_000;
     match i64::try_from(span.as_secs()) {
         Ok(seconds) if seconds < SECONDS_MAX => {
-            prost_types::Duration { seconds, nanos: i32::try_from(span.subsec_nanos()).unwrap_or(0) }
+            Duration { seconds, nanos: i32::try_from(span.subsec_nanos()).unwrap_or(0) }
         }
-        _ => prost_types::Duration { seconds: SECONDS_MAX, nanos: 0 },
+        _ => Duration { seconds: SECONDS_MAX, nanos: 0 },
     }
 }
 

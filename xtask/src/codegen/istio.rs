@@ -3,40 +3,25 @@
 //! Names, numbers and types are facts of the interface: the proxies, agents and certificate clients that talk to us
 //! use them. A `.proto` file each would be a copy; a table is enough.
 
-use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{
-    DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto,
-    FileDescriptorProto, MessageOptions, MethodDescriptorProto, ServiceDescriptorProto,
-};
+mod ambient;
+mod table;
 
-/// What a field holds.
-#[derive(Clone, Copy)]
-enum Holds {
-    Bool,
-    Int32,
-    Int64,
-    Text,
-    /// A list of strings.
-    Texts,
-    /// A message, by its full name with a leading dot.
-    Message(&'static str),
-    /// A list of messages.
-    Messages(&'static str),
-    Enum(&'static str),
-    /// A map from string to string.
-    TextMap,
-    /// A map from string to a message.
-    MessageMap(&'static str),
-}
+use prost_types::{FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto};
 
-use Holds::{Bool, Enum, Int32, Int64, Message, MessageMap, Messages, Text, TextMap, Texts};
-
-/// Name and number of a field, and what it holds.
-type Field = (&'static str, i32, Holds);
+use table::Holds::{Bool, Enum, Int32, Int64, Message, MessageMap, Messages, Text, TextMap, Texts};
+use table::{Field, file, message, numbered};
 
 /// Descriptors to add to the set.
 pub fn files() -> Vec<FileDescriptorProto> {
-    vec![alpn(), stats(), name_table(), certificates()]
+    vec![
+        alpn(),
+        stats(),
+        name_table(),
+        certificates(),
+        mysql_proxy(),
+        ambient::workload(),
+        ambient::authorization(),
+    ]
 }
 
 /// The HTTP filter `istio.alpn`.
@@ -139,90 +124,10 @@ fn certificates() -> FileDescriptorProto {
     file
 }
 
-fn file(
-    name: &str,
-    package: &str,
-    imports: &[&str],
-    messages: Vec<DescriptorProto>,
-    enums: Vec<EnumDescriptorProto>,
-) -> FileDescriptorProto {
-    FileDescriptorProto {
-        name: Some(name.to_owned()),
-        package: Some(package.to_owned()),
-        dependency: imports.iter().map(|import| (*import).to_owned()).collect(),
-        message_type: messages,
-        enum_type: enums,
-        syntax: Some("proto3".to_owned()),
-        ..FileDescriptorProto::default()
-    }
-}
-
-/// A message in `scope`, which is the package or the full name of the message around it.
-fn message(scope: &str, name: &str, fields: &[Field]) -> DescriptorProto {
-    let mut entries = Vec::new();
-    let field = fields
-        .iter()
-        .map(|&(field_name, number, holds)| {
-            let value = match holds {
-                TextMap => Text,
-                MessageMap(target) => Message(target),
-                plain => return field(field_name, number, plain, None),
-            };
-            let entry_name = format!("{}Entry", camel_case(field_name));
-            entries.push(DescriptorProto {
-                name: Some(entry_name.clone()),
-                field: vec![field("key", 1, Text, None), field("value", 2, value, None)],
-                options: Some(MessageOptions { map_entry: Some(true), ..MessageOptions::default() }),
-                ..DescriptorProto::default()
-            });
-            field(field_name, number, holds, Some(format!(".{scope}.{name}.{entry_name}")))
-        })
-        .collect();
-    DescriptorProto { name: Some(name.to_owned()), field, nested_type: entries, ..DescriptorProto::default() }
-}
-
-fn field(name: &str, number: i32, holds: Holds, entry: Option<String>) -> FieldDescriptorProto {
-    let (kind, label, target) = match holds {
-        Bool => (Type::Bool, Label::Optional, None),
-        Int32 => (Type::Int32, Label::Optional, None),
-        Int64 => (Type::Int64, Label::Optional, None),
-        Text => (Type::String, Label::Optional, None),
-        Texts => (Type::String, Label::Repeated, None),
-        Message(target) => (Type::Message, Label::Optional, Some(target.to_owned())),
-        Messages(target) => (Type::Message, Label::Repeated, Some(target.to_owned())),
-        Enum(target) => (Type::Enum, Label::Optional, Some(target.to_owned())),
-        TextMap | MessageMap(_) => (Type::Message, Label::Repeated, entry),
-    };
-    let mut json_name = camel_case(name);
-    json_name[..1].make_ascii_lowercase();
-    FieldDescriptorProto {
-        name: Some(name.to_owned()),
-        number: Some(number),
-        label: Some(label.into()),
-        r#type: Some(kind.into()),
-        type_name: target,
-        json_name: Some(json_name),
-        ..FieldDescriptorProto::default()
-    }
-}
-
-/// An enum whose values count up from 0.
-fn numbered(name: &str, values: &[&str]) -> EnumDescriptorProto {
-    let value = (0..)
-        .zip(values)
-        .map(|(number, value)| EnumValueDescriptorProto {
-            name: Some((*value).to_owned()),
-            number: Some(number),
-            options: None,
-        })
-        .collect();
-    EnumDescriptorProto { name: Some(name.to_owned()), value, ..EnumDescriptorProto::default() }
-}
-
-fn camel_case(snake: &str) -> String {
-    let words = snake.split('_').map(|word| {
-        let (first, rest) = word.split_at(1.min(word.len()));
-        first.to_ascii_uppercase() + rest
-    });
-    words.collect()
+/// A network filter of Envoy's contrib build, which no registry carries either.
+fn mysql_proxy() -> FileDescriptorProto {
+    let package = "envoy.extensions.filters.network.mysql_proxy.v3";
+    let config = message(package, "MySQLProxy", &[("stat_prefix", 1, Text), ("access_log", 2, Text)]);
+    let name = "contrib/envoy/extensions/filters/network/mysql_proxy/v3/mysql_proxy.proto";
+    file(name, package, &[], vec![config], vec![])
 }

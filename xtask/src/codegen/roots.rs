@@ -65,6 +65,7 @@ pub const PACKAGES: &[&str] = &[
     "envoy.extensions.filters.network.http_connection_manager",
     "envoy.extensions.filters.network.local_ratelimit",
     "envoy.extensions.filters.network.mongo_proxy",
+    "envoy.extensions.filters.network.mysql_proxy",
     "envoy.extensions.filters.network.ratelimit",
     "envoy.extensions.filters.network.rbac",
     "envoy.extensions.filters.network.redis_proxy",

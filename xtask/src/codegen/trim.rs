@@ -116,3 +116,60 @@ fn enclosing(name: &str, known: &BTreeMap<String, BTreeSet<String>>) -> Option<S
         candidate = candidate.rsplit_once('.')?.0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost_types::{FieldDescriptorProto, FileDescriptorProto};
+
+    use super::*;
+
+    /// A message with one field per target.
+    fn message(name: &str, targets: &[&str]) -> DescriptorProto {
+        let field = |target: &&str| FieldDescriptorProto {
+            type_name: Some((*target).to_owned()),
+            ..FieldDescriptorProto::default()
+        };
+        DescriptorProto {
+            name: Some(name.to_owned()),
+            field: targets.iter().map(field).collect(),
+            ..DescriptorProto::default()
+        }
+    }
+
+    fn set(packages: &[(&str, &[DescriptorProto])]) -> FileDescriptorSet {
+        let file = |(package, messages): &(&str, &[DescriptorProto])| FileDescriptorProto {
+            name: Some(format!("{package}.proto")),
+            package: Some((*package).to_owned()),
+            message_type: messages.to_vec(),
+            ..FileDescriptorProto::default()
+        };
+        FileDescriptorSet { file: packages.iter().map(file).collect() }
+    }
+
+    #[test]
+    fn keeps_what_is_reached() {
+        let mut outer = message("Outer", &[]);
+        outer.nested_type.push(message("Inner", &[".c.Far"]));
+        let all = set(&[
+            ("a.x", &[message("Root", &[".b.Outer.Inner"])]),
+            ("ab", &[message("NotBelow", &[])]),
+            ("b", &[outer, message("Unused", &[])]),
+            ("c", &[message("Far", &[".a.x.Root"])]),
+        ]);
+        let trimmed = closure(&all, &["a"]).unwrap();
+        let kept: Vec<String> = trimmed
+            .file
+            .iter()
+            .flat_map(|file| {
+                file.message_type.iter().map(|message| qualified(file.package(), message.name()))
+            })
+            .collect();
+        assert_eq!(kept, ["a.x.Root", "b.Outer", "c.Far"]);
+    }
+
+    #[test]
+    fn refuses_a_package_that_does_not_exist() {
+        let error = closure(&set(&[("a", &[])]), &["a", "gone"]).unwrap_err();
+        assert_eq!(error.to_string(), "no file has the package gone");
+    }
+}

@@ -514,6 +514,11 @@ pub mod envoy {
                         include!("envoy.extensions.filters.network.mongo_proxy.v3.rs");
                     }
                 }
+                pub mod mysql_proxy {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.network.mysql_proxy.v3.rs");
+                    }
+                }
                 pub mod ratelimit {
                     pub mod v3 {
                         include!("envoy.extensions.filters.network.ratelimit.v3.rs");
@@ -1054,10 +1059,16 @@ pub mod istio {
             }
         }
     }
+    pub mod security {
+        include!("istio.security.rs");
+    }
     pub mod v1 {
         pub mod auth {
             include!("istio.v1.auth.rs");
         }
+    }
+    pub mod workload {
+        include!("istio.workload.rs");
     }
 }
 pub mod opentelemetry {
