@@ -386,7 +386,7 @@ mod tests {
             assert_eq!((wire.name.as_str(), wire.version), ("c1", resource.version().to_string()));
             let any = wire.resource.unwrap();
             assert_eq!((any.type_url.as_str(), &any.value), (XdsType::Cds.type_url(), &body));
-            assert_eq!(Sotw::decode(resource.sotw_chunk()).unwrap().resources, [any.clone()]);
+            assert_eq!(Sotw::decode(resource.sotw_chunk()).unwrap().resources, std::slice::from_ref(&any));
             assert_eq!(Any::decode(resource.any()).unwrap(), any);
             assert_eq!(resource.body(), body);
             assert_eq!(resource.version(), Version(xxh3_128(&resource.any())));
