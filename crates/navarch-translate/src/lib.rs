@@ -3,13 +3,17 @@
 //! In: plain values that are the keys of the plan's cache. Out: encoded Envoy resources and parts of them. This crate must never
 //! know the snapshot, a runtime, a socket, the clock or the environment: a translator can read nothing but its input.
 
+pub mod clusters;
 pub mod encoded;
+pub mod endpoints;
 pub mod filters;
 pub mod gateway;
 pub mod http_connection_manager;
 pub mod listeners;
+pub mod names;
 pub mod pure;
 pub mod routes;
 pub mod sds;
+pub mod tls;
 
 pub use pure::Pure;

@@ -191,7 +191,7 @@ message! {
     /// Istio: `ConnectionPoolSettings`.
     pub struct ConnectionPoolSettings {
         tcp: Option<TcpSettings>,
-        http: Option<Httpsettings>,
+        http: Option<HttpSettings>,
     }
 }
 
@@ -217,7 +217,7 @@ message! {
 
 message! {
     /// Istio: `ConnectionPoolSettings.HTTPSettings`.
-    pub struct Httpsettings {
+    pub struct HttpSettings {
         http1_max_pending_requests: i32,
         http2_max_requests: i32,
         max_requests_per_connection: i32,

@@ -1,0 +1,36 @@
+//! Names of clusters. They appear in clusters, endpoints, listeners and routes, and in what users see of all of them; Istio's
+//! formats, so that dashboards, EnvoyFilters and habits keep working.
+
+/// Traffic to destinations that no route knows is sent where the application wanted to go.
+pub const PASSTHROUGH: &str = "PassthroughCluster";
+/// Traffic to destinations that no route knows is dropped.
+pub const BLACK_HOLE: &str = "BlackHoleCluster";
+/// Inbound traffic to ports that no service declares.
+pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+/// HTTP to destinations that no route knows is resolved by the name in the request.
+pub const ALLOW_ANY_DYNAMIC_DNS: &str = "AllowAnyDynamicDNSCluster";
+/// The DNS cache that the dynamic forward proxy's filter and cluster share for [`ALLOW_ANY_DYNAMIC_DNS`].
+pub const ALLOW_ANY_DNS_CACHE: &str = "allow_any_dfp_dns_cache";
+/// A server of secrets on the proxy's machine, reached over a Unix socket.
+pub const SDS_EXTERNAL: &str = "sds-external";
+
+/// A port of a service, or a subset of it: `outbound|80|v1|reviews.default.svc.cluster.local`.
+pub fn outbound(port: u16, subset: &str, host: &str) -> String {
+    format!("outbound|{port}|{subset}|{host}")
+}
+
+/// The server name of mesh TLS to a service, and the cluster a gateway forwards such connections to without
+/// terminating them: `outbound_.80_.v1_.reviews.default.svc.cluster.local`.
+pub fn sni(port: u16, subset: &str, host: &str) -> String {
+    format!("outbound_.{port}_.{subset}_.{host}")
+}
+
+/// A port of the proxy's own workload.
+pub fn inbound(port: u32) -> String {
+    format!("inbound|{port}||")
+}
+
+/// The DNS cache of a service that is resolved by the name in the request.
+pub fn dns_cache(host: &str) -> String {
+    format!("{host}_dfp_dns_cache")
+}
