@@ -70,7 +70,7 @@ pub fn encode(message: &DynamicMessage) -> Bytes {
 
 fn encode_into(message: &DynamicMessage, out: &mut Vec<u8>) {
     if !message.fields().any(|(_, value)| holds_map(value)) {
-        append(message, out);
+        out.extend(message.encode_to_vec());
         return;
     }
     for (field, value) in message.fields() {
@@ -85,7 +85,7 @@ fn encode_into(message: &DynamicMessage, out: &mut Vec<u8>) {
                 // A message is the concatenation of its fields, so one field alone is a valid piece of it.
                 let mut alone = DynamicMessage::new(message.descriptor());
                 alone.set_field(&field, plain.clone());
-                append(&alone, out);
+                out.extend(alone.encode_to_vec());
             }
         }
     }
@@ -119,11 +119,6 @@ fn delimited(number: u32, message: &DynamicMessage, out: &mut Vec<u8>) {
     prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, out);
     prost::encoding::encode_varint(body.len() as u64, out);
     out.extend(body);
-}
-
-/// Appends the library's encoding. Writing to a vector only fails if memory runs out, which aborts.
-fn append(message: &DynamicMessage, out: &mut Vec<u8>) {
-    out.extend(message.encode_to_vec());
 }
 
 fn append_unknown(message: &DynamicMessage, out: &mut Vec<u8>) {
@@ -167,6 +162,13 @@ pub fn merge(base: &mut DynamicMessage, patch: &DynamicMessage, lists: Lists) ->
     // Bytes that were kept from an earlier decode decode again.
     base.merge(unknown.as_slice())
         .map_err(|source| DynamicError::Payload { name: ours.full_name().to_owned(), source })
+}
+
+/// Merges the message packed in `patch` into the one packed in `base`; both must have the same type.
+pub fn merge_any(base: &Any, patch: &Any, lists: Lists) -> Result<Any, DynamicError> {
+    let mut merged = decode(&base.type_url, &base.value)?;
+    merge(&mut merged, &decode(&patch.type_url, &patch.value)?, lists)?;
+    Ok(Any { type_url: base.type_url.clone(), value: encode(&merged) })
 }
 
 #[cfg(test)]

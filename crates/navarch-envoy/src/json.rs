@@ -15,7 +15,8 @@ use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 
-pub use parse::{Problem, Unknown};
+pub use parse::Problem;
+use parse::Unknown;
 
 /// The encoded `FileDescriptorSet` of the whole API, as a gRPC reflection service serves it.
 pub static DESCRIPTORS: &[u8] = include_bytes!("../descriptors.binpb");

@@ -75,6 +75,18 @@ fn refuses_another_type() {
 }
 
 #[test]
+fn merges_packed_messages() {
+    let packed = |json: Json| to_any(&from_json(CLUSTER, &json).unwrap());
+    let base = packed(json!({ "name": "a", "altStatName": "b" }));
+    let merged = merge_any(&base, &packed(json!({ "name": "c" })), Lists::Append).unwrap();
+    assert_eq!(merged, packed(json!({ "name": "c", "altStatName": "b" })));
+
+    let router = crate::proto::envoy::extensions::filters::http::router::v3::Router::default();
+    let other = merge_any(&base, &crate::any::any(&router), Lists::Append);
+    assert!(matches!(other, Err(DynamicError::Mismatch { .. })));
+}
+
+#[test]
 fn keeps_fields_that_no_descriptor_knows() {
     // Field 1000, a varint.
     let unknown = [0xc0, 0x3e, 0x07];
