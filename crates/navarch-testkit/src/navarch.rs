@@ -53,17 +53,12 @@ pub fn stdout<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Stri
         .with_context(|| format!("navarch {shown} printed something else than text"))
 }
 
-/// The bootstrap of a proxy, as `navarch bootstrap` prints it. `metadata` are `key=value` pairs;
-/// a value may be JSON.
-pub fn bootstrap(
-    node_id: &str,
-    metadata: &[(&str, &str)],
-    xds: SocketAddr,
-    admin_port: u16,
-) -> Result<Value> {
+/// The bootstrap of a proxy, as `navarch bootstrap` prints it. `metadata` are keys and values;
+/// a value may be JSON. `extra` are more arguments, for example `["--sotw"]`.
+pub fn bootstrap(node_id: &str, metadata: &[(&str, &str)], xds: SocketAddr, extra: &[&str]) -> Result<Value> {
     let mut args: Vec<String> = ["bootstrap", "--node-id", node_id].map(str::to_owned).to_vec();
     args.extend(["--xds-addr".to_owned(), xds.to_string()]);
-    args.extend(["--admin-port".to_owned(), admin_port.to_string()]);
+    args.extend(extra.iter().map(|arg| (*arg).to_owned()));
     for (key, value) in metadata {
         args.extend(["--metadata".to_owned(), format!("{key}={value}")]);
     }

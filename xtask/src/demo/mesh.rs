@@ -179,7 +179,7 @@ async fn start_proxy(workload: &Workload, xds: SocketAddr) -> Result<Envoy> {
         ("INSTANCE_IPS", ip.as_str()),
         ("LABELS", labels.as_str()),
     ];
-    let bootstrap = navarch::bootstrap(&node, &metadata, xds, ports::free_port()?)?;
+    let bootstrap = navarch::bootstrap(&node, &metadata, xds, &[])?;
     Envoy::start(workload.name, bootstrap).await
 }
 
