@@ -3,6 +3,7 @@
 //! In: plain values that are the keys of the plan's cache. Out: encoded Envoy resources and parts of them. This crate must never
 //! know the snapshot, a runtime, a socket, the clock or the environment: a translator can read nothing but its input.
 
+pub mod access_log;
 pub mod clusters;
 pub mod encoded;
 pub mod endpoints;
@@ -15,5 +16,6 @@ pub mod pure;
 pub mod routes;
 pub mod sds;
 pub mod tls;
+pub mod tracing;
 
 pub use pure::Pure;

@@ -1,0 +1,244 @@
+//! Outbound listeners: one per address and port that the workload may dial.
+
+use std::sync::Arc;
+
+use navarch_envoy::Resource;
+use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
+use navarch_envoy::proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
+use navarch_envoy::wkt;
+use navarch_model::service::Protocol;
+use navarch_model::{Hashed, Name};
+
+use crate::Pure;
+use crate::filters::network::http_chain;
+use crate::http_connection_manager::{self as hcm, Options, Routes};
+use crate::listeners::merge::{Chain, Entry, merge};
+use crate::listeners::settings::ListenerSettings;
+use crate::listeners::tcp::{DnsCache, TcpRoute};
+use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, address, balance, encode, inspectors};
+
+/// Application protocols by which the HTTP inspector marks plaintext HTTP.
+pub const PLAINTEXT_HTTP: &[&str] = &["http/1.1", "h2c"];
+/// Transport protocol of what is not TLS.
+pub const RAW_BUFFER: &str = "raw_buffer";
+/// How long a TLS handshake may take before the connection is dropped, against clients that open connections and stop.
+const HANDSHAKE_TIMEOUT_SECONDS: u32 = 15;
+
+/// What one port of one service asks of the listener on one address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Contribution {
+    /// Addresses to listen on, primary first; the primary address and the port name the listener.
+    pub binds: Vec<Name>,
+    /// The listener has a socket of its own; otherwise the virtual outbound listener hands over connections.
+    pub bind_to_port: bool,
+    /// Zero for Unix domain sockets.
+    pub port: u16,
+    /// Protocol of the service port.
+    pub protocol: Protocol,
+    /// Chains for bytes; none for HTTP ports.
+    pub tcp: Vec<TcpChain>,
+    /// The chain for HTTP; none for TCP ports.
+    pub http: Option<HttpChain>,
+}
+
+/// How a listener treats a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Treatment {
+    Http,
+    Tcp,
+    /// HTTP or TCP, whatever the first bytes look like.
+    Detect,
+}
+
+/// How listeners treat a protocol; nothing for protocols without listeners (UDP).
+pub fn treatment(protocol: Protocol) -> Option<Treatment> {
+    Some(match protocol {
+        Protocol::Http | Protocol::Http2 | Protocol::HttpProxy | Protocol::Grpc | Protocol::GrpcWeb => {
+            Treatment::Http
+        }
+        Protocol::Tcp
+        | Protocol::Https
+        | Protocol::Tls
+        | Protocol::Mongo
+        | Protocol::Redis
+        | Protocol::Mysql => Treatment::Tcp,
+        Protocol::Udp => return None,
+        Protocol::Http3 | Protocol::Hbone | Protocol::Unsupported => Treatment::Detect,
+    })
+}
+
+/// A chain for bytes, and which connections it takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TcpChain {
+    pub server_names: Vec<Name>,
+    pub destination_blocks: Vec<Name>,
+    pub config: Option<ConfigRef>,
+    pub route: TcpRoute,
+}
+
+/// A chain for HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpChain {
+    /// Name of the route configuration.
+    pub routes: Name,
+    pub protocol: Protocol,
+    /// Takes only what the HTTP inspector recognises, because other bytes may arrive on the address too.
+    pub detect: bool,
+    /// Absolute URLs are accepted: an HTTP proxy.
+    pub absolute_urls: bool,
+    /// Requests for hosts of a wildcard service are resolved by name.
+    pub dns_cache: Option<DnsCache>,
+}
+
+/// Everything a listener is made of.
+#[derive(Clone, Debug, Hash)]
+pub struct OutboundInput {
+    pub settings: Arc<Hashed<OutboundSettings>>,
+    /// Not empty; in the order of precedence.
+    pub contributions: Vec<Arc<Hashed<Contribution>>>,
+}
+
+/// What all outbound listeners of a sidecar have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OutboundSettings {
+    pub listener: ListenerSettings,
+    /// Cluster for what no service is known for.
+    pub catch_all: Name,
+}
+
+/// Makes an outbound listener from the contributions for its address.
+pub struct OutboundListener;
+
+impl Pure for OutboundListener {
+    const NAME: &'static str = "outbound listener";
+    type Input = OutboundInput;
+    type Output = Option<Arc<Resource>>;
+
+    fn run(input: &OutboundInput) -> Self::Output {
+        let merged = merge(input.contributions.iter().map(|contribution| &***contribution));
+        Some(encode(&listener(&input.settings, &merged.entry?)))
+    }
+}
+
+/// The listener of merged contributions.
+pub fn listener(settings: &OutboundSettings, entry: &Entry<'_>) -> Listener {
+    let primary = entry.binds.first().map_or("", |bind| bind);
+    let name = address::listener_name(primary, entry.port);
+    let mut listener = Listener {
+        address: Some(address::address(primary, entry.port)),
+        additional_addresses: address::additional(entry.binds.get(1..).unwrap_or_default(), entry.port),
+        traffic_direction: TrafficDirection::Outbound as i32,
+        // A client that sends nothing may wait for a server that speaks first.
+        continue_on_listener_filters_timeout: true,
+        connection_balance_config: balance(settings.listener.exact_balance),
+        max_connections_to_accept_per_socket_event: entry
+            .bind_to_port
+            .then_some(CONNECTIONS_PER_SOCKET_EVENT),
+        bind_to_port: (!entry.bind_to_port).then_some(false),
+        ..Listener::default()
+    };
+    add_inspectors(&mut listener, settings, entry);
+    for chain in &entry.chains {
+        let filter_chain = filter_chain(settings, entry.port, &name, chain);
+        match chain_match(chain) {
+            // The chain that takes everything is the default chain, so that a connection for which a chain matches only
+            // in part is not dropped (istio/istio#26079).
+            None => listener.default_filter_chain = Some(filter_chain),
+            matched => {
+                listener.filter_chains.push(FilterChain { filter_chain_match: matched, ..filter_chain });
+            }
+        }
+    }
+    match listener.default_filter_chain.take() {
+        Some(only) if listener.filter_chains.is_empty() => listener.filter_chains.push(only),
+        Some(default) => listener.default_filter_chain = Some(default),
+        None => listener.default_filter_chain = Some(fall_through(settings)),
+    }
+    listener.name = name;
+    listener
+}
+
+fn add_inspectors(listener: &mut Listener, settings: &OutboundSettings, entry: &Entry<'_>) {
+    let looks_at_tls = |chain: &Chain<'_>| match chain {
+        Chain::Tcp(chain) => !chain.server_names.is_empty() || chain.route.sni_dns_cache.is_some(),
+        Chain::Http(_) => false,
+    };
+    if entry.chains.iter().any(looks_at_tls) {
+        listener.listener_filters.push(inspectors::tls_inspector());
+    }
+    if entry.chains.iter().any(|chain| matches!(chain, Chain::Http(http) if http.detect)) {
+        listener.listener_filters.push(inspectors::http_inspector());
+        listener.listener_filters_timeout = settings.listener.protocol_detection_timeout.map(wkt::duration);
+    } else {
+        listener.listener_filters_timeout = Some(wkt::duration_secs(0));
+    }
+}
+
+fn filter_chain(settings: &OutboundSettings, port: u16, name: &str, chain: &Chain<'_>) -> FilterChain {
+    let listener = &settings.listener;
+    let (filters, config) = match chain {
+        Chain::Tcp(chain) => (chain.route.filters(listener, port), chain.config.as_ref()),
+        Chain::Http(chain) => {
+            let mut options = Options::new(
+                &listener.http,
+                format!("outbound_{name};"),
+                Routes::Rds(chain.routes.to_string()),
+            );
+            options.port = port;
+            options.protocol = chain.protocol;
+            options.allow_absolute_url = chain.absolute_urls;
+            options.dns_cache = chain.dns_cache.as_ref().map(DnsCache::config);
+            (http_chain(&listener.network_filters, port, hcm::filter(options)), None)
+        }
+    };
+    FilterChain {
+        filters,
+        metadata: config.map(ConfigRef::metadata),
+        transport_socket_connect_timeout: Some(wkt::duration_secs(HANDSHAKE_TIMEOUT_SECONDS)),
+        ..FilterChain::default()
+    }
+}
+
+/// Which connections a chain takes; nothing if it takes all.
+fn chain_match(chain: &Chain<'_>) -> Option<FilterChainMatch> {
+    if chain.takes_everything() {
+        return None;
+    }
+    Some(match chain {
+        Chain::Http(_) => FilterChainMatch {
+            application_protocols: PLAINTEXT_HTTP.iter().map(|protocol| (*protocol).to_owned()).collect(),
+            transport_protocol: RAW_BUFFER.to_owned(),
+            ..FilterChainMatch::default()
+        },
+        Chain::Tcp(chain) => {
+            let mut server_names: Vec<String> =
+                chain.server_names.iter().map(|name| name.to_string()).collect();
+            server_names.sort();
+            if server_names.iter().any(|name| name == "*") {
+                server_names.clear();
+            }
+            FilterChainMatch {
+                server_names,
+                prefix_ranges: address::prefix_ranges(&chain.destination_blocks),
+                ..FilterChainMatch::default()
+            }
+        }
+    })
+}
+
+/// The chain for what no other chain takes.
+fn fall_through(settings: &OutboundSettings) -> FilterChain {
+    FilterChain {
+        name: "PassthroughFilterChain".to_owned(),
+        filter_chain_match: Some(FilterChainMatch::default()),
+        filters: catch_all_filters(settings),
+        ..FilterChain::default()
+    }
+}
+
+/// Filters that send connections to the catch-all cluster.
+pub fn catch_all_filters(
+    settings: &OutboundSettings,
+) -> Vec<navarch_envoy::proto::envoy::config::listener::v3::Filter> {
+    TcpRoute::to(&settings.catch_all).bare_filters(&settings.listener)
+}
