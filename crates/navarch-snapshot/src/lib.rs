@@ -1,1 +1,34 @@
-//! The world: one writer, immutable snapshots, indexes and visibility
+//! The world: one writer, immutable snapshots, indexes and visibility.
+//!
+//! In: `ChangeSet`s of typed objects. Out: `Snapshot`s, one per revision, cheap to clone and to share between threads, cut into
+//! *parts* that have a fingerprint each. Readers look at a snapshot through a [`View`], which records the parts that were read;
+//! a computation is repeated only when a part that it read has changed. Nobody declares dependencies by hand.
+//!
+//! ```text
+//!  ChangeSet ──> World ── registry: Services, Endpoints, workloads ──┐
+//!                  │   └─ bound: rules by host, delegates merged ────┴──> Snapshot ──> View ──> Scope
+//!                  └───── objects by kind and namespace ─────────────────────┘
+//! ```
+//!
+//! This crate must never know Envoy's types, files, sockets or a clock.
+
+pub mod authn;
+pub mod bound;
+mod buckets;
+pub mod host;
+mod network;
+pub mod part;
+mod registry;
+pub mod scope;
+pub mod snapshot;
+mod tables;
+pub mod view;
+pub mod workload;
+pub mod world;
+
+pub use part::{BUCKETS, Bucket, Part, bucket_of};
+pub use scope::Scope;
+pub use snapshot::Snapshot;
+pub use tables::{Listed, Listing};
+pub use view::{Reads, View};
+pub use world::World;

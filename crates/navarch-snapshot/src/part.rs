@@ -1,0 +1,81 @@
+//! Parts: the units in which a snapshot changes and in which reads are recorded.
+
+use std::net::IpAddr;
+
+use navarch_model::Name;
+use navarch_model::kinds::Kind;
+
+/// Number of buckets that hosts are spread over.
+///
+/// The number is fixed, so that the cost of checking all buckets does not grow with the mesh, and large enough that the bucket
+/// of a changed host holds few others: some forty services at 10,000.
+pub const BUCKETS: u16 = 256;
+
+/// Index of a bucket, below [`BUCKETS`].
+pub type Bucket = u16;
+
+/// The bucket of a host. The same on every replica and after every restart.
+pub fn bucket_of(host: &str) -> Bucket {
+    // FNV-1a: short, stable, good enough to spread names; nothing is keyed by it but the bucket.
+    let hash = host.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    ((hash ^ (hash >> 32)) % u64::from(BUCKETS)) as Bucket
+}
+
+/// A part of a snapshot: has a fingerprint, and changes as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Mesh-wide settings and networks.
+    Mesh,
+    /// Services whose host falls into the bucket.
+    Services(Bucket),
+    /// Endpoints of the services whose host falls into the bucket.
+    Endpoints(Bucket),
+    /// What clusters need to know of the endpoints in the bucket; changes far less often than the endpoints.
+    EndpointSummaries(Bucket),
+    /// DestinationRules for an exact host in the bucket.
+    DestinationRules(Bucket),
+    /// DestinationRules for wildcard hosts.
+    WildcardDestinationRules,
+    /// VirtualServices of the gateway `mesh` for an exact host in the bucket.
+    VirtualServices(Bucket),
+    /// VirtualServices of the gateway `mesh` for wildcard hosts.
+    WildcardVirtualServices,
+    /// Which VirtualServices of the gateway `mesh` send traffic to a host in the bucket.
+    Destinations(Bucket),
+    /// VirtualServices bound to a gateway, named `<namespace>/<name>`.
+    GatewayVirtualServices(Name),
+    /// Objects of another kind in a namespace.
+    Objects(Kind, Name),
+    /// All objects of a kind, for kinds of which a mesh has few (Gateway).
+    AllObjects(Kind),
+    /// The set of namespaces and their labels.
+    Namespaces,
+    /// Which services the workloads at an address back, and what the registry knows of them.
+    Workload(IpAddr),
+    /// Services of a namespace that select workloads by label.
+    Selectors(Name),
+    /// Addresses of gateways to other networks.
+    NetworkGateways,
+    /// One Secret.
+    Secret { namespace: Name, name: Name },
+    /// One ConfigMap.
+    ConfigMap { namespace: Name, name: Name },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_stable_and_even() {
+        // The bucket of a host must not change between versions that run side by side.
+        assert_eq!(bucket_of("reviews.default.svc.cluster.local"), 99);
+        let mut load = vec![0u32; usize::from(BUCKETS)];
+        for index in 0..10_000 {
+            load[usize::from(bucket_of(&format!("service-{index}.default.svc.cluster.local")))] += 1;
+        }
+        assert!(load.iter().all(|hosts| (15..=75).contains(hosts)), "{load:?}");
+    }
+}

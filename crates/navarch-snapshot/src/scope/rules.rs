@@ -1,0 +1,188 @@
+//! Which DestinationRule applies to a service for a client (Istio: precedence and merging of destination rules).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use navarch_model::networking::DestinationRule;
+use navarch_model::service::{Service, Visibility};
+use navarch_model::{EffectiveRule, Hashed, Name};
+
+use super::{Labels, Scope};
+use crate::bound::{BoundRule, selects};
+use crate::host::{is_wildcard, most_specific};
+use crate::view::View;
+
+type SharedRule = Arc<Hashed<BoundRule>>;
+
+/// Rules for one host of one namespace, merged as far as they may be.
+struct Merged {
+    spec: DestinationRule,
+    /// Namespace of the rules.
+    namespace: Name,
+    /// As declared; a rule with a selector is private to its namespace.
+    export_to: BTreeSet<String>,
+    sources: Vec<(Name, Name)>,
+}
+
+impl Scope {
+    /// The DestinationRule for a service, or nothing.
+    ///
+    /// Rules of the client's namespace come before rules that the service's namespace exports and those before rules that the
+    /// root namespace exports; within each, rules for the exact host come before the most specific wildcard. Rules for one host
+    /// and audience are merged: the oldest gives the traffic policy, subsets are united.
+    ///
+    /// `labels` are those of the client for outgoing traffic: rules with a workload selector apply to matching clients only. Without
+    /// labels (incoming traffic) they do not apply. `defaultTrafficPolicy` of MeshConfig is not part of the result: it goes under
+    /// the policy that remains after ports and subsets are merged, also for services without a rule.
+    pub fn destination_rule(
+        &self,
+        view: &View<'_>,
+        service: &Service,
+        labels: Option<&Labels>,
+    ) -> Option<Arc<Hashed<EffectiveRule>>> {
+        let merged = self.rules_for(view, service)?;
+        let selected = labels.and_then(|labels| {
+            merged.iter().find(|rule| {
+                rule.namespace == self.namespace
+                    && rule
+                        .spec
+                        .workload_selector
+                        .as_ref()
+                        .is_some_and(|selector| selects(&selector.match_labels, labels))
+            })
+        });
+        // Of several rules for everybody that could not be merged, the last one counts, as in istiod.
+        let chosen = selected.or_else(|| merged.iter().rev().find(|rule| rule.spec.workload_selector.is_none()))?;
+        Some(Arc::new(Hashed::new(EffectiveRule { spec: chosen.spec.clone(), sources: chosen.sources.clone() })))
+    }
+
+    /// The merged rules of the first namespace that has any for the service.
+    fn rules_for(&self, view: &View<'_>, service: &Service) -> Option<Vec<Merged>> {
+        let lookup = Lookup::new(view, &service.hostname);
+        if lookup.is_empty() {
+            return None;
+        }
+        // Rules in the root namespace are meant for everybody; a proxy that happens to run there takes its own only if they are
+        // private, or else a catch-all would hide the rules of the service's namespace.
+        let in_root = self.namespace == self.root_namespace;
+        let own = lookup.in_namespace(&self.namespace, |rule| {
+            if in_root { is_private(rule) } else { rule.export_to.includes(&self.namespace) }
+        });
+        if !own.is_empty() {
+            return Some(merge(&own));
+        }
+        [&service.namespace, &self.root_namespace].into_iter().find_map(|owner| {
+            let exported = lookup.in_namespace(owner, |rule| !is_private(rule));
+            let mut merged = merge(&exported);
+            merged.retain(|rule| {
+                rule.export_to.is_empty()
+                    || rule.export_to.contains("*")
+                    || rule.export_to.contains(&*self.namespace)
+                    || (rule.export_to.contains(".") && **owner == *self.namespace)
+            });
+            (!merged.is_empty()).then_some(merged)
+        })
+    }
+}
+
+/// Rules that could apply to a host.
+struct Lookup<'s> {
+    host: &'s str,
+    exact: &'s [SharedRule],
+    wildcard: Vec<&'s SharedRule>,
+}
+
+impl<'s> Lookup<'s> {
+    fn new<'v: 's>(view: &View<'v>, host: &'s str) -> Self {
+        let wildcard = view
+            .wildcard_destination_rules()
+            .iter()
+            .filter(|rule| crate::host::covers(&rule.host, host))
+            .collect();
+        let exact = if is_wildcard(host) { &[] } else { view.destination_rules(host) };
+        Lookup { host, exact, wildcard }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wildcard.is_empty()
+    }
+
+    /// The rules of a namespace with the most specific host: those for exactly the host, else for the longest wildcard.
+    fn in_namespace(&self, namespace: &str, accept: impl Fn(&BoundRule) -> bool) -> Vec<&'s SharedRule> {
+        let wanted = |rule: &&SharedRule| *rule.config.namespace == *namespace && accept(rule);
+        let exact: Vec<&SharedRule> = self.exact.iter().filter(wanted).collect();
+        if !exact.is_empty() {
+            return exact;
+        }
+        let wildcard: Vec<&SharedRule> = self.wildcard.iter().copied().filter(wanted).collect();
+        match most_specific(self.host, wildcard.iter().map(|rule| &*rule.host)) {
+            Some(host) => wildcard.iter().copied().filter(|rule| *rule.host == *host).collect(),
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Whether only the rule's own namespace may use it.
+fn is_private(rule: &BoundRule) -> bool {
+    match &rule.export_to {
+        Visibility::Namespaces(names) => names.len() == 1 && names.contains(&rule.config.namespace),
+        Visibility::Public | Visibility::Nobody => false,
+    }
+}
+
+/// Merges rules for one host of one namespace, in the order given (those with a selector first, then oldest first).
+fn merge(rules: &[&SharedRule]) -> Vec<Merged> {
+    let mut merged: Vec<Merged> = Vec::new();
+    for rule in rules {
+        let spec = &rule.config.spec;
+        let export_to: BTreeSet<String> = if spec.workload_selector.is_some() {
+            BTreeSet::from([".".to_owned()])
+        } else {
+            spec.export_to.iter().cloned().collect()
+        };
+        let source = (rule.config.namespace.clone(), rule.config.name.clone());
+        let mut separate = true;
+        for existing in &mut merged {
+            separate = merge_into(existing, spec, &export_to, &source);
+        }
+        if separate {
+            merged.push(Merged {
+                spec: spec.clone(),
+                namespace: rule.config.namespace.clone(),
+                export_to,
+                sources: vec![source],
+            });
+        }
+    }
+    merged
+}
+
+/// Adds a rule to an older one if both have the same audience. Returns whether the rule must also stand by itself.
+fn merge_into(
+    existing: &mut Merged,
+    spec: &DestinationRule,
+    export_to: &BTreeSet<String>,
+    source: &(Name, Name),
+) -> bool {
+    let same_audience = *export_to == existing.export_to;
+    let wider_audience = !existing.export_to.is_empty() && export_to.is_superset(&existing.export_to);
+    if !same_audience && !wider_audience {
+        return true;
+    }
+    let mut separate = !same_audience;
+    match (&existing.spec.workload_selector, &spec.workload_selector) {
+        (Some(a), Some(b)) if a.match_labels != b.match_labels => return true,
+        (Some(_), Some(_)) | (None, None) => separate = false,
+        _ => {}
+    }
+    existing.sources.push(source.clone());
+    for subset in &spec.subsets {
+        if !existing.spec.subsets.iter().any(|known| known.name == subset.name) {
+            existing.spec.subsets.push(subset.clone());
+        }
+    }
+    if existing.spec.traffic_policy.is_none() {
+        existing.spec.traffic_policy.clone_from(&spec.traffic_policy);
+    }
+    separate
+}

@@ -1,0 +1,201 @@
+//! `Snapshot`: the world at one revision.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use navarch_model::endpoint::EndpointSet;
+use navarch_model::finding::Finding;
+use navarch_model::kinds::Kind;
+use navarch_model::mesh::MeshSettings;
+use navarch_model::object::{Object, ObjectKey};
+use navarch_model::service::Service;
+use navarch_model::{Fingerprint, Hashed, Name};
+
+use crate::bound::{
+    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, Selecting,
+    WorkloadFacts,
+};
+use crate::buckets::Buckets;
+use crate::part::{BUCKETS, Part};
+use crate::tables::Tables;
+use crate::view::View;
+
+/// Values by host, of all namespaces.
+pub(crate) type Hosts<T> = Buckets<Vec<Arc<Hashed<T>>>>;
+/// Values by host and namespace.
+pub(crate) type NamespacedHosts<T> = Buckets<BTreeMap<Name, Arc<Hashed<T>>>>;
+/// A list that has a fingerprint.
+pub(crate) type List<T> = Arc<Hashed<Vec<Arc<Hashed<T>>>>>;
+
+/// Everything that translation may read, at one revision. Immutable, and cheap to clone: unchanged parts are shared between
+/// revisions.
+///
+/// Translation reads through a [`View`]; the methods here that are not [`Snapshot::view`] are for people: provenance, admin
+/// pages, findings.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) revision: u64,
+    pub(crate) mesh: Arc<Hashed<MeshSettings>>,
+    pub(crate) services: Hosts<Service>,
+    pub(crate) endpoints: NamespacedHosts<EndpointSet>,
+    pub(crate) summaries: NamespacedHosts<EndpointSummary>,
+    pub(crate) rules: Hosts<BoundRule>,
+    pub(crate) wildcard_rules: List<BoundRule>,
+    pub(crate) virtual_services: Hosts<BoundVirtualService>,
+    pub(crate) wildcard_virtual_services: List<BoundVirtualService>,
+    pub(crate) destinations: Hosts<DestinationUse>,
+    pub(crate) gateway_virtual_services: imbl::OrdMap<Name, List<BoundVirtualService>>,
+    pub(crate) tables: Tables,
+    pub(crate) namespaces: Arc<Hashed<BTreeMap<Name, NamespaceFacts>>>,
+    pub(crate) workloads: imbl::OrdMap<IpAddr, List<WorkloadFacts>>,
+    pub(crate) selectors: imbl::OrdMap<Name, List<Selecting>>,
+    pub(crate) network_gateways: Arc<Hashed<NetworkGateways>>,
+    pub(crate) objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
+    pub(crate) findings: Arc<Vec<Finding>>,
+}
+
+impl Snapshot {
+    /// An empty mesh.
+    pub(crate) fn empty(mesh: MeshSettings) -> Self {
+        Snapshot {
+            revision: 0,
+            mesh: Arc::new(Hashed::new(mesh)),
+            services: Buckets::default(),
+            endpoints: Buckets::default(),
+            summaries: Buckets::default(),
+            rules: Buckets::default(),
+            wildcard_rules: Arc::default(),
+            virtual_services: Buckets::default(),
+            wildcard_virtual_services: Arc::default(),
+            destinations: Buckets::default(),
+            gateway_virtual_services: imbl::OrdMap::new(),
+            tables: Tables::default(),
+            namespaces: Arc::default(),
+            workloads: imbl::OrdMap::new(),
+            selectors: imbl::OrdMap::new(),
+            network_gateways: Arc::default(),
+            objects: imbl::OrdMap::new(),
+            findings: Arc::default(),
+        }
+    }
+
+    /// Counts accepted change sets; grows by one with every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A view that records what is read through it.
+    pub fn view(&self) -> View<'_> {
+        View::new(self)
+    }
+
+    /// The fingerprint of a part. What is not there has the fingerprint of "nothing", which is the same for all parts.
+    pub fn fingerprint(&self, part: &Part) -> Fingerprint {
+        let nothing = || Fingerprint::of(&());
+        let list_or_nothing = |list: Option<Fingerprint>| list.unwrap_or_else(nothing);
+        match part {
+            Part::Mesh => self.mesh.fingerprint(),
+            Part::Services(bucket) => self.services.fingerprint(*bucket),
+            Part::Endpoints(bucket) => self.endpoints.fingerprint(*bucket),
+            Part::EndpointSummaries(bucket) => self.summaries.fingerprint(*bucket),
+            Part::DestinationRules(bucket) => self.rules.fingerprint(*bucket),
+            Part::WildcardDestinationRules => self.wildcard_rules.fingerprint(),
+            Part::VirtualServices(bucket) => self.virtual_services.fingerprint(*bucket),
+            Part::WildcardVirtualServices => self.wildcard_virtual_services.fingerprint(),
+            Part::Destinations(bucket) => self.destinations.fingerprint(*bucket),
+            Part::GatewayVirtualServices(gateway) => {
+                list_or_nothing(self.gateway_virtual_services.get(gateway).map(|list| list.fingerprint()))
+            }
+            Part::Objects(kind, namespace) => self.tables.fingerprint(*kind, namespace),
+            Part::AllObjects(kind) => self.tables.fingerprint_all(*kind),
+            Part::Namespaces => self.namespaces.fingerprint(),
+            Part::Workload(address) => {
+                list_or_nothing(self.workloads.get(address).map(|list| list.fingerprint()))
+            }
+            Part::Selectors(namespace) => {
+                list_or_nothing(self.selectors.get(namespace).map(|list| list.fingerprint()))
+            }
+            Part::NetworkGateways => self.network_gateways.fingerprint(),
+            Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
+            Part::ConfigMap { namespace, name } => self.object_fingerprint(Kind::ConfigMap, namespace, name),
+        }
+    }
+
+    /// Fingerprint of an object's content, without its position.
+    fn object_fingerprint(&self, kind: Kind, namespace: &Name, name: &Name) -> Fingerprint {
+        let key = ObjectKey { kind, namespace: namespace.clone(), name: name.clone() };
+        match self.objects.get(&key) {
+            Some(object) => Fingerprint::of(&(&object.metadata, &object.spec)),
+            None => Fingerprint::of(&()),
+        }
+    }
+
+    /// An object that is in force.
+    pub fn object(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.objects.get(key)
+    }
+
+    /// All objects in force, by kind, namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// All objects of a kind, by namespace and name.
+    pub fn objects_of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
+        let first = ObjectKey::new(kind, "", "");
+        self.objects.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)
+    }
+
+    /// What objects that are each valid do wrong together, such as two VirtualServices for one host.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// All services of all namespaces, by host, oldest first for each host.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Hashed<Service>>> {
+        (0..BUCKETS).flat_map(|bucket| self.services.bucket(bucket).values().flatten())
+    }
+
+    /// Every part that has content, for comparing two snapshots.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![
+            Part::Mesh,
+            Part::WildcardDestinationRules,
+            Part::WildcardVirtualServices,
+            Part::Namespaces,
+            Part::NetworkGateways,
+        ];
+        for bucket in 0..BUCKETS {
+            parts.extend([
+                Part::Services(bucket),
+                Part::Endpoints(bucket),
+                Part::EndpointSummaries(bucket),
+                Part::DestinationRules(bucket),
+                Part::VirtualServices(bucket),
+                Part::Destinations(bucket),
+            ]);
+        }
+        parts.extend(self.gateway_virtual_services.keys().cloned().map(Part::GatewayVirtualServices));
+        parts.extend(self.workloads.keys().copied().map(Part::Workload));
+        parts.extend(self.selectors.keys().cloned().map(Part::Selectors));
+        parts.extend(self.objects.keys().filter_map(|key| {
+            let (namespace, name) = (key.namespace.clone(), key.name.clone());
+            match key.kind {
+                Kind::Secret => Some(Part::Secret { namespace, name }),
+                Kind::ConfigMap => Some(Part::ConfigMap { namespace, name }),
+                _ => None,
+            }
+        }));
+        parts.extend(self.tables.parts());
+        parts
+    }
+
+    /// Whether another snapshot would give every translation the same inputs. Linear in the size of the mesh; for tests and
+    /// self-checks.
+    pub fn difference(&self, other: &Snapshot) -> Option<Part> {
+        let mut parts = self.parts();
+        parts.extend(other.parts());
+        parts.into_iter().find(|part| self.fingerprint(part) != other.fingerprint(part))
+    }
+}

@@ -1,0 +1,224 @@
+//! `View`: reading a snapshot while recording what was read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use navarch_model::endpoint::EndpointSet;
+use navarch_model::kinds::Kind;
+use navarch_model::kubernetes::{ConfigMap, Secret};
+use navarch_model::mesh::MeshSettings;
+use navarch_model::object::ObjectKey;
+use navarch_model::service::Service;
+use navarch_model::{Config, Fingerprint, Hashed, Name};
+
+use crate::bound::{
+    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, Selecting,
+    WorkloadFacts,
+};
+use crate::part::{Bucket, Part, bucket_of};
+use crate::snapshot::Snapshot;
+use crate::tables::{Listed, Listing};
+
+/// Parts that were read, with the fingerprints they had: what a result depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads(BTreeMap<Part, Fingerprint>);
+
+impl Reads {
+    /// Whether every part still is what it was: the result would be the same.
+    pub fn hold_in(&self, snapshot: &Snapshot) -> bool {
+        self.0.iter().all(|(part, fingerprint)| snapshot.fingerprint(part) == *fingerprint)
+    }
+
+    /// The parts, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Part, Fingerprint)> {
+        self.0.iter().map(|(part, fingerprint)| (part, *fingerprint))
+    }
+
+    /// Adds what a nested computation read.
+    pub fn extend(&mut self, other: &Reads) {
+        self.0.extend(other.0.iter().map(|(part, fingerprint)| (part.clone(), *fingerprint)));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Reads a snapshot and records the parts that were read.
+///
+/// Looking for something that is not there counts as a read too: the result changes when it appears.
+#[derive(Debug)]
+pub struct View<'s> {
+    snapshot: &'s Snapshot,
+    reads: RefCell<BTreeMap<Part, Fingerprint>>,
+}
+
+impl<'s> View<'s> {
+    pub(crate) fn new(snapshot: &'s Snapshot) -> Self {
+        View { snapshot, reads: RefCell::default() }
+    }
+
+    /// What was read so far.
+    pub fn reads(&self) -> Reads {
+        Reads(self.reads.borrow().clone())
+    }
+
+    /// Ends reading.
+    pub fn into_reads(self) -> Reads {
+        Reads(self.reads.into_inner())
+    }
+
+    /// Takes over the reads of a result that is used again.
+    pub fn inherit(&self, reads: &Reads) {
+        self.reads.borrow_mut().extend(reads.iter().map(|(part, fingerprint)| (part.clone(), fingerprint)));
+    }
+
+    /// Revision of the snapshot. Not a recorded read: a result must not depend on it.
+    pub fn revision(&self) -> u64 {
+        self.snapshot.revision()
+    }
+
+    fn record(&self, part: Part) {
+        let mut reads = self.reads.borrow_mut();
+        if !reads.contains_key(&part) {
+            let fingerprint = self.snapshot.fingerprint(&part);
+            reads.insert(part, fingerprint);
+        }
+    }
+
+    /// MeshConfig with defaults applied, and MeshNetworks.
+    pub fn mesh(&self) -> &'s Arc<Hashed<MeshSettings>> {
+        self.record(Part::Mesh);
+        &self.snapshot.mesh
+    }
+
+    /// Services of all namespaces by host, oldest first for each host.
+    pub fn services_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<Service>>>> {
+        self.record(Part::Services(bucket));
+        self.snapshot.services.bucket(bucket)
+    }
+
+    /// Services of all namespaces with a host, oldest first.
+    pub fn services(&self, host: &str) -> &'s [Arc<Hashed<Service>>] {
+        self.services_in(bucket_of(host)).get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// Endpoints of the service with a host in a namespace; `None` if it has none.
+    pub fn endpoints(&self, host: &str, namespace: &str) -> Option<&'s Arc<Hashed<EndpointSet>>> {
+        self.record(Part::Endpoints(bucket_of(host)));
+        self.snapshot.endpoints.get(host)?.get(namespace)
+    }
+
+    /// Identities and modes of the endpoints of a service, which clusters need; `None` for an unknown service.
+    pub fn endpoint_summary(&self, host: &str, namespace: &str) -> Option<&'s Arc<Hashed<EndpointSummary>>> {
+        self.record(Part::EndpointSummaries(bucket_of(host)));
+        self.snapshot.summaries.get(host)?.get(namespace)
+    }
+
+    /// DestinationRules of all namespaces for exactly this host: those with a workload selector first, then oldest first.
+    pub fn destination_rules(&self, host: &str) -> &'s [Arc<Hashed<BoundRule>>] {
+        self.record(Part::DestinationRules(bucket_of(host)));
+        self.snapshot.rules.get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// DestinationRules for wildcard hosts, in the same order.
+    pub fn wildcard_destination_rules(&self) -> &'s [Arc<Hashed<BoundRule>>] {
+        self.record(Part::WildcardDestinationRules);
+        &self.snapshot.wildcard_rules
+    }
+
+    /// VirtualServices of the gateway `mesh` for exactly this host, oldest first.
+    pub fn virtual_services(&self, host: &str) -> &'s [Arc<Hashed<BoundVirtualService>>] {
+        self.virtual_services_in(bucket_of(host)).get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// VirtualServices of the gateway `mesh` by exact host, oldest first.
+    pub fn virtual_services_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<BoundVirtualService>>>> {
+        self.record(Part::VirtualServices(bucket));
+        self.snapshot.virtual_services.bucket(bucket)
+    }
+
+    /// VirtualServices of the gateway `mesh` that have a wildcard host, oldest first.
+    pub fn wildcard_virtual_services(&self) -> &'s [Arc<Hashed<BoundVirtualService>>] {
+        self.record(Part::WildcardVirtualServices);
+        &self.snapshot.wildcard_virtual_services
+    }
+
+    /// Which VirtualServices of the gateway `mesh` send traffic to hosts of a bucket, oldest first.
+    pub fn destinations_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<DestinationUse>>>> {
+        self.record(Part::Destinations(bucket));
+        self.snapshot.destinations.bucket(bucket)
+    }
+
+    /// VirtualServices bound to the gateway `<namespace>/<name>`, oldest first.
+    pub fn gateway_virtual_services(&self, gateway: &str) -> &'s [Arc<Hashed<BoundVirtualService>>] {
+        self.record(Part::GatewayVirtualServices(Name::from(gateway)));
+        self.snapshot.gateway_virtual_services.get(gateway).map_or(&[], |list| list.as_slice())
+    }
+
+    /// Objects of a kind in a namespace, oldest first.
+    pub fn objects<T: Listed>(&self, namespace: &str) -> &'s [Arc<Hashed<Config<T>>>] {
+        self.record(Part::Objects(T::KIND, Name::from(namespace)));
+        T::table(&self.snapshot.tables).list(namespace)
+    }
+
+    /// All objects of a kind, oldest first. For kinds of which a mesh has few.
+    pub fn all_objects<T: Listed>(&self) -> Listing<T> {
+        self.record(Part::AllObjects(T::KIND));
+        T::table(&self.snapshot.tables).all()
+    }
+
+    /// Labels and annotations of a namespace; `None` if no Namespace object declares it.
+    pub fn namespace(&self, name: &str) -> Option<&'s NamespaceFacts> {
+        self.namespaces().get(name)
+    }
+
+    /// All namespaces that Namespace objects declare.
+    pub fn namespaces(&self) -> &'s BTreeMap<Name, NamespaceFacts> {
+        self.record(Part::Namespaces);
+        &self.snapshot.namespaces
+    }
+
+    /// A Secret.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&'s Arc<Hashed<Secret>>> {
+        let key = ObjectKey::new(Kind::Secret, namespace, name);
+        self.record(Part::Secret { namespace: key.namespace.clone(), name: key.name.clone() });
+        self.snapshot.objects.get(&key)?.spec::<Secret>()
+    }
+
+    /// A ConfigMap.
+    pub fn config_map(&self, namespace: &str, name: &str) -> Option<&'s Arc<Hashed<ConfigMap>>> {
+        let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
+        self.record(Part::ConfigMap { namespace: key.namespace.clone(), name: key.name.clone() });
+        self.snapshot.objects.get(&key)?.spec::<ConfigMap>()
+    }
+
+    /// The workload at an address. Pods that share the address of their node are told apart by [`View::workloads`].
+    pub fn workload(&self, address: IpAddr) -> Option<&'s Arc<Hashed<WorkloadFacts>>> {
+        self.workloads(address).first()
+    }
+
+    /// All workloads at an address: WorkloadEntries, then Pods, then endpoints of ServiceEntries, each by namespace and name.
+    pub fn workloads(&self, address: IpAddr) -> &'s [Arc<Hashed<WorkloadFacts>>] {
+        self.record(Part::Workload(address));
+        self.snapshot.workloads.get(&address).map_or(&[], |list| list.as_slice())
+    }
+
+    /// Kubernetes Services of a namespace that select workloads by label, oldest first.
+    pub fn selecting_services(&self, namespace: &str) -> &'s [Arc<Hashed<Selecting>>] {
+        self.record(Part::Selectors(Name::from(namespace)));
+        self.snapshot.selectors.get(namespace).map_or(&[], |list| list.as_slice())
+    }
+
+    /// Gateways between networks.
+    pub fn network_gateways(&self) -> &'s Arc<Hashed<NetworkGateways>> {
+        self.record(Part::NetworkGateways);
+        &self.snapshot.network_gateways
+    }
+}
