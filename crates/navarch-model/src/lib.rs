@@ -6,6 +6,7 @@
 //! Everything here is a plain value that can be compared and hashed, so that it may be an input of translation. This crate must
 //! never know Envoy's types, a Kubernetes client, a runtime, a socket, a clock or a file system.
 
+pub mod change;
 pub mod config;
 pub mod document;
 pub mod duration;

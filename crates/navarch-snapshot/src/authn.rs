@@ -55,7 +55,8 @@ pub fn peer_policy(view: &View<'_>, namespace: &str, labels: &BTreeMap<Name, Nam
     let own = view.objects::<PeerAuthentication>(namespace);
     let general = own.iter().find(|policy| selector(policy).is_none());
     mode = general.and_then(stated).unwrap_or(mode);
-    let specific = own.iter().find(|policy| selector(policy).is_some_and(|selector| selects(selector, labels)));
+    let specific =
+        own.iter().find(|policy| selector(policy).is_some_and(|selector| selects(selector, labels)));
     mode = specific.and_then(stated).unwrap_or(mode);
     let ports = specific.map_or_else(BTreeMap::new, |policy| {
         let ports = policy.spec.port_level_mtls.iter();

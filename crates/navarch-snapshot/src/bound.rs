@@ -163,7 +163,9 @@ impl NetworkGateways {
 
     /// Gateways of a network that belong to a cluster.
     pub fn of_cluster(&self, network: &str, cluster_id: &str) -> &[NetworkGateway] {
-        self.by_network_and_cluster.get(&(Name::from(network), Name::from(cluster_id))).map_or(&[], Vec::as_slice)
+        self.by_network_and_cluster
+            .get(&(Name::from(network), Name::from(cluster_id)))
+            .map_or(&[], Vec::as_slice)
     }
 
     /// Whether endpoints may be on several networks.
@@ -197,10 +199,15 @@ pub fn service_order(service: &Service) -> (i64, &str, &str) {
 }
 
 /// Whether all labels of `selector` are among `labels`. An empty selector selects everything.
-pub fn selects<'a, K, V>(selector: impl IntoIterator<Item = (&'a K, &'a V)>, labels: &BTreeMap<Name, Name>) -> bool
+pub fn selects<'a, K, V>(
+    selector: impl IntoIterator<Item = (&'a K, &'a V)>,
+    labels: &BTreeMap<Name, Name>,
+) -> bool
 where
     K: AsRef<str> + 'a + ?Sized,
     V: AsRef<str> + 'a + ?Sized,
 {
-    selector.into_iter().all(|(key, value)| labels.get(key.as_ref()).is_some_and(|label| &**label == value.as_ref()))
+    selector
+        .into_iter()
+        .all(|(key, value)| labels.get(key.as_ref()).is_some_and(|label| &**label == value.as_ref()))
 }

@@ -95,8 +95,9 @@ mod tests {
 
     #[test]
     fn short_names_are_qualified() {
-        let check =
-            |host: &str, expected: &str| assert_eq!(qualify(host, "shop", "cluster.local"), expected, "{host}");
+        let check = |host: &str, expected: &str| {
+            assert_eq!(qualify(host, "shop", "cluster.local"), expected, "{host}")
+        };
         check("cart", "cart.shop.svc.cluster.local");
         check("cart.other", "cart.other");
         check("*", "*");

@@ -83,7 +83,10 @@ impl Networks {
     /// The index of all gateways: those with a fixed address and those found among the services.
     ///
     /// Gateways whose address is a host name are left out, as in istiod: resolving names is off by default there.
-    pub fn gateways<'a>(&self, of_services: impl IntoIterator<Item = &'a NetworkGateway>) -> NetworkGateways {
+    pub fn gateways<'a>(
+        &'a self,
+        of_services: impl IntoIterator<Item = &'a NetworkGateway>,
+    ) -> NetworkGateways {
         let all: BTreeSet<&NetworkGateway> = self
             .fixed
             .iter()
@@ -134,12 +137,17 @@ mod tests {
                 (
                     "west".to_owned(),
                     network(
-                        vec![NetworkEndpoints::FromCidr("10.1.0.0/16".into()), NetworkEndpoints::FromRegistry("w".into())],
+                        vec![
+                            NetworkEndpoints::FromCidr("10.1.0.0/16".into()),
+                            NetworkEndpoints::FromRegistry("w".into()),
+                        ],
                         vec![
                             gateway(NetworkGatewayAddress::Address("2.2.2.2".into())),
                             gateway(NetworkGatewayAddress::Address("2.2.2.1".into())),
                             gateway(NetworkGatewayAddress::Address("gateway.example.com".into())),
-                            gateway(NetworkGatewayAddress::RegistryServiceName("gw.istio-system.svc.cluster.local".into())),
+                            gateway(NetworkGatewayAddress::RegistryServiceName(
+                                "gw.istio-system.svc.cluster.local".into(),
+                            )),
                         ],
                     ),
                 ),

@@ -13,8 +13,8 @@ use navarch_model::service::Service;
 use navarch_model::{Fingerprint, Hashed, Name};
 
 use crate::bound::{
-    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, Selecting,
-    WorkloadFacts,
+    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
+    Selecting, WorkloadFacts,
 };
 use crate::buckets::Buckets;
 use crate::part::{BUCKETS, Part};

@@ -56,7 +56,11 @@ impl<T: Listed> Table<T> {
 
     fn set(&mut self, object: &Object) {
         let Some(config) = typed::<T>(object) else { return };
-        self.pending.push((config.namespace.clone(), config.name.clone(), Some(Arc::new(Hashed::new(config)))));
+        self.pending.push((
+            config.namespace.clone(),
+            config.name.clone(),
+            Some(Arc::new(Hashed::new(config))),
+        ));
     }
 
     fn remove(&mut self, key: &ObjectKey) {
@@ -86,8 +90,7 @@ impl<T: Listed> Table<T> {
         }
         let mut parts: Vec<(&Name, Fingerprint)> = Vec::with_capacity(self.by_namespace.len());
         parts.extend(self.by_namespace.iter().map(|(namespace, list)| (namespace, list.fingerprint())));
-        self.fingerprint =
-            if parts.is_empty() { Fingerprint::of(&()) } else { Fingerprint::of(&parts) };
+        self.fingerprint = if parts.is_empty() { Fingerprint::of(&()) } else { Fingerprint::of(&parts) };
     }
 }
 

@@ -14,8 +14,8 @@ use navarch_model::service::Service;
 use navarch_model::{Config, Fingerprint, Hashed, Name};
 
 use crate::bound::{
-    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, Selecting,
-    WorkloadFacts,
+    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
+    Selecting, WorkloadFacts,
 };
 use crate::part::{Bucket, Part, bucket_of};
 use crate::snapshot::Snapshot;
@@ -139,7 +139,10 @@ impl<'s> View<'s> {
     }
 
     /// VirtualServices of the gateway `mesh` by exact host, oldest first.
-    pub fn virtual_services_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<BoundVirtualService>>>> {
+    pub fn virtual_services_in(
+        &self,
+        bucket: Bucket,
+    ) -> &'s BTreeMap<Name, Vec<Arc<Hashed<BoundVirtualService>>>> {
         self.record(Part::VirtualServices(bucket));
         self.snapshot.virtual_services.bucket(bucket)
     }

@@ -2,23 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{MeshConfig, MeshNetworks, ProxyConfig};
+use super::{MeshConfig, MeshNetworks, MeshSettings, ProxyConfig};
 use crate::finding::{Code, Finding, Severity, Span};
 use crate::kubernetes::ConfigMap;
 use crate::object::Object;
 use crate::yaml::{self, Budget, Decoder, Node, ProblemKind};
 
-/// The settings that the ConfigMap of the mesh holds, under the keys `mesh` and `meshNetworks`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeshSettings {
-    pub mesh: MeshConfig,
-    pub networks: MeshNetworks,
-    /// Sorted. If one is an error, the settings are not as their author meant them and the last good ones should stay.
-    pub findings: Vec<Finding>,
-}
-
-/// Reads the mesh settings that a ConfigMap holds; `None` if the object is no ConfigMap.
-pub fn parse_config_map(object: &Object) -> Option<MeshSettings> {
+/// Reads the mesh settings that a ConfigMap holds under the keys `mesh` and `meshNetworks`; `None` if the object is no ConfigMap.
+///
+/// The findings are sorted. If one is an error, the settings are not as their author meant them and the last good ones should stay.
+pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)> {
     let config_map = object.spec::<ConfigMap>()?;
     let mut findings = Vec::new();
     let section = |key: &str| {
@@ -39,7 +32,7 @@ pub fn parse_config_map(object: &Object) -> Option<MeshSettings> {
         finding.object = Some(object.key.clone());
     }
     findings.sort();
-    Some(MeshSettings { mesh, networks, findings })
+    Some((MeshSettings { config: mesh, networks }, findings))
 }
 
 /// Reads a MeshConfig over the defaults. `first_line` is the line of `file` on which `text` starts.

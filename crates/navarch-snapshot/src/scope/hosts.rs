@@ -97,9 +97,7 @@ impl HostFilter {
     /// Whether a VirtualService in `namespace` is imported: one of its hosts overlaps with an import, and is not excluded.
     pub(super) fn includes_virtual_service(&self, hosts: &[Name], namespace: &str) -> bool {
         self.sets(namespace).any(|set| {
-            hosts.iter().any(|host| {
-                set.overlaps(host) && !self.sets(namespace).any(|set| set.excludes(host))
-            })
+            hosts.iter().any(|host| set.overlaps(host) && !self.sets(namespace).any(|set| set.excludes(host)))
         })
     }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use navarch_model::mesh::OutboundTrafficPolicyMode as MeshOutboundMode;
 use navarch_model::networking::{
-    CaptureMode, ConnectionPoolSettings, Destination, IstioIngressListener, OutboundTrafficPolicyMode, Sidecar,
-    SidecarPort,
+    CaptureMode, ConnectionPoolSettings, Destination, IstioIngressListener, OutboundTrafficPolicyMode,
+    Sidecar, SidecarPort,
 };
 use navarch_model::proxy::ProxyKind;
 use navarch_model::{Config, Hashed, Name};

@@ -31,7 +31,8 @@ impl Scope {
             return scope;
         }
         scope.sidecar = sidecar_for(view, &scope.namespace, &scope.root_namespace, labels);
-        scope.egress = egress_listeners(scope.sidecar.as_deref().map(|sidecar| &sidecar.spec), &scope.namespace);
+        scope.egress =
+            egress_listeners(scope.sidecar.as_deref().map(|sidecar| &sidecar.spec), &scope.namespace);
         scope.outbound = outbound_policy(scope.sidecar.as_deref().map(|sidecar| &sidecar.spec), mesh);
         scope
     }

@@ -52,8 +52,12 @@ impl Scope {
             })
         });
         // Of several rules for everybody that could not be merged, the last one counts, as in istiod.
-        let chosen = selected.or_else(|| merged.iter().rev().find(|rule| rule.spec.workload_selector.is_none()))?;
-        Some(Arc::new(Hashed::new(EffectiveRule { spec: chosen.spec.clone(), sources: chosen.sources.clone() })))
+        let chosen =
+            selected.or_else(|| merged.iter().rev().find(|rule| rule.spec.workload_selector.is_none()))?;
+        Some(Arc::new(Hashed::new(EffectiveRule {
+            spec: chosen.spec.clone(),
+            sources: chosen.sources.clone(),
+        })))
     }
 
     /// The merged rules of the first namespace that has any for the service.

@@ -19,8 +19,7 @@ impl Scope {
     /// Includes the destinations of imported VirtualServices. A service may be cut down to the ports that are imported.
     pub fn services_in(&self, view: &View<'_>, bucket: Bucket) -> Vec<SharedService> {
         let hosts = view.services_in(bucket);
-        let destinations =
-            if self.needs_destinations() { Some(view.destinations_in(bucket)) } else { None };
+        let destinations = if self.needs_destinations() { Some(view.destinations_in(bucket)) } else { None };
         let mut services: Vec<SharedService> = hosts
             .iter()
             .filter_map(|(host, candidates)| {
@@ -73,10 +72,15 @@ impl Scope {
 
     /// Whether destinations of VirtualServices can add to what the listeners import. They cannot if everything is imported.
     fn needs_destinations(&self) -> bool {
-        self.is_sidecar() && !self.egress.iter().any(|listener| !listener.match_port && listener.hosts.is_everything())
+        self.is_sidecar()
+            && !self.egress.iter().any(|listener| !listener.match_port && listener.hosts.is_everything())
     }
 
-    fn service_among(&self, candidates: &[SharedService], uses: &[Arc<Hashed<DestinationUse>>]) -> Option<SharedService> {
+    fn service_among(
+        &self,
+        candidates: &[SharedService],
+        uses: &[Arc<Hashed<DestinationUse>>],
+    ) -> Option<SharedService> {
         // By far the most common case: one service, visible, and nothing restricts the client.
         if let [only] = candidates
             && let [listener] = &self.egress[..]
@@ -155,8 +159,9 @@ impl Scope {
     fn destination<'a>(&self, candidates: &'a [SharedService]) -> Option<&'a SharedService> {
         let own = first_per_namespace(candidates).find(|service| service.namespace == self.namespace);
         own.or_else(|| {
-            let visible =
-                || first_per_namespace(candidates).filter(|service| service.export_to.includes(&self.namespace));
+            let visible = || {
+                first_per_namespace(candidates).filter(|service| service.export_to.includes(&self.namespace))
+            };
             visible().find(|service| service.registry == Registry::Kubernetes).or_else(|| visible().next())
         })
     }
@@ -182,7 +187,7 @@ impl EgressListener {
         if service.ports.len() == 1 {
             return Some(service.clone());
         }
-        Some(Arc::new(Hashed::new(Service { ports: vec![port.clone()], ..(**service).clone() })))
+        Some(Arc::new(Hashed::new(Service { ports: vec![port.clone()], ..(***service).clone() })))
     }
 
     /// The service as destination of a VirtualService: with the ports that are named, or all of them.
@@ -201,7 +206,7 @@ impl EgressListener {
         if ports.len() == service.ports.len() {
             return Some(service.clone());
         }
-        Some(Arc::new(Hashed::new(Service { ports, ..(**service).clone() })))
+        Some(Arc::new(Hashed::new(Service { ports, ..(***service).clone() })))
     }
 }
 

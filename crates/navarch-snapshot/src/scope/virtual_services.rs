@@ -77,7 +77,10 @@ impl Scope {
         }
         let mut best: Option<(Name, SharedVirtualService)> = None;
         for rule in self.ordered(view.wildcard_virtual_services(), imported) {
-            let covering = rule.hosts.iter().filter(|pattern| crate::host::is_wildcard(pattern) && crate::host::covers(pattern, host));
+            let covering = rule
+                .hosts
+                .iter()
+                .filter(|pattern| crate::host::is_wildcard(pattern) && crate::host::covers(pattern, host));
             let Some(pattern) = covering.min_by(|a, b| by_specificity(a, b)).cloned() else { continue };
             if best.as_ref().is_none_or(|(known, _)| by_specificity(&pattern, known).is_lt()) {
                 best = Some((pattern, rule));
