@@ -1,5 +1,7 @@
 //! Gateways: the servers of all Gateways of one workload, and the listeners that serve them.
 
 pub mod merge;
+pub mod routes;
 
 pub use merge::{MergedGateways, MergedServer, Transport, merge};
+pub use routes::{GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput};

@@ -20,6 +20,24 @@ pub struct DomainView {
     pub auto_allocated_addresses: bool,
 }
 
+impl DomainView {
+    /// The view as far as this service goes: only services of the client's own namespace care which namespace that is. Clients
+    /// in other namespaces share the virtual host.
+    pub fn narrowed(&self, service: &Service) -> Self {
+        let Some((namespace, suffix)) = self.dns_domain.split_once(".svc.") else { return self.clone() };
+        let infix = format!(".{namespace}.svc.");
+        let near =
+            std::iter::once(&service.hostname).chain(&service.aliases).any(|host| host.contains(&infix));
+        let dns_domain = if near { self.dns_domain.clone() } else { format!(".svc.{suffix}").into() };
+        let has_auto = !service.auto_allocated_addresses.is_empty();
+        DomainView {
+            dns_domain,
+            ip_mode: self.ip_mode,
+            auto_allocated_addresses: self.auto_allocated_addresses && has_auto,
+        }
+    }
+}
+
 /// All domains of a service, most specific form first.
 ///
 /// With a `port` each domain is there with and without it: for listeners that serve all ports. Others ignore the port of the
@@ -175,6 +193,12 @@ mod tests {
             &["foo.local.campus.net.", "foo.local", "foo.local.campus"],
         );
         check("foo.example.com", "local.net", &["foo.example.com."]);
+        // Narrowed: a client in any other namespace.
+        check(
+            "cart.other.svc.cluster.local",
+            ".svc.cluster.local",
+            &["cart.other.svc.cluster.local.", "cart.other", "cart.other.svc"],
+        );
     }
 
     #[test]

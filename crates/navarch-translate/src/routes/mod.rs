@@ -17,9 +17,13 @@ pub mod virtual_host;
 pub mod virtual_service;
 
 pub use action::default_route;
-pub use route_configuration::{CatchAll, RouteConfiguration, RouteConfigurationInput};
-pub use virtual_host::{Domain, VirtualHost};
-pub use virtual_service::{DestinationService, HttpRoutes, HttpRoutesInput, RouteContext, Source};
+pub use route_configuration::{
+    CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,
+};
+pub use virtual_host::{Domain, RouteSource, SidecarVirtualHost, SidecarVirtualHostInput, VirtualHost};
+pub use virtual_service::{
+    DestinationService, EncodedRoute, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
+};
 
 use std::collections::BTreeMap;
 

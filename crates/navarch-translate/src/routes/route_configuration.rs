@@ -49,7 +49,7 @@ pub type Contribution = Arc<Hashed<Vec<Ranked>>>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ranked {
     pub rank: Rank,
-    pub host: Arc<VirtualHost>,
+    pub host: Arc<Hashed<VirtualHost>>,
 }
 
 /// Routes of VirtualServices go before default routes; older VirtualServices before newer; hosts before services.
@@ -91,9 +91,9 @@ pub struct RouteConfiguration;
 impl Pure for RouteConfiguration {
     const NAME: &'static str = "route_configuration";
     type Input = RouteConfigurationInput;
-    type Output = Arc<Resource>;
+    type Output = Resource;
 
-    fn run(input: &RouteConfigurationInput) -> Arc<Resource> {
+    fn run(input: &RouteConfigurationInput) -> Resource {
         let mut hosts: Vec<&Ranked> = input.contributions.iter().flat_map(|hosts| hosts.iter()).collect();
         hosts.sort_by(|a, b| a.rank.cmp(&b.rank));
         let full_names: HashSet<&str> = hosts
@@ -197,14 +197,14 @@ impl CatchAllHost {
 }
 
 /// The route configuration of one service port whose protocol is detected: its virtual host has every domain.
-pub fn of_detected_port(name: Name, host: &VirtualHost) -> Arc<Resource> {
+pub fn of_detected_port(name: Name, host: &VirtualHost) -> Resource {
     let mut body = Vec::new();
     put_field(&mut body, VIRTUAL_HOSTS, &host.with_domains(["*"]));
     finish(&name, &body, true)
 }
 
 /// A route configuration out of encoded virtual hosts.
-pub fn finish(name: &Name, virtual_hosts: &[u8], ignore_port_in_host_matching: bool) -> Arc<Resource> {
+pub fn finish(name: &Name, virtual_hosts: &[u8], ignore_port_in_host_matching: bool) -> Resource {
     let mut message = envoy::RouteConfiguration {
         name: name.to_string(),
         validate_clusters: Some(false),
@@ -214,17 +214,17 @@ pub fn finish(name: &Name, virtual_hosts: &[u8], ignore_port_in_host_matching: b
     }
     .encode_to_vec();
     message.extend_from_slice(virtual_hosts);
-    Arc::new(Resource::of(XdsType::Rds, name.clone(), &message))
+    Resource::of(XdsType::Rds, name.clone(), &message)
 }
 
 /// The answer for a name that stands for nothing, such as that of a listener on its way out.
-pub fn empty(name: &Name) -> Arc<Resource> {
+pub fn empty(name: &Name) -> Resource {
     let message = envoy::RouteConfiguration {
         name: name.to_string(),
         validate_clusters: Some(false),
         ..envoy::RouteConfiguration::default()
     };
-    Arc::new(Resource::of(XdsType::Rds, name.clone(), &message.encode_to_vec()))
+    Resource::of(XdsType::Rds, name.clone(), &message.encode_to_vec())
 }
 
 #[cfg(test)]
@@ -238,7 +238,7 @@ mod tests {
             .collect();
         let service = service.then(|| Name::from(name.rsplit_once(':').map_or(name, |(host, _)| host)));
         let host = VirtualHost::new(name.to_owned(), service, domains, &Content::default());
-        Ranked { rank: Rank::Default { host: name.into(), position }, host: Arc::new(host) }
+        Ranked { rank: Rank::Default { host: name.into(), position }, host: Arc::new(Hashed::new(host)) }
     }
 
     fn hosts(contributions: Vec<Vec<Ranked>>, all_ports: bool) -> Vec<(String, Vec<String>)> {

@@ -1,13 +1,19 @@
 //! Virtual hosts, encoded with and without their domains.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use navarch_envoy::proto::envoy::config::route::v3 as envoy;
 use navarch_envoy::wire::put_field;
-use navarch_model::service::PersistentSession;
+use navarch_model::networking::{ConsistentHashLb, HttpRetry};
+use navarch_model::service::{PersistentSession, Service};
+use navarch_model::{Hashed, Name};
 use prost::Message;
 
+use super::domains::{self, DomainView};
 use super::filter_config::{STATEFUL_SESSION_FILTER, stateful_session};
-use super::virtual_service::EncodedRoute;
+use super::virtual_service::{EncodedRoute, Routes};
+use crate::Pure;
 
 /// Tag bytes of `envoy.config.route.v3.VirtualHost`.
 const NAME: u8 = 0x0a;
@@ -28,7 +34,7 @@ pub struct VirtualHost {
     /// `<host>:<port>`.
     pub name: String,
     /// The service behind it, whose full name is nobody else's; nothing for hosts that are no service.
-    pub service: Option<navarch_model::Name>,
+    pub service: Option<Name>,
     pub domains: Vec<Domain>,
     /// The encoded message with all domains.
     complete: Bytes,
@@ -71,12 +77,7 @@ impl Content<'_> {
 
 impl VirtualHost {
     /// Encodes a virtual host.
-    pub fn new(
-        name: String,
-        service: Option<navarch_model::Name>,
-        domains: Vec<Domain>,
-        content: &Content<'_>,
-    ) -> Self {
+    pub fn new(name: String, service: Option<Name>, domains: Vec<Domain>, content: &Content<'_>) -> Self {
         let rest = content.encode();
         let complete = encode(&name, domains.iter().map(|domain| domain.text.as_str()), &rest).into();
         VirtualHost { name, service, domains, complete, rest: rest.into() }
@@ -90,6 +91,70 @@ impl VirtualHost {
     /// The encoded message with the domains that are left to it.
     pub fn with_domains<'d>(&self, domains: impl IntoIterator<Item = &'d str>) -> Vec<u8> {
         encode(&self.name, domains, &self.rest)
+    }
+}
+
+/// Where the routes of a virtual host come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RouteSource {
+    /// A VirtualService.
+    Routes(Routes),
+    /// One route to the service itself.
+    Default { retries: Option<Arc<Hashed<HttpRetry>>>, hash: Option<ConsistentHashLb> },
+}
+
+/// The key of [`SidecarVirtualHost`].
+#[derive(Clone, Debug, Hash)]
+pub struct SidecarVirtualHostInput {
+    pub host: Name,
+    pub port: u16,
+    /// The service with that host; nothing for a host that only a VirtualService names.
+    pub service: Option<Arc<Hashed<Service>>>,
+    pub domains: DomainView,
+    /// The listener serves all ports, so domains name theirs.
+    pub all_ports: bool,
+    pub routes: RouteSource,
+    pub include_request_attempt_count: bool,
+}
+
+/// The virtual host of one port of one host, for sidecars.
+pub struct SidecarVirtualHost;
+
+impl Pure for SidecarVirtualHost {
+    const NAME: &'static str = "sidecar_virtual_host";
+    type Input = SidecarVirtualHostInput;
+    type Output = Hashed<VirtualHost>;
+
+    fn run(input: &SidecarVirtualHostInput) -> Hashed<VirtualHost> {
+        let service = input.service.as_deref();
+        let domains = match service {
+            Some(service) => {
+                domains::of_service(service, &input.domains, input.all_ports.then_some(input.port))
+            }
+            None => domains::of_host(&input.host),
+        };
+        let default;
+        let routes = match &input.routes {
+            RouteSource::Routes(routes) => routes.as_slice(),
+            RouteSource::Default { retries, hash } => {
+                let retries = retries.as_deref().map(|retries| &**retries);
+                default = [super::default_route(&input.host, input.port, retries, hash.as_ref())];
+                &default
+            }
+        };
+        let content = Content {
+            routes,
+            session: service.and_then(|service| service.persistent_session.as_ref()),
+            include_request_attempt_count: input.include_request_attempt_count,
+            require_tls: false,
+        };
+        let name = domains::with_port(&input.host, input.port);
+        Hashed::new(VirtualHost::new(
+            name,
+            service.map(|service| service.hostname.clone()),
+            domains,
+            &content,
+        ))
     }
 }
 

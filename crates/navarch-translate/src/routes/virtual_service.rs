@@ -118,8 +118,11 @@ impl HttpRoutesInput {
     }
 }
 
+/// Routes that several virtual hosts may have.
+pub type Routes = Arc<Hashed<Vec<EncodedRoute>>>;
+
 /// A route as it stands in a virtual host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EncodedRoute {
     /// The encoded `envoy.config.route.v3.Route`.
     pub bytes: Bytes,
@@ -134,26 +137,30 @@ pub struct HttpRoutes;
 impl Pure for HttpRoutes {
     const NAME: &'static str = "http_routes";
     type Input = HttpRoutesInput;
-    type Output = Vec<EncodedRoute>;
+    type Output = Hashed<Vec<EncodedRoute>>;
 
-    fn run(input: &HttpRoutesInput) -> Vec<EncodedRoute> {
-        let mut out = Vec::new();
-        for (index, route) in input.virtual_service.spec.http.iter().enumerate() {
-            if route.match_.is_empty() {
-                out.push(translate(input, index, route, None));
-                break;
-            }
-            for condition in route.match_.iter().filter(|condition| applies(condition, input)) {
-                let route = translate(input, index, route, Some(condition));
-                let stop = route.catch_all;
-                out.push(route);
-                if stop {
-                    return out;
-                }
+    fn run(input: &HttpRoutesInput) -> Hashed<Vec<EncodedRoute>> {
+        Hashed::new(translate_all(input))
+    }
+}
+
+fn translate_all(input: &HttpRoutesInput) -> Vec<EncodedRoute> {
+    let mut out = Vec::new();
+    for (index, route) in input.virtual_service.spec.http.iter().enumerate() {
+        if route.match_.is_empty() {
+            out.push(translate(input, index, route, None));
+            break;
+        }
+        for condition in route.match_.iter().filter(|condition| applies(condition, input)) {
+            let route = translate(input, index, route, Some(condition));
+            let stop = route.catch_all;
+            out.push(route);
+            if stop {
+                return out;
             }
         }
-        out
     }
+    out
 }
 
 /// Whether the conditions that the control plane decides hold: port, gateway, labels and namespace of the client.

@@ -1,0 +1,189 @@
+//! Route configurations of gateways.
+
+use std::collections::BTreeMap;
+
+use navarch_envoy::Resource;
+use navarch_envoy::wire::put_field;
+use navarch_model::Name;
+use navarch_model::service::PersistentSession;
+
+use crate::Pure;
+use crate::routes::domains::with_port;
+use crate::routes::route_configuration::finish;
+use crate::routes::virtual_host::Content;
+use crate::routes::{Domain, EncodedRoute, Routes, VirtualHost};
+
+/// Tag byte of `virtual_hosts` in `envoy.config.route.v3.RouteConfiguration`.
+const VIRTUAL_HOSTS: u8 = 0x12;
+
+/// A host that servers of a gateway serve.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GatewayHost {
+    /// The port of the first server with the host; part of the virtual host's name.
+    pub port: u16,
+    /// Routes of each VirtualService, in the order in which they are put together: indices into the routes of the input.
+    pub routes: Vec<usize>,
+    /// Plain requests are redirected to HTTPS.
+    pub require_tls: bool,
+    pub session: Option<PersistentSession>,
+}
+
+/// The key of [`GatewayRouteConfiguration`].
+#[derive(Clone, Debug, Hash)]
+pub struct GatewayRouteConfigurationInput {
+    pub name: Name,
+    /// The port in the name of the virtual host that answers 404 if there are no others.
+    pub port: u16,
+    /// Routes of the VirtualServices that hosts refer to.
+    pub routes: Vec<Routes>,
+    /// By host in lower case.
+    pub hosts: BTreeMap<String, GatewayHost>,
+    pub include_request_attempt_count: bool,
+    pub ignore_port_in_host_matching: bool,
+}
+
+/// The route configuration of one or more servers of a gateway.
+///
+/// Hosts with the same routes share a virtual host, named after the most specific of them: a VirtualService with a thousand hosts
+/// does not become a thousand copies of its routes.
+pub struct GatewayRouteConfiguration;
+
+impl Pure for GatewayRouteConfiguration {
+    const NAME: &'static str = "gateway_route_configuration";
+    type Input = GatewayRouteConfigurationInput;
+    type Output = Resource;
+
+    fn run(input: &GatewayRouteConfigurationInput) -> Resource {
+        let mut hosts = shared_hosts(input);
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut body = Vec::new();
+        for host in &hosts {
+            put_field(&mut body, VIRTUAL_HOSTS, host.bytes());
+        }
+        if hosts.is_empty() {
+            let name = with_port("blackhole", input.port);
+            let nobody = VirtualHost::new(name, None, vec![domain("*")], &Content::default());
+            put_field(&mut body, VIRTUAL_HOSTS, nobody.bytes());
+        }
+        finish(&input.name, &body, input.ignore_port_in_host_matching)
+    }
+}
+
+fn domain(text: &str) -> Domain {
+    Domain { text: text.to_owned(), alternative: false }
+}
+
+/// One virtual host for all hosts with equal routes and equal demands on TLS.
+fn shared_hosts(input: &GatewayRouteConfigurationInput) -> Vec<VirtualHost> {
+    let mut ordered: Vec<(&String, &GatewayHost)> = input.hosts.iter().collect();
+    ordered.sort_by(|(a, _), (b, _)| by_specificity(a, b));
+    let mut groups: Vec<(&String, &GatewayHost, Vec<Domain>)> = Vec::new();
+    // The latest group with these routes: an earlier one that differs in TLS is not looked at again, as in istiod.
+    let mut known: BTreeMap<&[usize], usize> = BTreeMap::new();
+    for (name, host) in ordered {
+        let same = known.get(host.routes.as_slice()).copied();
+        if let Some((_, first, domains)) = same.and_then(|index| groups.get_mut(index))
+            && first.require_tls == host.require_tls
+        {
+            domains.push(domain(name));
+            continue;
+        }
+        known.insert(&host.routes, groups.len());
+        groups.push((name, host, vec![domain(name)]));
+    }
+    groups
+        .into_iter()
+        .map(|(name, host, domains)| {
+            let routes = ordered_routes(host, &input.routes);
+            let content = Content {
+                routes: &routes,
+                session: host.session.as_ref(),
+                include_request_attempt_count: input.include_request_attempt_count,
+                require_tls: host.require_tls,
+            };
+            VirtualHost::new(with_port(name, host.port), None, domains, &content)
+        })
+        .collect()
+}
+
+/// The routes of all VirtualServices of a host, those that match everything last.
+fn ordered_routes(host: &GatewayHost, routes: &[Routes]) -> Vec<EncodedRoute> {
+    let all = || host.routes.iter().filter_map(|index| routes.get(*index)).flat_map(|routes| routes.iter());
+    let specific = all().filter(|route| !route.catch_all);
+    specific.chain(all().filter(|route| route.catch_all)).cloned().collect()
+}
+
+/// Plain hosts before wildcards, then longer before shorter, then by alphabet.
+fn by_specificity(a: &str, b: &str) -> std::cmp::Ordering {
+    let wildcard = |host: &str| host.starts_with('*');
+    wildcard(a).cmp(&wildcard(b)).then(b.len().cmp(&a.len())).then(a.cmp(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use navarch_envoy::proto::envoy::config::route::v3 as envoy;
+    use navarch_model::Hashed;
+    use prost::Message;
+
+    fn route(name: &str, catch_all: bool) -> EncodedRoute {
+        let route = envoy::Route { name: name.into(), ..envoy::Route::default() };
+        EncodedRoute { bytes: route.encode_to_vec().into(), catch_all }
+    }
+
+    /// Domains and route names of each virtual host.
+    fn check(hosts: &[(&str, &[usize], bool)], expected: &[(&[&str], &[&str])]) {
+        let routes = [vec![route("a", false), route("a-all", true)], vec![route("b", false)]];
+        let host = |(name, routes, require_tls): &(&str, &[usize], bool)| {
+            let host =
+                GatewayHost { port: 80, routes: routes.to_vec(), require_tls: *require_tls, session: None };
+            ((*name).to_owned(), host)
+        };
+        let resource = GatewayRouteConfiguration::run(&GatewayRouteConfigurationInput {
+            name: "http.80".into(),
+            port: 80,
+            routes: routes.into_iter().map(|routes| Arc::new(Hashed::new(routes))).collect(),
+            hosts: hosts.iter().map(host).collect(),
+            include_request_attempt_count: true,
+            ignore_port_in_host_matching: true,
+        });
+        let message = envoy::RouteConfiguration::decode(resource.body()).expect("a route configuration");
+        let got: Vec<(Vec<String>, Vec<String>)> = message
+            .virtual_hosts
+            .into_iter()
+            .map(|host| (host.domains, host.routes.into_iter().map(|route| route.name).collect()))
+            .collect();
+        let expected: Vec<(Vec<String>, Vec<String>)> = expected
+            .iter()
+            .map(|(domains, routes)| {
+                let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+                (owned(domains), owned(routes))
+            })
+            .collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn hosts_with_equal_routes_share_a_virtual_host() {
+        check(
+            &[("a.com", &[0], false), ("*.com", &[0], false), ("b.com", &[1], false)],
+            &[(&["a.com", "*.com"], &["a", "a-all"]), (&["b.com"], &["b"])],
+        );
+        check(
+            &[("a.com", &[0], false), ("b.com", &[0], true)],
+            &[(&["a.com"], &["a", "a-all"]), (&["b.com"], &["a", "a-all"])],
+        );
+    }
+
+    #[test]
+    fn routes_that_match_everything_go_last() {
+        check(&[("a.com", &[0, 1], false)], &[(&["a.com"], &["a", "b", "a-all"])]);
+    }
+
+    #[test]
+    fn without_hosts_requests_are_not_found() {
+        check(&[], &[(&["*"], &[])]);
+    }
+}
