@@ -177,8 +177,9 @@ impl Resource {
         Bytes::from(out)
     }
 
-    /// Contribution of this resource to the hash of a set.
-    pub(crate) fn set_hash(&self) -> u128 {
+    /// What this resource adds to the hash of a set, which is the sum over its resources.
+    #[must_use]
+    pub fn set_hash(&self) -> u128 {
         let mut hasher = Xxh3::new();
         hasher.update(self.name.as_bytes());
         // No name contains a byte that is not UTF-8, so this cannot be confused with part of a name.

@@ -1,1 +1,45 @@
-//! The server side of the xDS protocol
+//! The server side of the xDS protocol.
+//!
+//! ```text
+//!   request bytes --> Request --+                                     +--> Response --> shared bytes
+//!                               +--> Stream (no IO, no clock) --poll--+
+//!   Class::publish -- watch ----+         one Feed per type           +--> Event, StreamStatus
+//! ```
+//!
+//! State-of-the-world and delta, aggregated and per type, from one model: a [`Stream`] knows what its client wants
+//! and what it was told, and only the codecs differ. What a client is told comes as
+//! [`ProxyResources`](navarch_envoy::ProxyResources) through a [`Class`], already encoded; a response is a few bytes
+//! of its own and shared chunks.
+//!
+//! This crate knows the xDS protocol and what its clients make of it. It must never know where resources come from
+//! or what a VirtualService is.
+
+mod class;
+mod client;
+mod encode;
+mod feed;
+mod missing;
+mod nack;
+mod names;
+mod node;
+mod order;
+pub mod proto;
+mod request;
+mod response;
+pub mod server;
+mod status;
+mod stream;
+mod subscription;
+
+pub use class::{Class, DiffCache};
+pub use client::{Client, Kind};
+pub use encode::Encoder;
+pub use feed::STALE_AFTER;
+pub use nack::Rejected;
+pub use node::{Locality, Node};
+pub use request::{Error, Request, Wish};
+pub use response::{Batch, Protocol, Response};
+pub use server::{Connection, Discovery, Observer, Peer, Rejection, Server, Settings};
+pub use status::{Mark, Registry, State, StreamStatus, TypeStatus};
+pub use stream::{Event, Stream};
+pub use subscription::Wildcard;

@@ -1,0 +1,88 @@
+//! What is special about each kind of client. Everything that depends on who is asking is decided here.
+
+use navarch_envoy::XdsType;
+
+use crate::node::Node;
+
+/// Kinds of xDS clients with rules of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Envoy, with or without an agent between.
+    Envoy,
+    /// A gRPC library in a proxyless workload.
+    Grpc,
+    /// Anything else, ztunnel included: it does not name itself, but only it asks for its types.
+    Other,
+}
+
+/// The rules for one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    kind: Kind,
+}
+
+impl Client {
+    /// Reads the kind from the user agent.
+    #[must_use]
+    pub fn of(node: &Node) -> Self {
+        let agent = node.user_agent_name.to_ascii_lowercase();
+        let kind = match () {
+            () if agent == "envoy" => Kind::Envoy,
+            () if agent.starts_with("grpc") => Kind::Grpc,
+            () => Kind::Other,
+        };
+        Self { kind }
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether a first request without names asks for everything. gRPC always asks by name, and its Go version may
+    /// send an empty first request after a reconnect (grpc-go#7013) that must not be taken for a wildcard.
+    #[must_use]
+    pub fn implicit_wildcard(&self, ty: XdsType) -> bool {
+        ty.root() && self.kind != Kind::Grpc
+    }
+
+    /// Whether, in state-of-the-world, naming a resource after an implicit wildcard keeps the wildcard. The protocol
+    /// document says it ends; Envoy with on-demand clusters names one and still wants all others, and would lose
+    /// them.
+    #[must_use]
+    pub fn keeps_wildcard_when_naming(&self, ty: XdsType) -> bool {
+        self.kind == Kind::Envoy && ty.root()
+    }
+
+    /// Whether a missing route configuration is answered with an empty one where one of our listeners waits for it.
+    #[must_use]
+    pub fn waits_for_routes(&self) -> bool {
+        self.kind != Kind::Grpc
+    }
+
+    /// Whether names that do not exist are worth a `resource_errors` entry (xRFC TP3). Others ignore it.
+    #[must_use]
+    pub fn wants_errors(&self) -> bool {
+        self.kind == Kind::Grpc
+    }
+
+    /// Bytes of resources a response may have. Envoy takes any size, and its first cluster and listener responses
+    /// must be complete; gRPC libraries refuse messages over 4 MiB unless told otherwise.
+    #[must_use]
+    pub fn response_bytes_max(&self, ty: XdsType) -> usize {
+        match (self.kind, ty) {
+            (Kind::Envoy, _) => usize::MAX,
+            // ztunnel accepts 200 MiB.
+            (_, XdsType::Address | XdsType::Authorization) => 64 << 20,
+            (Kind::Grpc | Kind::Other, _) => (4 << 20) - (64 << 10),
+        }
+    }
+
+    /// Whether `initial_resource_versions` also says what is subscribed to: ztunnel repeats its on-demand names only
+    /// there.
+    #[must_use]
+    pub fn held_is_subscribed(&self, ty: XdsType) -> bool {
+        matches!(ty, XdsType::Address | XdsType::Authorization)
+    }
+}

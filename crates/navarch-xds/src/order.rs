@@ -1,0 +1,149 @@
+//! What must have been sent before what, and which resources follow from others.
+//!
+//! Make before break (xDS spec, "Eventual consistency considerations"): what is referred to arrives before what
+//! refers to it, and goes after it.
+
+use std::time::Duration;
+
+use navarch_envoy::wire::{Fields, Value};
+use navarch_envoy::{Resource, XdsType};
+
+/// How long a type waits for another one that cannot be sent, or for a new cluster to be warm. Then it goes ahead:
+/// late configuration does more harm than a short gap.
+pub const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Unacknowledged cluster responses that may be under way. Envoy holds the acknowledgement back while a cluster warms;
+/// the response that removes the stuck cluster must still get through.
+pub const CLUSTER_RESPONSES_MAX: usize = 3;
+
+/// After this time without an acknowledgement, one more cluster response may go than [`CLUSTER_RESPONSES_MAX`].
+pub const CLUSTER_RESPONSE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Types of which everything must have been sent (not: acknowledged) before a response of `ty` is sent.
+#[must_use]
+pub const fn sent_before(ty: XdsType) -> &'static [XdsType] {
+    use XdsType::*;
+    match ty {
+        Eds => &[Cds],
+        Lds => &[Cds, Eds, Sds],
+        Srds => &[Cds, Eds, Lds],
+        Rds => &[Cds, Eds, Lds, Srds],
+        Vhds => &[Cds, Eds, Lds, Srds, Rds],
+        Ecds => &[Lds],
+        Cds | Sds | Rtds | Nds | Address | Authorization => &[],
+    }
+}
+
+/// Types that must have been acknowledged before resources of `ty` are taken away: whatever may refer to them.
+#[must_use]
+pub const fn acked_before_removal(ty: XdsType) -> &'static [XdsType] {
+    use XdsType::*;
+    match ty {
+        Cds => &[Lds, Srds, Rds, Vhds, Ecds],
+        Eds | Sds => &[Cds, Lds, Srds, Rds, Vhds, Ecds],
+        _ => &[],
+    }
+}
+
+/// Whether removals of this type go out in a phase of their own, after everything else. Listener removals do not:
+/// nothing refers to a listener, and one that is renamed on its address must go in the response that adds the other.
+#[must_use]
+pub const fn removed_last(ty: XdsType) -> bool {
+    !acked_before_removal(ty).is_empty()
+}
+
+/// Whether a response of `ty` waits, for at most [`WAIT_MAX`], until new clusters are warm.
+#[must_use]
+pub const fn waits_for_warm_clusters(ty: XdsType) -> bool {
+    matches!(ty, XdsType::Lds | XdsType::Srds | XdsType::Rds | XdsType::Vhds)
+}
+
+/// The facts about a cluster that the order of a push depends on, read from its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterFacts<'a> {
+    /// The name of its assignment, if its endpoints come by EDS.
+    pub endpoints: Option<&'a str>,
+    /// Whether it takes more than an assignment to become warm: name resolution, health checks, certificates.
+    pub slow_to_warm: bool,
+}
+
+/// Reads [`ClusterFacts`] from an encoded `envoy.config.cluster.v3.Cluster` of this name.
+#[must_use]
+pub fn cluster_facts<'a>(name: &'a str, cluster: &'a [u8]) -> ClusterFacts<'a> {
+    const TYPE: u32 = 2;
+    const EDS_CLUSTER_CONFIG: u32 = 3;
+    const HEALTH_CHECKS: u32 = 8;
+    const TYPE_STRICT_DNS: u64 = 1;
+    const TYPE_LOGICAL_DNS: u64 = 2;
+    const TYPE_EDS: u64 = 3;
+    let mut facts = ClusterFacts::default();
+    let (mut eds, mut service_name) = (false, None);
+    for field in Fields::new(cluster) {
+        match field {
+            (TYPE, Value::Varint(TYPE_EDS)) => eds = true,
+            (TYPE, Value::Varint(TYPE_STRICT_DNS | TYPE_LOGICAL_DNS)) | (HEALTH_CHECKS, _) => {
+                facts.slow_to_warm = true;
+            }
+            (EDS_CLUSTER_CONFIG, Value::Bytes(config)) => service_name = eds_service_name(config),
+            _ => {}
+        }
+    }
+    if eds {
+        facts.endpoints = Some(service_name.unwrap_or(name));
+    }
+    facts
+}
+
+/// `EdsClusterConfig.service_name`, if it is set.
+fn eds_service_name(config: &[u8]) -> Option<&str> {
+    const SERVICE_NAME: u32 = 2;
+    Fields::new(config).find_map(|field| match field {
+        (SERVICE_NAME, Value::Bytes(name)) if !name.is_empty() => std::str::from_utf8(name).ok(),
+        _ => None,
+    })
+}
+
+/// Whether the bytes of the resource contain the name. Used where a reference may stand anywhere in a message; to be
+/// wrong costs one resource sent twice.
+#[must_use]
+pub fn mentions(resource: &Resource, name: &str) -> bool {
+    let (body, name) = (resource.body(), name.as_bytes());
+    !name.is_empty() && body.windows(name.len()).any(|window| window == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use navarch_envoy::wire::put_field;
+
+    use super::*;
+
+    #[test]
+    fn every_type_is_sent_after_earlier_ones_only() {
+        for ty in XdsType::ALL {
+            assert!(sent_before(ty).iter().all(|earlier| *earlier < ty), "{ty}");
+        }
+    }
+
+    #[test]
+    fn cluster_facts_are_read_from_bytes() {
+        let mut config = Vec::new();
+        put_field(&mut config, 0x12, b"service");
+        let mut eds = vec![0x10, 3];
+        assert_eq!(cluster_facts("c", &eds).endpoints, Some("c"));
+        put_field(&mut eds, 0x1a, &config);
+        assert_eq!(cluster_facts("c", &eds).endpoints, Some("service"));
+        assert!(!cluster_facts("c", &eds).slow_to_warm);
+        put_field(&mut eds, 0x42, b"");
+        assert!(cluster_facts("c", &eds).slow_to_warm);
+        assert_eq!(cluster_facts("c", &[0x10, 1]), ClusterFacts { endpoints: None, slow_to_warm: true });
+        assert_eq!(cluster_facts("c", &[]), ClusterFacts::default());
+    }
+
+    #[test]
+    fn mentions_finds_names_in_bodies() {
+        let resource = Resource::of(XdsType::Lds, "l", b"..kubernetes://cert..");
+        assert!(mentions(&resource, "kubernetes://cert"));
+        assert!(!mentions(&resource, "kubernetes://other"));
+        assert!(!mentions(&resource, ""));
+    }
+}

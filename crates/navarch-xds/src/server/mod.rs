@@ -1,0 +1,319 @@
+//! The server around [`Stream`](crate::Stream): gRPC over hyper, one task per stream.
+//!
+//! The crate does not know where resources come from. It asks a [`Discovery`] once per stream, with the node and the
+//! peer, and gets the [`Class`] to follow.
+
+mod admission;
+mod body;
+mod connection;
+mod grpc;
+mod task;
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Buf;
+use http::{Request, Response};
+use navarch_envoy::XdsType;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use body::Body;
+pub use connection::{Fallback, serve_connection};
+pub use grpc::{Code, Status};
+
+use crate::class::Class;
+use crate::encode::Encoder;
+use crate::node::Node;
+use crate::response::Protocol;
+use crate::status::Registry;
+use crate::stream::Event;
+use admission::Admission;
+
+const AGGREGATED: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
+
+/// Says what a client gets.
+pub trait Discovery: Send + Sync + 'static {
+    /// Called once per stream, on the first request, before anything is computed or answered. Must not block: a class
+    /// whose resources are not known yet is returned as it is, and the stream waits for them.
+    ///
+    /// # Errors
+    /// A [`Rejection`] ends the stream. Claims in the node (namespace, service account) that the identity of the peer
+    /// does not support are rejected here.
+    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection>;
+}
+
+/// The other end of a transport connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Remote address.
+    pub address: SocketAddr,
+    /// Identities proven by the transport or by a token, for example SPIFFE ids. Empty on plaintext.
+    pub identities: Vec<String>,
+    /// Whether the transport is encrypted.
+    pub encrypted: bool,
+}
+
+impl Peer {
+    /// A peer without encryption and without identity.
+    #[must_use]
+    pub fn plaintext(address: SocketAddr) -> Self {
+        Self { address, identities: Vec::new(), encrypted: false }
+    }
+}
+
+/// What a stream follows.
+pub struct Connection {
+    /// The class of the client.
+    pub class: Arc<Class>,
+    /// Dropped when the stream has ended.
+    pub guard: Box<dyn Any + Send>,
+}
+
+impl Connection {
+    /// A connection to a class without anything to be dropped at its end.
+    #[must_use]
+    pub fn to(class: Arc<Class>) -> Self {
+        Self { class, guard: Box::new(()) }
+    }
+}
+
+/// Why a stream is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is no configuration to serve yet. An empty one would take away what the client has.
+    #[error("not ready: {0}")]
+    NotReady(String),
+    /// The peer is not who the node says.
+    #[error("permission denied: {0}")]
+    PermissionDenied(String),
+    /// The node is not one that can be served.
+    #[error("invalid node: {0}")]
+    InvalidNode(String),
+}
+
+impl From<Rejection> for Status {
+    fn from(rejection: Rejection) -> Self {
+        let code = match rejection {
+            Rejection::NotReady(_) => Code::Unavailable,
+            Rejection::PermissionDenied(_) => Code::PermissionDenied,
+            Rejection::InvalidNode(_) => Code::InvalidArgument,
+        };
+        Status::new(code, rejection.to_string())
+    }
+}
+
+/// Hears of what happens, for metrics and logs. Called on the tasks of the streams; must be quick.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened on a stream.
+    fn event(&self, node: &Arc<Node>, event: &Event) {
+        let _ = (node, event);
+    }
+
+    /// A stream was accepted.
+    fn connected(&self, node: &Arc<Node>) {
+        let _ = node;
+    }
+
+    /// A stream ended that had been accepted.
+    fn disconnected(&self, node: &Arc<Node>) {
+        let _ = node;
+    }
+
+    /// A stream was refused by admission control, before it was looked at.
+    fn refused(&self) {}
+}
+
+/// Hears nothing.
+impl Observer for () {}
+
+/// Limits and times.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `control_plane.identifier` in responses: how an operator sees which replica serves a proxy. Empty: left out.
+    pub identifier: String,
+    /// Bytes of one request. A reconnecting Envoy lists everything it has: 4 MiB are reached near 40,000 clusters.
+    pub request_bytes_max: usize,
+    /// New streams per second, and as many at once.
+    pub streams_per_second: f64,
+    /// Time for the first request of a stream, and for the first resources of its class.
+    pub first_timeout: Duration,
+    /// Time a client may go without taking a response. Then its connection is closed.
+    pub send_timeout: Duration,
+    /// Time between keepalive pings on a connection.
+    pub keepalive_interval: Duration,
+    /// Time a ping may go without an answer.
+    pub keepalive_timeout: Duration,
+    /// Age at which connections are closed, give or take a tenth, so that clients spread over replicas. `None`: never.
+    pub connection_age_max: Option<Duration>,
+    /// Time after which a connection that is asked to go is cut.
+    pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            identifier: String::new(),
+            request_bytes_max: 64 << 20,
+            streams_per_second: 100.0,
+            first_timeout: Duration::from_secs(15),
+            send_timeout: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            connection_age_max: Some(Duration::from_secs(30 * 60)),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An xDS server: ADS and the methods of single types, in both protocols. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    discovery: Box<dyn Discovery>,
+    observer: Box<dyn Observer>,
+    settings: Settings,
+    encoder: Encoder,
+    registry: Arc<Registry>,
+    admission: Admission,
+    streams: AtomicU64,
+    /// Set once: the server ends, and its streams within this time.
+    shutdown: watch::Sender<Option<Duration>>,
+}
+
+/// What a request path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Method {
+    pub protocol: Protocol,
+    /// The only type of the stream; `None` for ADS.
+    pub only: Option<XdsType>,
+}
+
+impl Server {
+    /// A server that serves what `discovery` says.
+    #[must_use]
+    pub fn new(discovery: impl Discovery, settings: Settings) -> Self {
+        Self::observed(discovery, settings, ())
+    }
+
+    /// A server that reports to `observer`.
+    #[must_use]
+    pub fn observed(discovery: impl Discovery, settings: Settings, observer: impl Observer) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                discovery: Box::new(discovery),
+                observer: Box::new(observer),
+                encoder: Encoder::new(&settings.identifier),
+                registry: Arc::default(),
+                admission: Admission::new(settings.streams_per_second),
+                streams: AtomicU64::new(0),
+                shutdown: watch::Sender::new(None),
+                settings,
+            }),
+        }
+    }
+
+    /// The connected streams.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        self.shared.registry.clone()
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Whether the path is one of a method of this server.
+    #[must_use]
+    pub fn handles(path: &str) -> bool {
+        method(path).is_some()
+    }
+
+    /// Answers a gRPC request for one of the methods. `close` is cancelled if the client stops reading: a stream that
+    /// waits for the transport can only be ended by closing the transport.
+    pub fn call<B>(&self, request: Request<B>, peer: Arc<Peer>, close: CancellationToken) -> Response<Body>
+    where
+        B: http_body::Body + Send + Unpin + 'static,
+        B::Data: Buf + Send,
+        B::Error: std::fmt::Display + Send,
+    {
+        let Some(method) = method(request.uri().path()) else {
+            return grpc::refuse(&Status::new(Code::Unimplemented, "no such method"));
+        };
+        if self.shared.shutdown.borrow().is_some() {
+            return grpc::refuse(&Status::new(Code::Unavailable, "shutting down"));
+        }
+        // Before anything is read or computed, so that a herd of returning clients costs little.
+        if !self.shared.admission.admit() {
+            self.shared.observer.refused();
+            return grpc::refuse(&Status::new(Code::Unavailable, "too many new streams, try again"));
+        }
+        let id = self.shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        task::spawn(self.shared.clone(), id, method, request.into_body(), peer, close)
+    }
+
+    /// Ends all streams, spread over `window` so that clients do not return all at once, and takes no new ones.
+    /// Returns when all streams have ended or `window` and the grace time have passed.
+    pub async fn shutdown(&self, window: Duration) {
+        self.shared.shutdown.send_replace(Some(window));
+        let deadline = tokio::time::Instant::now() + window + self.shared.settings.grace;
+        while !self.shared.registry.is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn method(path: &str) -> Option<Method> {
+    if let Some(name) = path.strip_prefix(AGGREGATED) {
+        let protocol = match name {
+            "StreamAggregatedResources" => Protocol::Sotw,
+            "DeltaAggregatedResources" => Protocol::Delta,
+            _ => return None,
+        };
+        return Some(Method { protocol, only: None });
+    }
+    let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+    let ty = XdsType::ALL.into_iter().find(|ty| ty.service() == Some(service))?;
+    let protocol = match name {
+        _ if ty.sotw_method() == Some(name) => Protocol::Sotw,
+        _ if ty.delta_method() == Some(name) => Protocol::Delta,
+        _ => return None,
+    };
+    Some(Method { protocol, only: Some(ty) })
+}
+
+/// A number between 0 and 1, so that what many connections do at a time is not done at one time.
+pub(crate) fn jitter() -> f64 {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    random as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_found_by_path() {
+        let check = |path: &str, expected| assert_eq!(method(path), expected, "{path}");
+        let ads = "/envoy.service.discovery.v3.AggregatedDiscoveryService";
+        let of = |protocol, only| Some(Method { protocol, only });
+        check(&format!("{ads}/StreamAggregatedResources"), of(Protocol::Sotw, None));
+        check(&format!("{ads}/DeltaAggregatedResources"), of(Protocol::Delta, None));
+        check(&format!("{ads}/Fetch"), None);
+        let eds = "/envoy.service.endpoint.v3.EndpointDiscoveryService";
+        check(&format!("{eds}/StreamEndpoints"), of(Protocol::Sotw, Some(XdsType::Eds)));
+        check(&format!("{eds}/DeltaEndpoints"), of(Protocol::Delta, Some(XdsType::Eds)));
+        check(&format!("{eds}/FetchEndpoints"), None);
+        check("/envoy.service.route.v3.VirtualHostDiscoveryService/StreamVirtualHosts", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,261 @@
+//! The task of one stream. It alone changes the stream's state; what it adds to it is time and bytes.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf, Bytes};
+use http::Response;
+use navarch_envoy::wire::{Fields, Value};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::body::{Body, Part};
+use super::grpc::{self, Code, Messages, Status};
+use super::{Connection, Method, Peer, Shared, jitter};
+use crate::client::Client;
+use crate::node::Node;
+use crate::request::Request;
+use crate::response;
+use crate::status::Entry;
+use crate::stream::Stream;
+
+type Resources = watch::Receiver<Option<Arc<navarch_envoy::ProxyResources>>>;
+
+pub(super) fn spawn<B>(
+    shared: Arc<Shared>,
+    id: u64,
+    method: Method,
+    body: B,
+    peer: Arc<Peer>,
+    close: CancellationToken,
+) -> Response<Body>
+where
+    B: http_body::Body + Send + Unpin + 'static,
+    B::Data: Buf + Send,
+    B::Error: std::fmt::Display + Send,
+{
+    // One: a response is made when the transport has taken the one before, so it is made from the newest state.
+    let (parts, receiver) = mpsc::channel(1);
+    let messages = Messages::new(body, shared.settings.request_bytes_max);
+    let task = Task { shared, id, method, messages, peer, parts, close };
+    tokio::spawn(task.run());
+    grpc::accept(Body::new(receiver))
+}
+
+struct Task<B> {
+    shared: Arc<Shared>,
+    id: u64,
+    method: Method,
+    messages: Messages<B>,
+    peer: Arc<Peer>,
+    parts: mpsc::Sender<Part>,
+    close: CancellationToken,
+}
+
+/// Removes the stream from the registry whatever way the task ends.
+struct Registered {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.shared.registry.remove(self.entry.id);
+        self.shared.observer.disconnected(&self.entry.node);
+    }
+}
+
+impl<B> Task<B>
+where
+    B: http_body::Body + Unpin,
+    B::Data: Buf,
+    B::Error: std::fmt::Display,
+{
+    async fn run(mut self) {
+        let status = match self.serve().await {
+            Ok(()) => Status::new(Code::Ok, ""),
+            Err(status) => status,
+        };
+        tracing::debug!(stream = self.id, code = ?status.code, message = %status.message, "stream ended");
+        let grace = self.shared.settings.grace;
+        // The last word waits for the transport like any other; a client that does not read is cut off.
+        if tokio::time::timeout(grace, self.parts.send(Part::End(status))).await.is_err() {
+            self.close.cancel();
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), Status> {
+        let timeout = self.shared.settings.first_timeout;
+        let first = tokio::time::timeout(timeout, self.messages.next()).await;
+        let Some(first) = first.map_err(|_| Status::new(Code::DeadlineExceeded, "no request"))?? else {
+            return Ok(());
+        };
+        let first = self.decode(first)?;
+        let node = Arc::new(first_node(&first)?);
+        let Connection { class, guard } = self.shared.discovery.connect(&node, &self.peer)?;
+        let mut resources = class.subscribe();
+        let stream = Stream::new(self.id, self.method.protocol, Client::of(&node), class.diffs());
+        let entry = Arc::new(Entry {
+            id: self.id,
+            node: node.clone(),
+            peer: self.peer.clone(),
+            connected_at: SystemTime::now(),
+            stream: Mutex::new(stream),
+        });
+        self.shared.registry.insert(entry.clone());
+        self.shared.observer.connected(&node);
+        let registered = Registered { shared: self.shared.clone(), entry };
+        let result = self.exchange(&registered.entry, first, &mut resources).await;
+        drop((registered, guard));
+        result
+    }
+
+    fn decode(&self, message: Bytes) -> Result<Request, Status> {
+        let mut request = Request::decode(self.method.protocol, message)
+            .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+        match (self.method.only, request.type_url.is_empty()) {
+            (None, true) => return Err(Status::new(Code::InvalidArgument, "type_url is missing")),
+            (None, false) => {}
+            (Some(only), true) => only.type_url().clone_into(&mut request.type_url),
+            (Some(only), false) if request.type_url != only.type_url() => {
+                let message = format!("{} is not served by this method", request.type_url);
+                return Err(Status::new(Code::InvalidArgument, message));
+            }
+            (Some(_), false) => {}
+        }
+        Ok(request)
+    }
+
+    async fn exchange(
+        &mut self,
+        entry: &Entry,
+        first: Request,
+        resources: &mut Resources,
+    ) -> Result<(), Status> {
+        let start = Instant::now();
+        let settings = &self.shared.settings;
+        entry.lock().request(first, start.into_std());
+        let mut shutdown = self.shared.shutdown.subscribe();
+        shutdown.mark_changed();
+        let mut end: Option<Instant> = None;
+        let mut has_resources = false;
+        // Whether the transport has taken the last response, and if not, since when it has not.
+        let mut writable = false;
+        let mut written = start;
+        loop {
+            let now = Instant::now();
+            if writable && self.send_next(entry, now)? {
+                (writable, written) = (false, now);
+            }
+            let timer = entry.lock().timer(now.into_std()).map(Instant::from_std);
+            let send_by = written + settings.send_timeout;
+            let resources_by = start + settings.first_timeout;
+            tokio::select! {
+                biased;
+                () = self.close.cancelled() => return Ok(()),
+                () = at(end) => return Err(Status::new(Code::Unavailable, "shutting down")),
+                message = self.messages.next() => match message? {
+                    None => return Ok(()),
+                    Some(message) => {
+                        let request = self.decode(message)?;
+                        warn_of_other_node(&request, entry);
+                        entry.lock().request(request, now.into_std());
+                    }
+                },
+                permit = self.parts.reserve(), if !writable => match permit {
+                    // Dropped at once: with one sender, the place stays free until it is used.
+                    Ok(_) => writable = true,
+                    Err(_) => return Ok(()),
+                },
+                () = self.parts.closed() => return Ok(()),
+                changed = resources.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::new(Code::Unavailable, "the configuration is gone"));
+                    }
+                    if let Some(newest) = resources.borrow_and_update().clone() {
+                        entry.lock().resources(newest);
+                        has_resources = true;
+                    }
+                },
+                Ok(()) = shutdown.changed() => {
+                    if let Some(window) = *shutdown.borrow_and_update() {
+                        end = Some(now + window.mul_f64(jitter()));
+                    }
+                },
+                () = at(timer) => {},
+                () = tokio::time::sleep_until(resources_by), if !has_resources => {
+                    return Err(Status::new(Code::Unavailable, "the configuration is not ready"));
+                }
+                () = tokio::time::sleep_until(send_by), if !writable => {
+                    self.close.cancel();
+                    return Err(Status::new(Code::Unavailable, "responses are not being read"));
+                }
+            }
+            self.report(entry);
+        }
+    }
+
+    /// Sends one response if there is one.
+    fn send_next(&self, entry: &Entry, now: Instant) -> Result<bool, Status> {
+        let response = entry.lock().poll(now.into_std());
+        let Some(response) = response else { return Ok(false) };
+        trace(entry, &response);
+        let message = self.shared.encoder.grpc_message(self.method.protocol, &response);
+        self.report(entry);
+        let sent = self.parts.try_send(Part::Message(message));
+        sent.map(|()| true).map_err(|_| Status::cancelled())
+    }
+
+    fn report(&self, entry: &Entry) {
+        let events = entry.lock().take_events();
+        for event in events {
+            self.shared.observer.event(&entry.node, &event);
+        }
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn trace(entry: &Entry, response: &response::Response) {
+    tracing::debug!(
+        stream = entry.id,
+        node = %entry.node.id,
+        ty = response.ty.short(),
+        nonce = %response.nonce,
+        resources = response.resources.len(),
+        removed = response.removed.len(),
+        "response"
+    );
+}
+
+/// The first request identifies the client; later ones need not.
+fn first_node(request: &Request) -> Result<Node, Status> {
+    let invalid = |message: String| Status::new(Code::InvalidArgument, message);
+    let bytes = request.node.clone().ok_or_else(|| invalid("the first request has no node".into()))?;
+    let node = Node::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+    if node.id.is_empty() { Err(invalid("node.id is missing".into())) } else { Ok(node) }
+}
+
+/// Envoy repeats its node, and sends it again when it changes. The identity stays the one that was checked.
+fn warn_of_other_node(request: &Request, entry: &Entry) {
+    const ID: u32 = 1;
+    let Some(node) = &request.node else { return };
+    let other = Fields::new(node).any(|field| match field {
+        (ID, Value::Bytes(id)) => id != entry.node.id.as_bytes(),
+        _ => false,
+    });
+    if other {
+        tracing::warn!(stream = entry.id, node = %entry.node.id, "the node id changed on the stream; ignored");
+    }
+}
+
+/// Time within which a connection is closed, give or take a tenth.
+pub(super) fn jittered(age: Duration) -> Duration {
+    age.mul_f64(0.9 + 0.2 * jitter())
+}

@@ -1,0 +1,194 @@
+//! What is known about connected streams, as plain values: for status commands, waiting and metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use navarch_envoy::XdsType;
+
+use crate::nack::Rejected;
+use crate::node::Node;
+use crate::response::Protocol;
+use crate::server::Peer;
+use crate::stream::Stream;
+use crate::subscription::Wildcard;
+
+/// How far a client is with one type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing has been sent: the client waits, or asked for what does not exist.
+    NotSent,
+    /// Something has been sent and not been answered. For clusters that is normal while one of them warms.
+    Stale,
+    /// All that has been sent has been accepted.
+    Synced,
+    /// Something is rejected.
+    Error,
+}
+
+impl State {
+    /// The name used by the client status service and by `istioctl`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::NotSent => "NOT_SENT",
+            State::Stale => "STALE",
+            State::Synced => "SYNCED",
+            State::Error => "ERROR",
+        }
+    }
+}
+
+/// A response that was sent or accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Its nonce.
+    pub nonce: String,
+    /// The version in it; empty if a newer one has been sent since.
+    pub version: String,
+    /// The revision it was made from.
+    pub revision: u64,
+    /// When.
+    pub at: Instant,
+}
+
+/// The state of one type on one stream.
+#[derive(Clone, Debug)]
+pub struct TypeStatus {
+    /// The type.
+    pub ty: XdsType,
+    /// Whether and how everything is wanted.
+    pub wildcard: Wildcard,
+    /// Number of names that are wanted.
+    pub names: usize,
+    /// Summary.
+    pub state: State,
+    /// The last response.
+    pub sent: Option<Mark>,
+    /// The last response that was accepted.
+    pub acked: Option<Mark>,
+    /// The newest revision of which everything has been accepted. Revisions that changed nothing of this type for
+    /// this client count.
+    pub revision: u64,
+    /// The last rejection that has not been made good.
+    pub error: Option<Rejected>,
+    /// Resources that are not sent any more until they change, because the client rejected them.
+    pub set_aside: Vec<Arc<str>>,
+    /// Responses sent.
+    pub sent_total: u64,
+    /// Responses rejected.
+    pub rejected_total: u64,
+}
+
+/// One connected stream.
+#[derive(Clone, Debug)]
+pub struct StreamStatus {
+    /// Unique in this process.
+    pub id: u64,
+    /// Who is connected.
+    pub node: Arc<Node>,
+    /// From where.
+    pub peer: Arc<Peer>,
+    /// How they speak.
+    pub protocol: Protocol,
+    /// Since when.
+    pub connected_at: SystemTime,
+    /// Every type that was asked for.
+    pub types: Vec<TypeStatus>,
+    /// The newest revision of which the client has accepted everything.
+    pub watermark: u64,
+}
+
+impl StreamStatus {
+    /// The id used by `istioctl`: node id and number of the stream.
+    #[must_use]
+    pub fn connection_id(&self) -> String {
+        format!("{}-{}", self.node.id, self.id)
+    }
+
+    /// The cluster the proxy runs in, `CLUSTER_ID` of its metadata.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.node.metadata_str("CLUSTER_ID")
+    }
+
+    /// The version of the proxy, `ISTIO_VERSION` of its metadata.
+    #[must_use]
+    pub fn proxy_version(&self) -> Option<&str> {
+        self.node.metadata_str("ISTIO_VERSION")
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub id: u64,
+    pub node: Arc<Node>,
+    pub peer: Arc<Peer>,
+    pub connected_at: SystemTime,
+    pub stream: Mutex<Stream>,
+}
+
+impl Entry {
+    pub fn lock(&self) -> std::sync::MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn status(&self) -> StreamStatus {
+        let stream = self.lock();
+        StreamStatus {
+            id: self.id,
+            node: self.node.clone(),
+            peer: self.peer.clone(),
+            protocol: stream.protocol(),
+            connected_at: self.connected_at,
+            types: stream.status(),
+            watermark: stream.watermark(),
+        }
+    }
+}
+
+/// All connected streams of this process.
+///
+/// Reading asks each stream for its state, so that a push does not pay for a status that nobody reads.
+#[derive(Debug, Default)]
+pub struct Registry {
+    streams: Mutex<BTreeMap<u64, Arc<Entry>>>,
+}
+
+impl Registry {
+    /// The state of every stream, in the order in which they connected.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamStatus> {
+        self.entries().iter().map(|entry| entry.status()).collect()
+    }
+
+    /// Number of connected streams.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether no stream is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The watermark of every stream: its node id, and the newest revision of which it has accepted everything.
+    #[must_use]
+    pub fn watermarks(&self) -> Vec<(Arc<Node>, u64)> {
+        self.entries().iter().map(|entry| (entry.node.clone(), entry.lock().watermark())).collect()
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn insert(&self, entry: Arc<Entry>) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry);
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}

@@ -1,0 +1,418 @@
+//! The state of one stream. No sockets, no clock, no knowledge of what is in a resource beyond references.
+//!
+//! Three inputs: a request ([`Stream::request`]), new resources ([`Stream::resources`]), and the passing of time.
+//! One output: the next response ([`Stream::poll`]), asked for when the transport can take one. So there is never a
+//! queue of responses: what is asked for late is made from the newest state.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use navarch_envoy::{ProxyResources, ResourceSet, XdsType};
+
+use crate::class::DiffCache;
+use crate::client::Client;
+use crate::feed::{Context, Feed, Outgoing, Verdict, VerdictContext};
+use crate::order;
+use crate::request::{Request, Wish};
+use crate::response::{Protocol, Response};
+use crate::status::{State, TypeStatus};
+
+/// Events kept for the observer; more than one exchange causes, so none is lost if they are taken after each step.
+const EVENTS_MAX: usize = 64;
+
+/// The state of one stream.
+#[derive(Debug)]
+pub struct Stream {
+    id: u64,
+    protocol: Protocol,
+    client: Client,
+    feeds: [Feed; XdsType::COUNT],
+    resources: Option<Arc<ProxyResources>>,
+    diffs: Arc<DiffCache>,
+    /// Responses sent. Also the next nonce.
+    number: u64,
+    gate: Option<Gate>,
+    events: VecDeque<Event>,
+}
+
+/// Routes and listeners wait here until clusters they may refer to are warm.
+#[derive(Clone, Copy, Debug)]
+struct Gate {
+    /// The response whose acknowledgement says that its clusters are warm.
+    number: u64,
+    until: Instant,
+}
+
+/// Something worth counting or logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A response was sent.
+    Sent {
+        /// Its type.
+        ty: XdsType,
+        /// The revision it was made from.
+        revision: u64,
+        /// Number of resources in it.
+        resources: usize,
+        /// Number of removed names in it.
+        removed: usize,
+    },
+    /// A response was accepted.
+    Accepted {
+        /// Its type.
+        ty: XdsType,
+        /// The revision it was made from.
+        revision: u64,
+        /// How long the client took.
+        after: Duration,
+    },
+    /// A response was rejected.
+    Rejected {
+        /// Its type.
+        ty: XdsType,
+        /// The revision it was made from.
+        revision: u64,
+        /// The resources that are to blame, as far as known.
+        names: Vec<Arc<str>>,
+        /// What the client said, shortened.
+        text: String,
+    },
+    /// A type was asked for that is not served.
+    UnknownType(String),
+}
+
+impl Stream {
+    /// A stream on which nothing has happened. The id makes nonces unlike those of other streams: a client may come
+    /// with a nonce of an earlier one.
+    #[must_use]
+    pub fn new(id: u64, protocol: Protocol, client: Client, diffs: Arc<DiffCache>) -> Self {
+        Self {
+            id,
+            protocol,
+            client,
+            feeds: XdsType::ALL.map(Feed::new),
+            resources: None,
+            diffs,
+            number: 0,
+            gate: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// New resources. Older ones that were not sent yet never will be.
+    pub fn resources(&mut self, resources: Arc<ProxyResources>) {
+        if let Some(old) = self.resources.take() {
+            for feed in &mut self.feeds {
+                feed.acked_revision = feed.synced_revision(&old);
+            }
+        }
+        self.resources = Some(resources);
+    }
+
+    /// A request. `request.type_url` is not empty.
+    pub fn request(&mut self, request: Request, now: Instant) {
+        let Some(ty) = XdsType::from_type_url(&request.type_url) else {
+            self.event(Event::UnknownType(request.type_url));
+            return;
+        };
+        let nothing = ResourceSet::default();
+        let known = self.resources.as_ref().map_or(&nothing, |resources| resources.set(ty));
+        let feed = &mut self.feeds[ty.index()];
+        let first = !feed.requested;
+        feed.requested = true;
+
+        // The subscription first, and always: a request that rejects a response or answers an old one is still the
+        // newest word on what the client wants.
+        let (change, held) = match &request.wish {
+            Wish::Exactly { names, version } => {
+                if first {
+                    feed.resume(version);
+                }
+                (feed.subscription.replace(ty, &self.client, names, known), None)
+            }
+            Wish::Change { subscribe, unsubscribe, held } => {
+                let held = first.then(|| held.clone());
+                (feed.subscription.change(ty, &self.client, subscribe, unsubscribe, known), held)
+            }
+        };
+        let changed = change != Default::default();
+        feed.subscribe(change, self.protocol);
+        if let Some(held) = held {
+            feed.resume_held(held, self.client.held_is_subscribed(ty));
+        }
+        // What a first request says about nonces and errors is about another stream.
+        if !first {
+            self.settle(ty, request, changed, now);
+        }
+    }
+
+    fn settle(&mut self, ty: XdsType, request: Request, changed: bool, now: Instant) {
+        let id = self.id;
+        let nonce = move |number| nonce(id, number);
+        let cx = VerdictContext { protocol: self.protocol, now, nonce: &nonce };
+        let number = self.number_of(&request.nonce);
+        let is_error = request.error.is_some();
+        let feed = &mut self.feeds[ty.index()];
+        match feed.settle(number, request.error, &cx) {
+            Verdict::Accepted { revision, sent_at } => {
+                let after = now.saturating_duration_since(sent_at);
+                self.open_gate(ty, number);
+                self.event(Event::Accepted { ty, revision, after });
+            }
+            Verdict::Rejected { revision } => {
+                let rejected = feed.error.as_ref().map(|(_, rejected)| rejected.clone());
+                self.open_gate(ty, number);
+                if let Some(rejected) = rejected {
+                    let (names, text) = (rejected.names, rejected.text);
+                    self.event(Event::Rejected { ty, revision, names, text });
+                }
+            }
+            // A state-of-the-world Envoy with a warming cluster asks for its endpoints with the very request that
+            // acknowledged them last. Only after clusters were sent is that a question.
+            Verdict::None { repeats_last: true } if !changed && !is_error && feed.clusters_sent => {
+                feed.clusters_sent = false;
+                if self.protocol == Protocol::Sotw {
+                    feed.resend_names();
+                }
+            }
+            Verdict::None { .. } => {}
+        }
+    }
+
+    fn open_gate(&mut self, ty: XdsType, number: Option<u64>) {
+        if ty == XdsType::Cds && self.gate.is_some_and(|gate| Some(gate.number) <= number) {
+            self.gate = None;
+        }
+    }
+
+    /// The next response, if one is due and may be sent.
+    pub fn poll(&mut self, now: Instant) -> Option<Response> {
+        let resources = self.resources.clone()?;
+        let diffs = self.diffs.clone();
+        let client = self.client.clone();
+        let cx =
+            Context { resources: &resources, diffs: &diffs, client: &client, protocol: self.protocol, now };
+        self.gate = self.gate.filter(|gate| now < gate.until);
+        for ty in XdsType::ALL {
+            if !self.feeds[ty.index()].has_work(&resources) {
+                self.feeds[ty.index()].waiting_since = None;
+                continue;
+            }
+            let blocked = self.is_blocked(ty, &resources, now);
+            let feed = &mut self.feeds[ty.index()];
+            if blocked || !feed.may_send(now) {
+                feed.waiting_since.get_or_insert(now);
+                continue;
+            }
+            if let Some(outgoing) = feed.make(&cx) {
+                return Some(self.send(ty, outgoing, &cx));
+            }
+            feed.waiting_since = None;
+        }
+        for ty in XdsType::ALL {
+            if self.may_remove(ty, &resources, now)
+                && let Some(outgoing) = self.feeds[ty.index()].make_removal(&cx)
+            {
+                return Some(self.send(ty, outgoing, &cx));
+            }
+        }
+        self.poll_refresh(&cx)
+    }
+
+    /// Refreshes are not held up by unacknowledged responses: the client's clock runs anyway.
+    fn poll_refresh(&mut self, cx: &Context<'_>) -> Option<Response> {
+        for ty in XdsType::ALL {
+            let feed = &mut self.feeds[ty.index()];
+            if feed.refresh_at().is_none_or(|at| at > cx.now) {
+                continue;
+            }
+            if let Some(outgoing) = feed.make_refresh(cx) {
+                return Some(self.send(ty, outgoing, cx));
+            }
+            // A refresh with bodies is an ordinary response.
+            if feed.may_send(cx.now)
+                && let Some(outgoing) = feed.make(cx)
+            {
+                return Some(self.send(ty, outgoing, cx));
+            }
+        }
+        None
+    }
+
+    /// When to call [`Stream::poll`] again if nothing else happens.
+    #[must_use]
+    pub fn timer(&self, now: Instant) -> Option<Instant> {
+        let resources = self.resources.as_ref()?;
+        let flow = self.feeds.iter().filter(|feed| feed.has_work(resources) || feed.has_departing());
+        let flow = flow.filter_map(Feed::may_send_at);
+        let waits =
+            self.feeds.iter().filter_map(|feed| feed.waiting_since).map(|since| since + order::WAIT_MAX);
+        let refreshes = self.feeds.iter().filter_map(Feed::refresh_at);
+        let gate = self.gate.map(|gate| gate.until);
+        flow.chain(waits).chain(refreshes).chain(gate).filter(|at| *at > now).min()
+    }
+
+    /// What has happened since the last call.
+    pub fn take_events(&mut self) -> impl Iterator<Item = Event> + use<> {
+        std::mem::take(&mut self.events).into_iter()
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+
+    fn feed(&self, ty: XdsType) -> &Feed {
+        &self.feeds[ty.index()]
+    }
+
+    /// Whether something that has to be sent before has not been sent, or new clusters are not warm.
+    fn is_blocked(&self, ty: XdsType, resources: &ProxyResources, now: Instant) -> bool {
+        let gated = self.gate.is_some() && order::waits_for_warm_clusters(ty);
+        let expired = |since: Instant| now.saturating_duration_since(since) >= order::WAIT_MAX;
+        gated
+            || order::sent_before(ty)
+                .iter()
+                .map(|earlier| self.feed(*earlier))
+                .any(|earlier| earlier.has_work(resources) && !earlier.waiting_since.is_some_and(expired))
+    }
+
+    /// Whether what is left of a type can be taken away: everything that may refer to it is settled without it. There
+    /// is no time limit. If a new route is rejected, the old one needs its cluster: a leak is better than an outage.
+    fn may_remove(&self, ty: XdsType, resources: &ProxyResources, now: Instant) -> bool {
+        let feed = self.feed(ty);
+        feed.has_departing()
+            && !feed.has_work(resources)
+            && feed.may_send(now)
+            && order::acked_before_removal(ty)
+                .iter()
+                .map(|other| self.feed(*other))
+                .all(|other| !other.requested || (other.is_settled(resources) && !other.has_departing()))
+    }
+
+    fn send(&mut self, ty: XdsType, outgoing: Outgoing, cx: &Context<'_>) -> Response {
+        self.number += 1;
+        let number = self.number;
+        self.follow_up(ty, &outgoing, cx);
+        let feed = &mut self.feeds[ty.index()];
+        let version = feed.version(cx.protocol).to_string();
+        let revision = cx.resources.revision();
+        feed.record(number, version.clone(), &outgoing, revision, cx.now);
+        let Outgoing { payload, mut removed, missing, heartbeats, .. } = outgoing;
+        removed.sort_unstable();
+        removed.dedup();
+        self.event(Event::Sent { ty, revision, resources: payload.len(), removed: removed.len() });
+        Response {
+            ty,
+            nonce: nonce(self.id, number),
+            version,
+            resources: payload,
+            heartbeats,
+            removed,
+            missing,
+        }
+    }
+
+    /// What has to be sent because this is sent.
+    fn follow_up(&mut self, ty: XdsType, outgoing: &Outgoing, cx: &Context<'_>) {
+        if ty == XdsType::Cds {
+            self.follow_clusters(outgoing, cx);
+        }
+        let secrets = &mut self.feeds[XdsType::Sds.index()];
+        if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.subscription.names().len() > 0 {
+            // A provider that is created anew waits for its secret, even if Envoy has the secret already.
+            let wanted: Vec<_> = secrets.subscription.names().cloned().collect();
+            let mentioned = wanted
+                .iter()
+                .filter(|name| outgoing.news.iter().any(|resource| order::mentions(resource, name)))
+                .map(|name| &**name);
+            secrets.resend(mentioned, cx.resources.set(XdsType::Sds));
+        }
+    }
+
+    fn follow_clusters(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
+        let before = outgoing.before.as_ref();
+        let endpoints = &mut self.feeds[XdsType::Eds.index()];
+        let mut slow = false;
+        let follows = endpoints.requested && !endpoints.subscription.is_empty();
+        if !follows && before.is_none() {
+            return;
+        }
+        for cluster in outgoing.news.iter() {
+            let body = cluster.body();
+            let facts = order::cluster_facts(cluster.name(), &body);
+            slow |= facts.slow_to_warm && before.is_some_and(|before| before.get(cluster.name()).is_none());
+            if let Some(name) = facts.endpoints.filter(|_| follows) {
+                // A changed cluster warms until an assignment arrives after it, and delta Envoy does not ask for it.
+                endpoints.resend([name], cx.resources.set(XdsType::Eds));
+            }
+        }
+        endpoints.clusters_sent |= !outgoing.news.is_empty();
+        if slow {
+            self.gate = Some(Gate { number: self.number, until: cx.now + order::WAIT_MAX });
+        }
+    }
+
+    fn number_of(&self, text: &str) -> Option<u64> {
+        let (stream, number) = text.split_once('.')?;
+        let stream = u64::from_str_radix(stream, 16).ok()?;
+        (stream == self.id).then(|| number.parse().ok()).flatten()
+    }
+
+    // --- status
+
+    /// The protocol of the stream.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The state of every type the client has asked for.
+    #[must_use]
+    pub fn status(&self) -> Vec<TypeStatus> {
+        self.feeds.iter().filter(|feed| feed.requested).map(|feed| self.type_status(feed)).collect()
+    }
+
+    fn type_status(&self, feed: &Feed) -> TypeStatus {
+        let synced = self.resources.as_ref().map_or(0, |resources| feed.synced_revision(resources));
+        let state = match (&feed.error, &feed.sent) {
+            (Some(_), _) => State::Error,
+            (None, None) => State::NotSent,
+            (None, Some(_)) if feed.inflight.is_empty() => State::Synced,
+            (None, Some(_)) => State::Stale,
+        };
+        let mark = |mark: &crate::feed::Mark| crate::status::Mark {
+            nonce: nonce(self.id, mark.number),
+            version: mark.version.clone(),
+            revision: mark.revision,
+            at: mark.at,
+        };
+        TypeStatus {
+            ty: feed.ty,
+            wildcard: feed.subscription.wildcard(),
+            names: feed.subscription.explicit(),
+            state,
+            sent: feed.sent.as_ref().map(mark),
+            acked: feed.acked.as_ref().map(mark),
+            revision: synced,
+            error: feed.error.as_ref().map(|(_, rejected)| rejected.clone()),
+            set_aside: feed.set_aside().cloned().collect(),
+            sent_total: feed.sent_total,
+            rejected_total: feed.rejected_total,
+        }
+    }
+
+    /// The newest revision of which the client has accepted everything that it asked for; zero before that.
+    #[must_use]
+    pub fn watermark(&self) -> u64 {
+        let Some(resources) = &self.resources else { return 0 };
+        let feeds = self.feeds.iter().filter(|feed| feed.requested);
+        feeds.map(|feed| feed.synced_revision(resources)).min().unwrap_or(0)
+    }
+}
+
+fn nonce(stream: u64, number: u64) -> String {
+    format!("{stream:x}.{number}")
+}

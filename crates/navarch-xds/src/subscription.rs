@@ -1,0 +1,194 @@
+//! What a client wants of one type.
+//!
+//! One model for both protocols. State-of-the-world names the whole list in every request, delta names what is added
+//! and dropped; both end in the same three things: a wildcard mode, names, and glob collections.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use navarch_envoy::{ResourceSet, XdsType};
+
+use crate::client::Client;
+use crate::names;
+
+const WILDCARD: &str = "*";
+
+/// How a client asked for everything (xDS spec, "How the client specifies what resources to return").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wildcard {
+    /// It has not asked for anything yet.
+    #[default]
+    Unset,
+    /// Its first request had no names.
+    Implicit,
+    /// It named `*`.
+    Explicit,
+    /// It has used names. A request without names now means nothing, not everything.
+    Ended,
+}
+
+/// The subscription of one stream to one type.
+#[derive(Clone, Debug, Default)]
+pub struct Subscription {
+    wildcard: Wildcard,
+    names: BTreeSet<Arc<str>>,
+    globs: BTreeSet<Arc<str>>,
+}
+
+/// What a request changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Everything is wanted from now on.
+    pub everything: bool,
+    /// Names to be answered, whatever has been sent before.
+    pub named: Vec<Arc<str>>,
+    /// Glob collections to be answered.
+    pub globbed: Vec<Arc<str>>,
+    /// Names that are no longer wanted by name.
+    pub dropped: Vec<Arc<str>>,
+}
+
+impl Subscription {
+    /// Whether everything is wanted.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        matches!(self.wildcard, Wildcard::Implicit | Wildcard::Explicit)
+    }
+
+    /// How everything was asked for.
+    #[must_use]
+    pub fn wildcard(&self) -> Wildcard {
+        self.wildcard
+    }
+
+    /// Whether nothing is wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.is_wildcard() && self.names.is_empty() && self.globs.is_empty()
+    }
+
+    /// Whether a resource of this name is wanted.
+    #[must_use]
+    pub fn covers(&self, name: &str) -> bool {
+        self.is_wildcard()
+            || self.names.contains(name)
+            || self.globs.iter().any(|glob| names::glob_matches(glob, name))
+    }
+
+    /// The names asked for one by one.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.names.iter()
+    }
+
+    /// Number of names and globs asked for one by one.
+    #[must_use]
+    pub fn explicit(&self) -> usize {
+        self.names.len() + self.globs.len()
+    }
+
+    /// A state-of-the-world request: the names are the whole list. `known` lends its names, so that a name is in
+    /// memory once and not once per stream.
+    pub fn replace(
+        &mut self,
+        ty: XdsType,
+        client: &Client,
+        wanted: &[String],
+        known: &ResourceSet,
+    ) -> Change {
+        let was_wildcard = self.is_wildcard();
+        let first = self.wildcard == Wildcard::Unset;
+        let mut names = BTreeSet::new();
+        let mut globs = BTreeSet::new();
+        let mut explicit = false;
+        for name in wanted {
+            match name.as_str() {
+                WILDCARD => explicit = true,
+                name if names::is_glob(name) => _ = globs.insert(shared(name, known)),
+                name => _ = names.insert(shared(name, known)),
+            }
+        }
+        self.wildcard = match self.wildcard {
+            _ if explicit => Wildcard::Explicit,
+            Wildcard::Unset if wanted.is_empty() && client.implicit_wildcard(ty) => Wildcard::Implicit,
+            // Without names and without a wildcard there is nothing to remember: the next request is still the first.
+            Wildcard::Unset if wanted.is_empty() => Wildcard::Unset,
+            Wildcard::Implicit if wanted.is_empty() || client.keeps_wildcard_when_naming(ty) => {
+                Wildcard::Implicit
+            }
+            _ => Wildcard::Ended,
+        };
+        let change = Change {
+            everything: self.is_wildcard() && (first || !was_wildcard),
+            named: names.difference(&self.names).cloned().collect(),
+            globbed: globs.difference(&self.globs).cloned().collect(),
+            dropped: self.names.difference(&names).cloned().collect(),
+        };
+        self.names = names;
+        self.globs = globs;
+        change
+    }
+
+    /// A delta request. Names in both lists are first subscribed and then unsubscribed, which is how ztunnel says
+    /// "nothing for now". A name that is subscribed again is answered again (xDS spec, "Subscribing to Resources").
+    pub fn change(
+        &mut self,
+        ty: XdsType,
+        client: &Client,
+        subscribe: &[String],
+        unsubscribe: &[String],
+        known: &ResourceSet,
+    ) -> Change {
+        let was_wildcard = self.is_wildcard();
+        let mut change = Change::default();
+        if self.wildcard == Wildcard::Unset {
+            let implicit = subscribe.is_empty() && unsubscribe.is_empty() && client.implicit_wildcard(ty);
+            if implicit {
+                self.wildcard = Wildcard::Implicit;
+            } else if !subscribe.is_empty() || !unsubscribe.is_empty() {
+                self.wildcard = Wildcard::Ended;
+            }
+        }
+        for name in subscribe {
+            match name.as_str() {
+                WILDCARD => self.wildcard = Wildcard::Explicit,
+                name if names::is_glob(name) => {
+                    let name = shared(name, known);
+                    self.globs.insert(name.clone());
+                    change.globbed.push(name);
+                }
+                name => {
+                    let name = shared(name, known);
+                    self.names.insert(name.clone());
+                    change.named.push(name);
+                }
+            }
+        }
+        for name in unsubscribe {
+            if name == WILDCARD {
+                self.wildcard = Wildcard::Ended;
+                continue;
+            }
+            let name = shared(name, known);
+            self.globs.remove(&name);
+            let had = self.names.remove(&name);
+            change.named.retain(|named| *named != name);
+            change.globbed.retain(|globbed| *globbed != name);
+            if had || self.is_wildcard() {
+                change.dropped.push(name);
+            }
+        }
+        change.everything = self.is_wildcard() && !was_wildcard;
+        change
+    }
+
+    /// Adds names that the client holds and wants to hear of, although it did not list them.
+    pub fn adopt(&mut self, held: impl IntoIterator<Item = Arc<str>>) {
+        self.names.extend(held);
+    }
+}
+
+/// A name, in the allocation the resource already has if there is one.
+pub(crate) fn shared(name: &str, known: &ResourceSet) -> Arc<str> {
+    let name = names::canonical(name);
+    known.get(&name).map_or_else(|| Arc::from(&*name), |resource| resource.name().clone())
+}
