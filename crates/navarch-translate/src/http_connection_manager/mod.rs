@@ -134,7 +134,13 @@ pub fn build(options: Options<'_>) -> HttpConnectionManager {
     };
     if let Some((forward, details)) = options.client_certificates {
         manager.forward_client_cert_details = forward_client_cert(forward) as i32;
-        manager.set_current_client_cert_details = Some(hcm::SetCurrentClientCertDetails {
+        // Envoy ignores the details elsewhere; inbound, istiod states them all the same.
+        let stated = settings.direction != Direction::Gateway
+            || matches!(
+                forward,
+                ForwardClientCertDetails::AppendForward | ForwardClientCertDetails::SanitizeSet
+            );
+        manager.set_current_client_cert_details = stated.then(|| hcm::SetCurrentClientCertDetails {
             subject: Some(details.subject),
             cert: details.cert,
             chain: details.chain,
@@ -187,7 +193,11 @@ fn http_filters(
 fn http1(options: &Options<'_>) -> Option<Http1ProtocolOptions> {
     let settings = options.settings;
     let header_key_format = settings.headers.preserve_header_case.then(preserve_case);
-    if !settings.accept_http_10 && !options.allow_absolute_url && header_key_format.is_none() {
+    let stated = settings.accept_http_10
+        || options.allow_absolute_url
+        || header_key_format.is_some()
+        || settings.direction == Direction::Gateway;
+    if !stated {
         return None;
     }
     Some(Http1ProtocolOptions {

@@ -80,7 +80,7 @@ pub fn encode(listener: &Listener) -> Arc<Resource> {
 }
 
 /// Spreads connections exactly evenly over worker threads, if asked to.
-fn balance(exact: bool) -> Option<listener::ConnectionBalanceConfig> {
+pub(crate) fn balance(exact: bool) -> Option<listener::ConnectionBalanceConfig> {
     use listener::connection_balance_config::{BalanceType, ExactBalance};
     exact.then(|| listener::ConnectionBalanceConfig {
         balance_type: Some(BalanceType::ExactBalance(ExactBalance::default())),

@@ -1,0 +1,279 @@
+//! Listeners of gateways.
+
+use std::sync::Arc;
+
+use navarch_envoy::Resource;
+use navarch_envoy::any::any;
+use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
+use navarch_envoy::proto::envoy::config::core::v3::{
+    Address, TransportSocket, UdpSocketConfig, address, socket_address, transport_socket,
+};
+use navarch_envoy::proto::envoy::config::listener::v3::{
+    AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, QuicProtocolOptions,
+    UdpListenerConfig,
+};
+use navarch_envoy::proto::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
+use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
+use navarch_envoy::{XdsType, wkt};
+use navarch_model::mesh::{ForwardClientCertDetails, MeshConfig};
+use navarch_model::service::Protocol;
+use navarch_model::{Hashed, Name};
+use prost::Message;
+
+use super::merge::{MergedServer, Transport};
+use crate::Pure;
+use crate::encoded::messages;
+use crate::filters::NetworkPhase;
+use crate::filters::network::http_chain;
+use crate::http_connection_manager::{self as hcm, ClientCertDetails};
+use crate::listeners::address as addresses;
+use crate::listeners::inspectors;
+use crate::listeners::settings::ListenerSettings;
+use crate::listeners::tcp::TcpRoute;
+use crate::listeners::tls::{
+    CertificateFiles, ServerContext, server_context, transport_socket as tls_socket,
+};
+
+/// Clients that do not complete a handshake in this time are dropped: they hold memory.
+const HANDSHAKE_TIMEOUT_SECS: u32 = 15;
+
+/// Connections accepted per event of a socket: one, so that connections are spread evenly over the worker threads.
+const CONNECTIONS_PER_SOCKET_EVENT: u32 = 1;
+
+/// Protocols by which mesh mutual TLS announces itself; passed on by servers of mode AUTO_PASSTHROUGH.
+pub const MESH_ALPN: &[&str] =
+    &["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+
+/// What the listeners of one gateway workload have in common.
+#[derive(Clone, Debug, Hash)]
+pub struct GatewaySettings {
+    pub listener: Arc<Hashed<ListenerSettings>>,
+    /// For the TLS defaults of the mesh.
+    pub mesh: Arc<Hashed<MeshConfig>>,
+    /// Certificates that the workload brings itself.
+    pub files: CertificateFiles,
+    /// `gatewayTopology.numTrustedProxies`.
+    pub trusted_proxies: u32,
+    /// `gatewayTopology.forwardClientCertDetails`, or the default.
+    pub forward_client_cert: ForwardClientCertDetails,
+    /// `gatewayTopology.proxyProtocol`: a load balancer in front tells the address of the client.
+    pub proxy_protocol: bool,
+    /// `connectionSettings.listenerPerConnectionBufferLimitBytes`.
+    pub buffer_limit_bytes: Option<u32>,
+}
+
+/// One filter chain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum GatewayChain {
+    /// All plain HTTP servers of the port.
+    Http { route_name: String, protocol: Protocol },
+    /// A server that terminates HTTPS.
+    Https { server: Arc<Hashed<MergedServer>> },
+    /// A server that passes on bytes, after terminating TLS if `tls` is set.
+    Tcp { sni_hosts: Vec<String>, tls: Option<Arc<Hashed<MergedServer>>>, route: TcpRoute },
+    /// Mesh mutual TLS that is passed on to where its server name says. Policies apply at the other end.
+    MeshTls { sni: Name, route: TcpRoute },
+}
+
+/// The key of [`GatewayListener`].
+#[derive(Clone, Debug, Hash)]
+pub struct GatewayListenerInput {
+    pub settings: Arc<Hashed<GatewaySettings>>,
+    pub transport: Transport,
+    pub bind: Name,
+    /// Further addresses, of the other family.
+    pub extra_binds: Vec<Name>,
+    pub port: u16,
+    pub chains: Vec<GatewayChain>,
+}
+
+/// A listener of a gateway; nothing without chains, which Envoy would reject.
+pub struct GatewayListener;
+
+impl Pure for GatewayListener {
+    const NAME: &'static str = "gateway_listener";
+    type Input = GatewayListenerInput;
+    type Output = Option<Arc<Resource>>;
+
+    fn run(input: &GatewayListenerInput) -> Option<Arc<Resource>> {
+        if input.chains.is_empty() {
+            return None;
+        }
+        let listener = input.build();
+        Some(Arc::new(Resource::of(XdsType::Lds, listener.name.as_str(), &listener.encode_to_vec())))
+    }
+}
+
+impl GatewayListenerInput {
+    fn name(&self) -> String {
+        match self.transport {
+            Transport::Tcp => addresses::listener_name(&self.bind, self.port),
+            Transport::Quic => format!("udp_{}", addresses::listener_name(&self.bind, self.port)),
+        }
+    }
+
+    fn build(&self) -> Listener {
+        let settings = &self.settings;
+        let unguarded = without_policies(&settings.listener);
+        let quic = self.transport == Transport::Quic;
+        let mut listener_filters = Vec::new();
+        if settings.proxy_protocol && !quic {
+            listener_filters.push(inspectors::proxy_protocol());
+        }
+        if !quic && self.chains.iter().any(|chain| self.inspects_tls(chain)) {
+            listener_filters.push(inspectors::tls_inspector());
+        }
+        let mut additional_addresses = addresses::additional(&self.extra_binds, self.port);
+        let mut address = addresses::address(&self.bind, self.port);
+        if quic {
+            use_udp(&mut address);
+            additional_addresses
+                .iter_mut()
+                .filter_map(|extra: &mut AdditionalAddress| extra.address.as_mut())
+                .for_each(use_udp);
+        }
+        Listener {
+            name: self.name(),
+            address: Some(address),
+            additional_addresses,
+            traffic_direction: TrafficDirection::Outbound as i32,
+            listener_filters,
+            filter_chains: self.chains.iter().map(|chain| self.filter_chain(chain, &unguarded)).collect(),
+            max_connections_to_accept_per_socket_event: Some(CONNECTIONS_PER_SOCKET_EVENT),
+            per_connection_buffer_limit_bytes: settings.buffer_limit_bytes,
+            connection_balance_config: crate::listeners::balance(settings.listener.exact_balance && !quic),
+            udp_listener_config: quic.then(|| UdpListenerConfig {
+                quic_options: Some(QuicProtocolOptions::default()),
+                downstream_socket_config: Some(UdpSocketConfig::default()),
+                ..UdpListenerConfig::default()
+            }),
+            access_log: messages(&settings.listener.listener_access_log),
+            ..Listener::default()
+        }
+    }
+
+    /// The server name or the application protocol has to be known before a chain is chosen.
+    fn inspects_tls(&self, chain: &GatewayChain) -> bool {
+        match chain {
+            GatewayChain::Http { .. } => false,
+            GatewayChain::Https { .. } | GatewayChain::MeshTls { .. } => true,
+            GatewayChain::Tcp { sni_hosts, tls, .. } => !sni_hosts.is_empty() || tls.is_some(),
+        }
+    }
+
+    fn filter_chain(&self, chain: &GatewayChain, unguarded: &ListenerSettings) -> FilterChain {
+        let (matched, tls) = match chain {
+            GatewayChain::Http { .. } => (None, None),
+            GatewayChain::Https { server } => (chain_match(&server.sni_hosts, &[]), Some(server)),
+            GatewayChain::Tcp { sni_hosts, tls, .. } => (chain_match(sni_hosts, &[]), tls.as_ref()),
+            GatewayChain::MeshTls { sni, .. } => (chain_match(&[sni.to_string()], MESH_ALPN), None),
+        };
+        let context = tls.and_then(|server| self.tls_context(server));
+        FilterChain {
+            filter_chain_match: matched,
+            transport_socket: context.map(|context| self.socket(&context)),
+            transport_socket_connect_timeout: Some(wkt::duration_secs(HANDSHAKE_TIMEOUT_SECS)),
+            filters: self.filters(chain, unguarded),
+            ..FilterChain::default()
+        }
+    }
+
+    fn tls_context(&self, server: &MergedServer) -> Option<DownstreamTlsContext> {
+        let context = ServerContext {
+            mesh: &self.settings.mesh,
+            files: &self.settings.files,
+            quic: self.transport == Transport::Quic,
+            terminates_tcp: !server.protocol.is_http() && server.protocol != Protocol::Https,
+        };
+        server.tls().map(|tls| server_context(tls, context))
+    }
+
+    fn socket(&self, context: &DownstreamTlsContext) -> TransportSocket {
+        if self.transport == Transport::Tcp {
+            return tls_socket(context);
+        }
+        let transport = QuicDownstreamTransport {
+            downstream_tls_context: Some(context.clone()),
+            ..QuicDownstreamTransport::default()
+        };
+        TransportSocket {
+            name: "envoy.transport_sockets.quic".to_owned(),
+            config_type: Some(transport_socket::ConfigType::TypedConfig(any(&transport))),
+        }
+    }
+
+    fn filters(&self, chain: &GatewayChain, unguarded: &ListenerSettings) -> Vec<Filter> {
+        match chain {
+            GatewayChain::Http { route_name, protocol } => self.http_filters(route_name, *protocol, ""),
+            GatewayChain::Https { server } => {
+                self.http_filters(&server.route_name, server.protocol, &server.server.name)
+            }
+            GatewayChain::Tcp { route, .. } => route.filters(&self.settings.listener, self.port),
+            GatewayChain::MeshTls { route, .. } => route.filters(unguarded, self.port),
+        }
+    }
+
+    fn http_filters(&self, route_name: &str, protocol: Protocol, stat_prefix: &str) -> Vec<Filter> {
+        let settings = &self.settings;
+        let stat_prefix =
+            if stat_prefix.is_empty() { format!("outbound_{}", self.name()) } else { stat_prefix.to_owned() };
+        let routes = hcm::Routes::Rds(route_name.to_owned());
+        let mut options = hcm::Options::new(&settings.listener.http, stat_prefix, routes);
+        options.port = self.port;
+        options.protocol = protocol;
+        options.use_remote_address = true;
+        options.xff_trusted_hops = settings.trusted_proxies;
+        options.http3_only = self.transport == Transport::Quic;
+        options.client_certificates = Some((
+            settings.forward_client_cert,
+            ClientCertDetails { subject: true, cert: true, chain: false, dns: true, uri: true },
+        ));
+        http_chain(&settings.listener.network_filters, self.port, hcm::filter(options))
+    }
+}
+
+/// The settings without filters that authorize.
+fn without_policies(settings: &ListenerSettings) -> ListenerSettings {
+    let mut settings = settings.clone();
+    settings.network_filters.filters.retain(|entry| {
+        !matches!(entry.phase, NetworkPhase::CustomAuthorization | NetworkPhase::Authorization)
+    });
+    settings
+}
+
+fn use_udp(address: &mut Address) {
+    if let Some(address::Address::SocketAddress(socket)) = &mut address.address {
+        socket.protocol = socket_address::Protocol::Udp as i32;
+    }
+}
+
+/// Matches server names and application protocols; `*` is every name, and a chain for everything has no match.
+fn chain_match(sni_hosts: &[String], alpn: &[&str]) -> Option<FilterChainMatch> {
+    let any_name = sni_hosts.is_empty() || sni_hosts.iter().any(|host| host == "*");
+    if any_name && alpn.is_empty() {
+        return None;
+    }
+    let mut server_names = if any_name { Vec::new() } else { sni_hosts.to_vec() };
+    server_names.sort();
+    Some(FilterChainMatch {
+        server_names,
+        application_protocols: alpn.iter().map(|text| (*text).to_owned()).collect(),
+        ..FilterChainMatch::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_for_every_name_has_no_match() {
+        let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(chain_match(&strings(&["*"]), &[]), None);
+        assert_eq!(chain_match(&strings(&["a.com", "*"]), &[]), None);
+        let names = |hosts: &[&str]| chain_match(&strings(hosts), &[]).map(|matched| matched.server_names);
+        assert_eq!(names(&["b.com", "a.com"]), Some(strings(&["a.com", "b.com"])));
+        let with_alpn = chain_match(&strings(&["*"]), MESH_ALPN);
+        assert_eq!(with_alpn.map(|matched| matched.application_protocols), Some(strings(MESH_ALPN)));
+    }
+}
