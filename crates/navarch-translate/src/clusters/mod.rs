@@ -48,8 +48,6 @@ pub struct ClusterMesh {
     pub tls_defaults: Option<TlsConfig>,
     /// Inbound traffic goes to the loopback address instead of the address that the client dialled.
     pub inbound_to_localhost: bool,
-    pub trust_domain: String,
-    pub trust_domain_aliases: Vec<String>,
     /// TLS to destinations of which nothing is known (`outboundTrafficPolicy.tls`).
     pub unknown_destination_tls: Option<ClientTlsSettings>,
 }
@@ -73,8 +71,6 @@ impl ClusterMesh {
                 .inbound_traffic_policy
                 .as_ref()
                 .is_some_and(|policy| policy.mode == InboundTrafficPolicyMode::Localhost),
-            trust_domain: mesh.trust_domain.clone(),
-            trust_domain_aliases: mesh.trust_domain_aliases.clone(),
             unknown_destination_tls: mesh
                 .outbound_traffic_policy
                 .as_ref()

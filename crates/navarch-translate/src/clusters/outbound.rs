@@ -1,6 +1,5 @@
 //! Clusters of a port of a service: one for the port, one for each subset.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_envoy::any::any;
@@ -56,13 +55,13 @@ pub struct OutboundInput {
 /// Who the servers of a service are, and whether they speak mutual TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceIdentity {
-    /// Namespace and name of the service accounts of its endpoints.
-    pub accounts: BTreeSet<(Name, Name)>,
+    /// Names that certificates of the service's endpoints may carry, in every trust domain that counts as ours; sorted.
+    pub names: Vec<Name>,
     /// PeerAuthentication of the namespace and the mesh does not switch mutual TLS off.
     pub accepts_mtls: bool,
-    /// There are endpoints on the port, and all of them have a proxy. Counts where Envoy does not know the endpoints
+    /// There are endpoints on the port, and all of them accept mutual TLS. Counts where Envoy does not know the endpoints
     /// (ORIGINAL_DST) and cannot choose by each.
-    pub all_endpoints_have_proxies: bool,
+    pub all_endpoints_accept_mtls: bool,
 }
 
 /// Clusters of a port of a service and its subsets.
@@ -229,18 +228,21 @@ impl<'a> Builder<'a> {
     fn secure(&self, draft: &mut Draft, policy: Policy<'a>, subset: &str, passthrough: bool) {
         let input = self.input;
         let by_address = passthrough || self.service.resolution == Resolution::Passthrough;
-        let names = subject_alt_names(self.service, &input.identity.accounts, &input.mesh);
-        let no_names = Vec::new();
+        let names: Vec<String> = if draft.dynamic {
+            Vec::new()
+        } else {
+            input.identity.names.iter().map(|name| name.to_string()).collect()
+        };
         let sni = names::sni(self.port.port, subset, &self.service.hostname);
         let context = transport::Context {
             mesh: &input.mesh,
             view: &input.view,
-            subject_alt_names: if draft.dynamic { &no_names } else { &names },
+            subject_alt_names: &names,
             sni: if draft.dynamic { "" } else { &sni },
             mesh_external: self.service.mesh_external,
             is_service_entry: self.service.registry == Registry::ServiceEntry,
             auto_mtls: input.identity.accepts_mtls
-                && (!by_address || input.identity.all_endpoints_have_proxies),
+                && (!by_address || input.identity.all_endpoints_accept_mtls),
             rule_selects_workloads: self.rule.is_some_and(|rule| rule.spec.workload_selector.is_some()),
         };
         transport::apply(draft, policy.tls, &context);
@@ -389,35 +391,4 @@ fn session_statuses() -> HealthStatusSet {
         .map(|status| status as i32)
         .to_vec(),
     }
-}
-
-/// The names that certificates of the service's endpoints may carry, in every trust domain that counts as ours; sorted.
-fn subject_alt_names(
-    service: &Service,
-    accounts: &BTreeSet<(Name, Name)>,
-    mesh: &ClusterMesh,
-) -> Vec<String> {
-    let mut names: BTreeSet<String> = service.subject_alt_names.iter().map(|name| name.to_string()).collect();
-    names.extend(
-        accounts.iter().map(|(namespace, account)| {
-            format!("spiffe://{}/ns/{namespace}/sa/{account}", mesh.trust_domain)
-        }),
-    );
-    let mut all = names.clone();
-    for path in names.iter().filter_map(|name| workload_path(name)) {
-        all.extend(mesh.trust_domain_aliases.iter().map(|domain| format!("spiffe://{domain}/{path}")));
-    }
-    all.into_iter().collect()
-}
-
-/// `ns/<namespace>/sa/<account>` of a workload's identity; other names belong to no trust domain of ours.
-fn workload_path(name: &str) -> Option<&str> {
-    let (_, path) = name.strip_prefix("spiffe://")?.split_once('/')?;
-    let mut parts = path.split('/');
-    let is_workload = parts.next() == Some("ns")
-        && parts.next().is_some()
-        && parts.next() == Some("sa")
-        && parts.next().is_some()
-        && parts.next().is_none();
-    is_workload.then_some(path)
 }

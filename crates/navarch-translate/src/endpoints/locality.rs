@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use navarch_model::endpoint::Locality;
 use navarch_model::networking::{
-    LoadBalancerSettings, LocalityDistribute, LocalityFailover, LocalityLoadBalancerSetting,
-    ZoneAwareLoadBalancerSetting,
+    DestinationRule, LoadBalancerSettings, LocalityDistribute, LocalityFailover, LocalityLoadBalancerSetting,
+    TrafficPolicy, ZoneAwareLoadBalancerSetting,
 };
 use navarch_model::service::{Service, TrafficDistribution};
 
@@ -57,6 +57,60 @@ pub fn effective(
     mesh.locality_lb.as_ref().and_then(plain)
 }
 
+/// Whether anything about a service may depend on where its client runs. May err on the side of yes.
+pub fn matters(service: &Service, rule: Option<&DestinationRule>, mesh: &EndpointMesh) -> bool {
+    let distributes = |setting: &LocalityLoadBalancerSetting| !setting.distribute.is_empty();
+    service.traffic_distribution != TrafficDistribution::Any
+        || mesh.zone_aware_lb.is_some()
+        || mesh.locality_lb.as_ref().is_some_and(distributes)
+        || mesh.outlier_detection
+        || rule.is_some_and(|rule| {
+            let subsets = rule.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+            rule.traffic_policy.iter().chain(subsets).any(is_local)
+        })
+}
+
+/// Whether a policy looks at localities, or makes failover among them possible.
+fn is_local(policy: &TrafficPolicy) -> bool {
+    let balancer = |balancer: &Option<LoadBalancerSettings>| {
+        balancer.as_ref().is_some_and(|balancer| {
+            balancer.locality_lb_setting.is_some() || balancer.zone_aware_lb_setting.is_some()
+        })
+    };
+    policy.outlier_detection.is_some()
+        || balancer(&policy.load_balancer)
+        || policy
+            .port_level_settings
+            .iter()
+            .any(|port| port.outlier_detection.is_some() || balancer(&port.load_balancer))
+}
+
+/// Keys of the client's own labels that a rule or the mesh compares with those of endpoints.
+pub fn priority_labels(policy: &DestinationRule) -> impl Iterator<Item = &str> {
+    let subsets = policy.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+    let policies = policy.traffic_policy.iter().chain(subsets);
+    let balancers = policies.flat_map(|policy| {
+        policy
+            .load_balancer
+            .iter()
+            .chain(policy.port_level_settings.iter().filter_map(|port| port.load_balancer.as_ref()))
+    });
+    balancers.flat_map(|balancer| {
+        let locality = balancer.locality_lb_setting.iter().flat_map(|setting| &setting.failover_priority);
+        let zone = balancer.zone_aware_lb_setting.iter().flat_map(|setting| &setting.failover_priority);
+        locality.chain(zone).map(|label| split_label(label).0)
+    })
+}
+
+impl EndpointMesh {
+    /// The same for the mesh-wide settings.
+    pub fn priority_labels(&self) -> impl Iterator<Item = &str> {
+        let locality = self.locality_lb.iter().flat_map(|setting| &setting.failover_priority);
+        let zone = self.zone_aware_lb.iter().flat_map(|setting| &setting.failover_priority);
+        locality.chain(zone).map(|label| split_label(label).0)
+    }
+}
+
 fn distribution_labels(distribution: TrafficDistribution) -> Option<&'static [&'static str]> {
     const ALL: [&str; 5] =
         [topology::NETWORK, topology::REGION, topology::ZONE, topology::SUB_ZONE, topology::HOSTNAME];
@@ -76,32 +130,6 @@ impl Setting {
             Setting::Locality { force_failover, .. } => *force_failover,
             Setting::ZoneAware(setting) => is_routing_enabled(setting),
         }
-    }
-
-    /// Whether the answer depends on where the client runs.
-    pub fn depends_on_locality(&self, failover: bool) -> bool {
-        match self {
-            Setting::Locality { setting, .. } => {
-                !setting.distribute.is_empty()
-                    || ((failover || self.force_failover())
-                        && (setting.failover_priority.is_empty() || !setting.failover.is_empty()))
-            }
-            Setting::ZoneAware(setting) => is_routing_enabled(setting),
-        }
-    }
-
-    /// Labels that priorities are made of: those of the client are compared with those of endpoints.
-    pub fn priority_labels(&self, failover: bool) -> impl Iterator<Item = &str> {
-        let labels: &[String] = match self {
-            Setting::Locality { setting, .. }
-                if setting.distribute.is_empty() && (failover || self.force_failover()) =>
-            {
-                &setting.failover_priority
-            }
-            Setting::ZoneAware(setting) if is_routing_enabled(setting) => &setting.failover_priority,
-            _ => &[],
-        };
-        labels.iter().map(|label| split_label(label).0)
     }
 
     /// Sets weights or priorities as `view` should see them. `failover`: outlier detection is on, so Envoy will notice when it has

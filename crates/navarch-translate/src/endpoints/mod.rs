@@ -18,9 +18,9 @@ use navarch_envoy::proto::envoy::config::endpoint::v3::{
 use navarch_envoy::{Resource, XdsType};
 use navarch_model::endpoint::{Endpoint, EndpointSet, Locality};
 use navarch_model::mesh::MeshConfig;
-use navarch_model::networking::{LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting};
+use navarch_model::networking::{DestinationRule, LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting};
 use navarch_model::proxy::{IpMode, ProxyKind};
-use navarch_model::service::{Service, ServicePort};
+use navarch_model::service::{Service, ServicePort, TrafficDistribution};
 use navarch_model::{EffectiveRule, Hashed, Name};
 use prost::Message;
 
@@ -53,6 +53,28 @@ pub struct EndpointView {
 pub struct EndpointMesh {
     pub locality_lb: Option<LocalityLoadBalancerSetting>,
     pub zone_aware_lb: Option<ZoneAwareLoadBalancerSetting>,
+    /// The mesh-wide default policy detects outliers, which makes failover possible for addresses that clusters carry.
+    pub outlier_detection: bool,
+}
+
+impl EndpointView {
+    /// The view without what does not matter for a service, so that clients that differ in it share one answer.
+    pub fn narrowed(&self, service: &Service, rule: Option<&DestinationRule>, mesh: &EndpointMesh) -> Self {
+        let mut view = self.clone();
+        if !locality::matters(service, rule, mesh) {
+            view.locality = Locality::default();
+            view.labels.clear();
+        }
+        if !needs_node(service) {
+            view.node_name = Name::from("");
+        }
+        view
+    }
+}
+
+/// Whether the answer for a service depends on the client's node.
+pub fn needs_node(service: &Service) -> bool {
+    service.node_local || service.traffic_distribution == TrafficDistribution::PreferSameNode
 }
 
 impl EndpointMesh {
@@ -61,6 +83,10 @@ impl EndpointMesh {
         EndpointMesh {
             locality_lb: mesh.locality_lb_setting.clone(),
             zone_aware_lb: mesh.zone_aware_lb_setting.clone(),
+            outlier_detection: mesh
+                .default_traffic_policy
+                .as_ref()
+                .is_some_and(|policy| policy.outlier_detection.is_some()),
         }
     }
 }
@@ -113,11 +139,12 @@ pub fn assignments(input: &EndpointsInput) -> Vec<(String, ClusterLoadAssignment
         return Vec::new();
     };
     let rule = input.rule.as_ref().map(|rule| &rule.spec);
+    if !uses_eds(&input.service, input.sources.view.kind, rule, input.port, "") {
+        return Vec::new();
+    }
     let subsets: Vec<&str> = std::iter::once("")
         .chain(rule.iter().flat_map(|rule| &rule.subsets).map(|subset| subset.name.as_str()))
-        .filter(|subset| {
-            uses_eds(&input.service, input.sources.view.kind, policy::of_subset(rule, input.port, subset))
-        })
+        .filter(|subset| uses_eds(&input.service, input.sources.view.kind, rule, input.port, subset))
         .collect();
     let mut modes = vec![Mode::Outbound];
     if input.sni_clusters {
@@ -143,9 +170,16 @@ pub fn assignments(input: &EndpointsInput) -> Vec<(String, ClusterLoadAssignment
     out
 }
 
-/// Whether the cluster of this policy gets its endpoints over EDS.
-fn uses_eds(service: &Service, kind: ProxyKind, policy: policy::Policy) -> bool {
-    crate::clusters::discovery(service, kind) == crate::clusters::Discovery::Eds && !policy.is_passthrough()
+/// Whether a cluster gets its endpoints over EDS. Subsets are of the type that the rule gives to the service as a whole.
+fn uses_eds(
+    service: &Service,
+    kind: ProxyKind,
+    rule: Option<&DestinationRule>,
+    port: u16,
+    subset: &str,
+) -> bool {
+    crate::clusters::discovery(service, kind) == crate::clusters::Discovery::Eds
+        && !policy::of_subset(rule, port, subset).is_passthrough()
 }
 
 /// What a cluster is for.
