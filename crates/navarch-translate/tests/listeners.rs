@@ -12,7 +12,7 @@ use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_translate::http_connection_manager::Direction;
 use navarch_translate::listeners::inbound::{
-    InboundInput, InboundPort, InboundSettings, MutualTlsMode, listeners,
+    InboundPort, InboundSettings, MutualTlsMode, VirtualInboundInput, virtual_inbound,
 };
 use navarch_translate::listeners::merge::merge;
 use navarch_translate::listeners::outbound::{Contribution, HttpChain, OutboundSettings, TcpChain, listener};
@@ -90,9 +90,10 @@ fn describe(chain: &FilterChain) -> String {
 }
 
 fn check_merge(contributions: &[Contribution], expected: &[&str], conflicts: &[usize]) {
-    let merged = merge(contributions.iter());
+    let [first, later @ ..] = contributions else { panic!("nothing to merge") };
+    let merged = merge(first, later.iter());
     assert_eq!(merged.conflicts, conflicts);
-    let built = listener(&outbound_settings(), &merged.entry.expect("an entry"));
+    let built = listener(&outbound_settings(), &merged.entry);
     let mut lines: Vec<String> = built.filter_chains.iter().map(describe).collect();
     lines.extend(built.default_filter_chain.iter().map(|chain| format!("default {}", describe(chain))));
     assert_eq!(lines, expected);
@@ -113,7 +114,7 @@ fn an_http_port_on_the_address_of_a_tcp_port_makes_both_be_told_apart() {
 #[test]
 fn the_older_of_two_tcp_ports_keeps_the_address() {
     let ports = [contribution(Protocol::Tcp, "a", &[], &[]), contribution(Protocol::Tcp, "b", &[], &[])];
-    check_merge(&ports, &[">tcp_proxy"], &[1]);
+    check_merge(&ports, &[">tcp_proxy"], &[0]);
 }
 
 #[test]
@@ -127,16 +128,16 @@ fn tcp_ports_with_other_names_or_blocks_are_merged() {
     check_merge(
         &ports,
         &["a.example.com>tcp_proxy", "b.example.com>tcp_proxy", "10.0.0.0>tcp_proxy", "default >tcp_proxy"],
-        &[3],
+        &[2],
     );
 }
 
 #[test]
 fn nothing_joins_a_protocol_in_which_the_server_speaks_first() {
     let ports = [contribution(Protocol::Mongo, "a", &[], &[]), contribution(Protocol::Http, "b", &[], &[])];
-    check_merge(&ports, &[">tcp_proxy"], &[1]);
+    check_merge(&ports, &[">tcp_proxy"], &[0]);
     let ports = [contribution(Protocol::Http, "a", &[], &[]), contribution(Protocol::Mysql, "b", &[], &[])];
-    check_merge(&ports, &["http/1.1+raw_buffer>http_connection_manager", "default >tcp_proxy"], &[1]);
+    check_merge(&ports, &["http/1.1+raw_buffer>http_connection_manager", "default >tcp_proxy"], &[0]);
 }
 
 #[test]
@@ -156,7 +157,6 @@ fn port(target_port: u16, protocol: Protocol, mode: MutualTlsMode) -> InboundPor
         protocol,
         cluster: Name::from(format!("inbound|{target_port}||")),
         binds: vec!["0.0.0.0".into()],
-        bind_to_port: false,
         host: "a.default.svc.cluster.local".into(),
         stat_prefix: "".into(),
         mode,
@@ -167,8 +167,7 @@ fn port(target_port: u16, protocol: Protocol, mode: MutualTlsMode) -> InboundPor
 fn inbound(other_ports: MutualTlsMode, ports: Vec<InboundPort>) -> Listener {
     let tls = MutualTls::new(&MeshConfig::default(), CertificateFiles::default());
     let settings = Arc::new(Hashed::new(InboundSettings { listener: settings(Direction::Inbound), tls }));
-    let input = InboundInput { settings, other_ports, policy_ports: Vec::new(), ports };
-    listeners(&input).into_iter().next().expect("the virtual listener")
+    virtual_inbound(&VirtualInboundInput { settings, other_ports, policy_ports: Vec::new(), ports })
 }
 
 fn check_chains(protocol: Protocol, mode: MutualTlsMode, expected: &[&str]) {

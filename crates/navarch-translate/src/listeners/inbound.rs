@@ -23,9 +23,9 @@ use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{self, TcpRoute};
 use crate::listeners::tls::{self, MutualTls};
 use crate::listeners::{
-    BLACK_HOLE_CLUSTER, CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, INBOUND_PASSTHROUGH_CLUSTER,
-    VIRTUAL_INBOUND, address, balance, encode, inspectors,
+    CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, VIRTUAL_INBOUND, address, balance, encode, inspectors,
 };
+use crate::names;
 
 /// Application protocols by which mesh clients mark HTTP over mutual TLS.
 const MESH_HTTP: &[&str] = &["istio-http/1.0", "istio-http/1.1", "istio-h2"];
@@ -62,10 +62,8 @@ pub struct InboundPort {
     pub target_port: u16,
     pub protocol: Protocol,
     pub cluster: Name,
-    /// Addresses, primary first; they are listened on only if `bind_to_port`.
+    /// Addresses, primary first; they are listened on only by a socket of the port's own.
     pub binds: Vec<Name>,
-    /// The port has a listener with a socket of its own.
-    pub bind_to_port: bool,
     /// Host of the service, for traces.
     pub host: Name,
     /// Prefix of TCP statistics.
@@ -75,9 +73,9 @@ pub struct InboundPort {
     pub config: Option<ConfigRef>,
 }
 
-/// Everything the inbound listeners of a sidecar are made of.
+/// Everything the virtual inbound listener is made of.
 #[derive(Clone, Debug, Hash)]
-pub struct InboundInput {
+pub struct VirtualInboundInput {
     pub settings: Arc<Hashed<InboundSettings>>,
     /// How ports that no service has are treated.
     pub other_ports: MutualTlsMode,
@@ -87,46 +85,61 @@ pub struct InboundInput {
     pub ports: Vec<InboundPort>,
 }
 
-/// Makes the inbound listeners: the virtual one, and one for every port with a socket of its own.
-pub struct InboundListeners;
+/// Makes the virtual inbound listener: it takes every redirected connection.
+pub struct VirtualInbound;
 
-impl Pure for InboundListeners {
-    const NAME: &'static str = "inbound listeners";
-    type Input = InboundInput;
-    type Output = Vec<Arc<Resource>>;
+impl Pure for VirtualInbound {
+    const NAME: &'static str = "virtual inbound listener";
+    type Input = VirtualInboundInput;
+    type Output = Resource;
 
-    fn run(input: &InboundInput) -> Self::Output {
-        listeners(input).iter().map(encode).collect()
+    fn run(input: &VirtualInboundInput) -> Resource {
+        encode(&virtual_inbound(input))
     }
 }
 
-/// The inbound listeners.
-pub fn listeners(input: &InboundInput) -> Vec<Listener> {
+/// A port with a socket of its own.
+#[derive(Clone, Debug, Hash)]
+pub struct BoundPortInput {
+    pub settings: Arc<Hashed<InboundSettings>>,
+    pub port: InboundPort,
+}
+
+/// Makes the listener of a port with a socket of its own.
+pub struct BoundPort;
+
+impl Pure for BoundPort {
+    const NAME: &'static str = "bound inbound listener";
+    type Input = BoundPortInput;
+    type Output = Resource;
+
+    fn run(input: &BoundPortInput) -> Resource {
+        encode(&bound_port(input))
+    }
+}
+
+/// The virtual inbound listener.
+pub fn virtual_inbound(input: &VirtualInboundInput) -> Listener {
     let settings = &**input.settings;
-    let mut own_sockets = Vec::new();
     let mut chains = fixed_chains(input);
     for port in &input.ports {
-        let service_chains = ServiceChains { settings, port, passthrough: false }.chains();
-        if port.bind_to_port {
-            let primary = port.binds.first().map_or("", |bind| bind);
-            let name = address::listener_name(primary, port.target_port);
-            own_sockets.push(listener(settings, name, &port.binds, port.target_port, true, service_chains));
-        } else {
-            chains.extend(service_chains);
-        }
-    }
-    if settings.listener.interception == InterceptionMode::None {
-        return own_sockets;
+        chains.extend(ServiceChains { settings, port, passthrough: false }.chains());
     }
     let wildcards = address::names(address::wildcards(settings.listener.ip_mode));
     let port = settings.listener.listen_port;
-    let name = VIRTUAL_INBOUND.to_owned();
-    own_sockets.insert(0, listener(settings, name, &wildcards, port, false, chains));
-    own_sockets
+    listener(settings, VIRTUAL_INBOUND.to_owned(), &wildcards, port, false, chains)
+}
+
+/// The listener of a port with a socket of its own.
+pub fn bound_port(input: &BoundPortInput) -> Listener {
+    let (settings, port) = (&**input.settings, &input.port);
+    let chains = ServiceChains { settings, port, passthrough: false }.chains();
+    let name = address::listener_name(port.binds.first().map_or("", |bind| bind), port.target_port);
+    listener(settings, name, &port.binds, port.target_port, true, chains)
 }
 
 /// Chains that do not stem from services: against loops, and for ports that no service has.
-fn fixed_chains(input: &InboundInput) -> Vec<FilterChain> {
+fn fixed_chains(input: &VirtualInboundInput) -> Vec<FilterChain> {
     let settings = &**input.settings;
     let mut chains = vec![black_hole(settings)];
     let others = std::iter::once((0, input.other_ports)).chain(input.policy_ports.iter().copied());
@@ -135,11 +148,10 @@ fn fixed_chains(input: &InboundInput) -> Vec<FilterChain> {
             service_port: 0,
             target_port,
             protocol: Protocol::Unsupported,
-            cluster: Name::from(INBOUND_PASSTHROUGH_CLUSTER),
+            cluster: Name::from(names::INBOUND_PASSTHROUGH),
             binds: Vec::new(),
-            bind_to_port: false,
             host: Name::from(""),
-            stat_prefix: Name::from(INBOUND_PASSTHROUGH_CLUSTER),
+            stat_prefix: Name::from(names::INBOUND_PASSTHROUGH),
             mode,
             config: None,
         };
@@ -191,7 +203,7 @@ fn black_hole(settings: &InboundSettings) -> FilterChain {
             destination_port: Some(u32::from(settings.listener.listen_port)),
             ..FilterChainMatch::default()
         }),
-        filters: tcp::refuse(&settings.listener, BLACK_HOLE_CLUSTER),
+        filters: tcp::refuse(&settings.listener, names::BLACK_HOLE),
         ..FilterChain::default()
     }
 }

@@ -32,24 +32,17 @@ pub enum Chain<'a> {
 /// The outcome of merging.
 #[derive(Clone, Debug)]
 pub struct Merged<'a> {
-    /// Nothing if no contribution can be listened for.
-    pub entry: Option<Entry<'a>>,
-    /// Positions of contributions of which something was left out, because an older one takes the same connections.
+    pub entry: Entry<'a>,
+    /// Positions of later contributions of which something was left out, because an older one takes the same connections.
     pub conflicts: Vec<usize>,
 }
 
 /// Merges contributions for one address, in the order of precedence.
-pub fn merge<'a>(contributions: impl Iterator<Item = &'a Contribution>) -> Merged<'a> {
-    let mut merged = Merged { entry: None, conflicts: Vec::new() };
-    for (position, contribution) in contributions.enumerate() {
-        let Some(treatment) = treatment(contribution.protocol) else { continue };
-        let complete = match &mut merged.entry {
-            None => {
-                merged.entry = Some(Entry::of(contribution));
-                true
-            }
-            Some(entry) => entry.add(contribution, treatment),
-        };
+pub fn merge<'a>(first: &'a Contribution, later: impl Iterator<Item = &'a Contribution>) -> Merged<'a> {
+    let mut merged = Merged { entry: Entry::of(first), conflicts: Vec::new() };
+    for (position, contribution) in later.enumerate() {
+        let complete = treatment(contribution.protocol)
+            .is_none_or(|treatment| merged.entry.add(contribution, treatment));
         if !complete {
             merged.conflicts.push(position);
         }

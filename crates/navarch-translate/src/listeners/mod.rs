@@ -14,8 +14,6 @@ pub mod tcp;
 pub mod tls;
 pub mod virtual_outbound;
 
-use std::sync::Arc;
-
 use navarch_envoy::proto::envoy::config::core::v3::Metadata;
 use navarch_envoy::proto::envoy::config::listener::v3::{Listener, listener};
 use navarch_envoy::{Resource, XdsType, wkt};
@@ -26,13 +24,6 @@ use prost::Message;
 pub const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
 /// Name of the listener that takes all intercepted inbound connections.
 pub const VIRTUAL_INBOUND: &str = "virtualInbound";
-/// Cluster that passes connections on to where they were going.
-pub const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
-/// Cluster that refuses connections.
-pub const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
-/// Cluster that passes inbound connections on to the port they were for.
-pub const INBOUND_PASSTHROUGH_CLUSTER: &str = "InboundPassthroughCluster";
-
 /// Connections accepted per event of a socket: one, so that connections are spread evenly over the worker threads.
 const CONNECTIONS_PER_SOCKET_EVENT: u32 = 1;
 
@@ -75,8 +66,8 @@ impl ConfigRef {
 }
 
 /// Encodes a listener under its own name.
-pub fn encode(listener: &Listener) -> Arc<Resource> {
-    Arc::new(Resource::of(XdsType::Lds, listener.name.as_str(), &listener.encode_to_vec()))
+pub fn encode(listener: &Listener) -> Resource {
+    Resource::of(XdsType::Lds, listener.name.as_str(), &listener.encode_to_vec())
 }
 
 /// Spreads connections exactly evenly over worker threads, if asked to.

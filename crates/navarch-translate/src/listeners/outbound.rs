@@ -94,8 +94,10 @@ pub struct HttpChain {
 #[derive(Clone, Debug, Hash)]
 pub struct OutboundInput {
     pub settings: Arc<Hashed<OutboundSettings>>,
-    /// Not empty; in the order of precedence.
-    pub contributions: Vec<Arc<Hashed<Contribution>>>,
+    /// The oldest contribution, which decides.
+    pub first: Arc<Hashed<Contribution>>,
+    /// The others, in the order of precedence.
+    pub later: Vec<Arc<Hashed<Contribution>>>,
 }
 
 /// What all outbound listeners of a sidecar have in common.
@@ -112,11 +114,11 @@ pub struct OutboundListener;
 impl Pure for OutboundListener {
     const NAME: &'static str = "outbound listener";
     type Input = OutboundInput;
-    type Output = Option<Arc<Resource>>;
+    type Output = Resource;
 
-    fn run(input: &OutboundInput) -> Self::Output {
-        let merged = merge(input.contributions.iter().map(|contribution| &***contribution));
-        Some(encode(&listener(&input.settings, &merged.entry?)))
+    fn run(input: &OutboundInput) -> Resource {
+        let merged = merge(&input.first, input.later.iter().map(|contribution| &***contribution));
+        encode(&listener(&input.settings, &merged.entry))
     }
 }
 

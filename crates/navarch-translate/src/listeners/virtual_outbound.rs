@@ -11,9 +11,8 @@ use navarch_model::proxy::InterceptionMode;
 use crate::Pure;
 use crate::encoded::messages;
 use crate::listeners::outbound::{OutboundSettings, catch_all_filters};
-use crate::listeners::{
-    BLACK_HOLE_CLUSTER, CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_OUTBOUND, address, encode, tcp,
-};
+use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_OUTBOUND, address, encode, tcp};
+use crate::names;
 
 /// Makes the virtual outbound listener: it hands connections to the listener of their original destination, and takes those
 /// that have none.
@@ -22,9 +21,9 @@ pub struct VirtualOutbound;
 impl Pure for VirtualOutbound {
     const NAME: &'static str = "virtual outbound listener";
     type Input = Arc<Hashed<OutboundSettings>>;
-    type Output = Arc<Resource>;
+    type Output = Resource;
 
-    fn run(settings: &Self::Input) -> Self::Output {
+    fn run(settings: &Self::Input) -> Resource {
         encode(&listener(settings))
     }
 }
@@ -55,7 +54,7 @@ fn black_hole(settings: &OutboundSettings) -> FilterChain {
             destination_port: Some(u32::from(settings.listener.listen_port)),
             ..FilterChainMatch::default()
         }),
-        filters: tcp::refuse(&settings.listener, BLACK_HOLE_CLUSTER),
+        filters: tcp::refuse(&settings.listener, names::BLACK_HOLE),
         ..FilterChain::default()
     }
 }
