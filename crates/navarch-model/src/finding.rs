@@ -79,6 +79,7 @@ codes! {
     UnknownVersion "NAV0203" "The API version is not served for this kind; the object is ignored.",
     InvalidName "NAV0204" "The name, namespace, a label or a timestamp is not valid.",
     DuplicateObject "NAV0205" "The same object is defined twice.",
+    LastGood "NAV0206" "The last good version of an object stays in use because the present one cannot be read.",
     MissingField "NAV0301" "A required field is missing or empty.",
     ExclusiveFields "NAV0302" "Fields that exclude each other are set together.",
     OutOfRange "NAV0303" "A number or duration is out of range.",

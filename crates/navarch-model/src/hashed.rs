@@ -25,6 +25,11 @@ impl Fingerprint {
         value.hash(&mut hasher);
         Fingerprint(hasher.0.digest128())
     }
+
+    /// The low 64 bits, for spreading entries over shards.
+    pub fn low_bits(self) -> u64 {
+        self.0 as u64
+    }
 }
 
 impl fmt::Debug for Fingerprint {

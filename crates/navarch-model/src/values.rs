@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::yaml::{Decode, Decoder, Node, ProblemKind, Scalar, Value};
+use crate::yaml::{self, Decode, Decoder, Node, ProblemKind, Scalar, Value};
 
 /// A share of 100, in millionths: 100 % is 1,000,000. This is the resolution of Envoy's `FractionalPercent` with
 /// denominator `MILLION`; finer shares are cut.
@@ -237,6 +237,22 @@ pub enum Json {
 }
 
 impl Json {
+    /// Reads one YAML or JSON document.
+    ///
+    /// # Errors
+    /// A message with the line and column of what cannot be read.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (documents, errors) = yaml::parse(text, yaml::Budget::default());
+        if let Some(error) = errors.first() {
+            return Err(format!("{}:{}: {}", error.line, error.column, error.message));
+        }
+        let Some(root) = documents.first().and_then(|document| document.root.as_ref()) else {
+            return Ok(Self::Null);
+        };
+        let mut decoder = Decoder::new();
+        Self::decode(root, &mut decoder).ok_or_else(|| "a value cannot be expressed in JSON".to_owned())
+    }
+
     /// The value under `key`; `None` if this is no object or has no such key.
     pub fn get(&self, key: &str) -> Option<&Json> {
         match self {

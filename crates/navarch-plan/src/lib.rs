@@ -1,1 +1,18 @@
-//! Which resources each class of proxies gets
+//! Which resources each class of proxies gets.
+//!
+//! In: snapshots and the facts of proxies. Out: `ProxyResources`, one per class, shared by all its proxies. Inputs of translators
+//! are gathered through an incremental engine that records what was read; translated output is kept in one memo, keyed by the
+//! translator's input. This crate must never know a runtime, a socket or a clock.
+
+pub mod class;
+pub mod engine;
+pub mod gather;
+pub mod memo;
+pub mod parts;
+pub mod planner;
+
+pub use class::Class;
+pub use engine::{Cx, Engine, Gather};
+pub use memo::Memo;
+pub use parts::{BucketResources, Parts};
+pub use planner::{ClassPlan, Planner};

@@ -36,6 +36,11 @@ impl Reads {
         self.0.iter().map(|(part, fingerprint)| (part, *fingerprint))
     }
 
+    /// Whether a part was read.
+    pub fn contains(&self, part: &Part) -> bool {
+        self.0.contains_key(part)
+    }
+
     /// Adds what a nested computation read.
     pub fn extend(&mut self, other: &Reads) {
         self.0.extend(other.0.iter().map(|(part, fingerprint)| (part.clone(), *fingerprint)));

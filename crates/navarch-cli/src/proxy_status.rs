@@ -1,0 +1,152 @@
+//! `navarch proxy-status`: how far each proxy is in sync.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use navarch_server::status::{FleetStatus, ProxyStatus, SyncState};
+
+use crate::admin::AdminArgs;
+use crate::output::{self, Format};
+use crate::table;
+
+/// The types that have a column whether or not anybody asks for them.
+const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS"];
+
+/// Show how far each proxy is in sync
+///
+/// A cell is SYNCED (acknowledged), STALE (sent, not yet acknowledged), NOT SENT (never asked for, or nothing to send) or ERROR
+/// (rejected; the reason, the resource and the file it comes from follow the table).
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  navarch proxy-status\n  navarch proxy-status -o json | jq '.proxies[] | select(.lag > 0)'"
+)]
+pub struct ProxyStatusArgs {
+    /// Only proxies whose name contains this text
+    name: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// How to print: table or json
+    #[arg(short, long, default_value = "table")]
+    output: Format,
+}
+
+/// Prints the table. Exit status 1 if a proxy rejects something.
+pub async fn run(args: ProxyStatusArgs) -> Result<ExitCode> {
+    let mut status: FleetStatus = args.admin.get("/debug/proxies").await?;
+    if let Some(name) = &args.name {
+        status.proxies.retain(|proxy| proxy.name.contains(name.as_str()));
+    }
+    match args.output {
+        Format::Json => output::json(&status)?,
+        Format::Table => print!("{}", render(&status)),
+    }
+    let rejects =
+        status.proxies.iter().any(|proxy| proxy.types.values().any(|t| t.state == SyncState::Error));
+    Ok(if rejects { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// The table and what is wrong, as text.
+pub fn render(status: &FleetStatus) -> String {
+    if status.proxies.is_empty() {
+        return format!("No proxies are connected. The newest revision is {}.\n", status.revision);
+    }
+    let mut rows = vec![header()];
+    rows.extend(status.proxies.iter().map(|proxy| row(status, proxy)));
+    let mut text = table::render(&rows);
+    for proxy in &status.proxies {
+        for (ty, state) in &proxy.types {
+            if let Some(error) = &state.error {
+                text.push_str(&format!("\n{} rejects {ty}: {}\n", proxy.name, error.message));
+                for resource in &error.resources {
+                    text.push_str(&format!("  {}\n", resource.name));
+                    for source in &resource.sources {
+                        text.push_str(&format!("    from {source}\n"));
+                    }
+                }
+            }
+        }
+    }
+    if status.errors > 0 {
+        text.push_str(&format!(
+            "\nThe configuration has {} error(s); the last good version of those objects is in use. See `navarch analyze`.\n",
+            status.errors
+        ));
+    }
+    text
+}
+
+fn header() -> Vec<String> {
+    let names = ["NAME", "CLUSTER"].iter().chain(COLUMNS).chain(&["ISTIOD", "VERSION", "REVISION", "LAG"]);
+    names.map(|name| (*name).to_owned()).collect()
+}
+
+fn row(status: &FleetStatus, proxy: &ProxyStatus) -> Vec<String> {
+    let mut cells = vec![proxy.name.clone(), proxy.cluster.clone()];
+    cells.extend(COLUMNS.iter().map(|ty| {
+        let state = proxy.types.get(*ty).map_or(SyncState::NotSent, |status| status.state);
+        state.as_str().to_owned()
+    }));
+    cells.push(status.replica.clone());
+    cells.push(proxy.version.clone());
+    cells.push(proxy.revision.to_string());
+    cells.push(proxy.lag.to_string());
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use navarch_server::status::{RejectedResource, Rejection, TypeStatus};
+
+    fn proxy(name: &str, states: &[(&str, SyncState)]) -> ProxyStatus {
+        ProxyStatus {
+            name: name.to_owned(),
+            cluster: "Kubernetes".to_owned(),
+            version: "1.32.0".to_owned(),
+            revision: 7,
+            types: states
+                .iter()
+                .map(|(ty, state)| ((*ty).to_owned(), TypeStatus { state: *state, ..TypeStatus::default() }))
+                .collect(),
+            ..ProxyStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_table_of_istioctl_users_and_the_reason_of_a_rejection() {
+        let mut sick = proxy("b.default", &[("CDS", SyncState::Stale), ("LDS", SyncState::Error)]);
+        sick.lag = 2;
+        if let Some(lds) = sick.types.get_mut("LDS") {
+            lds.error = Some(Rejection {
+                message: "no such filter".to_owned(),
+                resources: vec![RejectedResource {
+                    name: "0.0.0.0_80".to_owned(),
+                    sources: vec!["mesh.yaml:3:1 Gateway default/web".to_owned()],
+                }],
+            });
+        }
+        let status = FleetStatus {
+            replica: "navarch-1".to_owned(),
+            revision: 9,
+            proxies: vec![proxy("a.default", &[("CDS", SyncState::Synced)]), sick],
+            ..FleetStatus::default()
+        };
+        let expected = "\
+NAME          CLUSTER        CDS        LDS          EDS          RDS          ECDS         ISTIOD        VERSION     REVISION     LAG
+a.default     Kubernetes     SYNCED     NOT SENT     NOT SENT     NOT SENT     NOT SENT     navarch-1     1.32.0      7            0
+b.default     Kubernetes     STALE      ERROR        NOT SENT     NOT SENT     NOT SENT     navarch-1     1.32.0      7            2
+
+b.default rejects LDS: no such filter
+  0.0.0.0_80
+    from mesh.yaml:3:1 Gateway default/web
+";
+        assert_eq!(render(&status), expected);
+    }
+
+    #[test]
+    fn nobody_is_connected() {
+        let status = FleetStatus { revision: 3, ..FleetStatus::default() };
+        assert_eq!(render(&status), "No proxies are connected. The newest revision is 3.\n");
+    }
+}

@@ -1,0 +1,72 @@
+//! `navarch render`: the static way of configuring Envoy.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use navarch_server::load::{Loaded, load};
+use serde_json::json;
+
+use crate::output;
+use crate::proxy::ProxyArgs;
+
+/// Print a complete static configuration for a proxy
+///
+/// What the control plane would send is written into one file that `envoy -c` runs without any control plane. What a static
+/// file cannot express is said on standard error.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  navarch render --config ./mesh --name web -n default -l app=web > web.json && envoy -c web.json"
+)]
+pub struct RenderArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    proxy: ProxyArgs,
+    /// Port of Envoy's admin interface on 127.0.0.1; 0 picks a free one
+    #[arg(long, default_value_t = 15000)]
+    admin_port: u16,
+}
+
+/// A configuration directory
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// Directory of YAML and JSON files with Kubernetes and Istio objects
+    #[arg(long, value_name = "DIR", env = "NAVARCH_CONFIG")]
+    config: PathBuf,
+    /// File with the MeshConfig
+    #[arg(long, value_name = "FILE", env = "NAVARCH_MESH_CONFIG")]
+    mesh_config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Reads the directory once.
+    pub fn load(&self) -> Result<Loaded> {
+        load(&self.config, self.mesh_config.as_deref())
+            .with_context(|| format!("cannot read {}", self.config.display()))
+    }
+}
+
+/// Prints the configuration.
+pub fn run(args: &RenderArgs) -> Result<ExitCode> {
+    let loaded = args.config.load()?;
+    let node = args.proxy.node()?;
+    let made = loaded.render(
+        &node.id,
+        &node.cluster,
+        &node.metadata,
+        node.locality.as_ref().map(|l| (&*l.region, &*l.zone, &*l.sub_zone)),
+    )?;
+    for note in &made.notes {
+        eprintln!("note: {note}");
+    }
+    let admin = SocketAddr::from(([127, 0, 0, 1], args.admin_port));
+    output::json(&json!({
+        "node": node,
+        "admin": { "address": { "socket_address": { "address": admin.ip().to_string(), "port_value": admin.port() } } },
+        "static_resources": made.resources,
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}

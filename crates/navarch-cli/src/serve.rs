@@ -1,0 +1,81 @@
+//! `navarch serve`: the control plane.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use navarch_server::serve::{Options, serve};
+use tracing_subscriber::EnvFilter;
+
+use crate::wait::parse_duration;
+
+/// Serve the configuration in a directory to proxies
+///
+/// The directory is watched: a save is in effect a moment later. A file that cannot be read never takes away what worked; see `navarch
+/// analyze`. Ports listen on loopback unless told otherwise: the xDS port is plaintext and trusts whoever connects.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug"
+)]
+pub struct ServeArgs {
+    /// Directory of YAML and JSON files with Kubernetes and Istio objects
+    #[arg(long, value_name = "DIR", env = "NAVARCH_CONFIG")]
+    config: PathBuf,
+    /// File with the MeshConfig; otherwise the ConfigMap `istio` in the root namespace is used, if there is one
+    #[arg(long, value_name = "FILE", env = "NAVARCH_MESH_CONFIG")]
+    mesh_config: Option<PathBuf>,
+    /// Where the xDS server listens (plaintext)
+    #[arg(long, default_value = "127.0.0.1:15010", env = "NAVARCH_XDS_ADDR")]
+    xds_addr: SocketAddr,
+    /// Where health, readiness, metrics and debug pages are
+    #[arg(long, default_value = "127.0.0.1:15014", env = "NAVARCH_ADMIN_ADDR")]
+    admin_addr: SocketAddr,
+    /// Quiet time after a change before it is applied
+    #[arg(long, default_value = "50ms", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE")]
+    debounce: Duration,
+    /// Longest time that changes are gathered when they do not stop
+    #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE_MAX")]
+    debounce_max: Duration,
+    /// How long streams are given to move to another replica on shutdown
+    #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DRAIN")]
+    drain: Duration,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,navarch_xds=debug
+    #[arg(long, default_value = "info", env = "NAVARCH_LOG_LEVEL")]
+    log_level: String,
+    /// How logs are written
+    #[arg(long, default_value = "text", env = "NAVARCH_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub fn run(args: ServeArgs) -> Result<ExitCode> {
+    let filter = EnvFilter::try_new(&args.log_level)
+        .with_context(|| format!("--log-level {} is not a level or a filter", args.log_level))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let options = Options {
+        config: args.config,
+        mesh_config: args.mesh_config,
+        xds_addr: args.xds_addr,
+        admin_addr: args.admin_addr,
+        debounce: args.debounce,
+        debounce_max: args.debounce_max.max(args.debounce),
+        drain: args.drain,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(options))?;
+    Ok(ExitCode::SUCCESS)
+}

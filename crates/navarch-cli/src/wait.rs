@@ -1,0 +1,94 @@
+//! `navarch wait`: until every proxy has what is configured.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use navarch_server::status::FleetStatus;
+
+use crate::admin::AdminArgs;
+
+/// How often the control plane is asked.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Wait until every connected proxy has acknowledged a revision
+///
+/// Exit status 0 when everything in the revision that concerns a proxy has been acknowledged by it, for every proxy; 1 when the time is
+/// over, with the proxies that are behind.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  navarch wait\n  navarch wait --revision 42 --timeout 10s --proxies 3")]
+pub struct WaitArgs {
+    /// The revision to wait for; the newest one at the time of the call if not given
+    #[arg(long)]
+    revision: Option<u64>,
+    /// At least so many proxies must be connected
+    #[arg(long, default_value_t = 0)]
+    proxies: usize,
+    /// How long to wait, such as 500ms, 30s, 2m
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Polls until the revision is live everywhere.
+pub async fn run(args: WaitArgs) -> Result<ExitCode> {
+    let started = Instant::now();
+    let mut target = args.revision;
+    loop {
+        let status: FleetStatus = args.admin.get("/debug/proxies").await?;
+        let revision = *target.get_or_insert(status.revision);
+        let live = status.proxies.iter().filter(|proxy| proxy.is_live(revision)).count();
+        let total = status.proxies.len();
+        if status.is_live(revision) && total >= args.proxies {
+            println!("revision {revision} is live on {live} of {total} proxies");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if started.elapsed() >= args.timeout {
+            eprintln!(
+                "revision {revision} is live on {live} of {} proxies after {:?}",
+                total.max(args.proxies),
+                args.timeout
+            );
+            for proxy in status.proxies.iter().filter(|proxy| !proxy.is_live(revision)) {
+                let behind = proxy.types.iter().filter(|(_, ty)| ty.acked != ty.sent || ty.error.is_some());
+                let types: Vec<String> =
+                    behind.map(|(name, ty)| format!("{name} {}", ty.state.as_str())).collect();
+                eprintln!("  {} is at revision {} ({})", proxy.name, proxy.revision, types.join(", "));
+            }
+            return Ok(ExitCode::from(1));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Parses `500ms`, `30s`, `2m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 =
+        number.parse().with_context(|| format!("{text} is not a duration such as 500ms or 30s"))?;
+    let millis = match unit {
+        "ms" => number,
+        "s" => number.saturating_mul(1000),
+        "m" => number.saturating_mul(60_000),
+        "h" => number.saturating_mul(3_600_000),
+        _ => anyhow::bail!("{text} needs a unit: ms, s, m or h"),
+    };
+    Ok(Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in
+            [("500ms", Some(500)), ("30s", Some(30_000)), ("2m", Some(120_000)), ("5", None), ("s", None)]
+        {
+            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), millis, "{text}");
+        }
+    }
+}

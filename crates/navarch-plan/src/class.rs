@@ -1,0 +1,70 @@
+//! Classes: proxies that get the same configuration.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use navarch_model::Name;
+use navarch_model::endpoint::Locality;
+use navarch_model::proxy::{InterceptionMode, ProxyFacts};
+use navarch_snapshot::View;
+use navarch_snapshot::bound::Instance;
+use navarch_snapshot::workload::of_proxy;
+
+/// Everything translation may know of a proxy.
+///
+/// Proxies of equal class are planned once, however many they are: typically all replicas of a Deployment. What tells replicas
+/// apart (addresses, names, the node they run on) is removed unless it shapes configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// The node's facts without what is unique to one replica: the id is empty, addresses are unspecified addresses of the same
+    /// families, metadata that only names the replica is left out. Labels and locality are those of the registry where it knows the
+    /// workload.
+    pub facts: ProxyFacts,
+    /// The service ports that the workload serves, in the order that decides conflicts.
+    pub instances: Vec<Instance>,
+    /// The real addresses, where they matter: nothing is intercepted, so listeners bind them; or the proxy backs a headless
+    /// service, whose listeners leave out its own address.
+    pub own_addresses: Vec<IpAddr>,
+}
+
+/// Metadata keys whose values are unique to one replica and shape nothing.
+const REPLICA_KEYS: &[&str] =
+    &["NAME", "INSTANCE_IPS", "POD_NAME", "ISTIO_PROXY_SHA", "PILOT_SAN", "APP_CONTAINERS"];
+
+impl Class {
+    /// The class of a proxy, as the world stands.
+    pub fn of(facts: &ProxyFacts, view: &View<'_>) -> Self {
+        let workload = of_proxy(view, facts);
+        let own_addresses = if facts.interception == InterceptionMode::None
+            || workload.instances.iter().any(|instance| instance.service.headless)
+        {
+            facts.addresses.clone()
+        } else {
+            Vec::new()
+        };
+        let mut anonymous = facts.clone();
+        anonymous.id = Name::from("");
+        anonymous.addresses = facts.addresses.iter().map(unspecified).collect();
+        anonymous.metadata.retain(|key, _| !REPLICA_KEYS.contains(&&**key));
+        anonymous.labels = workload.labels;
+        anonymous.locality = workload.locality;
+        Class { facts: anonymous, instances: workload.instances, own_addresses }
+    }
+
+    /// The labels of the workload.
+    pub fn labels(&self) -> &BTreeMap<Name, Name> {
+        &self.facts.labels
+    }
+
+    /// Where the workload runs.
+    pub fn locality(&self) -> &Locality {
+        &self.facts.locality
+    }
+}
+
+fn unspecified(address: &IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}

@@ -1,0 +1,316 @@
+//! The incremental engine: computations that are repeated only when something they read has changed.
+//!
+//! A [`Gather`] looks at the snapshot through a view that records what it reads, calls translators through the [`Memo`], and may
+//! ask for other gathers. The engine remembers its output together with the parts and gathers it read. When a new snapshot
+//! arrives, the computations that read a changed part are marked, and whatever was built on them; a marked computation is checked when
+//! somebody asks for it, and repeated if a read really differs. If the repetition gives an equal output, nothing above it is
+//! repeated.
+//!
+//! Nobody declares what a computation depends on, so nobody can forget to. The cost is a record per computation of the parts
+//! it read (a handful, because parts are coarse) and the rule that a gather may look at nothing but its key and its context.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use navarch_model::Fingerprint;
+use navarch_snapshot::{Part, Reads, Snapshot, View};
+use navarch_translate::Pure;
+use parking_lot::Mutex;
+
+use crate::memo::Memo;
+use crate::parts::SharedLayers;
+
+/// A computation over the snapshot: reads through the context, translates through the memo.
+///
+/// `run` must depend on nothing but `key` and what it gets from `cx`.
+pub trait Gather: Sized + 'static {
+    /// Name for metrics and traces.
+    const NAME: &'static str;
+    /// What differs between clients: the scope, a narrow view of the proxy, a bucket.
+    type Key: Hash + Clone + Send + Sync + 'static;
+    /// Compared after a repetition: an equal output ends the propagation of a change.
+    type Output: PartialEq + Send + Sync + 'static;
+
+    /// Computes the output from scratch.
+    fn run(key: &Self::Key, cx: &Cx<'_>) -> Self::Output;
+
+    /// Computes the output, possibly starting from the one before. The result must be what [`Gather::run`] would return.
+    fn rerun(key: &Self::Key, cx: &Cx<'_>, _previous: &Self::Output) -> Self::Output {
+        Self::run(key, cx)
+    }
+}
+
+/// What a gather may use: tracked reads, the memo, other gathers.
+pub struct Cx<'e> {
+    engine: &'e Engine,
+    view: View<'e>,
+    read: RefCell<Vec<(Arc<dyn Node>, u64)>>,
+}
+
+impl<'e> Cx<'e> {
+    /// The snapshot; every read is recorded.
+    pub fn view(&self) -> &View<'e> {
+        &self.view
+    }
+
+    /// The output of a translator, from the memo if possible.
+    pub fn get<P: Pure>(&self, input: &P::Input) -> Arc<P::Output>
+    where
+        P::Output: PartialEq,
+    {
+        self.engine.memo.get::<P>(input)
+    }
+
+    /// The output of another gather, up to date.
+    pub fn gather<G: Gather>(&self, key: &G::Key) -> Arc<G::Output> {
+        let unit = self.engine.unit::<G>(key);
+        let (output, stamp) = unit.output(self.engine);
+        self.read.borrow_mut().push((unit, stamp));
+        output
+    }
+
+    /// Layers that other plans use.
+    pub fn layers(&self) -> &'e SharedLayers {
+        &self.engine.layers
+    }
+}
+
+/// Holds the current snapshot and every computation in use.
+pub struct Engine {
+    snapshot: Arc<Snapshot>,
+    memo: Memo,
+    layers: SharedLayers,
+    units: Mutex<HashMap<(TypeId, Fingerprint), Weak<dyn Node>>>,
+    readers: Mutex<BTreeMap<Part, Readers>>,
+    stamps: AtomicU64,
+    runs: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// Who read a part, and what it looked like when the engine last saw it.
+struct Readers {
+    fingerprint: Fingerprint,
+    nodes: Vec<Weak<dyn Node>>,
+}
+
+impl Engine {
+    /// An engine that has computed nothing yet.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Engine {
+            snapshot,
+            memo: Memo::default(),
+            layers: SharedLayers::default(),
+            units: Mutex::default(),
+            readers: Mutex::default(),
+            stamps: AtomicU64::new(1),
+            runs: Mutex::default(),
+        }
+    }
+
+    /// Moves to another snapshot and marks the computations that read a part that differs.
+    ///
+    /// Costs a comparison per part that anybody reads, and a visit per computation that is marked.
+    pub fn advance(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+        for (part, readers) in self.readers.get_mut().iter_mut() {
+            let fingerprint = self.snapshot.fingerprint(part);
+            if fingerprint == readers.fingerprint {
+                continue;
+            }
+            readers.fingerprint = fingerprint;
+            readers.nodes.retain(|node| match node.upgrade() {
+                Some(node) => {
+                    node.mark();
+                    true
+                }
+                None => false,
+            });
+        }
+    }
+
+    /// Forgets computations and translations that no plan uses any more.
+    pub fn sweep(&mut self) {
+        self.units.get_mut().retain(|_, unit| unit.strong_count() > 0);
+        self.readers.get_mut().retain(|_, readers| {
+            readers.nodes.retain(|node| node.strong_count() > 0);
+            !readers.nodes.is_empty()
+        });
+        self.memo.sweep();
+        self.layers.sweep();
+    }
+
+    /// The snapshot that answers are for.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The cache of translated output.
+    pub fn memo(&self) -> &Memo {
+        &self.memo
+    }
+
+    /// How often each gather has run, by name.
+    pub fn runs(&self) -> BTreeMap<&'static str, u64> {
+        self.runs.lock().clone()
+    }
+
+    /// A root: keeps `G` of `key` alive, and everything it is built on.
+    pub fn root<G: Gather>(&self, key: &G::Key) -> Root<G> {
+        Root { unit: self.unit::<G>(key) }
+    }
+
+    fn unit<G: Gather>(&self, key: &G::Key) -> Arc<Unit<G>> {
+        let id = (TypeId::of::<G>(), Fingerprint::of(key));
+        let mut units = self.units.lock();
+        if let Some(known) = units.get(&id).and_then(Weak::upgrade)
+            && let Ok(unit) = (known as Arc<dyn Any + Send + Sync>).downcast::<Unit<G>>()
+        {
+            return unit;
+        }
+        let unit = Arc::new_cyclic(|me: &Weak<Unit<G>>| Unit {
+            me: me.clone(),
+            key: key.clone(),
+            marked: AtomicBool::new(true),
+            state: Mutex::new(None),
+            parents: Mutex::default(),
+        });
+        let node: Arc<dyn Node> = unit.clone();
+        units.insert(id, Arc::downgrade(&node));
+        unit
+    }
+
+    fn register(&self, node: &Weak<dyn Node>, parts: &Reads, known: Option<&Reads>) {
+        let mut readers = self.readers.lock();
+        for (part, fingerprint) in parts.iter() {
+            if known.is_some_and(|known| known.contains(part)) {
+                continue;
+            }
+            let entry =
+                readers.entry(part.clone()).or_insert_with(|| Readers { fingerprint, nodes: Vec::new() });
+            entry.nodes.push(node.clone());
+        }
+    }
+}
+
+/// A handle on a gather that is asked for again and again.
+pub struct Root<G: Gather> {
+    unit: Arc<Unit<G>>,
+}
+
+impl<G: Gather> Root<G> {
+    /// The output for the engine's current snapshot, and a number that changes when the output does.
+    pub fn get(&self, engine: &Engine) -> (Arc<G::Output>, u64) {
+        self.unit.output(engine)
+    }
+
+    /// Whether something this was built on may have changed since it was last asked for.
+    pub fn is_marked(&self) -> bool {
+        self.unit.marked.load(Ordering::Acquire)
+    }
+}
+
+/// A computation whatever its types.
+trait Node: Any + Send + Sync {
+    /// Marks this and everything built on it as possibly out of date.
+    fn mark(&self);
+    /// Brings the output up to date; returns its stamp.
+    fn refresh(&self, engine: &Engine) -> u64;
+    /// Remembers who builds on this.
+    fn add_parent(&self, parent: Weak<dyn Node>);
+}
+
+struct Unit<G: Gather> {
+    me: Weak<Unit<G>>,
+    key: G::Key,
+    marked: AtomicBool,
+    /// Locked while computing, so that two plans that want the same output wait for one computation. Gathers form a
+    /// directed acyclic graph, so the waiting does too.
+    state: Mutex<Option<State<G::Output>>>,
+    parents: Mutex<Vec<Weak<dyn Node>>>,
+}
+
+struct State<T> {
+    output: Arc<T>,
+    stamp: u64,
+    parts: Reads,
+    children: Vec<(Arc<dyn Node>, u64)>,
+}
+
+impl<T> State<T> {
+    fn is_current(&self, engine: &Engine) -> bool {
+        self.parts.hold_in(&engine.snapshot)
+            && self.children.iter().all(|(child, stamp)| child.refresh(engine) == *stamp)
+    }
+}
+
+impl<G: Gather> Unit<G> {
+    fn output(&self, engine: &Engine) -> (Arc<G::Output>, u64) {
+        let mut state = self.state.lock();
+        let marked = self.marked.swap(false, Ordering::AcqRel);
+        if let Some(known) = &*state
+            && (!marked || known.is_current(engine))
+        {
+            return (known.output.clone(), known.stamp);
+        }
+        let next = self.compute(engine, state.take());
+        let answer = (next.output.clone(), next.stamp);
+        *state = Some(next);
+        answer
+    }
+
+    fn compute(&self, engine: &Engine, previous: Option<State<G::Output>>) -> State<G::Output> {
+        *engine.runs.lock().entry(G::NAME).or_default() += 1;
+        let cx = Cx { engine, view: engine.snapshot.view(), read: RefCell::default() };
+        let output = match &previous {
+            Some(state) => G::rerun(&self.key, &cx, &state.output),
+            None => G::run(&self.key, &cx),
+        };
+        let parts = cx.view.into_reads();
+        let children = cx.read.into_inner();
+        let me: Weak<dyn Node> = self.me.clone();
+        engine.register(&me, &parts, previous.as_ref().map(|state| &state.parts));
+        for (child, _) in &children {
+            let known =
+                previous.iter().flat_map(|state| &state.children).any(|(other, _)| Arc::ptr_eq(other, child));
+            if !known {
+                child.add_parent(me.clone());
+            }
+        }
+        match previous {
+            Some(state) if *state.output == output => State { parts, children, ..state },
+            _ => State {
+                output: Arc::new(output),
+                stamp: engine.stamps.fetch_add(1, Ordering::Relaxed),
+                parts,
+                children,
+            },
+        }
+    }
+}
+
+impl<G: Gather> Node for Unit<G> {
+    fn mark(&self) {
+        if self.marked.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let parents = {
+            let mut parents = self.parents.lock();
+            parents.retain(|parent| parent.strong_count() > 0);
+            parents.clone()
+        };
+        for parent in parents.iter().filter_map(Weak::upgrade) {
+            parent.mark();
+        }
+    }
+
+    fn refresh(&self, engine: &Engine) -> u64 {
+        self.output(engine).1
+    }
+
+    fn add_parent(&self, parent: Weak<dyn Node>) {
+        self.parents.lock().push(parent);
+    }
+}

@@ -1,0 +1,210 @@
+//! The planner: from a snapshot and a class to the resources of every type.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use navarch_envoy::{ProxyResources, ResourceSet, XdsType};
+use navarch_model::Hashed;
+use navarch_model::proxy::ProxyFacts;
+use navarch_snapshot::{Scope, Snapshot};
+use parking_lot::{Mutex, RwLock};
+
+use crate::class::Class;
+use crate::engine::{Cx, Engine, Gather, Root};
+use crate::gather;
+use crate::parts::{Parts, Planned};
+
+/// Plans classes of proxies against the newest snapshot.
+pub struct Planner {
+    engine: RwLock<Engine>,
+}
+
+impl Planner {
+    /// A planner that has planned nothing yet.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Planner { engine: RwLock::new(Engine::new(snapshot)) }
+    }
+
+    /// Moves to a newer snapshot. Plans that are being made are finished first.
+    pub fn advance(&self, snapshot: Arc<Snapshot>) {
+        let mut engine = self.engine.write();
+        engine.advance(snapshot);
+    }
+
+    /// Forgets what no plan uses any more.
+    pub fn sweep(&self) {
+        self.engine.write().sweep();
+    }
+
+    /// The class that a proxy belongs to now.
+    pub fn classify(&self, facts: &ProxyFacts) -> Class {
+        let engine = self.engine.read();
+        Class::of(facts, &engine.snapshot().view())
+    }
+
+    /// A plan for a class; nothing is computed before it is asked for its resources.
+    pub fn class_plan(&self, class: Arc<Hashed<Class>>) -> ClassPlan {
+        let engine = self.engine.read();
+        ClassPlan { roots: roots(&engine, &class), class, latest: Mutex::default() }
+    }
+
+    /// The resources of a class at the newest snapshot. The same `Arc` as last time if nothing changed.
+    pub fn resources(&self, plan: &ClassPlan) -> Arc<ProxyResources> {
+        plan.resources(&self.engine.read())
+    }
+
+    /// The resources of many classes, computed on up to `threads` threads, in the order of `plans`.
+    pub fn all_resources(&self, plans: &[&ClassPlan], threads: usize) -> Vec<Arc<ProxyResources>> {
+        let engine = &*self.engine.read();
+        if plans.len() < 2 || threads < 2 {
+            return plans.iter().map(|plan| plan.resources(engine)).collect();
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                plan.resources(engine);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(plans.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        plans.iter().map(|plan| plan.resources(engine)).collect()
+    }
+
+    /// Looks at the engine: its snapshot, its counters.
+    pub fn inspect<T>(&self, look: impl FnOnce(&Engine) -> T) -> T {
+        look(&self.engine.read())
+    }
+}
+
+/// The plan of one class.
+pub struct ClassPlan {
+    class: Arc<Hashed<Class>>,
+    roots: Vec<(XdsType, Box<dyn SetRoot>)>,
+    latest: Mutex<Option<Arc<ProxyResources>>>,
+}
+
+impl ClassPlan {
+    /// The class that is planned.
+    pub fn class(&self) -> &Arc<Hashed<Class>> {
+        &self.class
+    }
+
+    /// The resources as they were when they were last asked for.
+    pub fn latest(&self) -> Option<Arc<ProxyResources>> {
+        self.latest.lock().clone()
+    }
+
+    fn resources(&self, engine: &Engine) -> Arc<ProxyResources> {
+        let mut latest = self.latest.lock();
+        if let Some(known) = &*latest
+            && self.roots.iter().all(|(_, root)| !root.is_marked())
+        {
+            return known.clone();
+        }
+        let sets: Vec<_> = self.roots.iter().map(|(ty, root)| (*ty, root.set(engine))).collect();
+        if let Some(known) = &*latest
+            && sets.iter().all(|(ty, set)| known.set(*ty) == set)
+        {
+            return known.clone();
+        }
+        let resources = sets
+            .into_iter()
+            .fold(ProxyResources::new(engine.snapshot().revision()), |made, (ty, set)| made.with(ty, set));
+        let resources = Arc::new(resources);
+        *latest = Some(resources.clone());
+        resources
+    }
+}
+
+trait SetRoot: Send + Sync {
+    fn set(&self, engine: &Engine) -> ResourceSet;
+    fn is_marked(&self) -> bool;
+}
+
+impl<T: TypePlan> SetRoot for Root<PlanOf<T>> {
+    fn set(&self, engine: &Engine) -> ResourceSet {
+        self.get(engine).0.set().clone()
+    }
+
+    fn is_marked(&self) -> bool {
+        Root::is_marked(self)
+    }
+}
+
+/// How the resources of one type are gathered.
+trait TypePlan: Send + Sync + 'static {
+    const NAME: &'static str;
+    fn parts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts;
+}
+
+/// The resources of one type for a class.
+struct PlanOf<T>(PhantomData<T>);
+
+impl<T: TypePlan> PlanOf<T> {
+    fn plan(class: &Arc<Hashed<Class>>, cx: &Cx<'_>, previous: Option<&Planned>) -> Planned {
+        let scope = cx.gather::<ScopeOf>(class);
+        Planned::new(T::parts(cx, class, &scope), cx.layers(), previous)
+    }
+}
+
+impl<T: TypePlan> Gather for PlanOf<T> {
+    const NAME: &'static str = T::NAME;
+    type Key = Arc<Hashed<Class>>;
+    type Output = Planned;
+
+    fn run(class: &Self::Key, cx: &Cx<'_>) -> Planned {
+        Self::plan(class, cx, None)
+    }
+
+    fn rerun(class: &Self::Key, cx: &Cx<'_>, previous: &Planned) -> Planned {
+        Self::plan(class, cx, Some(previous))
+    }
+}
+
+/// What a class can see.
+struct ScopeOf;
+
+impl Gather for ScopeOf {
+    const NAME: &'static str = "scope";
+    type Key = Arc<Hashed<Class>>;
+    type Output = Hashed<Scope>;
+
+    fn run(class: &Self::Key, cx: &Cx<'_>) -> Hashed<Scope> {
+        Hashed::new(Scope::resolve(cx.view(), &class.facts, class.labels()))
+    }
+}
+
+/// The types that are planned: a type is added by a line here and its gather.
+macro_rules! planned_types {
+    ($($marker:ident $xds:ident $name:literal $parts:path;)*) => {
+        $(
+            struct $marker;
+
+            impl TypePlan for $marker {
+                const NAME: &'static str = $name;
+
+                fn parts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+                    $parts(cx, class, scope)
+                }
+            }
+        )*
+
+        fn roots(engine: &Engine, class: &Arc<Hashed<Class>>) -> Vec<(XdsType, Box<dyn SetRoot>)> {
+            vec![$((XdsType::$xds, Box::new(engine.root::<PlanOf<$marker>>(class)))),*]
+        }
+    };
+}
+
+planned_types! {
+    Clusters Cds "clusters" gather::clusters::clusters;
+    Endpoints Eds "endpoints" gather::endpoints::endpoints;
+    Listeners Lds "listeners" gather::listeners::listeners;
+    Routes Rds "routes" gather::routes::routes;
+    Secrets Sds "secrets" gather::secrets::secrets;
+    Extensions Ecds "extensions" gather::extensions::extensions;
+}

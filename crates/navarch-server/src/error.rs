@@ -1,0 +1,30 @@
+//! Why the control plane cannot start or go on.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// An error of the control plane as a whole. What is wrong inside the configuration is never one of these.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot listen on {address} ({purpose}); is another navarch running?")]
+    Listen {
+        address: SocketAddr,
+        purpose: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the node cannot be served: {0}")]
+    Node(String),
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    #[error("the server broke off")]
+    Serve(#[source] std::io::Error),
+    #[error("two metrics have one name")]
+    Metrics(#[source] prometheus::Error),
+}

@@ -1,0 +1,117 @@
+//! What the admin port says about the fleet: plain values, shared with the command line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of every connected proxy, as one replica sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetStatus {
+    /// Name of the replica that answers (the ISTIOD column).
+    pub replica: String,
+    /// Version of navarch.
+    pub version: String,
+    /// The newest revision of the configuration that has been planned for every class of proxies.
+    pub revision: u64,
+    /// Number of findings of severity error in the configuration.
+    pub errors: usize,
+    /// One entry per stream, in the order of names.
+    pub proxies: Vec<ProxyStatus>,
+}
+
+/// The state of one connected proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// `<pod>.<namespace>`, as in the node id.
+    pub name: String,
+    /// The cluster (registry) the proxy says it is in.
+    pub cluster: String,
+    /// Identifies the stream; a proxy has two during a hot restart.
+    pub connection: String,
+    /// `ISTIO_VERSION` of the node, or its Envoy version.
+    pub version: String,
+    /// Address the stream comes from.
+    pub peer: String,
+    /// The newest revision that is in effect: everything in it that concerns this proxy has been acknowledged.
+    pub revision: u64,
+    /// Revisions between that one and the newest.
+    pub lag: u64,
+    /// By short name: CDS, LDS, EDS, RDS, ECDS, SDS...
+    pub types: BTreeMap<String, TypeStatus>,
+}
+
+/// How far a proxy is in sync for one type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeStatus {
+    pub state: SyncState,
+    /// Version (content hash) that was sent last.
+    pub sent: String,
+    /// Version that was acknowledged last.
+    pub acked: String,
+    /// Milliseconds since the last response was sent.
+    pub sent_age_ms: u64,
+    /// Why the proxy rejected what was sent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<Rejection>,
+}
+
+/// The words of `istioctl proxy-status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncState {
+    /// Acknowledged.
+    #[serde(rename = "SYNCED")]
+    Synced,
+    /// Sent and not yet acknowledged.
+    #[serde(rename = "STALE")]
+    Stale,
+    /// The proxy has not asked, or there was nothing to send.
+    #[default]
+    #[serde(rename = "NOT SENT")]
+    NotSent,
+    /// Rejected.
+    #[serde(rename = "ERROR")]
+    Error,
+}
+
+impl SyncState {
+    /// The word in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SyncState::Synced => "SYNCED",
+            SyncState::Stale => "STALE",
+            SyncState::NotSent => "NOT SENT",
+            SyncState::Error => "ERROR",
+        }
+    }
+}
+
+/// A rejection (NACK): the proxy's words, the resources they are about, and where those come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// What the proxy said, shortened.
+    pub message: String,
+    /// Resources that the message names.
+    pub resources: Vec<RejectedResource>,
+}
+
+/// A rejected resource and the objects it was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedResource {
+    pub name: String,
+    /// `file:line:column Kind namespace/name`
+    pub sources: Vec<String>,
+}
+
+impl FleetStatus {
+    /// Whether every proxy has acknowledged everything of `revision` that concerns it.
+    pub fn is_live(&self, revision: u64) -> bool {
+        self.revision >= revision && self.proxies.iter().all(|proxy| proxy.is_live(revision))
+    }
+}
+
+impl ProxyStatus {
+    /// Whether the proxy has acknowledged everything of `revision` that concerns it.
+    pub fn is_live(&self, revision: u64) -> bool {
+        self.revision >= revision
+    }
+}

@@ -1,0 +1,217 @@
+//! Objects from the files of a directory: the last good version of each, and what is wrong with the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use navarch_model::change::ChangeSet;
+use navarch_model::finding::{Code, Finding, Span};
+use navarch_model::object::{Object, ObjectKey};
+
+use super::tree::Tree;
+
+/// Reads the objects of a directory tree.
+///
+/// A scan sees the directory as a whole and yields one change set, however many files changed. An object whose text became
+/// unreadable keeps its last good version; it is removed only when it is really gone: its file is deleted, or the file
+/// is readable and no longer contains it. The cost of a change follows the size of the files that changed.
+#[derive(Debug)]
+pub struct FileSource {
+    tree: Tree,
+    files: BTreeMap<PathBuf, File>,
+    claims: BTreeMap<ObjectKey, Claims>,
+    /// Keys that more than one file claims, or that only a last good version claims.
+    noteworthy: BTreeSet<ObjectKey>,
+}
+
+/// What one file contributes.
+#[derive(Debug, Default)]
+struct File {
+    objects: Vec<Arc<Object>>,
+    /// Last good versions of objects that the file still means but that cannot be read now.
+    held: Vec<Arc<Object>>,
+    findings: Vec<Finding>,
+}
+
+/// Versions of one object, the one in use first: what can be read goes before what is held, then paths decide.
+type Claims = BTreeMap<Claim, Arc<Object>>;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    held: bool,
+    path: PathBuf,
+    position: usize,
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// What changed since the last scan; empty if nothing did.
+    pub changes: ChangeSet,
+    /// Everything that is wrong now, in the order of files and lines; `None` if that is as it was.
+    pub findings: Option<Vec<Finding>>,
+}
+
+impl FileSource {
+    /// A source that has read nothing yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        FileSource {
+            tree: Tree::new(root.into()),
+            files: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            noteworthy: BTreeSet::new(),
+        }
+    }
+
+    /// Reads what changed.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed. Everything read before stays valid.
+    pub fn scan(&mut self) -> io::Result<Scan> {
+        let rescan = self.tree.rescan()?;
+        let mut before = BTreeMap::new();
+        for path in &rescan.removed {
+            let file = self.files.remove(path).unwrap_or_default();
+            self.withdraw(path, &file, &mut before);
+        }
+        for (path, text) in &rescan.changed {
+            let known = self.files.remove(path).unwrap_or_default();
+            self.withdraw(path, &known, &mut before);
+            let file = File::read(path, text, known);
+            self.claim(path, &file, &mut before);
+            self.files.insert(path.clone(), file);
+        }
+        for (path, reason) in &rescan.unreadable {
+            self.files.entry(path.clone()).or_default().cannot_be_read(path, reason);
+        }
+        if before.is_empty()
+            && rescan.changed.is_empty()
+            && rescan.removed.is_empty()
+            && rescan.unreadable.is_empty()
+        {
+            return Ok(Scan::default());
+        }
+        let changes = self.difference(before);
+        Ok(Scan { changes, findings: Some(self.findings()) })
+    }
+
+    /// Removes what a file contributed, remembering in `before` what was in use.
+    fn withdraw(&mut self, path: &Path, file: &File, before: &mut InUse) {
+        for (claim, object) in file.claims(path) {
+            self.remember(&object.key, before);
+            if let Some(claims) = self.claims.get_mut(&object.key) {
+                claims.remove(&claim);
+            }
+        }
+    }
+
+    /// Adds what a file contributes, remembering in `before` what was in use.
+    fn claim(&mut self, path: &Path, file: &File, before: &mut InUse) {
+        for (claim, object) in file.claims(path) {
+            self.remember(&object.key, before);
+            self.claims.entry(object.key.clone()).or_default().insert(claim, object.clone());
+        }
+    }
+
+    fn remember(&self, key: &ObjectKey, before: &mut InUse) {
+        if !before.contains_key(key) {
+            let used = self.claims.get(key).and_then(|claims| claims.values().next()).cloned();
+            before.insert(key.clone(), used);
+        }
+    }
+
+    fn difference(&mut self, before: InUse) -> ChangeSet {
+        let mut changes = ChangeSet::default();
+        for (key, was) in before {
+            let claims = self.claims.get(&key).filter(|claims| !claims.is_empty());
+            let only_one_to_read =
+                claims.is_some_and(|claims| claims.len() == 1 && claims.keys().all(|claim| !claim.held));
+            match claims.is_some() && !only_one_to_read {
+                true => self.noteworthy.insert(key.clone()),
+                false => self.noteworthy.remove(&key),
+            };
+            match (was, claims.and_then(|claims| claims.values().next())) {
+                (Some(was), Some(is)) if Arc::ptr_eq(&was, is) || was == *is => {}
+                (_, Some(is)) => changes.upserts.push(is.clone()),
+                (Some(_), None) => {
+                    self.claims.remove(&key);
+                    changes.removals.push(key);
+                }
+                (None, None) => {
+                    self.claims.remove(&key);
+                }
+            }
+        }
+        changes
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> =
+            self.files.values().flat_map(|file| file.findings.iter().cloned()).collect();
+        for claims in self.noteworthy.iter().filter_map(|key| self.claims.get(key)) {
+            let mut claims = claims.iter();
+            let Some((first, used)) = claims.next() else { continue };
+            if first.held {
+                findings.push(held(used));
+            }
+            let others = claims.filter(|(claim, _)| !claim.held);
+            findings.extend(others.map(|(_, object)| duplicate(used, object)));
+        }
+        findings.sort();
+        findings
+    }
+}
+
+/// The version in use of each object that a scan touches, before the scan.
+type InUse = BTreeMap<ObjectKey, Option<Arc<Object>>>;
+
+impl File {
+    fn read(path: &Path, text: &str, before: File) -> Self {
+        let parsed = navarch_model::parse_text(&path.display().to_string(), text);
+        let rejected: BTreeSet<ObjectKey> = parsed.rejected.into_iter().collect();
+        let objects: Vec<_> = parsed.objects.into_iter().map(Arc::new).collect();
+        let present: BTreeSet<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
+        // What could not be read at all may have been any of the file's objects.
+        let meant = |key: &ObjectKey| !present.contains(key) && (parsed.incomplete || rejected.contains(key));
+        let held =
+            before.objects.into_iter().chain(before.held).filter(|object| meant(&object.key)).collect();
+        File { objects, held, findings: parsed.findings }
+    }
+
+    /// The file is there but its contents are not to be had.
+    fn cannot_be_read(&mut self, path: &Path, reason: &str) {
+        let span = Span { file: path.display().to_string().into(), line: 1, column: 1 };
+        self.findings = vec![
+            Finding::error(Code::NotText, format!("the file cannot be read: {reason}"))
+                .at(span)
+                .hint("what it held before stays in use; make it a readable UTF-8 text file, or delete it"),
+        ];
+    }
+
+    /// What the file says of each object.
+    fn claims<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (Claim, &'a Arc<Object>)> {
+        let readable = self.objects.iter().map(|object| (false, object));
+        let held = self.held.iter().map(|object| (true, object));
+        readable
+            .chain(held)
+            .enumerate()
+            .map(|(position, (held, object))| (Claim { held, path: path.to_owned(), position }, object))
+    }
+}
+
+fn duplicate(first: &Object, second: &Object) -> Finding {
+    Finding::error(
+        Code::DuplicateObject,
+        format!("already defined at {}, which is used", first.source.span()),
+    )
+    .at(second.source.span())
+    .of(second.key.clone())
+    .hint("remove one of the two, or give it another name")
+}
+
+fn held(object: &Object) -> Finding {
+    Finding::warning(Code::LastGood, "its last good version stays in use until the file is mended")
+        .at(object.source.span())
+        .of(object.key.clone())
+}
