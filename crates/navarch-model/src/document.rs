@@ -141,7 +141,10 @@ fn read_object(node: &Node, place: &Place<'_>, parsed: &mut Parsed) {
     if let (Some(metadata), Some(draft), true) = (&metadata, &draft, usable) {
         let mut report = Report::new(node, metadata, place.file);
         validation::validate_metadata(&mut report);
-        draft.validate(&mut report);
+        match kind.layout() {
+            Layout::Spec => report.within("spec", |report| draft.validate(report)),
+            Layout::Whole => draft.validate(&mut report),
+        }
         let reported = report.into_findings();
         usable = reported.iter().all(|finding| finding.severity != Severity::Error);
         findings.extend(reported);

@@ -38,6 +38,14 @@ impl<'a> Report<'a> {
         result
     }
 
+    /// Walks to `path` from the object's root, wherever the walk is.
+    pub fn at_root<T>(&mut self, path: &str, walk: impl FnOnce(&mut Self) -> T) -> T {
+        let here = std::mem::replace(&mut self.path, path.to_owned());
+        let result = walk(self);
+        self.path = here;
+        result
+    }
+
     /// Walks into the value under `key` of the mapping `field`.
     pub fn within_key<T>(&mut self, field: &str, key: &str, walk: impl FnOnce(&mut Self) -> T) -> T {
         let plain =
@@ -47,7 +55,7 @@ impl<'a> Report<'a> {
     }
 
     /// Walks into each item of the list `field`.
-    pub fn each<I>(&mut self, field: &str, items: &[I], mut walk: impl FnMut(&mut Self, &I)) {
+    pub fn each<'i, I>(&mut self, field: &str, items: &'i [I], mut walk: impl FnMut(&mut Self, &'i I)) {
         for (index, item) in items.iter().enumerate() {
             let length = self.path.len();
             if length > 0 {
@@ -60,7 +68,7 @@ impl<'a> Report<'a> {
     }
 
     /// Walks into the message `field` if it is set.
-    pub fn each_set<I>(&mut self, field: &str, item: Option<&I>, walk: impl FnOnce(&mut Self, &I)) {
+    pub fn each_set<'i, I>(&mut self, field: &str, item: Option<&'i I>, walk: impl FnOnce(&mut Self, &'i I)) {
         if let Some(item) = item {
             self.within(field, |report| walk(report, item));
         }

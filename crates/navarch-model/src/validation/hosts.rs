@@ -1,0 +1,155 @@
+//! Host names, wildcards, addresses.
+
+use std::net::IpAddr;
+
+use super::Report;
+use crate::finding::Code;
+
+/// What keeps `text` from being a fully qualified domain name. A trailing dot is allowed.
+pub(crate) fn fqdn_problem(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return Some("it is empty".to_owned());
+    }
+    if text.len() > 255 {
+        return Some("it is longer than 255 characters".to_owned());
+    }
+    labels_problem(text)
+}
+
+/// As [`fqdn_problem`], where the first label may be `*` or start with `*`.
+pub(crate) fn wildcard_domain_problem(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return Some("it is empty".to_owned());
+    }
+    if text.len() > 255 {
+        return Some("it is longer than 255 characters".to_owned());
+    }
+    let (first, rest) = match text.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (text, None),
+    };
+    let plain = first.strip_prefix("*-").or_else(|| first.strip_prefix('*')).unwrap_or(first);
+    if !(first == "*" || is_label(plain)) {
+        return Some(label_message(first));
+    }
+    rest.and_then(labels_problem)
+}
+
+fn label_message(label: &str) -> String {
+    match label {
+        "" => "a part between dots is empty".to_owned(),
+        label if label.contains('*') => "a wildcard is only allowed at the start".to_owned(),
+        label => format!("the part {label:?} is not valid"),
+    }
+}
+
+fn labels_problem(text: &str) -> Option<String> {
+    let last = text.rsplit('.').next().unwrap_or_default();
+    if !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(format!("the last part, {last:?}, is a number"));
+    }
+    let text = text.strip_suffix('.').unwrap_or(text);
+    text.split('.').find(|label| !is_label(label)).map(label_message)
+}
+
+/// Whether `text` is a DNS label (RFC 1123): letters, digits and inner hyphens, at most 63 of them.
+pub(crate) fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+pub(crate) fn is_ip(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
+
+/// Whether `text` is an IP address or a CIDR range.
+pub(crate) fn is_ip_or_range(text: &str) -> bool {
+    if text.contains('/') { text.parse::<ipnet::IpNet>().is_ok() } else { is_ip(text) }
+}
+
+/// What keeps the part after `unix://` from being the path of a socket; `@` starts an abstract name.
+pub(crate) fn unix_problem(path: &str) -> Option<&'static str> {
+    if path.is_empty() {
+        return Some("the path is empty");
+    }
+    if path.starts_with('@') {
+        return None;
+    }
+    (!path.starts_with('/') || path.ends_with('/')).then_some("it must be an absolute path of a file")
+}
+
+/// Whether some host falls under both patterns.
+pub(crate) fn overlap(a: &str, b: &str) -> bool {
+    match (a.strip_prefix('*'), b.strip_prefix('*')) {
+        (Some(a), Some(b)) => a.ends_with(b) || b.ends_with(a),
+        (Some(a), None) => b.ends_with(a),
+        (None, Some(b)) => a.ends_with(b),
+        (None, None) => a == b,
+    }
+}
+
+/// Whether every host under `narrow` falls under `wide`.
+pub(crate) fn is_subset(narrow: &str, wide: &str) -> bool {
+    match (narrow.strip_prefix('*'), wide.strip_prefix('*')) {
+        (Some(narrow), Some(wide)) => narrow.ends_with(wide),
+        (Some(_), None) => false,
+        (None, Some(wide)) => narrow.ends_with(wide),
+        (None, None) => narrow == wide,
+    }
+}
+
+/// Checks `namespace/host`, as Sidecar egress and Gateway servers have it.
+pub(crate) fn namespace_host(report: &mut Report<'_>, text: &str, gateway: bool) {
+    let host = match text.split_once('/') {
+        None if gateway => text,
+        None => {
+            let hint = "write `./host` for the own namespace, `*/host` for all, or `namespace/host`";
+            report.error(Code::InvalidHost, format!("{text:?} has no namespace"), hint);
+            return;
+        }
+        Some(("", _) | (_, "")) => {
+            let message = format!("{text:?}: namespace and host must not be empty");
+            report.error(Code::InvalidHost, message, "write `namespace/host`");
+            return;
+        }
+        Some((namespace, host)) => {
+            // In a Sidecar, `~` in front of a namespace excludes it.
+            let name = if gateway { namespace } else { namespace.strip_prefix('~').unwrap_or(namespace) };
+            if !(matches!(name, "*" | "." | "") || is_label(name)) {
+                let message = format!("{text:?}: {namespace:?} is not a valid namespace");
+                report.error(Code::InvalidHost, message, "use `*`, `.` or the name of a namespace");
+            }
+            host
+        }
+    };
+    if host == "*" || (gateway && is_ip(host)) {
+        return;
+    }
+    if !host.contains('.') {
+        let message = format!("{text:?}: {host:?} is a short name");
+        report.error(
+            Code::InvalidHost,
+            message,
+            "write the full host name, such as name.namespace.svc.cluster.local",
+        );
+    } else if let Some(problem) = wildcard_domain_problem(host) {
+        report.error(Code::InvalidHost, format!("{text:?} is not a valid host: {problem}"), "");
+    } else {
+        partial_wildcard(report, host, true);
+    }
+}
+
+/// Reports `*foo.example.com`, which Envoy cannot match.
+pub(crate) fn partial_wildcard(report: &mut Report<'_>, host: &str, error: bool) {
+    if host.starts_with('*') && host != "*" && !host.starts_with("*.") {
+        let message = format!("{host:?}: a wildcard must stand for a whole part");
+        let hint = "write `*.` and the rest of the name";
+        match error {
+            true => report.error(Code::InvalidHost, message, hint),
+            false => report.warning(Code::InvalidHost, message, hint),
+        }
+    }
+}
