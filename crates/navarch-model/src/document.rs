@@ -128,12 +128,11 @@ fn read_object(node: &Node, place: &Place<'_>, parsed: &mut Parsed) {
     };
     let metadata = read_metadata(node, kind, &mut decoder);
     let draft = read_spec(node, kind, &mut decoder);
-    let key = match &metadata {
-        Some(metadata) => {
-            Some(ObjectKey { kind, namespace: metadata.namespace.clone(), name: metadata.name.clone() })
-        }
-        None => None,
-    };
+    let key = metadata.as_ref().map(|metadata| ObjectKey {
+        kind,
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+    });
     let failed = decoder.failed();
     let mut findings: Vec<Finding> =
         decoder.into_problems().into_iter().map(|problem| from_problem(problem, place)).collect();
