@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod clusters;
 pub mod encoded;
 pub mod endpoints;
+pub mod extensions;
 pub mod filters;
 pub mod gateway;
 pub mod http_connection_manager;
