@@ -225,3 +225,6 @@ fn lookup_family(mode: IpMode) -> DnsLookupFamily {
 fn encode(cluster: &Cluster) -> Arc<Resource> {
     Arc::new(Resource::of(XdsType::Cds, cluster.name.as_str(), &cluster.encode_to_vec()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,3 +306,6 @@ pub(crate) fn assignment(cluster_name: String, groups: Vec<Group<'_>>) -> Cluste
         ..ClusterLoadAssignment::default()
     }
 }
+
+#[cfg(test)]
+mod tests;
