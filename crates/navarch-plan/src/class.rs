@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use navarch_model::Name;
 use navarch_model::endpoint::Locality;
 use navarch_model::proxy::{InterceptionMode, ProxyFacts};
-use navarch_snapshot::View;
 use navarch_snapshot::bound::Instance;
 use navarch_snapshot::workload::of_proxy;
+use navarch_snapshot::{Scope, View};
 
 /// Everything translation may know of a proxy.
 ///
@@ -22,8 +22,8 @@ pub struct Class {
     pub facts: ProxyFacts,
     /// The service ports that the workload serves, in the order that decides conflicts.
     pub instances: Vec<Instance>,
-    /// The real addresses, where they matter: nothing is intercepted, so listeners bind them; or the proxy backs a headless
-    /// service, whose listeners leave out its own address.
+    /// The real addresses, where they matter: nothing is intercepted, so listeners bind them; the proxy backs a headless
+    /// service, whose listeners leave out its own address; or its Sidecar sends inbound traffic to the address of the instance.
     pub own_addresses: Vec<IpAddr>,
 }
 
@@ -37,6 +37,7 @@ impl Class {
         let workload = of_proxy(view, facts);
         let own_addresses = if facts.interception == InterceptionMode::None
             || workload.instances.iter().any(|instance| instance.service.headless)
+            || sends_to_own_address(&Scope::resolve(view, facts, &workload.labels))
         {
             facts.addresses.clone()
         } else {
@@ -60,6 +61,13 @@ impl Class {
     pub fn locality(&self) -> &Locality {
         &self.facts.locality
     }
+}
+
+/// `defaultEndpoint: 0.0.0.0:<port>` and `[::]:<port>` stand for the address of the instance.
+fn sends_to_own_address(scope: &Scope) -> bool {
+    scope.ingress().iter().any(|listener| {
+        ["0.0.0.0:", "[::]:"].iter().any(|unspecified| listener.default_endpoint.starts_with(unspecified))
+    })
 }
 
 fn unspecified(address: &IpAddr) -> IpAddr {

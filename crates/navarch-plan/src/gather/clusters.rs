@@ -1,15 +1,285 @@
 //! Gathering of clusters.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use navarch_model::Hashed;
-use navarch_snapshot::Scope;
+use navarch_model::networking::IstioIngressListener;
+use navarch_model::proxy::{InterceptionMode, IpMode, ProxyFacts, ProxyKind};
+use navarch_model::service::{Protocol, Service, ServicePort};
+use navarch_model::{EffectiveRule, Hashed};
+use navarch_snapshot::authn::{MtlsMode, namespace_mtls_mode};
+use navarch_snapshot::bound::Instance;
+use navarch_snapshot::scope::OutboundMode;
+use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_translate::clusters::{
+    ClientCertificates, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput, InboundTarget,
+    NameServer, Outbound, OutboundInput, ServiceIdentity, discovery,
+};
 
+use super::upstream::{Client, ClusterMeshOf, EndpointMeshOf, ForwardsMeshTls, RuleLabels, sources};
 use crate::class::Class;
-use crate::engine::Cx;
-use crate::parts::Parts;
+use crate::engine::{Cx, Gather};
+use crate::parts::{BucketResources, Parts};
 
 /// The clusters of a class.
-pub fn clusters(_cx: &Cx<'_>, _class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
-    Parts::default()
+pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+    let view = cluster_view(cx, &class.facts);
+    let client = Client::new(&class.facts);
+    let sni_clusters =
+        class.facts.kind == ProxyKind::Router && *cx.gather::<ForwardsMeshTls>(&class.facts.labels);
+    let buckets = (0..BUCKETS).map(|bucket| {
+        let client = client.for_bucket(&class.facts, &cx.gather::<RuleLabels>(&bucket));
+        cx.gather::<OutboundClusters>(&OutboundKey {
+            scope: scope.clone(),
+            view: view.clone(),
+            client,
+            sni_clusters,
+            bucket,
+        })
+    });
+    let buckets = buckets.collect();
+    let mut local = fixed(cx, class, scope, &view);
+    if class.facts.kind == ProxyKind::Sidecar {
+        local.extend(inbound(cx, class, scope, &view));
+    }
+    Parts { buckets, local }
+}
+
+fn cluster_view(cx: &Cx<'_>, facts: &ProxyFacts) -> ClusterView {
+    let chain = facts.metadata("TLS_CLIENT_CERT_CHAIN");
+    ClusterView {
+        kind: facts.kind,
+        ip_mode: facts.ip_mode(),
+        preserve_header_case: preserves_header_case(cx, facts),
+        client_certificates: (!chain.is_empty()).then(|| ClientCertificates {
+            chain: chain.to_owned(),
+            key: facts.metadata("TLS_CLIENT_KEY").to_owned(),
+            roots: facts.metadata("TLS_CLIENT_ROOT_CERT").to_owned(),
+        }),
+    }
+}
+
+/// `proxyHeaders.preserveHttp1HeaderCase` of the proxy's own configuration if it states any, else of the mesh's default.
+fn preserves_header_case(cx: &Cx<'_>, facts: &ProxyFacts) -> bool {
+    let own = facts.metadata("PROXY_CONFIG");
+    if own.is_empty() {
+        let headers =
+            cx.view().mesh().config.default_config.as_ref().and_then(|config| config.proxy_headers.clone());
+        return headers.and_then(|headers| headers.preserve_http1_header_case) == Some(true);
+    }
+    serde_json::from_str::<serde_json::Value>(own)
+        .ok()
+        .and_then(|config| config.get("proxyHeaders")?.get("preserveHttp1HeaderCase")?.as_bool())
+        .unwrap_or(false)
+}
+
+/// The clusters of the services that a client sees in a bucket.
+struct OutboundClusters;
+
+#[derive(Clone, Hash)]
+struct OutboundKey {
+    scope: Arc<Hashed<Scope>>,
+    view: ClusterView,
+    client: Client,
+    sni_clusters: bool,
+    bucket: Bucket,
+}
+
+impl Gather for OutboundClusters {
+    const NAME: &'static str = "clusters.outbound";
+    type Key = OutboundKey;
+    type Output = BucketResources;
+
+    fn run(key: &OutboundKey, cx: &Cx<'_>) -> BucketResources {
+        let mut resources = BucketResources::new();
+        for service in key.scope.services_in(cx.view(), key.bucket) {
+            let discovery = discovery(&service, key.view.kind);
+            if discovery == Discovery::Alias {
+                continue;
+            }
+            let rule = key.scope.destination_rule(cx.view(), &service, Some(&key.client.labels));
+            // Only clusters that resolve names carry their endpoints.
+            let resolves = matches!(discovery, Discovery::StrictDns | Discovery::LogicalDns);
+            let endpoints =
+                resolves.then(|| sources(cx, &service, rule.as_deref().map(|rule| &**rule), &key.client));
+            for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+                let clusters = cx.get::<Outbound>(&OutboundInput {
+                    service: service.clone(),
+                    port: port.port,
+                    rule: rule.clone(),
+                    mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
+                    identity: identity(cx, &service, port),
+                    endpoints: endpoints.clone(),
+                    locality: (*cx.gather::<EndpointMeshOf>(&())).clone(),
+                    view: key.view.clone(),
+                    sni_clusters: key.sni_clusters,
+                });
+                resources.extend(clusters.iter().cloned());
+            }
+        }
+        resources.sort_by(|a, b| a.name().cmp(b.name()));
+        resources.dedup_by(|a, b| a.name() == b.name());
+        resources
+    }
+}
+
+fn identity(cx: &Cx<'_>, service: &Service, port: &ServicePort) -> ServiceIdentity {
+    let summary = cx.view().endpoint_summary(&service.hostname, &service.namespace);
+    let names = match summary {
+        Some(summary) => summary.identities.clone(),
+        None => service.subject_alt_names.iter().cloned().collect(),
+    };
+    ServiceIdentity {
+        names,
+        accepts_mtls: !service.mesh_external
+            && namespace_mtls_mode(cx.view(), &service.namespace) != Some(MtlsMode::Disable),
+        all_endpoints_accept_mtls: summary
+            .and_then(|summary| summary.ports.get(&port.name))
+            .is_some_and(|port| port.all_mutual_tls),
+    }
+}
+
+/// Clusters that do not stem from services.
+fn fixed(cx: &Cx<'_>, class: &Class, scope: &Scope, view: &ClusterView) -> BucketResources {
+    if !matches!(view.kind, ProxyKind::Sidecar | ProxyKind::Router) {
+        return BucketResources::new();
+    }
+    let dynamic =
+        scope.outbound_traffic_policy().is_some_and(|policy| policy.mode == OutboundMode::AllowAnyDynamicDns);
+    let input = FixedInput {
+        mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
+        view: view.clone(),
+        dynamic_dns: dynamic.then(|| name_server(&class.facts)),
+        external_secrets: class.facts.metadata("credential") == "true",
+    };
+    cx.get::<Fixed>(&input).to_vec()
+}
+
+/// The name server beside the proxy, if it takes the workload's questions (`DNS_CAPTURE`, `DNS_PROXY_ADDR`).
+pub(super) fn name_server(facts: &ProxyFacts) -> NameServer {
+    const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053);
+    if !facts.flag("DNS_CAPTURE") {
+        return NameServer::Default;
+    }
+    let stated = facts.metadata("DNS_PROXY_ADDR").replace("localhost", "127.0.0.1");
+    NameServer::Local(stated.parse().unwrap_or(USUAL))
+}
+
+/// The clusters of the workload's own ports: of the Sidecar's ingress listeners if it has any, else of the services it backs. Without
+/// interception the latter would bind the workload's own ports.
+fn inbound(cx: &Cx<'_>, class: &Class, scope: &Scope, view: &ClusterView) -> BucketResources {
+    let instances = &class.instances;
+    let mut inputs = BTreeMap::new();
+    if !scope.ingress().is_empty() {
+        for listener in scope.ingress() {
+            if let Some(input) = of_listener(cx, class, scope, view, listener, instances) {
+                inputs.entry(input.port).or_insert(input);
+            }
+        }
+    } else if class.facts.interception != InterceptionMode::None {
+        let mut by_port: BTreeMap<u16, Vec<&Instance>> = BTreeMap::new();
+        for instance in instances {
+            by_port.entry(instance.target_port).or_default().push(instance);
+        }
+        for (port, instances) in by_port {
+            if let Some(input) = of_port(cx, scope, view, port, &instances) {
+                inputs.entry(input.port).or_insert(input);
+            }
+        }
+    }
+    inputs.values().map(|input| (*cx.get::<Inbound>(input)).clone()).collect()
+}
+
+fn of_port(
+    cx: &Cx<'_>,
+    scope: &Scope,
+    view: &ClusterView,
+    port: u16,
+    instances: &[&Instance],
+) -> Option<InboundInput> {
+    let first = instances.first()?;
+    let mesh = (*cx.gather::<ClusterMeshOf>(&())).clone();
+    let target = if mesh.inbound_to_localhost {
+        InboundTarget::Address(loopback(view.ip_mode, false), port.into())
+    } else {
+        InboundTarget::OriginalDestination
+    };
+    Some(InboundInput {
+        port: port.into(),
+        target,
+        service_port: first.port.into(),
+        service_port_name: first.port_name.to_string(),
+        protocol: first.protocol,
+        services: services(instances.iter().copied()),
+        rule: scope.destination_rule(cx.view(), &first.service, None),
+        connection_pool: scope.inbound_connection_pool(port.into()).cloned(),
+        mesh,
+        view: view.clone(),
+    })
+}
+
+fn services<'a>(instances: impl Iterator<Item = &'a Instance>) -> Vec<(Arc<Hashed<Service>>, u32)> {
+    let mut seen = BTreeSet::new();
+    instances
+        .filter(|instance| seen.insert((&instance.service.hostname, instance.port)))
+        .map(|instance| (instance.service.clone(), instance.port.into()))
+        .collect()
+}
+
+fn of_listener(
+    cx: &Cx<'_>,
+    class: &Class,
+    scope: &Scope,
+    view: &ClusterView,
+    listener: &IstioIngressListener,
+    instances: &[Instance],
+) -> Option<InboundInput> {
+    let port = listener.port.as_ref()?;
+    let instance = instances.iter().find(|instance| u32::from(instance.target_port) == port.number);
+    let rule: Option<Arc<Hashed<EffectiveRule>>> =
+        instance.and_then(|instance| scope.destination_rule(cx.view(), &instance.service, None));
+    Some(InboundInput {
+        port: port.number,
+        target: target(&listener.default_endpoint, class, view.ip_mode)?,
+        service_port: port.number,
+        service_port_name: port.name.clone(),
+        protocol: Protocol::parse(&port.protocol),
+        services: instance.map(|instance| (instance.service.clone(), port.number)).into_iter().collect(),
+        rule,
+        connection_pool: scope.inbound_connection_pool(port.number).cloned(),
+        mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
+        view: view.clone(),
+    })
+}
+
+/// Where `defaultEndpoint` points to: a socket, the loopback interface, or (for an unspecified address) the address of the
+/// instance. Nothing if it cannot be read; validation has said so.
+fn target(endpoint: &str, class: &Class, mode: IpMode) -> Option<InboundTarget> {
+    if endpoint.is_empty() {
+        return Some(InboundTarget::OriginalDestination);
+    }
+    if endpoint.starts_with("unix://") {
+        return Some(InboundTarget::Unix(endpoint.to_owned()));
+    }
+    let (host, port) = endpoint.rsplit_once(':')?;
+    let port: u32 = port.parse().ok()?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let own = |wanted: fn(&IpAddr) -> bool| class.own_addresses.iter().copied().find(wanted);
+    let address = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => own(IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into()),
+        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => own(IpAddr::is_ipv6).unwrap_or(Ipv6Addr::LOCALHOST.into()),
+        Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)) => loopback(mode, false),
+        Ok(IpAddr::V6(Ipv6Addr::LOCALHOST)) => loopback(mode, true),
+        _ => return Some(InboundTarget::OriginalDestination),
+    };
+    Some(InboundTarget::Address(address, port))
+}
+
+/// The loopback address of a family that the proxy has.
+fn loopback(mode: IpMode, prefer_v6: bool) -> IpAddr {
+    match (mode, prefer_v6) {
+        (IpMode::V4, _) | (IpMode::Dual, false) => Ipv4Addr::LOCALHOST.into(),
+        (IpMode::V6, _) | (IpMode::Dual, true) => Ipv6Addr::LOCALHOST.into(),
+    }
 }

@@ -8,3 +8,4 @@ pub mod extensions;
 pub mod listeners;
 pub mod routes;
 pub mod secrets;
+mod upstream;

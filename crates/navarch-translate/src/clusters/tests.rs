@@ -16,9 +16,10 @@ use navarch_envoy::proto::envoy::extensions::upstreams::http::v3::HttpProtocolOp
 use navarch_envoy::proto::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use navarch_model::endpoint::{Address, Endpoint, EndpointSet, Health, Locality, TlsMode};
 use navarch_model::networking::{
-    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, HashAlgorithm,
-    HttpSettings, LbPolicy as Wanted, LoadBalancerSettings, MagLev, OutlierDetection, PortSelector,
-    PortTrafficPolicy, ProxyProtocol, SimpleLb, Subset, TcpSettings, TrafficPolicy, WarmupConfiguration,
+    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule,
+    HashAlgorithm, HttpSettings, LbPolicy as Wanted, LoadBalancerSettings, MagLev, OutlierDetection,
+    PortSelector, PortTrafficPolicy, ProxyProtocol, SimpleLb, Subset, TcpSettings, TrafficPolicy,
+    WarmupConfiguration,
 };
 use navarch_model::proxy::{IpMode, ProxyKind};
 use navarch_model::service::{
@@ -148,18 +149,19 @@ fn policies_of_ports_and_subsets_replace_or_inherit() {
         port_level_settings,
         ..TrafficPolicy::default()
     };
-    let check = |rule: TrafficPolicy, subset: Option<TrafficPolicy>, default: Option<i32>, expected: [u32; 2]| {
-        let rule = DestinationRule {
-            traffic_policy: Some(rule),
-            subsets: vec![Subset { name: "v1".into(), traffic_policy: subset, ..Subset::default() }],
-            ..DestinationRule::default()
+    let check =
+        |rule: TrafficPolicy, subset: Option<TrafficPolicy>, default: Option<i32>, expected: [u32; 2]| {
+            let rule = DestinationRule {
+                traffic_policy: Some(rule),
+                subsets: vec![Subset { name: "v1".into(), traffic_policy: subset, ..Subset::default() }],
+                ..DestinationRule::default()
+            };
+            let mut input = input(service(Resolution::ClientSide, Protocol::Http), Some(rule.clone()));
+            let defaults = default.and_then(connections);
+            input.mesh = Arc::new(Hashed::new(ClusterMesh { default_connection_pool: defaults, ..mesh() }));
+            let found: Vec<u32> = outbound_clusters(&input).iter().filter_map(max_connections).collect();
+            assert_eq!(found, expected, "{rule:?} {default:?}");
         };
-        let mut input = input(service(Resolution::ClientSide, Protocol::Http), Some(rule.clone()));
-        let defaults = default.and_then(connections);
-        input.mesh = Arc::new(Hashed::new(ClusterMesh { default_connection_pool: defaults, ..mesh() }));
-        let found: Vec<u32> = outbound_clusters(&input).iter().filter_map(max_connections).collect();
-        assert_eq!(found, expected, "{rule:?} {default:?}");
-    };
     let unlimited = u32::MAX;
     check(policy(None, vec![]), None, None, [unlimited; 2]);
     check(policy(connections(5), vec![]), None, None, [5, 5]);
@@ -352,7 +354,8 @@ fn the_proxy_protocol_goes_around_every_socket() {
 #[test]
 fn load_balancers() {
     let check = |settings: LoadBalancerSettings, policy: LbPolicy, config: fn(&LbConfig) -> bool| {
-        let cluster = http(TrafficPolicy { load_balancer: Some(settings.clone()), ..TrafficPolicy::default() });
+        let cluster =
+            http(TrafficPolicy { load_balancer: Some(settings.clone()), ..TrafficPolicy::default() });
         assert_eq!(cluster.lb_policy, policy as i32, "{settings:?}");
         assert!(cluster.lb_config.as_ref().is_none_or(config), "{settings:?} {:?}", cluster.lb_config);
         assert_eq!(cluster.common_lb_config.unwrap().healthy_panic_threshold.unwrap().value, 0.0);
@@ -373,16 +376,18 @@ fn load_balancers() {
     check(simple(SimpleLb::RoundRobin), LbPolicy::RoundRobin, |_| false);
     check(simple(SimpleLb::Random), LbPolicy::Random, |_| false);
     check(simple(SimpleLb::Passthrough), LbPolicy::ClusterProvided, |_| false);
-    check(hash(None), LbPolicy::RingHash, |config| {
-        matches!(config, LbConfig::RingHashLbConfig(ring) if ring.minimum_ring_size == Some(1024))
-    });
-    check(hash(Some(HashAlgorithm::Maglev(MagLev { table_size: 251 }))), LbPolicy::Maglev, |config| {
-        matches!(config, LbConfig::MaglevLbConfig(maglev) if maglev.table_size == Some(251))
-    });
-    let warm = LoadBalancerSettings {
-        warmup: Some(WarmupConfiguration::default()),
-        ..simple(SimpleLb::RoundRobin)
-    };
+    check(
+        hash(None),
+        LbPolicy::RingHash,
+        |config| matches!(config, LbConfig::RingHashLbConfig(ring) if ring.minimum_ring_size == Some(1024)),
+    );
+    check(
+        hash(Some(HashAlgorithm::Maglev(MagLev { table_size: 251 }))),
+        LbPolicy::Maglev,
+        |config| matches!(config, LbConfig::MaglevLbConfig(maglev) if maglev.table_size == Some(251)),
+    );
+    let warm =
+        LoadBalancerSettings { warmup: Some(WarmupConfiguration::default()), ..simple(SimpleLb::RoundRobin) };
     check(warm, LbPolicy::RoundRobin, |config| {
         matches!(config, LbConfig::RoundRobinLbConfig(round_robin)
             if round_robin.slow_start_config.as_ref().is_some_and(|slow| slow.min_weight_percent.unwrap().value == 10.0))
@@ -463,22 +468,39 @@ fn inbound_traffic_goes_on_without_being_caught_again() {
             mesh: Arc::new(Hashed::new(mesh())),
             view: ClusterView { ip_mode, ..view() },
         });
-        let sources: Vec<String> = cluster.upstream_bind_config.iter().flat_map(|bind| {
-            let extra = bind.extra_source_addresses.iter().filter_map(|extra| extra.address.as_ref());
-            bind.source_address.iter().chain(extra).map(|source| source.address.clone())
-        }).collect();
+        let sources: Vec<String> = cluster
+            .upstream_bind_config
+            .iter()
+            .flat_map(|bind| {
+                let extra = bind.extra_source_addresses.iter().filter_map(|extra| extra.address.as_ref());
+                bind.source_address.iter().chain(extra).map(|source| source.address.clone())
+            })
+            .collect();
         assert_eq!(cluster.name, "inbound|8080||");
         assert_eq!(max_connections(&cluster), Some(3));
-        assert_eq!((discovery_type(&cluster).unwrap(), sources), (expected.0, expected.1.iter().map(|s| s.to_string()).collect()), "{target:?}");
-        let never_cleaned = cluster.cleanup_interval.is_some_and(|interval| interval.seconds == 9_223_372_035);
+        assert_eq!(
+            (discovery_type(&cluster).unwrap(), sources),
+            (expected.0, expected.1.iter().map(|s| s.to_string()).collect()),
+            "{target:?}"
+        );
+        let never_cleaned =
+            cluster.cleanup_interval.is_some_and(|interval| interval.seconds == 9_223_372_035);
         assert_eq!(never_cleaned, expected.0 == DiscoveryType::OriginalDst);
     };
     let localhost = InboundTarget::Address(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
     check(InboundTarget::OriginalDestination, IpMode::V4, (DiscoveryType::OriginalDst, &["127.0.0.6"]));
     check(InboundTarget::OriginalDestination, IpMode::V6, (DiscoveryType::OriginalDst, &["::6"]));
-    check(InboundTarget::OriginalDestination, IpMode::Dual, (DiscoveryType::OriginalDst, &["127.0.0.6", "::6"]));
+    check(
+        InboundTarget::OriginalDestination,
+        IpMode::Dual,
+        (DiscoveryType::OriginalDst, &["127.0.0.6", "::6"]),
+    );
     check(localhost, IpMode::V4, (DiscoveryType::Static, &[]));
-    check(InboundTarget::Unix("unix:///run/app.sock".into()), IpMode::V4, (DiscoveryType::Static, &["127.0.0.6"]));
+    check(
+        InboundTarget::Unix("unix:///run/app.sock".into()),
+        IpMode::V4,
+        (DiscoveryType::Static, &["127.0.0.6"]),
+    );
 }
 
 #[test]
@@ -490,7 +512,8 @@ fn every_kind_of_proxy_has_its_fixed_clusters() {
             dynamic_dns,
             external_secrets: false,
         };
-        let names: Vec<String> = fixed::fixed_clusters(&input).into_iter().map(|cluster| cluster.name).collect();
+        let names: Vec<String> =
+            fixed::fixed_clusters(&input).into_iter().map(|cluster| cluster.name).collect();
         assert_eq!(names, expected);
     };
     let sidecar = ["BlackHoleCluster", "PassthroughCluster", "InboundPassthroughCluster"];

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use navarch_model::endpoint::{Address, Health, TlsMode};
 use navarch_model::networking::{
-    ClientTlsMode, ClientTlsSettings, LoadBalancerSettings, LocalityDistribute, LocalityFailover, OutlierDetection,
-    Subset, TrafficPolicy,
+    ClientTlsMode, ClientTlsSettings, LoadBalancerSettings, LocalityDistribute, LocalityFailover,
+    OutlierDetection, Subset, TrafficPolicy,
 };
 use navarch_model::service::{Protocol, Registry, Resolution, Visibility};
 
@@ -55,7 +55,12 @@ fn input(endpoints: Vec<Endpoint>) -> EndpointsInput {
             created_at: 0,
             addresses: Vec::new(),
             auto_allocated_addresses: Vec::new(),
-            ports: vec![ServicePort { name: name("http"), port: 80, protocol: Protocol::Http, target_port: None }],
+            ports: vec![ServicePort {
+                name: name("http"),
+                port: 80,
+                protocol: Protocol::Http,
+                target_port: None,
+            }],
             resolution: Resolution::ClientSide,
             mesh_external: false,
             export_to: Visibility::Public,
@@ -133,9 +138,7 @@ fn show(assignment: &ClusterLoadAssignment) -> String {
     let member = |endpoint: &LbEndpoint| {
         let Some(HostIdentifier::Endpoint(target)) = &endpoint.host_identifier else { return "?".to_owned() };
         let address = match target.address.as_ref().and_then(|address| address.address.as_ref()) {
-            Some(Wire::SocketAddress(socket)) => {
-                socket.address.rsplit('.').next().unwrap_or("?").to_owned()
-            }
+            Some(Wire::SocketAddress(socket)) => socket.address.rsplit('.').next().unwrap_or("?").to_owned(),
             Some(Wire::Pipe(pipe)) => pipe.path.clone(),
             _ => "?".to_owned(),
         };
@@ -157,7 +160,10 @@ fn check(input: &EndpointsInput, expected: &str) {
 #[test]
 fn endpoints_are_grouped_by_locality_and_a_cluster_without_any_gets_an_empty_assignment() {
     check(&input(vec![]), "");
-    check(&input(vec![endpoint(1, "r1/z1"), endpoint(2, "r1/z2"), endpoint(3, "r1/z1")]), "0:2[1* 3*] 0:1[2*]");
+    check(
+        &input(vec![endpoint(1, "r1/z1"), endpoint(2, "r1/z2"), endpoint(3, "r1/z1")]),
+        "0:2[1* 3*] 0:1[2*]",
+    );
     let heavy = Endpoint { weight: 7, ..endpoint(1, "") };
     check(&input(vec![heavy, endpoint(2, "")]), "0:8[1* 2*]");
     let other_port = Endpoint { service_port_name: name("metrics"), ..endpoint(1, "") };
@@ -183,7 +189,9 @@ fn health_decides_who_is_sent() {
     check(&input(with(Health::Terminating)), "0:1[1*]");
     check(&input(with(Health::Draining)), "0:1[1*]");
     let mut sessions = input(with(Health::Draining));
-    edit_service(&mut sessions, |service| service.labels = names(&[("istio.io/persistent-session", "session")]));
+    edit_service(&mut sessions, |service| {
+        service.labels = names(&[("istio.io/persistent-session", "session")])
+    });
     check(&sessions, "0:2[1* 2*]");
     let rule = |min_health_percent| DestinationRule {
         traffic_policy: Some(TrafficPolicy {
@@ -270,8 +278,14 @@ fn failover_priority_counts_leading_labels_in_common() {
         network: name(network),
         ..endpoint(last, "r1/z1")
     };
-    let endpoints =
-        || vec![labelled(1, "v1", "n1"), labelled(2, "v2", "n1"), labelled(3, "v1", "n2"), labelled(4, "v2", "n2")];
+    let endpoints = || {
+        vec![
+            labelled(1, "v1", "n1"),
+            labelled(2, "v2", "n1"),
+            labelled(3, "v1", "n2"),
+            labelled(4, "v2", "n2"),
+        ]
+    };
     let priorities = |labels: &[&str]| {
         failing_over(LocalityLoadBalancerSetting {
             failover_priority: labels.iter().map(|label| (*label).to_owned()).collect(),
@@ -281,7 +295,8 @@ fn failover_priority_counts_leading_labels_in_common() {
     let mut input = input(endpoints());
     input.sources.view.labels = names(&[("version", "v1")]);
     input.sources.view.network = name("n1");
-    let check_rule = |labels: &[&str], expected| check(&with_rule(input.clone(), priorities(labels)), expected);
+    let check_rule =
+        |labels: &[&str], expected| check(&with_rule(input.clone(), priorities(labels)), expected);
     check_rule(&["version"], "0:2[1* 3*] 1:2[2* 4*]");
     check_rule(&["version=v2"], "0:2[2* 4*] 1:2[1* 3*]");
     check_rule(&["topology.istio.io/network", "version"], "0:1[1*] 1:1[2*] 2:1[3*] 3:1[4*]");
@@ -289,7 +304,8 @@ fn failover_priority_counts_leading_labels_in_common() {
 
 #[test]
 fn distribution_sets_weights_and_empties_other_places() {
-    let endpoints = || vec![endpoint(1, "r1/z1"), endpoint(2, "r1/z2"), endpoint(3, "r2/z1"), endpoint(4, "r3/z1")];
+    let endpoints =
+        || vec![endpoint(1, "r1/z1"), endpoint(2, "r1/z2"), endpoint(3, "r2/z1"), endpoint(4, "r3/z1")];
     let rule = |from: &str, to: &[(&str, u32)]| {
         failing_over(LocalityLoadBalancerSetting {
             distribute: vec![LocalityDistribute {
@@ -323,7 +339,8 @@ fn other_networks_are_entered_through_gateways() {
     };
     let plain = Endpoint { tls_mode: TlsMode::Disabled, ..on(5, "n2") };
     let mut input = input(vec![on(1, "n1"), on(2, "n2"), on(3, "n2"), on(4, "n3"), plain]);
-    input.sources.gateways = Arc::new(Hashed::new(NetworkGateways::new([gateway(91, "n2"), gateway(92, "n2")])));
+    input.sources.gateways =
+        Arc::new(Hashed::new(NetworkGateways::new([gateway(91, "n2"), gateway(92, "n2")])));
     let mut check_from = |network: &str, view: &[&str], expected| {
         input.sources.view.network = name(network);
         input.sources.view.network_view = view.iter().copied().map(Name::from).collect();

@@ -1,0 +1,304 @@
+//! What clusters and endpoints are gathered from: settings and labels, cut to what matters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use navarch_model::endpoint::{EndpointSet, Locality, TlsMode};
+use navarch_model::networking::{Gateway, ServerTlsMode};
+use navarch_model::proxy::{IpMode, ProxyFacts, ProxyKind};
+use navarch_model::security::{MutualTlsMode, PeerAuthentication};
+use navarch_model::service::Service;
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::authn::{MtlsMode, mtls_mode};
+use navarch_snapshot::{Bucket, View, host};
+use navarch_translate::clusters::ClusterMesh;
+use navarch_translate::endpoints::{
+    EndpointMesh, EndpointSources, EndpointView, NetworkGateway, NetworkGateways, locality, needs_node,
+};
+
+use crate::engine::{Cx, Gather};
+
+/// What MeshConfig says about clusters.
+pub struct ClusterMeshOf;
+
+impl Gather for ClusterMeshOf {
+    const NAME: &'static str = "clusters.mesh";
+    type Key = ();
+    type Output = Arc<Hashed<ClusterMesh>>;
+
+    fn run(_: &(), cx: &Cx<'_>) -> Self::Output {
+        Arc::new(Hashed::new(ClusterMesh::of(&cx.view().mesh().config)))
+    }
+}
+
+/// What MeshConfig says about endpoints.
+pub struct EndpointMeshOf;
+
+impl Gather for EndpointMeshOf {
+    const NAME: &'static str = "endpoints.mesh";
+    type Key = ();
+    type Output = Arc<Hashed<EndpointMesh>>;
+
+    fn run(_: &(), cx: &Cx<'_>) -> Self::Output {
+        Arc::new(Hashed::new(EndpointMesh::of(&cx.view().mesh().config)))
+    }
+}
+
+/// Gateways between networks, as endpoints need them.
+pub struct NetworkGatewaysOf;
+
+impl Gather for NetworkGatewaysOf {
+    const NAME: &'static str = "endpoints.gateways";
+    type Key = ();
+    type Output = Arc<Hashed<NetworkGateways>>;
+
+    fn run(_: &(), cx: &Cx<'_>) -> Self::Output {
+        let gateways =
+            cx.view().network_gateways().by_network.values().flatten().map(|gateway| NetworkGateway {
+                address: gateway.address.clone(),
+                port: gateway.port.into(),
+                network: gateway.network.clone(),
+                cluster_id: gateway.cluster_id.clone(),
+            });
+        Arc::new(Hashed::new(NetworkGateways::new(gateways)))
+    }
+}
+
+/// Hosts whose endpoints are for clients of the same cluster only.
+pub struct ClusterLocalHosts;
+
+/// Host patterns, and whether what they match is local to a cluster. The most specific one decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalHosts(BTreeMap<String, bool>);
+
+impl Gather for ClusterLocalHosts {
+    const NAME: &'static str = "endpoints.cluster_local";
+    type Key = ();
+    type Output = LocalHosts;
+
+    fn run(_: &(), cx: &Cx<'_>) -> Self::Output {
+        let settings = cx.view().mesh().config.service_settings.iter();
+        let hosts = settings.flat_map(|setting| {
+            let local = setting.settings.as_ref().is_some_and(|settings| settings.cluster_local);
+            setting.hosts.iter().map(move |host| (host.clone(), local))
+        });
+        LocalHosts(hosts.collect())
+    }
+}
+
+impl LocalHosts {
+    /// Without a setting, what runs a cluster is local to it: `kube-system` and the Kubernetes API.
+    fn is_local(&self, service: &Service) -> bool {
+        if let Some(local) = self.0.get(&*service.hostname) {
+            return *local;
+        }
+        let wildcards = self.0.keys().filter(|host| host::is_wildcard(host)).map(String::as_str);
+        if let Some(local) =
+            host::most_specific(&service.hostname, wildcards).and_then(|host| self.0.get(host))
+        {
+            return *local;
+        }
+        service.hostname.contains(".kube-system.svc.")
+            || service.hostname.starts_with("kubernetes.default.svc.")
+    }
+}
+
+/// Which labels of clients the DestinationRules of a bucket look at.
+pub struct RuleLabels;
+
+/// Keys of labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelKeys {
+    /// By namespace: keys that workload selectors of its rules name.
+    selectors: BTreeMap<Name, BTreeSet<Name>>,
+    /// Keys that failover priorities compare.
+    priorities: BTreeSet<Name>,
+    /// A service of the bucket depends on the client's node.
+    node: bool,
+}
+
+impl Gather for RuleLabels {
+    const NAME: &'static str = "rules.labels";
+    type Key = Bucket;
+    type Output = LabelKeys;
+
+    fn run(bucket: &Bucket, cx: &Cx<'_>) -> LabelKeys {
+        let view = cx.view();
+        let mut keys = LabelKeys::default();
+        let mut rules = view.wildcard_destination_rules().iter().collect::<Vec<_>>();
+        for (host, services) in view.services_in(*bucket) {
+            keys.node |= services.iter().any(|service| needs_node(service));
+            rules.extend(view.destination_rules(host));
+        }
+        for rule in rules {
+            if let Some(selector) = &rule.config.spec.workload_selector {
+                let selected = keys.selectors.entry(rule.config.namespace.clone()).or_default();
+                selected.extend(selector.match_labels.keys().map(|key| Name::from(key.as_str())));
+            }
+            keys.priorities.extend(locality::priority_labels(&rule.config.spec).map(Name::from));
+        }
+        let mesh = cx.gather::<EndpointMeshOf>(&());
+        keys.priorities.extend(mesh.priority_labels().map(Name::from));
+        keys
+    }
+}
+
+/// A client, cut to what endpoints and the choice of rules can depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    pub kind: ProxyKind,
+    pub ip_mode: IpMode,
+    pub cluster_id: Name,
+    pub network: Name,
+    pub network_view: Vec<Name>,
+    pub locality: Locality,
+    pub node_name: Name,
+    /// Those labels that rules look at.
+    pub labels: BTreeMap<Name, Name>,
+}
+
+impl Client {
+    /// Everything but labels and node, which [`Client::for_bucket`] adds.
+    pub fn new(facts: &ProxyFacts) -> Self {
+        Client {
+            kind: facts.kind,
+            ip_mode: facts.ip_mode(),
+            cluster_id: facts.cluster_id.clone(),
+            network: facts.network.clone(),
+            network_view: facts.network_view.clone(),
+            locality: facts.locality.clone(),
+            node_name: Name::from(""),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// With the labels and the node that the rules and services of a bucket look at.
+    pub fn for_bucket(&self, facts: &ProxyFacts, keys: &LabelKeys) -> Self {
+        let selectors = keys.selectors.get(&facts.namespace).into_iter().flatten();
+        let labels = selectors
+            .chain(&keys.priorities)
+            .filter_map(|key| facts.labels.get(key).map(|value| (key.clone(), value.clone())))
+            .collect();
+        let node_name = if keys.node { facts.node_name.clone() } else { self.node_name.clone() };
+        Client { labels, node_name, ..self.clone() }
+    }
+
+    fn view(&self) -> EndpointView {
+        EndpointView {
+            kind: self.kind,
+            ip_mode: self.ip_mode,
+            cluster_id: self.cluster_id.clone(),
+            network: self.network.clone(),
+            network_view: self.network_view.clone(),
+            locality: self.locality.clone(),
+            labels: self.labels.clone(),
+            node_name: self.node_name.clone(),
+        }
+    }
+}
+
+/// The endpoints of one service: apart, so that others in the bucket may change.
+pub struct EndpointsOf;
+
+/// A service by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    pub hostname: Name,
+    pub namespace: Name,
+}
+
+impl ServiceKey {
+    /// The key of a service.
+    pub fn of(service: &Service) -> Self {
+        ServiceKey { hostname: service.hostname.clone(), namespace: service.namespace.clone() }
+    }
+}
+
+/// Endpoints, and which of them accept plain text only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEndpoints {
+    pub endpoints: Arc<Hashed<EndpointSet>>,
+    pub plaintext: Vec<u32>,
+}
+
+impl Gather for EndpointsOf {
+    const NAME: &'static str = "endpoints.service";
+    type Key = ServiceKey;
+    type Output = ServiceEndpoints;
+
+    fn run(key: &ServiceKey, cx: &Cx<'_>) -> ServiceEndpoints {
+        match cx.view().endpoints(&key.hostname, &key.namespace) {
+            Some(endpoints) => {
+                ServiceEndpoints { endpoints: endpoints.clone(), plaintext: plaintext(cx.view(), endpoints) }
+            }
+            None => ServiceEndpoints::default(),
+        }
+    }
+}
+
+/// Positions of endpoints whose PeerAuthentication switches mutual TLS off.
+fn plaintext(view: &View<'_>, set: &EndpointSet) -> Vec<u32> {
+    // Most meshes switch it off nowhere, and most endpoints of a service are in one namespace.
+    let mut possible: BTreeMap<&Name, bool> = BTreeMap::new();
+    let off = (0..).zip(&set.endpoints).filter(|(_, endpoint)| {
+        endpoint.tls_mode == TlsMode::Istio
+            && *possible.entry(&endpoint.namespace).or_insert_with(|| switches_off(view, &endpoint.namespace))
+            && mtls_mode(view, &endpoint.namespace, &endpoint.labels, endpoint.port.into())
+                == MtlsMode::Disable
+    });
+    off.map(|(position, _)| position).collect()
+}
+
+/// Whether any policy that could apply in a namespace switches mutual TLS off.
+fn switches_off(view: &View<'_>, namespace: &str) -> bool {
+    let root = view.mesh().config.root_namespace.as_str();
+    [root, namespace].into_iter().any(|namespace| {
+        view.objects::<PeerAuthentication>(namespace).iter().any(|policy| {
+            let modes = policy.spec.mtls.iter().chain(policy.spec.port_level_mtls.values());
+            modes.into_iter().any(|mtls| mtls.mode == MutualTlsMode::Disable)
+        })
+    })
+}
+
+/// The endpoints of a service as a client gets to see them.
+pub fn sources(
+    cx: &Cx<'_>,
+    service: &Service,
+    rule: Option<&navarch_model::EffectiveRule>,
+    client: &Client,
+) -> EndpointSources {
+    let found = cx.gather::<EndpointsOf>(&ServiceKey::of(service));
+    let mesh = (*cx.gather::<EndpointMeshOf>(&())).clone();
+    EndpointSources {
+        endpoints: found.endpoints.clone(),
+        plaintext: found.plaintext.clone(),
+        cluster_local: cx.gather::<ClusterLocalHosts>(&()).is_local(service),
+        gateways: (*cx.gather::<NetworkGatewaysOf>(&())).clone(),
+        view: client.view().narrowed(service, rule.map(|rule| &rule.spec), &mesh),
+        mesh,
+    }
+}
+
+/// Whether a gateway forwards mesh TLS by server name: some Gateway for it has a server with `AUTO_PASSTHROUGH`.
+pub struct ForwardsMeshTls;
+
+impl Gather for ForwardsMeshTls {
+    const NAME: &'static str = "gateways.auto_passthrough";
+    /// Labels of the gateway.
+    type Key = BTreeMap<Name, Name>;
+    type Output = bool;
+
+    fn run(labels: &Self::Key, cx: &Cx<'_>) -> bool {
+        cx.view().all_objects::<Gateway>().iter().any(|gateway| {
+            let selects = gateway
+                .spec
+                .selector
+                .iter()
+                .all(|(key, value)| labels.get(key.as_str()).is_some_and(|label| **label == **value));
+            selects
+                && gateway.spec.servers.iter().any(|server| {
+                    server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough)
+                })
+        })
+    }
+}
