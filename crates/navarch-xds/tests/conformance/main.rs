@@ -1,0 +1,12 @@
+//! Conformance scenarios of an xDS server, on [`navarch_xds::Stream`] under virtual time. A test is named after the
+//! scenario it shows; `docs/xds-conformance.md` lists them.
+
+mod client;
+mod delta;
+mod nack;
+mod ordering;
+mod reconnect;
+mod removal;
+mod sotw;
+mod ttl;
+mod warming;
