@@ -1,0 +1,42 @@
+//! Gathering of listeners.
+//!
+//! For sidecars, every bucket of services makes *contributions* ([`bucket`]): what a port of a service asks of the listener on one
+//! address. They are grouped by address ([`outbound`]), and each group becomes a listener. A change in one service repeats the
+//! work of one bucket, and encodes only the listeners whose contributions differ.
+
+mod addresses;
+mod bucket;
+mod inbound;
+mod outbound;
+mod service;
+mod settings;
+mod tcp_routes;
+mod view;
+
+use std::sync::Arc;
+
+use navarch_model::Hashed;
+use navarch_model::proxy::ProxyKind;
+use navarch_snapshot::Scope;
+
+use crate::class::Class;
+use crate::engine::Cx;
+use crate::parts::Parts;
+
+/// The listeners of a class.
+pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+    match class.facts.kind {
+        ProxyKind::Sidecar => sidecar(cx, class, scope),
+        ProxyKind::Router | ProxyKind::Waypoint | ProxyKind::Ztunnel => Parts::default(),
+    }
+}
+
+fn sidecar(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+    let mesh = &cx.view().mesh().config;
+    if mesh.proxy_listen_port <= 0 {
+        return Parts::default();
+    }
+    let mut parts = outbound::outbound(cx, class, scope);
+    parts.local.extend(inbound::inbound(cx, class, scope));
+    parts
+}

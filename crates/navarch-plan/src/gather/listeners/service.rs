@@ -1,0 +1,209 @@
+//! What one service asks of listeners.
+
+use navarch_model::endpoint::{Address, Endpoint};
+use navarch_model::networking::CaptureMode;
+use navarch_model::proxy::IpMode;
+use navarch_model::service::{Protocol, Registry, Resolution, Service};
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::{EgressListener, Scope};
+use navarch_translate::listeners::address::{UNIX_PREFIX, loopbacks, names, wildcards};
+use navarch_translate::listeners::outbound::{Contribution, HttpChain, Treatment, treatment};
+use navarch_translate::listeners::tcp::DnsCache;
+use navarch_translate::names::dns_cache;
+
+use super::addresses::{Binding, Dialled, of_service};
+use super::tcp_routes;
+use super::view::{CommonView, ProxyView};
+use crate::engine::Cx;
+
+/// A service as one egress listener of a client imports it.
+pub struct PortOf<'a, 'e> {
+    pub cx: &'a Cx<'e>,
+    pub scope: &'a Scope,
+    pub proxy: &'a ProxyView,
+    pub listener: &'a EgressListener,
+    pub service: &'a Hashed<Service>,
+}
+
+/// A port to listen on: of the service, or of the egress listener.
+#[derive(Clone, Debug)]
+pub struct ListenPort {
+    /// Zero for Unix domain sockets.
+    pub number: u16,
+    pub name: Name,
+    pub protocol: Protocol,
+}
+
+/// One listener to be, for one port of the service.
+pub struct Wanted<'a> {
+    pub port: &'a ListenPort,
+    pub dialled: &'a Dialled,
+    pub binding: Binding,
+}
+
+impl<'a> PortOf<'a, '_> {
+    /// The part of the view that is the same for all buckets.
+    pub fn view(&self) -> &'a CommonView {
+        &self.proxy.common
+    }
+
+    /// Where the egress listener listens; addresses are left open if it does not say.
+    fn binding(&self) -> Binding {
+        let stated = self.listener.bind.as_str();
+        let to_port = !self.view().intercepted
+            || self.listener.capture_mode == CaptureMode::None
+            || stated.starts_with(UNIX_PREFIX);
+        let addresses = match stated {
+            "" if to_port => names(loopbacks(self.view().ip_mode)),
+            "" => Vec::new(),
+            stated => vec![Name::from(stated)],
+        };
+        Binding { addresses, blocks: Vec::new(), to_port }
+    }
+}
+
+/// Everything a service asks for, in the order that decides conflicts.
+pub fn contributions(service: &PortOf<'_, '_>) -> Vec<Contribution> {
+    // Another name for another service: that one has the listeners.
+    if service.service.resolution == Resolution::Alias {
+        return Vec::new();
+    }
+    let view = service.view();
+    let binding = service.binding();
+    let mut out = Vec::new();
+    for dialled in of_service(service.service, view) {
+        if let Some(stated) = &service.listener.port {
+            let port = ListenPort {
+                number: u16::try_from(stated.number).unwrap_or_default(),
+                name: Name::from(stated.name.as_str()),
+                protocol: Protocol::parse(&stated.protocol),
+            };
+            if binding.is_possible(port.number, port.protocol, view) {
+                let wanted = Wanted { port: &port, dialled: &dialled, binding: binding.clone() };
+                out.extend(contribution(service, wanted));
+            }
+            continue;
+        }
+        for port in &service.service.ports {
+            let port = ListenPort { number: port.port, name: port.name.clone(), protocol: port.protocol };
+            if !binding.is_possible(port.number, port.protocol, view) {
+                continue;
+            }
+            for binding in bindings(service, &dialled, &port, &binding) {
+                out.extend(contribution(service, Wanted { port: &port, dialled: &dialled, binding }));
+            }
+        }
+    }
+    out
+}
+
+/// Where to listen for a port: as the egress listener says, or on every endpoint of a headless service, whose clients dial
+/// endpoints directly.
+fn bindings(
+    service: &PortOf<'_, '_>,
+    dialled: &Dialled,
+    port: &ListenPort,
+    binding: &Binding,
+) -> Vec<Binding> {
+    let per_endpoint = binding.addresses.is_empty()
+        && service.service.resolution == Resolution::Passthrough
+        && dialled.is_none()
+        && (port.protocol.is_tcp() || port.protocol.is_sniffed());
+    if !per_endpoint {
+        return vec![binding.clone()];
+    }
+    let view = service.cx.view();
+    let endpoints = view.endpoints(&service.service.hostname, &service.service.namespace);
+    let endpoints: Vec<&Endpoint> = endpoints
+        .iter()
+        .flat_map(|set| &set.endpoints)
+        .filter(|endpoint| endpoint.service_port_name == port.name)
+        .collect();
+    // A Kubernetes Service or a selector may get endpoints later. A ServiceEntry without either never will: its clients dial
+    // whatever they like.
+    let open = service.service.registry == Registry::ServiceEntry
+        && endpoints.is_empty()
+        && service.service.selector.is_empty();
+    if open {
+        return vec![binding.clone()];
+    }
+    endpoints.into_iter().filter_map(|endpoint| of_endpoint(endpoint, service.proxy)).collect()
+}
+
+fn of_endpoint(endpoint: &Endpoint, proxy: &ProxyView) -> Option<Binding> {
+    let Address::Ip(address) = &endpoint.address else { return None };
+    // Traffic to itself does not pass an outbound listener.
+    if proxy.own_address.as_ref() == Some(address) {
+        return None;
+    }
+    let all = std::iter::once(address).chain(&endpoint.additional_addresses);
+    Some(Binding {
+        addresses: all.map(|address| Name::from(address.to_string())).collect(),
+        ..Binding::default()
+    })
+}
+
+/// What one port asks of one listener; nothing for protocols without listeners.
+fn contribution(service: &PortOf<'_, '_>, wanted: Wanted<'_>) -> Option<Contribution> {
+    let view = service.view();
+    let protocol = wanted.port.protocol;
+    let treatment = treatment(protocol)?;
+    let binding = match treatment {
+        Treatment::Http => wanted.binding.for_http(view),
+        Treatment::Tcp | Treatment::Detect => {
+            wanted.binding.for_bytes(service.service, wanted.dialled, view)
+        }
+    };
+    let wanted = Wanted { binding, ..wanted };
+    let tcp = if treatment == Treatment::Http { Vec::new() } else { tcp_routes::chains(service, &wanted) };
+    let http = match treatment {
+        Treatment::Tcp => None,
+        Treatment::Http | Treatment::Detect => Some(http_chain(service, &wanted, treatment)),
+    };
+    Some(Contribution {
+        binds: wanted.binding.addresses,
+        bind_to_port: wanted.binding.to_port,
+        port: wanted.port.number,
+        protocol,
+        tcp,
+        http,
+    })
+}
+
+fn http_chain(service: &PortOf<'_, '_>, wanted: &Wanted<'_>, treatment: Treatment) -> HttpChain {
+    let port = wanted.port;
+    let bind = wanted.binding.primary();
+    let any_address = wildcards(service.view().ip_mode).first() == Some(&bind);
+    let routes = match port.number {
+        0 => bind.to_owned(),
+        number if treatment == Treatment::Detect && !any_address => {
+            format!("{}:{number}", service.service.hostname)
+        }
+        number => number.to_string(),
+    };
+    HttpChain {
+        routes: Name::from(routes),
+        protocol: port.protocol,
+        detect: treatment == Treatment::Detect || (any_address && port.protocol != Protocol::HttpProxy),
+        absolute_urls: false,
+        dns_cache: dynamic_dns(service),
+    }
+}
+
+/// The DNS cache of a wildcard host that is resolved when it is requested.
+pub fn dynamic_dns(service: &PortOf<'_, '_>) -> Option<DnsCache> {
+    let host = &service.service.hostname;
+    (host.starts_with('*') && service.service.resolution == Resolution::DynamicDns)
+        .then(|| DnsCache { name: Name::from(dns_cache(host)), lookup_family: lookup_family(service.view().ip_mode) })
+}
+
+/// Which families names are resolved to.
+fn lookup_family(mode: IpMode) -> i32 {
+    use navarch_envoy::proto::envoy::config::cluster::v3::cluster::DnsLookupFamily;
+    let family = match mode {
+        IpMode::V4 => DnsLookupFamily::V4Only,
+        IpMode::V6 => DnsLookupFamily::V6Only,
+        IpMode::Dual => DnsLookupFamily::All,
+    };
+    family as i32
+}

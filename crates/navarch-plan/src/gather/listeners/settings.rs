@@ -1,0 +1,68 @@
+//! What the listeners of a sidecar have in common.
+
+use std::sync::Arc;
+
+use navarch_model::mesh::MeshConfig;
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::{OutboundMode, Scope};
+use navarch_translate::filters::HttpFilters;
+use navarch_translate::http_connection_manager::{Direction, proxy_config};
+use navarch_translate::listeners::inbound::InboundSettings;
+use navarch_translate::listeners::outbound::OutboundSettings;
+use navarch_translate::listeners::settings::ListenerSettings;
+use navarch_translate::listeners::tls::{CertificateFiles, MutualTls};
+use navarch_translate::names;
+
+use crate::class::Class;
+use crate::engine::Cx;
+
+/// Settings of outbound listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    pub all: Arc<Hashed<OutboundSettings>>,
+    /// Without what only HTTP has. Listeners without HTTP are made from these, so that workloads that differ only in the tags of
+    /// their traces share them.
+    pub bytes_only: Arc<Hashed<OutboundSettings>>,
+}
+
+/// The settings of a class for outgoing traffic.
+pub fn outbound(cx: &Cx<'_>, class: &Class, scope: &Scope, persistent_sessions: bool) -> Outbound {
+    let mut listener = common(cx, class, Direction::Outbound);
+    listener.http.stateful_sessions = persistent_sessions;
+    let catch_all = catch_all(scope);
+    let mut bytes = listener.clone();
+    bytes.http.access_log = Vec::new();
+    bytes.http.tracing = None;
+    bytes.http.filters = HttpFilters::default();
+    bytes.http.stateful_sessions = false;
+    Outbound {
+        all: Arc::new(Hashed::new(OutboundSettings { listener, catch_all: catch_all.clone() })),
+        bytes_only: Arc::new(Hashed::new(OutboundSettings { listener: bytes, catch_all })),
+    }
+}
+
+/// The settings of a class for incoming traffic.
+pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
+    let mesh = &cx.view().mesh().config;
+    let tls = MutualTls::new(mesh, CertificateFiles::of(&class.facts));
+    Arc::new(Hashed::new(InboundSettings { listener: common(cx, class, Direction::Inbound), tls }))
+}
+
+fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSettings {
+    let mesh: &MeshConfig = &cx.view().mesh().config;
+    ListenerSettings::new(direction, mesh, &proxy_config(&class.facts, mesh), &class.facts)
+}
+
+/// Where connections go that no service is known for.
+fn catch_all(scope: &Scope) -> Name {
+    match scope.outbound_traffic_policy() {
+        Some(policy) if policy.mode != OutboundMode::RegistryOnly => match &policy.egress_proxy {
+            Some(proxy) => {
+                let port = proxy.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
+                Name::from(names::outbound(port.unwrap_or_default(), &proxy.subset, &proxy.host))
+            }
+            None => Name::from(names::PASSTHROUGH),
+        },
+        _ => Name::from(names::BLACK_HOLE),
+    }
+}
