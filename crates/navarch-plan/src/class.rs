@@ -23,7 +23,7 @@ pub struct Class {
     /// The service ports that the workload serves, in the order that decides conflicts.
     pub instances: Vec<Instance>,
     /// The real addresses, where they matter: nothing is intercepted, so listeners bind them; the proxy backs a headless
-    /// service, whose listeners leave out its own address; or its Sidecar sends inbound traffic to the address of the instance.
+    /// service, whose listeners leave out its own address; or its Sidecar accepts inbound traffic on the address of the instance, or sends it there.
     pub own_addresses: Vec<IpAddr>,
 }
 
@@ -63,10 +63,14 @@ impl Class {
     }
 }
 
-/// `defaultEndpoint: 0.0.0.0:<port>` and `[::]:<port>` stand for the address of the instance.
+/// `defaultEndpoint: 0.0.0.0:<port>` and `[::]:<port>` stand for the address of the instance, and an ingress listener that does
+/// not say where it listens listens there.
 fn sends_to_own_address(scope: &Scope) -> bool {
     scope.ingress().iter().any(|listener| {
-        ["0.0.0.0:", "[::]:"].iter().any(|unspecified| listener.default_endpoint.starts_with(unspecified))
+        listener.bind.is_empty()
+            || ["0.0.0.0:", "[::]:"]
+                .iter()
+                .any(|unspecified| listener.default_endpoint.starts_with(unspecified))
     })
 }
 

@@ -62,7 +62,7 @@ impl HostFilter {
     }
 
     /// Whether every import names one host of one namespace.
-    pub(super) fn is_exact(&self) -> bool {
+    pub fn is_exact(&self) -> bool {
         self.exact
     }
 

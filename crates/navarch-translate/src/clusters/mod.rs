@@ -194,6 +194,18 @@ fn stat_name_of(
     port_name: &str,
     target_port: u32,
 ) -> String {
+    stat_name(&stat_pattern(pattern, service, subset, port, port_name, target_port))
+}
+
+/// A pattern for names of statistics (`outboundClusterStatName`, `inboundClusterStatName`), filled in.
+pub fn stat_pattern(
+    pattern: &str,
+    service: &Service,
+    subset: &str,
+    port: u32,
+    port_name: &str,
+    target_port: u32,
+) -> String {
     let kubernetes = service.registry == Registry::Kubernetes;
     let short = if kubernetes {
         format!("{}.{}", service.name, service.namespace)
@@ -201,16 +213,14 @@ fn stat_name_of(
         service.hostname.to_string()
     };
     let name = if kubernetes { &service.name } else { &service.hostname };
-    stat_name(
-        &pattern
-            .replace("%SERVICE%", &short)
-            .replace("%SERVICE_NAME%", name)
-            .replace("%SERVICE_FQDN%", &service.hostname)
-            .replace("%SUBSET_NAME%", subset)
-            .replace("%TARGET_PORT%", &target_port.to_string())
-            .replace("%SERVICE_PORT%", &port.to_string())
-            .replace("%SERVICE_PORT_NAME%", port_name),
-    )
+    pattern
+        .replace("%SERVICE%", &short)
+        .replace("%SERVICE_NAME%", name)
+        .replace("%SERVICE_FQDN%", &service.hostname)
+        .replace("%SUBSET_NAME%", subset)
+        .replace("%TARGET_PORT%", &target_port.to_string())
+        .replace("%SERVICE_PORT%", &port.to_string())
+        .replace("%SERVICE_PORT_NAME%", port_name)
 }
 
 /// Which families names are resolved to.

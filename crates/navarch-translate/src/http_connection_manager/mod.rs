@@ -2,7 +2,7 @@
 
 mod settings;
 
-pub use settings::{ClientCertDetails, Direction, Headers, HttpSettings, connection_settings};
+pub use settings::{ClientCertDetails, Direction, Headers, HttpSettings, connection_settings, proxy_config};
 
 use std::time::Duration;
 

@@ -64,6 +64,13 @@ pub fn of_service(service: &Service, view: &DomainView, port: Option<u16>) -> Ve
     out
 }
 
+/// Other forms of a host name that clients in `dns_domain` may use, without port.
+pub fn alternative_hosts(host: &str, dns_domain: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    alternatives(&mut out, host, dns_domain, None);
+    out.into_iter().map(|domain| domain.text).collect()
+}
+
 /// The domains of a host of a VirtualService that is no service.
 pub fn of_host(host: &str) -> Vec<Domain> {
     vec![Domain { text: bracketed(host), alternative: false }]

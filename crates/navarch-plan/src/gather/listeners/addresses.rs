@@ -40,9 +40,12 @@ pub fn of_service(service: &Service, view: &CommonView) -> Vec<Dialled> {
     match service.registry {
         Registry::Kubernetes => vec![of_kubernetes(service, view)],
         Registry::ServiceEntry if service.addresses.is_empty() => vec![allocated(service, view)],
-        Registry::ServiceEntry => {
-            service.addresses.iter().filter_map(|address| normal(address)).map(|a| Dialled::only(&a)).collect()
-        }
+        Registry::ServiceEntry => service
+            .addresses
+            .iter()
+            .filter_map(|address| normal(address))
+            .map(|a| Dialled::only(&a))
+            .collect(),
     }
 }
 
@@ -155,7 +158,8 @@ impl Binding {
             return false;
         }
         let wildcard = wildcards(view.ip_mode).first().copied().unwrap_or_default();
-        let any = if self.addresses.is_empty() { is_plain_http(protocol) } else { self.primary() == wildcard };
+        let any =
+            if self.addresses.is_empty() { is_plain_http(protocol) } else { self.primary() == wildcard };
         !(any && view.own_ports.contains(&port))
     }
 }

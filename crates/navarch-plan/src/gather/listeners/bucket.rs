@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use navarch_model::service::{Protocol, Visibility};
 use navarch_model::{Hashed, Name};
-use navarch_snapshot::{Bucket, Scope, service_order};
+use navarch_snapshot::bound::service_order;
+use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::listeners::outbound::{Contribution, Treatment, treatment};
 
 use super::service::{PortOf, contributions};
@@ -132,8 +133,7 @@ impl Gather for MentionedLabels {
             let tls = spec.tls.iter().flat_map(|route| &route.match_).map(|m| &m.source_labels);
             keys.extend(tcp.chain(tls).flat_map(|labels| labels.keys()).map(String::as_str));
         }
-        let of_bucket =
-            view.services_in(*bucket).keys().flat_map(|host| view.destination_rules(host));
+        let of_bucket = view.services_in(*bucket).keys().flat_map(|host| view.destination_rules(host));
         for rule in of_bucket.chain(view.wildcard_destination_rules()) {
             let selector = rule.config.spec.workload_selector.iter();
             keys.extend(selector.flat_map(|selector| selector.match_labels.keys()).map(String::as_str));
@@ -141,4 +141,3 @@ impl Gather for MentionedLabels {
         keys.into_iter().map(Name::from).collect()
     }
 }
-

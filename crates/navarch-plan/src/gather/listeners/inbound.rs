@@ -9,13 +9,15 @@ use navarch_model::networking::{CaptureMode, IstioIngressListener};
 use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
+use navarch_snapshot::Scope;
 use navarch_snapshot::authn::{MtlsMode, PeerPolicy, peer_policy};
-use navarch_snapshot::{Instance, Scope};
+use navarch_snapshot::bound::Instance;
 use navarch_translate::clusters::stat_pattern;
 use navarch_translate::listeners::ConfigRef;
 use navarch_translate::listeners::address::{names, wildcards};
 use navarch_translate::listeners::inbound::{
-    BoundPort, BoundPortInput, InboundPort, InboundSettings, MutualTlsMode, VirtualInbound, VirtualInboundInput,
+    BoundPort, BoundPortInput, InboundPort, InboundSettings, MutualTlsMode, VirtualInbound,
+    VirtualInboundInput,
 };
 use navarch_translate::names;
 
@@ -76,7 +78,7 @@ impl Ports<'_> {
             // Without interception the workload itself listens on its ports.
             let mesh = &cx.view().mesh().config;
             let taken = own_ports(&self.class.facts, Some(mesh));
-            for instance in self.class.instances() {
+            for instance in &self.class.instances {
                 if !taken.contains(&instance.target_port) {
                     add(&mut ports, self.of_instance(instance, &mesh.inbound_cluster_stat_name));
                 }
@@ -144,7 +146,9 @@ impl Ports<'_> {
                 target_port: number,
                 protocol,
                 binds: match listener.bind.as_str() {
-                    "" => self.own_address().map_or(wildcards, |address| vec![Name::from(address.to_string())]),
+                    "" => {
+                        self.own_address().map_or(wildcards, |address| vec![Name::from(address.to_string())])
+                    }
                     bind => vec![Name::from(bind)],
                 },
                 // There is no host; the name of the Sidecar stands in.
@@ -168,10 +172,7 @@ impl Ports<'_> {
                     && !ip.is_broadcast()
             }
             IpAddr::V6(ip) => {
-                !ip.is_unspecified()
-                    && !ip.is_loopback()
-                    && !ip.is_unicast_link_local()
-                    && !ip.is_multicast()
+                !ip.is_unspecified() && !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_multicast()
             }
         })
     }
@@ -181,7 +182,7 @@ impl Ports<'_> {
         let ingress = self.scope.ingress();
         let declared = |port: u32| {
             if ingress.is_empty() {
-                self.class.instances().iter().any(|instance| u32::from(instance.target_port) == port)
+                self.class.instances.iter().any(|instance| u32::from(instance.target_port) == port)
             } else {
                 ingress.iter().any(|listener| listener.port.as_ref().is_some_and(|own| own.number == port))
             }

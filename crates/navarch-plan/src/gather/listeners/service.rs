@@ -5,7 +5,8 @@ use navarch_model::networking::CaptureMode;
 use navarch_model::proxy::IpMode;
 use navarch_model::service::{Protocol, Registry, Resolution, Service};
 use navarch_model::{Hashed, Name};
-use navarch_snapshot::{EgressListener, Scope};
+use navarch_snapshot::Scope;
+use navarch_snapshot::scope::EgressListener;
 use navarch_translate::listeners::address::{UNIX_PREFIX, loopbacks, names, wildcards};
 use navarch_translate::listeners::outbound::{Contribution, HttpChain, Treatment, treatment};
 use navarch_translate::listeners::tcp::DnsCache;
@@ -150,9 +151,7 @@ fn contribution(service: &PortOf<'_, '_>, wanted: Wanted<'_>) -> Option<Contribu
     let treatment = treatment(protocol)?;
     let binding = match treatment {
         Treatment::Http => wanted.binding.for_http(view),
-        Treatment::Tcp | Treatment::Detect => {
-            wanted.binding.for_bytes(service.service, wanted.dialled, view)
-        }
+        Treatment::Tcp | Treatment::Detect => wanted.binding.for_bytes(service.service, wanted.dialled, view),
     };
     let wanted = Wanted { binding, ..wanted };
     let tcp = if treatment == Treatment::Http { Vec::new() } else { tcp_routes::chains(service, &wanted) };
@@ -193,8 +192,10 @@ fn http_chain(service: &PortOf<'_, '_>, wanted: &Wanted<'_>, treatment: Treatmen
 /// The DNS cache of a wildcard host that is resolved when it is requested.
 pub fn dynamic_dns(service: &PortOf<'_, '_>) -> Option<DnsCache> {
     let host = &service.service.hostname;
-    (host.starts_with('*') && service.service.resolution == Resolution::DynamicDns)
-        .then(|| DnsCache { name: Name::from(dns_cache(host)), lookup_family: lookup_family(service.view().ip_mode) })
+    (host.starts_with('*') && service.service.resolution == Resolution::DynamicDns).then(|| DnsCache {
+        name: Name::from(dns_cache(host)),
+        lookup_family: lookup_family(service.view().ip_mode),
+    })
 }
 
 /// Which families names are resolved to.

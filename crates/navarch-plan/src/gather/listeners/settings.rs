@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use navarch_model::mesh::MeshConfig;
 use navarch_model::{Hashed, Name};
-use navarch_snapshot::{OutboundMode, Scope};
+use navarch_snapshot::Scope;
+use navarch_snapshot::scope::OutboundMode;
 use navarch_translate::filters::HttpFilters;
 use navarch_translate::http_connection_manager::{Direction, proxy_config};
 use navarch_translate::listeners::inbound::InboundSettings;

@@ -7,11 +7,11 @@ use navarch_model::networking::{
     Destination as RouteTarget, DestinationRule, HashKey, LbPolicy, LoadBalancerSettings, RouteDestination,
     TrafficPolicy, TunnelSettings,
 };
-use navarch_model::service::Service;
+use navarch_model::service::{Service, Visibility};
 use navarch_model::{EffectiveRule, Hashed, Name};
+use navarch_snapshot::BUCKETS;
+use navarch_snapshot::bound::BoundVirtualService;
 use navarch_snapshot::host::{is_wildcard, overlap};
-use navarch_snapshot::{BUCKETS, BoundVirtualService};
-use navarch_model::service::Visibility;
 use navarch_translate::clusters::stat_pattern;
 use navarch_translate::listeners::ConfigRef;
 use navarch_translate::listeners::address::wildcards;
@@ -45,9 +45,8 @@ fn virtual_services(service: &PortOf<'_, '_>) -> Vec<Arc<Hashed<BoundVirtualServ
             rules.extend(scope.listener_virtual_services_in(view, listener, bucket).into_values().flatten());
         }
     }
-    let routes_bytes = |rule: &BoundVirtualService| {
-        !rule.config.spec.tcp.is_empty() || !rule.config.spec.tls.is_empty()
-    };
+    let routes_bytes =
+        |rule: &BoundVirtualService| !rule.config.spec.tcp.is_empty() || !rule.config.spec.tls.is_empty();
     rules.retain(|rule| routes_bytes(rule) && rule.hosts.iter().any(|pattern| overlap(pattern, host)));
     let class = |rule: &BoundVirtualService| match &rule.export_to {
         Visibility::Public => 2,
@@ -179,9 +178,7 @@ impl Routes<'_, '_> {
     ) -> bool {
         let own = &self.service.proxy.labels;
         (gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH))
-            && labels
-                .iter()
-                .all(|(key, value)| own.get(key.as_str()).is_some_and(|label| **label == **value))
+            && labels.iter().all(|(key, value)| own.get(key.as_str()).is_some_and(|label| **label == **value))
             && (port == 0 || port == u32::from(self.wanted.port.number))
             && (namespace.is_empty() || namespace == &*self.service.view().namespace)
     }
@@ -200,7 +197,9 @@ impl Routes<'_, '_> {
         let mut hosts = vec![service.hostname.clone()];
         for alias in &service.aliases {
             hosts.push(alias.clone());
-            hosts.extend(alternative_hosts(alias, &view.dns_domain).iter().map(|host| Name::from(host.as_str())));
+            hosts.extend(
+                alternative_hosts(alias, &view.dns_domain).iter().map(|host| Name::from(host.as_str())),
+            );
         }
         hosts
     }
@@ -251,8 +250,7 @@ impl Routes<'_, '_> {
         let stat_prefix = self.stat_prefix(service, "", port, &cluster);
         let effective = self.rule(service);
         let traffic = Traffic::of(effective.as_deref().map(|rule| &rule.spec));
-        let mut route =
-            self.tcp_route(Destination::Cluster(Name::from(cluster)), &stat_prefix, &traffic, "");
+        let mut route = self.tcp_route(Destination::Cluster(Name::from(cluster)), &stat_prefix, &traffic, "");
         route.sni_dns_cache = dynamic_dns(self.service);
         route
     }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use navarch_model::mesh::MeshConfig;
 use navarch_model::proxy::{InterceptionMode, IpMode, ProxyFacts};
 use navarch_model::{Hashed, Name};
-use navarch_snapshot::Bucket;
-use navarch_snapshot::bucket_of;
+use navarch_snapshot::{Bucket, bucket_of};
 
 use crate::class::Class;
 
@@ -60,10 +59,9 @@ impl ProxyView {
     pub fn of(common: &Arc<Hashed<CommonView>>, class: &Class, mentioned: &[Name], bucket: Bucket) -> Self {
         let labels = class.labels();
         let named = mentioned.iter().filter_map(|key| Some((key.clone(), labels.get(key)?.clone())));
-        let headless =
-            |host: &str, headless: bool| headless && bucket_of(host) == bucket;
+        let headless = |host: &str, headless: bool| headless && bucket_of(host) == bucket;
         let backs = class
-            .instances()
+            .instances
             .iter()
             .any(|instance| headless(&instance.service.hostname, instance.service.addresses.is_empty()));
         ProxyView {
