@@ -1,7 +1,7 @@
 //! The fleet: which class each connected proxy belongs to, and what each class gets.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ struct ClassEntry {
     class: Arc<Hashed<Class>>,
     plan: OnceLock<ClassPlan>,
     streams: Arc<navarch_xds::Class>,
+    /// Connected streams; changed under the lock of the fleet's state.
+    members: AtomicUsize,
     idle_since: Mutex<Option<Instant>>,
 }
 
@@ -130,7 +132,7 @@ impl Fleet {
     /// The revision in which the configuration of a class last changed, by the fingerprint of the class.
     pub fn class_revision(&self, node: &Node) -> Option<u64> {
         let facts = facts_of(node).ok()?;
-        let class = Hashed::new(Class::of(&facts, &self.snapshot.load().view()));
+        let (class, _) = classify(&facts, &self.snapshot.load());
         let state = self.state.lock();
         let entry = state.classes.get(&class.fingerprint())?;
         entry.streams.resources().map(|resources| resources.revision())
@@ -139,16 +141,16 @@ impl Fleet {
     /// What a connected proxy gets now.
     pub fn resources(&self, node: &Node) -> Option<Arc<ProxyResources>> {
         let facts = facts_of(node).ok()?;
-        let class = Hashed::new(Class::of(&facts, &self.snapshot.load().view()));
+        let (class, _) = classify(&facts, &self.snapshot.load());
         self.state.lock().classes.get(&class.fingerprint())?.streams.resources()
     }
 
     fn join(self: &Arc<Self>, facts: ProxyFacts) -> Connection {
         let snapshot = self.snapshot.load_full();
-        let class = Hashed::new(Class::of(&facts, &snapshot.view()));
-        let workloads = workload_parts(&facts, &snapshot);
+        let (class, workloads) = classify(&facts, &snapshot);
         let mut state = self.state.lock();
         let entry = self.entry(&mut state, class);
+        entry.members.fetch_add(1, Ordering::Relaxed);
         let (moves, class) = watch::channel(entry.streams.clone());
         let member = state.next_member;
         state.next_member += 1;
@@ -164,52 +166,76 @@ impl Fleet {
                 class: Arc::new(class),
                 plan: OnceLock::new(),
                 streams: navarch_xds::Class::new(),
+                members: AtomicUsize::new(0),
                 idle_since: Mutex::new(None),
             });
             // The queue is as long as there are classes that wait; the planning thread takes them in batches.
             let _ = self.work.send(Work::Class(entry.clone()));
             entry
         });
-        *entry.idle_since.lock() = None;
         entry.clone()
     }
 
     fn leave(&self, member: u64) {
         let mut state = self.state.lock();
-        let Some(gone) = state.members.remove(&member) else { return };
-        if let Some(entry) = state.classes.get(&gone.class)
-            && !state.members.values().any(|member| member.class == gone.class)
+        if let Some(gone) = state.members.remove(&member)
+            && let Some(entry) = state.classes.get(&gone.class)
         {
-            *entry.idle_since.lock() = Some(Instant::now());
+            entry.members.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Members whose workload the registry now knows otherwise may belong to another class.
-    fn reclassify(&self, snapshot: &Snapshot) {
+    /// Members whose workload the registry now knows otherwise, with the class that they now belong to.
+    fn reclassify(&self, snapshot: &Snapshot) -> Vec<(u64, Arc<ClassEntry>)> {
         let mut state = self.state.lock();
         let stale: Vec<(u64, Arc<ProxyFacts>)> = state
             .members
             .iter()
-            .filter(|(_, member)| member.workloads.iter().any(|(part, was)| snapshot.fingerprint(part) != *was))
+            .filter(|(_, member)| {
+                member.workloads.iter().any(|(part, was)| snapshot.fingerprint(part) != *was)
+            })
             .map(|(id, member)| (*id, member.facts.clone()))
             .collect();
+        let mut movers = Vec::new();
         for (id, facts) in stale {
-            let class = Hashed::new(Class::of(&facts, &snapshot.view()));
-            let fingerprint = class.fingerprint();
+            let (class, workloads) = classify(&facts, snapshot);
             let entry = self.entry(&mut state, class);
-            if let Some(member) = state.members.get_mut(&id) {
-                member.workloads = workload_parts(&facts, snapshot);
-                if member.class != fingerprint {
-                    member.class = fingerprint;
-                    member.moves.send_replace(entry.streams.clone());
+            let Some(member) = state.members.get_mut(&id) else { continue };
+            member.workloads = workloads;
+            let before = std::mem::replace(&mut member.class, entry.class.fingerprint());
+            if before != entry.class.fingerprint() {
+                entry.members.fetch_add(1, Ordering::Relaxed);
+                if let Some(left) = state.classes.get(&before) {
+                    left.members.fetch_sub(1, Ordering::Relaxed);
                 }
+                movers.push((id, entry));
             }
         }
-        let busy: std::collections::HashSet<Fingerprint> = state.members.values().map(|m| m.class).collect();
+        movers
+    }
+
+    /// Leads streams to their new classes, once these have resources of the revision that moved them: what a stream gets never
+    /// goes back to an earlier revision.
+    fn move_streams(&self, movers: Vec<(u64, Arc<ClassEntry>)>, revision: u64) {
+        for (id, entry) in movers {
+            if let Some(resources) = entry.streams.resources()
+                && resources.revision() < revision
+            {
+                entry.streams.publish(Arc::new(resources.at_revision(revision)));
+            }
+            if let Some(member) = self.state.lock().members.get(&id) {
+                member.moves.send_replace(entry.streams.clone());
+            }
+        }
+    }
+
+    /// Drops classes that have had no proxies for a while.
+    fn retire(&self) {
         let now = Instant::now();
-        state.classes.retain(|fingerprint, entry| {
+        let mut state = self.state.lock();
+        state.classes.retain(|_, entry| {
             let mut idle = entry.idle_since.lock();
-            if busy.contains(fingerprint) {
+            if entry.members.load(Ordering::Relaxed) > 0 {
                 *idle = None;
                 return true;
             }
@@ -223,9 +249,11 @@ impl Fleet {
         let revision = snapshot.revision();
         self.snapshot.store(snapshot.clone());
         self.planner.advance(snapshot.clone());
-        self.reclassify(&snapshot);
+        let movers = self.reclassify(&snapshot);
+        self.retire();
         let entries: Vec<Arc<ClassEntry>> = self.state.lock().classes.values().cloned().collect();
         self.plan(&entries);
+        self.move_streams(movers, revision);
         self.planned.store(revision, Ordering::Release);
         self.metrics.revision.set(revision as i64);
         self.metrics.plan.observe(started.elapsed().as_secs_f64());
@@ -240,7 +268,7 @@ impl Fleet {
             .collect();
         let made = self.planner.all_resources(&plans, self.threads);
         for (entry, resources) in entries.iter().zip(made) {
-            if entry.streams.resources().is_none_or(|known| !Arc::ptr_eq(&known, &resources)) {
+            if entry.streams.resources().is_none_or(|known| known.revision() < resources.revision()) {
                 entry.streams.publish(resources);
             }
         }
@@ -274,10 +302,12 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
     }
 }
 
-fn workload_parts(facts: &ProxyFacts, snapshot: &Snapshot) -> Vec<(Part, Fingerprint)> {
+/// The class of a proxy, and the parts of the world that decide it.
+fn classify(facts: &ProxyFacts, snapshot: &Snapshot) -> (Hashed<Class>, Vec<(Part, Fingerprint)>) {
     let view = snapshot.view();
-    Class::of(facts, &view);
-    view.into_reads().iter().map(|(part, fingerprint)| (part.clone(), fingerprint)).collect()
+    let class = Hashed::new(Class::of(facts, &view));
+    let parts = view.into_reads().iter().map(|(part, fingerprint)| (part.clone(), fingerprint)).collect();
+    (class, parts)
 }
 
 /// The facts a node states.

@@ -1,1 +1,15 @@
-//! The control plane put together: pipeline, admin HTTP, metrics, shutdown
+//! The control plane put together: pipeline, fleet, admin port, metrics.
+//!
+//! In: a directory of configuration, and streams of proxies. Out: what `navarch-xds` sends, and pages for people. This crate must
+//! never know the side of the proxy (`navarch-agent`).
+
+pub mod admin;
+pub mod blame;
+pub mod error;
+pub mod fleet;
+pub mod load;
+pub mod metrics;
+pub mod observe;
+pub mod pipeline;
+pub mod serve;
+pub mod status;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use navarch_envoy::{StaticConfig, static_config};
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
-use navarch_model::finding::Finding;
+use navarch_model::finding::{Finding, Severity};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, mesh};
 use navarch_plan::Planner;
+use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::files::FileSource;
 use serde_json::{Map, Value};
@@ -31,7 +32,7 @@ pub struct Loaded {
 /// If the directory or the file cannot be read. What is wrong inside is a finding.
 pub fn load(config: &Path, mesh_config: Option<&Path>) -> Result<Loaded, Error> {
     let mut reader = Reader::new(config, mesh_config);
-    let mut world = World::new();
+    let mut world = World::new(Options::default());
     let (changes, mut findings) = reader.read()?;
     let snapshot = world.apply(changes);
     findings.extend(snapshot.findings().iter().cloned());
@@ -53,7 +54,8 @@ impl Loaded {
     ) -> Result<StaticConfig, Error> {
         let (region, zone, sub_zone) = locality.unwrap_or_default();
         let locality = Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
-        let facts = ProxyFacts::parse(id, cluster, metadata, locality).map_err(|error| Error::Node(error.to_string()))?;
+        let facts = ProxyFacts::parse(id, cluster, metadata, locality)
+            .map_err(|error| Error::Node(error.to_string()))?;
         let planner = Planner::new(self.snapshot.clone());
         let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
         Ok(static_config(&planner.resources(&plan)))
@@ -83,7 +85,11 @@ impl Reader {
         Reader {
             source: FileSource::new(config),
             config: config.to_owned(),
-            mesh: mesh_config.map(|path| MeshFile { path: path.to_owned(), text: None, findings: Vec::new() }),
+            mesh: mesh_config.map(|path| MeshFile {
+                path: path.to_owned(),
+                text: None,
+                findings: Vec::new(),
+            }),
             findings: Vec::new(),
         }
     }
@@ -114,9 +120,11 @@ impl MeshFile {
         if self.text.as_ref() == Some(&text) {
             return Ok(None);
         }
-        let (settings, findings) = mesh::MeshSettings::parse(&text, &self.path.display().to_string());
+        let (config, findings) = mesh::parse_mesh_config(&text, &self.path.display().to_string(), 1);
+        let usable = findings.iter().all(|finding| finding.severity != Severity::Error);
         self.findings = findings;
         self.text = Some(text);
-        Ok(settings)
+        // Settings that are wrong never replace settings that work; at the start there are none that work but the defaults.
+        Ok(usable.then(|| mesh::MeshSettings { config, ..mesh::MeshSettings::default() }))
     }
 }

@@ -1,7 +1,8 @@
 //! Metrics in Prometheus format, under the names that istiod's dashboards ask for where the meaning is the same.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Buckets for durations from a millisecond to a minute, in seconds.
@@ -69,7 +70,8 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let scan_errors = IntCounter::new("navarch_scan_errors_total", "Scans of the configuration directory that failed")?;
+        let scan_errors =
+            IntCounter::new("navarch_scan_errors_total", "Scans of the configuration directory that failed")?;
         registry.register(Box::new(scan_errors.clone()))?;
         let info = gauges("pilot_info", "Version of the control plane", "version")?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -79,8 +81,14 @@ impl Metrics {
             pushes: counters("pilot_xds_pushes", "Responses sent, by type")?,
             push_bytes: counters("navarch_xds_push_bytes_total", "Bytes of responses sent, by type")?,
             rejects: counters("pilot_total_xds_rejects", "Responses rejected by proxies, by type")?,
-            convergence: seconds("pilot_proxy_convergence_time", "Seconds from a committed revision to a proxy's ACK")?,
-            commit: seconds("navarch_commit_seconds", "Seconds from the first event of a change to its revision")?,
+            convergence: seconds(
+                "pilot_proxy_convergence_time",
+                "Seconds from a committed revision to a proxy's ACK",
+            )?,
+            commit: seconds(
+                "navarch_commit_seconds",
+                "Seconds from the first event of a change to its revision",
+            )?,
             plan: seconds("navarch_plan_seconds", "Seconds to plan every class that a revision affects")?,
             findings: gauges("navarch_findings", "Findings in the configuration, by severity", "severity")?,
             scan_errors,
@@ -113,7 +121,11 @@ mod tests {
         metrics.pushes.with_label_values(&["cds"]).inc();
         metrics.rejects.with_label_values(&["lds"]).inc();
         let text = metrics.render();
-        for line in ["pilot_xds_pushes{type=\"cds\"} 1", "pilot_total_xds_rejects{type=\"lds\"} 1", "pilot_services 0"] {
+        for line in [
+            "pilot_xds_pushes{type=\"cds\"} 1",
+            "pilot_total_xds_rejects{type=\"lds\"} 1",
+            "pilot_services 0",
+        ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }

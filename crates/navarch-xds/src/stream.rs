@@ -100,6 +100,11 @@ impl Stream {
         }
     }
 
+    /// The client belongs to another class from now on, which remembers differences of its own.
+    pub fn follow(&mut self, diffs: Arc<DiffCache>) {
+        self.diffs = diffs;
+    }
+
     /// New resources. Older ones that were not sent yet never will be.
     pub fn resources(&mut self, resources: Arc<ProxyResources>) {
         if let Some(old) = self.resources.take() {

@@ -67,17 +67,19 @@ impl Peer {
 
 /// What a stream follows.
 pub struct Connection {
-    /// The class of the client.
-    pub class: Arc<Class>,
+    /// The class of the client. A client whose class changes (its workload is known otherwise now) is led to the new
+    /// one without an interruption; the resources there must be of a later revision.
+    pub class: watch::Receiver<Arc<Class>>,
     /// Dropped when the stream has ended.
     pub guard: Box<dyn Any + Send>,
 }
 
 impl Connection {
-    /// A connection to a class without anything to be dropped at its end.
+    /// A connection to a class that does not change, without anything else to be dropped at its end.
     #[must_use]
     pub fn to(class: Arc<Class>) -> Self {
-        Self { class, guard: Box::new(()) }
+        let (sender, class) = watch::channel(class);
+        Self { class, guard: Box::new(sender) }
     }
 }
 

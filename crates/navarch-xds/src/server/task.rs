@@ -13,14 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::body::{Body, Part};
 use super::grpc::{self, Code, Messages, Status};
 use super::{Connection, Method, Peer, Shared, jitter};
+use crate::class::Class;
 use crate::client::Client;
 use crate::node::Node;
 use crate::request::Request;
 use crate::response;
 use crate::status::Entry;
 use crate::stream::Stream;
-
-type Resources = watch::Receiver<Option<Arc<navarch_envoy::ProxyResources>>>;
 
 pub(super) fn spawn<B>(
     shared: Arc<Shared>,
@@ -93,8 +92,8 @@ where
         };
         let first = self.decode(first)?;
         let node = Arc::new(first_node(&first)?);
-        let Connection { class, guard } = self.shared.discovery.connect(&node, &self.peer)?;
-        let mut resources = class.subscribe();
+        let Connection { class: mut classes, guard } = self.shared.discovery.connect(&node, &self.peer)?;
+        let class = classes.borrow_and_update().clone();
         let stream = Stream::new(self.id, self.method.protocol, Client::of(&node), class.diffs());
         let entry = Arc::new(Entry {
             id: self.id,
@@ -106,7 +105,7 @@ where
         self.shared.registry.insert(entry.clone());
         self.shared.observer.connected(&node);
         let registered = Registered { shared: self.shared.clone(), entry };
-        let result = self.exchange(&registered.entry, first, &mut resources).await;
+        let result = self.exchange(&registered.entry, first, class, classes).await;
         drop((registered, guard));
         result
     }
@@ -131,8 +130,10 @@ where
         &mut self,
         entry: &Entry,
         first: Request,
-        resources: &mut Resources,
+        class: Arc<Class>,
+        mut classes: watch::Receiver<Arc<Class>>,
     ) -> Result<(), Status> {
+        let mut resources = class.subscribe();
         let start = Instant::now();
         let settings = &self.shared.settings;
         entry.lock().request(first, start.into_std());
@@ -177,6 +178,11 @@ where
                         entry.lock().resources(newest);
                         has_resources = true;
                     }
+                },
+                Ok(()) = classes.changed() => {
+                    let class = classes.borrow_and_update().clone();
+                    resources = class.subscribe();
+                    entry.lock().follow(class.diffs());
                 },
                 Ok(()) = shutdown.changed() => {
                     if let Some(window) = *shutdown.borrow_and_update() {

@@ -1,0 +1,254 @@
+//! The admin port: health, metrics, and what the control plane knows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use navarch_envoy::json::any_to_json;
+use navarch_model::finding::{Finding, Severity};
+use navarch_xds::{Registry, State as XdsState, StreamStatus, TypeStatus as XdsTypeStatus};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::blame;
+use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+use crate::status::{FleetStatus, ProxyStatus, RejectedResource, Rejection, SyncState, TypeStatus};
+
+/// What the pages are made from.
+pub struct Admin {
+    pub fleet: Arc<Fleet>,
+    pub registry: Arc<Registry>,
+    pub metrics: Metrics,
+    pub findings: Arc<ArcSwap<Vec<Finding>>>,
+    /// Name of this replica.
+    pub replica: String,
+}
+
+/// Serves the pages until the listener breaks.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let pages = Router::new()
+        .route("/", get(index))
+        .route("/debug", get(index))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/ready", get(|| async { "ready\n" }))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .route("/debug/proxies", get(proxies))
+        .route("/debug/syncz", get(syncz))
+        .route("/debug/config_dump", get(config_dump))
+        .route("/debug/findings", get(findings))
+        .route("/debug/configz", get(configz))
+        .route("/debug/registryz", get(registryz))
+        .with_state(admin);
+    if let Err(error) = axum::serve(listener, pages).await {
+        tracing::error!(%error, "the admin port is closed");
+    }
+}
+
+async fn index() -> &'static str {
+    "navarch\n\n\
+     /healthz                            alive\n\
+     /ready                              serving configuration\n\
+     /version                            version of this server\n\
+     /metrics                            Prometheus metrics\n\
+     /debug/proxies                      sync state of every proxy (navarch proxy-status)\n\
+     /debug/syncz                        the same in istiod's form\n\
+     /debug/config_dump?proxyID=NAME     what a proxy gets\n\
+     /debug/findings                     what is wrong with the configuration\n\
+     /debug/configz                      objects in force\n\
+     /debug/registryz                    services\n"
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    admin.fleet.planner().inspect(|engine| {
+        let counts = engine.memo().counts();
+        admin.metrics.memo.with_label_values(&["hit"]).set(counts.hits as i64);
+        admin.metrics.memo.with_label_values(&["miss"]).set(counts.misses as i64);
+        for (gather, runs) in engine.runs() {
+            admin.metrics.gathers.with_label_values(&[gather]).set(runs as i64);
+        }
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
+}
+
+async fn proxies(State(admin): State<Arc<Admin>>) -> Json<FleetStatus> {
+    Json(admin.fleet_status())
+}
+
+async fn findings(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(json!(**admin.findings.load()))
+}
+
+async fn configz(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let snapshot = admin.fleet.snapshot();
+    let objects = snapshot.objects().map(|object| {
+        json!({
+            "kind": object.key.kind.as_str(),
+            "namespace": object.key.namespace,
+            "name": object.key.name,
+            "source": object.source.span().to_string(),
+        })
+    });
+    Json(Value::Array(objects.collect()))
+}
+
+async fn registryz(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let snapshot = admin.fleet.snapshot();
+    let services = snapshot.services().map(|service| {
+        let ports = service.ports.iter();
+        json!({
+            "hostname": service.hostname,
+            "namespace": service.namespace,
+            "registry": format!("{:?}", service.registry),
+            "resolution": format!("{:?}", service.resolution),
+            "addresses": service.addresses,
+            "ports": ports.map(|port| json!({
+                "name": port.name, "port": port.port, "protocol": format!("{:?}", port.protocol),
+            })).collect::<Vec<_>>(),
+        })
+    });
+    Json(Value::Array(services.collect()))
+}
+
+/// Which proxy a page is about.
+#[derive(Deserialize)]
+struct ProxyQuery {
+    #[serde(alias = "proxyID")]
+    proxy: Option<String>,
+}
+
+/// What a proxy gets, as Envoy's own dump would show it. Secrets are named, never shown.
+async fn config_dump(State(admin): State<Arc<Admin>>, Query(query): Query<ProxyQuery>) -> Response {
+    let Some(name) = query.proxy else {
+        return (StatusCode::BAD_REQUEST, "which proxy? add ?proxyID=NAME, with a name of /debug/proxies\n")
+            .into_response();
+    };
+    let streams = admin.registry.streams();
+    let Some(stream) = streams.iter().find(|stream| proxy_name(&stream.node.id) == name) else {
+        return (StatusCode::NOT_FOUND, format!("no proxy named {name} is connected to this replica\n"))
+            .into_response();
+    };
+    let Some(resources) = admin.fleet.resources(&stream.node) else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "its configuration is being planned\n").into_response();
+    };
+    let mut dump = serde_json::Map::new();
+    for (ty, set) in resources.iter().filter(|(_, set)| !set.is_empty()) {
+        let show = |resource: &Arc<navarch_envoy::Resource>| match ty {
+            navarch_envoy::XdsType::Sds => {
+                json!({ "name": &**resource.name(), "version": resource.version().to_string() })
+            }
+            _ => any_to_json(ty.type_url(), &resource.body()),
+        };
+        dump.insert(ty.short().to_owned(), set.iter().map(show).collect());
+    }
+    Json(json!({ "proxy": name, "revision": resources.revision(), "resources": dump })).into_response()
+}
+
+/// `istiod`'s form of the sync state.
+async fn syncz(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let status = admin.fleet_status();
+    let proxies = status.proxies.iter().map(|proxy| {
+        let of = |ty: &str| proxy.types.get(ty).cloned().unwrap_or_default();
+        json!({
+            "cluster_id": proxy.cluster,
+            "proxy": proxy.name,
+            "istio_version": proxy.version,
+            "cluster_sent": of("CDS").sent, "cluster_acked": of("CDS").acked,
+            "listener_sent": of("LDS").sent, "listener_acked": of("LDS").acked,
+            "route_sent": of("RDS").sent, "route_acked": of("RDS").acked,
+            "endpoint_sent": of("EDS").sent, "endpoint_acked": of("EDS").acked,
+            "extensionconfig_sent": of("ECDS").sent, "extensionconfig_acked": of("ECDS").acked,
+        })
+    });
+    Json(Value::Array(proxies.collect()))
+}
+
+impl Admin {
+    fn fleet_status(&self) -> FleetStatus {
+        let revision = self.fleet.planned_revision();
+        let now = Instant::now();
+        let mut proxies: Vec<ProxyStatus> =
+            self.registry.streams().iter().map(|stream| self.proxy_status(stream, revision, now)).collect();
+        proxies.sort_by(|a, b| (&a.name, &a.connection).cmp(&(&b.name, &b.connection)));
+        let errors =
+            self.findings.load().iter().filter(|finding| finding.severity == Severity::Error).count();
+        FleetStatus {
+            replica: self.replica.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision,
+            errors,
+            proxies,
+        }
+    }
+
+    fn proxy_status(&self, stream: &StreamStatus, revision: u64, now: Instant) -> ProxyStatus {
+        // A class that a revision leaves as it was is not published again: what counts is the last revision that changed it.
+        let wanted = self.fleet.class_revision(&stream.node);
+        let live = match wanted {
+            Some(wanted) if stream.watermark >= wanted => revision,
+            _ => stream.watermark.min(revision),
+        };
+        ProxyStatus {
+            name: proxy_name(&stream.node.id).to_owned(),
+            cluster: stream.cluster_id().unwrap_or_default().to_owned(),
+            connection: stream.connection_id(),
+            version: stream.proxy_version().unwrap_or(&stream.node.user_agent_version).to_owned(),
+            peer: stream.peer.address.to_string(),
+            revision: live,
+            lag: revision.saturating_sub(live),
+            types: stream
+                .types
+                .iter()
+                .map(|ty| self.type_status(stream, ty, now))
+                .collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    fn type_status(&self, stream: &StreamStatus, ty: &XdsTypeStatus, now: Instant) -> (String, TypeStatus) {
+        let error = ty.error.as_ref().map(|rejected| Rejection {
+            message: rejected.text.clone(),
+            resources: rejected
+                .names
+                .iter()
+                .map(|name| RejectedResource {
+                    name: name.to_string(),
+                    sources: blame::sources(&self.fleet, &stream.node, ty.ty, name),
+                })
+                .collect(),
+        });
+        let status = TypeStatus {
+            state: match ty.state {
+                XdsState::NotSent => SyncState::NotSent,
+                XdsState::Stale => SyncState::Stale,
+                XdsState::Synced => SyncState::Synced,
+                XdsState::Error => SyncState::Error,
+            },
+            sent: ty.sent.as_ref().map(|mark| mark.version.clone()).unwrap_or_default(),
+            acked: ty.acked.as_ref().map(|mark| mark.version.clone()).unwrap_or_default(),
+            sent_age_ms: ty
+                .sent
+                .as_ref()
+                .map(|mark| now.duration_since(mark.at).as_millis() as u64)
+                .unwrap_or_default(),
+            error,
+        };
+        (ty.ty.short().to_owned(), status)
+    }
+}
+
+/// The third part of a node id: `<pod>.<namespace>`.
+fn proxy_name(id: &str) -> &str {
+    id.split('~').nth(2).unwrap_or(id)
+}

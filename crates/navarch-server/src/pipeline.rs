@@ -1,0 +1,133 @@
+//! The pipeline: from "something may have changed" to a published revision.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use navarch_model::finding::{Finding, Severity};
+use navarch_snapshot::world::Options;
+use navarch_snapshot::{Snapshot, World};
+use navarch_sources::files::Watch;
+
+use crate::error::Error;
+use crate::fleet::Fleet;
+use crate::load::Reader;
+use crate::metrics::Metrics;
+
+/// How often the directory is looked at even if nothing is reported: some file systems report nothing.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Owns the world: the only writer.
+pub struct Pipeline {
+    reader: Reader,
+    world: World,
+    findings: Arc<ArcSwap<Vec<Finding>>>,
+    metrics: Metrics,
+    logged: Vec<Finding>,
+}
+
+impl Pipeline {
+    /// Reads the configuration for the first time.
+    ///
+    /// # Errors
+    /// If the directory or the mesh file cannot be read: there is nothing to serve.
+    pub fn open(config: &Path, mesh_config: Option<&Path>, metrics: Metrics) -> Result<Self, Error> {
+        let mut pipeline = Pipeline {
+            reader: Reader::new(config, mesh_config),
+            world: World::new(Options::default()),
+            findings: Arc::default(),
+            metrics,
+            logged: Vec::new(),
+        };
+        pipeline.step()?;
+        Ok(pipeline)
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.world.snapshot().clone()
+    }
+
+    /// Everything that is wrong, kept up to date.
+    pub fn findings(&self) -> Arc<ArcSwap<Vec<Finding>>> {
+        self.findings.clone()
+    }
+
+    /// Reads what changed and applies it. `None` if nothing changed.
+    fn step(&mut self) -> Result<Option<Arc<Snapshot>>, Error> {
+        let before = self.world.snapshot().revision();
+        let (changes, mut findings) = self.reader.read()?;
+        let snapshot = if changes.is_empty() { self.snapshot() } else { self.world.apply(changes) };
+        findings.extend(snapshot.findings().iter().cloned());
+        findings.sort();
+        self.report(findings);
+        Ok((snapshot.revision() != before).then_some(snapshot))
+    }
+
+    /// Logs findings that are new and publishes all.
+    fn report(&mut self, findings: Vec<Finding>) {
+        if findings == self.logged && !findings.is_empty() {
+            return;
+        }
+        for finding in findings.iter().filter(|finding| self.logged.binary_search(finding).is_err()) {
+            match finding.severity {
+                Severity::Error => tracing::error!("{finding}"),
+                Severity::Warning => tracing::warn!("{finding}"),
+                Severity::Info => tracing::debug!("{finding}"),
+            }
+        }
+        for severity in [Severity::Error, Severity::Warning, Severity::Info] {
+            let count = findings.iter().filter(|finding| finding.severity == severity).count();
+            self.metrics.findings.with_label_values(&[severity.to_string().as_str()]).set(count as i64);
+        }
+        self.logged = findings.clone();
+        self.findings.store(Arc::new(findings));
+    }
+
+    /// Follows the directory for ever.
+    ///
+    /// A change is applied after `debounce` without further events, or `debounce_max` after the first one if they do not stop.
+    pub async fn run(mut self, config: &Path, debounce: Duration, debounce_max: Duration, fleet: Arc<Fleet>) {
+        let mut watch = Watch::new(config, POLL);
+        loop {
+            watch.changed().await;
+            let first = Instant::now();
+            while let Some(left) = debounce_max.checked_sub(first.elapsed()) {
+                if tokio::time::timeout(debounce.min(left), watch.changed()).await.is_err() {
+                    break;
+                }
+            }
+            let worked = tokio::task::spawn_blocking(move || {
+                let result = self.step();
+                (self, result)
+            });
+            let result;
+            (self, result) = match worked.await {
+                Ok(worked) => worked,
+                Err(error) => {
+                    // The world is lost with the task; what is being served stays as it is.
+                    tracing::error!(%error, "reading the configuration broke off; changes are no longer followed");
+                    return;
+                }
+            };
+            match result {
+                Ok(Some(snapshot)) => {
+                    let revision = snapshot.revision();
+                    self.metrics.services.set(snapshot.services().count() as i64);
+                    fleet.publish(snapshot).await;
+                    let elapsed = first.elapsed();
+                    self.metrics.commit.observe(elapsed.as_secs_f64());
+                    tracing::info!(revision, ms = elapsed.as_millis() as u64, "published");
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.metrics.scan_errors.inc();
+                    let cause =
+                        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(%error, cause, "the last good configuration stays in use");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The control plane put together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use navarch_xds::{Server, Settings};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, Admin};
+use crate::error::Error;
+use crate::fleet::{Fleet, FleetDiscovery};
+use crate::metrics::Metrics;
+use crate::observe::Observed;
+use crate::pipeline::Pipeline;
+
+/// What `navarch serve` is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    pub mesh_config: Option<PathBuf>,
+    /// Plaintext xDS. Loopback by default: whoever connects gets the configuration it asks for.
+    pub xds_addr: SocketAddr,
+    pub admin_addr: SocketAddr,
+    pub debounce: Duration,
+    pub debounce_max: Duration,
+    /// Streams are closed spread over this time on shutdown.
+    pub drain: Duration,
+}
+
+/// Serves until SIGINT or SIGTERM.
+///
+/// # Errors
+/// If the configuration cannot be read, or a port cannot be listened on.
+pub async fn serve(options: Options) -> Result<(), Error> {
+    let metrics = Metrics::new().map_err(Error::Metrics)?;
+    // Ports first: a second server fails before it has read anything.
+    let xds = listen(options.xds_addr, "xDS, --xds-addr").await?;
+    let http = listen(options.admin_addr, "admin, --admin-addr").await?;
+    let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
+    let pipeline = {
+        let (options, metrics) = (options.clone(), metrics.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            Pipeline::open(&options.config, options.mesh_config.as_deref(), metrics)
+        });
+        opened.await.map_err(|error| Error::Serve(std::io::Error::other(error)))??
+    };
+    let snapshot = pipeline.snapshot();
+    metrics.revision.set(snapshot.revision() as i64);
+    metrics.services.set(snapshot.services().count() as i64);
+    let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
+    let replica = replica_name();
+    let settings =
+        Settings { identifier: identifier(&replica), grace: Duration::from_secs(1), ..Settings::default() };
+    let server = Server::observed(
+        FleetDiscovery(fleet.clone()),
+        settings,
+        Observed::new(metrics.clone(), fleet.clone()),
+    );
+    let admin = Admin {
+        fleet: fleet.clone(),
+        registry: server.registry(),
+        metrics,
+        findings: pipeline.findings(),
+        replica,
+    };
+    tracing::info!(
+        revision = snapshot.revision(),
+        services = snapshot.services().count(),
+        xds = %addresses.0,
+        admin = %addresses.1,
+        "serving {}",
+        options.config.display()
+    );
+    let admin_task = tokio::spawn(admin::serve(http, Arc::new(admin)));
+    let follow = {
+        let options = options.clone();
+        tokio::spawn(async move {
+            pipeline.run(&options.config, options.debounce, options.debounce_max, fleet).await;
+        })
+    };
+    let served = {
+        let server = server.clone();
+        tokio::spawn(async move { server.serve(xds, None).await })
+    };
+    tokio::select! {
+        () = stop_signal() => tracing::info!(window_ms = options.drain.as_millis() as u64, "shutting down"),
+        result = served => {
+            let result = result.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            return result.map_err(Error::Serve);
+        }
+    }
+    server.shutdown(options.drain).await;
+    follow.abort();
+    admin_task.abort();
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, purpose, source })
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+/// Resolves on SIGINT or SIGTERM.
+async fn stop_signal() {
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+    }
+}
+
+/// The ISTIOD column: which replica serves a proxy.
+fn replica_name() -> String {
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let hostname = hostname.trim();
+    if hostname.is_empty() { "navarch".to_owned() } else { hostname.to_owned() }
+}
+
+/// `control_plane.identifier`, in the JSON form that `istioctl` reads.
+fn identifier(replica: &str) -> String {
+    serde_json::json!({
+        "Component": "navarch",
+        "ID": replica,
+        "Info": { "version": env!("CARGO_PKG_VERSION") },
+    })
+    .to_string()
+}
