@@ -198,6 +198,12 @@ fn read_kind(node: &Node, place: &Place<'_>) -> Result<Kind, Box<Finding>> {
         let finding = Finding::error(Code::UnknownVersion, message).hint(hint).path("apiVersion");
         return Err(Box::new(finding.at(place.span(span.0, span.1))));
     }
+    let metadata = node.get("metadata").unwrap_or(node);
+    if metadata.get("name").is_none_or(|name| name.is_null() || name.as_str() == Some("")) {
+        let finding = Finding::error(Code::NotAnObject, format!("{kind_text} without `metadata.name`"))
+            .hint("every document needs apiVersion, kind and metadata.name");
+        return Err(Box::new(finding.at(place.span(metadata.line, metadata.column))));
+    }
     Ok(kind)
 }
 

@@ -307,9 +307,9 @@ pub(crate) fn json_name(name: &str) -> String {
     out
 }
 
-/// The candidate that is at most two edits (one, for short words) or a change of case away.
+/// The candidate that is at most two edits (one, for the shortest words) or a change of case away.
 fn closest(key: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
-    let limit = if key.len() <= 4 { 1 } else { 2 };
+    let limit = if key.len() <= 3 { 1 } else { 2 };
     candidates
         .map(|name| (distance(&key.to_lowercase(), &name.to_lowercase()), name))
         .filter(|(edits, _)| *edits <= limit)

@@ -1,0 +1,131 @@
+//! Wrong configuration, one file per subject in `malformed/` and `invalid/`, with the expected findings beside it as text.
+//!
+//! `UPDATE=1 cargo test -p navarch-model --test goldens` writes the expectations; look at the difference before you keep it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use navarch_model::{Code, Parsed, parse_bytes};
+
+fn cases() -> Vec<PathBuf> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut cases: Vec<PathBuf> = ["malformed", "invalid"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(tests.join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    cases.sort();
+    cases
+}
+
+fn parse(case: &Path) -> Parsed {
+    let name = case.file_name().unwrap().to_str().unwrap();
+    parse_bytes(name, &std::fs::read(case).unwrap())
+}
+
+fn render(parsed: &Parsed) -> String {
+    let mut text = String::new();
+    for finding in &parsed.findings {
+        writeln!(text, "{finding}").unwrap();
+    }
+    for object in &parsed.objects {
+        writeln!(text, "used: {}", object.key).unwrap();
+    }
+    for key in &parsed.rejected {
+        writeln!(text, "rejected: {key}").unwrap();
+    }
+    if parsed.incomplete {
+        writeln!(text, "incomplete").unwrap();
+    }
+    text
+}
+
+#[test]
+fn findings_are_as_written_beside_each_case() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let found = render(&parse(&case));
+        let expectation = case.with_extension("txt");
+        if update {
+            std::fs::write(&expectation, &found).unwrap();
+            continue;
+        }
+        let expected = std::fs::read_to_string(&expectation).unwrap_or_default();
+        if found != expected {
+            wrong.push(format!("--- {}\nexpected:\n{expected}\nfound:\n{found}", case.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_expectation_is_left_without_its_case() {
+    let cases: BTreeSet<PathBuf> = cases().iter().map(|case| case.with_extension("txt")).collect();
+    for folder in ["malformed", "invalid"] {
+        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(path.extension().unwrap() != "txt" || cases.contains(&path), "{}", path.display());
+        }
+    }
+}
+
+/// The place that a finding names is the place of its field, also when it is looked up later.
+#[test]
+fn places_of_findings_can_be_found_again() {
+    for case in cases() {
+        let parsed = parse(&case);
+        for object in &parsed.objects {
+            for finding in parsed.findings.iter().filter(|finding| finding.object.as_ref() == Some(&object.key)) {
+                let span = finding.span.clone().unwrap();
+                if finding.code == Code::UnknownField || finding.path.is_empty() {
+                    continue;
+                }
+                assert_eq!(object.source.locate(&finding.path), span, "{finding}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_code_that_this_crate_uses_has_a_case() {
+    // Found when several files or versions are put together, and in files that are not text.
+    let elsewhere = [Code::DuplicateObject, Code::LastGood, Code::NotText];
+    let found: BTreeSet<Code> =
+        cases().iter().flat_map(|case| parse(case).findings).map(|finding| finding.code).collect();
+    for code in Code::ALL {
+        assert!(found.contains(code) || elsewhere.contains(code), "no case for {code} {}", code.title());
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_is_one_finding() {
+    let parsed = parse_bytes("binary.yaml", b"a: b\n\xff\xfe");
+    assert_eq!(
+        render(&parsed),
+        "error[NAV0002] binary.yaml:2:1: the file is not UTF-8 text; help: save it as UTF-8, or move it out of the \
+         configuration directory\nincomplete\n"
+    );
+}
+
+/// Every finding is listed in the documentation, with the same words.
+#[test]
+fn the_documentation_lists_every_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/findings.md");
+    let mut expected = String::from(
+        "# Findings\n\nWhat navarch says about configuration, wherever it says it: logs, `navarch analyze`, status. Each finding has a\n\
+         severity, a stable code, a place (`file:line:column`), the object and field it is about, what is wrong and what to do.\n\n\
+         An *error* means that the object is not used; its last good version stays in use. A *warning* means that the object is\n\
+         used, though probably not as it was meant. An *info* needs no action.\n\n| Code | Meaning |\n|---|---|\n",
+    );
+    for code in Code::ALL {
+        writeln!(expected, "| {code} | {} |", code.title()).unwrap();
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &expected).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), expected);
+}
