@@ -128,7 +128,9 @@ impl Validate for TrafficExtension {
             }),
             Some(FilterConfig::Lua(lua)) => {
                 if lua.inline_code.is_empty() {
-                    missing(report, "lua.inlineCode", "write the script");
+                    report.within("lua.inlineCode", |report| {
+                        report.error(Code::InvalidExtension, "there is no script", "write the Lua code here");
+                    });
                 } else if lua.inline_code.len() > LONGEST_SCRIPT {
                     report.within("lua.inlineCode", |report| {
                         let message = format!("the script has {} bytes", lua.inline_code.len());
