@@ -23,7 +23,8 @@ pub struct BoundRule {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BoundVirtualService {
     /// The hosts in the specification are the same as `hosts`; destinations are fully qualified too.
-    pub config: Config<VirtualService>,
+    /// Shared, because translators of routes take it as it is.
+    pub config: Arc<Hashed<Config<VirtualService>>>,
     /// Fully qualified, as declared; may be wildcards.
     pub hosts: Vec<Name>,
     /// `mesh` or `<namespace>/<name>`, never empty.

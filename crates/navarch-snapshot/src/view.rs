@@ -132,6 +132,12 @@ impl<'s> View<'s> {
         self.snapshot.rules.get(host).map_or(&[], Vec::as_slice)
     }
 
+    /// DestinationRules of all namespaces by exact host.
+    pub fn destination_rules_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<BoundRule>>>> {
+        self.record(Part::DestinationRules(bucket));
+        self.snapshot.rules.bucket(bucket)
+    }
+
     /// DestinationRules for wildcard hosts, in the same order.
     pub fn wildcard_destination_rules(&self) -> &'s [Arc<Hashed<BoundRule>>] {
         self.record(Part::WildcardDestinationRules);

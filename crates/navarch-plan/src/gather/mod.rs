@@ -5,7 +5,9 @@
 pub mod clusters;
 pub mod endpoints;
 pub mod extensions;
+pub mod gateway;
 pub mod listeners;
+pub mod proxy_config;
 pub mod routes;
 pub mod secrets;
 mod upstream;

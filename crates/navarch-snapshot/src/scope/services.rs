@@ -60,6 +60,18 @@ impl Scope {
         services
     }
 
+    /// The services with this host that one egress listener imports, as in [`Scope::listener_services_in`].
+    pub fn listener_services(
+        &self,
+        view: &View<'_>,
+        listener: &EgressListener,
+        host: &str,
+    ) -> Vec<SharedService> {
+        let mut services = self.imported(listener, view.services(host));
+        services.sort_by(|a, b| self.listener_order(listener, a, b));
+        services
+    }
+
     /// The order in which services of one listener decide conflicts: those that are not public first, then oldest first. Listeners
     /// that name each host go by age only. (Both as istiod does.)
     pub fn listener_order(&self, listener: &EgressListener, a: &Service, b: &Service) -> Ordering {

@@ -12,6 +12,9 @@ use crate::host::by_specificity;
 use crate::part::Bucket;
 use crate::view::View;
 
+/// Annotation that tells which API a VirtualService stems from.
+const SEMANTICS_ANNOTATION: &str = "internal.istio.io/route-semantics";
+
 type SharedVirtualService = Arc<Hashed<BoundVirtualService>>;
 
 impl Scope {
@@ -110,10 +113,18 @@ impl Scope {
         visible
     }
 
-    /// Private rules first, then rules exported to the client's namespace, then public ones.
+    /// Private rules first, then rules exported to the client's namespace, then public ones; of these, routes of the Gateway API
+    /// that the client's namespace made for itself come first.
     fn class(&self, rule: &BoundVirtualService) -> u8 {
+        let gateway_api = || {
+            rule.config
+                .annotations
+                .get(SEMANTICS_ANNOTATION)
+                .is_some_and(|semantics| &**semantics == "gateway")
+        };
         match &rule.export_to {
-            Visibility::Public => 2,
+            Visibility::Public if rule.config.namespace == self.namespace && gateway_api() => 2,
+            Visibility::Public => 3,
             _ if rule.config.namespace == self.namespace => 0,
             _ => 1,
         }

@@ -21,6 +21,11 @@ pub struct DomainView {
 }
 
 impl DomainView {
+    /// The view as far as a host goes that is no service: not at all.
+    pub fn without_service(&self) -> Self {
+        DomainView { dns_domain: "".into(), ip_mode: IpMode::V4, auto_allocated_addresses: false }
+    }
+
     /// The view as far as this service goes: only services of the client's own namespace care which namespace that is. Clients
     /// in other namespaces share the virtual host.
     pub fn narrowed(&self, service: &Service) -> Self {

@@ -1,0 +1,75 @@
+//! Gathering of routes.
+//!
+//! For sidecars, every bucket of hosts contributes encoded virtual hosts to route configurations, one per port; a configuration
+//! is put together again only if one of its contributions differs. For gateways, every VirtualService contributes routes.
+
+mod gateway;
+pub(crate) mod labels;
+mod lookup;
+mod sidecar;
+mod unregistered;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use navarch_model::proxy::{ProxyFacts, ProxyKind};
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::Scope;
+use navarch_translate::http_connection_manager::{Direction, Headers};
+use navarch_translate::routes::domains::DomainView;
+
+use crate::class::Class;
+use crate::engine::Cx;
+use crate::gather::proxy_config::proxy_config;
+use crate::parts::Parts;
+
+/// What routes depend on of a client. Clients that differ in nothing else share their route configurations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Client {
+    pub scope: Arc<Hashed<Scope>>,
+    pub namespace: Name,
+    /// Labels that conditions of VirtualServices or selectors of DestinationRules mention.
+    pub labels: BTreeMap<Name, Name>,
+    pub domains: DomainView,
+    pub include_request_attempt_count: bool,
+    pub x_forwarded_host: bool,
+    /// The proxy has a listener for requests with absolute URLs.
+    pub http_proxy: bool,
+}
+
+impl Client {
+    fn of(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>) -> Arc<Hashed<Self>> {
+        let facts = &class.facts;
+        let mesh = &cx.view().mesh().config;
+        let headers = Headers::new(Direction::Outbound, &proxy_config(facts, mesh));
+        Arc::new(Hashed::new(Client {
+            scope: scope.clone(),
+            namespace: facts.namespace.clone(),
+            labels: labels::mentioned(cx, &facts.namespace, class.labels()),
+            domains: DomainView {
+                dns_domain: facts.dns_domain.clone(),
+                ip_mode: facts.ip_mode(),
+                auto_allocated_addresses: facts.flag("DNS_CAPTURE"),
+            },
+            include_request_attempt_count: headers.include_request_attempt_count,
+            x_forwarded_host: headers.append_x_forwarded_host,
+            http_proxy: serves_http_proxy(facts, mesh.proxy_http_port),
+        }))
+    }
+}
+
+fn serves_http_proxy(facts: &ProxyFacts, mesh_port: i32) -> bool {
+    match facts.metadata("HTTP_PROXY_PORT") {
+        "" => mesh_port > 0,
+        stated => stated.parse::<u16>().is_ok_and(|port| port > 0),
+    }
+}
+
+/// The routes of a class.
+pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+    match class.facts.kind {
+        ProxyKind::Sidecar => sidecar::routes(cx, &Client::of(cx, class, scope)),
+        ProxyKind::Router => gateway::routes(cx, class, &Client::of(cx, class, scope)),
+        ProxyKind::Waypoint | ProxyKind::Ztunnel => Parts::default(),
+    }
+}

@@ -1,0 +1,433 @@
+//! Routes of sidecars, bucket by bucket.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use navarch_envoy::Resource;
+use navarch_model::networking::Destination;
+use navarch_model::service::{Protocol, Resolution, Service, ServicePort};
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::bound::BoundVirtualService;
+use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
+use navarch_snapshot::scope::{EgressListener, OutboundMode};
+use navarch_snapshot::{BUCKETS, Bucket};
+use navarch_translate::routes::hash_policy;
+use navarch_translate::routes::route_configuration::of_detected_port;
+use navarch_translate::routes::{
+    CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,
+    RouteContext, RouteSource, Routes, Semantics, SidecarVirtualHost, SidecarVirtualHostInput, VirtualHost,
+    outbound_cluster,
+};
+
+use super::Client;
+use super::lookup::{default_retries, destination_rule, destination_service, routes_of};
+use super::unregistered::{UnregisteredWildcards, unregistered};
+use crate::engine::{Cx, Gather};
+use crate::parts::{BucketResources, Parts};
+
+/// Name of the route configuration for requests with absolute URLs.
+const HTTP_PROXY: &str = "http_proxy";
+/// Where `ALLOW_ANY` sends requests.
+const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
+/// Where `ALLOW_ANY_DYNAMIC_DNS` sends requests.
+const DYNAMIC_DNS_CLUSTER: &str = "AllowAnyDynamicDNSCluster";
+
+/// Services and VirtualServices shared with the snapshot.
+pub(super) type SharedService = Arc<Hashed<Service>>;
+pub(super) type SharedRule = Arc<Hashed<BoundVirtualService>>;
+
+/// The routes of a sidecar.
+pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>) -> Parts {
+    Parts { buckets: cx.gather::<SidecarRoutes>(client).0.clone(), local: Vec::new() }
+}
+
+/// A route configuration that is being put together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ConfigKey {
+    pub name: Name,
+    /// It serves requests to all ports.
+    pub all_ports: bool,
+}
+
+/// What asks for a route configuration: a listener and the port it serves.
+#[derive(Clone, Debug)]
+pub(super) struct Target<'s> {
+    pub listener: &'s EgressListener,
+    pub name: Name,
+    /// `None`: all ports.
+    pub port: Option<u16>,
+}
+
+impl<'s> Target<'s> {
+    fn of_port(listener: &'s EgressListener, port: u16) -> Self {
+        Target { listener, name: port.to_string().into(), port: Some(port) }
+    }
+
+    pub fn key(&self) -> ConfigKey {
+        ConfigKey { name: self.name.clone(), all_ports: self.port.is_none() }
+    }
+
+    /// The ports of a service that the target serves.
+    pub fn ports<'a>(
+        &self,
+        service: &'a Service,
+    ) -> impl Iterator<Item = (usize, &'a ServicePort)> + use<'a> {
+        let wanted = self.port;
+        service
+            .ports
+            .iter()
+            .enumerate()
+            .filter(move |(_, port)| wanted.is_none_or(|wanted| wanted == port.port))
+    }
+}
+
+/// Ports whose traffic is, or may turn out to be, HTTP.
+pub(super) fn may_be_http(protocol: Protocol) -> bool {
+    protocol.is_http() || protocol.is_sniffed()
+}
+
+/// The targets that a listener states, whatever services there are. The listener for everything else has a target per port
+/// of its services besides.
+pub(super) fn stated_target<'s>(client: &Client, listener: &'s EgressListener) -> Option<Target<'s>> {
+    let Some(port) = &listener.port else {
+        return client.http_proxy.then(|| Target { listener, name: HTTP_PROXY.into(), port: None });
+    };
+    let number = u16::try_from(port.number).ok()?;
+    if number == 0 {
+        return Some(Target { listener, name: listener.bind.as_str().into(), port: None });
+    }
+    match Protocol::parse(&port.protocol) {
+        Protocol::HttpProxy => Some(Target { port: None, ..Target::of_port(listener, number) }),
+        protocol if may_be_http(protocol) => Some(Target::of_port(listener, number)),
+        _ => None,
+    }
+}
+
+/// The target for a port on the listener for everything else, unless another listener has the port.
+pub(super) fn port_target<'s>(
+    client: &Client,
+    listener: &'s EgressListener,
+    port: u16,
+) -> Option<Target<'s>> {
+    if listener.port.is_some() {
+        return None;
+    }
+    let asked = client.scope.egress_listener_for(u32::from(port), "")?;
+    std::ptr::eq(asked, listener).then(|| Target::of_port(listener, port))
+}
+
+/// Virtual hosts of one bucket or of wildcard hosts, by route configuration.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hosts {
+    pub configs: BTreeMap<ConfigKey, Contribution>,
+    /// Route configurations of single ports whose protocol is detected.
+    pub detected: Arc<BucketResources>,
+    /// Keeps translations in the memo as long as they are used.
+    _kept: Vec<Routes>,
+}
+
+impl PartialEq for Hosts {
+    fn eq(&self, other: &Self) -> bool {
+        self.configs == other.configs && self.detected == other.detected
+    }
+}
+
+/// Collects virtual hosts for one client.
+pub(super) struct Collector<'a, 'e> {
+    pub cx: &'a Cx<'e>,
+    pub client: &'a Client,
+    configs: BTreeMap<ConfigKey, Vec<Ranked>>,
+    detected: BucketResources,
+    kept: Vec<Routes>,
+}
+
+impl<'a, 'e> Collector<'a, 'e> {
+    pub fn new(cx: &'a Cx<'e>, client: &'a Client) -> Self {
+        Collector { cx, client, configs: BTreeMap::new(), detected: Vec::new(), kept: Vec::new() }
+    }
+
+    pub fn finish(self) -> Hosts {
+        Hosts {
+            configs: self
+                .configs
+                .into_iter()
+                .map(|(key, hosts)| (key, Arc::new(Hashed::new(hosts))))
+                .collect(),
+            detected: Arc::new(self.detected),
+            _kept: self.kept,
+        }
+    }
+
+    /// The routes of a VirtualService for a target; nothing if none applies.
+    pub fn routes(&mut self, target: &Target<'_>, rule: &SharedRule) -> Option<Routes> {
+        let context = RouteContext {
+            port: target.port.unwrap_or(0),
+            x_forwarded_host: self.client.x_forwarded_host,
+            default_retries: default_retries(self.cx),
+            ..RouteContext::default()
+        };
+        let routes = routes_of(self.cx, self.client, rule, context, |host| {
+            let services = self.client.scope.listener_services(self.cx.view(), target.listener, host);
+            let service = services.iter().rev().find(|service| target.ports(service).next().is_some())?;
+            let mut known = destination_service(service);
+            if target.port.is_some() {
+                // Only the listener's port of a service is looked at, so a stated port is all that can differ from it.
+                known.only_port = None;
+            }
+            Some(known)
+        });
+        if routes.is_empty() {
+            return None;
+        }
+        self.kept.push(routes.clone());
+        Some(routes)
+    }
+
+    /// Adds the virtual hosts of a service.
+    pub fn add_service(&mut self, target: &Target<'_>, service: &SharedService, wildcards: &[SharedRule]) {
+        let routed = self.routed(target, service, wildcards);
+        for (position, port) in target.ports(service).filter(|(_, port)| may_be_http(port.protocol)) {
+            let position = u32::try_from(position).unwrap_or(u32::MAX);
+            let (rank, routes) = match &routed {
+                Some((rule, routes)) => {
+                    (virtual_service_rank(rule, true, position), RouteSource::Routes(routes.clone()))
+                }
+                // Aliases have no virtual host of their own: they are domains of the service that they stand for.
+                None if service.resolution == Resolution::Alias => continue,
+                None => (
+                    Rank::Default { host: service.hostname.clone(), position },
+                    self.default_source(service, port.port),
+                ),
+            };
+            let host = self.virtual_host(target, &service.hostname, port.port, Some(service), routes);
+            if port.protocol.is_sniffed() && target.port.is_some() && target.listener.port.is_none() {
+                let name = format!("{}:{}", service.hostname, port.port);
+                self.detected.push(Arc::new(of_detected_port(name.into(), &host)));
+            }
+            self.push(target, Ranked { rank, host });
+        }
+    }
+
+    /// Adds a host of a VirtualService that is no service on the target's port.
+    pub fn add_host(
+        &mut self,
+        target: &Target<'_>,
+        port: u16,
+        rule: &SharedRule,
+        position: usize,
+        routes: &Routes,
+    ) {
+        let Some(host) = rule.hosts.get(position) else { return };
+        let rank = virtual_service_rank(rule, false, u32::try_from(position).unwrap_or(u32::MAX));
+        let lower = Name::from(host.to_ascii_lowercase());
+        let host = self.virtual_host(target, &lower, port, None, RouteSource::Routes(routes.clone()));
+        self.push(target, Ranked { rank, host });
+    }
+
+    fn push(&mut self, target: &Target<'_>, ranked: Ranked) {
+        self.configs.entry(target.key()).or_default().push(ranked);
+    }
+
+    fn virtual_host(
+        &self,
+        target: &Target<'_>,
+        host: &Name,
+        port: u16,
+        service: Option<&SharedService>,
+        routes: RouteSource,
+    ) -> Arc<Hashed<VirtualHost>> {
+        let domains = match service {
+            Some(service) => self.client.domains.narrowed(service),
+            None => self.client.domains.without_service(),
+        };
+        self.cx.get::<SidecarVirtualHost>(&SidecarVirtualHostInput {
+            host: host.clone(),
+            port,
+            service: service.cloned(),
+            domains,
+            all_ports: target.port.is_none(),
+            routes,
+            include_request_attempt_count: self.client.include_request_attempt_count,
+        })
+    }
+
+    fn default_source(&self, service: &Service, port: u16) -> RouteSource {
+        let rule = destination_rule(self.cx, self.client, &service.hostname);
+        RouteSource::Default {
+            retries: default_retries(self.cx),
+            hash: rule.as_ref().and_then(|rule| hash_policy::for_service(&rule.spec, port)).cloned(),
+        }
+    }
+
+    /// The VirtualService that routes a service's requests, with its routes: the first for exactly the host whose conditions can
+    /// hold, else the one with the most specific wildcard.
+    fn routed(
+        &mut self,
+        target: &Target<'_>,
+        service: &SharedService,
+        wildcards: &[SharedRule],
+    ) -> Option<(SharedRule, Routes)> {
+        let host = service.hostname.to_ascii_lowercase();
+        let exact = self.client.scope.listener_virtual_services(self.cx.view(), target.listener, &host);
+        if exact.is_empty() {
+            let rule = most_specific_rule(&host, wildcards)?;
+            // Gateway API: a wildcard host stands for itself, not for the services that it covers.
+            if Semantics::of(&rule.config.annotations) == Semantics::GatewayApi {
+                return None;
+            }
+            let routes = self.routes(target, rule)?;
+            return Some((rule.clone(), routes));
+        }
+        exact.into_iter().find_map(|rule| {
+            if !may_route(self.client, &rule, service) {
+                return None;
+            }
+            let routes = self.routes(target, &rule)?;
+            Some((rule, routes))
+        })
+    }
+}
+
+/// Gateway API: routes of a service are written by its owner, for everybody, or by a client's namespace, for itself.
+pub(super) fn may_route(client: &Client, rule: &BoundVirtualService, service: &Service) -> bool {
+    Semantics::of(&rule.config.annotations) != Semantics::GatewayApi
+        || rule.config.namespace == service.namespace
+        || rule.config.namespace == client.namespace
+}
+
+/// The first VirtualService with the most specific wildcard that covers a host.
+pub(super) fn most_specific_rule<'r>(host: &str, wildcards: &'r [SharedRule]) -> Option<&'r SharedRule> {
+    let covering = wildcards.iter().flat_map(|rule| {
+        let hosts = rule.hosts.iter().filter(|pattern| is_wildcard(pattern) && covers(pattern, host));
+        hosts.map(move |pattern| (pattern, rule))
+    });
+    covering.min_by(|(a, _), (b, _)| by_specificity(a, b)).map(|(_, rule)| rule)
+}
+
+fn virtual_service_rank(rule: &BoundVirtualService, is_service: bool, position: u32) -> Rank {
+    Rank::VirtualService {
+        created_at: rule.config.created_at,
+        name: rule.config.name.clone(),
+        namespace: rule.config.namespace.clone(),
+        is_service,
+        position,
+    }
+}
+
+/// The virtual hosts of the services and VirtualService hosts of one bucket.
+struct BucketHosts;
+
+impl Gather for BucketHosts {
+    const NAME: &'static str = "bucket_virtual_hosts";
+    type Key = (Arc<Hashed<Client>>, Bucket);
+    type Output = Hosts;
+
+    fn run((client, bucket): &Self::Key, cx: &Cx<'_>) -> Hosts {
+        let mut collector = Collector::new(cx, client);
+        for listener in client.scope.egress_listeners() {
+            let wildcards = client.scope.listener_wildcard_virtual_services(cx.view(), listener);
+            let services = client.scope.listener_services_in(cx.view(), listener, *bucket);
+            for target in targets(client, listener, &services) {
+                for service in on_target(&target, &services) {
+                    collector.add_service(&target, service, &wildcards);
+                }
+            }
+            unregistered(&mut collector, listener, *bucket, &services);
+        }
+        collector.finish()
+    }
+}
+
+/// What a listener serves, given the services it imports.
+fn targets<'s>(client: &Client, listener: &'s EgressListener, services: &[SharedService]) -> Vec<Target<'s>> {
+    let mut ports: Vec<u16> =
+        services.iter().flat_map(|service| service.ports.iter().map(|port| port.port)).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let by_port = ports.into_iter().filter_map(|port| port_target(client, listener, port));
+    stated_target(client, listener).into_iter().chain(by_port).collect()
+}
+
+/// The services on a target, one per host: of several with the port the last one counts, as in istiod.
+fn on_target<'a>(
+    target: &Target<'_>,
+    services: &'a [SharedService],
+) -> impl Iterator<Item = &'a SharedService> + use<'a> {
+    let mut by_host: BTreeMap<&str, &SharedService> = BTreeMap::new();
+    for service in services.iter().filter(|service| target.ports(service).next().is_some()) {
+        by_host.insert(&service.hostname, service);
+    }
+    by_host.into_values()
+}
+
+/// All route configurations of a client: the resources of each bucket, then those that span buckets.
+struct SidecarRoutes;
+
+#[derive(Clone, Debug, PartialEq)]
+struct RoutePieces(Vec<Arc<BucketResources>>);
+
+impl Gather for SidecarRoutes {
+    const NAME: &'static str = "sidecar_routes";
+    type Key = Arc<Hashed<Client>>;
+    type Output = RoutePieces;
+
+    fn run(client: &Self::Key, cx: &Cx<'_>) -> RoutePieces {
+        let mut configs: BTreeMap<ConfigKey, Vec<Contribution>> = BTreeMap::new();
+        for target in
+            client.scope.egress_listeners().iter().filter_map(|listener| stated_target(client, listener))
+        {
+            configs.entry(target.key()).or_default();
+        }
+        let mut pieces = Vec::with_capacity(usize::from(BUCKETS) + 1);
+        let mut add = |hosts: &Hosts| {
+            for (key, contribution) in &hosts.configs {
+                configs.entry(key.clone()).or_default().push(contribution.clone());
+            }
+        };
+        for bucket in 0..BUCKETS {
+            let hosts = cx.gather::<BucketHosts>(&(client.clone(), bucket));
+            add(&hosts);
+            pieces.push(hosts.detected.clone());
+        }
+        add(&cx.gather::<UnregisteredWildcards>(client));
+        let catch_all = catch_all(client);
+        let wide = configs.into_iter().map(|(key, contributions)| -> Arc<Resource> {
+            cx.get::<RouteConfiguration>(&RouteConfigurationInput {
+                name: key.name,
+                contributions,
+                catch_all: catch_all.clone(),
+                all_ports: key.all_ports,
+                ignore_port_in_host_matching: true,
+            })
+        });
+        pieces.push(Arc::new(wide.collect()));
+        RoutePieces(pieces)
+    }
+}
+
+/// What becomes of requests to unknown hosts.
+fn catch_all(client: &Client) -> Option<CatchAllHost> {
+    let policy = client.scope.outbound_traffic_policy();
+    let kind = match policy.map(|policy| policy.mode) {
+        Some(OutboundMode::AllowAny) => {
+            let proxy = policy.and_then(|policy| policy.egress_proxy.as_ref());
+            CatchAll::Allow {
+                cluster: proxy.map_or_else(|| PASSTHROUGH_CLUSTER.into(), egress_proxy_cluster),
+            }
+        }
+        Some(OutboundMode::AllowAnyDynamicDns) => {
+            CatchAll::AllowDynamicDns { cluster: DYNAMIC_DNS_CLUSTER.into() }
+        }
+        Some(OutboundMode::RegistryOnly) | None => CatchAll::Block,
+    };
+    Some(CatchAllHost {
+        kind,
+        include_request_attempt_count: client.include_request_attempt_count,
+        append_x_forwarded_host: client.x_forwarded_host,
+    })
+}
+
+fn egress_proxy_cluster(proxy: &Destination) -> Name {
+    let port = proxy.port.as_ref().map_or(0, |port| port.number);
+    outbound_cluster(port, &proxy.subset, &proxy.host).into()
+}
