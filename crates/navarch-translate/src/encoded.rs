@@ -25,6 +25,13 @@ impl<T: Message> Encoded<T> {
     }
 }
 
+impl<T: Clone> Encoded<T> {
+    /// A copy of the message, for building a larger one.
+    pub fn to_message(&self) -> T {
+        T::clone(&self.message)
+    }
+}
+
 impl<T> Clone for Encoded<T> {
     fn clone(&self) -> Self {
         Self { message: self.message.clone(), fingerprint: self.fingerprint }
@@ -61,5 +68,5 @@ impl<T: fmt::Debug> fmt::Debug for Encoded<T> {
 
 /// Copies of messages that are shared by many keys, for building a larger message.
 pub fn messages<T: Clone>(parts: &[Encoded<T>]) -> Vec<T> {
-    parts.iter().map(|part| T::clone(part)).collect()
+    parts.iter().map(Encoded::to_message).collect()
 }

@@ -122,7 +122,7 @@ pub fn build(options: Options<'_>) -> HttpConnectionManager {
         }],
         stream_idle_timeout: Some(wkt::duration(Duration::ZERO)),
         access_log: messages(&settings.access_log),
-        tracing: settings.tracing.as_ref().map(|tracing| hcm::Tracing::clone(tracing)),
+        tracing: settings.tracing.as_ref().map(crate::encoded::Encoded::to_message),
         request_id_extension: Some(RequestIdExtension {
             typed_config: Some(any(&UuidRequestIdConfig {
                 use_request_id_for_trace_sampling: Some(settings.request_id_samples_traces),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use navarch_model::service::{Protocol, Visibility};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::bound::service_order;
-use navarch_snapshot::{Bucket, Scope};
+use navarch_snapshot::{BUCKETS, Bucket, Scope};
 use navarch_translate::listeners::outbound::{Contribution, Treatment, treatment};
 
 use super::service::{PortOf, contributions};
-use super::view::ProxyView;
+use super::view::{BucketView, CommonView};
 use crate::engine::{Cx, Gather};
 
 /// The place of a contribution in the order that decides conflicts.
@@ -48,10 +48,10 @@ pub struct Contributions;
 
 impl Gather for Contributions {
     const NAME: &'static str = "listener contributions";
-    type Key = (Arc<Hashed<Scope>>, ProxyView, Bucket);
+    type Key = (Arc<Hashed<Scope>>, Arc<Hashed<CommonView>>, BucketView, Bucket);
     type Output = BucketContributions;
 
-    fn run((scope, proxy, bucket): &Self::Key, cx: &Cx<'_>) -> BucketContributions {
+    fn run((scope, common, proxy, bucket): &Self::Key, cx: &Cx<'_>) -> BucketContributions {
         let mut out = BucketContributions::default();
         for (egress, listener) in scope.egress_listeners().iter().enumerate() {
             for service in scope.listener_services_in(cx.view(), listener, *bucket) {
@@ -67,7 +67,7 @@ impl Gather for Contributions {
                         position,
                     }
                 };
-                let port = PortOf { cx, scope, proxy, listener, service: &service };
+                let port = PortOf { cx, scope, common, proxy, listener, service: &service };
                 let asked = contributions(&port).into_iter().enumerate();
                 out.ranked.extend(asked.map(|(position, contribution)| Ranked {
                     rank: rank(position),
@@ -114,12 +114,25 @@ pub fn place(contribution: &Contribution) -> (Name, u16) {
     (contribution.binds.first().cloned().unwrap_or_else(|| Name::from("")), contribution.port)
 }
 
-/// The labels of clients that configuration of a bucket looks at: source labels of TCP and TLS routes, workload selectors of
+/// By bucket, the labels of clients that configuration looks at: source labels of TCP and TLS routes, workload selectors of
 /// rules. Clients that differ in other labels share the contributions.
 pub struct MentionedLabels;
 
 impl Gather for MentionedLabels {
     const NAME: &'static str = "labels that listeners look at";
+    type Key = ();
+    type Output = BTreeMap<Bucket, Arc<Vec<Name>>>;
+
+    fn run((): &(), cx: &Cx<'_>) -> Self::Output {
+        let by_bucket = (0..BUCKETS).map(|bucket| (bucket, cx.gather::<MentionedInBucket>(&bucket)));
+        by_bucket.filter(|(_, keys)| !keys.is_empty()).collect()
+    }
+}
+
+struct MentionedInBucket;
+
+impl Gather for MentionedInBucket {
+    const NAME: &'static str = "labels that listeners of a bucket look at";
     type Key = Bucket;
     type Output = Vec<Name>;
 

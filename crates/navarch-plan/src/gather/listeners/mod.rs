@@ -6,6 +6,7 @@
 
 mod addresses;
 mod bucket;
+mod groups;
 mod inbound;
 mod outbound;
 mod service;

@@ -14,14 +14,15 @@ use navarch_translate::names::dns_cache;
 
 use super::addresses::{Binding, Dialled, of_service};
 use super::tcp_routes;
-use super::view::{CommonView, ProxyView};
+use super::view::{BucketView, CommonView};
 use crate::engine::Cx;
 
 /// A service as one egress listener of a client imports it.
 pub struct PortOf<'a, 'e> {
     pub cx: &'a Cx<'e>,
     pub scope: &'a Scope,
-    pub proxy: &'a ProxyView,
+    pub common: &'a CommonView,
+    pub proxy: &'a BucketView,
     pub listener: &'a EgressListener,
     pub service: &'a Hashed<Service>,
 }
@@ -43,9 +44,9 @@ pub struct Wanted<'a> {
 }
 
 impl<'a> PortOf<'a, '_> {
-    /// The part of the view that is the same for all buckets.
+    /// What is known of the proxy, for all services.
     pub fn view(&self) -> &'a CommonView {
-        &self.proxy.common
+        self.common
     }
 
     /// Where the egress listener listens; addresses are left open if it does not say.
@@ -131,7 +132,7 @@ fn bindings(
     endpoints.into_iter().filter_map(|endpoint| of_endpoint(endpoint, service.proxy)).collect()
 }
 
-fn of_endpoint(endpoint: &Endpoint, proxy: &ProxyView) -> Option<Binding> {
+fn of_endpoint(endpoint: &Endpoint, proxy: &BucketView) -> Option<Binding> {
     let Address::Ip(address) = &endpoint.address else { return None };
     // Traffic to itself does not pass an outbound listener.
     if proxy.own_address.as_ref() == Some(address) {

@@ -11,10 +11,17 @@ use navarch_snapshot::{Bucket, bucket_of};
 
 use crate::class::Class;
 
-/// What the contributions of a bucket depend on of the proxy and the mesh. Proxies with equal views share them.
+/// What contributions depend on of the proxy and the mesh. Proxies with equal views share them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyView {
     pub common: Arc<Hashed<CommonView>>,
+    /// Buckets that look at more of the proxy.
+    pub special: BTreeMap<Bucket, BucketView>,
+}
+
+/// What the contributions of one bucket depend on of the proxy besides what all do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BucketView {
     /// Those labels that routes or rules of the bucket look at.
     pub labels: BTreeMap<Name, Name>,
     /// The proxy's own address, if it backs a headless service of the bucket: a workload does not dial itself.
@@ -55,20 +62,28 @@ impl CommonView {
 }
 
 impl ProxyView {
-    /// The view for one bucket, whose configuration looks at the labels `mentioned`.
-    pub fn of(common: &Arc<Hashed<CommonView>>, class: &Class, mentioned: &[Name], bucket: Bucket) -> Self {
-        let labels = class.labels();
-        let named = mentioned.iter().filter_map(|key| Some((key.clone(), labels.get(key)?.clone())));
-        let headless = |host: &str, headless: bool| headless && bucket_of(host) == bucket;
-        let backs = class
-            .instances
-            .iter()
-            .any(|instance| headless(&instance.service.hostname, instance.service.addresses.is_empty()));
-        ProxyView {
-            common: common.clone(),
-            labels: named.collect(),
-            own_address: class.own_addresses.first().copied().filter(|_| backs),
+    /// The view of a class, where configuration looks at the labels `mentioned`.
+    pub fn of(class: &Class, mesh: &MeshConfig, mentioned: &BTreeMap<Bucket, Arc<Vec<Name>>>) -> Self {
+        let mut special: BTreeMap<Bucket, BucketView> = BTreeMap::new();
+        for (bucket, keys) in mentioned {
+            for key in &**keys {
+                if let Some(value) = class.labels().get(key) {
+                    special.entry(*bucket).or_default().labels.insert(key.clone(), value.clone());
+                }
+            }
         }
+        if let Some(address) = class.own_addresses.first() {
+            for instance in class.instances.iter().filter(|instance| instance.service.headless) {
+                let bucket = bucket_of(&instance.service.hostname);
+                special.entry(bucket).or_default().own_address = Some(*address);
+            }
+        }
+        ProxyView { common: Arc::new(Hashed::new(CommonView::of(&class.facts, mesh))), special }
+    }
+
+    /// The view for one bucket.
+    pub fn bucket(&self, bucket: Bucket) -> BucketView {
+        self.special.get(&bucket).cloned().unwrap_or_default()
     }
 }
 

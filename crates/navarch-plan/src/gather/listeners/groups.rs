@@ -1,0 +1,145 @@
+//! Contributions grouped by the address they are for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::{BUCKETS, Bucket, Scope};
+
+use super::bucket::{BucketContributions, Contributions, Ranked, place, without_repetition};
+use super::view::ProxyView;
+use crate::engine::{Cx, Gather};
+
+/// Pieces that listeners are grouped and handed over in. A change of one service touches the pieces of its listeners only.
+pub const PIECES: usize = 64;
+
+/// Address and port.
+pub type Place = (Name, u16);
+
+/// Contributions for the addresses of one piece.
+pub type Piece = OrdMap<Place, Arc<Group>>;
+
+/// The contributions for one address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// As the buckets made them, in no order.
+    all: Vec<(Bucket, Ranked)>,
+    /// Those that count, in the order of precedence.
+    pub counting: Vec<Ranked>,
+}
+
+/// All contributions, by address.
+#[derive(Clone, Debug)]
+pub struct Grouped {
+    buckets: Vec<Arc<BucketContributions>>,
+    pub pieces: Vec<Arc<Piece>>,
+    /// A visible service has persistent sessions.
+    pub persistent_sessions: bool,
+}
+
+impl PartialEq for Grouped {
+    fn eq(&self, other: &Self) -> bool {
+        self.persistent_sessions == other.persistent_sessions && self.pieces == other.pieces
+    }
+}
+
+/// Groups the contributions that a client gets.
+pub struct Groups;
+
+/// Whose contributions are grouped.
+pub type GroupsKey = (Arc<Hashed<Scope>>, Arc<Hashed<ProxyView>>);
+
+impl Gather for Groups {
+    const NAME: &'static str = "listener groups";
+    type Key = GroupsKey;
+    type Output = Grouped;
+
+    fn run(key: &GroupsKey, cx: &Cx<'_>) -> Grouped {
+        let nothing = Arc::new(BucketContributions::default());
+        let empty = Grouped {
+            buckets: vec![nothing; usize::from(BUCKETS)],
+            pieces: vec![Arc::default(); PIECES],
+            persistent_sessions: false,
+        };
+        Self::rerun(key, cx, &empty)
+    }
+
+    fn rerun((scope, proxy): &GroupsKey, cx: &Cx<'_>, previous: &Grouped) -> Grouped {
+        let buckets: Vec<Arc<BucketContributions>> = (0..BUCKETS)
+            .map(|bucket| {
+                let key = (scope.clone(), proxy.common.clone(), proxy.bucket(bucket), bucket);
+                cx.gather::<Contributions>(&key)
+            })
+            .collect();
+        let mut changes = Changes::default();
+        for (bucket, (old, new)) in (0..BUCKETS).zip(previous.buckets.iter().zip(&buckets)) {
+            if !Arc::ptr_eq(old, new) {
+                changes.add(bucket, old, new);
+            }
+        }
+        let mut pieces = previous.pieces.clone();
+        for ((bind, port), added) in changes.places {
+            let Some(piece) = pieces.get_mut(piece_of(&bind, port)) else { continue };
+            let old = piece.get(&(bind.clone(), port)).map(|group| group.all.as_slice()).unwrap_or_default();
+            let kept = old.iter().filter(|(bucket, _)| !changes.buckets.contains(bucket)).cloned();
+            let all: Vec<(Bucket, Ranked)> = kept.chain(added).collect();
+            let piece = Arc::make_mut(piece);
+            if all.is_empty() {
+                piece.remove(&(bind, port));
+            } else {
+                piece.insert((bind, port), Arc::new(Group::of(all, scope)));
+            }
+        }
+        let persistent_sessions = buckets.iter().any(|bucket| bucket.persistent_sessions);
+        Grouped { buckets, pieces, persistent_sessions }
+    }
+}
+
+/// What differs from the grouping before.
+#[derive(Default)]
+struct Changes {
+    buckets: BTreeSet<Bucket>,
+    /// Places whose group is made again, with the contributions of the changed buckets.
+    places: BTreeMap<Place, Vec<(Bucket, Ranked)>>,
+}
+
+impl Changes {
+    fn add(&mut self, bucket: Bucket, old: &BucketContributions, new: &BucketContributions) {
+        self.buckets.insert(bucket);
+        for entry in &old.ranked {
+            self.places.entry(place(&entry.contribution)).or_default();
+        }
+        for entry in &new.ranked {
+            self.places.entry(place(&entry.contribution)).or_default().push((bucket, entry.clone()));
+        }
+    }
+}
+
+impl Group {
+    fn of(all: Vec<(Bucket, Ranked)>, scope: &Scope) -> Self {
+        let counting = in_order(all.iter().map(|(_, entry)| entry.clone()).collect(), scope);
+        Group { all, counting }
+    }
+}
+
+/// The contributions that count, in the order of precedence. An egress listener without a port leaves addresses alone that an
+/// earlier one has: the user wants only the named hosts there.
+fn in_order(mut entries: Vec<Ranked>, scope: &Scope) -> Vec<Ranked> {
+    entries.sort_by(|a, b| a.rank.cmp(&b.rank));
+    let first = entries.first().map(|entry| entry.rank.egress);
+    entries.retain(|entry| {
+        let egress = entry.rank.egress;
+        let catches_all = scope.egress_listeners().get(egress).is_none_or(|listener| listener.port.is_none());
+        !catches_all || first == Some(egress)
+    });
+    without_repetition(entries)
+}
+
+/// A stable piece for an address.
+fn piece_of(bind: &str, port: u16) -> usize {
+    let hash = bind.bytes().chain(port.to_be_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    usize::try_from(hash % PIECES as u64).unwrap_or_default()
+}
