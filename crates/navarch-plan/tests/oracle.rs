@@ -1,0 +1,238 @@
+//! The oracle: after any sequence of changes, the incremental plan equals a plan from scratch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use navarch_envoy::{ProxyResources, XdsType};
+use navarch_model::change::ChangeSet;
+use navarch_model::endpoint::Locality;
+use navarch_model::object::ObjectKey;
+use navarch_model::proxy::ProxyFacts;
+use navarch_model::{Hashed, parse_text};
+use navarch_plan::{ClassPlan, Planner};
+use navarch_snapshot::World;
+use navarch_snapshot::world::Options;
+use proptest::prelude::*;
+
+macro_rules! service {
+    ($name:literal, $namespace:literal, $ip:literal, $port:literal) => {
+        concat!(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: ",
+            $name,
+            ", namespace: ",
+            $namespace,
+            "}\nspec:\n  clusterIP: ",
+            $ip,
+            "\n  selector: {app: ",
+            $name,
+            "}\n  ports: [{name: ",
+            $port,
+            ", port: 80, targetPort: 8080, protocol: TCP}]\n"
+        )
+    };
+}
+
+macro_rules! slice {
+    ($name:literal, $namespace:literal, $ip:literal, $ready:literal) => {
+        concat!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: ",
+            $name,
+            "-1, namespace: ",
+            $namespace,
+            ", labels: {kubernetes.io/service-name: ",
+            $name,
+            "}}\naddressType: IPv4\nendpoints: [{addresses: [",
+            $ip,
+            "], conditions: {ready: ",
+            $ready,
+            "}}]\nports: [{name: http, port: 8080, protocol: TCP}]\n"
+        )
+    };
+}
+
+macro_rules! pod {
+    ($name:literal, $namespace:literal, $ip:literal, $app:literal, $version:literal) => {
+        concat!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: ",
+            $name,
+            ", namespace: ",
+            $namespace,
+            ", labels: {app: ",
+            $app,
+            ", version: ",
+            $version,
+            ", security.istio.io/tlsMode: istio}}\nspec: {serviceAccountName: ",
+            $app,
+            "}\nstatus: {podIP: ",
+            $ip,
+            ", phase: Running}\n"
+        )
+    };
+}
+
+/// Documents that come and go. Each has a few versions.
+const DOCUMENTS: &[&[&str]] = &[
+    &[
+        service!("a", "default", "10.0.0.1", "http"),
+        service!("a", "default", "10.0.0.1", "tcp"),
+        service!("a", "default", "None", "http"),
+    ],
+    &[service!("b", "default", "10.0.0.2", "http"), service!("b", "default", "10.0.0.2", "grpc")],
+    &[service!("b", "other", "10.0.0.3", "http")],
+    &[service!("c", "other", "10.0.0.4", "tls")],
+    &[slice!("a", "default", "10.1.0.1", "true"), slice!("a", "default", "10.1.0.2", "false")],
+    &[slice!("b", "default", "10.1.0.3", "true")],
+    &[slice!("b", "other", "10.1.0.4", "true")],
+    &[pod!("a-1", "default", "10.1.0.1", "a", "v1"), pod!("a-1", "default", "10.1.0.1", "a", "v2")],
+    &[pod!("b-1", "default", "10.1.0.3", "b", "v1")],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b}\nspec:\n  hosts: [b]\n  http:\n  - route:\n    - destination: {host: b, subset: v1}\n      weight: 80\n    - destination: {host: b.other.svc.cluster.local}\n      weight: 20\n",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b}\nspec:\n  hosts: [b]\n  http:\n  - match: [{uri: {prefix: /x}}]\n    fault: {abort: {httpStatus: 500, percentage: {value: 50}}}\n    route: [{destination: {host: a}}]\n  - route: [{destination: {host: b}}]\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: wild, namespace: other}\nspec:\n  hosts: ['*.default.svc.cluster.local']\n  http:\n  - timeout: 3s\n    route: [{destination: {host: a.default.svc.cluster.local}}]\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: b}\nspec:\n  host: b\n  subsets: [{name: v1, labels: {version: v1}}]\n",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: b}\nspec:\n  host: b\n  trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}}\n  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: all, namespace: istio-system}\nspec:\n  host: '*.cluster.local'\n  trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default}\nspec:\n  egress: [{hosts: ['./*']}]\n",
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default}\nspec:\n  egress: [{hosts: ['other/*']}]\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: ext}\nspec:\n  hosts: [api.example.com]\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  resolution: DNS\n  location: MESH_EXTERNAL\n",
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: ext}\nspec:\n  hosts: [api.example.com]\n  exportTo: ['.']\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  resolution: STATIC\n  endpoints: [{address: 10.9.0.1}, {address: 10.9.0.2, weight: 3}]\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  selector: {istio: gateway}\n  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: edge}\nspec:\n  hosts: ['*']\n  gateways: [gw]\n  http: [{route: [{destination: {host: a, port: {number: 80}}}]}]\n",
+    ],
+    &[
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: DISABLE}}\n",
+    ],
+    &[
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    accessLogFile: /dev/stdout\n",
+    ],
+    &[
+        "apiVersion: extensions.istio.io/v1alpha1\nkind: TrafficExtension\nmetadata: {name: lua}\nspec:\n  lua: {inlineCode: 'function envoy_on_request(h) end'}\n",
+    ],
+];
+
+const NODES: &[(&str, &str)] = &[
+    (
+        "sidecar~10.1.0.1~a-1.default~default.svc.cluster.local",
+        r#"{"NAMESPACE":"default","LABELS":{"app":"a"}}"#,
+    ),
+    ("sidecar~10.1.0.9~z-1.other~other.svc.cluster.local", r#"{"NAMESPACE":"other","LABELS":{"app":"z"}}"#),
+    (
+        "router~10.1.0.8~gw-1.default~default.svc.cluster.local",
+        r#"{"NAMESPACE":"default","LABELS":{"istio":"gateway"}}"#,
+    ),
+];
+
+/// Puts a document into a version, or takes it away.
+#[derive(Clone, Debug)]
+struct Edit {
+    document: usize,
+    version: Option<usize>,
+}
+
+fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
+    let edit = (0..DOCUMENTS.len(), prop::option::weighted(0.8, 0..4_usize))
+        .prop_map(|(document, version)| Edit { document, version });
+    prop::collection::vec(prop::collection::vec(edit, 1..4), 1..12)
+}
+
+fn change(edits: &[Edit]) -> ChangeSet {
+    let mut latest: BTreeMap<usize, Option<usize>> = BTreeMap::new();
+    latest.extend(edits.iter().map(|edit| (edit.document, edit.version)));
+    let mut change = ChangeSet::default();
+    for (document, version) in latest {
+        let versions = DOCUMENTS[document];
+        let text = versions[version.unwrap_or(0) % versions.len()];
+        let parsed = parse_text("test.yaml", text);
+        assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
+        match version {
+            Some(_) => change.upserts.extend(parsed.objects.into_iter().map(Arc::new)),
+            None => change.removals.extend(parsed.objects.into_iter().map(|object| object.key)),
+        }
+    }
+    change
+}
+
+fn facts() -> Vec<ProxyFacts> {
+    let parse = |(id, metadata): &(&str, &str)| {
+        let metadata = serde_json::from_str(metadata).expect("JSON");
+        ProxyFacts::parse(id, "test", &metadata, Locality::default()).expect("a node")
+    };
+    NODES.iter().map(parse).collect()
+}
+
+fn plan(planner: &Planner, facts: &ProxyFacts) -> ClassPlan {
+    planner.class_plan(Arc::new(Hashed::new(planner.classify(facts))))
+}
+
+fn assert_same(incremental: &ProxyResources, scratch: &ProxyResources, context: &str) {
+    for ty in XdsType::ALL {
+        let (ours, theirs) = (incremental.set(ty), scratch.set(ty));
+        let list = |set: &navarch_envoy::ResourceSet| -> BTreeMap<String, String> {
+            set.iter().map(|r| (r.name().to_string(), r.version().to_string())).collect()
+        };
+        assert_eq!(list(ours), list(theirs), "{} {context}", ty.short());
+        assert_eq!(ours.version(), theirs.version(), "{} {context}", ty.short());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_plans_equal_plans_from_scratch(steps in edits()) {
+        let mut world = World::new(Options::default());
+        let planner = Planner::new(world.snapshot().clone());
+        let facts = facts();
+        // Plans are kept over all steps, as those of connected proxies are; a proxy whose class changes gets another one.
+        let mut plans: BTreeMap<usize, ClassPlan> = BTreeMap::new();
+        for (step, edits) in steps.iter().enumerate() {
+            let snapshot = world.apply(change(edits));
+            planner.advance(snapshot.clone());
+            let scratch = Planner::new(snapshot);
+            for (index, facts) in facts.iter().enumerate() {
+                let class = planner.classify(facts);
+                if plans.get(&index).is_none_or(|known| ***known.class() != class) {
+                    plans.insert(index, plan(&planner, facts));
+                }
+                let incremental = planner.resources(&plans[&index]);
+                let expected = scratch.resources(&plan(&scratch, facts));
+                assert_same(&incremental, &expected, &format!("of {} after step {step} of {steps:?}", NODES[index].0));
+            }
+            planner.sweep();
+        }
+    }
+}
+
+#[test]
+fn an_object_that_nobody_reads_changes_nothing() {
+    let mut world = World::new(Options::default());
+    let all: Vec<Edit> = (0..DOCUMENTS.len()).map(|document| Edit { document, version: Some(0) }).collect();
+    let planner = Planner::new(world.apply(change(&all)));
+    let plans: Vec<ClassPlan> = facts().iter().map(|facts| plan(&planner, facts)).collect();
+    let before: Vec<_> = plans.iter().map(|plan| planner.resources(plan)).collect();
+    let text =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: unrelated, namespace: nowhere}\ndata: {a: b}\n";
+    let parsed = parse_text("unrelated.yaml", text);
+    let key: ObjectKey = parsed.objects[0].key.clone();
+    planner.advance(world.apply(ChangeSet::upserting(parsed.objects)));
+    assert!(planner.inspect(|engine| engine.snapshot().object(&key).is_some()));
+    for (plan, before) in plans.iter().zip(&before) {
+        assert!(Arc::ptr_eq(&planner.resources(plan), before), "the very same resources, without planning");
+    }
+}
