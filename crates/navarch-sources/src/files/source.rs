@@ -215,3 +215,129 @@ fn held(object: &Object) -> Finding {
         .at(object.source.span())
         .of(object.key.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn namespace(name: &str, label: &str) -> String {
+        format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{v: '{label}'}}}}\n")
+    }
+
+    /// A directory and the source that reads it.
+    struct Rig {
+        dir: tempfile::TempDir,
+        source: FileSource,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let source = FileSource::new(dir.path());
+            Rig { dir, source }
+        }
+
+        fn write(&self, file: &str, text: &str) -> &Self {
+            fs::write(self.dir.path().join(file), text).expect("written");
+            self
+        }
+
+        fn remove(&self, file: &str) -> &Self {
+            fs::remove_file(self.dir.path().join(file)).expect("removed");
+            self
+        }
+
+        /// `+name=label` for each upsert, `-name` for each removal; then the codes of the findings, if they were read again.
+        fn scan(&mut self) -> String {
+            let scan = self.source.scan().expect("a readable directory");
+            let label = |object: &Object| {
+                object.metadata.labels.get("v").map(ToString::to_string).unwrap_or_default()
+            };
+            let mut words: Vec<String> = Vec::new();
+            let upserts = scan.changes.upserts.iter();
+            words.extend(upserts.map(|object| format!("+{}={}", object.key.name, label(object))));
+            words.extend(scan.changes.removals.iter().map(|key| format!("-{}", key.name)));
+            words.extend(scan.findings.into_iter().flatten().map(|finding| finding.code.to_string()));
+            words.join(" ")
+        }
+    }
+
+    #[test]
+    fn a_state_of_the_directory_is_one_change_set() {
+        let mut rig = Rig::new();
+        rig.write("a.yaml", &namespace("a", "1")).write("b.yaml", &namespace("b", "1"));
+        assert_eq!(rig.scan(), "+a=1 +b=1");
+        assert_eq!(rig.scan(), "");
+        rig.write("a.yaml", &namespace("a", "2")).remove("b.yaml").write("c.yaml", &namespace("c", "1"));
+        assert_eq!(rig.scan(), "+a=2 +c=1 -b");
+    }
+
+    #[test]
+    fn an_object_that_moves_to_another_file_stays() {
+        let mut rig = Rig::new();
+        rig.write("a.yaml", &namespace("a", "1"));
+        rig.scan();
+        rig.remove("a.yaml").write("b.yaml", &namespace("a", "1"));
+        // Told again, because its position is another one; nothing that is read from it is.
+        assert_eq!(rig.scan(), "+a=1");
+    }
+
+    #[test]
+    fn broken_text_keeps_what_it_held_until_it_is_mended_or_deleted() {
+        let mut rig = Rig::new();
+        rig.write("a.yaml", &format!("{}---\n{}", namespace("a", "1"), namespace("b", "1")));
+        rig.scan();
+        rig.write("a.yaml", &format!("{}---\nkind: [", namespace("a", "2")));
+        assert_eq!(rig.scan(), "+a=2 NAV0206 NAV0001", "b stays, a follows");
+        rig.write("a.yaml", "{{{");
+        assert_eq!(rig.scan().matches("NAV0206").count(), 2, "a and b stay");
+        rig.write("a.yaml", &namespace("a", "3"));
+        assert_eq!(rig.scan(), "+a=3 -b");
+        rig.write("a.yaml", "{{{");
+        rig.scan();
+        rig.remove("a.yaml");
+        assert_eq!(rig.scan(), "-a");
+    }
+
+    #[test]
+    fn an_object_that_is_wrong_keeps_its_last_good_version() {
+        let rule = |weight: &str| {
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r, labels: {{v: '{weight}'}}}}\n\
+                 spec: {{hosts: [r], http: [{{route: [{{destination: {{host: r}}, weight: {weight}}}]}}]}}\n"
+            )
+        };
+        let mut rig = Rig::new();
+        rig.write("r.yaml", &rule("100"));
+        assert_eq!(rig.scan(), "+r=100");
+        rig.write("r.yaml", &rule("lots"));
+        assert_eq!(rig.scan(), "NAV0206 NAV0102");
+        rig.write("r.yaml", &rule("50"));
+        assert_eq!(rig.scan(), "+r=50");
+    }
+
+    #[test]
+    fn of_two_definitions_the_first_file_counts_and_the_second_takes_over() {
+        let mut rig = Rig::new();
+        rig.write("a.yaml", &namespace("n", "a")).write("b.yaml", &namespace("n", "b"));
+        assert_eq!(rig.scan(), "+n=a NAV0205");
+        rig.write("b.yaml", &namespace("n", "b2"));
+        assert_eq!(rig.scan(), "NAV0205");
+        rig.remove("a.yaml");
+        assert_eq!(rig.scan(), "+n=b2");
+    }
+
+    #[test]
+    fn a_file_that_is_not_text_keeps_what_it_held() {
+        let mut rig = Rig::new();
+        rig.write("a.yaml", &namespace("a", "1"));
+        rig.scan();
+        fs::write(rig.dir.path().join("a.yaml"), [0xff, 0xfe]).expect("written");
+        assert_eq!(rig.scan(), "NAV0002");
+        rig.write("a.yaml", &namespace("a", "1"));
+        assert_eq!(rig.scan(), "", "no finding any more, and nothing to tell");
+        rig.write("a.yaml", &namespace("a", "2"));
+        assert_eq!(rig.scan(), "+a=2");
+    }
+}

@@ -39,6 +39,8 @@ struct Known {
 pub struct Tree {
     root: PathBuf,
     files: BTreeMap<PathBuf, Known>,
+    /// Files that could not be read last time: told again when they can, even with the contents from before.
+    unreadable: BTreeSet<PathBuf>,
 }
 
 /// What a rescan found.
@@ -55,7 +57,7 @@ pub struct Rescan {
 impl Tree {
     /// A tree of which nothing is known yet.
     pub fn new(root: PathBuf) -> Self {
-        Tree { root, files: BTreeMap::new() }
+        Tree { root, files: BTreeMap::new(), unreadable: BTreeSet::new() }
     }
 
     /// Looks at every file and reads those that may have changed.
@@ -75,7 +77,7 @@ impl Tree {
             match read(&stamp) {
                 Ok(text) => {
                     let content = Fingerprint::of(&text);
-                    if known.is_none_or(|known| known.content != content) {
+                    if known.is_none_or(|known| known.content != content) || self.unreadable.contains(&path) {
                         rescan.changed.insert(path.clone(), text.into());
                     }
                     let racy = is_racy(&stamp, now);
@@ -92,6 +94,7 @@ impl Tree {
             self.files.remove(&path);
             rescan.removed.insert(path);
         }
+        self.unreadable = rescan.unreadable.keys().cloned().collect();
         Ok(rescan)
     }
 }
