@@ -80,8 +80,8 @@ fn locality_config(setting: &Setting, failover: bool, kind: ProxyKind) -> Option
         // Needs a cluster of the proxy's own peers, which waypoints do not have.
         Setting::ZoneAware(_) if kind == ProxyKind::Waypoint => None,
         Setting::ZoneAware(zone) => Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
-            routing_enabled: (!is_routing_enabled(zone)).then(|| Percent { value: 0.0 }),
-            min_cluster_size: zone.min_cluster_size.map(Into::into),
+            routing_enabled: (!is_routing_enabled(zone)).then_some(Percent { value: 0.0 }),
+            min_cluster_size: zone.min_cluster_size,
             ..ZoneAwareLbConfig::default()
         })),
     }
