@@ -13,10 +13,11 @@ use navarch_snapshot::bound::Instance;
 use navarch_snapshot::scope::OutboundMode;
 use navarch_snapshot::{BUCKETS, Bucket, Scope};
 use navarch_translate::clusters::{
-    ClientCertificates, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput, InboundTarget,
-    NameServer, Outbound, OutboundInput, ServiceIdentity, discovery,
+    ClientCertificates, ClusterPatches, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput,
+    InboundTarget, NameServer, Outbound, OutboundInput, ServiceIdentity, discovery,
 };
 
+use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
 use super::upstream::{Client, ClusterMeshOf, EndpointMeshOf, ForwardsMeshTls, RuleLabels, sources};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
@@ -26,6 +27,7 @@ use crate::parts::{BucketResources, Parts};
 pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
     let view = cluster_view(cx, &class.facts);
     let client = Client::new(&class.facts);
+    let patches = (*cx.gather::<ClusterPatchesOf>(&FilterTarget::of(&class.facts))).clone();
     let sni_clusters =
         class.facts.kind == ProxyKind::Router && *cx.gather::<ForwardsMeshTls>(&class.facts.labels);
     let buckets = (0..BUCKETS).map(|bucket| {
@@ -35,14 +37,18 @@ pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
             view: view.clone(),
             client,
             sni_clusters,
+            patches: patches.clone(),
             bucket,
         })
     });
     let buckets = buckets.collect();
-    let mut local = fixed(cx, class, scope, &view);
+    let mut local = fixed(cx, class, scope, &view, &patches);
     if class.facts.kind == ProxyKind::Sidecar {
-        local.extend(inbound(cx, class, scope, &view));
+        local.extend(inbound(cx, class, scope, &view, &patches));
     }
+    // EnvoyFilters may add a cluster twice, or one that is there; the first one stays.
+    let mut seen = BTreeSet::new();
+    local.retain(|cluster| seen.insert(cluster.name().clone()));
     Parts { buckets, local }
 }
 
@@ -83,6 +89,7 @@ struct OutboundKey {
     view: ClusterView,
     client: Client,
     sni_clusters: bool,
+    patches: ClusterPatches,
     bucket: Bucket,
 }
 
@@ -114,6 +121,7 @@ impl Gather for OutboundClusters {
                     locality: (*cx.gather::<EndpointMeshOf>(&())).clone(),
                     view: key.view.clone(),
                     sni_clusters: key.sni_clusters,
+                    patches: key.patches.clone(),
                 });
                 resources.extend(clusters.iter().cloned());
             }
@@ -141,7 +149,13 @@ fn identity(cx: &Cx<'_>, service: &Service, port: &ServicePort) -> ServiceIdenti
 }
 
 /// Clusters that do not stem from services.
-fn fixed(cx: &Cx<'_>, class: &Class, scope: &Scope, view: &ClusterView) -> BucketResources {
+fn fixed(
+    cx: &Cx<'_>,
+    class: &Class,
+    scope: &Scope,
+    view: &ClusterView,
+    patches: &ClusterPatches,
+) -> BucketResources {
     if !matches!(view.kind, ProxyKind::Sidecar | ProxyKind::Router) {
         return BucketResources::new();
     }
@@ -152,6 +166,7 @@ fn fixed(cx: &Cx<'_>, class: &Class, scope: &Scope, view: &ClusterView) -> Bucke
         view: view.clone(),
         dynamic_dns: dynamic.then(|| name_server(&class.facts)),
         external_secrets: class.facts.metadata("credential") == "true",
+        patches: patches.clone(),
     };
     cx.get::<Fixed>(&input).to_vec()
 }
@@ -168,7 +183,13 @@ pub(super) fn name_server(facts: &ProxyFacts) -> NameServer {
 
 /// The clusters of the workload's own ports: of the Sidecar's ingress listeners if it has any, else of the services it backs. Without
 /// interception the latter would bind the workload's own ports.
-fn inbound(cx: &Cx<'_>, class: &Class, scope: &Scope, view: &ClusterView) -> BucketResources {
+fn inbound(
+    cx: &Cx<'_>,
+    class: &Class,
+    scope: &Scope,
+    view: &ClusterView,
+    patches: &ClusterPatches,
+) -> BucketResources {
     let instances = &class.instances;
     let mut inputs = BTreeMap::new();
     if !scope.ingress().is_empty() {
@@ -188,7 +209,8 @@ fn inbound(cx: &Cx<'_>, class: &Class, scope: &Scope, view: &ClusterView) -> Buc
             }
         }
     }
-    inputs.values().map(|input| (*cx.get::<Inbound>(input)).clone()).collect()
+    let inputs = inputs.into_values().map(|input| InboundInput { patches: patches.clone(), ..input });
+    inputs.flat_map(|input| cx.get::<Inbound>(&input).to_vec()).collect()
 }
 
 fn of_port(
@@ -216,6 +238,7 @@ fn of_port(
         connection_pool: scope.inbound_connection_pool(port.into()).cloned(),
         mesh,
         view: view.clone(),
+        patches: ClusterPatches::default(),
     })
 }
 
@@ -250,6 +273,7 @@ fn of_listener(
         connection_pool: scope.inbound_connection_pool(port.number).cloned(),
         mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
         view: view.clone(),
+        patches: ClusterPatches::default(),
     })
 }
 

@@ -4,6 +4,7 @@
 
 pub mod clusters;
 pub mod endpoints;
+pub mod envoy_filters;
 pub mod extensions;
 pub mod gateway;
 pub mod listeners;

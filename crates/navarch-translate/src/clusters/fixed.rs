@@ -16,12 +16,15 @@ use navarch_envoy::proto::envoy::extensions::common::dynamic_forward_proxy::v3::
 use navarch_envoy::proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use navarch_envoy::{Resource, wkt};
 use navarch_model::Hashed;
-use navarch_model::networking::ClientTlsMode;
+use navarch_model::networking::{ClientTlsMode, PatchContext};
 use navarch_model::proxy::ProxyKind;
 
 use super::inbound::source_addresses;
 use super::outbound::{dynamic_draft, resolver};
-use super::{ClusterMesh, ClusterView, Draft, encode, lookup_family, pool, stat_name, transport};
+use super::{
+    ClusterMesh, ClusterPatches, ClusterView, Draft, encode, lookup_family, outbound_context, patch, pool,
+    stat_name, transport,
+};
 use crate::endpoints::{pipe, socket};
 use crate::{Pure, names};
 
@@ -39,6 +42,7 @@ pub struct FixedInput {
     pub dynamic_dns: Option<NameServer>,
     /// A server of secrets runs beside the proxy.
     pub external_secrets: bool,
+    pub patches: ClusterPatches,
 }
 
 /// Who resolves names of unknown destinations.
@@ -59,20 +63,27 @@ impl Pure for Fixed {
     type Output = Vec<Arc<Resource>>;
 
     fn run(input: &FixedInput) -> Vec<Arc<Resource>> {
-        fixed_clusters(input).iter().map(encode).collect()
+        let outbound = outbound_context(input.view.kind);
+        let mut resources = encode(outbound_clusters(input), &input.patches, outbound, &[]);
+        resources.extend(encode(patch::added(&input.patches, outbound).collect(), &[], outbound, &[]));
+        if input.view.kind == ProxyKind::Sidecar {
+            let inbound = PatchContext::SidecarInbound;
+            resources.extend(encode(vec![inbound_passthrough(input)], &input.patches, inbound, &[]));
+            resources.extend(encode(patch::added(&input.patches, inbound).collect(), &[], inbound, &[]));
+        }
+        if input.external_secrets {
+            resources.extend(encode(vec![external_secrets(&input.mesh)], &[], outbound, &[]));
+        }
+        resources
     }
 }
 
-/// The clusters before they are encoded.
-pub fn fixed_clusters(input: &FixedInput) -> Vec<Cluster> {
+/// Where calls to unknown destinations go.
+fn outbound_clusters(input: &FixedInput) -> Vec<Cluster> {
     let mut clusters = vec![black_hole(&input.mesh)];
     if input.view.kind == ProxyKind::Sidecar {
         clusters.push(passthrough(input).finish());
-        clusters.push(inbound_passthrough(input));
         clusters.extend(input.dynamic_dns.as_ref().map(|server| by_name(input, server)));
-    }
-    if input.external_secrets {
-        clusters.push(external_secrets(&input.mesh));
     }
     clusters
 }

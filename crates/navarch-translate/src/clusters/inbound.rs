@@ -11,13 +11,13 @@ use navarch_envoy::proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
 use navarch_envoy::{Resource, wkt};
-use navarch_model::networking::ConnectionPoolSettings;
+use navarch_model::networking::{ConnectionPoolSettings, PatchContext};
 use navarch_model::proxy::IpMode;
 use navarch_model::service::{Protocol, Service};
-use navarch_model::{EffectiveRule, Hashed};
+use navarch_model::{EffectiveRule, Hashed, Name};
 
 use super::policy::Policy;
-use super::{ClusterMesh, ClusterView, Draft, encode, metadata, pool, stat_name_of};
+use super::{ClusterMesh, ClusterPatches, ClusterView, Draft, encode, metadata, pool, stat_name_of};
 use crate::endpoints::{pipe, socket, socket_address};
 use crate::{Pure, names};
 
@@ -47,6 +47,7 @@ pub struct InboundInput {
     pub connection_pool: Option<ConnectionPoolSettings>,
     pub mesh: Arc<Hashed<ClusterMesh>>,
     pub view: ClusterView,
+    pub patches: ClusterPatches,
 }
 
 /// Where inbound traffic is sent.
@@ -59,16 +60,17 @@ pub enum InboundTarget {
     Unix(String),
 }
 
-/// The cluster of a port of the workload.
+/// The cluster of a port of the workload; nothing if an EnvoyFilter removes it.
 pub struct Inbound;
 
 impl Pure for Inbound {
     const NAME: &'static str = "clusters.inbound";
     type Input = InboundInput;
-    type Output = Arc<Resource>;
+    type Output = Vec<Arc<Resource>>;
 
-    fn run(input: &InboundInput) -> Arc<Resource> {
-        encode(&inbound_cluster(input))
+    fn run(input: &InboundInput) -> Vec<Arc<Resource>> {
+        let hosts: Vec<Name> = input.services.iter().map(|(service, _)| service.hostname.clone()).collect();
+        encode(vec![inbound_cluster(input)], &input.patches, PatchContext::SidecarInbound, &hosts)
     }
 }
 

@@ -9,6 +9,7 @@ mod inbound;
 mod metadata;
 mod outbound;
 mod outlier;
+mod patch;
 pub mod policy;
 mod pool;
 mod transport;
@@ -23,14 +24,18 @@ use navarch_envoy::proto::envoy::config::cluster::v3::cluster::{
 use navarch_envoy::proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use navarch_envoy::{Resource, XdsType, any::any};
 use navarch_model::mesh::{H2UpgradePolicy, InboundTrafficPolicyMode, MeshConfig, TlsConfig};
-use navarch_model::networking::{ClientTlsSettings, ConnectionPoolSettings, OutlierDetection, TcpKeepalive};
+use navarch_model::networking::{
+    ClientTlsSettings, ConnectionPoolSettings, OutlierDetection, PatchContext, TcpKeepalive,
+};
 use navarch_model::proxy::{IpMode, ProxyKind};
 use navarch_model::service::{Registry, Resolution, Service};
+use navarch_model::{Hashed, Name};
 use prost::Message;
 
 pub use self::fixed::{Fixed, FixedInput, NameServer};
 pub use self::inbound::{Inbound, InboundInput, InboundTarget};
 pub use self::outbound::{Outbound, OutboundInput, ServiceIdentity, outbound_clusters};
+pub use self::patch::ClusterPatch;
 
 /// What clusters take from MeshConfig.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -97,6 +102,9 @@ pub struct ClientCertificates {
     pub key: String,
     pub roots: String,
 }
+
+/// Changes that EnvoyFilters make to the clusters of a client, in the order in which they are made.
+pub type ClusterPatches = Arc<Hashed<Vec<ClusterPatch>>>;
 
 /// How Envoy finds the addresses of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -232,8 +240,26 @@ fn lookup_family(mode: IpMode) -> DnsLookupFamily {
     }
 }
 
-fn encode(cluster: &Cluster) -> Arc<Resource> {
-    Arc::new(Resource::of(XdsType::Cds, cluster.name.as_str(), &cluster.encode_to_vec()))
+/// Patched, if there are patches, and encoded.
+fn encode(
+    clusters: Vec<Cluster>,
+    patches: &[ClusterPatch],
+    context: PatchContext,
+    hosts: &[Name],
+) -> Vec<Arc<Resource>> {
+    clusters
+        .into_iter()
+        .filter_map(|cluster| patch::apply(cluster, patches, context, hosts))
+        .map(|cluster| Arc::new(Resource::of(XdsType::Cds, cluster.name.as_str(), &cluster.encode_to_vec())))
+        .collect()
+}
+
+/// The context of EnvoyFilters for calls that a proxy makes.
+fn outbound_context(kind: ProxyKind) -> PatchContext {
+    match kind {
+        ProxyKind::Router => PatchContext::Gateway,
+        _ => PatchContext::SidecarOutbound,
+    }
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use navarch_model::{EffectiveRule, Hashed, Name};
 
 use super::policy::{self, Policy};
 use super::{
-    ClusterMesh, ClusterView, Discovery, Draft, balancer, discovery, encode, lookup_family, metadata,
-    outlier, pool, stat_name, stat_name_of, transport,
+    ClusterMesh, ClusterPatches, ClusterView, Discovery, Draft, balancer, discovery, encode, lookup_family,
+    metadata, outbound_context, outlier, pool, stat_name, stat_name_of, transport,
 };
 use crate::endpoints::{self, EndpointSources, Mode, Selection, locality};
 use crate::{Pure, names};
@@ -50,6 +50,7 @@ pub struct OutboundInput {
     pub view: ClusterView,
     /// Also the clusters to which a gateway forwards mesh TLS without terminating it.
     pub sni_clusters: bool,
+    pub patches: ClusterPatches,
 }
 
 /// Who the servers of a service are, and whether they speak mutual TLS.
@@ -73,7 +74,7 @@ impl Pure for Outbound {
     type Output = Vec<Arc<Resource>>;
 
     fn run(input: &OutboundInput) -> Vec<Arc<Resource>> {
-        outbound_clusters(input).iter().map(encode).collect()
+        encode(outbound_clusters(input), &input.patches, outbound_context(input.view.kind), &[])
     }
 }
 

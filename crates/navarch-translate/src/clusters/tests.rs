@@ -16,6 +16,9 @@ use navarch_envoy::proto::envoy::extensions::upstreams::http::v3::HttpProtocolOp
 use navarch_envoy::proto::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use navarch_model::endpoint::{Address, Endpoint, EndpointSet, Health, Locality, TlsMode};
 use navarch_model::networking::{
+    ApplyTo, ClusterMatch, EnvoyConfigObjectMatch, EnvoyConfigObjectPatch, ObjectTypes, Patch, PatchOperation,
+};
+use navarch_model::networking::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule,
     HashAlgorithm, HttpSettings, LbPolicy as Wanted, LoadBalancerSettings, MagLev, OutlierDetection,
     PortSelector, PortTrafficPolicy, ProxyProtocol, SimpleLb, Subset, TcpSettings, TrafficPolicy,
@@ -25,10 +28,12 @@ use navarch_model::proxy::{IpMode, ProxyKind};
 use navarch_model::service::{
     Protocol, Registry, Resolution, Service, ServicePort, TrafficDistribution, Visibility,
 };
+use navarch_model::values::Json;
 use navarch_model::{EffectiveRule, Hashed, Name};
 
 use super::inbound::inbound_cluster;
 use super::*;
+use crate::Pure;
 use crate::endpoints::{EndpointMesh, EndpointSources, EndpointView, NetworkGateways};
 
 const HOST: &str = "shop.default.svc.cluster.local";
@@ -95,6 +100,7 @@ fn input(service: Service, rule: Option<DestinationRule>) -> OutboundInput {
         locality: Arc::default(),
         view: view(),
         sni_clusters: false,
+        patches: ClusterPatches::default(),
     }
 }
 
@@ -467,6 +473,7 @@ fn inbound_traffic_goes_on_without_being_caught_again() {
             connection_pool: connections(3),
             mesh: Arc::new(Hashed::new(mesh())),
             view: ClusterView { ip_mode, ..view() },
+            patches: ClusterPatches::default(),
         });
         let sources: Vec<String> = cluster
             .upstream_bind_config
@@ -511,14 +518,74 @@ fn every_kind_of_proxy_has_its_fixed_clusters() {
             view: ClusterView { kind, ..view() },
             dynamic_dns,
             external_secrets: false,
+            patches: ClusterPatches::default(),
         };
         let names: Vec<String> =
-            fixed::fixed_clusters(&input).into_iter().map(|cluster| cluster.name).collect();
+            Fixed::run(&input).iter().map(|cluster| cluster.name().to_string()).collect();
         assert_eq!(names, expected);
     };
     let sidecar = ["BlackHoleCluster", "PassthroughCluster", "InboundPassthroughCluster"];
     check(ProxyKind::Router, None, &sidecar[..1]);
     check(ProxyKind::Sidecar, None, &sidecar);
-    let with_dns = [&sidecar[..], &["AllowAnyDynamicDNSCluster"]].concat();
+    let with_dns = [&sidecar[..2], &["AllowAnyDynamicDNSCluster"], &sidecar[2..]].concat();
     check(ProxyKind::Sidecar, Some(NameServer::Default), &with_dns);
+}
+
+#[test]
+fn envoy_filters_change_remove_and_add_clusters() {
+    let patch = |operation, context, matches: ClusterMatch, value: serde_json::Value| {
+        ClusterPatch::parse(&EnvoyConfigObjectPatch {
+            apply_to: ApplyTo::Cluster,
+            match_: Some(EnvoyConfigObjectMatch {
+                context,
+                object_types: Some(ObjectTypes::Cluster(matches)),
+                ..EnvoyConfigObjectMatch::default()
+            }),
+            patch: Some(Patch { operation, value: Some(Json::from(&value)), ..Patch::default() }),
+        })
+        .expect("a patch")
+    };
+    // Name of each cluster that is left, and its connect timeout in seconds.
+    let check = |patches: Vec<ClusterPatch>, expected: &[(&str, i64)]| {
+        let subset = Subset { name: "v1".into(), ..Subset::default() };
+        let rule = DestinationRule { subsets: vec![subset], ..DestinationRule::default() };
+        let mut input = input(service(Resolution::ClientSide, Protocol::Http), Some(rule));
+        input.patches = Arc::new(Hashed::new(patches));
+        let found: Vec<(String, i64)> = Outbound::run(&input)
+            .iter()
+            .map(|resource| {
+                let cluster = Cluster::decode(resource.body()).unwrap();
+                (cluster.name, cluster.connect_timeout.unwrap().seconds)
+            })
+            .collect();
+        let expected: Vec<(String, i64)> = expected
+            .iter()
+            .map(|(subset, seconds)| (format!("outbound|80|{subset}|{HOST}"), *seconds))
+            .collect();
+        assert_eq!(found, expected);
+    };
+    let any = ClusterMatch::default;
+    let timeout = || serde_json::json!({"connect_timeout": "3s"});
+    use PatchContext::{Any, Gateway, SidecarOutbound};
+    use PatchOperation::{Add, Merge, Remove};
+    check(vec![patch(Merge, SidecarOutbound, any(), timeout())], &[("", 3), ("v1", 3)]);
+    check(vec![patch(Merge, Gateway, any(), timeout())], &[("", 10), ("v1", 10)]);
+    let v1 = || ClusterMatch { subset: "v1".into(), port_number: 80, service: HOST.into(), ..any() };
+    check(vec![patch(Merge, Any, v1(), timeout())], &[("", 10), ("v1", 3)]);
+    check(vec![patch(Remove, Any, v1(), timeout())], &[("", 10)]);
+    let other_port = ClusterMatch { port_number: 81, ..any() };
+    check(vec![patch(Remove, Any, other_port, timeout())], &[("", 10), ("v1", 10)]);
+
+    let added = patch(Add, Any, any(), serde_json::json!({"name": "added"}));
+    let names = |kind| {
+        let input = FixedInput {
+            mesh: Arc::new(Hashed::new(mesh())),
+            view: ClusterView { kind, ..view() },
+            dynamic_dns: None,
+            external_secrets: false,
+            patches: Arc::new(Hashed::new(vec![added.clone()])),
+        };
+        Fixed::run(&input).iter().filter(|cluster| &**cluster.name() == "added").count()
+    };
+    assert_eq!((names(ProxyKind::Sidecar), names(ProxyKind::Router)), (1, 1));
 }

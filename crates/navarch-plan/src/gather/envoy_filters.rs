@@ -1,0 +1,98 @@
+//! Which EnvoyFilters apply to a proxy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter, ProxyMatch};
+use navarch_model::proxy::ProxyFacts;
+use navarch_model::{Config, Hashed, Name};
+use navarch_snapshot::bound::selects;
+use navarch_translate::clusters::{ClusterPatch, ClusterPatches};
+
+use crate::engine::{Cx, Gather};
+
+/// Longer version patterns match no proxy: compiling them costs too much (Istio has the same bound).
+const VERSION_PATTERN_MAX: usize = 1024;
+
+/// What EnvoyFilters select proxies by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FilterTarget {
+    namespace: Name,
+    labels: BTreeMap<Name, Name>,
+    metadata: BTreeMap<Name, Name>,
+}
+
+impl FilterTarget {
+    /// The target that a proxy is.
+    pub fn of(facts: &ProxyFacts) -> Self {
+        FilterTarget {
+            namespace: facts.namespace.clone(),
+            labels: facts.labels.clone(),
+            metadata: facts.metadata.clone(),
+        }
+    }
+
+    fn is_meant_by(&self, filter: &Config<EnvoyFilter>) -> bool {
+        let spec = &filter.spec;
+        if !spec.target_refs.is_empty() {
+            let gateway = self.labels.get("gateway.networking.k8s.io/gateway-name");
+            return filter.namespace == self.namespace
+                && spec.target_refs.iter().any(|target| {
+                    target.kind == "Gateway" && gateway.is_some_and(|gateway| **gateway == *target.name)
+                });
+        }
+        spec.workload_selector.as_ref().is_none_or(|selector| selects(&selector.labels, &self.labels))
+    }
+
+    fn has(&self, wanted: &ProxyMatch) -> bool {
+        let version = self.metadata.get("ISTIO_VERSION").map_or("", |version| version);
+        let pattern = wanted.proxy_version.as_str();
+        let right_version = pattern.is_empty()
+            || (!version.is_empty()
+                && pattern.len() <= VERSION_PATTERN_MAX
+                && regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(version)));
+        right_version
+            && wanted
+                .metadata
+                .iter()
+                .all(|(key, value)| self.metadata.get(key.as_str()).is_some_and(|found| **found == **value))
+    }
+}
+
+/// The patches for a proxy, in the order in which they are made: by priority, then those of the root namespace, then oldest
+/// first.
+pub fn patches<'v>(cx: &Cx<'v>, target: &FilterTarget) -> Vec<&'v EnvoyConfigObjectPatch> {
+    let view = cx.view();
+    let root = view.mesh().config.root_namespace.as_str();
+    let own: &[Arc<Hashed<Config<EnvoyFilter>>>] =
+        if *target.namespace == *root { &[] } else { view.objects(&target.namespace) };
+    let in_root: &[Arc<Hashed<Config<EnvoyFilter>>>] = view.objects(root);
+    let mut filters: Vec<&Config<EnvoyFilter>> = in_root
+        .iter()
+        .chain(own)
+        .map(|filter| &***filter)
+        .filter(|filter| target.is_meant_by(filter))
+        .collect();
+    filters.sort_by_cached_key(|filter| {
+        let name = format!("{}.{}", filter.name, filter.namespace);
+        (filter.spec.priority, *filter.namespace != *root, filter.created_at, name)
+    });
+    let is_for = |patch: &EnvoyConfigObjectPatch| {
+        let proxy = patch.match_.as_ref().and_then(|matches| matches.proxy.as_ref());
+        proxy.is_none_or(|proxy| target.has(proxy))
+    };
+    filters.into_iter().flat_map(|filter| &filter.spec.config_patches).filter(|patch| is_for(patch)).collect()
+}
+
+/// Changes that EnvoyFilters make to the clusters of a proxy.
+pub struct ClusterPatchesOf;
+
+impl Gather for ClusterPatchesOf {
+    const NAME: &'static str = "clusters.patches";
+    type Key = FilterTarget;
+    type Output = ClusterPatches;
+
+    fn run(target: &FilterTarget, cx: &Cx<'_>) -> ClusterPatches {
+        Arc::new(Hashed::new(patches(cx, target).into_iter().filter_map(ClusterPatch::parse).collect()))
+    }
+}

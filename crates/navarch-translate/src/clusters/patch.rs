@@ -1,0 +1,174 @@
+//! EnvoyFilter on clusters.
+
+use navarch_envoy::dynamic::{self, Lists};
+use navarch_envoy::json::from_json_lenient;
+use navarch_envoy::proto::envoy::config::cluster::v3::Cluster;
+use navarch_envoy::proto::envoy::config::core::v3::{TransportSocket, transport_socket};
+use navarch_model::Name;
+use navarch_model::networking::{
+    ApplyTo, ClusterMatch, EnvoyConfigObjectPatch, ObjectTypes, PatchContext, PatchOperation,
+};
+use prost::{Message, Name as _};
+
+use crate::encoded::Encoded;
+
+/// A change to clusters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterPatch {
+    pub context: PatchContext,
+    /// `None` matches every cluster.
+    pub matches: Option<ClusterMatch>,
+    pub operation: PatchOperation,
+    pub value: Encoded<Cluster>,
+}
+
+impl ClusterPatch {
+    /// Reads a patch; nothing if it is not for clusters, or its value is no cluster (validation has said so).
+    pub fn parse(patch: &EnvoyConfigObjectPatch) -> Option<Self> {
+        if patch.apply_to != ApplyTo::Cluster {
+            return None;
+        }
+        let change = patch.patch.as_ref()?;
+        let value = match &change.value {
+            Some(value) => {
+                let (message, _) = from_json_lenient(&Cluster::full_name(), &value.to_serde()).ok()?;
+                Cluster::decode(dynamic::encode(&message)).ok()?
+            }
+            None => Cluster::default(),
+        };
+        let matches = patch.match_.as_ref();
+        let operation = match change.operation {
+            // Clusters have no order to insert by.
+            PatchOperation::InsertFirst | PatchOperation::InsertBefore | PatchOperation::InsertAfter => {
+                PatchOperation::Add
+            }
+            operation => operation,
+        };
+        Some(ClusterPatch {
+            context: matches.map_or(PatchContext::Any, |matches| matches.context),
+            matches: matches.and_then(|matches| match &matches.object_types {
+                Some(ObjectTypes::Cluster(cluster)) => Some(cluster.clone()),
+                _ => None,
+            }),
+            operation,
+            value: Encoded::new(value),
+        })
+    }
+
+    fn is_for(&self, context: PatchContext) -> bool {
+        self.context == PatchContext::Any || self.context == context
+    }
+}
+
+/// A cluster after all patches, in order; nothing if one of them removes it. `hosts` are the services behind an inbound cluster, whose
+/// name does not tell.
+pub(super) fn apply(
+    mut cluster: Cluster,
+    patches: &[ClusterPatch],
+    context: PatchContext,
+    hosts: &[Name],
+) -> Option<Cluster> {
+    for patch in patches {
+        if !patch.is_for(context) || !matches(&cluster.name, patch.matches.as_ref(), hosts) {
+            continue;
+        }
+        let lists = match patch.operation {
+            PatchOperation::Remove => return None,
+            PatchOperation::Merge => Lists::Append,
+            PatchOperation::MergeAndReplaceList => Lists::Replace,
+            _ => continue,
+        };
+        cluster = match &patch.value.transport_socket {
+            Some(socket) => with_socket(cluster, socket),
+            None => merged(&cluster, &patch.value, lists).unwrap_or(cluster),
+        };
+    }
+    Some(cluster)
+}
+
+/// Clusters that patches add. Without a stated context they are added once, not for both directions of a sidecar.
+pub(super) fn added(patches: &[ClusterPatch], context: PatchContext) -> impl Iterator<Item = Cluster> {
+    patches
+        .iter()
+        .filter(move |patch| {
+            patch.operation == PatchOperation::Add
+                && patch.is_for(context)
+                && (patch.context != PatchContext::Any || context != PatchContext::SidecarInbound)
+        })
+        .map(|patch| Cluster::clone(&patch.value))
+}
+
+fn merged(cluster: &Cluster, patch: &Cluster, lists: Lists) -> Option<Cluster> {
+    let mut base = dynamic::from_typed(cluster).ok()?;
+    dynamic::merge(&mut base, &dynamic::from_typed(patch).ok()?, lists).ok()?;
+    Cluster::decode(dynamic::encode(&base)).ok()
+}
+
+/// A patch of the transport socket is merged into the socket of the same name; of several candidates, the first one. If there is
+/// none of that name, it takes the place of the only socket, but does not stand beside candidates, which Envoy would reject.
+fn with_socket(mut cluster: Cluster, patch: &TransportSocket) -> Cluster {
+    if cluster.transport_socket_matches.is_empty() {
+        cluster.transport_socket = Some(match cluster.transport_socket.take() {
+            Some(socket) if socket.name == patch.name => merged_socket(socket, patch),
+            _ => patch.clone(),
+        });
+        return cluster;
+    }
+    let sockets =
+        cluster.transport_socket_matches.iter_mut().filter_map(|item| item.transport_socket.as_mut());
+    if let Some(socket) = sockets.into_iter().find(|socket| socket.name == patch.name) {
+        *socket = merged_socket(socket.clone(), patch);
+    }
+    cluster
+}
+
+fn merged_socket(socket: TransportSocket, patch: &TransportSocket) -> TransportSocket {
+    use transport_socket::ConfigType::TypedConfig;
+    let (Some(TypedConfig(base)), Some(TypedConfig(change))) = (&socket.config_type, &patch.config_type)
+    else {
+        return socket;
+    };
+    match dynamic::merge_any(base, change, Lists::Append) {
+        Ok(config) => TransportSocket { config_type: Some(TypedConfig(config)), ..socket },
+        Err(_) => socket,
+    }
+}
+
+fn matches(name: &str, wanted: Option<&ClusterMatch>, hosts: &[Name]) -> bool {
+    let Some(wanted) = wanted else { return true };
+    if !wanted.name.is_empty() {
+        return wanted.name == name;
+    }
+    let parts = Parts::of(name);
+    let service = wanted.service.as_str();
+    (wanted.subset.is_empty() || wanted.subset == parts.subset)
+        && (service.is_empty()
+            || if parts.inbound && !hosts.is_empty() {
+                hosts.iter().any(|host| **host == *service)
+            } else {
+                parts.host == service
+            })
+        && (wanted.port_number == 0 || wanted.port_number == parts.port)
+}
+
+/// What the name of a cluster says; nothing for names of another form.
+#[derive(Default)]
+struct Parts<'a> {
+    inbound: bool,
+    port: u32,
+    subset: &'a str,
+    host: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(name: &'a str) -> Self {
+        let separator = if name.starts_with("outbound_") { "_." } else { "|" };
+        let mut parts = name.splitn(4, separator);
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(direction), Some(port), Some(subset), Some(host)) => {
+                Parts { inbound: direction == "inbound", port: port.parse().unwrap_or(0), subset, host }
+            }
+            _ => Parts::default(),
+        }
+    }
+}
