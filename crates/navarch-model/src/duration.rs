@@ -77,3 +77,51 @@ fn part(number: &str, unit: &str) -> Result<u128, DurationError> {
     }
     Ok(nanos)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<Duration, DurationError>) {
+        assert_eq!(parse_duration(text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn durations_are_those_of_go_and_of_proto3_json() {
+        for (text, nanos) in [
+            ("0", 0),
+            ("0s", 0),
+            ("10s", 10_000_000_000),
+            ("+10s", 10_000_000_000),
+            ("1.5s", 1_500_000_000),
+            (".5s", 500_000_000),
+            ("1.s", 1_000_000_000),
+            ("100ms", 100_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("1m0.001s", 60_001_000_000),
+            ("15us", 15_000),
+            ("15µs", 15_000),
+            ("7ns", 7),
+            ("0.000000001s", 1),
+            ("0.0000000001s", 0),
+        ] {
+            check(text, Ok(Duration::from_nanos(nanos)));
+        }
+        check("315576000000s", Ok(Duration::from_secs(315_576_000_000)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        check("", Err(DurationError::Empty));
+        check("-1s", Err(DurationError::Negative));
+        check("10", Err(DurationError::MissingUnit));
+        check("1s5", Err(DurationError::MissingUnit));
+        check("1d", Err(DurationError::Unit));
+        check("1 s", Err(DurationError::Unit));
+        check("s", Err(DurationError::Number));
+        check(".s", Err(DurationError::Number));
+        check("1.2.3s", Err(DurationError::Number));
+        check("315576000001s", Err(DurationError::TooLong));
+        check("999999999999999999999999999999999999999h", Err(DurationError::TooLong));
+    }
+}

@@ -237,3 +237,74 @@ pub(crate) fn locate(node: &Node, path: &str) -> Option<(u32, u32)> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::parse_text;
+
+    fn check(text: &str, index: usize, path: &str, expected: &str) {
+        let parsed = parse_text("a.yaml", text);
+        assert_eq!(parsed.objects[index].source.locate(path).to_string(), expected, "{path}");
+    }
+
+    #[test]
+    fn fields_are_found_where_they_are_written() {
+        let text = "\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: a
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: a
+  annotations: {\"a.b/c\": x}
+spec:
+  hosts: [a, b]
+  http:
+  - direct_response:
+      status: 404
+";
+        check(text, 0, "metadata.name", "a.yaml:4:9");
+        for (path, expected) in [
+            ("", "a.yaml:6:1"),
+            ("spec", "a.yaml:11:1"),
+            ("spec.hosts[1]", "a.yaml:12:14"),
+            ("spec.hosts[7]", "a.yaml:12:3"),
+            ("spec.http[0].directResponse.status", "a.yaml:15:15"),
+            ("spec.http[0].route[0].weight", "a.yaml:14:5"),
+            ("metadata.annotations[\"a.b/c\"]", "a.yaml:10:26"),
+            ("nonsense[", "a.yaml:6:1"),
+        ] {
+            check(text, 1, path, expected);
+        }
+    }
+
+    #[test]
+    fn items_of_lists_are_objects_of_their_own() {
+        let text = "\
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Namespace
+  metadata:
+    name: a
+- apiVersion: v1
+  kind: Namespace
+  metadata:
+    name: b
+";
+        check(text, 1, "metadata.name", "a.yaml:11:11");
+        check(text, 1, "", "a.yaml:8:3");
+    }
+
+    #[test]
+    fn the_text_of_secrets_is_not_kept() {
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {password: hunter2}\n";
+        let parsed = parse_text("a.yaml", text);
+        assert!(!format!("{parsed:?}").contains("hunter2"));
+        check(text, 0, "stringData", "a.yaml:1:1");
+    }
+}

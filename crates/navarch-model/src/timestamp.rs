@@ -64,3 +64,45 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let days_before_month: i64 = (1..month).map(|m| days_in_month(year, m)).sum();
     days_before_year + days_before_month + day - 1 - 719_162
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<i64>) {
+        assert_eq!(parse_timestamp(text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn times_count_from_the_epoch() {
+        check("1970-01-01T00:00:00Z", Some(0));
+        check("1969-12-31T23:59:59Z", Some(-1));
+        check("2000-02-29T12:34:56Z", Some(951_827_696));
+        check("2025-01-01T00:00:00Z", Some(crate::object::DEFAULT_CREATION));
+        check("2025-01-01T00:00:00.999999Z", Some(crate::object::DEFAULT_CREATION));
+        check("2025-01-01T01:30:00+01:30", Some(crate::object::DEFAULT_CREATION));
+        check("2024-12-31T23:00:00-01:00", Some(crate::object::DEFAULT_CREATION));
+        check("2025-01-01t00:00:00z", Some(crate::object::DEFAULT_CREATION));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "",
+            "yesterday",
+            "2025-01-01",
+            "2025-01-01T00:00:00",
+            "2025-13-01T00:00:00Z",
+            "2025-02-29T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01T00:00Z",
+            "2025-1-1T00:00:00Z",
+            "2025-01-01T00:00:00.Z",
+            "2025-01-01T00:00:00+1:00",
+            "2025-01-01T00:00:00+é:00",
+        ] {
+            check(text, None);
+        }
+    }
+}

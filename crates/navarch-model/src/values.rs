@@ -340,3 +340,83 @@ impl Decode for Json {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::{Budget, parse};
+
+    fn decode<T: Decode>(text: &str) -> Result<T, String> {
+        let (documents, errors) = parse(text, Budget::default());
+        assert_eq!(errors, []);
+        let mut decoder = Decoder::new();
+        let value = T::decode(documents[0].root.as_ref().unwrap(), &mut decoder);
+        value.ok_or_else(|| decoder.into_problems().remove(0).message)
+    }
+
+    #[test]
+    fn percentages_are_scaled_to_millionths() {
+        for (text, millionths) in [
+            ("100", 1_000_000),
+            ("50.5", 505_000),
+            ("0.29", 2_900),
+            ("0.0001", 1),
+            ("0.00009", 0),
+            ("\"10\"", 100_000),
+        ] {
+            assert_eq!(decode::<Percent>(text), Ok(Percent { millionths }), "{text}");
+        }
+        assert_eq!(decode::<Percent>("{value: 10}"), Ok(Percent::from_whole(10)));
+        assert_eq!(decode::<Percent>("{}"), Ok(Percent::ZERO));
+        assert!(decode::<Percent>("100.1").is_err());
+        assert!(decode::<Percent>(".nan").is_err());
+        assert!(decode::<Percent>("[1]").is_err());
+    }
+
+    #[test]
+    fn base64_is_read_in_all_its_forms() {
+        for (text, bytes) in [
+            ("", &b""[..]),
+            ("YQ==", b"a"),
+            ("YQ", b"a"),
+            ("YWI=", b"ab"),
+            ("YWJj", b"abc"),
+            ("YW\n Jj", b"abc"),
+            ("+/8=", &[0xfb, 0xff]),
+            ("-_8", &[0xfb, 0xff]),
+        ] {
+            assert_eq!(decode_base64(text).as_deref(), Some(bytes), "{text:?}");
+        }
+        for text in ["Y", "YWJjZ", "YQ==YQ==", "Y*==", "YR==", "YQ==="] {
+            assert_eq!(decode_base64(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let secret = Redacted::new("hunter2".to_owned());
+        let shown = format!("{secret} {secret:?} {}", serde_json::to_string(&secret).unwrap());
+        assert_eq!(shown, "[redacted] [redacted] \"[redacted]\"");
+        assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn free_form_values_survive_the_way_to_serde_and_back() {
+        let json: Json =
+            decode("{a: [1, -2, 1.5, 18446744073709551615, true, null, x], b: {c: '1'}}").unwrap();
+        let serde = json.to_serde();
+        assert_eq!(
+            serde,
+            serde_json::json!({"a": [1, -2, 1.5, 18_446_744_073_709_551_615u64, true, null, "x"], "b": {"c": "1"}})
+        );
+        assert_eq!(Json::from(&serde), json);
+    }
+
+    #[test]
+    fn a_match_without_pattern_is_any() {
+        assert_eq!(decode::<StringMatch>("{}"), Ok(StringMatch::Any));
+        assert_eq!(decode::<StringMatch>("{exact: ''}"), Ok(StringMatch::Exact(String::new())));
+        assert_eq!(decode::<StringMatch>("{prefix: null, regex: a}"), Ok(StringMatch::Regex("a".to_owned())));
+        assert!(decode::<StringMatch>("{prefix: a, regex: a}").is_err());
+    }
+}

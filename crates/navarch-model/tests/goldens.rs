@@ -65,7 +65,9 @@ fn findings_are_as_written_beside_each_case() {
 fn no_expectation_is_left_without_its_case() {
     let cases: BTreeSet<PathBuf> = cases().iter().map(|case| case.with_extension("txt")).collect();
     for folder in ["malformed", "invalid"] {
-        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)).unwrap() {
+        for entry in
+            std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder)).unwrap()
+        {
             let path = entry.unwrap().path();
             assert!(path.extension().unwrap() != "txt" || cases.contains(&path), "{}", path.display());
         }
@@ -78,7 +80,9 @@ fn places_of_findings_can_be_found_again() {
     for case in cases() {
         let parsed = parse(&case);
         for object in &parsed.objects {
-            for finding in parsed.findings.iter().filter(|finding| finding.object.as_ref() == Some(&object.key)) {
+            for finding in
+                parsed.findings.iter().filter(|finding| finding.object.as_ref() == Some(&object.key))
+            {
                 let span = finding.span.clone().unwrap();
                 if finding.code == Code::UnknownField || finding.path.is_empty() {
                     continue;

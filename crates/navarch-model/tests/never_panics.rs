@@ -18,15 +18,23 @@ fn read(bytes: &[u8]) {
 fn almost_a_document() -> impl Strategy<Value = String> {
     let kinds: Vec<String> = Kind::ALL
         .iter()
-        .map(|kind| format!("apiVersion: {}\nkind: {kind}\nmetadata:\n  name: a\nspec:\n", kind.api_version()))
+        .map(|kind| {
+            format!("apiVersion: {}\nkind: {kind}\nmetadata:\n  name: a\nspec:\n", kind.api_version())
+        })
         .collect();
     let line = prop_oneof![
         "[ ]{2,6}(- )?[a-zA-Z]{1,12}: ?[-a-z0-9*./:%{}\\[\\]\"&']{0,12}",
         Just("  http: [{route: [{destination: {host: a}}], timeout: 1s}]".to_owned()),
         Just("  hosts: [\"*\", a, \"\"]".to_owned()),
         Just("  ports: [{number: 80, name: http, protocol: HTTP}]".to_owned()),
-        Just("  trafficPolicy: {loadBalancer: {consistentHash: {maglev: {tableSize: 18446744073709551615}}}}".to_owned()),
-        Just("  rules: [{from: [{source: {principals: [\"*\"]}}], to: [{operation: {paths: [\"/{**}\"]}}]}]".to_owned()),
+        Just(
+            "  trafficPolicy: {loadBalancer: {consistentHash: {maglev: {tableSize: 18446744073709551615}}}}"
+                .to_owned()
+        ),
+        Just(
+            "  rules: [{from: [{source: {principals: [\"*\"]}}], to: [{operation: {paths: [\"/{**}\"]}}]}]"
+                .to_owned()
+        ),
         Just("  selector: {matchLabels: {app: a}}".to_owned()),
         Just("---".to_owned()),
     ];

@@ -164,3 +164,120 @@ fn apply_proxy_config(proxy: &mut ProxyConfig, node: &Node, decoder: &mut Decode
         headers.envoy_debug_headers = headers.envoy_debug_headers.take().or(old.envoy_debug_headers);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mesh::{ClusterName, Provider, TracingServiceName};
+
+    fn parse(text: &str) -> MeshConfig {
+        let (mesh, findings) = parse_mesh_config(text, "mesh.yaml", 1);
+        assert_eq!(findings, []);
+        mesh
+    }
+
+    #[test]
+    fn nothing_stated_means_the_defaults() {
+        for text in ["", "{}", "# only a comment", "trustDomain: null"] {
+            assert_eq!(parse(text), MeshConfig::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn fields_replace_defaults_and_some_are_merged() {
+        let mesh = parse(
+            "\
+connectTimeout: 3s
+outboundTrafficPolicy: {}
+localityLbSetting: {failoverPriority: [a]}
+trustDomainAliases: [b, a, b]
+defaultProviders: {tracing: [zipkin]}
+extensionProviders:
+- {name: zipkin, zipkin: {service: zipkin.default.svc.cluster.local, port: 9411}}
+- {name: envoy, envoyFileAccessLog: {path: /dev/null}}
+defaultConfig:
+  tracingServiceName: CANONICAL_NAME_ONLY
+  proxyMetadata: {A: b}
+",
+        );
+        let default = MeshConfig::default();
+        assert_eq!(mesh.connect_timeout, Some(Duration::from_secs(3)));
+        // A message that is stated replaces the default message.
+        assert_eq!(mesh.locality_lb_setting.unwrap().enabled, None);
+        assert_eq!(mesh.outbound_traffic_policy.unwrap().mode.as_str(), "REGISTRY_ONLY");
+        assert_eq!(mesh.trust_domain_aliases, ["a", "b"]);
+        assert_eq!(mesh.default_providers.unwrap().tracing, ["zipkin"]);
+        let names: Vec<&str> =
+            mesh.extension_providers.iter().map(|provider| provider.name.as_str()).collect();
+        assert_eq!(names, ["prometheus", "stackdriver", "envoy", "zipkin"]);
+        assert!(matches!(
+            &mesh.extension_providers[2].provider,
+            Some(Provider::EnvoyFileAccessLog(log)) if log.path == "/dev/null"
+        ));
+        let proxy = mesh.default_config.unwrap();
+        assert_eq!(
+            proxy.cluster_name,
+            Some(ClusterName::TracingServiceName(TracingServiceName::CanonicalNameOnly))
+        );
+        assert_eq!(proxy.discovery_address, default.default_config.unwrap().discovery_address);
+    }
+
+    #[test]
+    fn a_workload_adds_to_the_settings_of_the_mesh() {
+        let mesh = parse(
+            "defaultConfig: {proxyMetadata: {A: a, B: b}, proxyHeaders: {requestId: {disabled: true}}}",
+        );
+        let base = mesh.default_config.unwrap();
+        let text = "proxyMetadata: {B: c}\nproxyHeaders: {server: {disabled: true}}\nconcurrency: 4\n";
+        let (proxy, findings) = parse_proxy_config(&base, text, "annotation", 1);
+        assert_eq!(findings, []);
+        assert_eq!(
+            proxy.proxy_metadata,
+            [("A", "a"), ("B", "c")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+        );
+        let headers = proxy.proxy_headers.unwrap();
+        assert_eq!(headers.request_id.unwrap().disabled, Some(true));
+        assert_eq!(headers.server.unwrap().disabled, Some(true));
+        assert_eq!(proxy.concurrency, Some(4));
+    }
+
+    #[test]
+    fn networks_are_read() {
+        let text = "networks: {n: {endpoints: [{fromRegistry: Kubernetes}], gateways: [{address: 1.2.3.4, port: 15443}]}}";
+        let (networks, findings) = parse_mesh_networks(text, "networks", 1);
+        assert_eq!(findings, []);
+        assert_eq!(networks.networks["n"].gateways[0].port, 15443);
+    }
+
+    #[test]
+    fn problems_in_a_config_map_are_where_they_are_in_its_file() {
+        let text = "\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |-
+    trustDomian: x
+    defaultConfig:
+      concurrency: many
+  meshNetworks: 'networks: 3'
+";
+        let parsed = crate::parse_text("istio.yaml", text);
+        let (settings, findings) = parse_config_map(&parsed.objects[0]).unwrap();
+        let shown: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "warning[NAV0101] istio.yaml:6:5: ConfigMap istio-system/istio: trustDomian: unknown field `trustDomian`; help: did you \
+                 mean `trustDomain`?",
+                "error[NAV0102] istio.yaml:8:20: ConfigMap istio-system/istio: defaultConfig.concurrency: expected a 32-bit integer, \
+                 found string \"many\"",
+                "error[NAV0102] istio.yaml:9:27: ConfigMap istio-system/istio: networks: expected a mapping, found number 3",
+            ]
+        );
+        // What could be read is there; what could not has its default.
+        assert_eq!(settings.config, MeshConfig::default());
+    }
+}

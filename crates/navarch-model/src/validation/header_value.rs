@@ -38,3 +38,25 @@ fn command(text: &str) -> Result<&str, &'static str> {
     let after = tail.get(close + 1..).unwrap_or_default().trim_start_matches(' ');
     after.strip_prefix('%').ok_or(OPEN)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn values_and_commands() {
+        for value in [
+            "",
+            "plain text",
+            "tab\there",
+            "100%%",
+            "%DOWNSTREAM_REMOTE_ADDRESS%",
+            "%REQ(x-a?y)%-%PROTOCOL%",
+            "%UPSTREAM_METADATA([\"a\", \"b\"])%",
+            "%START_TIME(%Y) %",
+        ] {
+            assert_eq!(super::problem(value), None, "{value:?}");
+        }
+        for value in ["%", "50%", "%REQ(x", "%REQ(x)", "%A%%", "a\nb", "\u{7f}"] {
+            assert!(super::problem(value).is_some(), "{value:?}");
+        }
+    }
+}

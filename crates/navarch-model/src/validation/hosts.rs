@@ -153,3 +153,58 @@ pub(crate) fn partial_wildcard(report: &mut Report<'_>, host: &str, error: bool)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names() {
+        for host in ["a", "a.b.c", "a.b.", "A-1.b", "1.a"] {
+            assert_eq!(fqdn_problem(host), None, "{host:?}");
+            assert_eq!(wildcard_domain_problem(host), None, "{host:?}");
+        }
+        for host in ["*", "*.a.b", "*a.b", "*-a.b"] {
+            assert!(fqdn_problem(host).is_some(), "{host:?}");
+            assert_eq!(wildcard_domain_problem(host), None, "{host:?}");
+        }
+        for host in ["", ".", "*.", "a..b", "-a", "a-", "a.*.b", "a*", "a_b", "a.1", "1.2.3.4", "a b"] {
+            assert!(fqdn_problem(host).is_some(), "{host:?}");
+            assert!(wildcard_domain_problem(host).is_some(), "{host:?}");
+        }
+        assert!(fqdn_problem(&"a.".repeat(128)).is_some());
+        assert!(fqdn_problem(&"a".repeat(64)).is_some());
+    }
+
+    #[test]
+    fn wildcards_contain_and_overlap() {
+        for (narrow, wide, subset, common) in [
+            ("a.com", "a.com", true, true),
+            ("a.com", "b.com", false, false),
+            ("x.a.com", "*.a.com", true, true),
+            ("*.a.com", "x.a.com", false, true),
+            ("*.x.a.com", "*.a.com", true, true),
+            ("*.a.com", "*.x.a.com", false, true),
+            ("*.a.com", "*", true, true),
+            ("*.a.com", "*.b.com", false, false),
+            ("a.com", "*.a.com", false, false),
+        ] {
+            assert_eq!(is_subset(narrow, wide), subset, "{narrow} in {wide}");
+            assert_eq!(overlap(narrow, wide), common, "{narrow} and {wide}");
+            assert_eq!(overlap(wide, narrow), common, "{wide} and {narrow}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["10.0.0.1", "::1", "10.0.0.0/8", "2001:db8::/32", "10.1.2.3/8"] {
+            assert!(is_ip_or_range(text), "{text}");
+        }
+        for text in ["", "10.0.0", "10.0.0.0/33", "a/8", "10.0.0.1/", "10.0.0.1/8/8"] {
+            assert!(!is_ip_or_range(text), "{text}");
+        }
+        for (path, valid) in [("/a", true), ("@name", true), ("", false), ("a", false), ("/a/", false)] {
+            assert_eq!(unix_problem(path).is_none(), valid, "{path:?}");
+        }
+    }
+}

@@ -170,3 +170,65 @@ impl Re2 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_re2_accepts_is_accepted() {
+        for pattern in [
+            ".*",
+            "^/api/v[0-9]+(/.*)?$",
+            "a{1000}",
+            "(?:a*)*",
+            "(?i)abc",
+            "(?i:abc)",
+            "(?P<name>a)",
+            r"\d+\.\w*\s",
+            r"\bword\b",
+            r"\C",
+            r"\Qa.b*\E+",
+            r"\Q*",
+            "[[:alpha:]]",
+            r"[\[a-z]",
+            r"\pN",
+            r"\x{10FFFF}",
+            "a*?",
+            "(?sU)a.",
+            r"\A\z",
+            r"[a\-z&]",
+        ] {
+            assert_eq!(re2_problem(pattern), None, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_re2_refuses_or_reads_otherwise_is_found() {
+        for pattern in [
+            "*",
+            "(",
+            "[",
+            "a**",
+            "a+*",
+            "x*+",
+            "a{1001}",
+            "a{2}{3}",
+            "(?=a)",
+            "(?<!a)",
+            r"(a)\1",
+            "(?x)a b",
+            "(?u)a",
+            "(?R)a",
+            "[a&&b]",
+            "[a--b]",
+            "[a[b]]",
+            r"\u0061",
+            r"\b{start}a",
+            r"\<a",
+            r"\",
+        ] {
+            assert!(re2_problem(pattern).is_some(), "{pattern}");
+        }
+    }
+}

@@ -479,3 +479,113 @@ impl<K: DecodeKey, V: Decode> Decode for BTreeMap<K, V> {
         complete.then_some(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Budget, message, oneof, parse};
+    use super::*;
+
+    oneof! {
+        pub enum Choice {
+            some_text => SomeText(String),
+            number => Number(u32),
+        }
+    }
+
+    message! {
+        pub struct Sample {
+            plain: String,
+            two_words: bool,
+            type_: i32,
+            host_ip as "hostIP": String,
+            big: u64,
+            maybe: Option<u32>,
+            timeout: Option<Duration>,
+            items: Vec<Sample>,
+            by_port: BTreeMap<u32, String>,
+            ;
+            oneof choice: Choice,
+        }
+    }
+
+    fn decode(text: &str) -> (Option<Sample>, Vec<String>) {
+        let (documents, errors) = parse(text, Budget::default());
+        assert_eq!(errors, []);
+        let mut decoder = Decoder::new();
+        let value = Sample::decode(documents[0].root.as_ref().unwrap(), &mut decoder);
+        let problems = decoder.into_problems();
+        (
+            value,
+            problems.iter().map(|p| format!("{}:{} {}: {}", p.line, p.column, p.path, p.message)).collect(),
+        )
+    }
+
+    fn accept(text: &str, expected: Sample) {
+        assert_eq!(decode(text), (Some(expected), Vec::new()), "{text}");
+    }
+
+    fn reject(text: &str, expected: &[&str]) {
+        assert_eq!(decode(text).1, expected, "{text}");
+    }
+
+    #[test]
+    fn names_are_known_in_both_spellings() {
+        accept("{two_words: true}", Sample { two_words: true, ..Sample::default() });
+        accept("{twoWords: true}", Sample { two_words: true, ..Sample::default() });
+        accept("{type: -1}", Sample { type_: -1, ..Sample::default() });
+        accept("{hostIP: a}", Sample { host_ip: "a".to_owned(), ..Sample::default() });
+        accept(
+            "{someText: a}",
+            Sample { choice: Some(Choice::SomeText("a".to_owned())), ..Sample::default() },
+        );
+        reject("{twowords: true}", &["1:2 twowords: unknown field `twowords`"]);
+        reject("{TwoWords: true}", &["1:2 TwoWords: unknown field `TwoWords`"]);
+        reject("{type_: 1}", &["1:2 type_: unknown field `type_`"]);
+        reject("{hostIp: a}", &["1:2 hostIp: unknown field `hostIp`"]);
+    }
+
+    #[test]
+    fn values_follow_proto3_json() {
+        accept("{plain: null, maybe: null, items: ~, number: null}", Sample::default());
+        accept("{maybe: 0}", Sample { maybe: Some(0), ..Sample::default() });
+        accept("{big: '18446744073709551615'}", Sample { big: u64::MAX, ..Sample::default() });
+        accept("{type: 3.0}", Sample { type_: 3, ..Sample::default() });
+        accept("{timeout: 1.5s}", Sample { timeout: Some(Duration::from_millis(1500)), ..Sample::default() });
+        accept(
+            "{byPort: {80: a, '443': b}}",
+            Sample { by_port: [(80, "a".to_owned()), (443, "b".to_owned())].into(), ..Sample::default() },
+        );
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_place_and_path() {
+        reject(
+            "plain: 1\nitems:\n- big: -1\n- items: [{type: x}, 3]\n",
+            &[
+                "1:8 plain: expected a string, found number 1",
+                "3:8 items[0].big: -1 is out of range for an unsigned 64-bit integer: 0 to 18446744073709551615",
+                "4:18 items[1].items[0].type: expected a 32-bit integer, found string \"x\"",
+                "4:22 items[1].items[1]: expected a mapping, found number 3",
+            ],
+        );
+        reject("{someText: a, number: 1}", &["1:23 number: only one of someText, number may be set"]);
+        reject(
+            "{byPort: {http: a}}",
+            &["1:17 byPort.http: the key \"http\" is not an unsigned 32-bit integer"],
+        );
+    }
+
+    #[test]
+    fn misspelled_names_get_a_suggestion() {
+        let hint = |key: &str| {
+            let (documents, _) = parse(&format!("{{{key}: 1}}"), Budget::default());
+            let mut decoder = Decoder::new();
+            let _ = Sample::decode(documents[0].root.as_ref().unwrap(), &mut decoder);
+            decoder.into_problems().remove(0).hint.unwrap_or_default()
+        };
+        assert_eq!(hint("twowords"), "did you mean `twoWords`?");
+        assert_eq!(hint("timeot"), "did you mean `timeout`?");
+        assert_eq!(hint("numbr"), "did you mean `number`?");
+        assert!(hint("elsewhere").starts_with("the field is ignored"));
+    }
+}

@@ -72,6 +72,8 @@ macro_rules! message {
                 ];
                 const ONEOFS: &[&[&str]] = &[ $($( <$one_type as $crate::yaml::Oneof>::FIELDS, )+)? ];
                 let Some(entries) = decoder.mapping(node) else { return false };
+                // A member that is stated replaces one that was there before.
+                $($( let $one = self.$one.take(); )+)?
                 for entry in entries {
                     let key = entry.key.as_str();
                     $(
@@ -88,6 +90,7 @@ macro_rules! message {
                     )+)?
                     decoder.unknown_field(entry, FIELDS, ONEOFS);
                 }
+                $($( self.$one = self.$one.take().or($one); )+)?
                 true
             }
         }

@@ -54,8 +54,9 @@ pub fn parse(text: &str, budget: Budget) -> (Vec<Document>, Vec<SyntaxError>) {
     }
     let mut options = Options::default();
     options.set_emit_comments(false);
-    options.flow_nesting_limit = budget.depth;
-    options.block_nesting_limit = budget.depth;
+    // One more than ours, so that it is ours that is reported.
+    options.flow_nesting_limit = budget.depth.saturating_add(1);
+    options.block_nesting_limit = budget.depth.saturating_add(1);
     let mut parser = Parser::new_from_str_with_options(text, options);
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     let mut builder: Option<Builder> = None;
@@ -346,5 +347,107 @@ fn merge_entries(entries: &mut Vec<Entry>, index: &mut BTreeMap<String, (u32, u3
                 entries.push(entry);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A compact form of a tree, with the position of every scalar.
+    fn show(node: &Node) -> String {
+        match &node.value {
+            Value::Scalar { text, .. } => format!("{text}@{}:{}", node.line, node.column),
+            Value::Sequence(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" ")),
+            Value::Mapping(entries) => {
+                let entries: Vec<String> = entries
+                    .iter()
+                    .map(|entry| {
+                        format!("{}@{}:{}={}", entry.key, entry.line, entry.column, show(&entry.value))
+                    })
+                    .collect();
+                format!("{{{}}}", entries.join(" "))
+            }
+        }
+    }
+
+    fn check(text: &str, expected: &[&str]) {
+        let (documents, errors) = parse(text, Budget::default());
+        assert_eq!(errors, [], "{text}");
+        let shown: Vec<String> =
+            documents.iter().map(|document| document.root.as_ref().map_or("-".to_owned(), show)).collect();
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    #[test]
+    fn positions_are_those_of_the_file() {
+        check("a: 1\nb:\n  - x\n  - {c: y}\n", &["{a@1:1=1@1:4 b@2:1=[x@3:5 {c@4:6=y@4:9}]}"]);
+        check("{\"a\": [1, \"é\", 2]}", &["{a@1:2=[1@1:8 é@1:11 2@1:16]}"]);
+        check("a: |\n  text\n", &["{a@1:1=text\n@2:3}"]);
+    }
+
+    #[test]
+    fn empty_documents_are_kept() {
+        check("", &[]);
+        check("---\n---\na: 1\n---\n# nothing\n", &["-", "{a@3:1=1@3:4}", "-"]);
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_are_expanded() {
+        check("a: &x {k: 1}\nb: *x\n", &["{a@1:1={k@1:8=1@1:11} b@2:1={k@1:8=1@1:11}}"]);
+        check(
+            "a: &x {k: 1, l: 2}\nb:\n  <<: *x\n  k: 3\n",
+            &["{a@1:1={k@1:8=1@1:11 l@1:14=2@1:17} b@2:1={k@4:3=3@4:6 l@1:14=2@1:17}}"],
+        );
+    }
+
+    #[test]
+    fn a_document_read_alone_has_the_same_positions() {
+        let text = "# first\na: 1\n---\n  b:\n    c: 2\n---\nd: 3\n";
+        let (documents, _) = parse(text, Budget::default());
+        for document in documents {
+            let (again, _) = parse(&document.text, Budget::default());
+            let (mut whole, mut alone) = (document.root.unwrap(), again[0].root.clone().unwrap());
+            fn first(node: &mut Node) -> (u32, u32) {
+                match &mut node.value {
+                    Value::Mapping(entries) => (entries[0].line, entries[0].column),
+                    _ => (node.line, node.column),
+                }
+            }
+            let (line, column) = first(&mut alone);
+            assert_eq!((line + document.line - 1, column), first(&mut whole), "{:?}", document.text);
+        }
+    }
+
+    #[test]
+    fn repeated_keys_are_reported_with_both_places() {
+        let (documents, _) = parse("a: 1\nb: {x: 1, x: 2}\na: 3\n", Budget::default());
+        let places: Vec<_> =
+            documents[0].duplicates.iter().map(|d| (d.key.as_str(), d.first, d.second)).collect();
+        assert_eq!(places, [("x", (2, 5), (2, 11)), ("a", (1, 1), (3, 1))]);
+        assert_eq!(documents[0].root.as_ref().unwrap().get("a").unwrap().as_str(), None);
+    }
+
+    #[test]
+    fn budgets_hold() {
+        let budget = Budget { depth: 3, nodes: 20, bytes: 100 };
+        let check = |text: &str, expected: &str| {
+            let (_, errors) = parse(text, budget);
+            let messages: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+            assert!(messages.iter().any(|message| message.contains(expected)), "{text}: {messages:?}");
+        };
+        assert_eq!(parse("[[[1]]]", budget).1, []);
+        check("[[[[1]]]]", "nest");
+        check("a:\n b:\n  c:\n   d:\n    e: 1\n", "nest");
+        check("a: &a [[1]]\nb: [*a]\n", "nested deeper than 3");
+        check("a: &a [1,2,3,4,5,6]\nb: [*a, *a]\n", "more than 20 nodes");
+        check(&"x".repeat(101), "larger than 100 bytes");
+    }
+
+    #[test]
+    fn a_broken_document_does_not_take_the_next_one_with_it() {
+        let (documents, errors) = parse("a: 1\n---\nb: [1\n---\nc: 3\n", Budget::default());
+        assert_eq!((documents.len(), errors.len()), (2, 1));
+        assert!(documents[1].root.as_ref().unwrap().get("c").is_some());
     }
 }

@@ -83,3 +83,82 @@ fn float(text: &str) -> Option<f64> {
             && text.bytes().any(|b| b.is_ascii_digit());
     if looks_like_one { text.parse().ok() } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Scalar<'_>) {
+        assert_eq!(resolve(text, Style::Plain), expected, "{text:?}");
+        assert_eq!(resolve(text, Style::Text), Scalar::String(text), "quoted {text:?}");
+    }
+
+    #[test]
+    fn plain_scalars_mean_what_they_mean_to_kubectl() {
+        for text in ["", "~", "null", "Null", "NULL"] {
+            check(text, Scalar::Null);
+        }
+        for text in ["true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"] {
+            check(text, Scalar::Bool(true));
+        }
+        for text in ["false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"] {
+            check(text, Scalar::Bool(false));
+        }
+        for (text, value) in [
+            ("0", 0),
+            ("12", 12),
+            ("-3", -3),
+            ("+3", 3),
+            ("1_000", 1000),
+            ("012", 10),
+            ("-012", -10),
+            ("0o12", 10),
+            ("0x1F", 31),
+            ("-0x1F", -31),
+            ("0b101", 5),
+            ("18446744073709551615", 18_446_744_073_709_551_615),
+        ] {
+            check(text, Scalar::Integer(value));
+        }
+        for (text, value) in [
+            ("1.5", 1.5),
+            (".5", 0.5),
+            ("-.5", -0.5),
+            ("1e3", 1000.0),
+            ("1.", 1.0),
+            ("089", 89.0),
+            ("+.inf", f64::INFINITY),
+        ] {
+            check(text, Scalar::Float(value));
+        }
+        for text in [
+            "y",
+            "n",
+            "Y",
+            "N",
+            "nULL",
+            "tRUE",
+            "1s",
+            "100ms",
+            "10.0.0.1",
+            "1.2.3",
+            "2025-01-01",
+            "-",
+            "+",
+            ".",
+            "--1",
+            "0x",
+            "0xZ",
+            "1e",
+            "e5",
+            "inf",
+            "nan",
+            "+-1",
+            "0b2",
+            "_1",
+            "::1",
+        ] {
+            check(text, Scalar::String(text));
+        }
+    }
+}
