@@ -1,15 +1,109 @@
-//! Gathering of extensions.
+//! Gathering of extensions: which of them apply to a workload, and in which order.
 
 use std::sync::Arc;
 
-use navarch_model::Hashed;
+use navarch_model::extensions::{TrafficExtension, WasmPlugin};
+use navarch_model::types::PolicyTargetReference;
+use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::Scope;
+use navarch_snapshot::bound::selects;
+use navarch_translate::extensions::{
+    ExtensionResource, ExtensionResourceInput, add_filter, is_usable, of_wasm_plugin, sort_by_priority,
+};
+use navarch_translate::filters::{HttpFilters, NetworkFilters};
+use navarch_translate::http_connection_manager::Direction;
 
 use crate::class::Class;
-use crate::engine::Cx;
-use crate::parts::Parts;
+use crate::engine::{Cx, Gather};
+use crate::parts::{BucketResources, Parts};
 
-/// The extensions of a class.
-pub fn extensions(_cx: &Cx<'_>, _class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
-    Parts::default()
+/// Label of workloads that serve a Gateway of the Gateway API: policies are attached to it by name.
+const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+const GATEWAY_KIND: &str = "Gateway";
+
+type Extension = Arc<Hashed<Config<TrafficExtension>>>;
+
+/// The resources of the Wasm modules that a class uses.
+pub fn extensions(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
+    let resources = applying(cx, class)
+        .into_iter()
+        .filter_map(|config| Option::clone(&cx.get::<ExtensionResource>(&ExtensionResourceInput { config })));
+    let mut resources: BucketResources = resources.collect();
+    resources.sort_by(|a, b| a.name().cmp(b.name()));
+    Parts::local(resources)
+}
+
+/// Adds the filters of the extensions that apply to a class to the chains of one direction.
+pub fn add_filters(
+    cx: &Cx<'_>,
+    class: &Class,
+    direction: Direction,
+    http: &mut HttpFilters,
+    network: &mut NetworkFilters,
+) {
+    for extension in applying(cx, class) {
+        add_filter(&extension, direction, http, network);
+    }
+}
+
+/// The extensions that apply to a class, in the order in which they run inside a phase: by priority, then those of the own
+/// namespace before those of the root namespace, then oldest first.
+fn applying(cx: &Cx<'_>, class: &Class) -> Vec<Extension> {
+    let own = class.facts.namespace.clone();
+    let root = Name::from(cx.view().mesh().config.root_namespace.as_str());
+    let mut namespaces = vec![own];
+    if !namespaces.contains(&root) {
+        namespaces.push(root);
+    }
+    let mut found: Vec<Extension> = namespaces
+        .iter()
+        .flat_map(|namespace| cx.gather::<InNamespace>(namespace).0.clone())
+        .filter(|extension| applies(class, extension))
+        .collect();
+    sort_by_priority(&mut found, |extension| &extension.spec);
+    found
+}
+
+/// Whether an extension applies to a workload: by its labels, or for gateways of the Gateway API by reference.
+fn applies(class: &Class, extension: &Config<TrafficExtension>) -> bool {
+    let spec = &extension.spec;
+    let selected =
+        || spec.selector.as_ref().is_none_or(|selector| selects(&selector.match_labels, class.labels()));
+    let Some(gateway) = class.labels().get(GATEWAY_NAME_LABEL) else {
+        return spec.target_refs.is_empty() && selected();
+    };
+    if spec.target_refs.is_empty() {
+        return selected();
+    }
+    let own = &*class.facts.namespace;
+    let refers = |target: &PolicyTargetReference| {
+        target.group == GATEWAY_GROUP
+            && target.kind == GATEWAY_KIND
+            && target.name == **gateway
+            && (target.namespace.is_empty() || target.namespace == own)
+    };
+    *extension.namespace == *own && spec.target_refs.iter().any(refers)
+}
+
+/// The usable extensions of a namespace, oldest first; WasmPlugins are extensions too.
+struct InNamespace;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Extensions(Vec<Extension>);
+
+impl Gather for InNamespace {
+    const NAME: &'static str = "extensions_in_namespace";
+    type Key = Name;
+    type Output = Extensions;
+
+    fn run(namespace: &Name, cx: &Cx<'_>) -> Extensions {
+        let view = cx.view();
+        let plugins = view.objects::<WasmPlugin>(namespace).iter();
+        let mut all: Vec<Extension> = view.objects::<TrafficExtension>(namespace).to_vec();
+        all.extend(plugins.map(|plugin| Arc::new(Hashed::new(of_wasm_plugin(plugin)))));
+        all.retain(|extension| is_usable(&extension.spec));
+        all.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        Extensions(all)
+    }
 }

@@ -8,7 +8,6 @@ pub mod envoy_filters;
 pub mod extensions;
 pub mod gateway;
 pub mod listeners;
-pub mod proxy_config;
 pub mod routes;
 pub mod secrets;
 mod upstream;

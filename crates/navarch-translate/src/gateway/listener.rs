@@ -15,7 +15,7 @@ use navarch_envoy::proto::envoy::config::listener::v3::{
 use navarch_envoy::proto::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
 use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use navarch_envoy::{XdsType, wkt};
-use navarch_model::mesh::{ForwardClientCertDetails, MeshConfig};
+use navarch_model::mesh::{ForwardClientCertDetails, TlsConfig};
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use prost::Message;
@@ -48,8 +48,8 @@ pub const MESH_ALPN: &[&str] =
 #[derive(Clone, Debug, Hash)]
 pub struct GatewaySettings {
     pub listener: Arc<Hashed<ListenerSettings>>,
-    /// For the TLS defaults of the mesh.
-    pub mesh: Arc<Hashed<MeshConfig>>,
+    /// TLS parameters of the mesh, for servers that state none.
+    pub tls_defaults: Option<TlsConfig>,
     /// Certificates that the workload brings itself.
     pub files: CertificateFiles,
     /// `gatewayTopology.numTrustedProxies`.
@@ -69,10 +69,10 @@ pub enum GatewayChain {
     Http { route_name: String, protocol: Protocol },
     /// A server that terminates HTTPS.
     Https { server: Arc<Hashed<MergedServer>> },
-    /// A server that passes on bytes, after terminating TLS if `tls` is set.
-    Tcp { sni_hosts: Vec<String>, tls: Option<Arc<Hashed<MergedServer>>>, route: TcpRoute },
+    /// A server that passes on bytes, after terminating TLS if `tls` is set. `port` is the one that the Gateway states.
+    Tcp { sni_hosts: Vec<String>, tls: Option<Arc<Hashed<MergedServer>>>, port: u16, route: TcpRoute },
     /// Mesh mutual TLS that is passed on to where its server name says. Policies apply at the other end.
-    MeshTls { sni: Name, route: TcpRoute },
+    MeshTls { sni: Name, port: u16, route: TcpRoute },
 }
 
 /// The key of [`GatewayListener`].
@@ -180,7 +180,7 @@ impl GatewayListenerInput {
 
     fn tls_context(&self, server: &MergedServer) -> Option<DownstreamTlsContext> {
         let context = ServerContext {
-            mesh: &self.settings.mesh,
+            defaults: self.settings.tls_defaults.as_ref(),
             files: &self.settings.files,
             quic: self.transport == Transport::Quic,
             terminates_tcp: !server.protocol.is_http() && server.protocol != Protocol::Https,
@@ -208,8 +208,8 @@ impl GatewayListenerInput {
             GatewayChain::Https { server } => {
                 self.http_filters(&server.route_name, server.protocol, &server.server.name)
             }
-            GatewayChain::Tcp { route, .. } => route.filters(&self.settings.listener, self.port),
-            GatewayChain::MeshTls { route, .. } => route.filters(unguarded, self.port),
+            GatewayChain::Tcp { route, port, .. } => route.filters(&self.settings.listener, *port),
+            GatewayChain::MeshTls { route, port, .. } => route.filters(unguarded, *port),
         }
     }
 

@@ -166,7 +166,8 @@ fn trust_domains(mesh: &MeshConfig) -> Vec<String> {
 /// What a terminating server of a Gateway (or of a Sidecar's ingress listener) needs beside its settings.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerContext<'a> {
-    pub mesh: &'a MeshConfig,
+    /// TLS parameters of the mesh, for servers that state none.
+    pub defaults: Option<&'a mesh::TlsConfig>,
     /// Files of the proxy, for ISTIO_MUTUAL.
     pub files: &'a CertificateFiles,
     /// HTTP/3 over QUIC.
@@ -199,7 +200,7 @@ pub fn server_context(settings: &ServerTlsSettings, server: ServerContext<'_>) -
     }
     if matches!(settings.mode, ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual)
     {
-        common.tls_params = parameters(settings, server.mesh.tls_defaults.as_ref());
+        common.tls_params = parameters(settings, server.defaults);
     }
     DownstreamTlsContext {
         require_client_certificate: Some(require),

@@ -10,8 +10,8 @@ mod groups;
 mod inbound;
 mod outbound;
 mod service;
-mod settings;
-mod tcp_routes;
+pub(crate) mod settings;
+pub(crate) mod tcp_routes;
 mod view;
 
 use std::sync::Arc;
@@ -22,13 +22,15 @@ use navarch_snapshot::Scope;
 
 use crate::class::Class;
 use crate::engine::Cx;
+use crate::gather::gateway;
 use crate::parts::Parts;
 
 /// The listeners of a class.
 pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
     match class.facts.kind {
         ProxyKind::Sidecar => sidecar(cx, class, scope),
-        ProxyKind::Router | ProxyKind::Waypoint | ProxyKind::Ztunnel => Parts::default(),
+        ProxyKind::Router => gateway::listeners(cx, class, scope),
+        ProxyKind::Waypoint | ProxyKind::Ztunnel => Parts::default(),
     }
 }
 

@@ -16,6 +16,7 @@ use navarch_translate::names;
 
 use crate::class::Class;
 use crate::engine::Cx;
+use crate::gather::extensions;
 
 /// Settings of outbound listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +50,13 @@ pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
     Arc::new(Hashed::new(InboundSettings { listener: common(cx, class, Direction::Inbound), tls }))
 }
 
-fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSettings {
+/// What all listeners of a class in one direction have in common, with everything that configuration adds.
+pub fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSettings {
     let mesh: &MeshConfig = &cx.view().mesh().config;
-    ListenerSettings::new(direction, mesh, &proxy_config(&class.facts, mesh), &class.facts)
+    let mut settings =
+        ListenerSettings::new(direction, mesh, &proxy_config(&class.facts, mesh), &class.facts);
+    extensions::add_filters(cx, class, direction, &mut settings.http.filters, &mut settings.network_filters);
+    settings
 }
 
 /// Where connections go that no service is known for.

@@ -7,7 +7,7 @@ use navarch_model::networking::{
     Destination as RouteTarget, DestinationRule, HashKey, LbPolicy, LoadBalancerSettings, RouteDestination,
     TrafficPolicy, TunnelSettings,
 };
-use navarch_model::service::{Service, Visibility};
+use navarch_model::service::{Protocol, Service, Visibility};
 use navarch_model::{EffectiveRule, Hashed, Name};
 use navarch_snapshot::BUCKETS;
 use navarch_snapshot::bound::BoundVirtualService;
@@ -262,18 +262,7 @@ impl Routes<'_, '_> {
         traffic: &Traffic<'_>,
         subset: &str,
     ) -> TcpRoute {
-        let pool = traffic.policy.and_then(|policy| policy.connection_pool.as_ref());
-        let tcp = pool.and_then(|pool| pool.tcp.as_ref());
-        TcpRoute {
-            stat_prefix: Name::from(stat_prefix),
-            destination,
-            idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
-            max_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
-            hash_source_ip: traffic.hashes_source_ip(subset),
-            tunnel: traffic.tunnel(subset).map(tunnel),
-            protocol: self.wanted.port.protocol,
-            sni_dns_cache: None,
-        }
+        traffic.route(destination, stat_prefix, subset, self.wanted.port.protocol)
     }
 
     fn lookup(&self, host: &str) -> Option<Arc<Hashed<Service>>> {
@@ -306,14 +295,43 @@ impl Routes<'_, '_> {
 }
 
 /// What a rule says about connections.
-struct Traffic<'a> {
+pub(crate) struct Traffic<'a> {
     rule: Option<&'a DestinationRule>,
     policy: Option<&'a TrafficPolicy>,
+    tunnels: bool,
 }
 
 impl<'a> Traffic<'a> {
-    fn of(rule: Option<&'a DestinationRule>) -> Self {
-        Traffic { rule, policy: rule.and_then(|rule| rule.traffic_policy.as_ref()) }
+    /// What this rule says; without a rule, nothing.
+    pub(crate) fn of(rule: Option<&'a DestinationRule>) -> Self {
+        Traffic { rule, policy: rule.and_then(|rule| rule.traffic_policy.as_ref()), tunnels: true }
+    }
+
+    /// The same but for tunnels: for connections that are passed on as they are.
+    pub(crate) fn without_tunnel(self) -> Self {
+        Traffic { tunnels: false, ..self }
+    }
+
+    /// A route of connections of one protocol to a destination.
+    pub(crate) fn route(
+        &self,
+        destination: Destination,
+        stat_prefix: &str,
+        subset: &str,
+        protocol: Protocol,
+    ) -> TcpRoute {
+        let pool = self.policy.and_then(|policy| policy.connection_pool.as_ref());
+        let tcp = pool.and_then(|pool| pool.tcp.as_ref());
+        TcpRoute {
+            stat_prefix: Name::from(stat_prefix),
+            destination,
+            idle_timeout: tcp.and_then(|tcp| tcp.idle_timeout),
+            max_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration),
+            hash_source_ip: self.hashes_source_ip(subset),
+            tunnel: self.tunnel(subset).map(tunnel),
+            protocol,
+            sni_dns_cache: None,
+        }
     }
 
     fn subset(&self, name: &str) -> Option<&'a TrafficPolicy> {
@@ -329,7 +347,7 @@ impl<'a> Traffic<'a> {
 
     fn tunnel(&self, subset: &str) -> Option<&'a TunnelSettings> {
         let policy = if subset.is_empty() { self.policy } else { self.subset(subset) };
-        policy.and_then(|policy| policy.tunnel.as_ref())
+        policy.filter(|_| self.tunnels).and_then(|policy| policy.tunnel.as_ref())
     }
 }
 

@@ -20,8 +20,8 @@ use navarch_translate::routes::domains::DomainView;
 
 use crate::class::Class;
 use crate::engine::Cx;
-use crate::gather::proxy_config::proxy_config;
 use crate::parts::Parts;
+use navarch_translate::http_connection_manager::proxy_config;
 
 /// What routes depend on of a client. Clients that differ in nothing else share their route configurations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,8 @@
-//! Which Gateways apply to a workload.
+//! Gateways: which of them apply to a workload, and the listeners they make.
+
+mod listeners;
+
+pub use listeners::listeners;
 
 use std::sync::Arc;
 
@@ -10,7 +14,7 @@ use navarch_translate::gateway::{MergedGateways, merge};
 
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::gather::proxy_config::proxy_config;
+use navarch_translate::http_connection_manager::proxy_config;
 
 /// Services by which a Gateway made from the Gateway API is served, instead of a selector.
 const SERVICES_ANNOTATION: &str = "internal.istio.io/gateway-service";
