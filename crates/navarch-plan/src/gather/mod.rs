@@ -10,4 +10,5 @@ pub mod gateway;
 pub mod listeners;
 pub mod routes;
 pub mod secrets;
+pub(crate) mod telemetry;
 mod upstream;

@@ -16,7 +16,7 @@ use navarch_translate::names;
 
 use crate::class::Class;
 use crate::engine::Cx;
-use crate::gather::extensions;
+use crate::gather::{extensions, telemetry};
 
 /// Settings of outbound listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +53,9 @@ pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
 /// What all listeners of a class in one direction have in common, with everything that configuration adds.
 pub fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSettings {
     let mesh: &MeshConfig = &cx.view().mesh().config;
-    let mut settings =
-        ListenerSettings::new(direction, mesh, &proxy_config(&class.facts, mesh), &class.facts);
+    let proxy = proxy_config(&class.facts, mesh);
+    let mut settings = ListenerSettings::new(direction, mesh, &proxy, &class.facts);
+    telemetry::apply(cx, &class.facts, &proxy, &mut settings);
     extensions::add_filters(cx, class, direction, &mut settings.http.filters, &mut settings.network_filters);
     settings
 }

@@ -1,5 +1,7 @@
 //! Tracing of HTTP requests.
 
+pub mod provider;
+
 use std::collections::BTreeMap;
 
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
@@ -10,8 +12,8 @@ use navarch_envoy::proto::envoy::r#type::tracing::v3::{CustomTag, custom_tag};
 use navarch_envoy::proto::envoy::r#type::v3::Percent;
 use navarch_model::Name;
 use navarch_model::mesh::{self, MeshConfig, ProxyConfig};
-use navarch_model::proxy::ProxyFacts;
-use navarch_model::values;
+use navarch_model::proxy::{IstioVersion, ProxyFacts};
+use navarch_model::{telemetry, values};
 
 /// Share of requests that are traced unless configuration says otherwise, in percent.
 const DEFAULT_SAMPLING: f64 = 1.0;
@@ -110,6 +112,30 @@ pub fn custom(name: &str, tag: &mesh::CustomTag) -> CustomTag {
         }),
     };
     CustomTag { tag: name.to_owned(), r#type: Some(value) }
+}
+
+/// A tag of the Telemetry API; nothing if the proxy is too old for its kind.
+pub fn telemetry_tag(name: &str, tag: &telemetry::CustomTag, version: IstioVersion) -> Option<CustomTag> {
+    let value = match tag {
+        telemetry::CustomTag::Literal(literal) => {
+            custom_tag::Type::Literal(custom_tag::Literal { value: literal.value.clone() })
+        }
+        telemetry::CustomTag::Environment(variable) => {
+            custom_tag::Type::Environment(custom_tag::Environment {
+                name: variable.name.clone(),
+                default_value: variable.default_value.clone(),
+            })
+        }
+        telemetry::CustomTag::Header(header) => custom_tag::Type::RequestHeader(custom_tag::Header {
+            name: header.name.clone(),
+            default_value: header.default_value.clone(),
+        }),
+        telemetry::CustomTag::Formatter(formatter) if (version.major, version.minor) >= (1, 29) => {
+            custom_tag::Type::Value(formatter.value.clone())
+        }
+        telemetry::CustomTag::Formatter(_) => return None,
+    };
+    Some(CustomTag { tag: name.to_owned(), r#type: Some(value) })
 }
 
 fn literal(name: &str, value: &str) -> CustomTag {
