@@ -50,8 +50,8 @@ fn filters(policies: Vec<Applied>, authorizers: Vec<ExternalAuthorizer>) -> (Vec
     let trust_domains = TrustDomains(vec!["cluster.local".to_owned()]);
     let filters =
         Authorization::run(&AuthorizationInput { policies, trust_domains, authorizers, filter_state: false });
-    let http = filters.http.filters.iter().map(|entry| typed_to_json(&**entry.filter));
-    let network = filters.network.filters.iter().map(|entry| typed_to_json(&**entry.filter));
+    let http = filters.http.filters.iter().map(|entry| typed_to_json(&*entry.filter));
+    let network = filters.network.filters.iter().map(|entry| typed_to_json(&*entry.filter));
     (http.collect(), network.collect())
 }
 
