@@ -2,6 +2,7 @@
 //!
 //! A gather decides *what* is translated (which services, which rule for each); *how* is the translators' business.
 
+pub mod attachment;
 pub mod clusters;
 pub mod endpoints;
 pub mod envoy_filters;
@@ -10,5 +11,6 @@ pub mod gateway;
 pub mod listeners;
 pub mod routes;
 pub mod secrets;
+pub mod security;
 pub(crate) mod telemetry;
 mod upstream;
