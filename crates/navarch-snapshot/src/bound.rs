@@ -175,12 +175,6 @@ impl NetworkGateways {
     }
 }
 
-/// A Kubernetes Service with a selector, to find the services of a workload that the registry does not know yet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Selecting {
-    pub service: Arc<Hashed<Service>>,
-}
-
 /// A namespace's labels and annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NamespaceFacts {

@@ -12,10 +12,15 @@
 //!
 //! This crate must never know Envoy's types, files, sockets or a clock.
 
+mod assemble;
 pub mod authn;
+mod bind;
 pub mod bound;
 mod buckets;
+mod derive;
+mod findings;
 pub mod host;
+mod namespaces;
 mod network;
 pub mod part;
 mod registry;

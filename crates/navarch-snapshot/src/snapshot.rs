@@ -14,7 +14,7 @@ use navarch_model::{Fingerprint, Hashed, Name};
 
 use crate::bound::{
     BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
-    Selecting, WorkloadFacts,
+    WorkloadFacts,
 };
 use crate::buckets::Buckets;
 use crate::part::{BUCKETS, Part};
@@ -49,7 +49,7 @@ pub struct Snapshot {
     pub(crate) tables: Tables,
     pub(crate) namespaces: Arc<Hashed<BTreeMap<Name, NamespaceFacts>>>,
     pub(crate) workloads: imbl::OrdMap<IpAddr, List<WorkloadFacts>>,
-    pub(crate) selectors: imbl::OrdMap<Name, List<Selecting>>,
+    pub(crate) selectors: imbl::OrdMap<(Name, Name, Name), List<Service>>,
     pub(crate) network_gateways: Arc<Hashed<NetworkGateways>>,
     pub(crate) objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
     pub(crate) findings: Arc<Vec<Finding>>,
@@ -113,8 +113,9 @@ impl Snapshot {
             Part::Workload(address) => {
                 list_or_nothing(self.workloads.get(address).map(|list| list.fingerprint()))
             }
-            Part::Selectors(namespace) => {
-                list_or_nothing(self.selectors.get(namespace).map(|list| list.fingerprint()))
+            Part::Selectors { namespace, key, value } => {
+                let selector = (namespace.clone(), key.clone(), value.clone());
+                list_or_nothing(self.selectors.get(&selector).map(|list| list.fingerprint()))
             }
             Part::NetworkGateways => self.network_gateways.fingerprint(),
             Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
@@ -178,7 +179,11 @@ impl Snapshot {
         }
         parts.extend(self.gateway_virtual_services.keys().cloned().map(Part::GatewayVirtualServices));
         parts.extend(self.workloads.keys().copied().map(Part::Workload));
-        parts.extend(self.selectors.keys().cloned().map(Part::Selectors));
+        parts.extend(self.selectors.keys().cloned().map(|(namespace, key, value)| Part::Selectors {
+            namespace,
+            key,
+            value,
+        }));
         parts.extend(self.objects.keys().filter_map(|key| {
             let (namespace, name) = (key.namespace.clone(), key.name.clone());
             match key.kind {

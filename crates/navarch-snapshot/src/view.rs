@@ -15,7 +15,7 @@ use navarch_model::{Config, Fingerprint, Hashed, Name};
 
 use crate::bound::{
     BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
-    Selecting, WorkloadFacts,
+    WorkloadFacts, selects, service_order,
 };
 use crate::part::{Bucket, Part, bucket_of};
 use crate::snapshot::Snapshot;
@@ -224,10 +224,23 @@ impl<'s> View<'s> {
         self.snapshot.workloads.get(&address).map_or(&[], |list| list.as_slice())
     }
 
-    /// Kubernetes Services of a namespace that select workloads by label, oldest first.
-    pub fn selecting_services(&self, namespace: &str) -> &'s [Arc<Hashed<Selecting>>] {
-        self.record(Part::Selectors(Name::from(namespace)));
-        self.snapshot.selectors.get(namespace).map_or(&[], |list| list.as_slice())
+    /// Kubernetes Services of a namespace that select a workload with these labels, oldest first.
+    pub fn selecting_services(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<Name, Name>,
+    ) -> Vec<&'s Arc<Hashed<Service>>> {
+        let mut found: Vec<&'s Arc<Hashed<Service>>> = Vec::new();
+        for (key, value) in labels {
+            // Services are filed under the first label of their selector.
+            let selector = (Name::from(namespace), key.clone(), value.clone());
+            let (namespace, key, value) = selector.clone();
+            self.record(Part::Selectors { namespace, key, value });
+            let services = self.snapshot.selectors.get(&selector).map_or(&[][..], |list| list.as_slice());
+            found.extend(services.iter().filter(|service| selects(&service.selector, labels)));
+        }
+        found.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
+        found
     }
 
     /// Gateways between networks.

@@ -1,12 +1,34 @@
 //! `World`: the one writer.
+//!
+//! A change set runs through in one pass:
+//!
+//! 1. objects that say what they said before are set aside;
+//! 2. the others go into the store (if their namespace is looked at), which tells what questions they touch;
+//! 3. units that asked one of them are derived again ([`crate::derive`]);
+//! 4. hosts they contribute to are put together again ([`crate::assemble`]);
+//! 5. the snapshot gets the new parts and shares the others with the one before.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use navarch_model::Name;
 use navarch_model::change::ChangeSet;
-use navarch_model::mesh::MeshSettings;
+use navarch_model::finding::Severity;
+use navarch_model::kinds::Kind;
+use navarch_model::mesh::{MeshSettings, parse_config_map};
+use navarch_model::object::{Object, ObjectKey};
+use navarch_model::{Hashed, Name};
 
+use crate::assemble::{Assembly, Touched};
+use crate::bound::NamespaceFacts;
+use crate::derive::{Derived, Step};
+use crate::findings::{self, Findings, Subject};
+use crate::namespaces::is_selected;
+use crate::network::Networks;
+use crate::registry::store::{Input, Settings, Store};
 use crate::snapshot::Snapshot;
+
+/// Namespace and name of the ConfigMap with the mesh's settings.
+const MESH_CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
 
 /// What the world is told once.
 #[derive(Clone, Debug)]
@@ -28,13 +50,40 @@ impl Default for Options {
 /// All objects, and what is derived from them. There is one writer; readers get snapshots.
 #[derive(Debug)]
 pub struct World {
+    /// Every object, also those of namespaces that the mesh does not look at.
+    known: BTreeMap<ObjectKey, Arc<Object>>,
+    /// The mesh settings came from outside.
+    mesh_is_given: bool,
+    settings: Settings,
+    store: Store,
+    derived: Derived,
+    assembly: Assembly,
+    findings: Findings,
     current: Arc<Snapshot>,
 }
 
 impl World {
     /// An empty world.
     pub fn new(options: Options) -> World {
-        World { current: Arc::new(Snapshot::empty(options.mesh.unwrap_or_default())) }
+        let mesh_is_given = options.mesh.is_some();
+        let mut snapshot = Snapshot::empty(options.mesh.unwrap_or_default());
+        let networks = Networks::new(&snapshot.mesh.networks, &options.cluster_id);
+        snapshot.network_gateways = Arc::new(Hashed::new(networks.gateways([])));
+        World {
+            known: BTreeMap::new(),
+            mesh_is_given,
+            settings: Settings {
+                cluster_id: options.cluster_id,
+                domain: options.domain,
+                mesh: snapshot.mesh.clone(),
+                networks,
+            },
+            store: Store::default(),
+            derived: Derived::default(),
+            assembly: Assembly::default(),
+            findings: Findings::default(),
+            current: Arc::new(snapshot),
+        }
     }
 
     /// The latest snapshot.
@@ -42,20 +91,199 @@ impl World {
         &self.current
     }
 
-    /// Makes changes and returns the snapshot after them. The revision grows by one unless nothing changed.
+    /// Makes changes and returns the snapshot after them. The revision grows by one unless nothing changed; that an object is
+    /// written elsewhere is no change, though the snapshot knows the new place.
     pub fn apply(&mut self, change: ChangeSet) -> Arc<Snapshot> {
         let mut next = (*self.current).clone();
-        for object in &change.upserts {
-            next.objects.insert(object.key.clone(), object.clone());
-            next.tables.set(object);
+        let given = change.mesh.clone();
+        let (edits, moved) = self.edits(change);
+        for object in moved {
+            if self.store.replace_equal(&object) {
+                next.objects.insert(object.key.clone(), object);
+            }
         }
-        for key in &change.removals {
-            next.objects.remove(key);
-            next.tables.remove(key);
+
+        let mesh_changed = self.update_mesh(given, &edits);
+        if edits.is_empty() && !mesh_changed {
+            self.current = Arc::new(next);
+            return self.current.clone();
         }
-        next.tables.settle();
+        let mut touched = BTreeSet::new();
+        let identities_changed = mesh_changed && self.take_mesh(&mut next, &mut touched);
+        self.update_store(&mut next, &edits, mesh_changed, &mut touched);
+
+        let mut changes = self.derived.update(&self.store, &self.settings, touched);
+        changes.network_gateways |= mesh_changed;
+        let routes: Vec<_> = changes
+            .routes
+            .iter()
+            .map(|(key, Step { after, .. })| {
+                (key.clone(), after.as_ref().map(|routes| routes.findings.clone()).unwrap_or_default())
+            })
+            .collect();
+        let networks = &self.settings.networks;
+        let hosts = self.assembly.update(&mut next, &self.derived, changes, networks, identities_changed);
+        for (key, found) in routes {
+            self.findings.set(Subject::Routes(key), found);
+        }
+        self.update_findings(&mut next, hosts);
+
         next.revision += 1;
         self.current = Arc::new(next);
         self.current.clone()
+    }
+
+    /// The objects that are new, changed or gone, and those that only moved. Takes them into `known`.
+    fn edits(&mut self, change: ChangeSet) -> (BTreeMap<ObjectKey, Option<Arc<Object>>>, Vec<Arc<Object>>) {
+        let mut stated: BTreeMap<ObjectKey, Option<Arc<Object>>> =
+            change.removals.into_iter().map(|key| (key, None)).collect();
+        stated.extend(change.upserts.into_iter().map(|object| (object.key.clone(), Some(object))));
+
+        let mut edits = BTreeMap::new();
+        let mut moved = Vec::new();
+        for (key, object) in stated {
+            let Some(object) = object else {
+                if self.known.remove(&key).is_some() {
+                    edits.insert(key, None);
+                }
+                continue;
+            };
+            match self.known.insert(key.clone(), object.clone()) {
+                Some(before) if before.same_content(&object) => moved.push(object),
+                _ => {
+                    edits.insert(key, Some(object));
+                }
+            }
+        }
+        (edits, moved)
+    }
+
+    /// Finds the mesh settings that count now. Returns whether they are others than before.
+    fn update_mesh(
+        &mut self,
+        given: Option<MeshSettings>,
+        edits: &BTreeMap<ObjectKey, Option<Arc<Object>>>,
+    ) -> bool {
+        let (namespace, name) = MESH_CONFIG_MAP;
+        let settings = match given {
+            Some(settings) => {
+                self.mesh_is_given = true;
+                self.findings.set(Subject::Mesh, Vec::new());
+                settings
+            }
+            None if self.mesh_is_given => return false,
+            None => match edits.get(&ObjectKey::new(Kind::ConfigMap, namespace, name)) {
+                None => return false,
+                Some(None) => {
+                    self.findings.set(Subject::Mesh, Vec::new());
+                    MeshSettings::default()
+                }
+                Some(Some(object)) => {
+                    let Some((settings, found)) = parse_config_map(object) else { return false };
+                    let usable = found.iter().all(|finding| finding.severity != Severity::Error);
+                    self.findings.set(Subject::Mesh, found);
+                    if !usable {
+                        // The last good settings stay.
+                        return false;
+                    }
+                    settings
+                }
+            },
+        };
+        let settings = Hashed::new(settings);
+        if settings == *self.settings.mesh {
+            return false;
+        }
+        self.settings.networks = Networks::new(&settings.networks, &self.settings.cluster_id);
+        self.settings.mesh = Arc::new(settings);
+        true
+    }
+
+    /// Puts the new mesh settings into the snapshot. Returns whether identities are named differently now.
+    fn take_mesh(&self, next: &mut Snapshot, touched: &mut BTreeSet<Input>) -> bool {
+        touched.insert(Input::Mesh);
+        let before = std::mem::replace(&mut next.mesh, self.settings.mesh.clone());
+        let (before, after) = (&before.config, &next.mesh.config);
+        before.trust_domain != after.trust_domain || before.trust_domain_aliases != after.trust_domain_aliases
+    }
+
+    fn update_store(
+        &mut self,
+        next: &mut Snapshot,
+        edits: &BTreeMap<ObjectKey, Option<Arc<Object>>>,
+        mesh_changed: bool,
+        touched: &mut BTreeSet<Input>,
+    ) {
+        let mut in_force = edits.clone();
+        for key in self.newly_selected(next, edits, mesh_changed) {
+            in_force.entry(key.clone()).or_insert_with(|| self.known.get(&key).cloned());
+        }
+        let mut namespaces = false;
+        for (key, object) in in_force {
+            let object = object.filter(|_| self.is_selected(&key.namespace));
+            if object.is_none() && !self.store.objects().contains_key(&key) {
+                continue;
+            }
+            match &object {
+                Some(object) => next.tables.set(object),
+                None => next.tables.remove(&key),
+            }
+            namespaces |= key.kind == Kind::Namespace;
+            touched.extend(self.store.set(&key, object));
+        }
+        next.tables.settle();
+        next.objects = self.store.objects().clone();
+        if namespaces {
+            let facts = next.objects_of(Kind::Namespace).map(|object| {
+                let facts = NamespaceFacts {
+                    labels: object.metadata.labels.clone(),
+                    annotations: object.metadata.annotations.clone(),
+                };
+                (object.key.name.clone(), facts)
+            });
+            next.namespaces = Arc::new(Hashed::new(facts.collect()));
+        }
+    }
+
+    fn is_selected(&self, namespace: &str) -> bool {
+        is_selected(&self.settings.mesh.config, namespace, |key| self.known.get(key).map(|object| &**object))
+    }
+
+    /// Objects of namespaces that the mesh begins or ceases to look at. Costs a look at every object, but only then.
+    fn newly_selected(
+        &self,
+        before: &Snapshot,
+        edits: &BTreeMap<ObjectKey, Option<Arc<Object>>>,
+        mesh_changed: bool,
+    ) -> Vec<ObjectKey> {
+        let selects = !self.settings.mesh.config.discovery_selectors.is_empty();
+        let concerned: BTreeSet<&Name> = if mesh_changed {
+            self.known.keys().map(|key| &key.namespace).collect()
+        } else if selects {
+            edits.keys().filter(|key| key.kind == Kind::Namespace).map(|key| &key.name).collect()
+        } else {
+            return Vec::new();
+        };
+        let objects = self.known.keys().filter(|key| concerned.contains(&key.namespace));
+        objects
+            .filter(|key| self.is_selected(&key.namespace) != before.objects.contains_key(*key))
+            .cloned()
+            .collect()
+    }
+
+    fn update_findings(&mut self, next: &mut Snapshot, hosts: Touched) {
+        for host in hosts.route_hosts {
+            let found = findings::of_route_host(next, &self.assembly, &host);
+            self.findings.set(Subject::RouteHost(host), found);
+        }
+        for host in hosts.rule_hosts {
+            let found = findings::of_rule_host(next, &self.assembly, &host);
+            self.findings.set(Subject::RuleHost(host), found);
+        }
+        for host in hosts.service_hosts {
+            let found = findings::of_service_host(next, &host);
+            self.findings.set(Subject::ServiceHost(host), found);
+        }
+        self.findings.publish(next);
     }
 }

@@ -1,0 +1,468 @@
+//! From derived values to the parts of a snapshot: contributions of many objects put together host by host.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use navarch_model::endpoint::{Endpoint, EndpointSet, TlsMode};
+use navarch_model::mesh::MeshConfig;
+use navarch_model::object::ObjectKey;
+use navarch_model::service::{Registry, Resolution, Service};
+use navarch_model::{Hashed, Name};
+
+use crate::bind::{BoundRoutes, rule_order};
+use crate::bound::{
+    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, PortSummary, service_order,
+};
+use crate::derive::{Changes, Derived, Step};
+use crate::host::{MESH_GATEWAY, is_wildcard};
+use crate::network::Networks;
+use crate::registry::spiffe_identity;
+use crate::snapshot::{List, Snapshot};
+
+type SharedService = Arc<Hashed<Service>>;
+type SharedRoutes = Arc<Hashed<BoundVirtualService>>;
+type SharedRule = Arc<Hashed<BoundRule>>;
+/// Creation time, name and namespace: the order that decides conflicts.
+type Age = (i64, Name, Name);
+
+/// Contributions by host, and whatever else is needed to put parts together without looking at the whole mesh.
+#[derive(Debug, Default)]
+pub(crate) struct Assembly {
+    /// Objects that declare a host.
+    declarers: HashMap<Name, BTreeSet<ObjectKey>>,
+    /// ExternalName services: where they point to, by namespace and host.
+    alias_targets: BTreeMap<(Name, Name), Name>,
+    /// Names that lead to a host, resolved through chains.
+    aliases: BTreeMap<Name, Vec<Name>>,
+    routes_by_host: HashMap<Name, BTreeMap<Age, SharedRoutes>>,
+    wildcard_routes: BTreeMap<Age, SharedRoutes>,
+    routes_by_gateway: HashMap<Name, BTreeMap<Age, SharedRoutes>>,
+    uses_by_host: HashMap<Name, BTreeMap<(Age, usize), Arc<Hashed<DestinationUse>>>>,
+    rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
+    /// Services with a selector, by namespace and the selector's first label.
+    selecting: HashMap<(Name, Name, Name), BTreeMap<ObjectKey, SharedService>>,
+}
+
+/// Hosts whose parts were put together again.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    pub service_hosts: BTreeSet<Name>,
+    pub route_hosts: BTreeSet<Name>,
+    pub rule_hosts: BTreeSet<Name>,
+}
+
+impl Assembly {
+    /// Brings the snapshot's parts up to date. `identities_changed` means that the mesh's trust domains are others now.
+    pub fn update(
+        &mut self,
+        snapshot: &mut Snapshot,
+        derived: &Derived,
+        changes: Changes,
+        networks: &Networks,
+        identities_changed: bool,
+    ) -> Touched {
+        let mut touched = Touched::default();
+        self.update_services(snapshot, derived, &changes, identities_changed, &mut touched);
+        self.update_routes(snapshot, &changes.routes, &mut touched);
+        self.update_rules(snapshot, &changes.rules, &mut touched);
+        for (address, facts) in changes.workloads {
+            if facts.is_empty() {
+                snapshot.workloads.remove(&address);
+            } else {
+                let facts = facts.into_iter().map(Hashed::new).map(Arc::new).collect();
+                snapshot.workloads.insert(address, Arc::new(Hashed::new(facts)));
+            }
+        }
+        if changes.network_gateways {
+            let gateways = networks.gateways(derived.network_gateways.values().flatten());
+            snapshot.network_gateways = Arc::new(Hashed::new(gateways));
+        }
+        touched
+    }
+
+    /// VirtualServices for sidecars that have a host, oldest first.
+    pub fn routes_for(&self, host: &str) -> impl Iterator<Item = &SharedRoutes> {
+        let exact = self.routes_by_host.get(host).into_iter().flat_map(BTreeMap::values);
+        let wildcard = self
+            .wildcard_routes
+            .values()
+            .filter(move |rule| is_wildcard(host) && rule.hosts.iter().any(|own| &**own == host));
+        exact.chain(wildcard)
+    }
+
+    /// DestinationRules with a host, in their order.
+    pub fn rules_for(&self, host: &str) -> Vec<&SharedRule> {
+        let mut rules: Vec<&SharedRule> =
+            self.rules_by_host.get(host).into_iter().flat_map(BTreeMap::values).collect();
+        rules.sort_by(|a, b| rule_order(a).cmp(&rule_order(b)));
+        rules
+    }
+
+    fn update_services(
+        &mut self,
+        snapshot: &mut Snapshot,
+        derived: &Derived,
+        changes: &Changes,
+        identities_changed: bool,
+        touched: &mut Touched,
+    ) {
+        let mut selectors = BTreeSet::new();
+        let mut aliases_changed = false;
+        for (key, step) in &changes.services {
+            for service in step.before.iter().flatten() {
+                aliases_changed |= self.withdraw(key, service, &mut selectors);
+                touched.service_hosts.insert(service.hostname.clone());
+            }
+            for service in step.after.iter().flatten() {
+                aliases_changed |= self.declare(key, service, &mut selectors);
+                touched.service_hosts.insert(service.hostname.clone());
+            }
+        }
+        if aliases_changed {
+            let resolved = resolve_aliases(&self.alias_targets);
+            let before = std::mem::replace(&mut self.aliases, resolved);
+            let targets: BTreeSet<&Name> = before.keys().chain(self.aliases.keys()).collect();
+            let changed =
+                targets.into_iter().filter(|target| before.get(*target) != self.aliases.get(*target));
+            touched.service_hosts.extend(changed.cloned());
+        }
+        let edits = touched.service_hosts.iter().map(|host| {
+            let services = self.services_of(derived, host);
+            (host.clone(), (!services.is_empty()).then_some(services))
+        });
+        snapshot.services.edit(edits.collect::<Vec<_>>());
+
+        let mut endpoint_hosts: BTreeSet<Name> = changes.endpoint_hosts.clone();
+        endpoint_hosts.extend(touched.service_hosts.iter().cloned());
+        if identities_changed {
+            endpoint_hosts.extend(self.declarers.keys().cloned());
+        }
+        let mesh = snapshot.mesh.clone();
+        let mut endpoints = Vec::with_capacity(endpoint_hosts.len());
+        let mut summaries = Vec::with_capacity(endpoint_hosts.len());
+        for host in endpoint_hosts {
+            let (sets, summary) = self.endpoints_of(derived, &host, &mesh.config);
+            endpoints.push((host.clone(), (!sets.is_empty()).then_some(sets)));
+            summaries.push((host, (!summary.is_empty()).then_some(summary)));
+        }
+        snapshot.endpoints.edit(endpoints);
+        snapshot.summaries.edit(summaries);
+
+        for selector in selectors {
+            let Some(services) = self.selecting.get(&selector).filter(|services| !services.is_empty()) else {
+                self.selecting.remove(&selector);
+                snapshot.selectors.remove(&selector);
+                continue;
+            };
+            let mut services: Vec<&SharedService> = services.values().collect();
+            services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
+            snapshot.selectors.insert(selector, list(services.into_iter().cloned()));
+        }
+    }
+
+    /// Returns whether an alias is concerned.
+    fn withdraw(
+        &mut self,
+        key: &ObjectKey,
+        service: &SharedService,
+        selectors: &mut BTreeSet<(Name, Name, Name)>,
+    ) -> bool {
+        if let Some(declarers) = self.declarers.get_mut(&service.hostname) {
+            declarers.remove(key);
+            if declarers.is_empty() {
+                self.declarers.remove(&service.hostname);
+            }
+        }
+        if let Some(selector) = selector_of(service) {
+            if let Some(services) = self.selecting.get_mut(&selector) {
+                services.remove(key);
+            }
+            selectors.insert(selector);
+        }
+        let alias = (service.namespace.clone(), service.hostname.clone());
+        self.alias_targets.remove(&alias).is_some()
+    }
+
+    fn declare(
+        &mut self,
+        key: &ObjectKey,
+        service: &SharedService,
+        selectors: &mut BTreeSet<(Name, Name, Name)>,
+    ) -> bool {
+        self.declarers.entry(service.hostname.clone()).or_default().insert(key.clone());
+        if let Some(selector) = selector_of(service) {
+            self.selecting.entry(selector.clone()).or_default().insert(key.clone(), service.clone());
+            selectors.insert(selector);
+        }
+        let Some(target) = service.external_name.as_ref().filter(|_| service.resolution == Resolution::Alias)
+        else {
+            return false;
+        };
+        let alias = (service.namespace.clone(), service.hostname.clone());
+        self.alias_targets.insert(alias, target.clone());
+        true
+    }
+
+    /// What an object declares for a host.
+    fn declared<'d>(
+        &'d self,
+        derived: &'d Derived,
+        host: &'d str,
+    ) -> impl Iterator<Item = (&'d ObjectKey, &'d SharedService)> {
+        let declarers = self.declarers.get(host).into_iter().flatten();
+        declarers.filter_map(move |key| {
+            let services = derived.services.get(key)?;
+            services.iter().find(|service| *service.hostname == *host).map(|service| (key, service))
+        })
+    }
+
+    /// Services of a host, oldest first, with their aliases.
+    fn services_of(&self, derived: &Derived, host: &str) -> Vec<SharedService> {
+        let aliases = self.aliases.get(host);
+        let mut services: Vec<(&ObjectKey, SharedService)> = self
+            .declared(derived, host)
+            .map(|(key, service)| {
+                let service = match aliases {
+                    Some(aliases) => {
+                        Arc::new(Hashed::new(Service { aliases: aliases.clone(), ..(***service).clone() }))
+                    }
+                    None => service.clone(),
+                };
+                (key, service)
+            })
+            .collect();
+        services.sort_by(|(a, first), (b, second)| {
+            service_order(first).cmp(&service_order(second)).then_with(|| a.cmp(b))
+        });
+        services.into_iter().map(|(_, service)| service).collect()
+    }
+
+    /// Endpoints of a host and their summaries, by namespace.
+    fn endpoints_of(
+        &self,
+        derived: &Derived,
+        host: &Name,
+        mesh: &MeshConfig,
+    ) -> (BTreeMap<Name, Arc<Hashed<EndpointSet>>>, BTreeMap<Name, Arc<Hashed<EndpointSummary>>>) {
+        let mut by_namespace: BTreeMap<Name, Vec<(&ObjectKey, &SharedService)>> = BTreeMap::new();
+        for (key, service) in self.declared(derived, host) {
+            by_namespace.entry(service.namespace.clone()).or_default().push((key, service));
+        }
+        let mut sets = BTreeMap::new();
+        let mut summaries = BTreeMap::new();
+        for (namespace, mut declared) in by_namespace {
+            // As istiod: what ServiceEntries list comes before what Kubernetes has.
+            declared.sort_by(|(a, first), (b, second)| {
+                let order = |service: &SharedService| service.registry == Registry::Kubernetes;
+                order(first)
+                    .cmp(&order(second))
+                    .then_with(|| service_order(first).cmp(&service_order(second)))
+                    .then_with(|| a.cmp(b))
+            });
+            let endpoints = merge_endpoints(derived, host, &declared);
+            let summary = summarize(&endpoints, &declared, mesh);
+            summaries.insert(namespace.clone(), Arc::new(Hashed::new(summary)));
+            if !endpoints.is_empty() {
+                sets.insert(namespace, Arc::new(Hashed::new(EndpointSet { endpoints })));
+            }
+        }
+        (sets, summaries)
+    }
+
+    fn update_routes(
+        &mut self,
+        snapshot: &mut Snapshot,
+        changes: &[(ObjectKey, Step<BoundRoutes>)],
+        touched: &mut Touched,
+    ) {
+        let mut gateways = BTreeSet::new();
+        let mut destinations = BTreeSet::new();
+        let mut wildcard = false;
+        for (_, step) in changes {
+            for (routes, present) in [(&step.before, false), (&step.after, true)] {
+                let Some(BoundRoutes { rule: Some(rule), uses, .. }) = routes else { continue };
+                let age: Age =
+                    (rule.config.created_at, rule.config.name.clone(), rule.config.namespace.clone());
+                for gateway in rule.gateways.iter().filter(|gateway| &***gateway != MESH_GATEWAY) {
+                    place(&mut self.routes_by_gateway, gateway, age.clone(), present.then(|| rule.clone()));
+                    gateways.insert(gateway.clone());
+                }
+                if !rule.for_mesh() {
+                    continue;
+                }
+                for host in &rule.hosts {
+                    if is_wildcard(host) {
+                        wildcard = true;
+                        match present {
+                            true => self.wildcard_routes.insert(age.clone(), rule.clone()),
+                            false => self.wildcard_routes.remove(&age),
+                        };
+                    } else {
+                        place(&mut self.routes_by_host, host, age.clone(), present.then(|| rule.clone()));
+                    }
+                    touched.route_hosts.insert(host.clone());
+                }
+                for (index, used) in uses.iter().enumerate() {
+                    let order = (age.clone(), index);
+                    place(&mut self.uses_by_host, &used.host, order, present.then(|| used.clone()));
+                    destinations.insert(used.host.clone());
+                }
+            }
+        }
+        snapshot.virtual_services.edit(touched.route_hosts.iter().map(|host| {
+            (host.clone(), self.routes_by_host.get(host).map(|rules| rules.values().cloned().collect()))
+        }));
+        snapshot.destinations.edit(destinations.into_iter().map(|host| {
+            let uses = self.uses_by_host.get(&host).map(|uses| uses.values().cloned().collect());
+            (host, uses)
+        }));
+        if wildcard {
+            snapshot.wildcard_virtual_services = list(self.wildcard_routes.values().cloned());
+        }
+        for gateway in gateways {
+            match self.routes_by_gateway.get(&gateway) {
+                Some(rules) => {
+                    snapshot.gateway_virtual_services.insert(gateway, list(rules.values().cloned()));
+                }
+                None => {
+                    snapshot.gateway_virtual_services.remove(&gateway);
+                }
+            }
+        }
+    }
+
+    fn update_rules(
+        &mut self,
+        snapshot: &mut Snapshot,
+        changes: &[(ObjectKey, Step<SharedRule>)],
+        touched: &mut Touched,
+    ) {
+        for (key, step) in changes {
+            for (rule, present) in [(&step.before, false), (&step.after, true)] {
+                let Some(rule) = rule else { continue };
+                place(&mut self.rules_by_host, &rule.host, key.clone(), present.then(|| rule.clone()));
+                touched.rule_hosts.insert(rule.host.clone());
+            }
+        }
+        let exact = touched.rule_hosts.iter().filter(|host| !is_wildcard(host)).map(|host| {
+            let rules: Vec<SharedRule> = self.rules_for(host).into_iter().cloned().collect();
+            (host.clone(), (!rules.is_empty()).then_some(rules))
+        });
+        snapshot.rules.edit(exact.collect::<Vec<_>>());
+        if touched.rule_hosts.iter().any(|host| is_wildcard(host)) {
+            let wildcard = self.rules_by_host.iter().filter(|(host, _)| is_wildcard(host));
+            let mut rules: Vec<SharedRule> =
+                wildcard.flat_map(|(_, rules)| rules.values().cloned()).collect();
+            rules.sort_by(|a, b| rule_order(a).cmp(&rule_order(b)));
+            snapshot.wildcard_rules = list(rules);
+        }
+    }
+}
+
+fn list<T: std::hash::Hash>(values: impl IntoIterator<Item = Arc<Hashed<T>>>) -> List<T> {
+    Arc::new(Hashed::new(values.into_iter().collect()))
+}
+
+/// Puts a value in (`Some`) or takes it out, and keeps no empty maps.
+fn place<K: Ord, V>(maps: &mut HashMap<Name, BTreeMap<K, V>>, name: &Name, key: K, value: Option<V>) {
+    match value {
+        Some(value) => {
+            maps.entry(name.clone()).or_default().insert(key, value);
+        }
+        None => {
+            if let Some(map) = maps.get_mut(name) {
+                map.remove(&key);
+                if map.is_empty() {
+                    maps.remove(name);
+                }
+            }
+        }
+    }
+}
+
+/// Namespace and first label of the selector of a Kubernetes Service.
+fn selector_of(service: &Service) -> Option<(Name, Name, Name)> {
+    let (key, value) = service.selector.iter().next()?;
+    let kubernetes = service.registry == Registry::Kubernetes;
+    kubernetes.then(|| (service.namespace.clone(), key.clone(), value.clone()))
+}
+
+/// For each host that is no alias: the names that lead to it, by namespace and name. Chains are followed; loops lead nowhere.
+fn resolve_aliases(targets: &BTreeMap<(Name, Name), Name>) -> BTreeMap<Name, Vec<Name>> {
+    let by_host: BTreeMap<&Name, &Name> =
+        targets.iter().map(|((_, alias), target)| (alias, target)).collect();
+    let mut resolved: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+    for ((_, alias), target) in targets {
+        let mut seen = BTreeSet::from([alias, target]);
+        let mut end = Some(target);
+        while let Some(next) = end.and_then(|host| by_host.get(host)) {
+            end = seen.insert(next).then_some(*next);
+        }
+        if let Some(end) = end {
+            resolved.entry(end.clone()).or_default().push(alias.clone());
+        }
+    }
+    resolved
+}
+
+/// The endpoints that objects of one namespace give to a host. A service with one resolved address has one endpoint per port.
+fn merge_endpoints(
+    derived: &Derived,
+    host: &Name,
+    declared: &[(&ObjectKey, &SharedService)],
+) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut ports_taken: BTreeSet<u16> = BTreeSet::new();
+    for (key, service) in declared {
+        let Some(own) = derived.endpoints.get(*key).and_then(|hosts| hosts.get(host)) else { continue };
+        for endpoint in own {
+            let port = service.ports.iter().find(|port| port.name == endpoint.service_port_name);
+            let number = port.map_or(0, |port| port.port);
+            let taken = !ports_taken.insert(number);
+            if taken && service.resolution == Resolution::DnsRoundRobin {
+                continue;
+            }
+            endpoints.push(endpoint.clone());
+        }
+    }
+    endpoints
+}
+
+fn summarize(
+    endpoints: &[Endpoint],
+    declared: &[(&ObjectKey, &SharedService)],
+    mesh: &MeshConfig,
+) -> EndpointSummary {
+    let mut identities: BTreeSet<Name> =
+        declared.iter().flat_map(|(_, service)| service.subject_alt_names.iter().cloned()).collect();
+    let accounts: BTreeSet<(&Name, &Name)> = endpoints
+        .iter()
+        .filter(|endpoint| !endpoint.service_account.is_empty())
+        .map(|endpoint| (&endpoint.namespace, &endpoint.service_account))
+        .collect();
+    let own = accounts
+        .into_iter()
+        .map(|(namespace, account)| spiffe_identity(&mesh.trust_domain, namespace, account));
+    identities.extend(own);
+    let aliases: Vec<Name> = identities
+        .iter()
+        .flat_map(|identity| with_alias_domains(identity, &mesh.trust_domain_aliases))
+        .collect();
+    identities.extend(aliases);
+
+    let mut ports: BTreeMap<Name, PortSummary> = BTreeMap::new();
+    for endpoint in endpoints {
+        let port =
+            ports.entry(endpoint.service_port_name.clone()).or_insert(PortSummary { all_mutual_tls: true });
+        port.all_mutual_tls &= endpoint.tls_mode == TlsMode::Istio;
+    }
+    EndpointSummary { identities: identities.into_iter().collect(), ports }
+}
+
+/// A SPIFFE identity under other trust domains; nothing for other names.
+fn with_alias_domains(identity: &str, aliases: &[String]) -> Vec<Name> {
+    let Some((_, path)) = identity.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else {
+        return Vec::new();
+    };
+    aliases.iter().map(|domain| Name::from(format!("spiffe://{domain}/{path}"))).collect()
+}

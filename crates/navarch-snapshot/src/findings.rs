@@ -1,0 +1,172 @@
+//! What objects do wrong together: each is valid, and yet one of them does not do what it says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use navarch_model::Name;
+use navarch_model::finding::{Code, Finding};
+use navarch_model::kinds::Kind;
+use navarch_model::object::{Object, ObjectKey};
+use navarch_model::service::Registry;
+
+use crate::assemble::Assembly;
+use crate::bound::{BoundRule, BoundVirtualService};
+use crate::snapshot::Snapshot;
+
+/// What findings are about; they are found again when it changes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Mesh,
+    /// A VirtualService and its delegates.
+    Routes(ObjectKey),
+    /// VirtualServices for one host.
+    RouteHost(Name),
+    /// DestinationRules for one host.
+    RuleHost(Name),
+    /// Services with one host.
+    ServiceHost(Name),
+}
+
+/// All findings, by subject.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    by_subject: BTreeMap<Subject, Vec<Finding>>,
+    changed: bool,
+}
+
+impl Findings {
+    pub fn set(&mut self, subject: Subject, findings: Vec<Finding>) {
+        let before = if findings.is_empty() {
+            self.by_subject.remove(&subject)
+        } else {
+            self.by_subject.insert(subject.clone(), findings)
+        };
+        self.changed |= before.as_ref() != self.by_subject.get(&subject);
+    }
+
+    /// Publishes the findings, sorted by place.
+    pub fn publish(&mut self, snapshot: &mut Snapshot) {
+        if std::mem::take(&mut self.changed) {
+            let mut all: Vec<Finding> = self.by_subject.values().flatten().cloned().collect();
+            all.sort();
+            snapshot.findings = Arc::new(all);
+        }
+    }
+}
+
+fn about(object: &Object, path: &str, finding: Finding) -> Finding {
+    finding.of(object.key.clone()).at(object.source.locate(path)).path(path)
+}
+
+/// VirtualServices that never apply to sidecars, because an older one has the same host and audience.
+pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut winners: Vec<&BoundVirtualService> = Vec::new();
+    for rule in assembly.routes_for(host) {
+        let rule: &BoundVirtualService = rule;
+        match winners.iter().find(|winner| same_audience(winner, rule)) {
+            None => winners.push(rule),
+            Some(winner) => {
+                let key = ObjectKey::new(Kind::VirtualService, &rule.config.namespace, &rule.config.name);
+                let Some(object) = snapshot.object(&key) else { continue };
+                let position = rule.hosts.iter().position(|own| &**own == host).unwrap_or(0);
+                let message = format!(
+                    "sidecars use VirtualService {}/{} for host {host}, which is older; this one is ignored for it",
+                    winner.config.namespace, winner.config.name
+                );
+                let finding = Finding::warning(Code::Unreachable, message)
+                    .hint("merge the routes into one VirtualService, or use delegates");
+                findings.push(about(object, &format!("spec.hosts[{position}]"), finding));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether every client that sees the newer rule sees the older one with the same precedence.
+fn same_audience(older: &BoundVirtualService, newer: &BoundVirtualService) -> bool {
+    let public = navarch_model::service::Visibility::Public;
+    older.export_to == newer.export_to
+        && (older.export_to == public || older.config.namespace == newer.config.namespace)
+}
+
+/// Subsets that an older DestinationRule for the same host already defines.
+pub(crate) fn of_rule_host(snapshot: &Snapshot, assembly: &Assembly, host: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let rules = assembly.rules_for(host);
+    for (index, rule) in rules.iter().enumerate() {
+        let older = rules.iter().take(index).filter(|older| merge_together(older, rule));
+        let older: Vec<&BoundRule> = older.map(|rule| &***rule as &BoundRule).collect();
+        if older.is_empty() {
+            continue;
+        }
+        let key = ObjectKey::new(Kind::DestinationRule, &rule.config.namespace, &rule.config.name);
+        let Some(object) = snapshot.object(&key) else { continue };
+        for (position, subset) in rule.config.spec.subsets.iter().enumerate() {
+            let definer = older
+                .iter()
+                .find(|older| older.config.spec.subsets.iter().any(|known| known.name == subset.name));
+            if let Some(definer) = definer {
+                let message = format!(
+                    "DestinationRule {}/{}, which is older, defines subset {} of {host} too; this one is ignored",
+                    definer.config.namespace, definer.config.name, subset.name
+                );
+                let finding =
+                    Finding::warning(Code::DuplicateItem, message).hint("rename or remove one of the two");
+                findings.push(about(object, &format!("spec.subsets[{position}]"), finding));
+            }
+        }
+        if rule.config.spec.traffic_policy.is_some()
+            && let Some(definer) = older.iter().find(|older| older.config.spec.traffic_policy.is_some())
+        {
+            let message = format!(
+                "DestinationRule {}/{}, which is older, sets the traffic policy of {host}; this one is ignored",
+                definer.config.namespace, definer.config.name
+            );
+            let finding = Finding::warning(Code::Unreachable, message).hint("merge the two DestinationRules");
+            findings.push(about(object, "spec.trafficPolicy", finding));
+        }
+    }
+    findings
+}
+
+fn merge_together(a: &BoundRule, b: &BoundRule) -> bool {
+    a.config.namespace == b.config.namespace
+        && a.config.spec.export_to == b.config.spec.export_to
+        && a.config.spec.workload_selector == b.config.spec.workload_selector
+}
+
+/// ServiceEntries that a Kubernetes Service, or an older entry of another namespace, displaces.
+pub(crate) fn of_service_host(snapshot: &Snapshot, host: &str) -> Vec<Finding> {
+    let services = snapshot.services.get(host).map_or(&[][..], Vec::as_slice);
+    if services.len() < 2 {
+        return Vec::new();
+    }
+    let kubernetes = services.iter().find(|service| service.registry == Registry::Kubernetes);
+    let oldest = services.first();
+    let mut findings = Vec::new();
+    for service in services.iter().filter(|service| service.registry == Registry::ServiceEntry) {
+        let key = ObjectKey::new(Kind::ServiceEntry, &service.namespace, &service.name);
+        let Some(object) = snapshot.object(&key) else { continue };
+        let finding = match (kubernetes, oldest) {
+            (Some(winner), _) => {
+                let message = format!(
+                    "the Kubernetes Service {}/{} has the host {host}, which only its own namespace may redefine; \
+                     other clients ignore this entry",
+                    winner.namespace, winner.name
+                );
+                Finding::warning(Code::Unreachable, message).hint("use another host")
+            }
+            (None, Some(oldest)) if oldest.namespace != service.namespace => {
+                let message = format!(
+                    "ServiceEntry {}/{} has the host {host} too and is older; clients of other namespaces use that one",
+                    oldest.namespace, oldest.name
+                );
+                Finding::info(Code::Unreachable, message).hint("limit one of the two with exportTo")
+            }
+            _ => continue,
+        };
+        findings.push(about(object, "spec.hosts", finding));
+    }
+    findings
+}

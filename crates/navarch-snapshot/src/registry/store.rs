@@ -1,0 +1,265 @@
+//! The objects in force, found by what they have in common, with a record of who looked.
+//!
+//! Derivation asks only through a [`Reader`], which notes every question as an [`Input`]. When an object changes, the inputs it
+//! belongs to, before and after the change, tell which units have to be derived again. No unit states its dependencies.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use navarch_model::kinds::{Kind, Noun};
+use navarch_model::kubernetes as kube;
+use navarch_model::mesh::MeshSettings;
+use navarch_model::networking::{ServiceEntry, WorkloadEntry};
+use navarch_model::object::{Object, ObjectKey};
+use navarch_model::{Hashed, Name};
+
+use crate::network::Networks;
+use crate::registry::workloads;
+
+/// Something derivation can ask about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Input {
+    /// One object.
+    Object(ObjectKey),
+    /// EndpointSlices and Endpoints of a Kubernetes Service: namespace and name of the service.
+    EndpointsOf(Name, Name),
+    /// Pods and WorkloadEntries in a namespace that carry a label.
+    Labelled(Name, Name, Name),
+    /// Services and ServiceEntries in a namespace that select by labels, of which this is the first.
+    Selecting(Name, Name, Name),
+    /// Objects that mention an address of a workload.
+    Address(IpAddr),
+    /// Nodes with an external address.
+    ExternalNodes,
+    /// The services that an object declares, after conversion.
+    Services(ObjectKey),
+    /// Mesh settings.
+    Mesh,
+}
+
+/// The objects in force.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
+    index: HashMap<Input, BTreeSet<ObjectKey>>,
+}
+
+impl Store {
+    pub fn objects(&self) -> &imbl::OrdMap<ObjectKey, Arc<Object>> {
+        &self.objects
+    }
+
+    /// Puts an object in (`Some`) or takes it out. Returns what was touched: every question whose answer may be another now.
+    pub fn set(&mut self, key: &ObjectKey, object: Option<Arc<Object>>) -> BTreeSet<Input> {
+        let mut touched = BTreeSet::from([Input::Object(key.clone())]);
+        let before = match &object {
+            Some(object) => self.objects.insert(key.clone(), object.clone()),
+            None => self.objects.remove(key),
+        };
+        if let Some(before) = before {
+            for input in inputs_of(&before) {
+                if let Some(members) = self.index.get_mut(&input) {
+                    members.remove(key);
+                    if members.is_empty() {
+                        self.index.remove(&input);
+                    }
+                }
+                touched.insert(input);
+            }
+        }
+        if let Some(object) = object {
+            for input in inputs_of(&object) {
+                self.index.entry(input.clone()).or_default().insert(key.clone());
+                touched.insert(input);
+            }
+        }
+        touched
+    }
+
+    /// Puts in an object that says the same as the one that is there; nothing is touched. Returns whether there was one.
+    pub fn replace_equal(&mut self, object: &Arc<Object>) -> bool {
+        let there = self.objects.contains_key(&object.key);
+        if there {
+            self.objects.insert(object.key.clone(), object.clone());
+        }
+        there
+    }
+
+    fn members<'s>(&'s self, input: &Input) -> impl Iterator<Item = &'s Arc<Object>> + use<'s> {
+        self.index.get(input).into_iter().flatten().filter_map(|key| self.objects.get(key))
+    }
+
+    /// Compares the index with what a look at every object gives. For tests.
+    #[cfg(test)]
+    pub fn assert_index(&self) {
+        let mut expected: HashMap<Input, BTreeSet<ObjectKey>> = HashMap::new();
+        for (key, object) in &self.objects {
+            for input in inputs_of(object) {
+                expected.entry(input).or_default().insert(key.clone());
+            }
+        }
+        assert_eq!(self.index, expected);
+    }
+}
+
+/// The questions, other than for the object itself, that an object is part of the answer to.
+fn inputs_of(object: &Object) -> Vec<Input> {
+    let namespace = || object.key.namespace.clone();
+    let mut inputs = Vec::new();
+    match object.key.kind {
+        Kind::Pod => {
+            inputs.extend(workloads::pod_addresses(object).into_iter().map(Input::Address));
+            let labels = object.metadata.labels.iter();
+            inputs
+                .extend(labels.map(|(key, value)| Input::Labelled(namespace(), key.clone(), value.clone())));
+        }
+        Kind::WorkloadEntry => {
+            let Some(entry) = object.spec::<WorkloadEntry>() else { return inputs };
+            inputs.extend(entry.address.parse().ok().map(Input::Address));
+            let labels = workloads::entry_labels(object, entry).into_iter();
+            inputs.extend(labels.map(|(key, value)| Input::Labelled(namespace(), key, value)));
+        }
+        Kind::ServiceEntry => {
+            let Some(entry) = object.spec::<ServiceEntry>() else { return inputs };
+            let addresses = entry.endpoints.iter().filter_map(|endpoint| endpoint.address.parse().ok());
+            inputs.extend(addresses.map(Input::Address));
+            if let Some(selector) = &entry.workload_selector {
+                inputs
+                    .extend(first_label(&selector.labels).map(|(k, v)| Input::Selecting(namespace(), k, v)));
+            }
+        }
+        Kind::Service => {
+            let Some(service) = object.spec::<kube::Service>() else { return inputs };
+            inputs.extend(
+                first_label(&service.spec.selector).map(|(k, v)| Input::Selecting(namespace(), k, v)),
+            );
+        }
+        Kind::EndpointSlice => {
+            let Some(slice) = object.spec::<kube::EndpointSlice>() else { return inputs };
+            if let Some(service) = slice_service(object) {
+                inputs.push(Input::EndpointsOf(namespace(), service.clone()));
+                let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+                inputs.extend(addresses.filter_map(|address| address.parse().ok()).map(Input::Address));
+            }
+        }
+        Kind::Endpoints => inputs.push(Input::EndpointsOf(namespace(), object.key.name.clone())),
+        Kind::Node => {
+            if object.spec::<kube::Node>().is_some_and(|node| node_external_address(node).is_some()) {
+                inputs.push(Input::ExternalNodes);
+            }
+        }
+        _ => {}
+    }
+    inputs.sort();
+    inputs.dedup();
+    inputs
+}
+
+/// The first label of a selector, by which it is found; a selector without labels selects nothing.
+pub(crate) fn first_label(selector: &std::collections::BTreeMap<String, String>) -> Option<(Name, Name)> {
+    selector.iter().next().map(|(key, value)| (Name::from(key.as_str()), Name::from(value.as_str())))
+}
+
+/// The service that an EndpointSlice belongs to. Slices that multi-cluster services make carry another label besides and are not
+/// for this service.
+pub(crate) fn slice_service(slice: &Object) -> Option<&Name> {
+    if slice.metadata.labels.contains_key("multicluster.kubernetes.io/service-name") {
+        return None;
+    }
+    slice.metadata.labels.get("kubernetes.io/service-name").filter(|name| !name.is_empty())
+}
+
+/// The first external address of a node.
+pub(crate) fn node_external_address(node: &kube::Node) -> Option<&str> {
+    let addresses = node.status.addresses.iter();
+    addresses
+        .filter(|address| address.type_ == "ExternalIP" && !address.address.is_empty())
+        .map(|address| address.address.as_str())
+        .next()
+}
+
+/// What does not come from objects, or from one object for everybody.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub cluster_id: Name,
+    pub domain: Name,
+    pub mesh: Arc<Hashed<MeshSettings>>,
+    pub networks: Networks,
+}
+
+/// Services that objects declare, after conversion, by object.
+pub(crate) type DeclaredServices = HashMap<ObjectKey, Vec<Arc<Hashed<navarch_model::service::Service>>>>;
+
+/// Answers questions about the objects in force, and notes them.
+pub(crate) struct Reader<'a> {
+    store: &'a Store,
+    settings: &'a Settings,
+    declared: &'a DeclaredServices,
+    asked: RefCell<BTreeSet<Input>>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(store: &'a Store, settings: &'a Settings, declared: &'a DeclaredServices) -> Self {
+        Reader { store, settings, declared, asked: RefCell::default() }
+    }
+
+    /// What was asked.
+    pub fn into_asked(self) -> BTreeSet<Input> {
+        self.asked.into_inner()
+    }
+
+    fn ask(&self, input: &Input) {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(input) {
+            asked.insert(input.clone());
+        }
+    }
+
+    /// Mesh settings.
+    pub fn mesh(&self) -> &'a MeshSettings {
+        self.ask(&Input::Mesh);
+        &self.settings.mesh
+    }
+
+    /// MeshNetworks as this cluster sees it.
+    pub fn networks(&self) -> &'a Networks {
+        self.ask(&Input::Mesh);
+        &self.settings.networks
+    }
+
+    /// Name of the cluster. Never changes.
+    pub fn cluster_id(&self) -> &'a Name {
+        &self.settings.cluster_id
+    }
+
+    /// Domain suffix of Kubernetes services. Never changes.
+    pub fn domain(&self) -> &'a str {
+        &self.settings.domain
+    }
+
+    /// One object.
+    pub fn object(&self, key: &ObjectKey) -> Option<&'a Arc<Object>> {
+        self.ask(&Input::Object(key.clone()));
+        self.store.objects.get(key)
+    }
+
+    /// One object by its parts, with its specification.
+    pub fn get<T: Noun>(&self, namespace: &str, name: &str) -> Option<(&'a Arc<Object>, &'a T)> {
+        let object = self.object(&ObjectKey::new(T::KIND, namespace, name))?;
+        Some((object, object.spec::<T>()?))
+    }
+
+    /// The objects that belong to an input, ordered by kind, namespace and name.
+    pub fn members(&self, input: &Input) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        self.ask(input);
+        self.store.members(input)
+    }
+
+    /// The services that a Service or ServiceEntry declares.
+    pub fn services(&self, key: &ObjectKey) -> &'a [Arc<Hashed<navarch_model::service::Service>>] {
+        self.ask(&Input::Services(key.clone()));
+        self.declared.get(key).map_or(&[], Vec::as_slice)
+    }
+}

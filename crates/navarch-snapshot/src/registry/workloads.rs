@@ -1,0 +1,317 @@
+//! Workloads: Pods, WorkloadEntries and addresses written in ServiceEntries, and what is known of each.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use navarch_model::Name;
+use navarch_model::endpoint::{Address, Endpoint, Health, Locality, TlsMode};
+use navarch_model::kinds::Kind;
+use navarch_model::kubernetes as kube;
+use navarch_model::networking::WorkloadEntry;
+use navarch_model::object::{Object, ObjectKey};
+
+use super::store::Reader;
+
+/// A workload, before it is known which ports of which service it serves.
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    /// The endpoint without port and service port.
+    pub endpoint: Endpoint,
+    /// Ports that have a name.
+    pub ports: BTreeMap<String, u16>,
+}
+
+impl Workload {
+    /// The endpoint for a port.
+    pub fn at(&self, service_port_name: &Name, port: u16) -> Endpoint {
+        Endpoint { service_port_name: service_port_name.clone(), port, ..self.endpoint.clone() }
+    }
+
+    /// Whether only a proxy can resolve the address: it is a name or a socket.
+    pub fn is_named(&self) -> bool {
+        !matches!(self.endpoint.address, Address::Ip(_))
+    }
+}
+
+/// Labels that hold where a workload is.
+pub(crate) const REGION: &str = "topology.kubernetes.io/region";
+pub(crate) const ZONE: &str = "topology.kubernetes.io/zone";
+pub(crate) const SUB_ZONE: &str = "topology.istio.io/subzone";
+pub(crate) const CLUSTER: &str = "topology.istio.io/cluster";
+pub(crate) const NETWORK: &str = "topology.istio.io/network";
+pub(crate) const NODE: &str = "kubernetes.io/hostname";
+
+/// Addresses of a pod, the primary one first; none if the pod is done or being deleted.
+pub(crate) fn pod_addresses(object: &Object) -> Vec<IpAddr> {
+    let Some(pod) = object.spec::<kube::Pod>() else { return Vec::new() };
+    if !is_alive(object, pod) {
+        return Vec::new();
+    }
+    let primary = pod.status.pod_ip.parse().ok();
+    let others = pod.status.pod_ips.iter().filter_map(|address| address.ip.parse().ok());
+    let mut addresses: Vec<IpAddr> = primary.into_iter().collect();
+    for address in others {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// Neither finished nor being deleted.
+fn is_alive(object: &Object, pod: &kube::Pod) -> bool {
+    !matches!(pod.status.phase.as_str(), "Failed" | "Succeeded")
+        && object.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether a pod is ready. A pod whose status has no such condition counts as ready: a directory of files has no kubelet that
+/// would write one.
+pub(super) fn is_ready(pod: &kube::Pod) -> bool {
+    let condition = pod.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    condition.is_none_or(|condition| condition.status == "True")
+}
+
+/// Labels of a WorkloadEntry: those of the object go over those of the specification.
+pub(crate) fn entry_labels(object: &Object, entry: &WorkloadEntry) -> BTreeMap<Name, Name> {
+    let mut labels = own_labels(entry);
+    labels.extend(object.metadata.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+    labels
+}
+
+/// Labels that a WorkloadEntry, or an endpoint of a ServiceEntry, states itself.
+pub(super) fn own_labels(entry: &WorkloadEntry) -> BTreeMap<Name, Name> {
+    entry.labels.iter().map(|(key, value)| (Name::from(key.as_str()), Name::from(value.as_str()))).collect()
+}
+
+/// The workload at an address of a pod.
+pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, address: IpAddr) -> Workload {
+    let labels = &object.metadata.labels;
+    let locality = pod_locality(reader, labels, &pod.spec.node_name);
+    let primary = pod.status.pod_ip.parse().ok().unwrap_or(address);
+    let network = network(reader, labels, Some(primary)).or_else(|| network(reader, labels, Some(address)));
+    let network = network.unwrap_or_else(|| Name::from(""));
+    let account = match pod.spec.service_account_name.as_str() {
+        // What the API server fills in.
+        "" => "default",
+        account => account,
+    };
+    let sub_domain = Name::from(pod.spec.subdomain.as_str());
+    let host_name = match (sub_domain.is_empty(), pod.spec.hostname.is_empty()) {
+        (true, _) => Name::from(""),
+        (false, true) => object.key.name.clone(),
+        (false, false) => Name::from(pod.spec.hostname.as_str()),
+    };
+    let endpoint = Endpoint {
+        address: Address::Ip(address),
+        additional_addresses: Vec::new(),
+        port: 0,
+        service_port_name: Name::from(""),
+        labels: with_topology(labels, reader.cluster_id(), &locality, &pod.spec.node_name, &network),
+        tls_mode: tls_mode(labels).unwrap_or_default(),
+        hbone: labels.get("networking.istio.io/tunnel").is_some_and(|tunnel| &**tunnel == "http"),
+        locality,
+        weight: 0,
+        network,
+        cluster_id: reader.cluster_id().clone(),
+        health: if is_ready(pod) { Health::Healthy } else { Health::Unhealthy },
+        service_account: Name::from(account),
+        namespace: object.key.namespace.clone(),
+        workload_name: object.key.name.clone(),
+        host_name,
+        sub_domain,
+        node_name: Name::from(pod.spec.node_name.as_str()),
+        cluster_local: false,
+    };
+    Workload { endpoint, ports: pod_ports(pod) }
+}
+
+/// The workload at an address that no pod has: a manual endpoint.
+pub(super) fn of_address(reader: &Reader<'_>, address: IpAddr) -> Workload {
+    let labels = BTreeMap::new();
+    let network = network(reader, &labels, Some(address)).unwrap_or_else(|| Name::from(""));
+    let none = || Name::from("");
+    let mut labels = with_topology(&labels, reader.cluster_id(), &Locality::default(), "", &network);
+    labels.insert(Name::from(NETWORK), network.clone());
+    let endpoint = Endpoint {
+        address: Address::Ip(address),
+        additional_addresses: Vec::new(),
+        port: 0,
+        service_port_name: none(),
+        labels,
+        locality: Locality::default(),
+        weight: 0,
+        network,
+        cluster_id: reader.cluster_id().clone(),
+        health: Health::Healthy,
+        tls_mode: TlsMode::Disabled,
+        service_account: none(),
+        namespace: none(),
+        workload_name: none(),
+        host_name: none(),
+        sub_domain: none(),
+        node_name: none(),
+        hbone: false,
+        cluster_local: false,
+    };
+    Workload { endpoint, ports: BTreeMap::new() }
+}
+
+/// The workload of a WorkloadEntry, or of an endpoint in a ServiceEntry. Without an address there is none: it could only be
+/// reached through the gateway of its network.
+pub(super) fn of_entry(
+    reader: &Reader<'_>,
+    entry: &WorkloadEntry,
+    labels: &BTreeMap<Name, Name>,
+    namespace: &Name,
+    name: &str,
+) -> Option<Workload> {
+    let address = entry_address(&entry.address)?;
+    let stated = Locality::parse(&entry.locality);
+    let locality = if stated.is_empty() { label_locality(labels).unwrap_or_default() } else { stated };
+    let network = Name::from(entry.network.as_str());
+    let account = Name::from(entry.service_account.as_str());
+    // A workload with an identity is one that has a proxy, unless its label says otherwise.
+    let by_account = if account.is_empty() { TlsMode::Disabled } else { TlsMode::Istio };
+    let endpoint = Endpoint {
+        address,
+        additional_addresses: Vec::new(),
+        port: 0,
+        service_port_name: Name::from(""),
+        labels: with_topology(labels, reader.cluster_id(), &locality, "", &network),
+        locality,
+        weight: entry.weight,
+        network,
+        cluster_id: reader.cluster_id().clone(),
+        health: Health::Unknown,
+        tls_mode: tls_mode(labels).unwrap_or(by_account),
+        service_account: account,
+        namespace: namespace.clone(),
+        workload_name: Name::from(name),
+        host_name: Name::from(""),
+        sub_domain: Name::from(""),
+        node_name: Name::from(""),
+        hbone: labels.get("networking.istio.io/tunnel").is_some_and(|tunnel| &**tunnel == "http"),
+        cluster_local: false,
+    };
+    let ports =
+        entry.ports.iter().filter_map(|(name, port)| Some((name.clone(), u16::try_from(*port).ok()?)));
+    Some(Workload { endpoint, ports: ports.collect() })
+}
+
+fn entry_address(text: &str) -> Option<Address> {
+    if let Some(path) = text.strip_prefix("unix://") {
+        return Some(Address::Unix(Name::from(path)));
+    }
+    match text.parse() {
+        Ok(address) => Some(Address::Ip(address)),
+        Err(_) if text.is_empty() => None,
+        Err(_) => Some(Address::Dns(Name::from(text))),
+    }
+}
+
+/// The mode that the label `security.istio.io/tlsMode` states.
+fn tls_mode(labels: &BTreeMap<Name, Name>) -> Option<TlsMode> {
+    let mode = labels.get("security.istio.io/tlsMode")?;
+    Some(if &**mode == "istio" { TlsMode::Istio } else { TlsMode::Disabled })
+}
+
+/// The network of a workload: its label, else that of the system namespace, else by MeshNetworks.
+fn network(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, address: Option<IpAddr>) -> Option<Name> {
+    let stated =
+        |labels: &BTreeMap<Name, Name>| labels.get(NETWORK).filter(|network| !network.is_empty()).cloned();
+    if let Some(network) = stated(labels) {
+        return Some(network);
+    }
+    let system = ObjectKey::new(Kind::Namespace, "", &reader.mesh().config.root_namespace);
+    if let Some(network) = reader.object(&system).and_then(|namespace| stated(&namespace.metadata.labels)) {
+        return Some(network);
+    }
+    reader.networks().of_address(address).cloned()
+}
+
+/// The locality of a pod: its label, else that of its node.
+fn pod_locality(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, node: &str) -> Locality {
+    if let Some(locality) = label_locality(labels) {
+        return locality;
+    }
+    if node.is_empty() {
+        return Locality::default();
+    }
+    let Some((node, _)) = reader.get::<kube::Node>("", node) else { return Locality::default() };
+    let first = |keys: &[&str]| {
+        let stated = keys.iter().filter_map(|key| node.metadata.labels.get(*key));
+        stated.filter(|value| !value.is_empty()).cloned().next().unwrap_or_else(|| Name::from(""))
+    };
+    Locality {
+        region: first(&[REGION, "failure-domain.beta.kubernetes.io/region"]),
+        zone: first(&[ZONE, "failure-domain.beta.kubernetes.io/zone"]),
+        sub_zone: first(&[SUB_ZONE]),
+    }
+}
+
+/// The locality that labels of a workload state. In a label, dots may stand for slashes.
+pub(crate) fn label_locality(labels: &BTreeMap<Name, Name>) -> Option<Locality> {
+    let stated = |key: &str| labels.get(key).filter(|value| !value.is_empty());
+    let text = stated("topology.istio.io/locality").or_else(|| stated("istio-locality"))?;
+    Some(if text.contains('/') { Locality::parse(text) } else { Locality::parse(&text.replace('.', "/")) })
+}
+
+/// Labels of a workload with those of its topology added.
+pub(crate) fn with_topology(
+    labels: &BTreeMap<Name, Name>,
+    cluster_id: &Name,
+    locality: &Locality,
+    node: &str,
+    network: &Name,
+) -> BTreeMap<Name, Name> {
+    let mut out = labels.clone();
+    let known = [
+        (REGION, &*locality.region),
+        (ZONE, &*locality.zone),
+        (SUB_ZONE, &*locality.sub_zone),
+        (CLUSTER, &**cluster_id),
+        (NODE, node),
+    ];
+    for (key, value) in known.into_iter().filter(|(_, value)| !value.is_empty()) {
+        out.insert(Name::from(key), Name::from(value));
+    }
+    if !network.is_empty() && out.get(NETWORK).is_none_or(|stated| stated.is_empty()) {
+        out.insert(Name::from(NETWORK), network.clone());
+    }
+    out
+}
+
+/// Named TCP ports of a pod; the first of equal names counts.
+fn pod_ports(pod: &kube::Pod) -> BTreeMap<String, u16> {
+    let mut ports = BTreeMap::new();
+    for port in
+        container_ports(pod).filter(|port| !port.name.is_empty() && transport(&port.protocol) == "TCP")
+    {
+        if let Ok(number) = u16::try_from(port.container_port) {
+            ports.entry(port.name.clone()).or_insert(number);
+        }
+    }
+    ports
+}
+
+fn container_ports(pod: &kube::Pod) -> impl Iterator<Item = &kube::ContainerPort> {
+    // Init containers that keep running ("native sidecars") have ports too; others are gone before traffic arrives.
+    let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    containers.flat_map(|container| &container.ports)
+}
+
+fn transport(protocol: &str) -> &str {
+    if protocol.is_empty() { "TCP" } else { protocol }
+}
+
+/// The port of a pod that a service port leads to, if the pod has it.
+pub(super) fn pod_target(pod: &kube::Pod, port: &kube::ServicePort) -> Option<u16> {
+    match &port.target_port {
+        Some(kube::IntOrString::Int(number)) if *number != 0 => u16::try_from(*number).ok(),
+        Some(kube::IntOrString::String(name)) => container_ports(pod)
+            .find(|own| own.name == *name && transport(&own.protocol) == transport(&port.protocol))
+            .and_then(|own| u16::try_from(own.container_port).ok()),
+        // What the API server fills in.
+        _ => u16::try_from(port.port).ok(),
+    }
+}
