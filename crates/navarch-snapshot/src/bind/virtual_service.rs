@@ -46,6 +46,7 @@ pub(crate) fn virtual_service(reader: &Reader<'_>, key: &ObjectKey) -> BoundRout
         stated => stated.iter().map(|gateway| Name::from(gateway.as_str())).collect(),
     };
     let export_to = exported(reader, &config.spec, &key.namespace);
+    let config = Arc::new(Hashed::new(config));
     let rule = BoundVirtualService { config, hosts, gateways, export_to, sources };
     let uses = if rule.for_mesh() { destination_uses(&rule) } else { Vec::new() };
     BoundRoutes { rule: Some(Arc::new(Hashed::new(rule))), uses, findings }
