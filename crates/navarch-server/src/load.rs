@@ -13,7 +13,7 @@ use navarch_model::{Hashed, mesh};
 use navarch_plan::Planner;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
-use navarch_sources::files::FileSource;
+use navarch_sources::files::{FileSource, Hint};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -33,7 +33,7 @@ pub struct Loaded {
 pub fn load(config: &Path, mesh_config: Option<&Path>) -> Result<Loaded, Error> {
     let mut reader = Reader::new(config, mesh_config);
     let mut world = World::new(Options::default());
-    let (changes, mut findings) = reader.read()?;
+    let (changes, mut findings) = reader.read(&Hint::Anywhere)?;
     let snapshot = world.apply(changes);
     findings.extend(snapshot.findings().iter().cloned());
     findings.sort();
@@ -94,12 +94,13 @@ impl Reader {
         }
     }
 
-    /// What changed since the last call, and everything that is wrong now.
+    /// What changed since the last call, at the places of the hint, and everything that is wrong now.
     ///
     /// # Errors
     /// If the directory or the mesh file cannot be read. What was read before stays valid.
-    pub fn read(&mut self) -> Result<(ChangeSet, Vec<Finding>), Error> {
-        let scan = self.source.scan().map_err(|source| Error::Read { path: self.config.clone(), source })?;
+    pub fn read(&mut self, hint: &Hint) -> Result<(ChangeSet, Vec<Finding>), Error> {
+        let scan =
+            self.source.scan(hint).map_err(|source| Error::Read { path: self.config.clone(), source })?;
         let mut changes = scan.changes;
         if let Some(findings) = scan.findings {
             self.findings = findings;

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use navarch_model::finding::{Finding, Severity};
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
-use navarch_sources::files::Watch;
+use navarch_sources::files::{Hint, Watch};
 
 use crate::error::Error;
 use crate::fleet::Fleet;
@@ -16,7 +16,7 @@ use crate::load::Reader;
 use crate::metrics::Metrics;
 
 /// How often the directory is looked at even if nothing is reported: some file systems report nothing.
-const POLL: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_secs(10);
 
 /// Owns the world: the only writer.
 pub struct Pipeline {
@@ -40,7 +40,7 @@ impl Pipeline {
             metrics,
             logged: Vec::new(),
         };
-        pipeline.step()?;
+        pipeline.step(&Hint::Anywhere)?;
         Ok(pipeline)
     }
 
@@ -55,9 +55,9 @@ impl Pipeline {
     }
 
     /// Reads what changed and applies it. `None` if nothing changed.
-    fn step(&mut self) -> Result<Option<Arc<Snapshot>>, Error> {
+    fn step(&mut self, hint: &Hint) -> Result<Option<Arc<Snapshot>>, Error> {
         let before = self.world.snapshot().revision();
-        let (changes, mut findings) = self.reader.read()?;
+        let (changes, mut findings) = self.reader.read(hint)?;
         let snapshot = if changes.is_empty() { self.snapshot() } else { self.world.apply(changes) };
         findings.extend(snapshot.findings().iter().cloned());
         findings.sort();
@@ -98,8 +98,9 @@ impl Pipeline {
                     break;
                 }
             }
+            let hint = watch.take_hint();
             let worked = tokio::task::spawn_blocking(move || {
-                let result = self.step();
+                let result = self.step(&hint);
                 (self, result)
             });
             let result;

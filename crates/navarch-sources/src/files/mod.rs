@@ -5,5 +5,5 @@ mod tree;
 mod watch;
 
 pub use source::{FileSource, Scan};
-pub use tree::FILE_BYTES_MAX;
+pub use tree::{FILE_BYTES_MAX, Hint};
 pub use watch::Watch;

@@ -9,7 +9,7 @@ use navarch_model::change::ChangeSet;
 use navarch_model::finding::{Code, Finding, Span};
 use navarch_model::object::{Object, ObjectKey};
 
-use super::tree::Tree;
+use super::tree::{Hint, Tree};
 
 /// Reads the objects of a directory tree.
 ///
@@ -64,12 +64,12 @@ impl FileSource {
         }
     }
 
-    /// Reads what changed.
+    /// Reads what changed, at the places of the hint.
     ///
     /// # Errors
     /// If the directory cannot be listed. Everything read before stays valid.
-    pub fn scan(&mut self) -> io::Result<Scan> {
-        let rescan = self.tree.rescan()?;
+    pub fn scan(&mut self, hint: &Hint) -> io::Result<Scan> {
+        let rescan = self.tree.look(hint)?;
         let mut before = BTreeMap::new();
         for path in &rescan.removed {
             let file = self.files.remove(path).unwrap_or_default();
@@ -250,7 +250,7 @@ mod tests {
 
         /// `+name=label` for each upsert, `-name` for each removal; then the codes of the findings, if they were read again.
         fn scan(&mut self) -> String {
-            let scan = self.source.scan().expect("a readable directory");
+            let scan = self.source.scan(&Hint::Anywhere).expect("a readable directory");
             let label = |object: &Object| {
                 object.metadata.labels.get("v").map(ToString::to_string).unwrap_or_default()
             };

@@ -41,6 +41,17 @@ pub struct Tree {
     files: BTreeMap<PathBuf, Known>,
     /// Files that could not be read last time: told again when they can, even with the contents from before.
     unreadable: BTreeSet<PathBuf>,
+    /// Some file or directory is a symlink.
+    links: bool,
+}
+
+/// Where something may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Anywhere.
+    Anywhere,
+    /// At these paths, and nowhere else.
+    Paths(BTreeSet<PathBuf>),
 }
 
 /// What a rescan found.
@@ -57,7 +68,64 @@ pub struct Rescan {
 impl Tree {
     /// A tree of which nothing is known yet.
     pub fn new(root: PathBuf) -> Self {
-        Tree { root, files: BTreeMap::new(), unreadable: BTreeSet::new() }
+        Tree { root, files: BTreeMap::new(), unreadable: BTreeSet::new(), links: false }
+    }
+
+    /// Looks at what the hint names, or at every file if the hint does not suffice.
+    ///
+    /// # Errors
+    /// If the root cannot be listed; what was known stays known.
+    pub fn look(&mut self, hint: &Hint) -> io::Result<Rescan> {
+        match self.files_of(hint) {
+            Some(paths) => Ok(self.rescan_files(&paths)),
+            None => self.rescan(),
+        }
+    }
+
+    /// The files a hint is about; `None` if they cannot be told without a rescan: directories come and go, and a symlink
+    /// changes with a target that may have another path.
+    fn files_of(&self, hint: &Hint) -> Option<Vec<PathBuf>> {
+        let Hint::Paths(paths) = hint else { return None };
+        if self.links || !self.unreadable.is_empty() {
+            return None;
+        }
+        let mut files = Vec::new();
+        for path in paths {
+            let relative = path.strip_prefix(&self.root).ok()?;
+            // Without symlinks nothing hidden is read: editors' temporary files, `.git`.
+            if is_hidden(relative) {
+                continue;
+            }
+            match fs::symlink_metadata(path) {
+                Ok(metadata) if !metadata.is_file() => return None,
+                Err(_) if self.files.keys().any(|file| file != relative && file.starts_with(relative)) => {
+                    return None;
+                }
+                _ if !is_configuration(relative) => continue,
+                _ => {}
+            }
+            files.push(relative.to_owned());
+        }
+        Some(files)
+    }
+
+    fn rescan_files(&mut self, paths: &[PathBuf]) -> Rescan {
+        let mut rescan = Rescan::default();
+        for path in paths {
+            match found(&self.root.join(path)) {
+                Ok(stamp) => self.reread(path.clone(), stamp, &mut rescan),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if self.files.remove(path).is_some() {
+                        rescan.removed.insert(path.clone());
+                    }
+                }
+                Err(error) => {
+                    rescan.unreadable.insert(path.clone(), error.to_string());
+                }
+            }
+        }
+        self.unreadable = rescan.unreadable.keys().cloned().collect();
+        rescan
     }
 
     /// Looks at every file and reads those that may have changed.
@@ -67,26 +135,10 @@ impl Tree {
     pub fn rescan(&mut self) -> io::Result<Rescan> {
         let mut listing = Listing::default();
         listing.directory(&self.root, Path::new(""), 0)?;
-        let now = SystemTime::now();
         let mut rescan = Rescan { unreadable: listing.unreadable, ..Rescan::default() };
+        self.links = listing.links;
         for (path, stamp) in listing.files {
-            let known = self.files.get(&path);
-            if known.is_some_and(|known| known.stamp == stamp && !known.racy) {
-                continue;
-            }
-            match read(&stamp) {
-                Ok(text) => {
-                    let content = Fingerprint::of(&text);
-                    if known.is_none_or(|known| known.content != content) || self.unreadable.contains(&path) {
-                        rescan.changed.insert(path.clone(), text.into());
-                    }
-                    let racy = is_racy(&stamp, now);
-                    self.files.insert(path, Known { stamp, racy, content });
-                }
-                Err(error) => {
-                    rescan.unreadable.insert(path, error.to_string());
-                }
-            }
+            self.reread(path, stamp, &mut rescan);
         }
         let seen = |path: &PathBuf| listing.seen.contains(path) || rescan.unreadable.contains_key(path);
         let gone: Vec<PathBuf> = self.files.keys().filter(|path| !seen(path)).cloned().collect();
@@ -97,6 +149,38 @@ impl Tree {
         self.unreadable = rescan.unreadable.keys().cloned().collect();
         Ok(rescan)
     }
+
+    /// Reads a file unless it surely is what it was.
+    fn reread(&mut self, path: PathBuf, stamp: Stamp, rescan: &mut Rescan) {
+        let known = self.files.get(&path);
+        if known.is_some_and(|known| known.stamp == stamp && !known.racy) {
+            return;
+        }
+        // Taken before reading: what is written meanwhile must not look older than what was read.
+        let racy = is_racy(&stamp, SystemTime::now());
+        match read(&stamp) {
+            Ok(text) => {
+                let content = Fingerprint::of(&text);
+                if known.is_none_or(|known| known.content != content) || self.unreadable.contains(&path) {
+                    rescan.changed.insert(path.clone(), text.into());
+                }
+                self.files.insert(path, Known { stamp, racy, content });
+            }
+            Err(error) => {
+                rescan.unreadable.insert(path, error.to_string());
+            }
+        }
+    }
+}
+
+/// Identifies a file that is there.
+fn found(path: &Path) -> io::Result<Stamp> {
+    let metadata = fs::metadata(path)?;
+    Ok(Stamp { modified: metadata.modified().ok(), bytes: metadata.len(), target: fs::canonicalize(path)? })
+}
+
+fn is_hidden(relative: &Path) -> bool {
+    relative.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
 }
 
 fn is_racy(stamp: &Stamp, now: SystemTime) -> bool {
@@ -122,6 +206,7 @@ struct Listing {
     unreadable: BTreeMap<PathBuf, String>,
     /// Real paths of the directories on the way, so that a symlink to a parent ends there.
     ancestors: Vec<PathBuf>,
+    links: bool,
 }
 
 impl Listing {
@@ -138,6 +223,7 @@ impl Listing {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
+            self.links |= entry.file_type()?.is_symlink();
             self.entry(&entry.path(), &relative.join(&name), depth);
         }
         self.ancestors.pop();
@@ -145,8 +231,8 @@ impl Listing {
     }
 
     fn entry(&mut self, path: &Path, relative: &Path, depth: usize) {
-        let found = fs::canonicalize(path).and_then(|target| Ok((fs::metadata(&target)?, target)));
-        match found {
+        let looked = fs::canonicalize(path).and_then(|target| Ok((fs::metadata(&target)?, target)));
+        match looked {
             Ok((metadata, _)) if metadata.is_dir() => {
                 if let Err(error) = self.directory(path, relative, depth + 1) {
                     self.unreadable.insert(relative.to_owned(), error.to_string());
@@ -241,6 +327,40 @@ mod tests {
         write(dir.path(), "sub/a.yaml", "1");
         std::os::unix::fs::symlink("..", dir.path().join("sub/up")).expect("link");
         check(&mut Tree::new(dir.path().to_owned()), "sub/a.yaml", "");
+    }
+
+    fn hint(root: &Path, paths: &[&str]) -> Hint {
+        Hint::Paths(paths.iter().map(|path| root.join(path)).collect())
+    }
+
+    #[test]
+    fn a_hint_is_enough_for_plain_files() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let root = dir.path();
+        let mut tree = Tree::new(root.to_owned());
+        write(root, "a.yaml", "1");
+        write(root, "b.yaml", "1");
+        check(&mut tree, "a.yaml b.yaml", "");
+        write(root, "a.yaml", "2");
+        write(root, "b.yaml", "2");
+        let looked = tree.look(&hint(root, &["a.yaml", ".a.yaml.swp", "notes.txt"])).expect("readable");
+        assert_eq!(names(&looked), ("a.yaml".to_owned(), String::new()), "b.yaml was not looked at");
+        fs::remove_file(root.join("a.yaml")).expect("removed");
+        let looked = tree.look(&hint(root, &["a.yaml"])).expect("readable");
+        assert_eq!(names(&looked), (String::new(), "a.yaml".to_owned()));
+    }
+
+    #[test]
+    fn a_directory_that_comes_or_goes_needs_a_rescan() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let root = dir.path();
+        let mut tree = Tree::new(root.to_owned());
+        write(root, "sub/a.yaml", "1");
+        let looked = tree.look(&hint(root, &["sub"])).expect("readable");
+        assert_eq!(names(&looked), ("sub/a.yaml".to_owned(), String::new()));
+        fs::rename(root.join("sub"), root.join("other")).expect("renamed");
+        let looked = tree.look(&hint(root, &["sub", "other"])).expect("readable");
+        assert_eq!(names(&looked), ("other/a.yaml".to_owned(), "sub/a.yaml".to_owned()));
     }
 
     #[test]
