@@ -63,6 +63,23 @@ pub struct Metadata {
     pub uid: Name,
 }
 
+/// The metadata of nothing in particular.
+impl Default for Metadata {
+    fn default() -> Self {
+        let empty: Name = Arc::from("");
+        Self {
+            name: empty.clone(),
+            namespace: empty.clone(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            creation_timestamp: DEFAULT_CREATION,
+            deletion_timestamp: None,
+            generation: 0,
+            uid: empty,
+        }
+    }
+}
+
 /// A configuration object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
@@ -99,8 +116,8 @@ impl Object {
 /// Where an object was written.
 ///
 /// It keeps the document's text instead of the position of every field: positions are wanted seldom (in a message, in `explain`),
-/// and the text is a fraction of the size of a tree. [`Source::locate`] reads the text again, which takes about 50 microseconds per
-/// kilobyte.
+/// and the text is a fraction of the size of a tree. [`Source::locate`] reads the document again, which costs what reading it cost the
+/// first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub file: Arc<str>,

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{MeshConfig, MeshNetworks, MeshSettings, ProxyConfig};
+use super::{ExtensionProvider, MeshConfig, MeshNetworks, MeshSettings, ProxyConfig};
 use crate::finding::{Code, Finding, Severity, Span};
 use crate::kubernetes::ConfigMap;
-use crate::object::Object;
-use crate::yaml::{self, Budget, Decoder, Node, ProblemKind};
+use crate::object::{Metadata, Object};
+use crate::validation::{Report, Validate, extension_providers};
+use crate::yaml::{self, Budget, Decode, Decoder, Node, ProblemKind};
 
 /// Reads the mesh settings that a ConfigMap holds under the keys `mesh` and `meshNetworks`; `None` if the object is no ConfigMap.
 ///
@@ -18,21 +19,18 @@ pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)>
         let text = config_map.data.get(key)?;
         Some((text, object.source.locate(&format!("data.{key}"))))
     };
-    let mut mesh = MeshConfig::default();
+    let mut settings = MeshSettings::default();
     if let Some((text, start)) = section("mesh") {
-        findings.extend(read(text, &start, |node, decoder| apply_mesh_config(&mut mesh, node, decoder)));
+        findings.extend(read(&mut settings.config, text, &start, apply_mesh_config, check_mesh_config));
     }
-    let mut networks = MeshNetworks::default();
     if let Some((text, start)) = section("meshNetworks") {
-        findings.extend(read(text, &start, |node, decoder| {
-            networks.merge(node, decoder);
-        }));
+        findings.extend(read(&mut settings.networks, text, &start, apply_networks, check));
     }
     for finding in &mut findings {
         finding.object = Some(object.key.clone());
     }
     findings.sort();
-    Some((MeshSettings { config: mesh, networks }, findings))
+    Some((settings, findings))
 }
 
 /// Reads a MeshConfig over the defaults. `first_line` is the line of `file` on which `text` starts.
@@ -41,18 +39,15 @@ pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)>
 /// `extensionProviders` by name, and `trustDomainAliases` add up.
 pub fn parse_mesh_config(text: &str, file: &str, first_line: u32) -> (MeshConfig, Vec<Finding>) {
     let mut mesh = MeshConfig::default();
-    let findings = read(text, &start_of_line(file, first_line), |node, decoder| {
-        apply_mesh_config(&mut mesh, node, decoder)
-    });
+    let findings =
+        read(&mut mesh, text, &start_of_line(file, first_line), apply_mesh_config, check_mesh_config);
     (mesh, findings)
 }
 
 /// Reads a MeshNetworks. `first_line` is the line of `file` on which `text` starts.
 pub fn parse_mesh_networks(text: &str, file: &str, first_line: u32) -> (MeshNetworks, Vec<Finding>) {
     let mut networks = MeshNetworks::default();
-    let findings = read(text, &start_of_line(file, first_line), |node, decoder| {
-        networks.merge(node, decoder);
-    });
+    let findings = read(&mut networks, text, &start_of_line(file, first_line), apply_networks, check);
     (networks, findings)
 }
 
@@ -64,9 +59,7 @@ pub fn parse_proxy_config(
     first_line: u32,
 ) -> (ProxyConfig, Vec<Finding>) {
     let mut proxy = base.clone();
-    let findings = read(text, &start_of_line(file, first_line), |node, decoder| {
-        apply_proxy_config(&mut proxy, node, decoder)
-    });
+    let findings = read(&mut proxy, text, &start_of_line(file, first_line), apply_proxy_config, check);
     (proxy, findings)
 }
 
@@ -74,10 +67,16 @@ fn start_of_line(file: &str, line: u32) -> Span {
     Span { file: Arc::from(file), line, column: 1 }
 }
 
-/// Parses `text`, which starts at `start`, and hands its root to `apply`, if there is one.
+/// Parses `text`, which starts at `start`, hands its root to `apply`, if there is one, and what came out of it to `check`.
 ///
 /// The text of a block scalar is indented in its file as its first line is; columns account for that.
-fn read(text: &str, start: &Span, apply: impl FnOnce(&Node, &mut Decoder)) -> Vec<Finding> {
+fn read<T>(
+    value: &mut T,
+    text: &str,
+    start: &Span,
+    apply: fn(&mut T, &Node, &mut Decoder),
+    check: fn(&T, &Node, &mut Report<'_>),
+) -> Vec<Finding> {
     let span = |line: u32, column: u32| Span {
         file: start.file.clone(),
         line: line.saturating_add(start.line).saturating_sub(1),
@@ -96,7 +95,8 @@ fn read(text: &str, start: &Span, apply: impl FnOnce(&Node, &mut Decoder)) -> Ve
     }
     if let Some(root) = &document.root {
         let mut decoder = Decoder::new();
-        apply(root, &mut decoder);
+        apply(value, root, &mut decoder);
+        let usable = !decoder.failed();
         for problem in decoder.into_problems() {
             let (severity, code) = match problem.kind {
                 ProblemKind::UnknownField => (Severity::Warning, Code::UnknownField),
@@ -108,9 +108,33 @@ fn read(text: &str, start: &Span, apply: impl FnOnce(&Node, &mut Decoder)) -> Ve
             finding.hint = problem.hint;
             findings.push(finding);
         }
+        if usable {
+            let metadata = Metadata::default();
+            let mut report = Report::new(root, &metadata, &start.file);
+            check(value, root, &mut report);
+            for mut finding in report.into_findings() {
+                finding.span = finding.span.map(|place| span(place.line, place.column));
+                findings.push(finding);
+            }
+        }
     }
     findings.sort();
     findings
+}
+
+fn check<T: Validate>(value: &T, _: &Node, report: &mut Report<'_>) {
+    value.validate(report);
+}
+
+fn check_mesh_config(mesh: &MeshConfig, node: &Node, report: &mut Report<'_>) {
+    mesh.validate(report);
+    let stated = stated(node, "extensionProviders", "extension_providers");
+    let stated = stated.and_then(|node| Vec::<ExtensionProvider>::decode(node, &mut Decoder::new()));
+    extension_providers(report, &stated.unwrap_or_default());
+}
+
+fn apply_networks(networks: &mut MeshNetworks, node: &Node, decoder: &mut Decoder) {
+    networks.merge(node, decoder);
 }
 
 fn apply_mesh_config(mesh: &mut MeshConfig, node: &Node, decoder: &mut Decoder) {
@@ -249,6 +273,44 @@ defaultConfig:
         let (networks, findings) = parse_mesh_networks(text, "networks", 1);
         assert_eq!(findings, []);
         assert_eq!(networks.networks["n"].gateways[0].port, 15443);
+    }
+
+    #[test]
+    fn values_are_validated() {
+        let text = "\
+proxyListenPort: 0
+connectTimeout: 2h
+trustDomain: a/b
+defaultConfig: {discoveryAddress: istiod, readinessProbe: {}}
+defaultHttpRetryPolicy: {attempts: -1}
+extensionProviders:
+- {name: a, opentelemetry: {service: 'a b'}}
+- {name: a, prometheus: {}}
+- {}
+defaultProviders: {tracing: [a, b]}
+";
+        let (_, findings) = parse_mesh_config(text, "m", 1);
+        let shown: Vec<String> = findings
+            .iter()
+            .map(|f| format!("{} {} {}", f.severity, f.span.as_ref().unwrap(), f.path))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "error m:1:18 proxyListenPort",
+                "error m:2:17 connectTimeout",
+                "error m:3:14 trustDomain",
+                "error m:4:35 defaultConfig.discoveryAddress",
+                "error m:4:43 defaultConfig.readinessProbe",
+                "error m:5:36 defaultHttpRetryPolicy.attempts",
+                "warning m:7:13 extensionProviders[0].opentelemetry.port",
+                "warning m:7:38 extensionProviders[0].opentelemetry.service",
+                "warning m:8:10 extensionProviders[1].name",
+                "warning m:9:3 extensionProviders[2]",
+                "warning m:9:3 extensionProviders[2].name",
+                "warning m:10:33 defaultProviders.tracing[1]",
+            ]
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod gateway;
 mod header_value;
 mod hosts;
 mod kubernetes;
+mod mesh_config;
 mod metadata;
 mod regex;
 mod report;
@@ -21,6 +22,7 @@ mod sidecar;
 mod unreachable;
 mod virtual_service;
 
+pub(crate) use mesh_config::extension_providers;
 pub(crate) use metadata::validate_metadata;
 pub use report::Report;
 
