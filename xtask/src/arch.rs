@@ -81,8 +81,15 @@ const RULES: &[Rule] = &[
         why: "it puts the control plane together, without the agent and the command line",
     },
     Rule {
+        krate: "navarch-agent",
+        may_reach: &[],
+        never: &["prost", "notify"],
+        why: "the side of the proxy knows neither the world nor how it is planned",
+    },
+    Rule {
         krate: "navarch-cli",
         may_reach: &[
+            "navarch-agent",
             "navarch-envoy",
             "navarch-model",
             "navarch-plan",
