@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use crate::yaml::{closed_enum, message};
 
 message! {
-    /// Istio: `WorkloadSelector`.
+    /// Workloads that have all these labels. No labels means all.
     pub struct WorkloadSelector {
         match_labels: BTreeMap<String, String>,
     }
 }
 
 message! {
-    /// Istio: `PortSelector`.
+    /// A port by number.
     pub struct PortSelector {
         number: u32,
     }
 }
 
 closed_enum! {
-    /// Istio: `WorkloadMode`.
+    /// The direction of traffic: as client, as server, or both.
     pub enum WorkloadMode {
         Undefined = 0 "UNDEFINED",
         Client = 1 "CLIENT",
@@ -29,7 +29,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `PolicyTargetReference`.
+    /// An object that a policy applies to.
     pub struct PolicyTargetReference {
         group: String,
         kind: String,

@@ -6,7 +6,7 @@ use crate::values::Json;
 use crate::yaml::{closed_enum, message, oneof};
 
 message! {
-    /// Istio: `TrafficExtension`.
+    /// A Wasm module or a Lua script in the filter chain of workloads.
     pub struct TrafficExtension {
         selector: Option<WorkloadSelector>,
         target_refs: Vec<PolicyTargetReference>,
@@ -19,7 +19,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof filter_config` of `TrafficExtension`.
+    /// The code.
     pub enum FilterConfig {
         wasm => Wasm(WasmConfig),
         lua => Lua(LuaConfig),
@@ -27,7 +27,7 @@ oneof! {
 }
 
 closed_enum! {
-    /// Istio: `TrafficExtension.ExecutionPhase`.
+    /// Before which of the mesh's filters the code runs. Istio: `TrafficExtension.ExecutionPhase`.
     pub enum ExecutionPhase {
         Unspecified = 0 "UNSPECIFIED",
         Authn = 1 "AUTHN",
@@ -37,7 +37,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `WasmConfig`.
+    /// A Wasm module.
     pub struct WasmConfig {
         url: String,
         sha256: String,
@@ -53,14 +53,14 @@ message! {
 }
 
 message! {
-    /// Istio: `LuaConfig`.
+    /// A Lua script.
     pub struct LuaConfig {
         inline_code: String,
     }
 }
 
 message! {
-    /// Istio: `TrafficSelector`.
+    /// Which traffic the code sees. Unset fields match everything.
     pub struct TrafficSelector {
         mode: WorkloadMode,
         ports: Vec<PortSelector>,

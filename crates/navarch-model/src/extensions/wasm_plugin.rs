@@ -6,7 +6,7 @@ use crate::values::Json;
 use crate::yaml::{closed_enum, message};
 
 message! {
-    /// Istio: `WasmPlugin`.
+    /// A Wasm module in the filter chain of workloads.
     pub struct WasmPlugin {
         selector: Option<WorkloadSelector>,
         target_ref: Option<PolicyTargetReference>,
@@ -28,7 +28,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `PluginType`.
+    /// Whether the module is an HTTP or a network filter.
     pub enum PluginType {
         UnspecifiedPluginType = 0 "UNSPECIFIED_PLUGIN_TYPE",
         Http = 1 "HTTP",
@@ -37,7 +37,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `PluginPhase`.
+    /// Before which of the mesh's filters the module runs.
     pub enum PluginPhase {
         UnspecifiedPhase = 0 "UNSPECIFIED_PHASE",
         Authn = 1 "AUTHN",
@@ -47,7 +47,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `PullPolicy`.
+    /// Whether an image that is there already is fetched again.
     pub enum PullPolicy {
         UnspecifiedPolicy = 0 "UNSPECIFIED_POLICY",
         IfNotPresent = 1 "IfNotPresent",
@@ -56,14 +56,14 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `VmConfig`.
+    /// The module's environment.
     pub struct VmConfig {
         env: Vec<EnvVar>,
     }
 }
 
 message! {
-    /// Istio: `EnvVar`.
+    /// A variable of the module's environment.
     pub struct EnvVar {
         name: String,
         value_from: EnvValueSource,
@@ -72,7 +72,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `EnvValueSource`.
+    /// Where the value comes from.
     pub enum EnvValueSource {
         Inline = 0 "INLINE",
         Host = 1 "HOST",
@@ -80,7 +80,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `FailStrategy`.
+    /// What happens to traffic if the module cannot run.
     pub enum FailStrategy {
         FailClose = 0 "FAIL_CLOSE",
         FailOpen = 1 "FAIL_OPEN",

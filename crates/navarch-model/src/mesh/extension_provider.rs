@@ -7,7 +7,7 @@ use crate::values::Json;
 use crate::yaml::{closed_enum, message, oneof, union_message};
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider`.
+    /// An external service that policies refer to by name. Istio: `MeshConfig.ExtensionProvider`.
     pub struct ExtensionProvider {
         name: String,
         ;
@@ -16,7 +16,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof provider` of `MeshConfig.ExtensionProvider`.
+    /// What the service is.
     pub enum Provider {
         envoy_ext_authz_http => EnvoyExtAuthzHttp(EnvoyExternalAuthorizationHttpProvider),
         envoy_ext_authz_grpc => EnvoyExtAuthzGrpc(EnvoyExternalAuthorizationGrpcProvider),
@@ -37,6 +37,8 @@ oneof! {
 }
 
 message! {
+    /// How much of a request's body the authoriser sees.
+    ///
     /// Istio: `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationRequestBody`.
     pub struct EnvoyExternalAuthorizationRequestBody {
         max_request_bytes: u32,
@@ -46,7 +48,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationHttpProvider`.
+    /// An authoriser that is asked over HTTP. Istio: `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationHttpProvider`.
     pub struct EnvoyExternalAuthorizationHttpProvider {
         service: String,
         port: u32,
@@ -66,7 +68,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationGrpcProvider`.
+    /// An authoriser that is asked over gRPC. Istio: `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationGrpcProvider`.
     pub struct EnvoyExternalAuthorizationGrpcProvider {
         service: String,
         port: u32,
@@ -79,7 +81,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.ZipkinTracingProvider`.
+    /// Traces in Zipkin's format. Istio: `MeshConfig.ExtensionProvider.ZipkinTracingProvider`.
     pub struct ZipkinTracingProvider {
         service: String,
         port: u32,
@@ -93,7 +95,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.ExtensionProvider.ZipkinTracingProvider.TraceContextOption`.
+    /// Which headers carry the context. Istio: `MeshConfig.ExtensionProvider.ZipkinTracingProvider.TraceContextOption`.
     pub enum TraceContextOption {
         UseB3 = 0 "USE_B3",
         UseB3WithW3cPropagation = 1 "USE_B3_WITH_W3C_PROPAGATION",
@@ -101,7 +103,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.LightstepTracingProvider`.
+    /// Traces for Lightstep; sent as OpenTelemetry. Istio: `MeshConfig.ExtensionProvider.LightstepTracingProvider`.
     pub struct LightstepTracingProvider {
         service: String,
         port: u32,
@@ -111,7 +113,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.DatadogTracingProvider`.
+    /// Traces for Datadog. Istio: `MeshConfig.ExtensionProvider.DatadogTracingProvider`.
     pub struct DatadogTracingProvider {
         service: String,
         port: u32,
@@ -120,7 +122,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.SkyWalkingTracingProvider`.
+    /// Traces for SkyWalking. Istio: `MeshConfig.ExtensionProvider.SkyWalkingTracingProvider`.
     pub struct SkyWalkingTracingProvider {
         service: String,
         port: u32,
@@ -129,7 +131,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.StackdriverProvider`.
+    /// Google's Cloud operations. Istio: `MeshConfig.ExtensionProvider.StackdriverProvider`.
     pub struct StackdriverProvider {
         debug: bool,
         max_number_of_attributes: Option<i64>,
@@ -141,13 +143,15 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.StackdriverProvider.Logging`.
+    /// Labels of the logs. Istio: `MeshConfig.ExtensionProvider.StackdriverProvider.Logging`.
     pub struct StackdriverLogging {
         labels: BTreeMap<String, String>,
     }
 }
 
 message! {
+    /// Traces for OpenCensus, which Envoy no longer supports.
+    ///
     /// Istio: `MeshConfig.ExtensionProvider.OpenCensusAgentTracingProvider`.
     pub struct OpenCensusAgentTracingProvider {
         service: String,
@@ -158,7 +162,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.ExtensionProvider.OpenCensusAgentTracingProvider.TraceContext`.
+    /// Which headers carry the context. Istio: `MeshConfig.ExtensionProvider.OpenCensusAgentTracingProvider.TraceContext`.
     pub enum TraceContext {
         Unspecified = 0 "UNSPECIFIED",
         W3cTraceContext = 1 "W3C_TRACE_CONTEXT",
@@ -169,13 +173,13 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.PrometheusMetricsProvider`.
+    /// Metrics that Prometheus scrapes. Istio: `MeshConfig.ExtensionProvider.PrometheusMetricsProvider`.
     pub struct PrometheusMetricsProvider {
     }
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyFileAccessLogProvider`.
+    /// Access logs in a file of the proxy. Istio: `MeshConfig.ExtensionProvider.EnvoyFileAccessLogProvider`.
     pub struct EnvoyFileAccessLogProvider {
         path: String,
         log_format: Option<FileLogFormat>,
@@ -184,7 +188,7 @@ message! {
 }
 
 union_message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyFileAccessLogProvider.LogFormat`.
+    /// How a line looks. Istio: `MeshConfig.ExtensionProvider.EnvoyFileAccessLogProvider.LogFormat`.
     pub enum FileLogFormat {
         text => Text(String),
         labels => Labels(Json),
@@ -192,7 +196,7 @@ union_message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyHttpGrpcV3LogProvider`.
+    /// Access logs of HTTP for Envoy's gRPC log service. Istio: `MeshConfig.ExtensionProvider.EnvoyHttpGrpcV3LogProvider`.
     pub struct EnvoyHttpGrpcV3LogProvider {
         service: String,
         port: u32,
@@ -205,7 +209,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyTcpGrpcV3LogProvider`.
+    /// Access logs of TCP for Envoy's gRPC log service. Istio: `MeshConfig.ExtensionProvider.EnvoyTcpGrpcV3LogProvider`.
     pub struct EnvoyTcpGrpcV3LogProvider {
         service: String,
         port: u32,
@@ -215,7 +219,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider`.
+    /// Access logs in OpenTelemetry's format. Istio: `MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider`.
     pub struct EnvoyOpenTelemetryLogProvider {
         service: String,
         port: u32,
@@ -225,7 +229,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider.LogFormat`.
+    /// How an entry looks. Istio: `MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider.LogFormat`.
     pub struct OpenTelemetryLogFormat {
         text: String,
         labels: Option<Json>,
@@ -233,7 +237,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.ExtensionProvider.ServiceAttributeEnrichment`.
+    /// Which attributes name the service. Istio: `MeshConfig.ExtensionProvider.ServiceAttributeEnrichment`.
     pub enum ServiceAttributeEnrichment {
         IstioCanonical = 0 "ISTIO_CANONICAL",
         OtelSemanticConventions = 1 "OTEL_SEMANTIC_CONVENTIONS",
@@ -241,6 +245,8 @@ closed_enum! {
 }
 
 message! {
+    /// Traces in OpenTelemetry's format, over gRPC, or HTTP if `http` is set.
+    ///
     /// Istio: `MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider`.
     pub struct OpenTelemetryTracingProvider {
         service: String,
@@ -256,14 +262,14 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof sampling` of `MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider`.
+    /// Who decides which requests are traced.
     pub enum OpenTelemetrySampling {
         dynatrace_sampler => DynatraceSampler(DynatraceSampler),
     }
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider.DynatraceSampler`.
+    /// Sampling as Dynatrace wants it. Istio: `MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider.DynatraceSampler`.
     pub struct DynatraceSampler {
         tenant: String,
         cluster_id: i32,
@@ -273,6 +279,8 @@ message! {
 }
 
 message! {
+    /// Where the sampler's configuration comes from.
+    ///
     /// Istio: `MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider.DynatraceSampler.DynatraceApi`.
     pub struct DynatraceApi {
         service: String,
@@ -282,7 +290,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.SDSProvider`.
+    /// A service that hands out certificates. Istio: `MeshConfig.ExtensionProvider.SDSProvider`.
     pub struct SdsProvider {
         name: String,
         service: String,
@@ -291,7 +299,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.HttpService`.
+    /// How the service is reached over HTTP. Istio: `MeshConfig.ExtensionProvider.HttpService`.
     pub struct HttpService {
         path: String,
         timeout: Option<Duration>,
@@ -300,7 +308,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.HttpHeader`.
+    /// A header that is added. Istio: `MeshConfig.ExtensionProvider.HttpHeader`.
     pub struct HttpHeader {
         name: String,
         ;
@@ -309,7 +317,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof header_value` of `MeshConfig.ExtensionProvider.HttpHeader`.
+    /// The value, or the variable of the proxy's environment that has it.
     pub enum HeaderValue {
         value => Value(String),
         env_name => EnvName(String),
@@ -317,7 +325,7 @@ oneof! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.ResourceDetectors`.
+    /// What describes the proxy in traces. Istio: `MeshConfig.ExtensionProvider.ResourceDetectors`.
     pub struct ResourceDetectors {
         environment: Option<EnvironmentResourceDetector>,
         dynatrace: Option<DynatraceResourceDetector>,
@@ -325,19 +333,21 @@ message! {
 }
 
 message! {
+    /// Attributes from `OTEL_RESOURCE_ATTRIBUTES`.
+    ///
     /// Istio: `MeshConfig.ExtensionProvider.ResourceDetectors.EnvironmentResourceDetector`.
     pub struct EnvironmentResourceDetector {
     }
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.ResourceDetectors.DynatraceResourceDetector`.
+    /// Attributes from Dynatrace's files. Istio: `MeshConfig.ExtensionProvider.ResourceDetectors.DynatraceResourceDetector`.
     pub struct DynatraceResourceDetector {
     }
 }
 
 message! {
-    /// Istio: `MeshConfig.ExtensionProvider.GrpcService`.
+    /// How the service is reached over gRPC. Istio: `MeshConfig.ExtensionProvider.GrpcService`.
     pub struct GrpcService {
         timeout: Option<Duration>,
         initial_metadata: Vec<HttpHeader>,

@@ -14,7 +14,7 @@ use crate::networking::{
 use crate::yaml::{closed_enum, message, oneof, union_message};
 
 message! {
-    /// Istio: `MeshConfig`.
+    /// Settings of the whole mesh. The default value is what istiod assumes without any configuration.
     pub struct MeshConfig defaults by hand {
         proxy_listen_port: i32,
         proxy_inbound_listen_port: i32,
@@ -64,7 +64,9 @@ message! {
         default_http_retry_policy: Option<HttpRetry>,
         /// For requests that a sidecar accepts.
         default_inbound_http_retry_policy: Option<HttpRetry>,
+        /// Limits on TLS between workloads.
         mesh_mtls as "meshMTLS": Option<TlsConfig>,
+        /// Limits on TLS with everybody else.
         tls_defaults: Option<TlsConfig>,
         default_traffic_policy: Option<DefaultTrafficPolicy>,
         service_entry_visibility: Option<ServiceEntryVisibility>,
@@ -72,7 +74,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.IngressControllerMode`.
+    /// Which Kubernetes Ingresses are served. Istio: `MeshConfig.IngressControllerMode`.
     pub enum IngressControllerMode {
         Unspecified = 0 "UNSPECIFIED",
         Off = 1 "OFF",
@@ -82,7 +84,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.AccessLogEncoding`.
+    /// How access logs are written. Istio: `MeshConfig.AccessLogEncoding`.
     pub enum AccessLogEncoding {
         Text = 0 "TEXT",
         Json = 1 "JSON",
@@ -90,6 +92,8 @@ closed_enum! {
 }
 
 message! {
+    /// What happens to traffic for hosts that nobody knows, where no Sidecar says otherwise.
+    ///
     /// Istio: `MeshConfig.OutboundTrafficPolicy`.
     pub struct OutboundTrafficPolicy {
         mode: OutboundTrafficPolicyMode,
@@ -98,7 +102,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.OutboundTrafficPolicy.Mode`.
+    /// Whether unknown hosts may be reached. Istio: `MeshConfig.OutboundTrafficPolicy.Mode`.
     pub enum OutboundTrafficPolicyMode {
         RegistryOnly = 0 "REGISTRY_ONLY",
         AllowAny = 1 "ALLOW_ANY",
@@ -107,14 +111,14 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.InboundTrafficPolicy`.
+    /// Which address inbound traffic is passed on to. Istio: `MeshConfig.InboundTrafficPolicy`.
     pub struct InboundTrafficPolicy {
         mode: InboundTrafficPolicyMode,
     }
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.InboundTrafficPolicy.Mode`.
+    /// The address that the client chose, or localhost. Istio: `MeshConfig.InboundTrafficPolicy.Mode`.
     pub enum InboundTrafficPolicyMode {
         Passthrough = 0 "PASSTHROUGH",
         Localhost = 1 "LOCALHOST",
@@ -122,7 +126,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.CertificateData`.
+    /// Root certificates besides the mesh's own. Istio: `MeshConfig.CertificateData`.
     pub struct CertificateData {
         cert_signers: Vec<String>,
         trust_domains: Vec<String>,
@@ -132,7 +136,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof certificate_data` of `MeshConfig.CertificateData`.
+    /// Where the certificates come from.
     pub enum CertificateSource {
         pem => Pem(String),
         spiffe_bundle_url => SpiffeBundleUrl(String),
@@ -140,7 +144,7 @@ oneof! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.H2UpgradePolicy`.
+    /// Whether HTTP/1.1 is sent upstream as HTTP/2, where no DestinationRule says otherwise. Istio: `MeshConfig.H2UpgradePolicy`.
     pub enum H2UpgradePolicy {
         DoNotUpgrade = 0 "DO_NOT_UPGRADE",
         Upgrade = 1 "UPGRADE",
@@ -148,7 +152,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ServiceSettings`.
+    /// Settings of services by host. Istio: `MeshConfig.ServiceSettings`.
     pub struct ServiceSettings {
         settings: Option<ServiceSettingsValues>,
         hosts: Vec<String>,
@@ -156,14 +160,14 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ServiceSettings.Settings`.
+    /// `cluster_local`: the service is reached only within a cluster. Istio: `MeshConfig.ServiceSettings.Settings`.
     pub struct ServiceSettingsValues {
         cluster_local: bool,
     }
 }
 
 message! {
-    /// Istio: `MeshConfig.ServiceScopeConfigs`.
+    /// Which services of ambient mode are visible to other clusters. Istio: `MeshConfig.ServiceScopeConfigs`.
     pub struct ServiceScopeConfigs {
         namespace_selector: Option<LabelSelector>,
         services_selector: Option<LabelSelector>,
@@ -172,7 +176,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.ServiceScopeConfigs.Scope`.
+    /// Within the cluster, or everywhere. Istio: `MeshConfig.ServiceScopeConfigs.Scope`.
     pub enum ServiceScope {
         Local = 0 "LOCAL",
         Global = 1 "GLOBAL",
@@ -180,7 +184,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.CA`.
+    /// An external certificate authority. Istio: `MeshConfig.CA`.
     pub struct Ca {
         address: String,
         tls_settings: Option<ClientTlsSettings>,
@@ -190,7 +194,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.DefaultProviders`.
+    /// Providers that are used where no Telemetry says otherwise. Istio: `MeshConfig.DefaultProviders`.
     pub struct DefaultProviders {
         tracing: Vec<String>,
         metrics: Vec<String>,
@@ -199,14 +203,14 @@ message! {
 }
 
 message! {
-    /// Istio: `MeshConfig.ProxyPathNormalization`.
+    /// How paths are normalised before they are matched. Istio: `MeshConfig.ProxyPathNormalization`.
     pub struct ProxyPathNormalization {
         normalization: PathNormalizationType,
     }
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.ProxyPathNormalization.NormalizationType`.
+    /// How much is normalised. Istio: `MeshConfig.ProxyPathNormalization.NormalizationType`.
     pub enum PathNormalizationType {
         Default = 0 "DEFAULT",
         None = 1 "NONE",
@@ -217,7 +221,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.TLSConfig`.
+    /// Limits on TLS. Istio: `MeshConfig.TLSConfig`.
     pub struct TlsConfig {
         min_protocol_version: TlsProtocol,
         ecdh_curves: Vec<String>,
@@ -226,7 +230,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MeshConfig.TLSConfig.TLSProtocol`.
+    /// The lowest version of TLS. Istio: `MeshConfig.TLSConfig.TLSProtocol`.
     pub enum TlsProtocol {
         TlsAuto = 0 "TLS_AUTO",
         Tlsv12 = 1 "TLSV1_2",
@@ -235,7 +239,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MeshConfig.DefaultTrafficPolicy`.
+    /// What a DestinationRule says if it says nothing. Istio: `MeshConfig.DefaultTrafficPolicy`.
     pub struct DefaultTrafficPolicy {
         connection_pool: Option<ConnectionPoolSettings>,
         outlier_detection: Option<OutlierDetection>,
@@ -243,14 +247,14 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `Resource`.
+    /// What a configuration source delivers.
     pub enum Resource {
         ServiceRegistry = 0 "SERVICE_REGISTRY",
     }
 }
 
 message! {
-    /// Istio: `LabelSelector`.
+    /// Objects whose labels fulfil all conditions. An empty selector selects everything.
     pub struct LabelSelector {
         match_labels: BTreeMap<String, String>,
         match_expressions: Vec<LabelSelectorRequirement>,
@@ -258,7 +262,7 @@ message! {
 }
 
 message! {
-    /// Istio: `LabelSelectorRequirement`.
+    /// A condition on a label: `In`, `NotIn`, `Exists`, `DoesNotExist`.
     pub struct LabelSelectorRequirement {
         key: String,
         operator: String,
@@ -267,7 +271,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ServiceEntryVisibility`.
+    /// Who may see ServiceEntries, whatever they say themselves.
     pub struct ServiceEntryVisibility {
         default_visibility: Visibility,
         apply_to_sidecars: bool,
@@ -276,7 +280,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `ServiceEntryVisibility.Visibility`.
+    /// How far a ServiceEntry is seen. Istio: `ServiceEntryVisibility.Visibility`.
     pub enum Visibility {
         VisibilityUnspecified = 0 "VISIBILITY_UNSPECIFIED",
         None = 1 "NONE",
@@ -286,7 +290,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `ServiceEntryVisibility.Policy`.
+    /// The visibility of ServiceEntries that match. Istio: `ServiceEntryVisibility.Policy`.
     pub struct ServiceEntryVisibilityPolicy {
         visibility: Visibility,
         matching_rules: Vec<ServiceEntryVisibilityMatchRule>,
@@ -294,14 +298,14 @@ message! {
 }
 
 union_message! {
-    /// Istio: `ServiceEntryVisibility.MatchRule`.
+    /// Which ServiceEntries are meant. Istio: `ServiceEntryVisibility.MatchRule`.
     pub enum ServiceEntryVisibilityMatchRule {
         namespace_selector => NamespaceSelector(LabelSelector),
     }
 }
 
 message! {
-    /// Istio: `ConfigSource`.
+    /// Where configuration comes from.
     pub struct ConfigSource {
         address: String,
         tls_settings: Option<ClientTlsSettings>,
@@ -310,7 +314,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Certificate`.
+    /// A certificate that istiod keeps in a secret.
     pub struct Certificate {
         secret_name: String,
         dns_names: Vec<String>,

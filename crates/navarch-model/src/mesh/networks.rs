@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::yaml::{message, oneof, union_message};
 
 message! {
-    /// Istio: `Network`.
+    /// Endpoints that reach each other directly.
     pub struct Network {
         endpoints: Vec<NetworkEndpoints>,
         gateways: Vec<IstioNetworkGateway>,
@@ -13,7 +13,7 @@ message! {
 }
 
 union_message! {
-    /// Istio: `Network.NetworkEndpoints`.
+    /// Which endpoints are in the network. Istio: `Network.NetworkEndpoints`.
     pub enum NetworkEndpoints {
         from_cidr => FromCidr(String),
         from_registry => FromRegistry(String),
@@ -21,7 +21,7 @@ union_message! {
 }
 
 message! {
-    /// Istio: `Network.IstioNetworkGateway`.
+    /// A gateway through which the network is reached. Istio: `Network.IstioNetworkGateway`.
     pub struct IstioNetworkGateway {
         port: u32,
         locality: String,
@@ -31,7 +31,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof gw` of `Network.IstioNetworkGateway`.
+    /// The gateway's address, or the service that has it.
     pub enum NetworkGatewayAddress {
         registry_service_name => RegistryServiceName(String),
         address => Address(String),
@@ -39,7 +39,7 @@ oneof! {
 }
 
 message! {
-    /// Istio: `MeshNetworks`.
+    /// All networks by name.
     pub struct MeshNetworks {
         networks: BTreeMap<String, Network>,
     }

@@ -8,7 +8,7 @@ use crate::values::Percent;
 use crate::yaml::{closed_enum, message, oneof, union_message};
 
 closed_enum! {
-    /// Istio: `AuthenticationPolicy`.
+    /// Whether proxies authenticate the control plane.
     pub enum AuthenticationPolicy {
         None = 0 "NONE",
         MutualTls = 1 "MUTUAL_TLS",
@@ -17,7 +17,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `Tracing`.
+    /// How requests are traced.
     pub struct Tracing {
         custom_tags: BTreeMap<String, CustomTag>,
         max_path_tag_length: u32,
@@ -30,7 +30,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof tracer` of `Tracing`.
+    /// Where traces go.
     pub enum Tracer {
         zipkin => Zipkin(Zipkin),
         lightstep => Lightstep(Lightstep),
@@ -41,14 +41,14 @@ oneof! {
 }
 
 message! {
-    /// Istio: `Tracing.Zipkin`.
+    /// Traces in Zipkin's format. Istio: `Tracing.Zipkin`.
     pub struct Zipkin {
         address: String,
     }
 }
 
 message! {
-    /// Istio: `Tracing.Lightstep`.
+    /// Traces for Lightstep. Istio: `Tracing.Lightstep`.
     pub struct Lightstep {
         address: String,
         access_token: String,
@@ -56,14 +56,14 @@ message! {
 }
 
 message! {
-    /// Istio: `Tracing.Datadog`.
+    /// Traces for Datadog. Istio: `Tracing.Datadog`.
     pub struct Datadog {
         address: String,
     }
 }
 
 message! {
-    /// Istio: `Tracing.Stackdriver`.
+    /// Traces for Google's Cloud operations. Istio: `Tracing.Stackdriver`.
     pub struct Stackdriver {
         debug: bool,
         max_number_of_attributes: Option<i64>,
@@ -73,7 +73,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Tracing.OpenCensusAgent`.
+    /// Traces for OpenCensus. Istio: `Tracing.OpenCensusAgent`.
     pub struct OpenCensusAgent {
         address: String,
         context: Vec<OpenCensusTraceContext>,
@@ -81,7 +81,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `Tracing.OpenCensusAgent.TraceContext`.
+    /// Which headers carry the context. Istio: `Tracing.OpenCensusAgent.TraceContext`.
     pub enum OpenCensusTraceContext {
         Unspecified = 0 "UNSPECIFIED",
         W3cTraceContext = 1 "W3C_TRACE_CONTEXT",
@@ -92,7 +92,7 @@ closed_enum! {
 }
 
 union_message! {
-    /// Istio: `Tracing.CustomTag`.
+    /// The value of a tag on traces. Istio: `Tracing.CustomTag`.
     pub enum CustomTag {
         literal => Literal(Literal),
         environment => Environment(Environment),
@@ -101,14 +101,14 @@ union_message! {
 }
 
 message! {
-    /// Istio: `Tracing.Literal`.
+    /// A tag with a fixed value. Istio: `Tracing.Literal`.
     pub struct Literal {
         value: String,
     }
 }
 
 message! {
-    /// Istio: `Tracing.Environment`.
+    /// A tag from the proxy's environment. Istio: `Tracing.Environment`.
     pub struct Environment {
         name: String,
         default_value: String,
@@ -116,7 +116,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Tracing.RequestHeader`.
+    /// A tag from a request's header. Istio: `Tracing.RequestHeader`.
     pub struct RequestHeader {
         name: String,
         default_value: String,
@@ -124,7 +124,7 @@ message! {
 }
 
 message! {
-    /// Istio: `SDS`.
+    /// No longer used. Istio: `SDS`.
     pub struct Sds {
         enabled: bool,
         k8s_sa_jwt_path: String,
@@ -132,7 +132,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Topology`.
+    /// What is in front of the gateway.
     pub struct Topology {
         num_trusted_proxies: u32,
         forward_client_cert_details: ForwardClientCertDetails,
@@ -141,13 +141,13 @@ message! {
 }
 
 message! {
-    /// Istio: `Topology.ProxyProtocolConfiguration`.
+    /// If set, connections start with the PROXY protocol. Istio: `Topology.ProxyProtocolConfiguration`.
     pub struct ProxyProtocolConfiguration {
     }
 }
 
 closed_enum! {
-    /// Istio: `ForwardClientCertDetails`.
+    /// What happens to the header `x-forwarded-client-cert`.
     pub enum ForwardClientCertDetails {
         Undefined = 0 "UNDEFINED",
         Sanitize = 1 "SANITIZE",
@@ -159,7 +159,7 @@ closed_enum! {
 }
 
 union_message! {
-    /// Istio: `PrivateKeyProvider`.
+    /// Hardware that signs instead of the CPU.
     pub enum PrivateKeyProvider {
         cryptomb => Cryptomb(CryptoMb),
         qat => Qat(Qat),
@@ -167,7 +167,7 @@ union_message! {
 }
 
 message! {
-    /// Istio: `PrivateKeyProvider.CryptoMb`.
+    /// Intel's CryptoMB. Istio: `PrivateKeyProvider.CryptoMb`.
     pub struct CryptoMb {
         poll_delay: Option<Duration>,
         fallback: Option<bool>,
@@ -175,7 +175,7 @@ message! {
 }
 
 message! {
-    /// Istio: `PrivateKeyProvider.QAT`.
+    /// Intel's QuickAssist. Istio: `PrivateKeyProvider.QAT`.
     pub struct Qat {
         poll_delay: Option<Duration>,
         fallback: Option<bool>,
@@ -183,7 +183,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ProxyConfig`.
+    /// Settings of a proxy. The default value is what istiod assumes without any configuration.
     pub struct ProxyConfig defaults by hand {
         config_path: String,
         binary_path: String,
@@ -229,7 +229,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof cluster_name` of `ProxyConfig`.
+    /// The name under which traces show the proxy.
     pub enum ClusterName {
         service_cluster => ServiceCluster(String),
         tracing_service_name => TracingServiceName(TracingServiceName),
@@ -237,7 +237,7 @@ oneof! {
 }
 
 closed_enum! {
-    /// Istio: `ProxyConfig.TracingServiceName`.
+    /// How the name is made. Istio: `ProxyConfig.TracingServiceName`.
     pub enum TracingServiceName {
         AppLabelAndNamespace = 0 "APP_LABEL_AND_NAMESPACE",
         CanonicalNameOnly = 1 "CANONICAL_NAME_ONLY",
@@ -246,7 +246,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `ProxyConfig.InboundInterceptionMode`.
+    /// How traffic is redirected to the proxy. Istio: `ProxyConfig.InboundInterceptionMode`.
     pub enum InboundInterceptionMode {
         Redirect = 0 "REDIRECT",
         Tproxy = 1 "TPROXY",
@@ -255,7 +255,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyStatsMatcher`.
+    /// Statistics that are kept besides the usual ones. Istio: `ProxyConfig.ProxyStatsMatcher`.
     pub struct ProxyStatsMatcher {
         inclusion_prefixes: Vec<String>,
         inclusion_suffixes: Vec<String>,
@@ -264,7 +264,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders`.
+    /// Headers that the proxy adds. Istio: `ProxyConfig.ProxyHeaders`.
     pub struct ProxyHeaders {
         forwarded_client_cert: ForwardClientCertDetails,
         set_current_client_cert_details: Option<SetCurrentClientCertDetails>,
@@ -280,7 +280,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders.Server`.
+    /// The header `server`. Istio: `ProxyConfig.ProxyHeaders.Server`.
     pub struct ServerHeader {
         disabled: Option<bool>,
         value: String,
@@ -288,42 +288,42 @@ message! {
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders.RequestId`.
+    /// The header `x-request-id`. Istio: `ProxyConfig.ProxyHeaders.RequestId`.
     pub struct RequestIdHeader {
         disabled: Option<bool>,
     }
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders.AttemptCount`.
+    /// The header `x-envoy-attempt-count`. Istio: `ProxyConfig.ProxyHeaders.AttemptCount`.
     pub struct AttemptCountHeader {
         disabled: Option<bool>,
     }
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders.XForwardedHost`.
+    /// The header `x-forwarded-host`. Istio: `ProxyConfig.ProxyHeaders.XForwardedHost`.
     pub struct XForwardedHostHeader {
         enabled: Option<bool>,
     }
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders.XForwardedPort`.
+    /// The header `x-forwarded-port`. Istio: `ProxyConfig.ProxyHeaders.XForwardedPort`.
     pub struct XForwardedPortHeader {
         enabled: Option<bool>,
     }
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders.EnvoyDebugHeaders`.
+    /// Headers with Envoy's own measurements. Istio: `ProxyConfig.ProxyHeaders.EnvoyDebugHeaders`.
     pub struct EnvoyDebugHeaders {
         disabled: Option<bool>,
     }
 }
 
 closed_enum! {
-    /// Istio: `ProxyConfig.ProxyHeaders.MetadataExchangeMode`.
+    /// Whether workload metadata leaves the mesh. Istio: `ProxyConfig.ProxyHeaders.MetadataExchangeMode`.
     pub enum MetadataExchangeMode {
         Undefined = 0 "UNDEFINED",
         InMesh = 1 "IN_MESH",
@@ -331,13 +331,15 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `ProxyConfig.ProxyHeaders.MetadataExchangeHeaders`.
+    /// Headers with workload metadata. Istio: `ProxyConfig.ProxyHeaders.MetadataExchangeHeaders`.
     pub struct MetadataExchangeHeaders {
         mode: MetadataExchangeMode,
     }
 }
 
 message! {
+    /// What `x-forwarded-client-cert` says about the client's certificate.
+    ///
     /// Istio: `ProxyConfig.ProxyHeaders.SetCurrentClientCertDetails`.
     pub struct SetCurrentClientCertDetails {
         subject: Option<bool>,
@@ -349,7 +351,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ProxyConfig.ConnectionSettings`.
+    /// Limits on connections that a proxy accepts. Istio: `ProxyConfig.ConnectionSettings`.
     pub struct ConnectionSettings {
         profile: ConnectionProfile,
         listener_per_connection_buffer_limit_bytes: Option<i32>,
@@ -373,7 +375,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `ProxyConfig.ConnectionSettings.Profile`.
+    /// Where the proxy is, which sets the limits that are not stated. Istio: `ProxyConfig.ConnectionSettings.Profile`.
     pub enum ConnectionProfile {
         Sidecar = 0 "SIDECAR",
         Edge = 1 "EDGE",
@@ -381,6 +383,8 @@ closed_enum! {
 }
 
 closed_enum! {
+    /// What happens to headers with underscores in their names.
+    ///
     /// Istio: `ProxyConfig.ConnectionSettings.HeadersWithUnderscoresAction`.
     pub enum HeadersWithUnderscoresAction {
         HeadersWithUnderscoresUnspecified = 0 "HEADERS_WITH_UNDERSCORES_UNSPECIFIED",
@@ -391,7 +395,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `ProxyConfig.ConnectionSettings.PathWithEscapedSlashesAction`.
+    /// What happens to paths with escaped slashes. Istio: `ProxyConfig.ConnectionSettings.PathWithEscapedSlashesAction`.
     pub enum PathWithEscapedSlashesAction {
         PathWithEscapedSlashesUnspecified = 0 "PATH_WITH_ESCAPED_SLASHES_UNSPECIFIED",
         KeepUnchanged = 1 "KEEP_UNCHANGED",
@@ -402,7 +406,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `RemoteService`.
+    /// A service outside of the proxy.
     pub struct RemoteService {
         address: String,
         tls_settings: Option<ClientTlsSettings>,

@@ -9,18 +9,19 @@ use crate::values::{Decimal, Percent};
 use crate::yaml::{closed_enum, message, oneof};
 
 message! {
-    /// Istio: `DestinationRule`.
+    /// What happens to traffic for a host after routing: load balancing, connection pools, TLS, subsets.
     pub struct DestinationRule {
         host: String,
         traffic_policy: Option<TrafficPolicy>,
         subsets: Vec<Subset>,
+        /// Empty means the default of the mesh settings.
         export_to: Vec<String>,
         workload_selector: Option<WorkloadSelector>,
     }
 }
 
 message! {
-    /// Istio: `TrafficPolicy`.
+    /// Settings for traffic to a host, or to a subset of it. A field that is set in a subset replaces the host's.
     pub struct TrafficPolicy {
         load_balancer: Option<LoadBalancerSettings>,
         connection_pool: Option<ConnectionPoolSettings>,
@@ -34,6 +35,8 @@ message! {
 }
 
 message! {
+    /// Settings for one port. They replace those of the policy around them, field by field, and inherit nothing.
+    ///
     /// Istio: `TrafficPolicy.PortTrafficPolicy`.
     pub struct PortTrafficPolicy {
         port: Option<PortSelector>,
@@ -45,7 +48,7 @@ message! {
 }
 
 message! {
-    /// Istio: `TrafficPolicy.TunnelSettings`.
+    /// Sends TCP through an HTTP tunnel, which the destination opens to `target_host`. Istio: `TrafficPolicy.TunnelSettings`.
     pub struct TunnelSettings {
         protocol: String,
         target_host: String,
@@ -54,14 +57,14 @@ message! {
 }
 
 message! {
-    /// Istio: `TrafficPolicy.ProxyProtocol`.
+    /// Sends the PROXY protocol header upstream. Istio: `TrafficPolicy.ProxyProtocol`.
     pub struct ProxyProtocol {
         version: ProxyProtocolVersion,
     }
 }
 
 closed_enum! {
-    /// Istio: `TrafficPolicy.ProxyProtocol.VERSION`.
+    /// The version of the PROXY protocol: text or binary. Istio: `TrafficPolicy.ProxyProtocol.VERSION`.
     pub enum ProxyProtocolVersion {
         V1 = 0 "V1",
         V2 = 1 "V2",
@@ -69,7 +72,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `TrafficPolicy.RetryBudget`.
+    /// Limits retries to a share of the active requests. Istio: `TrafficPolicy.RetryBudget`.
     pub struct RetryBudget {
         percent: Option<Percent>,
         min_retry_concurrency: u32,
@@ -78,7 +81,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Subset`.
+    /// A named part of a host's endpoints, chosen by labels.
     pub struct Subset {
         name: String,
         labels: BTreeMap<String, String>,
@@ -87,10 +90,11 @@ message! {
 }
 
 message! {
-    /// Istio: `LoadBalancerSettings`.
+    /// How an endpoint is chosen.
     pub struct LoadBalancerSettings {
         locality_lb_setting: Option<LocalityLoadBalancerSetting>,
         zone_aware_lb_setting: Option<ZoneAwareLoadBalancerSetting>,
+        /// Deprecated: `warmup.duration`.
         warmup_duration_secs: Option<Duration>,
         warmup: Option<WarmupConfiguration>,
         ;
@@ -99,7 +103,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof lb_policy` of `LoadBalancerSettings`.
+    /// The algorithm; unset means the default, least request.
     pub enum LbPolicy {
         simple => Simple(SimpleLb),
         consistent_hash => ConsistentHash(ConsistentHashLb),
@@ -107,7 +111,7 @@ oneof! {
 }
 
 closed_enum! {
-    /// Istio: `LoadBalancerSettings.SimpleLB`.
+    /// Algorithms without settings. `LeastConn` is an old name of `LeastRequest`. Istio: `LoadBalancerSettings.SimpleLB`.
     pub enum SimpleLb {
         Unspecified = 0 "UNSPECIFIED",
         LeastConn = 1 "LEAST_CONN",
@@ -119,8 +123,11 @@ closed_enum! {
 }
 
 message! {
+    /// Keeps requests with an equal key on one endpoint. Without an algorithm it is a hash ring.
+    ///
     /// Istio: `LoadBalancerSettings.ConsistentHashLB`.
     pub struct ConsistentHashLb {
+        /// Deprecated: `hash_algorithm`.
         minimum_ring_size: u64,
         ;
         oneof hash_key: HashKey,
@@ -129,7 +136,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof hash_key` of `LoadBalancerSettings.ConsistentHashLB`.
+    /// What is hashed.
     pub enum HashKey {
         http_header_name => HttpHeaderName(String),
         http_cookie => HttpCookie(HttpCookie),
@@ -139,7 +146,7 @@ oneof! {
 }
 
 oneof! {
-    /// Istio: the `oneof hash_algorithm` of `LoadBalancerSettings.ConsistentHashLB`.
+    /// How hashes are mapped to endpoints.
     pub enum HashAlgorithm {
         ring_hash => RingHash(RingHash),
         maglev => Maglev(MagLev),
@@ -147,20 +154,22 @@ oneof! {
 }
 
 message! {
-    /// Istio: `LoadBalancerSettings.ConsistentHashLB.RingHash`.
+    /// A hash ring. Istio: `LoadBalancerSettings.ConsistentHashLB.RingHash`.
     pub struct RingHash {
         minimum_ring_size: u64,
     }
 }
 
 message! {
-    /// Istio: `LoadBalancerSettings.ConsistentHashLB.MagLev`.
+    /// Maglev: faster than a ring and less stable when endpoints change. Istio: `LoadBalancerSettings.ConsistentHashLB.MagLev`.
     pub struct MagLev {
         table_size: u64,
     }
 }
 
 message! {
+    /// A cookie, which the proxy sets if `ttl` is set and the request has none.
+    ///
     /// Istio: `LoadBalancerSettings.ConsistentHashLB.HTTPCookie`.
     pub struct HttpCookie {
         name: String,
@@ -171,7 +180,7 @@ message! {
 }
 
 message! {
-    /// Istio: `LoadBalancerSettings.ConsistentHashLB.HTTPCookie.Attribute`.
+    /// An attribute of the cookie that the proxy sets. Istio: `LoadBalancerSettings.ConsistentHashLB.HTTPCookie.Attribute`.
     pub struct HttpCookieAttribute {
         name: String,
         value: String,
@@ -179,7 +188,7 @@ message! {
 }
 
 message! {
-    /// Istio: `WarmupConfiguration`.
+    /// New endpoints get their share of traffic little by little.
     pub struct WarmupConfiguration {
         duration: Option<Duration>,
         minimum_percent: Option<Percent>,
@@ -188,7 +197,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ConnectionPoolSettings`.
+    /// Limits on connections to a host; 0 means unlimited or default.
     pub struct ConnectionPoolSettings {
         tcp: Option<TcpSettings>,
         http: Option<HttpSettings>,
@@ -196,7 +205,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ConnectionPoolSettings.TCPSettings`.
+    /// Limits that apply to every protocol. Istio: `ConnectionPoolSettings.TCPSettings`.
     pub struct TcpSettings {
         max_connections: i32,
         connect_timeout: Option<Duration>,
@@ -207,6 +216,8 @@ message! {
 }
 
 message! {
+    /// Keep-alive probes of the kernel; unset fields keep the system's values.
+    ///
     /// Istio: `ConnectionPoolSettings.TCPSettings.TcpKeepalive`.
     pub struct TcpKeepalive {
         probes: u32,
@@ -216,7 +227,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ConnectionPoolSettings.HTTPSettings`.
+    /// Limits on HTTP. Istio: `ConnectionPoolSettings.HTTPSettings`.
     pub struct HttpSettings {
         http1_max_pending_requests: i32,
         http2_max_requests: i32,
@@ -231,7 +242,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `ConnectionPoolSettings.HTTPSettings.H2UpgradePolicy`.
+    /// Whether HTTP/1.1 is sent upstream as HTTP/2. Istio: `ConnectionPoolSettings.HTTPSettings.H2UpgradePolicy`.
     pub enum H2UpgradePolicy {
         Default = 0 "DEFAULT",
         DoNotUpgrade = 1 "DO_NOT_UPGRADE",
@@ -240,7 +251,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `ConnectionPoolSettings.HTTPSettings.ConnectionKeepalive`.
+    /// HTTP/2 PING frames on idle connections. Istio: `ConnectionPoolSettings.HTTPSettings.ConnectionKeepalive`.
     pub struct ConnectionKeepalive {
         interval: Option<Duration>,
         timeout: Option<Duration>,
@@ -248,8 +259,9 @@ message! {
 }
 
 message! {
-    /// Istio: `OutlierDetection`.
+    /// Takes failing endpoints out for a while.
     pub struct OutlierDetection {
+        /// Deprecated: `consecutive_gateway_errors`.
         consecutive_errors: i32,
         split_external_local_origin_errors: bool,
         consecutive_local_origin_failures: Option<u32>,
@@ -264,7 +276,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ClientTLSSettings`.
+    /// TLS of connections to a host. Istio: `ClientTLSSettings`.
     pub struct ClientTlsSettings {
         mode: ClientTlsMode,
         client_certificate: String,
@@ -279,7 +291,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `ClientTLSSettings.TLSmode`.
+    /// What kind of TLS a client uses. `IstioMutual` takes the mesh's own certificates. Istio: `ClientTLSSettings.TLSmode`.
     pub enum ClientTlsMode {
         Disable = 0 "DISABLE",
         Simple = 1 "SIMPLE",
@@ -289,7 +301,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `LocalityLoadBalancerSetting`.
+    /// Prefers endpoints that are near. `distribute` and `failover` exclude each other.
     pub struct LocalityLoadBalancerSetting {
         distribute: Vec<LocalityDistribute>,
         failover: Vec<LocalityFailover>,
@@ -299,6 +311,8 @@ message! {
 }
 
 message! {
+    /// Shares of the traffic of one locality, in percent by destination locality (`region/zone/subzone`, `*` at the end).
+    ///
     /// Istio: `LocalityLoadBalancerSetting.Distribute`.
     pub struct LocalityDistribute {
         from: String,
@@ -307,7 +321,7 @@ message! {
 }
 
 message! {
-    /// Istio: `LocalityLoadBalancerSetting.Failover`.
+    /// Which region takes over for another. Istio: `LocalityLoadBalancerSetting.Failover`.
     pub struct LocalityFailover {
         from: String,
         to: String,
@@ -315,7 +329,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ZoneAwareLoadBalancerSetting`.
+    /// Lets Envoy keep traffic in its zone as far as capacity allows.
     pub struct ZoneAwareLoadBalancerSetting {
         enabled: Option<bool>,
         failover: Vec<LocalityFailover>,

@@ -8,17 +8,18 @@ use crate::values::Json;
 use crate::yaml::{closed_enum, message, oneof};
 
 message! {
-    /// Istio: `EnvoyFilter`.
+    /// Patches to the generated configuration. Later ones see what earlier ones did.
     pub struct EnvoyFilter {
         workload_selector: Option<WorkloadSelector>,
         target_refs: Vec<PolicyTargetReference>,
         config_patches: Vec<EnvoyConfigObjectPatch>,
+        /// Lower ones are applied first.
         priority: i32,
     }
 }
 
 closed_enum! {
-    /// Istio: `EnvoyFilter.ApplyTo`.
+    /// Which part of the configuration a patch changes. Istio: `EnvoyFilter.ApplyTo`.
     pub enum ApplyTo {
         Invalid = 0 "INVALID",
         Listener = 1 "LISTENER",
@@ -36,7 +37,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `EnvoyFilter.PatchContext`.
+    /// Which kind of proxy, and which direction, a patch is for. `Any` includes all. Istio: `EnvoyFilter.PatchContext`.
     pub enum PatchContext {
         Any = 0 "ANY",
         SidecarInbound = 1 "SIDECAR_INBOUND",
@@ -47,7 +48,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.ProxyMatch`.
+    /// Which proxies a patch is for. Istio: `EnvoyFilter.ProxyMatch`.
     pub struct ProxyMatch {
         proxy_version: String,
         metadata: BTreeMap<String, String>,
@@ -55,7 +56,7 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.ClusterMatch`.
+    /// Which clusters a patch changes. Unset fields match everything. Istio: `EnvoyFilter.ClusterMatch`.
     pub struct ClusterMatch {
         port_number: u32,
         service: String,
@@ -65,7 +66,7 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.RouteConfigurationMatch`.
+    /// Which route configurations a patch changes. Unset fields match everything. Istio: `EnvoyFilter.RouteConfigurationMatch`.
     pub struct RouteConfigurationMatch {
         port_number: u32,
         port_name: String,
@@ -76,7 +77,7 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.RouteConfigurationMatch.RouteMatch`.
+    /// Which routes of a virtual host a patch changes. Istio: `EnvoyFilter.RouteConfigurationMatch.RouteMatch`.
     pub struct RouteMatch {
         name: String,
         action: RouteMatchAction,
@@ -84,7 +85,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `EnvoyFilter.RouteConfigurationMatch.RouteMatch.Action`.
+    /// What a route does, as a condition. Istio: `EnvoyFilter.RouteConfigurationMatch.RouteMatch.Action`.
     pub enum RouteMatchAction {
         Any = 0 "ANY",
         Route = 1 "ROUTE",
@@ -94,6 +95,8 @@ closed_enum! {
 }
 
 message! {
+    /// Which virtual hosts of a route configuration a patch changes.
+    ///
     /// Istio: `EnvoyFilter.RouteConfigurationMatch.VirtualHostMatch`.
     pub struct VirtualHostMatch {
         name: String,
@@ -103,7 +106,7 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.ListenerMatch`.
+    /// Which listeners a patch changes. Unset fields match everything. Istio: `EnvoyFilter.ListenerMatch`.
     pub struct ListenerMatch {
         port_number: u32,
         port_name: String,
@@ -114,7 +117,7 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.ListenerMatch.FilterChainMatch`.
+    /// Which filter chains of a listener a patch changes. Istio: `EnvoyFilter.ListenerMatch.FilterChainMatch`.
     pub struct FilterChainMatch {
         name: String,
         sni: String,
@@ -126,7 +129,7 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.ListenerMatch.FilterMatch`.
+    /// Next to which network filter a patch works. Istio: `EnvoyFilter.ListenerMatch.FilterMatch`.
     pub struct FilterMatch {
         name: String,
         sub_filter: Option<SubFilterMatch>,
@@ -134,14 +137,14 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.ListenerMatch.SubFilterMatch`.
+    /// Next to which HTTP filter inside a network filter a patch works. Istio: `EnvoyFilter.ListenerMatch.SubFilterMatch`.
     pub struct SubFilterMatch {
         name: String,
     }
 }
 
 message! {
-    /// Istio: `EnvoyFilter.WaypointMatch`.
+    /// Which part of a waypoint's configuration a patch changes. Istio: `EnvoyFilter.WaypointMatch`.
     pub struct WaypointMatch {
         port_number: u32,
         route: Option<WaypointRouteMatch>,
@@ -150,14 +153,14 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.WaypointMatch.RouteMatch`.
+    /// Which routes of a waypoint a patch changes. Istio: `EnvoyFilter.WaypointMatch.RouteMatch`.
     pub struct WaypointRouteMatch {
         name: String,
     }
 }
 
 message! {
-    /// Istio: `EnvoyFilter.WaypointMatch.FilterMatch`.
+    /// Next to which filter of a waypoint a patch works. Istio: `EnvoyFilter.WaypointMatch.FilterMatch`.
     pub struct WaypointFilterMatch {
         name: String,
         sub_filter: Option<WaypointSubFilterMatch>,
@@ -165,14 +168,14 @@ message! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.WaypointMatch.FilterMatch.SubFilterMatch`.
+    /// Next to which HTTP filter of a waypoint a patch works. Istio: `EnvoyFilter.WaypointMatch.FilterMatch.SubFilterMatch`.
     pub struct WaypointSubFilterMatch {
         name: String,
     }
 }
 
 message! {
-    /// Istio: `EnvoyFilter.Patch`.
+    /// The change. Istio: `EnvoyFilter.Patch`.
     pub struct Patch {
         operation: PatchOperation,
         value: Option<Json>,
@@ -181,7 +184,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `EnvoyFilter.Patch.Operation`.
+    /// How the value is applied. Istio: `EnvoyFilter.Patch.Operation`.
     pub enum PatchOperation {
         Invalid = 0 "INVALID",
         Merge = 1 "MERGE",
@@ -196,7 +199,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `EnvoyFilter.Patch.FilterClass`.
+    /// Where an added filter goes relative to the mesh's own. Istio: `EnvoyFilter.Patch.FilterClass`.
     pub enum FilterClass {
         Unspecified = 0 "UNSPECIFIED",
         Authn = 1 "AUTHN",
@@ -206,7 +209,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.EnvoyConfigObjectMatch`.
+    /// Conditions of a patch; all that are set must hold. Istio: `EnvoyFilter.EnvoyConfigObjectMatch`.
     pub struct EnvoyConfigObjectMatch {
         context: PatchContext,
         proxy: Option<ProxyMatch>,
@@ -216,7 +219,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof object_types` of `EnvoyFilter.EnvoyConfigObjectMatch`.
+    /// The object a patch looks for, by kind.
     pub enum ObjectTypes {
         listener => Listener(ListenerMatch),
         route_configuration => RouteConfiguration(RouteConfigurationMatch),
@@ -226,7 +229,7 @@ oneof! {
 }
 
 message! {
-    /// Istio: `EnvoyFilter.EnvoyConfigObjectPatch`.
+    /// One patch with its conditions. Istio: `EnvoyFilter.EnvoyConfigObjectPatch`.
     pub struct EnvoyConfigObjectPatch {
         apply_to: ApplyTo,
         match_: Option<EnvoyConfigObjectMatch>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::yaml::{closed_enum, message};
 
 message! {
-    /// Istio: `Gateway`.
+    /// Ports that gateway proxies open. An empty selector means every gateway proxy.
     pub struct Gateway {
         servers: Vec<Server>,
         selector: BTreeMap<String, String>,
@@ -13,7 +13,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Server`.
+    /// One port with the hosts that are served on it.
     pub struct Server {
         port: Option<Port>,
         bind: String,
@@ -25,7 +25,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Port`.
+    /// A port of a gateway.
     pub struct Port {
         number: u32,
         protocol: String,
@@ -35,7 +35,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ServerTLSSettings`.
+    /// TLS of connections that a proxy accepts. Istio: `ServerTLSSettings`.
     pub struct ServerTlsSettings {
         https_redirect: bool,
         mode: ServerTlsMode,
@@ -60,7 +60,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `ServerTLSSettings.TLSmode`.
+    /// What a server does with TLS. Istio: `ServerTLSSettings.TLSmode`.
     pub enum ServerTlsMode {
         Passthrough = 0 "PASSTHROUGH",
         Simple = 1 "SIMPLE",
@@ -72,7 +72,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `ServerTLSSettings.TLSCertificate`.
+    /// A certificate with its key, as file paths. Istio: `ServerTLSSettings.TLSCertificate`.
     pub struct TlsCertificate {
         server_certificate: String,
         private_key: String,
@@ -81,6 +81,8 @@ message! {
 }
 
 closed_enum! {
+    /// A version of TLS; `TlsAuto` leaves it to Envoy, with 1.2 as the lowest for servers.
+    ///
     /// Istio: `ServerTLSSettings.TLSProtocol`.
     pub enum TlsProtocol {
         TlsAuto = 0 "TLS_AUTO",

@@ -6,7 +6,7 @@ use crate::types::WorkloadSelector;
 use crate::yaml::message;
 
 message! {
-    /// Istio: `ProxyConfig`.
+    /// Settings of proxies that need a restart of the proxy.
     pub struct ProxyConfig {
         selector: Option<WorkloadSelector>,
         concurrency: Option<i32>,
@@ -16,7 +16,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ProxyImage`.
+    /// Which variant of the proxy's image is used.
     pub struct ProxyImage {
         image_type: String,
     }

@@ -4,7 +4,7 @@ use super::{WorkloadEntry, WorkloadSelector};
 use crate::yaml::{closed_enum, message};
 
 message! {
-    /// Istio: `ServiceEntry`.
+    /// A service that no registry knows: outside of the mesh, or on machines.
     pub struct ServiceEntry {
         hosts: Vec<String>,
         addresses: Vec<String>,
@@ -13,6 +13,7 @@ message! {
         resolution: Resolution,
         endpoints: Vec<WorkloadEntry>,
         workload_selector: Option<WorkloadSelector>,
+        /// Empty means the default of the mesh settings.
         export_to: Vec<String>,
         subject_alt_names: Vec<String>,
         /// `status.addresses`: what a controller allocated, not part of the specification.
@@ -21,7 +22,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `ServiceEntry.Location`.
+    /// Whether the service is part of the mesh, and so speaks mutual TLS. Istio: `ServiceEntry.Location`.
     pub enum Location {
         MeshExternal = 0 "MESH_EXTERNAL",
         MeshInternal = 1 "MESH_INTERNAL",
@@ -29,7 +30,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `ServiceEntry.Resolution`.
+    /// How the addresses of the service are found. Istio: `ServiceEntry.Resolution`.
     pub enum Resolution {
         None = 0 "NONE",
         Static = 1 "STATIC",
@@ -40,17 +41,18 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `ServicePort`.
+    /// A port of the service.
     pub struct ServicePort {
         number: u32,
         protocol: String,
         name: String,
+        /// 0 means `number`.
         target_port: u32,
     }
 }
 
 message! {
-    /// Istio: `ServiceEntryAddress`.
+    /// An address that was allocated for one host of a ServiceEntry.
     pub struct ServiceEntryAddress {
         value: String,
         host: String,

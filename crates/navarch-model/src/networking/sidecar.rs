@@ -6,7 +6,7 @@ use super::{ConnectionPoolSettings, Destination, ServerTlsSettings};
 use crate::yaml::{closed_enum, message};
 
 message! {
-    /// Istio: `Sidecar`.
+    /// What the sidecars of a namespace, or of selected workloads, accept and reach.
     pub struct Sidecar {
         workload_selector: Option<WorkloadSelector>,
         ingress: Vec<IstioIngressListener>,
@@ -17,7 +17,7 @@ message! {
 }
 
 message! {
-    /// Istio: `IstioIngressListener`.
+    /// A port on which the workload accepts traffic. If there is one, nothing is taken from its services.
     pub struct IstioIngressListener {
         port: Option<SidecarPort>,
         bind: String,
@@ -29,7 +29,7 @@ message! {
 }
 
 message! {
-    /// Istio: `IstioEgressListener`.
+    /// What the workload may reach, through one port or through all.
     pub struct IstioEgressListener {
         port: Option<SidecarPort>,
         bind: String,
@@ -39,14 +39,14 @@ message! {
 }
 
 message! {
-    /// Istio: `WorkloadSelector`.
+    /// Workloads that have all these labels. No labels means all.
     pub struct WorkloadSelector {
         labels: BTreeMap<String, String>,
     }
 }
 
 message! {
-    /// Istio: `OutboundTrafficPolicy`.
+    /// What happens to traffic for hosts that nobody knows.
     pub struct OutboundTrafficPolicy {
         mode: OutboundTrafficPolicyMode,
         egress_proxy: Option<Destination>,
@@ -54,7 +54,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `OutboundTrafficPolicy.Mode`.
+    /// Whether unknown hosts may be reached. Istio: `OutboundTrafficPolicy.Mode`.
     pub enum OutboundTrafficPolicyMode {
         RegistryOnly = 0 "REGISTRY_ONLY",
         AllowAny = 1 "ALLOW_ANY",
@@ -62,7 +62,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Istio: `CaptureMode`.
+    /// How traffic comes to the listener.
     pub enum CaptureMode {
         Default = 0 "DEFAULT",
         Iptables = 1 "IPTABLES",
@@ -71,7 +71,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `SidecarPort`.
+    /// A port of a Sidecar's listener.
     pub struct SidecarPort {
         number: u32,
         protocol: String,

@@ -7,19 +7,21 @@ use crate::values::{Bytes, Percent, StringMatch};
 use crate::yaml::{closed_enum, message, oneof, union_message};
 
 message! {
-    /// Istio: `VirtualService`.
+    /// How requests and connections for hosts are routed. Without hosts it is a delegate of another one.
     pub struct VirtualService {
         hosts: Vec<String>,
+        /// Empty means `mesh`: all sidecars.
         gateways: Vec<String>,
         http: Vec<HttpRoute>,
         tls: Vec<TlsRoute>,
         tcp: Vec<TcpRoute>,
+        /// Empty means the default of the mesh settings.
         export_to: Vec<String>,
     }
 }
 
 message! {
-    /// Istio: `Destination`.
+    /// Where traffic goes. A short host name is one of the rule's namespace.
     pub struct Destination {
         host: String,
         subset: String,
@@ -28,20 +30,24 @@ message! {
 }
 
 message! {
-    /// Istio: `HTTPRoute`.
+    /// The first route with a match that holds is used; a route without matches always. Istio: `HTTPRoute`.
     pub struct HttpRoute {
         name: String,
         match_: Vec<HttpMatchRequest>,
         route: Vec<HttpRouteDestination>,
         redirect: Option<HttpRedirect>,
         direct_response: Option<HttpDirectResponse>,
+        /// Only in a VirtualService with hosts.
         delegate: Option<Delegate>,
         rewrite: Option<HttpRewrite>,
+        /// Unset means none.
         timeout: Option<Duration>,
+        /// Unset means the default of the mesh settings.
         retries: Option<HttpRetry>,
         fault: Option<HttpFaultInjection>,
         mirror: Option<Destination>,
         mirrors: Vec<HttpMirrorPolicy>,
+        /// Deprecated: `mirror_percentage` in whole percent.
         mirror_percent: Option<u32>,
         mirror_percentage: Option<Percent>,
         cors_policy: Option<CorsPolicy>,
@@ -50,7 +56,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Delegate`.
+    /// The VirtualService that has the rest of a route. An empty namespace is that of the route.
     pub struct Delegate {
         name: String,
         namespace: String,
@@ -58,7 +64,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Headers`.
+    /// Changes to headers of requests and responses.
     pub struct Headers {
         request: Option<HeaderOperations>,
         response: Option<HeaderOperations>,
@@ -66,7 +72,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Headers.HeaderOperations`.
+    /// Changes to headers: overwritten, appended, removed. Istio: `Headers.HeaderOperations`.
     pub struct HeaderOperations {
         set: BTreeMap<String, String>,
         add: BTreeMap<String, String>,
@@ -75,7 +81,7 @@ message! {
 }
 
 message! {
-    /// Istio: `TLSRoute`.
+    /// A route by server name, for TLS that is passed through. Istio: `TLSRoute`.
     pub struct TlsRoute {
         match_: Vec<TlsMatchAttributes>,
         route: Vec<RouteDestination>,
@@ -83,7 +89,7 @@ message! {
 }
 
 message! {
-    /// Istio: `TCPRoute`.
+    /// A route by address. Istio: `TCPRoute`.
     pub struct TcpRoute {
         match_: Vec<L4MatchAttributes>,
         route: Vec<RouteDestination>,
@@ -91,16 +97,19 @@ message! {
 }
 
 message! {
-    /// Istio: `HTTPMatchRequest`.
+    /// Conditions that must all hold. Istio: `HTTPMatchRequest`.
     pub struct HttpMatchRequest {
         name: String,
         uri: Option<StringMatch>,
         scheme: Option<StringMatch>,
         method: Option<StringMatch>,
         authority: Option<StringMatch>,
+        /// By name; names starting with `@request.auth.claims` stand for claims of the token.
         headers: BTreeMap<String, StringMatch>,
+        /// 0 means any.
         port: u32,
         source_labels: BTreeMap<String, String>,
+        /// Overrides the gateways of the VirtualService.
         gateways: Vec<String>,
         query_params: BTreeMap<String, StringMatch>,
         ignore_uri_case: bool,
@@ -111,7 +120,7 @@ message! {
 }
 
 message! {
-    /// Istio: `HTTPRouteDestination`.
+    /// A destination with its share. A single destination takes everything, whatever its weight. Istio: `HTTPRouteDestination`.
     pub struct HttpRouteDestination {
         destination: Option<Destination>,
         weight: i32,
@@ -120,7 +129,7 @@ message! {
 }
 
 message! {
-    /// Istio: `RouteDestination`.
+    /// A destination of TCP or TLS with its share.
     pub struct RouteDestination {
         destination: Option<Destination>,
         weight: i32,
@@ -128,7 +137,7 @@ message! {
 }
 
 message! {
-    /// Istio: `L4MatchAttributes`.
+    /// Conditions on a connection that must all hold.
     pub struct L4MatchAttributes {
         destination_subnets: Vec<String>,
         port: u32,
@@ -140,7 +149,7 @@ message! {
 }
 
 message! {
-    /// Istio: `TLSMatchAttributes`.
+    /// Conditions on a TLS connection that must all hold. Istio: `TLSMatchAttributes`.
     pub struct TlsMatchAttributes {
         sni_hosts: Vec<String>,
         destination_subnets: Vec<String>,
@@ -152,7 +161,7 @@ message! {
 }
 
 message! {
-    /// Istio: `HTTPRedirect`.
+    /// Answers with a redirect. Istio: `HTTPRedirect`.
     pub struct HttpRedirect {
         uri: String,
         authority: String,
@@ -165,7 +174,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof redirect_port` of `HTTPRedirect`.
+    /// The port that is redirected to.
     pub enum RedirectPort {
         port => Port(u32),
         derive_port => DerivePort(RedirectPortSelection),
@@ -173,7 +182,7 @@ oneof! {
 }
 
 closed_enum! {
-    /// Istio: `HTTPRedirect.RedirectPortSelection`.
+    /// How the port is derived if none is stated. Istio: `HTTPRedirect.RedirectPortSelection`.
     pub enum RedirectPortSelection {
         FromProtocolDefault = 0 "FROM_PROTOCOL_DEFAULT",
         FromRequestPort = 1 "FROM_REQUEST_PORT",
@@ -181,7 +190,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `HTTPDirectResponse`.
+    /// Answers without an upstream. Istio: `HTTPDirectResponse`.
     pub struct HttpDirectResponse {
         status: u32,
         body: Option<HttpBody>,
@@ -189,7 +198,7 @@ message! {
 }
 
 union_message! {
-    /// Istio: `HTTPBody`.
+    /// The body of a direct response. Istio: `HTTPBody`.
     pub enum HttpBody {
         string => String(String),
         bytes => Bytes(Bytes),
@@ -197,7 +206,7 @@ union_message! {
 }
 
 message! {
-    /// Istio: `HTTPRewrite`.
+    /// Changes path and authority before the request is passed on. Istio: `HTTPRewrite`.
     pub struct HttpRewrite {
         uri: String,
         authority: String,
@@ -206,7 +215,7 @@ message! {
 }
 
 message! {
-    /// Istio: `RegexRewrite`.
+    /// Replaces what a pattern matches in the path; `rewrite` may use `\1`.
     pub struct RegexRewrite {
         match_: String,
         rewrite: String,
@@ -214,8 +223,9 @@ message! {
 }
 
 message! {
-    /// Istio: `HTTPRetry`.
+    /// How often and when a failed request is tried again. 0 attempts turn retries off. Istio: `HTTPRetry`.
     pub struct HttpRetry {
+        /// Besides the first one.
         attempts: i32,
         per_try_timeout: Option<Duration>,
         retry_on: String,
@@ -226,8 +236,9 @@ message! {
 }
 
 message! {
-    /// Istio: `CorsPolicy`.
+    /// What browsers of other origins may do.
     pub struct CorsPolicy {
+        /// Deprecated: `allow_origins`.
         allow_origin: Vec<String>,
         allow_origins: Vec<StringMatch>,
         allow_methods: Vec<String>,
@@ -240,7 +251,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `CorsPolicy.UnmatchedPreflights`.
+    /// What happens to preflight requests of origins that are not allowed. Istio: `CorsPolicy.UnmatchedPreflights`.
     pub enum UnmatchedPreflights {
         Unspecified = 0 "UNSPECIFIED",
         Forward = 1 "FORWARD",
@@ -249,7 +260,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `HTTPFaultInjection`.
+    /// Faults for testing. Istio: `HTTPFaultInjection`.
     pub struct HttpFaultInjection {
         delay: Option<FaultDelay>,
         abort: Option<FaultAbort>,
@@ -257,8 +268,9 @@ message! {
 }
 
 message! {
-    /// Istio: `HTTPFaultInjection.Delay`.
+    /// Delays a share of the requests. Istio: `HTTPFaultInjection.Delay`.
     pub struct FaultDelay {
+        /// Deprecated: `percentage` in whole percent.
         percent: i32,
         percentage: Option<Percent>,
         ;
@@ -267,7 +279,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof http_delay_type` of `HTTPFaultInjection.Delay`.
+    /// How long the delay is. Only a fixed one is supported.
     pub enum FaultDelayKind {
         fixed_delay => FixedDelay(Duration),
         exponential_delay => ExponentialDelay(Duration),
@@ -275,7 +287,7 @@ oneof! {
 }
 
 message! {
-    /// Istio: `HTTPFaultInjection.Abort`.
+    /// Answers a share of the requests with an error. Istio: `HTTPFaultInjection.Abort`.
     pub struct FaultAbort {
         percentage: Option<Percent>,
         ;
@@ -284,7 +296,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof error_type` of `HTTPFaultInjection.Abort`.
+    /// The error.
     pub enum FaultAbortKind {
         http_status => HttpStatus(i32),
         grpc_status => GrpcStatus(String),
@@ -293,7 +305,7 @@ oneof! {
 }
 
 message! {
-    /// Istio: `HTTPMirrorPolicy`.
+    /// Copies a share of the requests to another destination, whose answers are dropped. Istio: `HTTPMirrorPolicy`.
     pub struct HttpMirrorPolicy {
         destination: Option<Destination>,
         percentage: Option<Percent>,
@@ -301,7 +313,7 @@ message! {
 }
 
 message! {
-    /// Istio: `PortSelector`.
+    /// A port by number.
     pub struct PortSelector {
         number: u32,
     }

@@ -6,7 +6,7 @@ use super::WorkloadEntry;
 use crate::yaml::{message, oneof};
 
 message! {
-    /// Istio: `WorkloadGroup`.
+    /// A template for the entries of workloads that register themselves.
     pub struct WorkloadGroup {
         metadata: Option<WorkloadGroupMetadata>,
         template: Option<WorkloadEntry>,
@@ -15,7 +15,7 @@ message! {
 }
 
 message! {
-    /// Istio: `WorkloadGroup.ObjectMeta`.
+    /// Labels and annotations of the entries. Istio: `WorkloadGroup.ObjectMeta`.
     pub struct WorkloadGroupMetadata {
         labels: BTreeMap<String, String>,
         annotations: BTreeMap<String, String>,
@@ -23,7 +23,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ReadinessProbe`.
+    /// When a workload counts as ready. 0 means the default of Kubernetes.
     pub struct ReadinessProbe {
         initial_delay_seconds: i32,
         timeout_seconds: i32,
@@ -36,7 +36,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof health_check_method` of `ReadinessProbe`.
+    /// What is probed.
     pub enum HealthCheckMethod {
         http_get => HttpGet(HttpHealthCheckConfig),
         tcp_socket => TcpSocket(TcpHealthCheckConfig),
@@ -46,7 +46,7 @@ oneof! {
 }
 
 message! {
-    /// Istio: `HTTPHealthCheckConfig`.
+    /// An HTTP request that must be answered with success. Istio: `HTTPHealthCheckConfig`.
     pub struct HttpHealthCheckConfig {
         path: String,
         port: u32,
@@ -57,7 +57,7 @@ message! {
 }
 
 message! {
-    /// Istio: `GrpcHealthCheckConfig`.
+    /// A call of gRPC's health service.
     pub struct GrpcHealthCheckConfig {
         port: u32,
         service: String,
@@ -65,7 +65,7 @@ message! {
 }
 
 message! {
-    /// Istio: `HTTPHeader`.
+    /// A header of the probe. Istio: `HTTPHeader`.
     pub struct ProbeHttpHeader {
         name: String,
         value: String,
@@ -73,7 +73,7 @@ message! {
 }
 
 message! {
-    /// Istio: `TCPHealthCheckConfig`.
+    /// A port that must accept connections. Istio: `TCPHealthCheckConfig`.
     pub struct TcpHealthCheckConfig {
         host: String,
         port: u32,
@@ -81,7 +81,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ExecHealthCheckConfig`.
+    /// A command that must succeed.
     pub struct ExecHealthCheckConfig {
         command: Vec<String>,
     }

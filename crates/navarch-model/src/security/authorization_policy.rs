@@ -4,7 +4,7 @@ use crate::types::{PolicyTargetReference, WorkloadSelector};
 use crate::yaml::{closed_enum, message, oneof};
 
 message! {
-    /// Istio: `AuthorizationPolicy`.
+    /// Who may do what. Without rules, ALLOW denies everything.
     pub struct AuthorizationPolicy {
         selector: Option<WorkloadSelector>,
         target_ref: Option<PolicyTargetReference>,
@@ -17,14 +17,14 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof action_detail` of `AuthorizationPolicy`.
+    /// What an action needs besides its name.
     pub enum ActionDetail {
         provider => Provider(ExtensionProviderRef),
     }
 }
 
 closed_enum! {
-    /// Istio: `AuthorizationPolicy.Action`.
+    /// What happens to requests that match. CUSTOM is asked first, then DENY, then ALLOW. Istio: `AuthorizationPolicy.Action`.
     pub enum AuthorizationAction {
         Allow = 0 "ALLOW",
         Deny = 1 "DENY",
@@ -34,14 +34,14 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `AuthorizationPolicy.ExtensionProvider`.
+    /// An external authoriser of the mesh settings, by name. Istio: `AuthorizationPolicy.ExtensionProvider`.
     pub struct ExtensionProviderRef {
         name: String,
     }
 }
 
 message! {
-    /// Istio: `Rule`.
+    /// Matches if one of `from`, one of `to` and all of `when` do. An empty rule matches everything.
     pub struct Rule {
         from: Vec<RuleFrom>,
         to: Vec<RuleTo>,
@@ -50,21 +50,21 @@ message! {
 }
 
 message! {
-    /// Istio: `Rule.From`.
+    /// One kind of source. Istio: `Rule.From`.
     pub struct RuleFrom {
         source: Option<Source>,
     }
 }
 
 message! {
-    /// Istio: `Rule.To`.
+    /// One kind of operation. Istio: `Rule.To`.
     pub struct RuleTo {
         operation: Option<Operation>,
     }
 }
 
 message! {
-    /// Istio: `Source`.
+    /// Where a request comes from. All fields that are set must hold; within one, one value.
     pub struct Source {
         principals: Vec<String>,
         not_principals: Vec<String>,
@@ -84,7 +84,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Operation`.
+    /// What a request does. All fields that are set must hold; within one, one value.
     pub struct Operation {
         hosts: Vec<String>,
         not_hosts: Vec<String>,
@@ -98,7 +98,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Condition`.
+    /// A condition on an attribute.
     pub struct Condition {
         key: String,
         values: Vec<String>,

@@ -6,7 +6,7 @@ use crate::types::WorkloadSelector;
 use crate::yaml::{closed_enum, message};
 
 message! {
-    /// Istio: `PeerAuthentication`.
+    /// Whether connections to workloads must be mutual TLS.
     pub struct PeerAuthentication {
         selector: Option<WorkloadSelector>,
         mtls: Option<MutualTls>,
@@ -15,14 +15,14 @@ message! {
 }
 
 message! {
-    /// Istio: `PeerAuthentication.MutualTLS`.
+    /// The mode; unset means that of the wider policy. Istio: `PeerAuthentication.MutualTLS`.
     pub struct MutualTls {
         mode: MutualTlsMode,
     }
 }
 
 closed_enum! {
-    /// Istio: `PeerAuthentication.MutualTLS.Mode`.
+    /// What a workload accepts. Istio: `PeerAuthentication.MutualTLS.Mode`.
     pub enum MutualTlsMode {
         Unset = 0 "UNSET",
         Disable = 1 "DISABLE",

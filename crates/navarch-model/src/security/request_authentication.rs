@@ -6,7 +6,7 @@ use crate::types::{PolicyTargetReference, WorkloadSelector};
 use crate::yaml::message;
 
 message! {
-    /// Istio: `RequestAuthentication`.
+    /// Tokens that are accepted. A request without a token passes; a policy can require one.
     pub struct RequestAuthentication {
         selector: Option<WorkloadSelector>,
         target_ref: Option<PolicyTargetReference>,
@@ -16,11 +16,12 @@ message! {
 }
 
 message! {
-    /// Istio: `JWTRule`.
+    /// Tokens of one issuer. Istio: `JWTRule`.
     pub struct JwtRule {
         issuer: String,
         audiences: Vec<String>,
         jwks_uri: String,
+        /// The keys themselves; goes before `jwks_uri`.
         jwks: String,
         from_headers: Vec<JwtHeader>,
         from_params: Vec<String>,
@@ -34,7 +35,7 @@ message! {
 }
 
 message! {
-    /// Istio: `JWTHeader`.
+    /// A header that carries the token, after `prefix`. Istio: `JWTHeader`.
     pub struct JwtHeader {
         name: String,
         prefix: String,
@@ -42,7 +43,7 @@ message! {
 }
 
 message! {
-    /// Istio: `ClaimToHeader`.
+    /// A claim that is passed on as a header.
     pub struct ClaimToHeader {
         header: String,
         claim: String,

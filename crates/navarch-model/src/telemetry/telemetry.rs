@@ -8,7 +8,7 @@ use crate::values::Percent;
 use crate::yaml::{closed_enum, message, oneof, union_message};
 
 message! {
-    /// Istio: `Telemetry`.
+    /// Traces, metrics and access logs of workloads.
     pub struct Telemetry {
         selector: Option<WorkloadSelector>,
         target_ref: Option<PolicyTargetReference>,
@@ -20,7 +20,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Tracing`.
+    /// How requests are traced.
     pub struct Tracing {
         match_: Option<TracingSelector>,
         providers: Vec<ProviderRef>,
@@ -34,14 +34,14 @@ message! {
 }
 
 message! {
-    /// Istio: `Tracing.TracingSelector`.
+    /// For which direction the settings are. Istio: `Tracing.TracingSelector`.
     pub struct TracingSelector {
         mode: WorkloadMode,
     }
 }
 
 union_message! {
-    /// Istio: `Tracing.CustomTag`.
+    /// The value of a tag on traces. Istio: `Tracing.CustomTag`.
     pub enum CustomTag {
         literal => Literal(Literal),
         environment => Environment(Environment),
@@ -51,14 +51,14 @@ union_message! {
 }
 
 message! {
-    /// Istio: `Tracing.Literal`.
+    /// A tag with a fixed value. Istio: `Tracing.Literal`.
     pub struct Literal {
         value: String,
     }
 }
 
 message! {
-    /// Istio: `Tracing.Environment`.
+    /// A tag from the proxy's environment. Istio: `Tracing.Environment`.
     pub struct Environment {
         name: String,
         default_value: String,
@@ -66,7 +66,7 @@ message! {
 }
 
 message! {
-    /// Istio: `Tracing.RequestHeader`.
+    /// A tag from a request's header. Istio: `Tracing.RequestHeader`.
     pub struct RequestHeader {
         name: String,
         default_value: String,
@@ -74,21 +74,21 @@ message! {
 }
 
 message! {
-    /// Istio: `Tracing.Formatter`.
+    /// A tag whose value is an Envoy format string. Istio: `Tracing.Formatter`.
     pub struct Formatter {
         value: String,
     }
 }
 
 message! {
-    /// Istio: `ProviderRef`.
+    /// An extension provider of the mesh settings, by name.
     pub struct ProviderRef {
         name: String,
     }
 }
 
 message! {
-    /// Istio: `Metrics`.
+    /// What is measured, and for whom.
     pub struct Metrics {
         providers: Vec<ProviderRef>,
         overrides: Vec<MetricsOverrides>,
@@ -97,7 +97,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `WorkloadMode`.
+    /// The direction of traffic: as client, as server, or both.
     pub enum WorkloadMode {
         ClientAndServer = 0 "CLIENT_AND_SERVER",
         Client = 1 "CLIENT",
@@ -106,7 +106,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MetricSelector`.
+    /// Which metric, for which direction.
     pub struct MetricSelector {
         mode: WorkloadMode,
         ;
@@ -115,7 +115,7 @@ message! {
 }
 
 oneof! {
-    /// Istio: the `oneof metric_match` of `MetricSelector`.
+    /// The metric; unset means all.
     pub enum MetricMatch {
         metric => Metric(IstioMetric),
         custom_metric => CustomMetric(String),
@@ -123,7 +123,7 @@ oneof! {
 }
 
 closed_enum! {
-    /// Istio: `MetricSelector.IstioMetric`.
+    /// A standard metric. Istio: `MetricSelector.IstioMetric`.
     pub enum IstioMetric {
         AllMetrics = 0 "ALL_METRICS",
         RequestCount = 1 "REQUEST_COUNT",
@@ -140,7 +140,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `MetricsOverrides`.
+    /// Changes to metrics.
     pub struct MetricsOverrides {
         match_: Option<MetricSelector>,
         disabled: Option<bool>,
@@ -149,7 +149,7 @@ message! {
 }
 
 message! {
-    /// Istio: `MetricsOverrides.TagOverride`.
+    /// A change to a label of a metric. Istio: `MetricsOverrides.TagOverride`.
     pub struct TagOverride {
         operation: TagOverrideOperation,
         value: String,
@@ -157,7 +157,7 @@ message! {
 }
 
 closed_enum! {
-    /// Istio: `MetricsOverrides.TagOverride.Operation`.
+    /// Whether the label is set or removed. Istio: `MetricsOverrides.TagOverride.Operation`.
     pub enum TagOverrideOperation {
         Upsert = 0 "UPSERT",
         Remove = 1 "REMOVE",
@@ -165,7 +165,7 @@ closed_enum! {
 }
 
 message! {
-    /// Istio: `AccessLogging`.
+    /// What is logged, and where to.
     pub struct AccessLogging {
         match_: Option<AccessLoggingSelector>,
         providers: Vec<ProviderRef>,
@@ -175,14 +175,14 @@ message! {
 }
 
 message! {
-    /// Istio: `AccessLogging.LogSelector`.
+    /// For which direction the settings are. Istio: `AccessLogging.LogSelector`.
     pub struct AccessLoggingSelector {
         mode: WorkloadMode,
     }
 }
 
 message! {
-    /// Istio: `AccessLogging.Filter`.
+    /// A CEL expression that a request must fulfil to be logged. Istio: `AccessLogging.Filter`.
     pub struct AccessLoggingFilter {
         expression: String,
     }
