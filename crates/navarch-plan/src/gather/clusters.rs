@@ -14,11 +14,11 @@ use navarch_snapshot::scope::OutboundMode;
 use navarch_snapshot::{BUCKETS, Bucket, Scope};
 use navarch_translate::clusters::{
     ClientCertificates, ClusterPatches, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput,
-    InboundTarget, NameServer, Outbound, OutboundInput, ServiceIdentity, discovery,
+    InboundTarget, NameServer, Outbound, OutboundInput, ServiceIdentity, discovery, takes_dialled_address,
 };
 
 use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
-use super::upstream::{Client, ClusterMeshOf, EndpointMeshOf, ForwardsMeshTls, RuleLabels, sources};
+use super::upstream::{Client, ClusterMeshOf, EndpointSettings, ForwardsMeshTls, RuleLabels};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
 use crate::parts::{BucketResources, Parts};
@@ -100,6 +100,8 @@ impl Gather for OutboundClusters {
 
     fn run(key: &OutboundKey, cx: &Cx<'_>) -> BucketResources {
         let mut resources = BucketResources::new();
+        let mesh = cx.gather::<ClusterMeshOf>(&());
+        let settings = EndpointSettings::new(cx);
         for service in key.scope.services_in(cx.view(), key.bucket) {
             let discovery = discovery(&service, key.view.kind);
             if discovery == Discovery::Alias {
@@ -108,17 +110,17 @@ impl Gather for OutboundClusters {
             let rule = key.scope.destination_rule(cx.view(), &service, Some(&key.client.labels));
             // Only clusters that resolve names carry their endpoints.
             let resolves = matches!(discovery, Discovery::StrictDns | Discovery::LogicalDns);
-            let endpoints =
-                resolves.then(|| sources(cx, &service, rule.as_deref().map(|rule| &**rule), &key.client));
+            let endpoints = resolves
+                .then(|| settings.sources(cx, &service, rule.as_deref().map(|rule| &**rule), &key.client));
             for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
                 let clusters = cx.get::<Outbound>(&OutboundInput {
                     service: service.clone(),
                     port: port.port,
                     rule: rule.clone(),
-                    mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
-                    identity: identity(cx, &service, port),
+                    mesh: (*mesh).clone(),
+                    identity: identity(cx, &service, port, rule.as_deref().map(|rule| &**rule)),
                     endpoints: endpoints.clone(),
-                    locality: (*cx.gather::<EndpointMeshOf>(&())).clone(),
+                    locality: settings.mesh.clone(),
                     view: key.view.clone(),
                     sni_clusters: key.sni_clusters,
                     patches: key.patches.clone(),
@@ -132,7 +134,13 @@ impl Gather for OutboundClusters {
     }
 }
 
-fn identity(cx: &Cx<'_>, service: &Service, port: &ServicePort) -> ServiceIdentity {
+/// Who the servers are, as far as the clusters of the port depend on it.
+fn identity(
+    cx: &Cx<'_>,
+    service: &Service,
+    port: &ServicePort,
+    rule: Option<&EffectiveRule>,
+) -> ServiceIdentity {
     let summary = cx.view().endpoint_summary(&service.hostname, &service.namespace);
     let names = match summary {
         Some(summary) => summary.identities.clone(),
@@ -142,9 +150,10 @@ fn identity(cx: &Cx<'_>, service: &Service, port: &ServicePort) -> ServiceIdenti
         names,
         accepts_mtls: !service.mesh_external
             && namespace_mtls_mode(cx.view(), &service.namespace) != Some(MtlsMode::Disable),
-        all_endpoints_accept_mtls: summary
-            .and_then(|summary| summary.ports.get(&port.name))
-            .is_some_and(|port| port.all_mutual_tls),
+        all_endpoints_accept_mtls: takes_dialled_address(service, rule.map(|rule| &rule.spec))
+            && summary
+                .and_then(|summary| summary.ports.get(&port.name))
+                .is_some_and(|port| port.all_mutual_tls),
     }
 }
 

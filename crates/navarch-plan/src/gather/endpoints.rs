@@ -9,7 +9,7 @@ use navarch_snapshot::{BUCKETS, Bucket, Scope};
 use navarch_translate::clusters::{Discovery, discovery};
 use navarch_translate::endpoints::{Endpoints, EndpointsInput};
 
-use super::upstream::{Client, ForwardsMeshTls, RuleLabels, sources};
+use super::upstream::{Client, EndpointSettings, ForwardsMeshTls, RuleLabels};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
 use crate::parts::{BucketResources, Parts};
@@ -44,12 +44,13 @@ impl Gather for BucketEndpoints {
 
     fn run(key: &BucketKey, cx: &Cx<'_>) -> BucketResources {
         let mut resources = BucketResources::new();
+        let settings = EndpointSettings::new(cx);
         for service in key.scope.services_in(cx.view(), key.bucket) {
             if discovery(&service, key.client.kind) != Discovery::Eds {
                 continue;
             }
             let rule = key.scope.destination_rule(cx.view(), &service, Some(&key.client.labels));
-            let sources = sources(cx, &service, rule.as_deref().map(|rule| &**rule), &key.client);
+            let sources = settings.sources(cx, &service, rule.as_deref().map(|rule| &**rule), &key.client);
             for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
                 let assignments = cx.get::<Endpoints>(&EndpointsInput {
                     service: service.clone(),

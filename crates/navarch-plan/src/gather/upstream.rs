@@ -8,7 +8,7 @@ use navarch_model::networking::{Gateway, ServerTlsMode};
 use navarch_model::proxy::{IpMode, ProxyFacts, ProxyKind};
 use navarch_model::security::{MutualTlsMode, PeerAuthentication};
 use navarch_model::service::Service;
-use navarch_model::{Hashed, Name};
+use navarch_model::{EffectiveRule, Hashed, Name};
 use navarch_snapshot::authn::{MtlsMode, mtls_mode};
 use navarch_snapshot::{Bucket, View, host};
 use navarch_translate::clusters::ClusterMesh;
@@ -260,22 +260,40 @@ fn switches_off(view: &View<'_>, namespace: &str) -> bool {
     })
 }
 
-/// The endpoints of a service as a client gets to see them.
-pub fn sources(
-    cx: &Cx<'_>,
-    service: &Service,
-    rule: Option<&navarch_model::EffectiveRule>,
-    client: &Client,
-) -> EndpointSources {
-    let found = cx.gather::<EndpointsOf>(&ServiceKey::of(service));
-    let mesh = (*cx.gather::<EndpointMeshOf>(&())).clone();
-    EndpointSources {
-        endpoints: found.endpoints.clone(),
-        plaintext: found.plaintext.clone(),
-        cluster_local: cx.gather::<ClusterLocalHosts>(&()).is_local(service),
-        gateways: (*cx.gather::<NetworkGatewaysOf>(&())).clone(),
-        view: client.view().narrowed(service, rule.map(|rule| &rule.spec), &mesh),
-        mesh,
+/// What endpoints of all services are gathered with.
+pub struct EndpointSettings {
+    pub mesh: Arc<Hashed<EndpointMesh>>,
+    gateways: Arc<Hashed<NetworkGateways>>,
+    cluster_local: Arc<LocalHosts>,
+}
+
+impl EndpointSettings {
+    /// The settings as they are now.
+    pub fn new(cx: &Cx<'_>) -> Self {
+        EndpointSettings {
+            mesh: (*cx.gather::<EndpointMeshOf>(&())).clone(),
+            gateways: (*cx.gather::<NetworkGatewaysOf>(&())).clone(),
+            cluster_local: cx.gather::<ClusterLocalHosts>(&()),
+        }
+    }
+
+    /// The endpoints of a service as a client gets to see them.
+    pub fn sources(
+        &self,
+        cx: &Cx<'_>,
+        service: &Service,
+        rule: Option<&EffectiveRule>,
+        client: &Client,
+    ) -> EndpointSources {
+        let found = cx.gather::<EndpointsOf>(&ServiceKey::of(service));
+        EndpointSources {
+            endpoints: found.endpoints.clone(),
+            plaintext: found.plaintext.clone(),
+            cluster_local: self.cluster_local.is_local(service),
+            gateways: self.gateways.clone(),
+            view: client.view().narrowed(service, rule.map(|rule| &rule.spec), &self.mesh),
+            mesh: self.mesh.clone(),
+        }
     }
 }
 

@@ -25,7 +25,8 @@ use navarch_envoy::proto::envoy::extensions::upstreams::http::v3::HttpProtocolOp
 use navarch_envoy::{Resource, XdsType, any::any};
 use navarch_model::mesh::{H2UpgradePolicy, InboundTrafficPolicyMode, MeshConfig, TlsConfig};
 use navarch_model::networking::{
-    ClientTlsSettings, ConnectionPoolSettings, OutlierDetection, PatchContext, TcpKeepalive,
+    ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
+    PatchContext, SimpleLb, TcpKeepalive, TrafficPolicy,
 };
 use navarch_model::proxy::{IpMode, ProxyKind};
 use navarch_model::service::{Registry, Resolution, Service};
@@ -133,6 +134,22 @@ pub fn discovery(service: &Service, kind: ProxyKind) -> Discovery {
         Resolution::DynamicDns => Discovery::Eds,
         Resolution::Alias => Discovery::Alias,
     }
+}
+
+/// Whether some cluster of the service may send to the address that the application dialled, without knowing the endpoints.
+pub fn takes_dialled_address(service: &Service, rule: Option<&DestinationRule>) -> bool {
+    let passthrough = |balancer: &Option<LoadBalancerSettings>| {
+        balancer.as_ref().is_some_and(|balancer| policy::simple(balancer) == SimpleLb::Passthrough)
+    };
+    let in_policy = |policy: &TrafficPolicy| {
+        passthrough(&policy.load_balancer)
+            || policy.port_level_settings.iter().any(|port| passthrough(&port.load_balancer))
+    };
+    service.resolution == Resolution::Passthrough
+        || rule.is_some_and(|rule| {
+            let subsets = rule.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+            rule.traffic_policy.iter().chain(subsets).any(in_policy)
+        })
 }
 
 /// A cluster being made, with the HTTP options that Envoy wants packed inside.
