@@ -47,7 +47,11 @@ fn settings(direction: Direction) -> ListenerSettings {
 }
 
 fn outbound_settings() -> OutboundSettings {
-    OutboundSettings { listener: settings(Direction::Outbound), catch_all: "PassthroughCluster".into() }
+    OutboundSettings {
+        listener: settings(Direction::Outbound),
+        catch_all: "PassthroughCluster".into(),
+        resolves_unknown_hosts: false,
+    }
 }
 
 /// A contribution as a service port makes it: `host` names its cluster, `names` and `blocks` restrict its TCP chain.

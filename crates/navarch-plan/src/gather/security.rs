@@ -13,8 +13,8 @@ use navarch_translate::filters::http::PhasedHttpFilter;
 use navarch_translate::http_connection_manager::Direction;
 use navarch_translate::security::trust_domains::TrustDomains;
 use navarch_translate::security::{
-    Authorization, AuthorizationInput, ExternalAuthorizer, Lookup, PolicyFilters,
-    RequestAuthenticationInput, TokenChecks,
+    Authorization, AuthorizationInput, ExternalAuthorizer, Lookup, PolicyFilters, RequestAuthenticationInput,
+    TokenChecks,
 };
 
 use super::attachment::{Attachment, Workload};
@@ -34,9 +34,8 @@ impl Gather for SecurityFilters {
         if *direction == Direction::Outbound {
             return PolicyFilters::default();
         }
-        let mut filters = authorization(workload, cx).map_or_else(PolicyFilters::default, |filters| {
-            PolicyFilters::clone(&filters)
-        });
+        let mut filters = authorization(workload, cx)
+            .map_or_else(PolicyFilters::default, |filters| PolicyFilters::clone(&filters));
         if let Some(input) = request_authentication(workload, cx)
             && let Some(filter) = &*cx.get::<TokenChecks>(&input)
         {
@@ -94,10 +93,9 @@ fn authorizer(mesh: &MeshConfig, cx: &Cx<'_>, name: &str) -> ExternalAuthorizer 
     let lookup = match (found.next(), found.next()) {
         (None, _) => Lookup::Unknown,
         (Some(_), Some(_)) => Lookup::Ambiguous,
-        (Some((provider, service, port)), None) => Lookup::Found {
-            provider: Box::new(provider.clone()),
-            upstream: upstream(cx, (service, port)),
-        },
+        (Some((provider, service, port)), None) => {
+            Lookup::Found { provider: Box::new(provider.clone()), upstream: upstream(cx, (service, port)) }
+        }
     };
     ExternalAuthorizer { name: name.to_owned(), lookup }
 }

@@ -17,7 +17,7 @@ use navarch_envoy::proto::envoy::extensions::network::dns_resolver::cares::v3::C
 use navarch_envoy::{Resource, wkt};
 use navarch_model::Hashed;
 use navarch_model::networking::{ClientTlsMode, PatchContext};
-use navarch_model::proxy::ProxyKind;
+use navarch_model::proxy::{IpMode, ProxyKind};
 
 use super::inbound::source_addresses;
 use super::outbound::{dynamic_draft, resolver};
@@ -134,7 +134,7 @@ fn inbound_passthrough(input: &FixedInput) -> Cluster {
 fn by_name(input: &FixedInput, server: &NameServer) -> Cluster {
     let mesh = &**input.mesh;
     let tls = mesh.unknown_destination_tls.as_ref().filter(|tls| tls.mode != ClientTlsMode::Disable);
-    let cache = unknown_hosts_cache(&input.view, server);
+    let cache = unknown_hosts_cache(input.view.ip_mode, server);
     let mut draft = dynamic_draft(names::ALLOW_ANY_DYNAMIC_DNS.to_owned(), cache, tls.is_none());
     draft.http = Some(pool::unknown_destination(&input.view));
     pool::apply(&mut draft, mesh, None, None);
@@ -143,7 +143,7 @@ fn by_name(input: &FixedInput, server: &NameServer) -> Cluster {
 }
 
 /// The cache that the HTTP filter and the cluster for unknown destinations share; both must configure it alike.
-pub fn unknown_hosts_cache(view: &ClusterView, server: &NameServer) -> DnsCacheConfig {
+pub fn unknown_hosts_cache(ip_mode: IpMode, server: &NameServer) -> DnsCacheConfig {
     let resolver = match server {
         NameServer::Default => None,
         NameServer::Local(address) => Some(resolver(CaresDnsResolverConfig {
@@ -153,7 +153,7 @@ pub fn unknown_hosts_cache(view: &ClusterView, server: &NameServer) -> DnsCacheC
     };
     DnsCacheConfig {
         name: names::ALLOW_ANY_DNS_CACHE.to_owned(),
-        dns_lookup_family: lookup_family(view.ip_mode) as i32,
+        dns_lookup_family: lookup_family(ip_mode) as i32,
         max_hosts: Some(UNKNOWN_HOSTS_MAX),
         typed_dns_resolver_config: resolver,
         ..DnsCacheConfig::default()

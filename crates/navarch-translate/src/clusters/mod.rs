@@ -33,7 +33,7 @@ use navarch_model::service::{Registry, Resolution, Service};
 use navarch_model::{Hashed, Name};
 use prost::Message;
 
-pub use self::fixed::{Fixed, FixedInput, NameServer};
+pub use self::fixed::{Fixed, FixedInput, NameServer, unknown_hosts_cache};
 pub use self::inbound::{Inbound, InboundInput, InboundTarget};
 pub use self::outbound::{Outbound, OutboundInput, ServiceIdentity, outbound_clusters};
 pub use self::patch::ClusterPatch;

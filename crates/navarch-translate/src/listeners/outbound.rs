@@ -106,6 +106,8 @@ pub struct OutboundSettings {
     pub listener: ListenerSettings,
     /// Cluster for what no service is known for.
     pub catch_all: Name,
+    /// HTTP to unknown hosts is resolved by name (`ALLOW_ANY_DYNAMIC_DNS`). The filter that does it is among the configured ones.
+    pub resolves_unknown_hosts: bool,
 }
 
 /// Makes an outbound listener from the contributions for its address.

@@ -6,7 +6,9 @@ use navarch_model::mesh::MeshConfig;
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::Scope;
 use navarch_snapshot::scope::OutboundMode;
-use navarch_translate::filters::HttpFilters;
+use navarch_translate::clusters::unknown_hosts_cache;
+use navarch_translate::filters::http::dynamic_forward_proxy;
+use navarch_translate::filters::{HttpFilters, HttpPhase};
 use navarch_translate::http_connection_manager::{Direction, proxy_config};
 use navarch_translate::listeners::inbound::InboundSettings;
 use navarch_translate::listeners::outbound::OutboundSettings;
@@ -17,6 +19,7 @@ use navarch_translate::names;
 use crate::class::Class;
 use crate::engine::Cx;
 use crate::gather::attachment::Workload;
+use crate::gather::clusters::name_server;
 use crate::gather::security::SecurityFilters;
 use crate::gather::{extensions, telemetry};
 
@@ -34,14 +37,28 @@ pub fn outbound(cx: &Cx<'_>, class: &Class, scope: &Scope, persistent_sessions: 
     let mut listener = common(cx, class, Direction::Outbound);
     listener.http.stateful_sessions = persistent_sessions;
     let catch_all = catch_all(scope);
+    let resolves_unknown_hosts =
+        scope.outbound_traffic_policy().is_some_and(|policy| policy.mode == OutboundMode::AllowAnyDynamicDns);
+    if resolves_unknown_hosts {
+        let cache = unknown_hosts_cache(class.facts.ip_mode(), &name_server(&class.facts));
+        listener.http.filters.push(HttpPhase::DynamicForwardProxy, dynamic_forward_proxy(cache));
+    }
     let mut bytes = listener.clone();
     bytes.http.access_log = Vec::new();
     bytes.http.tracing = None;
     bytes.http.filters = HttpFilters::default();
     bytes.http.stateful_sessions = false;
     Outbound {
-        all: Arc::new(Hashed::new(OutboundSettings { listener, catch_all: catch_all.clone() })),
-        bytes_only: Arc::new(Hashed::new(OutboundSettings { listener: bytes, catch_all })),
+        all: Arc::new(Hashed::new(OutboundSettings {
+            listener,
+            catch_all: catch_all.clone(),
+            resolves_unknown_hosts,
+        })),
+        bytes_only: Arc::new(Hashed::new(OutboundSettings {
+            listener: bytes,
+            catch_all,
+            resolves_unknown_hosts: false,
+        })),
     }
 }
 
