@@ -16,6 +16,7 @@ pub mod names;
 pub mod pure;
 pub mod routes;
 pub mod sds;
+pub mod secrets;
 pub mod security;
 pub mod tls;
 pub mod tracing;

@@ -1,15 +1,133 @@
-//! Gathering of secrets.
+//! Gathering of secrets: those of a proxy's own namespace that configuration in force for it names.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::Hashed;
-use navarch_snapshot::Scope;
+use navarch_model::networking::{ClientTlsSettings, DestinationRule};
+use navarch_model::proxy::ProxyKind;
+use navarch_model::service::Visibility;
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::bound::BoundRule;
+use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_translate::sds::{CA_SUFFIX, credential_resource};
+use navarch_translate::secrets::{SecretContent, SecretResource, SecretResourceInput, SecretSource};
 
 use crate::class::Class;
-use crate::engine::Cx;
-use crate::parts::Parts;
+use crate::engine::{Cx, Gather};
+use crate::gather::gateway::GatewaysOf;
+use crate::parts::{BucketResources, Parts};
 
-/// The secrets of a class.
-pub fn secrets(_cx: &Cx<'_>, _class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
-    Parts::default()
+/// The secrets of a class. Whoever serves them makes sure that the proxy is who it claims to be.
+pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
+    let namespace = &class.facts.namespace;
+    let mut names: BTreeSet<String> = of_rules(cx, class);
+    if class.facts.kind == ProxyKind::Router
+        && let Some(gateways) = &*cx.gather::<GatewaysOf>(class)
+    {
+        names.extend(gateways.credentials.iter().map(|name| credential_resource(name)));
+    }
+    let resources = names.into_iter().filter_map(|name| {
+        let source = SecretSource::parse(&name, namespace)?;
+        let content = content(cx, &source)?;
+        let input = SecretResourceInput { name: Name::from(name), content };
+        cx.get::<SecretResource>(&input).as_ref().as_ref().ok().cloned()
+    });
+    Parts::local(resources.collect::<BucketResources>())
+}
+
+fn content(cx: &Cx<'_>, source: &SecretSource) -> Option<SecretContent> {
+    let view = cx.view();
+    match source {
+        SecretSource::KeyPair { namespace, name } => {
+            view.secret(namespace, name).cloned().map(SecretContent::KeyPair)
+        }
+        SecretSource::Authority { namespace, name } => view
+            .secret(namespace, name)
+            .or_else(|| view.secret(namespace, name.strip_suffix(CA_SUFFIX)?))
+            .cloned()
+            .map(SecretContent::Authority),
+        SecretSource::AuthorityMap { namespace, name } => {
+            view.config_map(namespace, name).cloned().map(SecretContent::AuthorityMap)
+        }
+    }
+}
+
+/// Names of the resources that DestinationRules ask for. Sidecars take only the rules of their own namespace: what is written
+/// elsewhere must not hand a workload secrets that its namespace did not mean for it.
+fn of_rules(cx: &Cx<'_>, class: &Class) -> BTreeSet<String> {
+    let namespace = &class.facts.namespace;
+    let all = cx.gather::<AllCredentials>(&());
+    let wanted = all.0.iter().filter(|credential| {
+        if class.facts.kind == ProxyKind::Sidecar {
+            credential.namespace == *namespace
+        } else {
+            credential.namespace == *namespace || credential.export_to.includes(namespace)
+        }
+    });
+    wanted.map(|credential| credential.resource.clone()).collect()
+}
+
+/// A resource that a DestinationRule names.
+#[derive(Clone, Debug, PartialEq)]
+struct Credential {
+    namespace: Name,
+    export_to: Visibility,
+    resource: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Credentials(Vec<Credential>);
+
+struct AllCredentials;
+
+impl Gather for AllCredentials {
+    const NAME: &'static str = "rule_credentials";
+    type Key = ();
+    type Output = Credentials;
+
+    fn run((): &(), cx: &Cx<'_>) -> Credentials {
+        let mut found = Credentials::default();
+        for bucket in 0..BUCKETS {
+            found.0.extend(cx.gather::<BucketCredentials>(&bucket).0.iter().cloned());
+        }
+        cx.view().wildcard_destination_rules().iter().for_each(|rule| found.add(rule));
+        found
+    }
+}
+
+struct BucketCredentials;
+
+impl Gather for BucketCredentials {
+    const NAME: &'static str = "bucket_rule_credentials";
+    type Key = Bucket;
+    type Output = Credentials;
+
+    fn run(bucket: &Bucket, cx: &Cx<'_>) -> Credentials {
+        let mut found = Credentials::default();
+        cx.view().destination_rules_in(*bucket).values().flatten().for_each(|rule| found.add(rule));
+        found
+    }
+}
+
+impl Credentials {
+    fn add(&mut self, rule: &BoundRule) {
+        for tls in tls_settings(&rule.config.spec).filter(|tls| !tls.credential_name.is_empty()) {
+            for name in [tls.credential_name.clone(), format!("{}{CA_SUFFIX}", tls.credential_name)] {
+                self.0.push(Credential {
+                    namespace: rule.config.namespace.clone(),
+                    export_to: rule.export_to.clone(),
+                    resource: credential_resource(&name),
+                });
+            }
+        }
+    }
+}
+
+/// All TLS settings of a rule: of the host, its ports and its subsets.
+fn tls_settings(rule: &DestinationRule) -> impl Iterator<Item = &ClientTlsSettings> {
+    let subsets = rule.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+    rule.traffic_policy.iter().chain(subsets).flat_map(|policy| {
+        let ports = policy.port_level_settings.iter().filter_map(|port| port.tls.as_ref());
+        policy.tls.iter().chain(ports)
+    })
 }

@@ -54,7 +54,6 @@ pub(super) fn fault(fault: &HttpFaultInjection) -> Any {
                 None => whole_percent(u32::try_from(delay.percent).unwrap_or(0)),
             }),
             fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(wkt::duration(*fixed))),
-            ..FaultDelay::default()
         })
     });
     let abort = fault.abort.as_ref().and_then(|abort| {
