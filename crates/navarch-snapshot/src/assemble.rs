@@ -98,6 +98,15 @@ impl Assembly {
         rules
     }
 
+    /// Whether nothing is kept of objects that are gone.
+    #[cfg(test)]
+    pub fn assert_empty(&self) {
+        assert!(self.declarers.is_empty() && self.alias_targets.is_empty() && self.aliases.is_empty());
+        assert!(self.routes_by_host.is_empty() && self.wildcard_routes.is_empty());
+        assert!(self.routes_by_gateway.is_empty() && self.uses_by_host.is_empty());
+        assert!(self.rules_by_host.is_empty() && self.selecting.is_empty());
+    }
+
     fn update_services(
         &mut self,
         snapshot: &mut Snapshot,
@@ -178,6 +187,9 @@ impl Assembly {
                 services.remove(key);
             }
             selectors.insert(selector);
+        }
+        if service.resolution != Resolution::Alias {
+            return false;
         }
         let alias = (service.namespace.clone(), service.hostname.clone());
         self.alias_targets.remove(&alias).is_some()

@@ -292,4 +292,13 @@ impl Derived {
             changes.rules.push((key.clone(), Step { before, after }));
         }
     }
+
+    /// Whether nothing is kept of objects that are gone.
+    #[cfg(test)]
+    pub fn assert_empty(&self) {
+        assert!(self.dependencies.asked.is_empty(), "{:?}", self.dependencies.asked);
+        assert!(self.dependencies.askers.is_empty(), "{:?}", self.dependencies.askers);
+        assert!(self.services.is_empty() && self.network_gateways.is_empty() && self.endpoints.is_empty());
+        assert!(self.routes.is_empty() && self.rules.is_empty() && self.addresses.is_empty());
+    }
 }

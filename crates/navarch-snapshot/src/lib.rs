@@ -22,6 +22,8 @@ mod findings;
 pub mod host;
 mod namespaces;
 mod network;
+#[cfg(test)]
+mod oracle;
 pub mod part;
 mod registry;
 pub mod scope;

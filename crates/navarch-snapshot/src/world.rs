@@ -245,6 +245,26 @@ impl World {
         }
     }
 
+    /// Every object, also those that are not in force.
+    #[cfg(test)]
+    pub(crate) fn known_objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.known.values()
+    }
+
+    /// Compares the indexes with what a look at every object gives.
+    #[cfg(test)]
+    pub(crate) fn assert_consistent(&self) {
+        self.store.assert_index();
+    }
+
+    /// Whether nothing is kept of objects that are gone.
+    #[cfg(test)]
+    pub(crate) fn assert_empty(&self) {
+        self.store.assert_index();
+        self.derived.assert_empty();
+        self.assembly.assert_empty();
+    }
+
     fn is_selected(&self, namespace: &str) -> bool {
         is_selected(&self.settings.mesh.config, namespace, |key| self.known.get(key).map(|object| &**object))
     }
