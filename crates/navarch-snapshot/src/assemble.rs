@@ -427,7 +427,13 @@ fn merge_endpoints(
     let mut ports_taken: BTreeSet<u16> = BTreeSet::new();
     for (key, service) in declared {
         let Some(own) = derived.endpoints.get(*key).and_then(|hosts| hosts.get(host)) else { continue };
-        for endpoint in own {
+        // istiod makes one service per address of an entry, each with all endpoints. Their number decides how traffic is shared
+        // with other entries for the host, so they are repeated here too.
+        let copies = match service.registry {
+            Registry::ServiceEntry => service.addresses.len().max(1),
+            Registry::Kubernetes => 1,
+        };
+        for endpoint in std::iter::repeat_n(own, copies).flatten() {
             let port = service.ports.iter().find(|port| port.name == endpoint.service_port_name);
             let number = port.map_or(0, |port| port.port);
             let taken = !ports_taken.insert(number);
