@@ -42,6 +42,15 @@ fn render(parsed: &Parsed) -> String {
     text
 }
 
+/// The lines that only one of the two has.
+fn difference(expected: &str, found: &str) -> String {
+    let only = |sign: char, these: &str, others: &str| -> String {
+        let others: BTreeSet<&str> = others.lines().collect();
+        these.lines().filter(|line| !others.contains(line)).map(|line| format!("{sign} {line}\n")).collect()
+    };
+    only('-', expected, found) + &only('+', found, expected)
+}
+
 #[test]
 fn findings_are_as_written_beside_each_case() {
     let update = std::env::var_os("UPDATE").is_some();
@@ -55,7 +64,7 @@ fn findings_are_as_written_beside_each_case() {
         }
         let expected = std::fs::read_to_string(&expectation).unwrap_or_default();
         if found != expected {
-            wrong.push(format!("--- {}\nexpected:\n{expected}\nfound:\n{found}", case.display()));
+            wrong.push(format!("--- {}\n{}", case.display(), difference(&expected, &found)));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

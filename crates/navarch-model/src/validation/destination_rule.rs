@@ -15,6 +15,8 @@ use crate::networking::{
 
 /// Envoy's limit on the size of a Maglev table.
 const LARGEST_MAGLEV: u64 = 5_000_011;
+/// Localities of one list; each is compared with each.
+const MOST_LOCALITIES: usize = 1000;
 /// Labels whose order failover follows on its own.
 const TOPOLOGY_LABELS: [&str; 3] =
     ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
@@ -348,6 +350,13 @@ fn failover(report: &mut Report<'_>, failover: &[LocalityFailover], priority: bo
 fn localities<'l>(report: &mut Report<'_>, field: &str, localities: impl Iterator<Item = &'l str>) {
     let mut seen: Vec<&str> = Vec::new();
     for locality in localities {
+        if seen.len() >= MOST_LOCALITIES {
+            report.within(field, |report| {
+                let message = format!("more than {MOST_LOCALITIES} localities");
+                report.error(Code::OutOfRange, message, "group them with region/*");
+            });
+            return;
+        }
         let problem = if locality.split('/').any(str::is_empty) {
             Some("a part is empty".to_owned())
         } else if locality.strip_suffix('*').unwrap_or(locality).contains('*') {

@@ -15,14 +15,32 @@ pub struct Report<'a> {
     pub metadata: &'a Metadata,
     path: String,
     findings: Vec<Finding>,
+    /// Findings beyond [`MOST_FINDINGS`], and the worst of them.
+    dropped: usize,
+    dropped_severity: Option<Severity>,
 }
+
+/// Findings of one object that are described. A broken object can have as many as it has fields, and nobody reads them all.
+const MOST_FINDINGS: usize = 100;
 
 impl<'a> Report<'a> {
     pub fn new(root: &'a Node, metadata: &'a Metadata, file: &'a Arc<str>) -> Self {
-        Self { root, file, metadata, path: String::new(), findings: Vec::new() }
+        Self {
+            root,
+            file,
+            metadata,
+            path: String::new(),
+            findings: Vec::new(),
+            dropped: 0,
+            dropped_severity: None,
+        }
     }
 
-    pub fn into_findings(self) -> Vec<Finding> {
+    pub fn into_findings(mut self) -> Vec<Finding> {
+        if let (Some(severity), Some(last)) = (self.dropped_severity, self.findings.last().cloned()) {
+            let message = format!("{} more findings are not shown", self.dropped);
+            self.findings.push(Finding { severity, message, hint: None, ..last });
+        }
         self.findings
     }
 
@@ -83,6 +101,12 @@ impl<'a> Report<'a> {
     }
 
     fn add(&mut self, severity: Severity, code: Code, message: String, hint: String) {
+        if self.findings.len() >= MOST_FINDINGS {
+            self.dropped += 1;
+            // Lower is worse.
+            self.dropped_severity = Some(self.dropped_severity.map_or(severity, |worst| worst.min(severity)));
+            return;
+        }
         let (line, column) = locate(self.root, &self.path).unwrap_or((self.root.line, self.root.column));
         let span = Span { file: self.file.clone(), line, column };
         let mut finding = Finding::new(severity, code, message).at(span).path(self.path.clone());

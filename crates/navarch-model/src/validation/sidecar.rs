@@ -237,7 +237,7 @@ fn egress_hosts(report: &mut Report<'_>, listener: &IstioEgressListener) {
         missing(report, "hosts", "list namespace/host pairs; `*/*` is everything");
     }
     let own = report.metadata.namespace.to_string();
-    let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let (mut seen, mut namespaces) = (BTreeSet::new(), BTreeSet::new());
     for (index, host) in listener.hosts.iter().enumerate() {
         report.within(&format!("hosts[{index}]"), |report| {
             namespace_host(report, host, false);
@@ -248,15 +248,16 @@ fn egress_hosts(report: &mut Report<'_>, listener: &IstioEgressListener) {
             let namespace = if namespace == "." { own.as_str() } else { namespace };
             let covered = seen.contains(&(namespace, name))
                 || seen.contains(&(namespace, "*"))
-                || (name == "*" && seen.iter().any(|(other, _)| *other == namespace));
+                || (name == "*" && namespaces.contains(namespace));
             if covered {
                 let message = format!("{host:?} overlaps with another host of the list");
                 report.warning(Code::DuplicateItem, message, "remove what is already included");
             }
             seen.insert((namespace, name));
+            namespaces.insert(namespace);
         });
     }
-    if seen.contains(&("*", "*")) && seen.iter().any(|(namespace, _)| *namespace != "*") {
+    if seen.contains(&("*", "*")) && namespaces.len() > 1 {
         report.within("hosts", |report| {
             let message = "`*/*` already includes every other host";
             report.warning(Code::DuplicateItem, message, "keep only `*/*`, or remove it");

@@ -1,9 +1,9 @@
 //! VirtualService.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::checks::{self, ExportTo, duration, is_header_name, labels, missing, port};
-use super::hosts::{is_ip, is_ip_or_range, is_label, is_subset, overlap, wildcard_domain_problem};
+use super::hosts::{Patterns, is_ip, is_ip_or_range, is_label, wildcard_domain_problem};
 use super::regex::regex;
 use super::{Report, Validate, unreachable};
 use crate::finding::Code;
@@ -50,7 +50,8 @@ impl Validate for VirtualService {
                 no_claims(report, route);
             }
         });
-        report.each("tls", &self.tls, |report, route| tls_route(report, route, self));
+        let hosts = Patterns::new(&self.hosts);
+        report.each("tls", &self.tls, |report, route| tls_route(report, route, &hosts));
         report.each("tcp", &self.tcp, tcp_route);
         checks::export_to(report, &ExportTo { values: &self.export_to, allow_none: false, private: false });
         unreachable::http(report, &self.http);
@@ -64,6 +65,8 @@ impl VirtualService {
         // East-west gateways route by server names of the form outbound_.80_._.host.
         let by_sni =
             !in_mesh && self.tls.iter().any(|route| route.match_.iter().any(|m| !m.sni_hosts.is_empty()));
+        let patterns = Patterns::new(&self.hosts);
+        let mut seen = BTreeSet::new();
         for (index, host) in self.hosts.iter().enumerate() {
             report.within(&format!("hosts[{index}]"), |report| {
                 if host == "*" && in_mesh {
@@ -78,8 +81,14 @@ impl VirtualService {
                     && !(by_sni && host.starts_with("outbound_"))
                 {
                     report.error(Code::InvalidHost, format!("{host:?} is not a valid host: {problem}"), "");
-                } else if let Some(other) = self.hosts.iter().take(index).find(|other| overlap(other, host)) {
-                    let message = format!("{host:?} overlaps with {other:?}");
+                } else if !seen.insert(host) {
+                    report.error(
+                        Code::DuplicateItem,
+                        format!("{host:?} is there twice"),
+                        "remove one of the two",
+                    );
+                } else if let Some(wider) = patterns.wider(host) {
+                    let message = format!("{host:?} is already under {wider:?}");
                     report.error(Code::DuplicateItem, message, "remove one of the two");
                 }
             });
@@ -620,15 +629,15 @@ pub(crate) fn destination(report: &mut Report<'_>, target: &Destination) {
     }
 }
 
-fn tls_route(report: &mut Report<'_>, route: &TlsRoute, context: &VirtualService) {
+fn tls_route(report: &mut Report<'_>, route: &TlsRoute, hosts: &Patterns<'_>) {
     if route.match_.is_empty() {
         missing(report, "match", "say which server names the route is for");
     }
-    report.each("match", &route.match_, |report, rule| tls_match(report, rule, context));
+    report.each("match", &route.match_, |report, rule| tls_match(report, rule, hosts));
     l4_destinations(report, &route.route);
 }
 
-fn tls_match(report: &mut Report<'_>, rule: &TlsMatchAttributes, context: &VirtualService) {
+fn tls_match(report: &mut Report<'_>, rule: &TlsMatchAttributes, hosts: &Patterns<'_>) {
     if rule.sni_hosts.is_empty() {
         missing(report, "sniHosts", "list the server names");
     }
@@ -640,7 +649,7 @@ fn tls_match(report: &mut Report<'_>, rule: &TlsMatchAttributes, context: &Virtu
             && !sni.starts_with("outbound_")
         {
             report.error(Code::InvalidHost, format!("{sni:?} is not a valid host: {problem}"), "");
-        } else if !context.hosts.iter().any(|host| is_subset(sni, host)) {
+        } else if !hosts.covers(sni) {
             let message = format!("{sni:?} is under none of the hosts");
             report.error(Code::InvalidHost, message, "add it to spec.hosts");
         }

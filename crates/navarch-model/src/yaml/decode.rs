@@ -66,7 +66,14 @@ pub struct Decoder {
     lenient: bool,
     /// Values must not be quoted in messages.
     secret: bool,
+    /// A problem was met that makes the value unusable.
+    failed: bool,
+    /// Problems beyond [`MOST_PROBLEMS`].
+    dropped: usize,
 }
+
+/// Problems of one object that are described. A broken object can have as many as it has fields, and nobody reads them all.
+const MOST_PROBLEMS: usize = 100;
 
 impl Decoder {
     pub fn new() -> Self {
@@ -100,13 +107,20 @@ impl Decoder {
     }
 
     /// The problems met, in document order.
-    pub fn into_problems(self) -> Vec<Problem> {
+    pub fn into_problems(mut self) -> Vec<Problem> {
+        if self.dropped > 0
+            && let Some(last) = self.problems.last().cloned()
+        {
+            let message = format!("{} more problems are not shown", self.dropped);
+            let kind = if self.failed { ProblemKind::Invalid } else { ProblemKind::UnknownField };
+            self.problems.push(Problem { kind, message, hint: None, ..last });
+        }
         self.problems
     }
 
     /// Whether a problem was recorded that makes the value unusable.
     pub fn failed(&self) -> bool {
-        self.problems.iter().any(|problem| problem.kind != ProblemKind::UnknownField)
+        self.failed
     }
 
     /// Reads `node`, which sits under `name` in the current mapping.
@@ -151,6 +165,11 @@ impl Decoder {
         message: impl Into<String>,
         hint: Option<String>,
     ) -> Option<T> {
+        self.failed |= kind != ProblemKind::UnknownField;
+        if self.problems.len() >= MOST_PROBLEMS {
+            self.dropped += 1;
+            return None;
+        }
         let (path, message) = (self.path(), message.into());
         self.problems.push(Problem { kind, path, line: node.line, column: node.column, message, hint });
         None
@@ -231,6 +250,10 @@ impl Decoder {
     /// Records that `entry` is no field of the current message.
     pub fn unknown_field(&mut self, entry: &Entry, fields: &[&str], oneofs: &[&[&str]]) {
         if self.lenient {
+            return;
+        }
+        if self.problems.len() >= MOST_PROBLEMS {
+            self.dropped += 1;
             return;
         }
         let known = fields.iter().chain(oneofs.iter().copied().flatten());

@@ -110,6 +110,9 @@ fn step(
     }
 }
 
+/// Repeated keys of one document that are recorded.
+const MOST_DUPLICATES: usize = 100;
+
 /// Position of an event, 1-based.
 fn position(span: &EventSpan) -> (u32, u32) {
     (narrow(span.start.line()), narrow(span.start.col() + 1))
@@ -291,7 +294,10 @@ impl Builder {
                     let position = (key.line, key.column);
                     match index.get(&key.text) {
                         Some(first) => {
-                            self.duplicates.push(Duplicate { key: key.text, first: *first, second: position })
+                            if self.duplicates.len() < MOST_DUPLICATES {
+                                let (first, second) = (*first, position);
+                                self.duplicates.push(Duplicate { key: key.text, first, second });
+                            }
                         }
                         None => {
                             index.insert(key.text.clone(), position);
