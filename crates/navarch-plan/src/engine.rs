@@ -48,8 +48,14 @@ pub trait Gather: Sized + 'static {
 pub struct Cx<'e> {
     engine: &'e Engine,
     view: View<'e>,
-    read: RefCell<Vec<(Arc<dyn Node>, u64)>>,
+    read: RefCell<Children>,
+    used: RefCell<Vec<Output>>,
 }
+
+/// A translator's output, whatever its type.
+type Output = Arc<dyn Any + Send + Sync>;
+/// Gathers that were asked for, by address, with the stamps that their outputs had.
+type Children = BTreeMap<usize, (Arc<dyn Node>, u64)>;
 
 impl<'e> Cx<'e> {
     /// The snapshot; every read is recorded.
@@ -62,14 +68,17 @@ impl<'e> Cx<'e> {
     where
         P::Output: PartialEq,
     {
-        self.engine.memo.get::<P>(input)
+        let output = self.engine.memo.get::<P>(input);
+        // The memo keeps only what is used; this is the use.
+        self.used.borrow_mut().push(output.clone());
+        output
     }
 
     /// The output of another gather, up to date.
     pub fn gather<G: Gather>(&self, key: &G::Key) -> Arc<G::Output> {
         let unit = self.engine.unit::<G>(key);
         let (output, stamp) = unit.output(self.engine);
-        self.read.borrow_mut().push((unit, stamp));
+        self.read.borrow_mut().insert(Arc::as_ptr(&unit).addr(), (unit, stamp));
         output
     }
 
@@ -236,13 +245,16 @@ struct State<T> {
     output: Arc<T>,
     stamp: u64,
     parts: Reads,
-    children: Vec<(Arc<dyn Node>, u64)>,
+    children: Children,
+    /// Keeps the translations alive that the output was made of, so that a repetition finds them in the memo.
+    #[expect(dead_code, reason = "owned, not read")]
+    used: Vec<Output>,
 }
 
 impl<T> State<T> {
     fn is_current(&self, engine: &Engine) -> bool {
         self.parts.hold_in(&engine.snapshot)
-            && self.children.iter().all(|(child, stamp)| child.refresh(engine) == *stamp)
+            && self.children.values().all(|(child, stamp)| child.refresh(engine) == *stamp)
     }
 }
 
@@ -263,29 +275,31 @@ impl<G: Gather> Unit<G> {
 
     fn compute(&self, engine: &Engine, previous: Option<State<G::Output>>) -> State<G::Output> {
         *engine.runs.lock().entry(G::NAME).or_default() += 1;
-        let cx = Cx { engine, view: engine.snapshot.view(), read: RefCell::default() };
+        let cx =
+            Cx { engine, view: engine.snapshot.view(), read: RefCell::default(), used: RefCell::default() };
         let output = match &previous {
             Some(state) => G::rerun(&self.key, &cx, &state.output),
             None => G::run(&self.key, &cx),
         };
         let parts = cx.view.into_reads();
         let children = cx.read.into_inner();
+        let used = cx.used.into_inner();
         let me: Weak<dyn Node> = self.me.clone();
         engine.register(&me, &parts, previous.as_ref().map(|state| &state.parts));
-        for (child, _) in &children {
-            let known =
-                previous.iter().flat_map(|state| &state.children).any(|(other, _)| Arc::ptr_eq(other, child));
-            if !known {
+        let known = previous.as_ref().map(|state| &state.children);
+        for (address, (child, _)) in &children {
+            if known.is_none_or(|known| !known.contains_key(address)) {
                 child.add_parent(me.clone());
             }
         }
         match previous {
-            Some(state) if *state.output == output => State { parts, children, ..state },
+            Some(state) if *state.output == output => State { parts, children, used, ..state },
             _ => State {
                 output: Arc::new(output),
                 stamp: engine.stamps.fetch_add(1, Ordering::Relaxed),
                 parts,
                 children,
+                used,
             },
         }
     }

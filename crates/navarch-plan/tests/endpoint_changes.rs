@@ -80,7 +80,11 @@ fn only_the_endpoints_of_the_service_change() {
     let down = "{addresses: [10.1.0.1], conditions: {ready: false}}";
     let web_endpoints = vec!["outbound|80||web.default.svc.cluster.local".to_owned()];
     for (before, after) in [(one, two), (two, one), (one, down), (one, "")] {
-        assert_eq!(changed(&web(before), &web(after)), (vec![], web_endpoints.clone()), "{before} -> {after}");
+        assert_eq!(
+            changed(&web(before), &web(after)),
+            (vec![], web_endpoints.clone()),
+            "{before} -> {after}"
+        );
     }
     assert_eq!(changed(&web(one), &web(one)), (vec![], vec![]));
 }

@@ -84,10 +84,8 @@ impl Rules {
     ) -> Self {
         let mut rules = Rules::default();
         for policy in policies {
-            let target =
-                if is_dry_run(policy) { &mut rules.dry_run } else { &mut rules.enforced };
-            let target = target
-                .get_or_insert_with(|| Rbac { action: action as i32, ..Rbac::default() });
+            let target = if is_dry_run(policy) { &mut rules.dry_run } else { &mut rules.enforced };
+            let target = target.get_or_insert_with(|| Rbac { action: action as i32, ..Rbac::default() });
             let name = |index: usize| {
                 format!("{prefix}ns[{}]-policy[{}]-rule[{index}]", policy.namespace, policy.name)
             };

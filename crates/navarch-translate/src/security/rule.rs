@@ -6,8 +6,7 @@
 use navarch_envoy::any::any;
 use navarch_envoy::proto::envoy::config::core::v3::TypedExtensionConfig;
 use navarch_envoy::proto::envoy::config::rbac::v3::{
-    Permission, Policy, Principal, permission, permission::Rule as Allowed, principal,
-    principal::Identifier,
+    Permission, Policy, Principal, permission, permission::Rule as Allowed, principal, principal::Identifier,
 };
 use navarch_envoy::proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use navarch_envoy::proto::envoy::r#type::matcher::v3::{
@@ -172,10 +171,7 @@ fn operation_terms(operation: &Operation) -> Vec<(What<'static>, Terms<'_>)> {
     ]
 }
 
-fn principal_of<'a>(
-    terms: impl Iterator<Item = (Who<'a>, Terms<'a>)>,
-    cx: Context<'_>,
-) -> Option<Principal> {
+fn principal_of<'a>(terms: impl Iterator<Item = (Who<'a>, Terms<'a>)>, cx: Context<'_>) -> Option<Principal> {
     let mut all = Vec::new();
     for (attribute, (values, not_values)) in terms {
         all.extend(any_principal(attribute, values, cx)?);

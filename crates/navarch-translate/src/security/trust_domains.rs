@@ -38,7 +38,8 @@ impl TrustDomains {
     pub fn domains(&self, stated: &[String]) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         for domain in stated {
-            let meant = if self.0.contains(domain) { self.0.as_slice() } else { std::slice::from_ref(domain) };
+            let meant =
+                if self.0.contains(domain) { self.0.as_slice() } else { std::slice::from_ref(domain) };
             for domain in meant {
                 if !all.contains(domain) {
                     all.push(domain.clone());

@@ -10,10 +10,8 @@ use crate::access_log::Upstream;
 
 fn policy(name: &str, action: AuthorizationAction, provider: &str, path: Option<&str>, dry: bool) -> Applied {
     let operation = |path: &str| Operation { paths: vec![path.to_owned()], ..Operation::default() };
-    let rule = path.map(|path| Rule {
-        to: vec![RuleTo { operation: Some(operation(path)) }],
-        ..Rule::default()
-    });
+    let rule =
+        path.map(|path| Rule { to: vec![RuleTo { operation: Some(operation(path)) }], ..Rule::default() });
     Arc::new(Hashed::new(Config {
         namespace: Name::from("ns"),
         name: Name::from(name),
@@ -38,8 +36,7 @@ fn http_authorizer(name: &str) -> ExternalAuthorizer {
     };
     let provider =
         ExtensionProvider { name: name.to_owned(), provider: Some(Provider::EnvoyExtAuthzHttp(provider)) };
-    let upstream =
-        Upstream { host: "authz.ns".to_owned(), cluster: "outbound|80||authz.ns".to_owned() };
+    let upstream = Upstream { host: "authz.ns".to_owned(), cluster: "outbound|80||authz.ns".to_owned() };
     ExternalAuthorizer {
         name: name.to_owned(),
         lookup: Lookup::Found { provider: Box::new(provider), upstream: Some(upstream) },

@@ -45,7 +45,10 @@ fn one_issuer() {
     assert_eq!(config["rules"], json!([{"match": {"prefix": "/"}, "requires": optional("origins-0")}]));
     let provider = &config["providers"]["origins-0"];
     assert_eq!(provider["localJwks"], json!({"inlineString": "keys"}));
-    assert_eq!(provider["normalizePayloadInMetadata"]["spaceDelimitedClaims"], json!(["permission", "scope"]));
+    assert_eq!(
+        provider["normalizePayloadInMetadata"]["spaceDelimitedClaims"],
+        json!(["permission", "scope"])
+    );
 }
 
 #[test]

@@ -58,12 +58,24 @@ fn claim_json(path: &[&str], matcher: Value) -> Value {
 
 #[test]
 fn conditions_on_the_caller() {
-    check_who("source.ip", "10.0.0.0/8", one(json!({"directRemoteIp": {"addressPrefix": "10.0.0.0", "prefixLen": 8}})));
-    check_who("remote.ip", "1.2.3.4", one(json!({"remoteIp": {"addressPrefix": "1.2.3.4", "prefixLen": 32}})));
+    check_who(
+        "source.ip",
+        "10.0.0.0/8",
+        one(json!({"directRemoteIp": {"addressPrefix": "10.0.0.0", "prefixLen": 8}})),
+    );
+    check_who(
+        "remote.ip",
+        "1.2.3.4",
+        one(json!({"remoteIp": {"addressPrefix": "1.2.3.4", "prefixLen": 32}})),
+    );
     check_who("source.namespace", "a*b", peer_json(json!({"safeRegex": {"regex": ".*/ns/a.*b/.*"}})));
     check_who("source.trustDomain", "td", peer_json(json!({"prefix": "spiffe://td/"})));
     check_who("source.trustDomain", "*", peer_json(json!({"prefix": "spiffe://"})));
-    check_who("source.trustDomain", "a.*", peer_json(json!({"safeRegex": {"regex": r"spiffe://a\.[^/]*/.*"}})));
+    check_who(
+        "source.trustDomain",
+        "a.*",
+        peer_json(json!({"safeRegex": {"regex": r"spiffe://a\.[^/]*/.*"}})),
+    );
     check_who(
         "source.serviceAccount",
         "sa",
@@ -75,10 +87,12 @@ fn conditions_on_the_caller() {
         peer_json(json!({"safeRegex": {"regex": "spiffe://.+/ns/other/(.+/|)sa/sa(/.+)?"}})),
     );
     check_who("source.principal", "td/ns/a/sa/b", peer_json(json!({"exact": "spiffe://td/ns/a/sa/b"})));
-    check_who("request.headers[x]", "a*", one(json!({"header": {"name": "x", "stringMatch": {"prefix": "a"}}})));
-    let either = |text: Value| {
-        json!({"orMatch": {"valueMatchers": [{"listMatch": {"oneOf": {"stringMatch": text}}}, {"stringMatch": text}]}})
-    };
+    check_who(
+        "request.headers[x]",
+        "a*",
+        one(json!({"header": {"name": "x", "stringMatch": {"prefix": "a"}}})),
+    );
+    let either = |text: Value| json!({"orMatch": {"valueMatchers": [{"listMatch": {"oneOf": {"stringMatch": text}}}, {"stringMatch": text}]}});
     check_who("request.auth.audiences", "a", claim_json(&["payload", "aud"], either(json!({"exact": "a"}))));
     check_who("request.auth.presenter", "a", claim_json(&["payload", "azp"], either(json!({"exact": "a"}))));
     check_who(
@@ -86,7 +100,11 @@ fn conditions_on_the_caller() {
         "*z",
         claim_json(&["payload", "a", "b-c"], either(json!({"suffix": "z"}))),
     );
-    check_who("request.auth.claims[a[0]]", "z", claim_json(&["payload", "a[0]"], either(json!({"exact": "z"}))));
+    check_who(
+        "request.auth.claims[a[0]]",
+        "z",
+        claim_json(&["payload", "a[0]"], either(json!({"exact": "z"}))),
+    );
 }
 
 #[test]
@@ -112,7 +130,11 @@ fn issuer_and_subject_of_a_token() {
 #[test]
 fn conditions_on_the_operation() {
     let one = |permission: Value| json!({"orRules": {"rules": [permission]}});
-    check_what("destination.ip", "10.1.1.1", one(json!({"destinationIp": {"addressPrefix": "10.1.1.1", "prefixLen": 32}})));
+    check_what(
+        "destination.ip",
+        "10.1.1.1",
+        one(json!({"destinationIp": {"addressPrefix": "10.1.1.1", "prefixLen": 32}})),
+    );
     check_what("destination.port", "80", one(json!({"destinationPort": 80})));
     check_what("connection.sni", "*.a.com", one(json!({"requestedServerName": {"suffix": ".a.com"}})));
     let metadata = |value: Value| json!({"metadata": {"filter": "envoy.filters.a", "path": [{"key": "k"}], "value": value}});
@@ -153,7 +175,8 @@ fn operations_and_negations() {
 /// Fields that only requests have: an ALLOW rule is dropped on connections, another one loses the field.
 #[test]
 fn what_connections_do_not_have() {
-    let paths = |paths: &[&str]| Operation { paths: texts(paths), ports: texts(&["80"]), ..Operation::default() };
+    let paths =
+        |paths: &[&str]| Operation { paths: texts(paths), ports: texts(&["80"]), ..Operation::default() };
     let by_path = rule(None, Some(paths(&["/a"])), &[]);
     assert_eq!(translate(&by_path, true, true), None);
     let wider = translate(&by_path, true, false).unwrap();

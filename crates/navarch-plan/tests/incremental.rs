@@ -1,0 +1,167 @@
+//! What an edit costs among ten thousand services: counted, not timed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use navarch_envoy::{ProxyResources, XdsType, diff};
+use navarch_model::change::ChangeSet;
+use navarch_model::endpoint::Locality;
+use navarch_model::proxy::ProxyFacts;
+use navarch_model::{Hashed, parse_text};
+use navarch_plan::{ClassPlan, Planner};
+use navarch_snapshot::World;
+use navarch_snapshot::world::Options;
+
+const SERVICES: usize = 10_000;
+
+fn service(index: usize) -> String {
+    let (a, b) = (index / 250, index % 250 + 1);
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: s{index}, namespace: n{}}}\nspec:\n  clusterIP: 10.{}.{a}.{b}\n  \
+         ports: [{{name: http, port: 80, targetPort: 8080, protocol: TCP}}]\n---\n{}---\n",
+        index % 100,
+        a / 200 + 1,
+        slice(index, 1)
+    )
+}
+
+fn slice(index: usize, host: usize) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s{index}, namespace: n{}, labels: \
+         {{kubernetes.io/service-name: s{index}}}}}\naddressType: IPv4\nendpoints: [{{addresses: [10.200.{}.{host}], conditions: \
+         {{ready: true}}}}]\nports: [{{name: http, port: 8080, protocol: TCP}}]\n",
+        index % 100,
+        index % 250
+    )
+}
+
+fn change(text: &str) -> ChangeSet {
+    let parsed = parse_text("test.yaml", text);
+    assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
+    ChangeSet::upserting(parsed.objects)
+}
+
+/// A mesh, and plans of two classes: one that sees everything, one that sees its namespace only.
+struct Rig {
+    world: World,
+    planner: Planner,
+    plans: Vec<ClassPlan>,
+    last: Vec<Arc<ProxyResources>>,
+}
+
+/// What an edit did.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Cost {
+    /// Changed resources of the class that sees everything, by type; `X` and the number.
+    everything: String,
+    /// The same of the class that sees one namespace.
+    namespace: String,
+    /// Inputs that were translated.
+    translated: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut text = String::from(
+            "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default, namespace: n1}\nspec: {egress: \
+             [{hosts: ['./*']}]}\n---\n",
+        );
+        (0..SERVICES).for_each(|index| text.push_str(&service(index)));
+        let mut world = World::new(Options::default());
+        let planner = Planner::new(world.apply(change(&text)));
+        let plans: Vec<ClassPlan> = ["n0", "n1"]
+            .iter()
+            .map(|namespace| {
+                let id = format!("sidecar~10.99.0.1~p.{namespace}~{namespace}.svc.cluster.local");
+                let facts = ProxyFacts::parse(&id, "p", &serde_json::Map::new(), Locality::default())
+                    .expect("a node");
+                planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))))
+            })
+            .collect();
+        let last = plans.iter().map(|plan| planner.resources(plan)).collect();
+        Rig { world, planner, plans, last }
+    }
+
+    fn apply(&mut self, text: &str) -> Cost {
+        let before = self.planner.inspect(|engine| engine.memo().counts().misses);
+        self.planner.advance(self.world.apply(change(text)));
+        let now: Vec<_> = self.plans.iter().map(|plan| self.planner.resources(plan)).collect();
+        let changed = |index: usize| {
+            let (old, new): (&ProxyResources, &ProxyResources) = (&self.last[index], &now[index]);
+            let mut counts: BTreeMap<XdsType, usize> = BTreeMap::new();
+            for ty in XdsType::ALL {
+                let delta = diff(old.set(ty), new.set(ty));
+                counts.insert(ty, delta.changed.len() + delta.removed.len());
+            }
+            counts.retain(|_, count| *count > 0);
+            counts.iter().fold(String::new(), |mut text, (ty, count)| {
+                let _ = write!(text, "{}{} {count}", if text.is_empty() { "" } else { ", " }, ty.short());
+                text
+            })
+        };
+        let cost = Cost {
+            everything: changed(0),
+            namespace: changed(1),
+            translated: self.planner.inspect(|engine| engine.memo().counts().misses) - before,
+        };
+        self.last = now;
+        cost
+    }
+
+    fn check(&mut self, what: &str, text: &str, everything: &str, namespace: &str, translated_max: u64) {
+        let cost = self.apply(text);
+        assert_eq!((&*cost.everything, &*cost.namespace), (everything, namespace), "{what}");
+        assert!(
+            cost.translated <= translated_max,
+            "{what}: {} inputs were translated, not {translated_max}",
+            cost.translated
+        );
+    }
+}
+
+#[test]
+fn an_edit_among_ten_thousand_services_translates_what_reads_it() {
+    let mut rig = Rig::new();
+    assert!(
+        rig.last[0].set(XdsType::Cds).len() > SERVICES && rig.last[0].set(XdsType::Eds).len() >= SERVICES
+    );
+    let in_namespace = rig.last[1].set(XdsType::Eds).len();
+    assert!((100..200).contains(&in_namespace), "{in_namespace} endpoints of one namespace");
+
+    rig.check("an endpoint that both see", &slice(101, 2), "EDS 1", "EDS 1", 2);
+    rig.check("an endpoint that one sees", &slice(102, 2), "EDS 1", "", 1);
+    rig.check(
+        "a route",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: n2}\nspec: {hosts: [s102], http: \
+         [{timeout: 1s, route: [{destination: {host: s102}}]}]}\n",
+        "RDS 1",
+        "",
+        8,
+    );
+    rig.check(
+        "a rule",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: n2}\nspec: {host: s102, \
+         trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}}\n",
+        "CDS 1",
+        "",
+        8,
+    );
+    rig.check(
+        "a subset",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: n2}\nspec: {host: s102, \
+         trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}, subsets: [{name: v1, labels: {v: '1'}}]}\n",
+        "CDS 1, EDS 1",
+        "",
+        8,
+    );
+    rig.check(
+        "an outside service",
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: n2}\nspec: {hosts: \
+         [api.example.com], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}\n",
+        "CDS 1, RDS 1",
+        "",
+        8,
+    );
+    rig.check("a new service", &service(10_001), "CDS 1, EDS 1, RDS 1", "CDS 1, EDS 1, RDS 1", 16);
+}
