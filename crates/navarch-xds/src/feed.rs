@@ -14,7 +14,7 @@ use navarch_envoy::{ProxyResources, Removal, Resource, ResourceSet, Version, Xds
 use crate::class::DiffCache;
 use crate::client::Client;
 use crate::missing::{self, Answer};
-use crate::nack::{Blame, Held, Quarantine, Rejected, redact};
+use crate::nack::{self, Blame, Held, Quarantine, Rejected, redact};
 use crate::names;
 use crate::order;
 use crate::request::Error;
@@ -39,6 +39,8 @@ pub(crate) struct Inflight {
     /// The resources in it that are news to the client.
     news: Batch,
     removed: Vec<Arc<str>>,
+    /// What it takes away at last.
+    taken: Vec<Arc<Resource>>,
     /// What the client held before.
     before: Option<ResourceSet>,
     /// Where `before` is not what it held.
@@ -58,6 +60,7 @@ pub(crate) struct Outgoing {
     pub missing: Vec<Arc<str>>,
     pub heartbeats: Vec<Arc<Resource>>,
     pub before: Option<ResourceSet>,
+    taken: Vec<Arc<Resource>>,
     held: BTreeMap<Arc<str>, Held>,
 }
 
@@ -111,6 +114,8 @@ pub(crate) struct Feed {
     pub acked: Option<Mark>,
     pub acked_revision: u64,
     pub error: Option<(u64, Rejected)>,
+    /// The last response that was sent before the last bad resource was known.
+    blind_until: u64,
     pub sent_total: u64,
     pub rejected_total: u64,
 }
@@ -148,6 +153,7 @@ impl Feed {
             acked: None,
             acked_revision: 0,
             error: None,
+            blind_until: 0,
             sent_total: 0,
             rejected_total: 0,
         }
@@ -218,9 +224,11 @@ impl Feed {
         }
     }
 
-    /// Asks for all resources subscribed to by name to be sent again.
+    /// Asks for all resources subscribed to by name to be sent again, unless some are about to be.
     pub fn resend_names(&mut self) {
-        self.resend.extend(self.subscription.names().cloned());
+        if self.resend.is_empty() {
+            self.resend.extend(self.subscription.names().cloned());
+        }
     }
 
     /// Settles the response that a request answers.
@@ -266,16 +274,24 @@ impl Feed {
     fn rejected(&mut self, response: Inflight, error: &Error, cx: &VerdictContext<'_>) -> Verdict {
         self.rejected_total += 1;
         let suspects = response.news.iter().map(|r| (r.clone(), self.held_before(&response, r))).collect();
-        let text: String = redact_for_search(&error.text);
-        let Blame { names, innocent } = self.quarantine.reject(&text, suspects);
+        let text = redact_for_search(&error.text);
+        let Blame { names, innocent } = match self.explained(&response, &text, cx.protocol) {
+            Some(Explained::ByOneAside) => Blame::default(),
+            Some(Explained::ByOneBefore) => Blame { names: Vec::new(), innocent: suspects },
+            None => {
+                self.blind_until = self.sent.as_ref().map_or(0, |sent| sent.number);
+                self.quarantine.reject(&text, suspects)
+            }
+        };
+        self.forget_rejected_departing(cx.protocol);
         // What has been replaced by a later response is judged by that one.
         if let Some(base) = &self.base {
             self.quarantine
                 .retain(|name, aside| base.get(name).is_some_and(|r| r.version() == aside.version));
         }
-        for (name, held) in innocent {
-            self.resend.insert(name.clone());
-            self.carried.insert(name, held);
+        for (resource, held) in innocent {
+            self.resend.insert(resource.name().clone());
+            self.carried.insert(resource.name().clone(), held);
         }
         // Removals of a rejected response may have been applied or not. To repeat them does no harm.
         self.resend.extend(response.removed);
@@ -288,6 +304,39 @@ impl Feed {
         };
         self.error = Some((response.number, rejected));
         Verdict::Rejected { revision: response.revision }
+    }
+
+    /// Whether a rejection says nothing new. A response that is the whole state contains what an unanswered one before
+    /// it brought, and is rejected for the same reason.
+    fn explained(&self, response: &Inflight, text: &str, protocol: Protocol) -> Option<Explained> {
+        if protocol == Protocol::Delta || !self.ty.root() {
+            return None;
+        }
+        let mut words = nack::words(text);
+        if words.clone().any(|word| response.news.iter().any(|resource| &**resource.name() == word)) {
+            return None;
+        }
+        if response.number <= self.blind_until {
+            return Some(Explained::ByOneBefore);
+        }
+        words.any(|word| self.quarantine.get(word).is_some()).then_some(Explained::ByOneAside)
+    }
+
+    /// What is about to go and was rejected meanwhile cannot stay until then.
+    fn forget_rejected_departing(&mut self, protocol: Protocol) {
+        if protocol == Protocol::Delta || !self.ty.root() {
+            return;
+        }
+        for (name, aside) in self.quarantine.iter() {
+            if self.departing.get(name).is_none_or(|resource| resource.version() != aside.version) {
+                continue;
+            }
+            match &aside.held {
+                Held::Nothing => _ = self.departing.remove(name),
+                Held::LastGood(good) => _ = self.departing.insert(name.clone(), good.clone()),
+                Held::Unknown => {}
+            }
+        }
     }
 
     fn held_before(&self, response: &Inflight, resource: &Resource) -> Held {
@@ -305,11 +354,15 @@ impl Feed {
 
     /// Whether something other than removals has to be sent, or at least looked at.
     pub fn has_work(&self, resources: &ProxyResources) -> bool {
+        self.has_news(resources) || (self.requested && self.quarantine.has_suspects())
+    }
+
+    /// Whether something has to be sent that was not sent before, or is asked for.
+    pub fn has_news(&self, resources: &ProxyResources) -> bool {
         self.requested
             && (self.everything
                 || !self.resend.is_empty()
                 || !self.globs.is_empty()
-                || self.quarantine.has_suspects()
                 || (!self.subscription.is_empty()
                     && self.base.as_ref().is_some_and(|base| base != resources.set(self.ty))))
     }
@@ -320,8 +373,18 @@ impl Feed {
     }
 
     /// Whether the client has accepted all there is.
-    pub fn is_settled(&self, resources: &ProxyResources) -> bool {
+    fn is_settled(&self, resources: &ProxyResources) -> bool {
         !self.has_work(resources) && self.inflight.is_empty() && self.quarantine.is_empty()
+    }
+
+    /// Whether nothing that the client uses can refer to what `ty` is about to lose.
+    pub fn has_let_go(&self, ty: XdsType, resources: &ProxyResources) -> bool {
+        let rejected = ty == XdsType::Cds && !self.quarantine.is_empty();
+        !self.requested
+            || (!self.has_work(resources)
+                && self.inflight.is_empty()
+                && self.departing.is_empty()
+                && !rejected)
     }
 
     /// The newest revision of which the client has accepted everything that concerns it.
@@ -333,6 +396,14 @@ impl Feed {
         }
     }
 
+    /// What state-of-the-world sends in place of resources that were rejected. The client may see a change in it.
+    pub fn substitutes(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.quarantine.iter().filter_map(|(_, aside)| match &aside.held {
+            Held::LastGood(good) => Some(good),
+            Held::Nothing | Held::Unknown => None,
+        })
+    }
+
     /// Names set aside because the client rejected them.
     pub fn set_aside(&self) -> impl Iterator<Item = &Arc<str>> {
         self.quarantine.iter().map(|(name, _)| name)
@@ -342,6 +413,10 @@ impl Feed {
     pub fn may_send(&self, now: Instant) -> bool {
         match self.inflight.back() {
             None => true,
+            // One trial at a time: the verdict on two would say nothing about either.
+            Some(last) if self.quarantine.has_suspects() => {
+                now.saturating_duration_since(last.sent_at) >= order::WAIT_MAX
+            }
             // Envoy holds back the acknowledgement of clusters while one of them warms.
             Some(last) if self.ty == XdsType::Cds => {
                 self.inflight.len() < order::CLUSTER_RESPONSES_MAX
@@ -354,6 +429,9 @@ impl Feed {
     /// When [`Feed::may_send`] becomes true without an acknowledgement.
     pub fn may_send_at(&self) -> Option<Instant> {
         let last = self.inflight.back()?;
+        if self.quarantine.has_suspects() {
+            return Some(last.sent_at + order::WAIT_MAX);
+        }
         (self.ty == XdsType::Cds).then(|| last.sent_at + order::CLUSTER_RESPONSE_INTERVAL)
     }
 
@@ -418,12 +496,15 @@ impl Feed {
         while self.quarantine.has_suspects() {
             let mut group = Vec::new();
             for (name, aside) in self.quarantine.next_suspects() {
-                // Other content is tried with the other changes.
                 let current = base.get(&name).filter(|r| target.get(&name) == Some(r));
-                if let Some(resource) = current.filter(|_| self.subscription.covers(&name)) {
-                    group.push(resource.clone());
+                match current.filter(|_| self.subscription.covers(&name)) {
+                    Some(resource) => {
+                        group.push(resource.clone());
+                        self.carried.insert(name, aside.held);
+                    }
+                    // Other content is tried with the other changes.
+                    None => self.quarantine.put_back(name, aside),
                 }
-                self.carried.insert(name, aside.held);
             }
             if group.is_empty() {
                 continue;
@@ -436,14 +517,19 @@ impl Feed {
         None
     }
 
-    /// Takes away what nothing refers to any more.
-    pub fn make_removal(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
+    /// Takes away what nothing refers to any more; what is `pinned` stays.
+    pub fn make_removal(&mut self, cx: &Context<'_>, pinned: impl Fn(&str) -> bool) -> Option<Outgoing> {
         let base = self.base.clone()?;
-        let departing = mem::take(&mut self.departing);
-        let gone = departing.into_keys().filter(|name| self.subscription.covers(name));
+        let (staying, going) = mem::take(&mut self.departing).into_iter().partition(|(name, _)| pinned(name));
+        self.departing = staying;
+        let taken: Vec<Arc<Resource>> =
+            BTreeMap::into_values(going).filter(|r| self.subscription.covers(r.name())).collect();
+        if taken.is_empty() {
+            return None;
+        }
         let mut removed = Vec::new();
         let mut empties = Vec::new();
-        for name in gone {
+        for name in taken.iter().map(|resource| resource.name().clone()) {
             self.refresh.remove(&name);
             match self.ty {
                 // A removal would leave an active cluster its endpoints.
@@ -452,18 +538,22 @@ impl Feed {
             }
         }
         let news = Batch::List(empties.into());
-        match (cx.protocol, self.ty.root()) {
-            (Protocol::Sotw, true) => {
-                let payload = self.full_state(&base);
-                Some(self.outgoing(payload, Batch::empty(), Vec::new(), Vec::new(), Some(base)))
-            }
-            (Protocol::Sotw, false) if news.is_empty() => None,
-            (Protocol::Sotw, false) => {
-                Some(self.outgoing(news.clone(), news, Vec::new(), Vec::new(), Some(base)))
-            }
-            (Protocol::Delta, _) if news.is_empty() && removed.is_empty() => None,
-            (Protocol::Delta, _) => Some(self.outgoing(news.clone(), news, removed, Vec::new(), Some(base))),
+        let payload = match (cx.protocol, self.ty.root()) {
+            (Protocol::Sotw, true) => self.full_state(&base),
+            (Protocol::Sotw, false) if news.is_empty() => return None,
+            _ => news.clone(),
+        };
+        if cx.protocol == Protocol::Sotw {
+            removed.clear();
         }
+        let mut outgoing = self.outgoing(payload, news, removed, Vec::new(), Some(base));
+        outgoing.taken = taken;
+        Some(outgoing)
+    }
+
+    /// Resources that the client may still hold although they are no longer in the set.
+    pub fn leaving(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.departing.values().chain(self.inflight.iter().flat_map(|inflight| &inflight.taken))
     }
 
     /// Refreshes resources with a time to live that are due.
@@ -507,7 +597,7 @@ impl Feed {
         before: Option<ResourceSet>,
     ) -> Outgoing {
         let held = mem::take(&mut self.carried);
-        Outgoing { payload, news, removed, missing, heartbeats: Vec::new(), before, held }
+        Outgoing { payload, news, removed, missing, heartbeats: Vec::new(), before, taken: Vec::new(), held }
     }
 
     /// Records that a response has been sent.
@@ -533,6 +623,7 @@ impl Feed {
             sent_at: now,
             news: outgoing.news.clone(),
             removed: outgoing.removed.clone(),
+            taken: outgoing.taken.clone(),
             before: outgoing.before.clone(),
             held: outgoing.held.clone(),
             complete,
@@ -609,7 +700,7 @@ impl Feed {
         }
         let delta = cx.diffs.diff(&base, target);
         for name in &delta.removed {
-            self.draft_removed(name, &base, draft);
+            self.draft_removed(name, &base, cx.protocol, draft);
         }
         if self.subscription.is_wildcard() && self.has_no_exceptions() && self.resend.is_empty() {
             return Some(Batch::Changed(delta));
@@ -630,14 +721,16 @@ impl Feed {
         None
     }
 
-    fn draft_removed(&mut self, name: &Arc<str>, base: &ResourceSet, draft: &mut Draft) {
+    fn draft_removed(&mut self, name: &Arc<str>, base: &ResourceSet, protocol: Protocol, draft: &mut Draft) {
         if !self.subscription.covers(name) {
             return;
         }
         let held = match self.quarantine.release(name).map(|aside| aside.held) {
-            None | Some(Held::Unknown) => base.get(name).cloned(),
+            // Left out of the whole state all the time.
+            Some(Held::Nothing) if protocol == Protocol::Sotw && self.ty.root() => return,
             Some(Held::LastGood(resource)) => Some(resource),
-            Some(Held::Nothing) => return,
+            // Named resources may be held from an earlier stream. To remove what is not there does no harm.
+            None | Some(Held::Unknown | Held::Nothing) => base.get(name).cloned(),
         };
         match self.ty.removal() {
             _ if order::removed_last(self.ty) => {
@@ -754,6 +847,15 @@ pub(crate) struct VerdictContext<'a> {
     pub protocol: Protocol,
     pub now: Instant,
     pub nonce: &'a dyn Fn(u64) -> String,
+}
+
+/// Why a rejection says nothing new.
+#[derive(Clone, Copy, Debug)]
+enum Explained {
+    /// The response was sent before the bad resource of an earlier one was set aside.
+    ByOneBefore,
+    /// It names a resource that is set aside but may not be left out.
+    ByOneAside,
 }
 
 /// A response being put together.

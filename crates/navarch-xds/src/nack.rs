@@ -46,7 +46,7 @@ pub fn redact(ty: XdsType, text: &str) -> String {
 }
 
 /// The words of an error text that may be resource names.
-pub fn words(text: &str) -> impl Iterator<Item = &str> {
+pub fn words(text: &str) -> impl Iterator<Item = &str> + Clone {
     text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '"' | '\'' | '(' | ')' | '{' | '}' | ';'))
         .flat_map(|word| {
             let bare = word.trim_end_matches([':', '.', '!']);
@@ -128,6 +128,11 @@ impl Quarantine {
         group.into_iter().filter_map(|name| self.aside.remove(&name).map(|aside| (name, aside))).collect()
     }
 
+    /// Sets a resource aside again that was let out.
+    pub fn put_back(&mut self, name: Arc<str>, aside: Aside) {
+        self.aside.insert(name, aside);
+    }
+
     /// Keeps only what the client still wants and what is still the newest content.
     pub fn retain(&mut self, keep: impl Fn(&str, &Aside) -> bool) {
         self.aside.retain(|name, aside| keep(name, aside));
@@ -147,8 +152,8 @@ impl Quarantine {
     /// several are halved until the bad ones are alone.
     pub fn reject(&mut self, text: &str, resources: Vec<(Arc<Resource>, Held)>) -> Blame {
         self.attempts += 1;
-        let mut suspects: Suspects =
-            resources.into_iter().map(|(r, held)| (r.name().clone(), (r.version(), held))).collect();
+        let suspects: Suspects =
+            resources.into_iter().map(|(r, held)| (r.name().clone(), (r, held))).collect();
         let mut blamed: Vec<Arc<str>> = words(text)
             .filter_map(|word| suspects.get_key_value(word).map(|(name, _)| name.clone()))
             .collect();
@@ -161,17 +166,14 @@ impl Quarantine {
         if blamed.is_empty() {
             blamed = suspects.keys().cloned().collect();
         }
-        for name in &blamed {
-            if let Some((version, held)) = suspects.remove(name) {
-                self.aside.insert(name.clone(), Aside { version, held });
-            }
-        }
+        let (guilty, innocent): (Suspects, Suspects) =
+            suspects.into_iter().partition(|(name, _)| blamed.contains(name));
+        self.set_aside(guilty);
         if self.attempts > ATTEMPTS_MAX {
-            self.set_aside(suspects);
+            self.set_aside(innocent);
             return Blame { names: blamed, innocent: Vec::new() };
         }
-        let innocent = suspects.into_iter().map(|(name, (_, held))| (name, held)).collect();
-        Blame { names: blamed, innocent }
+        Blame { names: blamed, innocent: innocent.into_values().collect() }
     }
 
     fn halve(&mut self, suspects: Suspects) {
@@ -185,8 +187,10 @@ impl Quarantine {
     }
 
     fn set_aside(&mut self, suspects: Suspects) {
-        let aside = suspects.into_iter().map(|(name, (version, held))| (name, Aside { version, held }));
-        self.aside.extend(aside);
+        let aside = |(name, (resource, held)): (_, (Arc<Resource>, _))| {
+            (name, Aside { version: resource.version(), held })
+        };
+        self.aside.extend(suspects.into_iter().map(aside));
     }
 }
 
@@ -196,11 +200,11 @@ pub struct Blame {
     /// Resources that are now set aside for good.
     pub names: Vec<Arc<str>>,
     /// Resources to be sent again at once, and what the client holds of them for sure.
-    pub innocent: Vec<(Arc<str>, Held)>,
+    pub innocent: Vec<(Arc<Resource>, Held)>,
 }
 
 /// Resources of a rejected response: the rejected content, and what the client holds instead.
-type Suspects = BTreeMap<Arc<str>, (Version, Held)>;
+type Suspects = BTreeMap<Arc<str>, (Arc<Resource>, Held)>;
 
 #[cfg(test)]
 mod tests {
@@ -216,7 +220,8 @@ mod tests {
     fn check(text: &str, sent: &str, blamed: &str, innocent: &str) {
         let mut quarantine = Quarantine::default();
         let blame = quarantine.reject(text, suspects(sent));
-        let again: Vec<Arc<str>> = blame.innocent.into_iter().map(|(name, _)| name).collect();
+        let again: Vec<Arc<str>> =
+            blame.innocent.iter().map(|(resource, _)| resource.name().clone()).collect();
         assert_eq!((blame.names.join(" "), again.join(" ")), (blamed.into(), innocent.into()), "{text}");
     }
 

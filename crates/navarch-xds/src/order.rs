@@ -40,7 +40,8 @@ pub const fn acked_before_removal(ty: XdsType) -> &'static [XdsType] {
     use XdsType::*;
     match ty {
         Cds => &[Lds, Srds, Rds, Vhds, Ecds],
-        Eds | Sds => &[Cds, Lds, Srds, Rds, Vhds, Ecds],
+        Sds => &[Cds, Lds],
+        // Endpoints stay with clusters that go, see `Stream::endpoints_of_leaving_clusters`.
         _ => &[],
     }
 }
@@ -49,7 +50,7 @@ pub const fn acked_before_removal(ty: XdsType) -> &'static [XdsType] {
 /// nothing refers to a listener, and one that is renamed on its address must go in the response that adds the other.
 #[must_use]
 pub const fn removed_last(ty: XdsType) -> bool {
-    !acked_before_removal(ty).is_empty()
+    matches!(ty, XdsType::Cds | XdsType::Eds | XdsType::Sds)
 }
 
 /// Whether a response of `ty` waits, for at most [`WAIT_MAX`], until new clusters are warm.

@@ -4,11 +4,11 @@
 //! One output: the next response ([`Stream::poll`]), asked for when the transport can take one. So there is never a
 //! queue of responses: what is asked for late is made from the newest state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use navarch_envoy::{ProxyResources, ResourceSet, XdsType};
+use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 
 use crate::class::DiffCache;
 use crate::client::Client;
@@ -216,9 +216,13 @@ impl Stream {
             feed.waiting_since = None;
         }
         for ty in XdsType::ALL {
-            if self.may_remove(ty, &resources, now)
-                && let Some(outgoing) = self.feeds[ty.index()].make_removal(&cx)
-            {
+            if !self.may_remove(ty, &resources, now) {
+                continue;
+            }
+            let pinned =
+                if ty == XdsType::Eds { self.endpoints_of_leaving_clusters() } else { BTreeSet::new() };
+            let outgoing = self.feeds[ty.index()].make_removal(&cx, |name| pinned.contains(name));
+            if let Some(outgoing) = outgoing {
                 return Some(self.send(ty, outgoing, &cx));
             }
         }
@@ -281,7 +285,7 @@ impl Stream {
             || order::sent_before(ty)
                 .iter()
                 .map(|earlier| self.feed(*earlier))
-                .any(|earlier| earlier.has_work(resources) && !earlier.waiting_since.is_some_and(expired))
+                .any(|earlier| earlier.has_news(resources) && !earlier.waiting_since.is_some_and(expired))
     }
 
     /// Whether what is left of a type can be taken away: everything that may refer to it is settled without it. There
@@ -291,10 +295,16 @@ impl Stream {
         feed.has_departing()
             && !feed.has_work(resources)
             && feed.may_send(now)
-            && order::acked_before_removal(ty)
-                .iter()
-                .map(|other| self.feed(*other))
-                .all(|other| !other.requested || (other.is_settled(resources) && !other.has_departing()))
+            && order::acked_before_removal(ty).iter().all(|other| self.feed(*other).has_let_go(ty, resources))
+    }
+
+    /// A cluster that goes takes its endpoints with it, and needs them until then.
+    fn endpoints_of_leaving_clusters(&self) -> BTreeSet<String> {
+        let leaving = self.feed(XdsType::Cds).leaving();
+        let endpoints = |cluster: &Arc<Resource>| {
+            order::cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
+        };
+        leaving.filter_map(endpoints).collect()
     }
 
     fn send(&mut self, ty: XdsType, outgoing: Outgoing, cx: &Context<'_>) -> Response {
@@ -339,13 +349,17 @@ impl Stream {
 
     fn follow_clusters(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
         let before = outgoing.before.as_ref();
+        let substitutes: Vec<_> = match cx.protocol {
+            Protocol::Sotw => self.feed(XdsType::Cds).substitutes().cloned().collect(),
+            Protocol::Delta => Vec::new(),
+        };
         let endpoints = &mut self.feeds[XdsType::Eds.index()];
         let mut slow = false;
         let follows = endpoints.requested && !endpoints.subscription.is_empty();
         if !follows && before.is_none() {
             return;
         }
-        for cluster in outgoing.news.iter() {
+        for cluster in outgoing.news.iter().chain(&substitutes) {
             let body = cluster.body();
             let facts = order::cluster_facts(cluster.name(), &body);
             slow |= facts.slow_to_warm && before.is_some_and(|before| before.get(cluster.name()).is_none());

@@ -7,6 +7,7 @@ mod nack;
 mod ordering;
 mod reconnect;
 mod removal;
+mod simulation;
 mod sotw;
 mod ttl;
 mod warming;

@@ -1,0 +1,443 @@
+//! A model of Envoy against the server's stream, with random plans, rejections, delays, losses and reconnects. At rest
+//! the client holds exactly the plan, in both protocols, and nothing is warming.
+//!
+//! The model does what a stock Envoy 1.40 was seen to do: it asks for the endpoints of its clusters and the routes of
+//! its listeners, warms a new or changed cluster until endpoints arrive after it, holds back the acknowledgement of
+//! clusters meanwhile, applies the good part of what it rejects, and returns from a lost stream without asking for
+//! clusters as long as one of them is warming.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use navarch_envoy::{ProxyResources, Resource, XdsType};
+use navarch_xds::{Client as Rules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish};
+use proptest::prelude::*;
+
+use crate::client::Plan;
+
+const CLUSTERS: [&str; 5] = ["a", "b", "c", "d", "e"];
+const LISTENERS: [&str; 2] = ["l", "m"];
+
+/// Content that the client rejects.
+const BAD: char = '5';
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Contents of clusters, endpoints, listeners; zero is "not there". Routes choose one of the clusters.
+    Plan {
+        clusters: Vec<u8>,
+        endpoints: Vec<u8>,
+        listeners: Vec<u8>,
+        routes: Vec<u8>,
+    },
+    /// The client takes responses.
+    ToClient(usize),
+    /// The server takes requests.
+    ToServer(usize),
+    Sleep(u64),
+    Reconnect,
+}
+
+fn step(with_bad: bool, with_reconnect: bool) -> impl Strategy<Value = Step> {
+    let top = if with_bad { 6u8 } else { 5 };
+    let contents = |len, top| prop::collection::vec(0..top, len);
+    let plan = (contents(5, top), contents(5, top), contents(2, 5), contents(2, 10));
+    let plan = plan.prop_map(|(clusters, endpoints, listeners, routes)| Step::Plan {
+        clusters,
+        endpoints,
+        listeners,
+        routes,
+    });
+    prop_oneof![
+        3 => plan,
+        4 => (1..4usize).prop_map(Step::ToClient),
+        4 => (1..4usize).prop_map(Step::ToServer),
+        1 => (0..7u64).prop_map(Step::Sleep),
+        u32::from(with_reconnect) => Just(Step::Reconnect),
+    ]
+}
+
+/// The text of a plan. A route refers to a cluster that is in the plan, if there is one.
+fn text(clusters: &[u8], endpoints: &[u8], listeners: &[u8], routes: &[u8]) -> String {
+    let words = |names: &[&str], contents: &[u8]| {
+        let present = names.iter().zip(contents).filter(|(_, content)| **content > 0);
+        present.map(|(name, content)| format!("{name}{content}")).collect::<Vec<_>>()
+    };
+    let there: Vec<_> =
+        CLUSTERS.iter().zip(clusters).filter(|(_, content)| **content > 0).map(|(name, _)| name).collect();
+    let route = |name: &str, pick: u8| match there.get(usize::from(pick) % there.len().max(1)) {
+        Some(cluster) => format!("{name}1_{cluster}"),
+        None => format!("{name}1_"),
+    };
+    let routes: Vec<_> = LISTENERS.iter().zip(routes).map(|(name, pick)| route(name, *pick)).collect();
+    format!(
+        "CDS {} | EDS {} | LDS {} | RDS {}",
+        words(&CLUSTERS, clusters).join(" "),
+        words(&CLUSTERS, endpoints).join(" "),
+        words(&LISTENERS, listeners).join(" "),
+        routes.join(" ")
+    )
+}
+
+fn is_bad(resource: &Resource) -> bool {
+    content(resource).starts_with(BAD)
+}
+
+/// What stands in field 15 of the body.
+fn content(resource: &Resource) -> String {
+    use navarch_envoy::wire::{Fields, Value};
+    let body = resource.body();
+    let found = Fields::new(&body).find_map(|field| match field {
+        (15, Value::Bytes(content)) => Some(String::from_utf8_lossy(content).into_owned()),
+        _ => None,
+    });
+    found.unwrap_or_default()
+}
+
+struct Envoy {
+    protocol: Protocol,
+    /// Whether error texts name the bad resources.
+    names_culprits: bool,
+    held: BTreeMap<XdsType, BTreeMap<String, Arc<Resource>>>,
+    warming: BTreeSet<String>,
+    /// Cluster responses of which the acknowledgement is held back.
+    withheld: Vec<Request>,
+    subscribed: BTreeMap<XdsType, BTreeSet<String>>,
+    nonces: BTreeMap<XdsType, (String, String)>,
+    asked: BTreeSet<XdsType>,
+    requests: VecDeque<Request>,
+}
+
+impl Envoy {
+    fn new(protocol: Protocol, names_culprits: bool) -> Self {
+        let mut envoy = Self {
+            protocol,
+            names_culprits,
+            held: BTreeMap::new(),
+            warming: BTreeSet::new(),
+            withheld: Vec::new(),
+            subscribed: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            requests: VecDeque::new(),
+        };
+        envoy.connect();
+        envoy
+    }
+
+    fn connect(&mut self) {
+        self.requests.clear();
+        self.withheld.clear();
+        self.nonces.clear();
+        self.asked.clear();
+        if self.warming.is_empty() {
+            self.ask(XdsType::Cds, &[], &[]);
+        }
+        for ty in [XdsType::Eds, XdsType::Rds] {
+            let names: Vec<_> = self.names(ty).iter().cloned().collect();
+            if !names.is_empty() {
+                self.ask(ty, &names, &[]);
+            }
+        }
+        self.ask(XdsType::Lds, &[], &[]);
+    }
+
+    fn names(&mut self, ty: XdsType) -> &mut BTreeSet<String> {
+        self.subscribed.entry(ty).or_default()
+    }
+
+    fn held(&self, ty: XdsType) -> BTreeMap<String, Arc<Resource>> {
+        self.held.get(&ty).cloned().unwrap_or_default()
+    }
+
+    /// A request that answers nothing.
+    fn ask(&mut self, ty: XdsType, add: &[String], drop: &[String]) {
+        let request = self.request(ty, add, drop);
+        self.requests.push_back(request);
+    }
+
+    fn request(&mut self, ty: XdsType, add: &[String], drop: &[String]) -> Request {
+        let first = self.asked.insert(ty);
+        let (nonce, version) = self.nonces.get(&ty).cloned().unwrap_or_default();
+        let wish = match self.protocol {
+            Protocol::Sotw => Wish::Exactly { names: self.names(ty).iter().cloned().collect(), version },
+            Protocol::Delta => Wish::Change {
+                subscribe: add.to_vec(),
+                unsubscribe: drop.to_vec(),
+                held: if first { self.versions(ty) } else { BTreeMap::new() },
+            },
+        };
+        let nonce = if self.protocol == Protocol::Sotw { nonce } else { String::new() };
+        Request { type_url: ty.type_url().into(), nonce, wish, ..Request::default() }
+    }
+
+    fn versions(&self, ty: XdsType) -> BTreeMap<String, String> {
+        self.held(ty).into_iter().map(|(name, resource)| (name, resource.version().to_string())).collect()
+    }
+
+    fn take(&mut self, response: Response) {
+        let ty = response.ty;
+        let bad: Vec<_> =
+            response.resources.iter().filter(|r| is_bad(r)).map(|r| r.name().to_string()).collect();
+        let good: Vec<_> = response.resources.iter().filter(|r| !is_bad(r)).cloned().collect();
+        let full = self.protocol == Protocol::Sotw && ty.root();
+        let listed: BTreeSet<String> = response.resources.iter().map(|r| r.name().to_string()).collect();
+        let mut gone: Vec<String> = response.removed.iter().map(|name| name.to_string()).collect();
+        if full {
+            gone.extend(self.held(ty).into_keys().filter(|name| !listed.contains(name)));
+        }
+        self.apply(ty, &good, &gone);
+        if ty == XdsType::Eds {
+            // A cluster does not wait for better endpoints than those it rejected.
+            bad.iter().for_each(|name| _ = self.warming.remove(name));
+        }
+
+        let error = (!bad.is_empty()).then(|| Error {
+            code: 13,
+            text: if self.names_culprits { format!("{}: bad", bad.join(", ")) } else { "malformed".into() },
+        });
+        let version = match (&error, self.nonces.get(&ty)) {
+            (None, _) => response.version.clone(),
+            (Some(_), Some((_, version))) => version.clone(),
+            (Some(_), None) => String::new(),
+        };
+        self.nonces.insert(ty, (response.nonce.clone(), version));
+        let mut answer = self.request(ty, &[], &[]);
+        answer.nonce = response.nonce;
+        answer.error = error;
+        if ty == XdsType::Cds {
+            self.withheld.push(answer);
+        } else {
+            self.requests.push_back(answer);
+        }
+        if self.warming.is_empty() {
+            if !self.asked.contains(&XdsType::Cds) {
+                self.ask(XdsType::Cds, &[], &[]);
+            }
+            self.requests.extend(self.withheld.drain(..));
+        }
+    }
+
+    fn apply(&mut self, ty: XdsType, good: &[Arc<Resource>], gone: &[String]) {
+        match ty {
+            XdsType::Cds | XdsType::Lds => self.apply_root(ty, good, gone),
+            _ => {
+                for resource in good {
+                    let name = resource.name().to_string();
+                    if self.names(ty).contains(&name) {
+                        self.warming.remove(&name);
+                        self.held.entry(ty).or_default().insert(name, resource.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_root(&mut self, ty: XdsType, good: &[Arc<Resource>], gone: &[String]) {
+        let follower = if ty == XdsType::Cds { XdsType::Eds } else { XdsType::Rds };
+        let (mut add, mut drop, mut changed) = (Vec::new(), Vec::new(), false);
+        for resource in good {
+            let name = resource.name().to_string();
+            let old = self.held.entry(ty).or_default().insert(name.clone(), resource.clone());
+            if old.as_ref() == Some(resource) {
+                continue;
+            }
+            changed = true;
+            if ty == XdsType::Cds {
+                self.warming.insert(name.clone());
+            }
+            if self.names(follower).insert(name.clone()) {
+                add.push(name);
+            }
+        }
+        for name in gone {
+            if self.held.entry(ty).or_default().remove(name).is_none() {
+                continue;
+            }
+            self.warming.remove(name);
+            self.held.entry(follower).or_default().remove(name);
+            if self.names(follower).remove(name) {
+                drop.push(name.clone());
+            }
+        }
+        // State-of-the-world asks again for the endpoints of a changed cluster; delta does not.
+        let again = self.protocol == Protocol::Sotw && changed && ty == XdsType::Cds;
+        if again || !add.is_empty() || !drop.is_empty() {
+            self.ask(follower, &add, &drop);
+        }
+    }
+}
+
+struct World {
+    envoy: Envoy,
+    stream: Stream,
+    streams: u64,
+    plan: Plan,
+    current: Arc<ProxyResources>,
+    now: Instant,
+    to_client: VecDeque<Response>,
+    /// Routes must always find their clusters. Not after a reconnect or a rejection.
+    strict: bool,
+}
+
+impl World {
+    fn new(protocol: Protocol, names_culprits: bool, strict: bool) -> Self {
+        let mut plan = Plan::default();
+        let current = plan.set("CDS | EDS | LDS | RDS");
+        let mut world = Self {
+            envoy: Envoy::new(protocol, names_culprits),
+            stream: new_stream(0, protocol),
+            streams: 0,
+            plan,
+            current: current.clone(),
+            now: Instant::now(),
+            to_client: VecDeque::new(),
+            strict,
+        };
+        world.stream.resources(current);
+        world
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Plan { clusters, endpoints, listeners, routes } => {
+                self.current = self.plan.set(&text(clusters, endpoints, listeners, routes));
+                self.stream.resources(self.current.clone());
+            }
+            Step::ToClient(count) => (0..*count).for_each(|_| _ = self.to_client()),
+            Step::ToServer(count) => (0..*count).for_each(|_| _ = self.to_server()),
+            Step::Sleep(seconds) => self.now += Duration::from_secs(*seconds),
+            Step::Reconnect => {
+                self.streams += 1;
+                self.to_client.clear();
+                self.envoy.connect();
+                self.stream = new_stream(self.streams, self.envoy.protocol);
+                self.stream.resources(self.current.clone());
+            }
+        }
+    }
+
+    fn to_server(&mut self) -> bool {
+        let Some(request) = self.envoy.requests.pop_front() else { return false };
+        self.stream.request(request, self.now);
+        true
+    }
+
+    /// A response is made when the transport can take it, and taken by the client later.
+    fn to_client(&mut self) -> bool {
+        if let Some(response) = self.stream.poll(self.now) {
+            self.to_client.push_back(response);
+        }
+        let Some(response) = self.to_client.pop_front() else { return false };
+        self.envoy.take(response);
+        if self.strict {
+            self.routes_find_their_clusters();
+        }
+        true
+    }
+
+    fn routes_find_their_clusters(&self) {
+        let clusters = self.envoy.held(XdsType::Cds);
+        for (name, route) in self.envoy.held(XdsType::Rds) {
+            let content = content(&route);
+            let Some((_, cluster)) = content.split_once('_') else { continue };
+            assert!(
+                cluster.is_empty() || clusters.contains_key(cluster),
+                "route {name} lost cluster {cluster}"
+            );
+        }
+    }
+
+    /// Lets everything happen that is going to happen.
+    fn rest(&mut self) {
+        for round in 0.. {
+            assert!(round < 2000, "no rest");
+            if self.to_server() || self.to_client() {
+                continue;
+            }
+            match self.stream.timer(self.now) {
+                Some(at) => self.now = at,
+                None => return,
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        self.rest();
+        let bad = |ty: XdsType| self.current.set(ty).iter().filter(|r| is_bad(r)).count();
+        assert!(self.envoy.warming.is_empty() || bad(XdsType::Eds) > 0, "{:?}", self.envoy.warming);
+        for ty in [XdsType::Cds, XdsType::Lds] {
+            let held = self.envoy.held(ty);
+            for resource in self.current.set(ty).iter().filter(|r| !is_bad(r)) {
+                assert_eq!(held.get(&**resource.name()), Some(resource), "{ty}");
+            }
+            for name in held.keys() {
+                assert!(self.current.set(ty).get(name).is_some(), "{ty} {name} is a ghost");
+            }
+        }
+        for (ty, of) in [(XdsType::Eds, XdsType::Cds), (XdsType::Rds, XdsType::Lds)] {
+            let held = self.envoy.held(ty);
+            for name in self.envoy.held(of).keys() {
+                match self.current.set(ty).get(name) {
+                    Some(resource) if is_bad(resource) => {}
+                    Some(resource) => assert_eq!(held.get(name), Some(resource), "{ty}"),
+                    // Nothing is known: an assignment without endpoints.
+                    None => {
+                        assert_eq!(held.get(name).map(|r| content(r)), Some(String::new()), "{ty} {name}")
+                    }
+                }
+            }
+        }
+        if self.envoy.asked.contains(&XdsType::Cds) && bad(XdsType::Cds) + bad(XdsType::Eds) == 0 {
+            assert_eq!(self.stream.watermark(), self.current.revision());
+        }
+    }
+}
+
+fn new_stream(id: u64, protocol: Protocol) -> Stream {
+    let node = Node { id: "n".into(), user_agent_name: "envoy".into(), ..Node::default() };
+    Stream::new(id, protocol, Rules::of(&node), Arc::new(DiffCache::default()))
+}
+
+fn run(steps: &[Step], names_culprits: bool, strict: bool) {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        // Every known client names the bad resource of a whole state.
+        if protocol == Protocol::Sotw && !names_culprits {
+            continue;
+        }
+        let mut world = World::new(protocol, names_culprits, strict);
+        for step in steps {
+            world.step(step);
+        }
+        world.check();
+        // And again from rest.
+        for step in steps.iter().rev() {
+            world.step(step);
+        }
+        world.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Make before break: at no time does a route refer to a cluster that the client does not have.
+    #[test]
+    fn ord_02_no_route_without_its_cluster(steps in prop::collection::vec(step(false, false), 1..60)) {
+        run(&steps, true, true);
+    }
+
+    #[test]
+    fn rec_05_the_client_holds_the_plan_after_losses(steps in prop::collection::vec(step(false, true), 1..60)) {
+        run(&steps, true, false);
+    }
+
+    #[test]
+    fn nck_06_the_client_holds_the_good_part_of_the_plan(
+        steps in prop::collection::vec(step(true, true), 1..60),
+        names_culprits: bool,
+    ) {
+        run(&steps, names_culprits, false);
+    }
+}
