@@ -100,6 +100,8 @@ pub(crate) struct Feed {
     globs: Vec<Arc<str>>,
     /// Resources that are no longer in the set but stay with the client until nothing can refer to them.
     departing: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// Those among them that the client may hold in another version, because a response with them was rejected.
+    uncertain: BTreeSet<Arc<str>>,
     quarantine: Quarantine,
     /// What the client holds of resources about to be sent, where it is not what `base` says.
     carried: BTreeMap<Arc<str>, Held>,
@@ -143,6 +145,7 @@ impl Feed {
             resend: BTreeSet::new(),
             globs: Vec::new(),
             departing: BTreeMap::new(),
+            uncertain: BTreeSet::new(),
             quarantine: Quarantine::default(),
             carried: BTreeMap::new(),
             inflight: VecDeque::new(),
@@ -283,11 +286,16 @@ impl Feed {
                 self.quarantine.reject(&text, suspects)
             }
         };
+        let departing =
+            response.news.iter().map(|r| r.name()).filter(|name| self.departing.contains_key(*name));
+        self.uncertain.extend(departing.cloned());
         self.forget_rejected_departing(cx.protocol);
-        // What has been replaced by a later response is judged by that one.
+        // What has been replaced by a later response is judged by that one, and what is not wanted any more by nobody.
         if let Some(base) = &self.base {
-            self.quarantine
-                .retain(|name, aside| base.get(name).is_some_and(|r| r.version() == aside.version));
+            let subscription = &self.subscription;
+            self.quarantine.retain(|name, aside| {
+                subscription.covers(name) && base.get(name).is_some_and(|r| r.version() == aside.version)
+            });
         }
         for (resource, held) in innocent {
             self.resend.insert(resource.name().clone());
@@ -413,8 +421,8 @@ impl Feed {
     pub fn may_send(&self, now: Instant) -> bool {
         match self.inflight.back() {
             None => true,
-            // One trial at a time: the verdict on two would say nothing about either.
-            Some(last) if self.quarantine.has_suspects() => {
+            // One at a time after a rejection: the verdict on two would say nothing about either.
+            Some(last) if self.error.is_some() => {
                 now.saturating_duration_since(last.sent_at) >= order::WAIT_MAX
             }
             // Envoy holds back the acknowledgement of clusters while one of them warms.
@@ -429,7 +437,7 @@ impl Feed {
     /// When [`Feed::may_send`] becomes true without an acknowledgement.
     pub fn may_send_at(&self) -> Option<Instant> {
         let last = self.inflight.back()?;
-        if self.quarantine.has_suspects() {
+        if self.error.is_some() {
             return Some(last.sent_at + order::WAIT_MAX);
         }
         (self.ty == XdsType::Cds).then(|| last.sent_at + order::CLUSTER_RESPONSE_INTERVAL)
@@ -522,6 +530,7 @@ impl Feed {
         let base = self.base.clone()?;
         let (staying, going) = mem::take(&mut self.departing).into_iter().partition(|(name, _)| pinned(name));
         self.departing = staying;
+        self.uncertain.retain(|name| self.departing.contains_key(name));
         let taken: Vec<Arc<Resource>> =
             BTreeMap::into_values(going).filter(|r| self.subscription.covers(r.name())).collect();
         if taken.is_empty() {
@@ -707,7 +716,8 @@ impl Feed {
         }
         for resource in delta.changed.iter().filter(|r| self.subscription.covers(r.name())) {
             // It was about to go and comes back: the client has it still.
-            if self.departing.remove(resource.name()).is_some_and(|old| old == *resource) {
+            let came_back = self.departing.remove(resource.name()).is_some_and(|old| old == *resource);
+            if came_back && !self.uncertain.remove(resource.name()) {
                 continue;
             }
             if self.quarantine.holds_back(resource) {
@@ -725,7 +735,11 @@ impl Feed {
         if !self.subscription.covers(name) {
             return;
         }
-        let held = match self.quarantine.release(name).map(|aside| aside.held) {
+        let released = self.quarantine.release(name);
+        if released.is_some() {
+            self.uncertain.insert(name.clone());
+        }
+        let held = match released.map(|aside| aside.held) {
             // Left out of the whole state all the time.
             Some(Held::Nothing) if protocol == Protocol::Sotw && self.ty.root() => return,
             Some(Held::LastGood(resource)) => Some(resource),
