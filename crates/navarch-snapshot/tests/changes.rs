@@ -1,0 +1,303 @@
+//! What a change touches, what is found to be wrong, and how long a change takes.
+
+mod common;
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use common::*;
+use navarch_model::change::ChangeSet;
+use navarch_model::kinds::Kind;
+use navarch_model::object::ObjectKey;
+use navarch_snapshot::world::Options;
+use navarch_snapshot::{Part, World, bucket_of};
+
+const MESH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: a, namespace: default}
+spec: {clusterIP: 10.96.0.1, selector: {app: a}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a-1, namespace: default, labels: {app: a}}
+spec: {serviceAccountName: a}
+status: {phase: Running, podIP: 10.0.0.1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: b, namespace: default}
+spec: {clusterIP: 10.96.0.2, ports: [{name: http, port: 80}]}
+";
+
+/// Parts that differ after a change.
+fn touched(yaml: &str) -> Vec<Part> {
+    let mut world = world(MESH);
+    let before = world.snapshot().clone();
+    let after = world.apply(ChangeSet::upserting(objects(yaml)));
+    let mut parts = before.parts();
+    parts.extend(after.parts());
+    parts.sort();
+    parts.dedup();
+    parts.retain(|part| before.fingerprint(part) != after.fingerprint(part));
+    parts
+}
+
+#[test]
+fn a_change_touches_what_it_concerns() {
+    let host = "a.default.svc.cluster.local";
+    let pod = |name: &str, account: &str, address: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: default, labels: {{app: a}}}}
+spec: {{serviceAccountName: {account}}}
+status: {{phase: Running, podIP: {address}}}
+"
+        )
+    };
+    let address = |text: &str| Part::Workload(text.parse().unwrap());
+    // One more pod of a known kind: endpoints only, no cluster changes.
+    assert_eq!(
+        touched(&pod("a-2", "a", "10.0.0.2")),
+        [Part::Endpoints(bucket_of(host)), address("10.0.0.2")]
+    );
+    // A new identity concerns clusters too.
+    assert_eq!(
+        touched(&pod("a-2", "other", "10.0.0.2")),
+        [Part::Endpoints(bucket_of(host)), Part::EndpointSummaries(bucket_of(host)), address("10.0.0.2")]
+    );
+    assert_eq!(
+        touched(&pod("a-1", "a", "10.0.0.3")),
+        [Part::Endpoints(bucket_of(host)), address("10.0.0.1"), address("10.0.0.3")]
+    );
+    let rule = |kind: &str, spec: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {{name: r, namespace: default}}, spec: {spec}}}"
+        )
+    };
+    assert_eq!(touched(&rule("DestinationRule", "{host: a}")), [Part::DestinationRules(bucket_of(host))]);
+    assert_eq!(
+        touched(&rule("VirtualService", "{hosts: [a], http: [{route: [{destination: {host: b}}]}]}")),
+        [
+            Part::VirtualServices(bucket_of(host)),
+            Part::Destinations(bucket_of("b.default.svc.cluster.local"))
+        ]
+    );
+    assert_eq!(
+        touched(&rule(
+            "VirtualService",
+            "{hosts: [a], gateways: [g], http: [{route: [{destination: {host: b}}]}]}"
+        )),
+        [Part::GatewayVirtualServices("default/g".into())]
+    );
+    assert_eq!(
+        touched(&rule("Sidecar", "{egress: [{hosts: ['./*']}]}")),
+        [Part::Objects(Kind::Sidecar, "default".into()), Part::AllObjects(Kind::Sidecar)]
+    );
+}
+
+#[test]
+fn reads_tell_whether_a_result_still_holds() {
+    let mut world = world(MESH);
+    let before = world.snapshot().clone();
+    let view = before.view();
+    assert!(view.virtual_services("a.default.svc.cluster.local").is_empty());
+    assert!(view.secret("default", "missing").is_none());
+    let reads = view.into_reads();
+    assert_eq!(reads.len(), 2);
+    assert!(reads.hold_in(&before));
+
+    let unrelated = "{apiVersion: v1, kind: Secret, metadata: {name: other, namespace: default}}";
+    assert!(reads.hold_in(&world.apply(ChangeSet::upserting(objects(unrelated)))));
+    // What was looked for in vain appears.
+    let missing = "{apiVersion: v1, kind: Secret, metadata: {name: missing, namespace: default}}";
+    assert!(!reads.hold_in(&world.apply(ChangeSet::upserting(objects(missing)))));
+    let gone = ChangeSet::removing([ObjectKey::new(Kind::Secret, "default", "missing")]);
+    assert!(reads.hold_in(&world.apply(gone)));
+}
+
+#[test]
+fn the_config_map_of_the_mesh_counts_until_settings_are_given() {
+    let config_map = |trust_domain: &str| {
+        objects(&format!(
+            "
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system}}
+data: {{mesh: 'trustDomain: {trust_domain}'}}
+"
+        ))
+    };
+    let mut world = World::new(Options::default());
+    let mut trust_domain = |change: ChangeSet| world.apply(change).view().mesh().config.trust_domain.clone();
+    assert_eq!(trust_domain(ChangeSet::default()), "cluster.local");
+    assert_eq!(trust_domain(ChangeSet::upserting(config_map("one"))), "one");
+    // Settings that cannot be read leave the last good ones in force.
+    assert_eq!(trust_domain(ChangeSet::upserting(config_map("[broken"))), "one");
+    assert_eq!(trust_domain(ChangeSet::upserting(config_map("two"))), "two");
+    assert_eq!(
+        trust_domain(ChangeSet { mesh: Some(Default::default()), ..ChangeSet::default() }),
+        "cluster.local"
+    );
+    assert_eq!(trust_domain(ChangeSet::upserting(config_map("three"))), "cluster.local");
+}
+
+#[test]
+fn namespaces_that_are_not_discovered_do_not_count() {
+    let service = |namespace: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: s, namespace: {namespace}}}
+spec: {{clusterIP: 10.96.0.1, ports: [{{name: http, port: 80}}]}}
+---
+"
+        )
+    };
+    let namespace = |labels: &str| {
+        objects(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: a, labels: {{{labels}}}}}}}"))
+    };
+    let yaml = format!("{}{}", service("a"), service("istio-system"));
+    let mut world = world_with_mesh(&yaml, "discoverySelectors: [{matchLabels: {mesh: in}}]");
+    let client = sidecar("c", "10.9.9.9", &[]);
+    let root = "s.istio-system.svc.cluster.local:80@istio-system";
+    assert_eq!(visible(world.snapshot(), &client), [root]);
+    let after = world.apply(ChangeSet::upserting(namespace("mesh: in")));
+    assert_eq!(visible(&after, &client), ["s.a.svc.cluster.local:80@a", root]);
+    let after = world.apply(ChangeSet::upserting(namespace("mesh: out")));
+    assert_eq!(visible(&after, &client), [root]);
+}
+
+#[test]
+fn objects_that_work_against_each_other_are_found() {
+    let check = |yaml: &str, expected: &[(&str, &str)]| {
+        let found = snapshot(yaml);
+        let found: Vec<(String, String)> = found
+            .findings()
+            .iter()
+            .map(|finding| (finding.object.as_ref().unwrap().to_string(), finding.path.clone()))
+            .collect();
+        let wanted: Vec<(String, String)> =
+            expected.iter().map(|(object, path)| ((*object).to_owned(), (*path).to_owned())).collect();
+        assert_eq!(found, wanted, "{yaml}");
+    };
+    let object = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {{name: {name}, namespace: default}}, spec: {{{spec}}}}}\n---\n"
+        )
+    };
+    let to = "http: [{route: [{destination: {host: x.com}}]}]";
+    let one = object("VirtualService", "one", &format!("hosts: [h.com], {to}"));
+    check(&one, &[]);
+    let two = object("VirtualService", "two", &format!("hosts: [g.com, h.com], {to}"));
+    check(&format!("{one}{two}"), &[("VirtualService default/two", "spec.hosts[1]")]);
+    let private = object("VirtualService", "two", &format!("hosts: [h.com], exportTo: [.], {to}"));
+    check(&format!("{one}{private}"), &[]);
+    let delegating = object("VirtualService", "root", "hosts: [h.com], http: [{delegate: {name: leaf}}]");
+    check(&delegating, &[("VirtualService default/root", "spec.http[0].delegate")]);
+    let leaf = object("VirtualService", "leaf", to);
+    check(&format!("{delegating}{leaf}"), &[]);
+
+    let rule = |name: &str, rest: &str| object("DestinationRule", name, &format!("host: h.com{rest}"));
+    check(&format!("{}{}", rule("a", ""), rule("b", ", subsets: [{name: v1}]")), &[]);
+    check(
+        &format!(
+            "{}{}",
+            rule("a", ", subsets: [{name: v1}]"),
+            rule("b", ", subsets: [{name: v0}, {name: v1}]")
+        ),
+        &[("DestinationRule default/b", "spec.subsets[1]")],
+    );
+    let entry = object(
+        "ServiceEntry",
+        "e",
+        "hosts: [s.default.svc.cluster.local], resolution: NONE, ports: [{number: 80, name: http, protocol: HTTP}]",
+    );
+    let service = "
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: default}
+spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}]}
+";
+    check(&format!("{entry}{service}"), &[("ServiceEntry default/e", "spec.hosts")]);
+}
+
+/// Services with a pod and a slice each, in ten namespaces.
+fn large(services: usize) -> String {
+    let mut yaml = String::new();
+    for index in 0..services {
+        let (namespace, address) =
+            (index % 10, format!("10.{}.{}.{}", index >> 16, (index >> 8) & 255, index & 255));
+        write!(
+            yaml,
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: s{index}, namespace: n{namespace}}}
+spec: {{clusterIP: {address}, selector: {{app: s{index}}}, ports: [{{name: http, port: 80}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: p{index}, namespace: n{namespace}, labels: {{app: s{index}, team: same}}}}
+status: {{phase: Running, podIP: {address}}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: e{index}, namespace: n{namespace}, labels: {{kubernetes.io/service-name: s{index}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [{address}], targetRef: {{kind: Pod, name: p{index}, namespace: n{namespace}}}}}]
+ports: [{{name: http, port: 80}}]
+---"
+        )
+        .unwrap();
+    }
+    yaml
+}
+
+/// Prints what loading and changing a mesh cost. Run by hand: `cargo test --release -p navarch-snapshot --test changes -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn costs() {
+    for services in [1_000, 10_000] {
+        let all = objects(&large(services));
+        let edits =
+            objects(&large(200).replace("status: {phase", "spec: {serviceAccountName: x}\nstatus: {phase"));
+        let mut world = World::new(Options::default());
+        let started = Instant::now();
+        world.apply(ChangeSet::upserting(all));
+        println!("{services} services with pod and slice: loaded in {:?}", started.elapsed());
+        let mut times: Vec<Duration> = Vec::new();
+        for edit in edits.into_iter().filter(|object| object.key.kind == Kind::Pod) {
+            let started = Instant::now();
+            world.apply(ChangeSet::upserting([edit]));
+            times.push(started.elapsed());
+        }
+        times.sort();
+        println!(
+            "  one pod changed: median {:?}, slowest {:?}",
+            times[times.len() / 2],
+            times[times.len() - 1]
+        );
+    }
+}
+
+/// A guard against costs that grow with the mesh: generous, because tests run on busy machines.
+#[test]
+fn one_change_does_not_cost_a_whole_mesh() {
+    let all = objects(&large(2_000));
+    let mut world = World::new(Options::default());
+    let started = Instant::now();
+    world.apply(ChangeSet::upserting(all.clone()));
+    let loading = started.elapsed();
+    let mut fastest = loading;
+    for object in all.into_iter().filter(|object| object.key.kind == Kind::Pod).take(20) {
+        let key = object.key.clone();
+        let started = Instant::now();
+        world.apply(ChangeSet::removing([key]));
+        fastest = fastest.min(started.elapsed());
+    }
+    assert!(fastest * 50 < loading, "one change takes {fastest:?}, loading all 6,000 objects {loading:?}");
+}
