@@ -73,6 +73,12 @@ fn has_wildcard(rule: &SharedRule) -> bool {
     rule.hosts.iter().any(|host| is_wildcard(host))
 }
 
+/// A VirtualService for exactly the host of a service keeps wildcards away from it.
+fn has_own_rule(collector: &Collector<'_, '_>, target: &Target<'_>, service: &SharedService) -> bool {
+    let (client, view) = (collector.client, collector.cx.view());
+    !client.scope.listener_virtual_services(view, target.listener, &service.hostname).is_empty()
+}
+
 /// Ports on which services with the exact hosts of a VirtualService may serve HTTP; of one with a single host, none that matter.
 fn other_ports(collector: &Collector<'_, '_>, listener: &EgressListener, rule: &SharedRule) -> Vec<u16> {
     if rule.hosts.len() < 2 || has_wildcard(rule) {
@@ -180,7 +186,8 @@ fn add_rule(
             names(service)
                 || (!gateway_api
                     && most_specific_rule(&service.hostname, wildcards)
-                        .is_some_and(|best| Arc::ptr_eq(best, rule)))
+                        .is_some_and(|best| Arc::ptr_eq(best, rule))
+                    && !has_own_rule(collector, target, service))
         })
         .filter(|service| may_route(client, rule, service))
         .collect();
