@@ -161,7 +161,9 @@ fn wasm_module(report: &mut Report<'_>, module: &Module<'_>) {
         missing(report, "url", "say where the module is: oci://, https://, http:// or file://");
     } else {
         let scheme = module.url.split_once("://").map_or("oci", |(scheme, _)| scheme);
-        let strange = module.url.chars().any(|c| c.is_whitespace() || c.is_control());
+        let strange = module.url.chars().any(|c| c.is_whitespace() || c.is_control())
+            || module.url.starts_with(['#', '?'])
+            || !escapes_are_valid(module.url);
         if !matches!(scheme, "oci" | "file" | "http" | "https") || strange {
             report.within("url", |report| {
                 let message = format!("{:?} is not the URL of a module", module.url);
@@ -200,6 +202,14 @@ fn wasm_module(report: &mut Report<'_>, module: &Module<'_>) {
             });
         });
     }
+}
+
+/// Whether every `%` of a URL is followed by two hexadecimal digits (RFC 3986, section 2.1).
+fn escapes_are_valid(url: &str) -> bool {
+    url.split('%').skip(1).all(|rest| {
+        let mut digits = rest.bytes();
+        (0..2).all(|_| digits.next().is_some_and(|digit| digit.is_ascii_hexdigit()))
+    })
 }
 
 fn environment(report: &mut Report<'_>, variable: &EnvVar) {

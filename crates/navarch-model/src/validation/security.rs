@@ -38,6 +38,7 @@ fn jwt_rule(report: &mut Report<'_>, rule: &JwtRule) {
         ("audiences", &rule.audiences),
         ("fromParams", &rule.from_params),
         ("fromCookies", &rule.from_cookies),
+        ("spaceDelimitedClaims", &rule.space_delimited_claims),
     ] {
         report.each(field, values, |report, value| {
             if value.is_empty() {

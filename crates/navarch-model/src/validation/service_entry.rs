@@ -136,6 +136,7 @@ impl ServiceEntry {
                     && wildcard_domain_problem(host).is_none()
                     && let Some(problem) = fqdn_problem(host)
                 {
+                    let problem = if host.starts_with('*') { "it is a wildcard" } else { &problem };
                     let message = format!("{host:?} cannot be looked up: {problem}");
                     report.error(
                         Code::InvalidCombination,
@@ -313,7 +314,9 @@ pub(crate) fn readiness_probe(report: &mut Report<'_>, probe: &ReadinessProbe) {
                 });
             }
             report.each("httpHeaders", &get.http_headers, |report, header| {
-                if !checks::is_header_name(&header.name) {
+                // Kubernetes' rule for probes, which is stricter than HTTP's.
+                let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+                if header.name.is_empty() || !header.name.bytes().all(valid) {
                     report.error(Code::InvalidValue, format!("{:?} is not a header name", header.name), "");
                 }
             });

@@ -250,8 +250,15 @@ impl Builder {
     }
 
     fn close(&mut self, frame: Frame, span: &EventSpan) -> Result<(), SyntaxError> {
+        let in_sequence = matches!(self.stack.last(), Some(Frame { node: Open::Sequence(_), .. }));
         let value = match frame.node {
             Open::Sequence(items) => Value::Sequence(items),
+            Open::Mapping { entries, .. }
+                if in_sequence && is_address(&entries, frame.line, frame.column) =>
+            {
+                let text = entries.into_iter().map(|entry| entry.key + ":").collect();
+                Value::Scalar { text, style: Style::Plain }
+            }
             Open::Mapping { mut entries, mut index, merged, .. } => {
                 for source in merged {
                     merge_entries(&mut entries, &mut index, source);
@@ -326,6 +333,16 @@ fn as_key(node: Node, span: &EventSpan) -> Result<Key, SyntaxError> {
     }
 }
 
+/// Whether a mapping in a list is an IPv6 address that ends in `::`. `[2001:db8::]` is a mapping from `2001:db8:` to nothing to YAML 1.2 and
+/// the address to Go's reader. The two are told apart from `[{…}]` by the place of the key, and from `[a:]` by the colon in it.
+fn is_address(entries: &[Entry], line: u32, column: u32) -> bool {
+    let [entry] = entries else { return false };
+    // A value that is not there is placed at the colon.
+    let colon = column.saturating_add(narrow(entry.key.chars().count()));
+    let absent = entry.value.is_null() && (entry.value.line, entry.value.column) == (line, colon);
+    absent && (entry.line, entry.column) == (line, column) && entry.key.ends_with(':')
+}
+
 /// The mappings that `<<` names, in order of precedence.
 fn merge_sources(node: Node, merged: &mut Vec<Node>, span: &EventSpan) -> Result<(), SyntaxError> {
     let wrong = || SyntaxError::at(span, "`<<` needs a mapping or a list of mappings");
@@ -390,6 +407,15 @@ mod tests {
         check("a: 1\nb:\n  - x\n  - {c: y}\n", &["{a@1:1=1@1:4 b@2:1=[x@3:5 {c@4:6=y@4:9}]}"]);
         check("{\"a\": [1, \"é\", 2]}", &["{a@1:2=[1@1:8 é@1:11 2@1:16]}"]);
         check("a: |\n  text\n", &["{a@1:1=text\n@2:3}"]);
+    }
+
+    #[test]
+    fn addresses_in_lists_are_no_mappings() {
+        check("[::1, 2001:db8::, a]", &["[::1@1:2 2001:db8::@1:7 a@1:19]"]);
+        check("[fe80::]", &["[fe80::@1:2]"]);
+        check("- fe80::1\n- a\n", &["[fe80::1@1:3 a@2:3]"]);
+        check("[a: b]", &["[{a@1:2=b@1:5}]"]);
+        check("[a:: ~]", &["[{a:@1:2=~@1:6}]"]);
     }
 
     #[test]
