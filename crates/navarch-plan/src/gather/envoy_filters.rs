@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter, ProxyMatch};
+use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter, PatchContext, ProxyMatch};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::bound::selects;
 use navarch_translate::clusters::{ClusterPatch, ClusterPatches};
+use navarch_translate::listeners::patch::{ListenerPatch, ListenerPatches};
 
 use crate::engine::{Cx, Gather};
 
@@ -94,5 +95,19 @@ impl Gather for ClusterPatchesOf {
 
     fn run(target: &FilterTarget, cx: &Cx<'_>) -> ClusterPatches {
         Arc::new(Hashed::new(patches(cx, target).into_iter().filter_map(ClusterPatch::parse).collect()))
+    }
+}
+
+/// Changes that EnvoyFilters make to the listeners of a proxy in one direction.
+pub struct ListenerPatchesOf;
+
+impl Gather for ListenerPatchesOf {
+    const NAME: &'static str = "listeners.patches";
+    type Key = (FilterTarget, PatchContext);
+    type Output = ListenerPatches;
+
+    fn run((target, context): &Self::Key, cx: &Cx<'_>) -> ListenerPatches {
+        let parsed = patches(cx, target).into_iter().filter_map(ListenerPatch::parse);
+        Arc::new(Hashed::new(parsed.filter(|patch| patch.is_for(*context)).collect()))
     }
 }

@@ -14,11 +14,10 @@ use navarch_envoy::proto::envoy::config::listener::v3::{
 };
 use navarch_envoy::proto::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
 use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
-use navarch_envoy::{XdsType, wkt};
+use navarch_envoy::wkt;
 use navarch_model::mesh::{ForwardClientCertDetails, TlsConfig};
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
-use prost::Message;
 
 use super::merge::{MergedServer, Transport};
 use crate::Pure;
@@ -28,6 +27,7 @@ use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, ClientCertDetails};
 use crate::listeners::address as addresses;
 use crate::listeners::inspectors;
+use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::TcpRoute;
 use crate::listeners::tls::{
@@ -87,7 +87,7 @@ pub struct GatewayListenerInput {
     pub chains: Vec<GatewayChain>,
 }
 
-/// A listener of a gateway; nothing without chains, which Envoy would reject.
+/// A listener of a gateway; nothing without chains, which Envoy would reject, or if an EnvoyFilter removes it.
 pub struct GatewayListener;
 
 impl Pure for GatewayListener {
@@ -99,8 +99,8 @@ impl Pure for GatewayListener {
         if input.chains.is_empty() {
             return None;
         }
-        let listener = input.build();
-        Some(Arc::new(Resource::of(XdsType::Lds, listener.name.as_str(), &listener.encode_to_vec())))
+        let resource = encode_patched(input.build(), &input.settings.listener.patches);
+        (!resource.name().is_empty()).then(|| Arc::new(resource))
     }
 }
 

@@ -19,11 +19,12 @@ use crate::encoded::messages;
 use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::outbound::{PLAINTEXT_HTTP, RAW_BUFFER, Treatment, treatment};
+use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{self, TcpRoute};
 use crate::listeners::tls::{self, MutualTls};
 use crate::listeners::{
-    CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, VIRTUAL_INBOUND, address, balance, encode, inspectors,
+    CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, VIRTUAL_INBOUND, address, balance, inspectors,
 };
 use crate::names;
 
@@ -94,7 +95,7 @@ impl Pure for VirtualInbound {
     type Output = Resource;
 
     fn run(input: &VirtualInboundInput) -> Resource {
-        encode(&virtual_inbound(input))
+        encode_patched(virtual_inbound(input), &input.settings.listener.patches)
     }
 }
 
@@ -114,7 +115,7 @@ impl Pure for BoundPort {
     type Output = Resource;
 
     fn run(input: &BoundPortInput) -> Resource {
-        encode(&bound_port(input))
+        encode_patched(bound_port(input), &input.settings.listener.patches)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod inbound;
 pub mod inspectors;
 pub mod merge;
 pub mod outbound;
+pub mod patch;
 pub mod settings;
 pub mod tcp;
 pub mod tls;

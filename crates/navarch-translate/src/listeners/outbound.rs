@@ -13,9 +13,10 @@ use crate::Pure;
 use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::merge::{Chain, Entry, merge};
+use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{DnsCache, TcpRoute};
-use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, address, balance, encode, inspectors};
+use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, address, balance, inspectors};
 
 /// Application protocols by which the HTTP inspector marks plaintext HTTP.
 pub const PLAINTEXT_HTTP: &[&str] = &["http/1.1", "h2c"];
@@ -120,7 +121,7 @@ impl Pure for OutboundListener {
 
     fn run(input: &OutboundInput) -> Resource {
         let merged = merge(&input.first, input.later.iter().map(|contribution| &***contribution));
-        encode(&listener(&input.settings, &merged.entry))
+        encode_patched(listener(&input.settings, &merged.entry), &input.settings.listener.patches)
     }
 }
 

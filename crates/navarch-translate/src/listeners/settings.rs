@@ -12,6 +12,7 @@ use crate::access_log::{Place, from_mesh};
 use crate::encoded::Encoded;
 use crate::filters::NetworkFilters;
 use crate::http_connection_manager::{Direction, HttpSettings};
+use crate::listeners::patch::ListenerPatches;
 use crate::tracing;
 
 /// What the listeners of a sidecar have in common in one direction.
@@ -35,6 +36,8 @@ pub struct ListenerSettings {
     pub stat_name: Name,
     /// Which protocols get a filter of their own.
     pub protocol_filters: ProtocolFilters,
+    /// Changes that EnvoyFilters make.
+    pub patches: ListenerPatches,
 }
 
 /// Which protocols get a filter of their own instead of a plain TCP proxy. (MySQL's is not part of Envoy's default image.)
@@ -86,6 +89,7 @@ impl ListenerSettings {
             listener_access_log: logs(Place::Listener),
             stat_name: Name::from(stat_name.as_str()),
             protocol_filters: ProtocolFilters::default(),
+            patches: ListenerPatches::default(),
         }
     }
 }

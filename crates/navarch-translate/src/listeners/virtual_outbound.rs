@@ -16,7 +16,8 @@ use crate::Pure;
 use crate::encoded::messages;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::outbound::{OutboundSettings, PLAINTEXT_HTTP, catch_all_filters};
-use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_OUTBOUND, address, encode, inspectors, tcp};
+use crate::listeners::patch::encode_patched;
+use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_OUTBOUND, address, inspectors, tcp};
 
 /// Limit of the body of a direct response.
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1024 * 1024;
@@ -32,7 +33,7 @@ impl Pure for VirtualOutbound {
     type Output = Resource;
 
     fn run(settings: &Self::Input) -> Resource {
-        encode(&listener(settings))
+        encode_patched(listener(settings), &settings.listener.patches)
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use navarch_model::mesh::ForwardClientCertDetails;
 use navarch_model::networking::{
-    Destination as RouteTarget, L4MatchAttributes, RouteDestination, ServerTlsMode, TlsMatchAttributes,
+    Destination as RouteTarget, L4MatchAttributes, PatchContext, RouteDestination, ServerTlsMode,
+    TlsMatchAttributes,
 };
 use navarch_model::service::{Protocol, Service};
 use navarch_model::{EffectiveRule, Hashed, Name};
@@ -25,6 +26,7 @@ use navarch_translate::names;
 use super::GatewaysOf;
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
+use crate::gather::listeners::added_listeners;
 use crate::gather::listeners::settings::common;
 use crate::gather::listeners::tcp_routes::Traffic;
 use crate::gather::routes::labels::mentioned;
@@ -63,6 +65,7 @@ pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
     }
     let made = listeners.values().filter_map(|input| Option::clone(&cx.get::<GatewayListener>(input)));
     let mut made: BucketResources = made.collect();
+    made.extend(added_listeners(cx, class, PatchContext::Gateway));
     made.sort_by(|a, b| a.name().cmp(b.name()));
     Parts::local(made)
 }

@@ -1,7 +1,7 @@
 //! Gathering of listeners.
 //!
 //! For sidecars, every bucket of services makes *contributions* ([`bucket`]): what a port of a service asks of the listener on one
-//! address. They are grouped by address ([`outbound`]), and each group becomes a listener. A change in one service repeats the
+//! address. They are grouped by address ([`groups`]), and each group becomes a listener. A change in one service repeats the
 //! work of one bucket, and encodes only the listeners whose contributions differ.
 
 mod addresses;
@@ -16,9 +16,12 @@ mod view;
 
 use std::sync::Arc;
 
+use navarch_envoy::Resource;
 use navarch_model::Hashed;
+use navarch_model::networking::PatchContext;
 use navarch_model::proxy::ProxyKind;
 use navarch_snapshot::Scope;
+use navarch_translate::listeners::patch::AddedListener;
 
 use crate::class::Class;
 use crate::engine::Cx;
@@ -41,5 +44,19 @@ fn sidecar(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) 
     }
     let mut parts = outbound::outbound(cx, class, scope);
     parts.local.extend(inbound::inbound(cx, class, scope));
+    parts.local.retain(|listener| !listener.name().is_empty());
+    for context in [PatchContext::SidecarInbound, PatchContext::SidecarOutbound] {
+        parts.local.extend(added_listeners(cx, class, context));
+    }
     parts
+}
+
+/// Listeners that EnvoyFilters add.
+pub(crate) fn added_listeners(cx: &Cx<'_>, class: &Class, context: PatchContext) -> Vec<Arc<Resource>> {
+    let patches = settings::patches(cx, class, context);
+    patches
+        .iter()
+        .filter_map(|patch| patch.added(context))
+        .map(|added| cx.get::<AddedListener>(added))
+        .collect()
 }

@@ -107,7 +107,9 @@ impl Gather for Pieces {
 
 fn listeners(cx: &Cx<'_>, key: &PiecesKey, piece: &Piece) -> BucketResources {
     let wanted = piece.values().filter(|group| Kind::of(group) == key.kind);
-    wanted.filter_map(|group| listener(cx, &key.settings, group)).collect()
+    let made = wanted.filter_map(|group| listener(cx, &key.settings, group));
+    // A listener that an EnvoyFilter removes has no name.
+    made.filter(|listener| !listener.name().is_empty()).collect()
 }
 
 fn listener(cx: &Cx<'_>, settings: &Arc<Hashed<OutboundSettings>>, group: &Group) -> Option<Arc<Resource>> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use navarch_model::mesh::MeshConfig;
+use navarch_model::networking::PatchContext;
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::Scope;
 use navarch_snapshot::scope::OutboundMode;
@@ -12,6 +13,7 @@ use navarch_translate::filters::{HttpFilters, HttpPhase};
 use navarch_translate::http_connection_manager::{Direction, proxy_config};
 use navarch_translate::listeners::inbound::InboundSettings;
 use navarch_translate::listeners::outbound::OutboundSettings;
+use navarch_translate::listeners::patch::ListenerPatches;
 use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::listeners::tls::{CertificateFiles, MutualTls};
 use navarch_translate::names;
@@ -20,6 +22,7 @@ use crate::class::Class;
 use crate::engine::Cx;
 use crate::gather::attachment::Workload;
 use crate::gather::clusters::name_server;
+use crate::gather::envoy_filters::{FilterTarget, ListenerPatchesOf};
 use crate::gather::security::SecurityFilters;
 use crate::gather::{extensions, telemetry};
 
@@ -80,7 +83,22 @@ pub fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSetti
     let policies = cx.gather::<SecurityFilters>(&(workload, direction));
     settings.http.filters.filters.extend(policies.http.filters.iter().cloned());
     settings.network_filters.filters.extend(policies.network.filters.iter().cloned());
+    settings.patches = patches(cx, class, context(direction));
     settings
+}
+
+/// The direction in the words of EnvoyFilter.
+pub fn context(direction: Direction) -> PatchContext {
+    match direction {
+        Direction::Inbound => PatchContext::SidecarInbound,
+        Direction::Outbound => PatchContext::SidecarOutbound,
+        Direction::Gateway => PatchContext::Gateway,
+    }
+}
+
+/// Changes that EnvoyFilters make to the listeners of a class.
+pub fn patches(cx: &Cx<'_>, class: &Class, context: PatchContext) -> ListenerPatches {
+    (*cx.gather::<ListenerPatchesOf>(&(FilterTarget::of(&class.facts), context))).clone()
 }
 
 /// Where connections go that no service is known for.
