@@ -16,7 +16,8 @@ use crate::response::{Protocol, Response};
 /// Bytes of a response up to which its resources are copied behind its head: cheaper than sharing them.
 const COPIED_MAX: usize = 16 << 10;
 
-/// Bytes of one shared piece. A large response goes out in pieces of this size.
+/// Bytes of one shared piece. The transport takes piece by piece, as the client makes room, so the size bounds what
+/// is buffered for a client that does not read.
 const PIECE: usize = 256 << 10;
 
 /// Bytes of shared pieces that are kept.
@@ -135,12 +136,13 @@ fn pieces(protocol: Protocol, response: &Response) -> Vec<Bytes> {
     let mut piece = BytesMut::new();
     for resource in response.resources.iter() {
         let chunk = chunk(protocol, resource);
-        // A large resource is a piece of its own and is not copied.
+        // A large resource is not copied.
         if chunk.len() >= PIECE / 4 {
             if !piece.is_empty() {
                 pieces.push(piece.split().freeze());
             }
-            pieces.push(chunk);
+            let starts = (0..chunk.len()).step_by(PIECE);
+            pieces.extend(starts.map(|start| chunk.slice(start..chunk.len().min(start + PIECE))));
             continue;
         }
         if piece.len() + chunk.len() > PIECE {

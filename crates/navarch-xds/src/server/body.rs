@@ -8,15 +8,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::grpc::Status;
 
 /// What the task of a stream hands to its body.
 #[derive(Debug)]
 pub(crate) enum Part {
-    /// One gRPC message, in pieces.
-    Message(Vec<Bytes>),
+    /// One gRPC message, in pieces. The permit is given back when the transport has taken them all.
+    Message(Vec<Bytes>, OwnedSemaphorePermit),
     /// The end.
     End(Status),
 }
@@ -29,15 +29,16 @@ pub(crate) enum Part {
 pub struct Body {
     parts: Option<mpsc::Receiver<Part>>,
     pieces: VecDeque<Bytes>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Body {
     pub(crate) fn empty() -> Self {
-        Self { parts: None, pieces: VecDeque::new() }
+        Self { parts: None, pieces: VecDeque::new(), permit: None }
     }
 
     pub(crate) fn new(parts: mpsc::Receiver<Part>) -> Self {
-        Self { parts: Some(parts), pieces: VecDeque::new() }
+        Self { parts: Some(parts), pieces: VecDeque::new(), permit: None }
     }
 }
 
@@ -53,10 +54,15 @@ impl http_body::Body for Body {
             if let Some(piece) = self.pieces.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
+            // The transport asks for more: it has taken the last piece, and has room.
+            self.permit = None;
             let Some(parts) = &mut self.parts else { return Poll::Ready(None) };
             match parts.poll_recv(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Part::Message(pieces))) => self.pieces = pieces.into(),
+                Poll::Ready(Some(Part::Message(pieces, permit))) => {
+                    self.pieces = pieces.into();
+                    self.permit = Some(permit);
+                }
                 Poll::Ready(end) => {
                     self.parts = None;
                     let status = match end {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, Bytes};
 use http::Response;
 use navarch_envoy::wire::{Fields, Value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -34,10 +34,11 @@ where
     B::Data: Buf + Send,
     B::Error: std::fmt::Display + Send,
 {
-    // One: a response is made when the transport has taken the one before, so it is made from the newest state.
-    let (parts, receiver) = mpsc::channel(1);
+    // One message and the end of the stream.
+    let (parts, receiver) = mpsc::channel(2);
     let messages = Messages::new(body, shared.settings.request_bytes_max);
-    let task = Task { shared, id, method, messages, peer, parts, close };
+    let room = Arc::new(Semaphore::new(1));
+    let task = Task { shared, id, method, messages, peer, parts, room, close };
     tokio::spawn(task.run());
     grpc::accept(Body::new(receiver))
 }
@@ -49,6 +50,9 @@ struct Task<B> {
     messages: Messages<B>,
     peer: Arc<Peer>,
     parts: mpsc::Sender<Part>,
+    /// One permit: a response is made when the transport has taken the one before, so it is made from the newest
+    /// state.
+    room: Arc<Semaphore>,
     close: CancellationToken,
 }
 
@@ -141,13 +145,13 @@ where
         shutdown.mark_changed();
         let mut end: Option<Instant> = None;
         let mut has_resources = false;
-        // Whether the transport has taken the last response, and if not, since when it has not.
-        let mut writable = false;
+        // Room for one response, and when it was used last.
+        let mut room: Option<OwnedSemaphorePermit> = None;
         let mut written = start;
         loop {
             let now = Instant::now();
-            if writable && self.send_next(entry, now)? {
-                (writable, written) = (false, now);
+            if room.is_some() && self.send_next(entry, &mut room, now)? {
+                written = now;
             }
             let timer = entry.lock().timer(now.into_std()).map(Instant::from_std);
             let send_by = written + settings.send_timeout;
@@ -164,11 +168,7 @@ where
                         entry.lock().request(request, now.into_std());
                     }
                 },
-                permit = self.parts.reserve(), if !writable => match permit {
-                    // Dropped at once: with one sender, the place stays free until it is used.
-                    Ok(_) => writable = true,
-                    Err(_) => return Ok(()),
-                },
+                permit = self.room.clone().acquire_owned(), if room.is_none() => room = permit.ok(),
                 () = self.parts.closed() => return Ok(()),
                 changed = resources.changed() => {
                     if changed.is_err() {
@@ -193,7 +193,7 @@ where
                 () = tokio::time::sleep_until(resources_by), if !has_resources => {
                     return Err(Status::new(Code::Unavailable, "the configuration is not ready"));
                 }
-                () = tokio::time::sleep_until(send_by), if !writable => {
+                () = tokio::time::sleep_until(send_by), if room.is_none() => {
                     self.close.cancel();
                     return Err(Status::new(Code::Unavailable, "responses are not being read"));
                 }
@@ -203,13 +203,19 @@ where
     }
 
     /// Sends one response if there is one.
-    fn send_next(&self, entry: &Entry, now: Instant) -> Result<bool, Status> {
+    fn send_next(
+        &self,
+        entry: &Entry,
+        room: &mut Option<OwnedSemaphorePermit>,
+        now: Instant,
+    ) -> Result<bool, Status> {
         let response = entry.lock().poll(now.into_std());
         let Some(response) = response else { return Ok(false) };
+        let Some(permit) = room.take() else { return Ok(false) };
         trace(entry, &response);
         let message = self.shared.encoder.grpc_message(self.method.protocol, &response);
         self.report(entry);
-        let sent = self.parts.try_send(Part::Message(message));
+        let sent = self.parts.try_send(Part::Message(message, permit));
         sent.map(|()| true).map_err(|_| Status::cancelled())
     }
 
