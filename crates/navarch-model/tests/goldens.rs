@@ -5,8 +5,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use navarch_model::{Code, Parsed, parse_bytes};
+use navarch_model::{Code, Noun, Parsed, kubernetes, networking, parse_bytes, security, telemetry};
 
 fn cases() -> Vec<PathBuf> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -141,4 +142,58 @@ fn the_documentation_lists_every_code() {
         std::fs::write(&path, &expected).unwrap();
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), expected);
+}
+
+fn valid(name: &str) -> Parsed {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/valid").join(name);
+    let parsed = parse_bytes(name, &std::fs::read(path).unwrap());
+    let findings: Vec<String> = parsed.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(findings, Vec::<String>::new());
+    parsed
+}
+
+fn spec<T: Noun + Clone>(parsed: &Parsed) -> T {
+    let found = parsed.objects.iter().find_map(|object| object.spec::<T>()).unwrap();
+    T::clone(found)
+}
+
+/// What is right has no findings, and means what it says.
+#[test]
+fn valid_configuration_is_read() {
+    let parsed = valid("networking.yaml");
+    assert_eq!(parsed.objects[0].metadata.creation_timestamp, 1_769_860_800);
+
+    let vs: networking::VirtualService = spec(&parsed);
+    assert_eq!(vs.export_to, ["."]);
+    let (canary, main) = (&vs.http[0], &vs.http[1]);
+    assert_eq!(canary.match_[0].headers["x-any"], networking::StringMatch::Any);
+    assert_eq!(canary.fault.as_ref().unwrap().delay.as_ref().unwrap().percentage.unwrap().millionths, 1_000);
+    assert_eq!(canary.mirrors[0].destination, canary.route[0].destination);
+    assert_eq!(main.route[1].destination, canary.route[0].destination);
+    assert_eq!(main.timeout, Some(Duration::from_secs(90)));
+    assert_eq!(main.cors_policy.as_ref().unwrap().unmatched_preflights.as_str(), "IGNORE");
+
+    let rule: networking::DestinationRule = spec(&parsed);
+    let balancer = rule.traffic_policy.unwrap().load_balancer.unwrap();
+    assert_eq!(balancer.lb_policy, Some(networking::LbPolicy::Simple(networking::SimpleLb::LeastRequest)));
+    assert_eq!(balancer.warmup.unwrap().aggression.unwrap().billionths, 1_500_000_000);
+
+    let entry: networking::ServiceEntry = spec(&parsed);
+    assert_eq!(entry.status_addresses[0].value, "240.240.0.1");
+
+    let filter: networking::EnvoyFilter = spec(&parsed);
+    let value = filter.config_patches[0].patch.clone().unwrap().value.unwrap();
+    assert_eq!(
+        value.get("typed_config").unwrap().to_serde(),
+        serde_json::json!({"@type": "type.googleapis.com/a.B", "numbers": [1, 1.5, 10], "yes": false})
+    );
+
+    let parsed = valid("policies.yaml");
+    let peer: security::PeerAuthentication = spec(&parsed);
+    assert_eq!(peer.port_level_mtls.keys().copied().collect::<Vec<_>>(), [8080, 9090]);
+    let service: kubernetes::Service = spec(&parsed);
+    assert_eq!(service.spec.cluster_ips[1], "2001:db8::1");
+    assert_eq!(service.spec.ports[0].target_port, Some(kubernetes::IntOrString::String("web".to_owned())));
+    let telemetry: telemetry::Telemetry = spec(&parsed);
+    assert_eq!(telemetry.tracing[0].random_sampling_percentage.unwrap().millionths, 100);
 }
