@@ -34,7 +34,6 @@ mod subscription;
 pub use class::{Class, DiffCache};
 pub use client::{Client, Kind};
 pub use encode::Encoder;
-pub use feed::STALE_AFTER;
 pub use nack::Rejected;
 pub use node::{Locality, Node};
 pub use request::{Error, Request, Wish};

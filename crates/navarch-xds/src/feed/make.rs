@@ -1,0 +1,359 @@
+//! Responses: which resources go into the next one.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
+
+use navarch_envoy::{Removal, Resource, ResourceSet, XdsType};
+
+use super::{Context, Feed, Mark, Outgoing};
+use crate::missing::{self, Answer};
+use crate::nack::{Held, Quarantine};
+use crate::names;
+use crate::order;
+use crate::response::{Batch, Protocol};
+
+impl Feed {
+    /// Makes the next response, removals aside. Nothing if what there was to do turns out to be nothing.
+    pub fn make(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
+        if self.quarantine.has_suspects()
+            && let Some(outgoing) = self.make_trial(cx)
+        {
+            return Some(outgoing);
+        }
+        self.expand_globs(cx);
+        let target = cx.resources.set(self.ty).clone();
+        let before = self.base.clone();
+        let first = mem::take(&mut self.everything);
+        if first && self.is_resumed_at(&target, cx.protocol) {
+            self.resumed_at(&target, cx);
+            return None;
+        }
+        let mut draft = Draft::default();
+        let whole = if first {
+            Some(self.draft_everything(&target, cx.protocol, &mut draft))
+        } else {
+            self.draft_changes(&target, cx, &mut draft)
+        };
+        self.draft_resends(&target, cx, &mut draft);
+        self.base = Some(target.clone());
+        self.base_revision = cx.resources.revision();
+        let news = match whole {
+            Some(batch) if draft.resources.is_empty() => batch,
+            Some(batch) => Batch::List(batch.iter().cloned().chain(draft.unique_to(&batch)).collect()),
+            None => Batch::List(mem::take(&mut draft.resources).into_values().collect()),
+        };
+        let full_state = cx.protocol == Protocol::Sotw && self.ty.root();
+        let news = if full_state { news } else { self.split(news, cx) };
+        let Draft { mut removed, missing, immediate, .. } = draft;
+        if cx.protocol == Protocol::Sotw {
+            removed.clear();
+        }
+        let anything = !news.is_empty()
+            || !removed.is_empty()
+            || !missing.is_empty()
+            || (full_state && immediate)
+            || (first && self.subscription.is_wildcard());
+        if !anything {
+            return None;
+        }
+        let payload = if full_state { self.full_state(&target) } else { news.clone() };
+        Some(self.outgoing(payload, news, removed, missing, before))
+    }
+
+    /// A response with one group of suspects of a rejected response.
+    fn make_trial(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
+        let base = self.base.clone()?;
+        let target = cx.resources.set(self.ty);
+        while self.quarantine.has_suspects() {
+            let mut group = Vec::new();
+            for (name, aside) in self.quarantine.next_suspects() {
+                let current = base.get(&name).filter(|r| target.get(&name) == Some(r));
+                match current.filter(|_| self.subscription.covers(&name)) {
+                    Some(resource) => {
+                        group.push(resource.clone());
+                        self.carried.insert(name, aside.held);
+                    }
+                    // Other content is tried with the other changes.
+                    None => self.quarantine.put_back(name, aside),
+                }
+            }
+            if group.is_empty() {
+                continue;
+            }
+            let news = Batch::List(group.into());
+            let full_state = cx.protocol == Protocol::Sotw && self.ty.root();
+            let payload = if full_state { self.full_state(&base) } else { news.clone() };
+            return Some(self.outgoing(payload, news, Vec::new(), Vec::new(), Some(base)));
+        }
+        None
+    }
+
+    /// Takes away what nothing refers to any more; what is `pinned` stays.
+    pub fn make_removal(&mut self, cx: &Context<'_>, pinned: impl Fn(&str) -> bool) -> Option<Outgoing> {
+        let base = self.base.clone()?;
+        let (staying, going) = mem::take(&mut self.departing).into_iter().partition(|(name, _)| pinned(name));
+        self.departing = staying;
+        self.uncertain.retain(|name| self.departing.contains_key(name));
+        let taken: Vec<Arc<Resource>> =
+            BTreeMap::into_values(going).filter(|r| self.subscription.covers(r.name())).collect();
+        if taken.is_empty() {
+            return None;
+        }
+        let mut removed = Vec::new();
+        let mut empties = Vec::new();
+        for name in taken.iter().map(|resource| resource.name().clone()) {
+            self.refresh.remove(&name);
+            match self.ty {
+                // A removal would leave an active cluster its endpoints.
+                XdsType::Eds => empties.push(missing::empty_assignment(&name)),
+                _ => removed.push(name),
+            }
+        }
+        let news = Batch::List(empties.into());
+        let payload = match (cx.protocol, self.ty.root()) {
+            (Protocol::Sotw, true) => self.full_state(&base),
+            (Protocol::Sotw, false) if news.is_empty() => return None,
+            _ => news.clone(),
+        };
+        if cx.protocol == Protocol::Sotw {
+            removed.clear();
+        }
+        let mut outgoing = self.outgoing(payload, news, removed, Vec::new(), Some(base));
+        outgoing.taken = taken;
+        Some(outgoing)
+    }
+
+    /// Resources that the client may still hold although they are no longer in the set.
+    pub fn leaving(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.departing.values().chain(self.inflight.iter().flat_map(|inflight| &inflight.taken))
+    }
+
+    /// Refreshes resources with a time to live that are due.
+    pub fn make_refresh(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
+        let due: Vec<Arc<str>> =
+            self.refresh.iter().filter(|(_, at)| **at <= cx.now).map(|(name, _)| name.clone()).collect();
+        let mut alive = Vec::new();
+        for name in due {
+            self.refresh.remove(&name);
+            let current = self.base.as_ref().and_then(|base| base.get(&name)).cloned();
+            let Some((resource, ttl)) = current.and_then(|r| r.ttl().map(|ttl| (r, ttl))) else { continue };
+            if !self.subscription.covers(&name) || self.quarantine.holds_back(&resource) {
+                continue;
+            }
+            // The body is left out only if the client has it for sure: a heartbeat for content that it does not have
+            // is rejected with everything else in the response. And state-of-the-world Envoy deletes the cluster or
+            // listener that a heartbeat without body is meant to keep.
+            let certain = cx.protocol == Protocol::Delta && self.inflight.is_empty() && self.error.is_none();
+            if certain {
+                self.refresh.insert(name, cx.now + ttl / 3);
+                alive.push(resource);
+            } else {
+                self.resend.insert(name);
+            }
+        }
+        if alive.is_empty() {
+            return None;
+        }
+        let mut outgoing =
+            self.outgoing(Batch::empty(), Batch::empty(), Vec::new(), Vec::new(), self.base.clone());
+        outgoing.heartbeats = alive;
+        Some(outgoing)
+    }
+
+    fn outgoing(
+        &mut self,
+        payload: Batch,
+        news: Batch,
+        removed: Vec<Arc<str>>,
+        missing: Vec<Arc<str>>,
+        before: Option<ResourceSet>,
+    ) -> Outgoing {
+        let held = mem::take(&mut self.carried);
+        Outgoing { payload, news, removed, missing, heartbeats: Vec::new(), before, taken: Vec::new(), held }
+    }
+
+    /// Whether the client came back with exactly what it would be sent. Only for a pure wildcard in state-of-the-world
+    /// is its version a hash of what it holds.
+    fn is_resumed_at(&self, target: &ResourceSet, protocol: Protocol) -> bool {
+        let pure = self.ty.root() && self.subscription.explicit() == 0 && self.sent.is_none();
+        protocol == Protocol::Sotw
+            && pure
+            && self.resumed.as_ref().is_some_and(|version| *version == target.version().to_string())
+    }
+
+    /// The first answer to a wildcard.
+    fn draft_everything(&mut self, target: &ResourceSet, protocol: Protocol, draft: &mut Draft) -> Batch {
+        self.departing.clear();
+        self.quarantine = Quarantine::default();
+        let held = if protocol == Protocol::Delta { self.held.take() } else { None };
+        let Some(held) = held else { return Batch::Set(target.clone()) };
+        let differs = |r: &&Arc<Resource>| held.get(r.name()) != Some(&Some(r.version()));
+        let gone = held.keys().filter(|name| target.get(name).is_none());
+        draft.removed.extend(gone.cloned());
+        Batch::List(target.iter().filter(differs).cloned().collect())
+    }
+
+    fn resumed_at(&mut self, target: &ResourceSet, cx: &Context<'_>) {
+        self.base = Some(target.clone());
+        self.base_revision = cx.resources.revision();
+        self.acked_revision = self.base_revision;
+        let version = target.version().to_string();
+        self.acked = Some(Mark { number: 0, revision: self.base_revision, version, at: cx.now });
+        self.sent = self.acked.clone();
+    }
+
+    /// What has changed since the last response. Returns a batch if it can be shared with other streams.
+    fn draft_changes(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) -> Option<Batch> {
+        // Without a last response there is nothing but names to be answered.
+        let base = self.base.clone()?;
+        if base == *target || self.subscription.is_empty() {
+            return None;
+        }
+        let delta = cx.diffs.diff(&base, target);
+        for name in &delta.removed {
+            self.draft_removed(name, &base, cx.protocol, draft);
+        }
+        if self.subscription.is_wildcard() && self.has_no_exceptions() && self.resend.is_empty() {
+            return Some(Batch::Changed(delta));
+        }
+        for resource in delta.changed.iter().filter(|r| self.subscription.covers(r.name())) {
+            // It was about to go and comes back: the client has it still.
+            let came_back = self.departing.remove(resource.name()).is_some_and(|old| old == *resource);
+            if came_back && !self.uncertain.remove(resource.name()) {
+                continue;
+            }
+            if self.quarantine.holds_back(resource) {
+                continue;
+            }
+            if let Some(aside) = self.quarantine.release(resource.name()) {
+                self.carried.insert(resource.name().clone(), aside.held);
+            }
+            draft.resources.insert(resource.name().clone(), resource.clone());
+        }
+        None
+    }
+
+    fn draft_removed(&mut self, name: &Arc<str>, base: &ResourceSet, protocol: Protocol, draft: &mut Draft) {
+        if !self.subscription.covers(name) {
+            return;
+        }
+        let released = self.quarantine.release(name);
+        if released.is_some() {
+            self.uncertain.insert(name.clone());
+        }
+        let held = match released.map(|aside| aside.held) {
+            // Left out of the whole state all the time.
+            Some(Held::Nothing) if protocol == Protocol::Sotw && self.ty.root() => return,
+            Some(Held::LastGood(resource)) => Some(resource),
+            // Named resources may be held from an earlier stream. To remove what is not there does no harm.
+            None | Some(Held::Unknown | Held::Nothing) => base.get(name).cloned(),
+        };
+        match self.ty.removal() {
+            _ if order::removed_last(self.ty) => {
+                if let Some(resource) = held {
+                    self.departing.insert(name.clone(), resource);
+                }
+            }
+            Removal::Deletes => {
+                draft.immediate = true;
+                self.refresh.remove(name);
+                draft.removed.push(name.clone());
+            }
+            // The client will drop it itself, when nothing of its own refers to it.
+            Removal::EndsWaiting | Removal::Ignored | Removal::Breaks => {}
+        }
+    }
+
+    /// Names that have to be answered.
+    fn draft_resends(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
+        let held = self.held.take();
+        for name in mem::take(&mut self.resend) {
+            if !self.subscription.covers(&name) {
+                continue;
+            }
+            let known = held.as_ref().and_then(|held| held.get(&name)).copied().flatten();
+            match target.get(&name).or_else(|| self.departing.get(&name)) {
+                Some(resource)
+                    if cx.client.held_is_subscribed(self.ty) && known == Some(resource.version()) => {}
+                Some(resource) => {
+                    let resource = match self.quarantine.get(&name) {
+                        Some(aside) if aside.version == resource.version() => match &aside.held {
+                            Held::LastGood(good) => good.clone(),
+                            Held::Nothing | Held::Unknown => continue,
+                        },
+                        _ => resource.clone(),
+                    };
+                    draft.resources.insert(name, resource);
+                }
+                None => self.draft_missing(name, cx, draft),
+            }
+        }
+    }
+
+    fn draft_missing(&self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
+        match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
+            Answer::Empty(resource) => _ = draft.resources.insert(name, resource),
+            Answer::Removed => draft.removed.push(name),
+            Answer::Silence if cx.client.wants_errors() => draft.missing.push(name),
+            Answer::Silence => {}
+        }
+    }
+
+    fn expand_globs(&mut self, cx: &Context<'_>) {
+        for glob in mem::take(&mut self.globs) {
+            let set = cx.resources.set(self.ty);
+            let members: Vec<_> = set
+                .iter()
+                .map(|r| r.name())
+                .filter(|name| names::glob_matches(&glob, name))
+                .cloned()
+                .collect();
+            if members.is_empty() {
+                // An empty collection is answered with its own name (xRFC TP1).
+                self.resend.insert(glob);
+            }
+            self.resend.extend(members);
+        }
+    }
+
+    /// Cuts a batch to what the client accepts in one message; the rest is sent later.
+    fn split(&mut self, batch: Batch, cx: &Context<'_>) -> Batch {
+        let max = cx.client.response_bytes_max(self.ty);
+        if max == usize::MAX || batch.iter().map(|r| r.len()).sum::<usize>() <= max {
+            return batch;
+        }
+        let mut bytes = 0;
+        let mut now = Vec::new();
+        for resource in batch.iter() {
+            bytes += resource.len();
+            if bytes <= max || now.is_empty() {
+                now.push(resource.clone());
+            } else {
+                self.resend.insert(resource.name().clone());
+            }
+        }
+        Batch::List(now.into())
+    }
+}
+
+/// A response being put together.
+#[derive(Debug, Default)]
+struct Draft {
+    resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    removed: Vec<Arc<str>>,
+    missing: Vec<Arc<str>>,
+    /// Something was removed that a state-of-the-world response shows by leaving it out.
+    immediate: bool,
+}
+
+impl Draft {
+    /// The resources that are not in the batch.
+    fn unique_to(&mut self, batch: &Batch) -> Vec<Arc<Resource>> {
+        let mut resources = mem::take(&mut self.resources);
+        for resource in batch.iter() {
+            resources.remove(resource.name());
+        }
+        resources.into_values().collect()
+    }
+}

@@ -1,0 +1,404 @@
+//! What one stream has been told of one type, and what it has to be told next.
+//!
+//! There is no list of what the client holds. It is the set that the last response was made from (shared with all
+//! streams of the class), restricted to the subscription, with a few exceptions beside it: names that must be sent
+//! again, resources that stay until nothing refers to them, resources that the client rejected.
+
+mod make;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType};
+
+use crate::class::DiffCache;
+use crate::client::Client;
+use crate::nack::{Held, Quarantine, Rejected};
+use crate::names;
+use crate::order;
+use crate::response::{Batch, Protocol};
+use crate::subscription::{Change, Subscription};
+
+pub(crate) use verdict::VerdictContext;
+
+/// Everything a feed has to know that is not its own.
+pub(crate) struct Context<'a> {
+    pub resources: &'a ProxyResources,
+    pub diffs: &'a DiffCache,
+    pub client: &'a Client,
+    pub protocol: Protocol,
+    pub now: Instant,
+}
+
+/// A response that has been sent and not been answered.
+#[derive(Debug)]
+pub(crate) struct Inflight {
+    pub number: u64,
+    pub revision: u64,
+    pub sent_at: Instant,
+    /// The resources in it that are news to the client.
+    news: Batch,
+    removed: Vec<Arc<str>>,
+    /// What it takes away at last.
+    taken: Vec<Arc<Resource>>,
+    /// What the client held before.
+    before: Option<ResourceSet>,
+    /// Where `before` is not what it held.
+    held: BTreeMap<Arc<str>, Held>,
+    /// Whether the client is up to date with `revision` once it has accepted this.
+    complete: bool,
+}
+
+/// What a feed wants sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// All resources of the response.
+    pub payload: Batch,
+    /// Those among them that are news to the client.
+    pub news: Batch,
+    pub removed: Vec<Arc<str>>,
+    pub missing: Vec<Arc<str>>,
+    pub heartbeats: Vec<Arc<Resource>>,
+    pub before: Option<ResourceSet>,
+    taken: Vec<Arc<Resource>>,
+    held: BTreeMap<Arc<str>, Held>,
+}
+
+/// What the client said about a response.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It answers no response that is under way.
+    None {
+        repeats_last: bool,
+    },
+    Accepted {
+        revision: u64,
+        sent_at: Instant,
+    },
+    Rejected {
+        revision: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub ty: XdsType,
+    pub subscription: Subscription,
+    /// The client has asked for the type at least once.
+    pub requested: bool,
+    /// All that is wanted has to be sent.
+    everything: bool,
+    /// What a delta client says it holds from an earlier stream. Until the first answer.
+    held: Option<BTreeMap<Arc<str>, Option<Version>>>,
+    /// The version a state-of-the-world client says it holds. Until the first answer.
+    resumed: Option<String>,
+    /// The set that was brought to the client last.
+    base: Option<ResourceSet>,
+    base_revision: u64,
+    /// Names to be sent whatever was sent before.
+    resend: BTreeSet<Arc<str>>,
+    globs: Vec<Arc<str>>,
+    /// Resources that are no longer in the set but stay with the client until nothing can refer to them.
+    departing: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// Those among them that the client may hold in another version, because a response with them was rejected.
+    uncertain: BTreeSet<Arc<str>>,
+    quarantine: Quarantine,
+    /// What the client holds of resources about to be sent, where it is not what `base` says.
+    carried: BTreeMap<Arc<str>, Held>,
+    pub inflight: VecDeque<Inflight>,
+    /// When the client has to hear next of resources with a time to live.
+    refresh: BTreeMap<Arc<str>, Instant>,
+    /// Since when something cannot be sent although it is due.
+    pub waiting_since: Option<Instant>,
+    /// Clusters have been sent since the client's last endpoint request.
+    pub clusters_sent: bool,
+    pub sent: Option<Mark>,
+    pub acked: Option<Mark>,
+    pub acked_revision: u64,
+    pub error: Option<(u64, Rejected)>,
+    /// The last response that was sent before the last bad resource was known.
+    blind_until: u64,
+    pub sent_total: u64,
+    pub rejected_total: u64,
+}
+
+/// A response, for the status view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub number: u64,
+    pub revision: u64,
+    pub version: String,
+    pub at: Instant,
+}
+
+impl Feed {
+    pub fn new(ty: XdsType) -> Self {
+        Self {
+            ty,
+            subscription: Subscription::default(),
+            requested: false,
+            everything: false,
+            held: None,
+            resumed: None,
+            base: None,
+            base_revision: 0,
+            resend: BTreeSet::new(),
+            globs: Vec::new(),
+            departing: BTreeMap::new(),
+            uncertain: BTreeSet::new(),
+            quarantine: Quarantine::default(),
+            carried: BTreeMap::new(),
+            inflight: VecDeque::new(),
+            refresh: BTreeMap::new(),
+            waiting_since: None,
+            clusters_sent: false,
+            sent: None,
+            acked: None,
+            acked_revision: 0,
+            error: None,
+            blind_until: 0,
+            sent_total: 0,
+            rejected_total: 0,
+        }
+    }
+
+    // --- requests
+
+    /// What the client held when it connected, as a state-of-the-world version.
+    pub fn resume(&mut self, version: &str) {
+        self.resumed = (!version.is_empty()).then(|| version.to_owned());
+    }
+
+    /// What the client held when it connected, as delta versions. An unreadable version counts as none.
+    pub fn resume_held(&mut self, held: BTreeMap<String, String>, subscribed: bool) {
+        let held: BTreeMap<Arc<str>, Option<Version>> = held
+            .into_iter()
+            .map(|(name, version)| (Arc::from(&*names::canonical(&name)), Version::parse(&version)))
+            .collect();
+        if subscribed && !self.subscription.is_wildcard() {
+            self.subscription.adopt(held.keys().cloned());
+            self.resend.extend(held.keys().cloned());
+        }
+        if !held.is_empty() {
+            self.held = Some(held);
+        }
+    }
+
+    /// A change of the subscription.
+    pub fn subscribe(&mut self, change: Change, protocol: Protocol) {
+        self.everything |= change.everything;
+        self.resend.extend(change.named);
+        self.globs.extend(change.globbed);
+        for name in change.dropped {
+            match (self.subscription.is_wildcard(), protocol) {
+                // It is still covered by the wildcard, or not there at all; the client is told which
+                // (xDS spec, "Unsubscribing from Resources").
+                (true, Protocol::Delta) => _ = self.resend.insert(name),
+                (true, Protocol::Sotw) => {}
+                (false, _) => self.forget(&name),
+            }
+        }
+        if !self.subscription.is_wildcard() && self.everything {
+            self.everything = false;
+        }
+        if !self.departing.is_empty() {
+            let subscription = &self.subscription;
+            self.departing.retain(|name, _| subscription.covers(name));
+        }
+        if !self.quarantine.is_empty() {
+            let subscription = &self.subscription;
+            self.quarantine.retain(|name, _| subscription.covers(name));
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.resend.remove(name);
+        self.departing.remove(name);
+        self.quarantine.release(name);
+        self.refresh.remove(name);
+    }
+
+    /// Asks for resources to be sent again, if they are subscribed to.
+    pub fn resend<'a>(&mut self, names: impl IntoIterator<Item = &'a str>, known: &ResourceSet) {
+        for name in names {
+            if self.subscription.covers(name) {
+                self.resend.insert(crate::subscription::shared(name, known));
+            }
+        }
+    }
+
+    /// Asks for all resources subscribed to by name to be sent again, unless some are about to be.
+    pub fn resend_names(&mut self) {
+        if self.resend.is_empty() {
+            self.resend.extend(self.subscription.names().cloned());
+        }
+    }
+
+    // --- what there is to do
+
+    /// Whether something other than removals has to be sent, or at least looked at.
+    pub fn has_work(&self, resources: &ProxyResources) -> bool {
+        self.has_news(resources) || (self.requested && self.quarantine.has_suspects())
+    }
+
+    /// Whether something has to be sent that was not sent before, or is asked for.
+    pub fn has_news(&self, resources: &ProxyResources) -> bool {
+        self.requested
+            && (self.everything
+                || !self.resend.is_empty()
+                || !self.globs.is_empty()
+                || (!self.subscription.is_empty()
+                    && self.base.as_ref().is_some_and(|base| base != resources.set(self.ty))))
+    }
+
+    /// Whether resources stay only until nothing can refer to them.
+    pub fn has_departing(&self) -> bool {
+        !self.departing.is_empty()
+    }
+
+    /// Whether the client has accepted all there is.
+    fn is_settled(&self, resources: &ProxyResources) -> bool {
+        !self.has_work(resources) && self.inflight.is_empty() && self.quarantine.is_empty()
+    }
+
+    /// Whether nothing that the client uses can refer to what `ty` is about to lose.
+    pub fn has_let_go(&self, ty: XdsType, resources: &ProxyResources) -> bool {
+        let rejected = ty == XdsType::Cds && !self.quarantine.is_empty();
+        !self.requested
+            || (!self.has_work(resources)
+                && self.inflight.is_empty()
+                && self.departing.is_empty()
+                && !rejected)
+    }
+
+    /// The newest revision of which the client has accepted everything that concerns it.
+    pub fn synced_revision(&self, resources: &ProxyResources) -> u64 {
+        if self.is_settled(resources) && self.departing.is_empty() {
+            resources.revision()
+        } else {
+            self.acked_revision
+        }
+    }
+
+    /// What state-of-the-world sends in place of resources that were rejected. The client may see a change in it.
+    pub fn substitutes(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.quarantine.iter().filter_map(|(_, aside)| match &aside.held {
+            Held::LastGood(good) => Some(good),
+            Held::Nothing | Held::Unknown => None,
+        })
+    }
+
+    /// Names set aside because the client rejected them.
+    pub fn set_aside(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.quarantine.iter().map(|(name, _)| name)
+    }
+
+    /// Whether flow control lets a response go.
+    pub fn may_send(&self, now: Instant) -> bool {
+        match self.inflight.back() {
+            None => true,
+            // One at a time after a rejection: the verdict on two would say nothing about either.
+            Some(last) if self.error.is_some() => {
+                now.saturating_duration_since(last.sent_at) >= order::WAIT_MAX
+            }
+            // Envoy holds back the acknowledgement of clusters while one of them warms.
+            Some(last) if self.ty == XdsType::Cds => {
+                self.inflight.len() < order::CLUSTER_RESPONSES_MAX
+                    || now.saturating_duration_since(last.sent_at) >= order::CLUSTER_RESPONSE_INTERVAL
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// When [`Feed::may_send`] becomes true without an acknowledgement.
+    pub fn may_send_at(&self) -> Option<Instant> {
+        let last = self.inflight.back()?;
+        if self.error.is_some() {
+            return Some(last.sent_at + order::WAIT_MAX);
+        }
+        (self.ty == XdsType::Cds).then(|| last.sent_at + order::CLUSTER_RESPONSE_INTERVAL)
+    }
+
+    /// When a resource with a time to live has to be refreshed.
+    pub fn refresh_at(&self) -> Option<Instant> {
+        self.refresh.values().min().copied()
+    }
+
+    /// Records that a response has been sent.
+    pub fn record(&mut self, number: u64, version: String, outgoing: &Outgoing, revision: u64, now: Instant) {
+        for resource in outgoing.news.iter() {
+            match resource.ttl() {
+                Some(ttl) => _ = self.refresh.insert(resource.name().clone(), now + ttl / 3),
+                None if self.refresh.is_empty() => break,
+                None => _ = self.refresh.remove(resource.name()),
+            }
+        }
+        let complete = self.base_revision == revision
+            && self.resend.is_empty()
+            && self.departing.is_empty()
+            && !self.everything;
+        // A client that never acknowledges clusters keeps only the newest ones under watch.
+        while self.inflight.len() > 4 * order::CLUSTER_RESPONSES_MAX {
+            self.inflight.pop_front();
+        }
+        self.inflight.push_back(Inflight {
+            number,
+            revision,
+            sent_at: now,
+            news: outgoing.news.clone(),
+            removed: outgoing.removed.clone(),
+            taken: outgoing.taken.clone(),
+            before: outgoing.before.clone(),
+            held: outgoing.held.clone(),
+            complete,
+        });
+        self.sent_total += 1;
+        self.waiting_since = None;
+        self.sent = Some(Mark { number, revision, version, at: now });
+    }
+
+    /// Hash of what the client holds after this response. In state-of-the-world the client carries it to other
+    /// servers, where it must mean the same.
+    pub fn version(&self, protocol: Protocol) -> Version {
+        let Some(base) = &self.base else { return Version::default() };
+        if protocol == Protocol::Delta || (self.subscription.is_wildcard() && self.has_no_exceptions()) {
+            return base.version();
+        }
+        if self.subscription.is_wildcard() || self.ty.root() {
+            return hash_of(self.full_state(base).iter());
+        }
+        hash_of(self.subscription.names().filter_map(|name| base.get(name)))
+    }
+
+    fn has_no_exceptions(&self) -> bool {
+        self.departing.is_empty() && self.quarantine.is_empty()
+    }
+
+    /// What the client holds if it is given `set` now.
+    fn full_state(&self, set: &ResourceSet) -> Batch {
+        if self.subscription.is_wildcard() && self.has_no_exceptions() {
+            return Batch::Set(set.clone());
+        }
+        let mut resources = Vec::new();
+        for resource in set.iter().filter(|r| self.subscription.covers(r.name())) {
+            match self.quarantine.get(resource.name()).filter(|aside| aside.version == resource.version()) {
+                None => resources.push(resource.clone()),
+                Some(aside) => match &aside.held {
+                    Held::LastGood(good) => resources.push(good.clone()),
+                    // To leave it out would delete what the client may have from before it connected.
+                    Held::Unknown => resources.push(resource.clone()),
+                    Held::Nothing => {}
+                },
+            }
+        }
+        let staying = self.departing.iter().filter(|(name, _)| self.subscription.covers(name));
+        resources.extend(staying.map(|(_, resource)| resource.clone()));
+        Batch::List(resources.into())
+    }
+}
+
+fn hash_of<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> Version {
+    Version(resources.fold(0, |hash, resource| hash.wrapping_add(resource.set_hash())))
+}
