@@ -62,18 +62,19 @@ fn integer(text: &str) -> Option<i128> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
+    let (radix, digits) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, digits.get(2..)?),
+        [b'0', b'b' | b'B', ..] => (2, digits.get(2..)?),
+        [b'0', b'o' | b'O', ..] => (8, digits.get(2..)?),
+        // A leading zero means octal where it can, as in YAML 1.1; `089` is a float below.
+        [b'0', _, ..] => (8, digits),
+        _ => (10, digits),
+    };
+    // Rust's parser would take a second sign.
     if digits.starts_with(['+', '-']) {
         return None;
     }
-    let magnitude = match digits.as_bytes() {
-        [b'0', b'x' | b'X', ..] => i128::from_str_radix(&digits[2..], 16),
-        [b'0', b'b' | b'B', ..] => i128::from_str_radix(&digits[2..], 2),
-        [b'0', b'o' | b'O', ..] => i128::from_str_radix(&digits[2..], 8),
-        // A leading zero means octal where it can, as in YAML 1.1; `089` stays a decimal float below.
-        [b'0', _, ..] => i128::from_str_radix(digits, 8),
-        _ => digits.parse(),
-    }
-    .ok()?;
+    let magnitude = i128::from_str_radix(digits, radix).ok()?;
     Some(if negative { -magnitude } else { magnitude })
 }
 
@@ -154,6 +155,8 @@ mod tests {
             "inf",
             "nan",
             "+-1",
+            "0x-5",
+            "-0x-80000000000000000000000000000000",
             "0b2",
             "_1",
             "::1",
