@@ -9,6 +9,7 @@ use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::bound::selects;
 use navarch_translate::clusters::{ClusterPatch, ClusterPatches};
 use navarch_translate::listeners::patch::{ListenerPatch, ListenerPatches};
+use navarch_translate::routes::patch::{RoutePatch, RoutePatches};
 
 use crate::engine::{Cx, Gather};
 
@@ -109,5 +110,18 @@ impl Gather for ListenerPatchesOf {
     fn run((target, context): &Self::Key, cx: &Cx<'_>) -> ListenerPatches {
         let parsed = patches(cx, target).into_iter().filter_map(ListenerPatch::parse);
         Arc::new(Hashed::new(parsed.filter(|patch| patch.is_for(*context)).collect()))
+    }
+}
+
+/// Changes that EnvoyFilters make to the routes of a proxy.
+pub struct RoutePatchesOf;
+
+impl Gather for RoutePatchesOf {
+    const NAME: &'static str = "routes.patches";
+    type Key = FilterTarget;
+    type Output = RoutePatches;
+
+    fn run(target: &FilterTarget, cx: &Cx<'_>) -> RoutePatches {
+        Arc::new(Hashed::new(patches(cx, target).into_iter().filter_map(RoutePatch::parse).collect()))
     }
 }

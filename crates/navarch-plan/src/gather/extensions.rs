@@ -26,10 +26,8 @@ type Extension = Arc<Hashed<Config<TrafficExtension>>>;
 
 /// The resources of the Wasm modules that a class uses.
 pub fn extensions(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
-    let resources = applying(cx, class)
-        .into_iter()
-        .filter_map(|config| Option::clone(&cx.get::<ExtensionResource>(&ExtensionResourceInput { config })));
-    let mut resources: BucketResources = resources.collect();
+    let inputs = applying(cx, class).into_iter().filter_map(|config| ExtensionResourceInput::of(&config));
+    let mut resources: BucketResources = inputs.map(|input| cx.get::<ExtensionResource>(&input)).collect();
     resources.sort_by(|a, b| a.name().cmp(b.name()));
     Parts::local(resources)
 }

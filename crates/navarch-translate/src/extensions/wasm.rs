@@ -1,7 +1,5 @@
 //! The configuration of Wasm modules.
 
-use std::sync::Arc;
-
 use navarch_envoy::any::any;
 use navarch_envoy::proto::envoy::config::core::v3::{
     AsyncDataSource, DataSource, HttpUri, RemoteDataSource, TypedExtensionConfig, async_data_source,
@@ -17,7 +15,7 @@ use navarch_model::extensions::{
     EnvValueSource, FailStrategy, FilterConfig, PluginType, PullPolicy, TrafficExtension, WasmConfig,
 };
 use navarch_model::values::Json;
-use navarch_model::{Config, Hashed};
+use navarch_model::{Config, Name};
 use prost::Message;
 
 use super::resource_name;
@@ -37,29 +35,45 @@ const RESOURCE_VERSION: &str = "ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION";
 /// The key of [`ExtensionResource`].
 #[derive(Clone, Debug, Hash)]
 pub struct ExtensionResourceInput {
-    pub config: Arc<Hashed<Config<TrafficExtension>>>,
+    /// Name of the resource.
+    name: String,
+    /// `<namespace>.<name>` of the extension.
+    plugin: String,
+    namespace: Name,
+    wasm: WasmConfig,
 }
 
-/// The resource of a Wasm extension; scripts have none.
+impl ExtensionResourceInput {
+    /// What an extension needs a resource for; nothing if it is a script, which goes into the chain as it is.
+    pub fn of(config: &Config<TrafficExtension>) -> Option<Self> {
+        let Some(FilterConfig::Wasm(wasm)) = &config.spec.filter_config else { return None };
+        Some(ExtensionResourceInput {
+            name: resource_name(config),
+            plugin: format!("{}.{}", config.namespace, config.name),
+            namespace: config.namespace.clone(),
+            wasm: wasm.clone(),
+        })
+    }
+}
+
+/// The resource of a Wasm extension.
 pub struct ExtensionResource;
 
 impl Pure for ExtensionResource {
     const NAME: &'static str = "extension_resource";
     type Input = ExtensionResourceInput;
-    type Output = Option<Arc<Resource>>;
+    type Output = Resource;
 
-    fn run(input: &ExtensionResourceInput) -> Option<Arc<Resource>> {
-        let config = &input.config;
-        let Some(FilterConfig::Wasm(wasm)) = &config.spec.filter_config else { return None };
-        let plugin = plugin_config(&format!("{}.{}", config.namespace, config.name), &config.namespace, wasm);
+    fn run(input: &ExtensionResourceInput) -> Resource {
+        let wasm = &input.wasm;
+        let plugin = plugin_config(&input.plugin, &input.namespace, wasm);
         let typed_config = if wasm.type_ == PluginType::Network {
             any(&NetworkWasm { config: Some(plugin) })
         } else {
             any(&HttpWasm { config: Some(plugin) })
         };
-        let name = resource_name(config);
-        let message = TypedExtensionConfig { name: name.clone(), typed_config: Some(typed_config) };
-        Some(Arc::new(Resource::of(XdsType::Ecds, name, &message.encode_to_vec())))
+        let message = TypedExtensionConfig { name: input.name.clone(), typed_config: Some(typed_config) };
+        Resource::of(XdsType::Ecds, input.name.as_str(), &message.encode_to_vec())
     }
 }
 

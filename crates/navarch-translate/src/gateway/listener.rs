@@ -87,20 +87,16 @@ pub struct GatewayListenerInput {
     pub chains: Vec<GatewayChain>,
 }
 
-/// A listener of a gateway; nothing without chains, which Envoy would reject, or if an EnvoyFilter removes it.
+/// A listener of a gateway. Envoy rejects one without chains, so there has to be one. Without a name if an EnvoyFilter removes it.
 pub struct GatewayListener;
 
 impl Pure for GatewayListener {
     const NAME: &'static str = "gateway_listener";
     type Input = GatewayListenerInput;
-    type Output = Option<Arc<Resource>>;
+    type Output = Resource;
 
-    fn run(input: &GatewayListenerInput) -> Option<Arc<Resource>> {
-        if input.chains.is_empty() {
-            return None;
-        }
-        let resource = encode_patched(input.build(), &input.settings.listener.patches);
-        (!resource.name().is_empty()).then(|| Arc::new(resource))
+    fn run(input: &GatewayListenerInput) -> Resource {
+        encode_patched(input.build(), &input.settings.listener.patches)
     }
 }
 

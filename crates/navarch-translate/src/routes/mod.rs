@@ -10,6 +10,7 @@ pub mod domains;
 pub mod filter_config;
 pub mod hash_policy;
 mod headers;
+pub mod patch;
 pub mod retry;
 pub mod route_configuration;
 mod route_match;

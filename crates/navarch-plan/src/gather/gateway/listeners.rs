@@ -63,8 +63,9 @@ pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
             listener.chains.extend(gathering.chains(merged, transport));
         }
     }
-    let made = listeners.values().filter_map(|input| Option::clone(&cx.get::<GatewayListener>(input)));
-    let mut made: BucketResources = made.collect();
+    let with_chains = listeners.values().filter(|input| !input.chains.is_empty());
+    let made = with_chains.map(|input| cx.get::<GatewayListener>(input));
+    let mut made: BucketResources = made.filter(|listener| !listener.name().is_empty()).collect();
     made.extend(added_listeners(cx, class, PatchContext::Gateway));
     made.sort_by(|a, b| a.name().cmp(b.name()));
     Parts::local(made)

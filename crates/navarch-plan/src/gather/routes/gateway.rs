@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use navarch_envoy::Resource;
+use navarch_model::networking::PatchContext;
 use navarch_model::service::{PersistentSession, Service};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::covers;
 use navarch_translate::gateway::{
     GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput, MergedGateways, MergedServer,
+};
+use navarch_translate::routes::patch::{
+    PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches, gateway_port,
 };
 use navarch_translate::routes::{RouteContext, Routes};
 
@@ -20,17 +25,35 @@ use crate::gather::gateway::GatewaysOf;
 use crate::parts::{BucketResources, Parts};
 
 /// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS server.
-pub(super) fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, client: &Arc<Hashed<Client>>) -> Parts {
+pub(super) fn routes(
+    cx: &Cx<'_>,
+    class: &Arc<Hashed<Class>>,
+    client: &Arc<Hashed<Client>>,
+    patches: &RoutePatches,
+) -> Parts {
     let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Parts::default() };
     let key = GatewayKey { client: client.clone(), gateways: gateways.clone() };
-    let resources: BucketResources = gateways
-        .routes
-        .keys()
-        .map(|name| {
-            cx.gather::<RouteConfigurationOf>(&(key.clone(), Name::from(name.as_str()))).resource.clone()
-        })
-        .collect();
+    let mut resources = BucketResources::new();
+    for name in gateways.routes.keys() {
+        let made =
+            cx.gather::<RouteConfigurationOf>(&(key.clone(), Name::from(name.as_str()))).resource.clone();
+        resources.push(if patches.is_empty() { made } else { patched(cx, gateways, made, patches) });
+    }
     Parts { buckets: vec![Arc::new(resources)], local: Vec::new() }
+}
+
+/// A route configuration with what EnvoyFilters change.
+fn patched(
+    cx: &Cx<'_>,
+    gateways: &MergedGateways,
+    resource: Arc<Resource>,
+    patches: &RoutePatches,
+) -> Arc<Resource> {
+    let number = gateway_port(resource.name());
+    let behind = gateways.routes.iter().filter(|(name, _)| gateway_port(name) == number);
+    let server_ports = behind.flat_map(|(_, servers)| servers.iter().map(|server| server.port)).collect();
+    let target = PatchTarget { context: PatchContext::Gateway, server_ports };
+    cx.get::<PatchedRoutes>(&PatchedRoutesInput { resource, target, patches: patches.clone() })
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -44,7 +67,7 @@ struct RouteConfigurationOf;
 
 #[derive(Clone)]
 struct Configuration {
-    resource: Arc<navarch_envoy::Resource>,
+    resource: Arc<Resource>,
     /// Keeps translations in the memo as long as they are used.
     _routes: Vec<Routes>,
 }

@@ -20,6 +20,7 @@ use navarch_translate::routes::domains::DomainView;
 
 use crate::class::Class;
 use crate::engine::Cx;
+use crate::gather::envoy_filters::{FilterTarget, RoutePatchesOf};
 use crate::parts::Parts;
 use navarch_translate::http_connection_manager::proxy_config;
 
@@ -68,8 +69,14 @@ fn serves_http_proxy(facts: &ProxyFacts, mesh_port: i32) -> bool {
 /// The routes of a class.
 pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
     match class.facts.kind {
-        ProxyKind::Sidecar => sidecar::routes(cx, &Client::of(cx, class, scope)),
-        ProxyKind::Router => gateway::routes(cx, class, &Client::of(cx, class, scope)),
+        ProxyKind::Sidecar => {
+            let patches = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
+            sidecar::routes(cx, &Client::of(cx, class, scope), &patches)
+        }
+        ProxyKind::Router => {
+            let patches = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
+            gateway::routes(cx, class, &Client::of(cx, class, scope), &patches)
+        }
         ProxyKind::Waypoint | ProxyKind::Ztunnel => Parts::default(),
     }
 }

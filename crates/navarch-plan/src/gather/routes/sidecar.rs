@@ -1,10 +1,10 @@
 //! Routes of sidecars, bucket by bucket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
-use navarch_model::networking::Destination;
+use navarch_model::networking::{Destination, PatchContext};
 use navarch_model::service::{Protocol, Resolution, Service, ServicePort};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::bound::BoundVirtualService;
@@ -12,6 +12,7 @@ use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
 use navarch_snapshot::scope::{EgressListener, OutboundMode};
 use navarch_snapshot::{BUCKETS, Bucket};
 use navarch_translate::routes::hash_policy;
+use navarch_translate::routes::patch::{PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches};
 use navarch_translate::routes::route_configuration::of_detected_port;
 use navarch_translate::routes::{
     CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,
@@ -37,8 +38,36 @@ pub(super) type SharedService = Arc<Hashed<Service>>;
 pub(super) type SharedRule = Arc<Hashed<BoundVirtualService>>;
 
 /// The routes of a sidecar.
-pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>) -> Parts {
-    Parts { buckets: cx.gather::<SidecarRoutes>(client).0.clone(), local: Vec::new() }
+pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RoutePatches) -> Parts {
+    let pieces = if patches.is_empty() {
+        cx.gather::<SidecarRoutes>(client)
+    } else {
+        cx.gather::<PatchedSidecarRoutes>(&(client.clone(), patches.clone()))
+    };
+    Parts { buckets: pieces.0.clone(), local: Vec::new() }
+}
+
+/// The same with what EnvoyFilters change.
+struct PatchedSidecarRoutes;
+
+impl Gather for PatchedSidecarRoutes {
+    const NAME: &'static str = "patched_sidecar_routes";
+    type Key = (Arc<Hashed<Client>>, RoutePatches);
+    type Output = RoutePieces;
+
+    fn run((client, patches): &Self::Key, cx: &Cx<'_>) -> RoutePieces {
+        let target = PatchTarget { context: PatchContext::SidecarOutbound, server_ports: BTreeSet::new() };
+        let patched = |resource: &Arc<Resource>| {
+            let input = PatchedRoutesInput {
+                resource: resource.clone(),
+                target: target.clone(),
+                patches: patches.clone(),
+            };
+            cx.get::<PatchedRoutes>(&input)
+        };
+        let pieces = cx.gather::<SidecarRoutes>(client);
+        RoutePieces(pieces.0.iter().map(|piece| Arc::new(piece.iter().map(patched).collect())).collect())
+    }
 }
 
 /// A route configuration that is being put together.
