@@ -170,7 +170,11 @@ fn port(target_port: u16, protocol: Protocol, mode: MutualTlsMode) -> InboundPor
 
 fn inbound(other_ports: MutualTlsMode, ports: Vec<InboundPort>) -> Listener {
     let tls = MutualTls::new(&MeshConfig::default(), CertificateFiles::default());
-    let settings = Arc::new(Hashed::new(InboundSettings { listener: settings(Direction::Inbound), tls }));
+    let settings = Arc::new(Hashed::new(InboundSettings {
+        listener: settings(Direction::Inbound),
+        tls,
+        route_patches: Arc::default(),
+    }));
     virtual_inbound(&VirtualInboundInput { settings, other_ports, policy_ports: Vec::new(), ports })
 }
 

@@ -8,13 +8,15 @@ use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::Scope;
 use navarch_snapshot::bound::selects;
 use navarch_translate::extensions::{
-    ExtensionResource, ExtensionResourceInput, add_filter, is_usable, of_wasm_plugin, sort_by_priority,
+    ExtensionResource, ExtensionResourceInput, add_filter, added_by_patch, is_usable, of_wasm_plugin,
+    sort_by_priority,
 };
 use navarch_translate::filters::{HttpFilters, NetworkFilters};
 use navarch_translate::http_connection_manager::Direction;
 
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
+use crate::gather::envoy_filters::{FilterTarget, patches};
 use crate::parts::{BucketResources, Parts};
 
 /// Label of workloads that serve a Gateway of the Gateway API: policies are attached to it by name.
@@ -24,12 +26,30 @@ const GATEWAY_KIND: &str = "Gateway";
 
 type Extension = Arc<Hashed<Config<TrafficExtension>>>;
 
-/// The resources of the Wasm modules that a class uses.
+/// The resources of the Wasm modules that a class uses, and those that EnvoyFilters add.
 pub fn extensions(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
     let inputs = applying(cx, class).into_iter().filter_map(|config| ExtensionResourceInput::of(&config));
     let mut resources: BucketResources = inputs.map(|input| cx.get::<ExtensionResource>(&input)).collect();
+    resources.extend(cx.gather::<AddedExtensions>(&FilterTarget::of(&class.facts)).0.iter().cloned());
     resources.sort_by(|a, b| a.name().cmp(b.name()));
+    resources.dedup_by(|a, b| a.name() == b.name());
     Parts::local(resources)
+}
+
+/// Resources that EnvoyFilters add; of several with one name the first.
+struct AddedExtensions;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Added(BucketResources);
+
+impl Gather for AddedExtensions {
+    const NAME: &'static str = "added_extensions";
+    type Key = FilterTarget;
+    type Output = Added;
+
+    fn run(target: &FilterTarget, cx: &Cx<'_>) -> Added {
+        Added(patches(cx, target).into_iter().filter_map(added_by_patch).map(Arc::new).collect())
+    }
 }
 
 /// Adds the filters of the extensions that apply to a class to the chains of one direction.

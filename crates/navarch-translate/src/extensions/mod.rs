@@ -8,22 +8,25 @@ mod wasm;
 use std::time::Duration;
 
 use navarch_envoy::any::any;
+use navarch_envoy::json::from_json_lenient;
 use navarch_envoy::proto::envoy::config::core::v3::{
-    AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, ExtensionConfigSource, config_source,
-    data_source,
+    AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, ExtensionConfigSource,
+    TypedExtensionConfig, config_source, data_source,
 };
 use navarch_envoy::proto::envoy::config::listener::v3::{Filter, filter};
 use navarch_envoy::proto::envoy::extensions::filters::http::lua::v3::Lua;
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter,
 };
-use navarch_envoy::wkt;
+use navarch_envoy::{Resource, XdsType, dynamic, wkt};
 use navarch_model::extensions::{
     ExecutionPhase, FilterConfig, PluginPhase, PluginType, TrafficExtension, TrafficSelector, WasmConfig,
     WasmPlugin,
 };
+use navarch_model::networking::{ApplyTo, EnvoyConfigObjectPatch, PatchOperation};
 use navarch_model::types::WorkloadMode;
 use navarch_model::{Config, Name};
+use prost::{Message, Name as _};
 
 use crate::filters::{HttpFilters, HttpPhase, NetworkFilters, NetworkPhase};
 use crate::http_connection_manager::Direction;
@@ -120,6 +123,19 @@ pub fn add_filter(
         }
         None => {}
     }
+}
+
+/// The resource that an EnvoyFilter adds; nothing if the patch adds none, or its value is no extension (validation has said so).
+pub fn added_by_patch(patch: &EnvoyConfigObjectPatch) -> Option<Resource> {
+    let change = patch.patch.as_ref()?;
+    if patch.apply_to != ApplyTo::ExtensionConfig || change.operation != PatchOperation::Add {
+        return None;
+    }
+    let json = change.value.as_ref()?.to_serde();
+    let (message, _) = from_json_lenient(&TypedExtensionConfig::full_name(), &json).ok()?;
+    let config = TypedExtensionConfig::decode(dynamic::encode(&message)).ok()?;
+    (!config.name.is_empty())
+        .then(|| Resource::of(XdsType::Ecds, config.name.as_str(), &config.encode_to_vec()))
 }
 
 /// The ports that an extension is meant for in one direction: empty means every port, `None` that it is not meant for the

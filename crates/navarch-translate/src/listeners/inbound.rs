@@ -1,5 +1,6 @@
 //! Inbound listeners: what a workload accepts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
@@ -10,6 +11,7 @@ use navarch_envoy::proto::envoy::config::route::v3::{
     route_action, route_match,
 };
 use navarch_envoy::wkt;
+use navarch_model::networking::PatchContext;
 use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
@@ -27,6 +29,7 @@ use crate::listeners::{
     CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, VIRTUAL_INBOUND, address, balance, inspectors,
 };
 use crate::names;
+use crate::routes::patch::{PatchTarget, RoutePatches};
 
 /// Application protocols by which mesh clients mark HTTP over mutual TLS.
 const MESH_HTTP: &[&str] = &["istio-http/1.0", "istio-http/1.1", "istio-h2"];
@@ -52,6 +55,8 @@ pub enum MutualTlsMode {
 pub struct InboundSettings {
     pub listener: ListenerSettings,
     pub tls: MutualTls,
+    /// What EnvoyFilters change in routes.
+    pub route_patches: RoutePatches,
 }
 
 /// A port that a workload accepts connections on.
@@ -369,7 +374,7 @@ impl ServiceChains<'_> {
             action: Some(route::Action::Route(action)),
             ..Route::default()
         };
-        RouteConfiguration {
+        let mut configuration = RouteConfiguration {
             name: cluster,
             virtual_hosts: vec![VirtualHost {
                 name: format!("inbound|http|{}", self.port.service_port),
@@ -379,6 +384,9 @@ impl ServiceChains<'_> {
             }],
             validate_clusters: Some(false),
             ..RouteConfiguration::default()
-        }
+        };
+        let target = PatchTarget { context: PatchContext::SidecarInbound, server_ports: BTreeSet::new() };
+        target.apply(&self.settings.route_patches, &mut configuration);
+        configuration
     }
 }

@@ -22,7 +22,7 @@ use crate::class::Class;
 use crate::engine::Cx;
 use crate::gather::attachment::Workload;
 use crate::gather::clusters::name_server;
-use crate::gather::envoy_filters::{FilterTarget, ListenerPatchesOf};
+use crate::gather::envoy_filters::{FilterTarget, ListenerPatchesOf, RoutePatchesOf};
 use crate::gather::security::SecurityFilters;
 use crate::gather::{extensions, telemetry};
 
@@ -69,7 +69,12 @@ pub fn outbound(cx: &Cx<'_>, class: &Class, scope: &Scope, persistent_sessions: 
 pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
     let mesh = &cx.view().mesh().config;
     let tls = MutualTls::new(mesh, CertificateFiles::of(&class.facts));
-    Arc::new(Hashed::new(InboundSettings { listener: common(cx, class, Direction::Inbound), tls }))
+    let route_patches = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts)).as_ref().clone();
+    Arc::new(Hashed::new(InboundSettings {
+        listener: common(cx, class, Direction::Inbound),
+        tls,
+        route_patches,
+    }))
 }
 
 /// What all listeners of a class in one direction have in common, with everything that configuration adds.
