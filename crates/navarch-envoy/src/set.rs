@@ -17,6 +17,8 @@ use crate::types::XdsType;
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     resources: OrdMap<Arc<str>, Arc<Resource>>,
+    /// Alias to name, for the few resources that have aliases.
+    aliases: OrdMap<Arc<str>, Arc<str>>,
     /// Sum of the hashes of the resources. A sum does not depend on order or layering and can be kept up to date by
     /// adding and subtracting.
     hash: u128,
@@ -42,16 +44,34 @@ impl Layer {
                 continue;
             }
             next.hash = next.hash.wrapping_add(resource.set_hash());
-            if let Some(old) = next.resources.insert(resource.name().clone(), resource) {
-                next.hash = next.hash.wrapping_sub(old.set_hash());
+            if let Some(old) = next.resources.insert(resource.name().clone(), resource.clone()) {
+                next.forget(&old);
+            }
+            for alias in resource.aliases() {
+                next.aliases.insert(alias.clone(), resource.name().clone());
             }
         }
         for name in removals {
             if let Some(old) = next.resources.remove(name) {
-                next.hash = next.hash.wrapping_sub(old.set_hash());
+                next.forget(&old);
             }
         }
         next
+    }
+
+    fn forget(&mut self, old: &Resource) {
+        self.hash = self.hash.wrapping_sub(old.set_hash());
+        for alias in old.aliases() {
+            if self.aliases.get(alias) == Some(old.name()) {
+                self.aliases.remove(alias);
+            }
+        }
+    }
+
+    /// The resource of this name or, if there is none, with this alias.
+    #[must_use]
+    pub fn resolve(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(name).or_else(|| self.resources.get(self.aliases.get(name)?))
     }
 
     /// The resource of this name.
@@ -126,6 +146,12 @@ impl ResourceSet {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
         self.layers.iter().find_map(|layer| layer.get(name))
+    }
+
+    /// The resource of this name or, if there is none, with this alias.
+    #[must_use]
+    pub fn resolve(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.get(name).or_else(|| self.layers.iter().find_map(|layer| layer.resolve(name)))
     }
 
     /// The resources, layer by layer, in each layer in the order of their names.
@@ -350,6 +376,23 @@ mod tests {
         assert_eq!(next.hash, layer("b2 c1 d1").hash);
         assert_eq!(start.hash, layer("a1 b1 c1").hash);
         assert_eq!(next.update([], ["b", "c", "d"]).hash, 0);
+    }
+
+    #[test]
+    fn aliases_resolve_to_the_resource_that_has_them() {
+        let with = |name: &str, alias: &str| {
+            let builder = Resource::builder(XdsType::Address.type_url(), name, b"x");
+            Arc::new(builder.aliases([Arc::from(alias)]).build())
+        };
+        let start = Layer::new([with("a", "x"), with("b", "y")]);
+        let found = |layer: &Layer, name: &str| layer.resolve(name).map(|r| r.name().to_string());
+        assert_eq!(found(&start, "x").as_deref(), Some("a"));
+        assert_eq!(found(&start, "b").as_deref(), Some("b"));
+        // The alias moves to another resource, and goes with it.
+        let moved = start.update([with("a", "z"), with("b", "x")], []);
+        assert_eq!(found(&moved, "x").as_deref(), Some("b"));
+        assert_eq!(found(&moved, "y"), None);
+        assert_eq!(found(&moved.update([], ["b"]), "x"), None);
     }
 
     #[test]

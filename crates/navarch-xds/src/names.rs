@@ -25,10 +25,16 @@ pub fn canonical(name: &str) -> Cow<'_, str> {
     Cow::Owned(sorted)
 }
 
+/// Whether the name has an authority.
+#[must_use]
+pub fn is_xdstp(name: &str) -> bool {
+    name.starts_with(XDSTP)
+}
+
 /// Whether the name is a glob collection, `xdstp://authority/type/path/*`.
 #[must_use]
 pub fn is_glob(name: &str) -> bool {
-    name.starts_with(XDSTP) && path_and_query(name).0.ends_with("/*")
+    is_xdstp(name) && path_and_query(name).0.ends_with("/*")
 }
 
 /// Whether the glob collection has this member: one more path segment, and the same context parameters.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_envoy::{ResourceSet, XdsType};
+use navarch_envoy::{Resource, ResourceSet, XdsType};
 
 use crate::client::Client;
 use crate::names;
@@ -73,6 +73,12 @@ impl Subscription {
         self.is_wildcard()
             || self.names.contains(name)
             || self.globs.iter().any(|glob| names::glob_matches(glob, name))
+    }
+
+    /// Whether a resource is wanted, by its name or by one of its aliases.
+    #[must_use]
+    pub fn wants(&self, resource: &Resource) -> bool {
+        self.covers(resource.name()) || resource.aliases().iter().any(|alias| self.names.contains(alias))
     }
 
     /// The names asked for one by one.

@@ -69,7 +69,7 @@ impl Feed {
             let mut group = Vec::new();
             for (name, aside) in self.quarantine.next_suspects() {
                 let current = base.get(&name).filter(|r| target.get(&name) == Some(r));
-                match current.filter(|_| self.subscription.covers(&name)) {
+                match current.filter(|r| self.subscription.wants(r)) {
                     Some(resource) => {
                         group.push(resource.clone());
                         self.carried.insert(name, aside.held);
@@ -96,7 +96,7 @@ impl Feed {
         self.departing = staying;
         self.uncertain.retain(|name| self.departing.contains_key(name));
         let taken: Vec<Arc<Resource>> =
-            BTreeMap::into_values(going).filter(|r| self.subscription.covers(r.name())).collect();
+            BTreeMap::into_values(going).filter(|r| self.subscription.wants(r)).collect();
         if taken.is_empty() {
             return None;
         }
@@ -138,7 +138,7 @@ impl Feed {
             self.refresh.remove(&name);
             let current = self.base.as_ref().and_then(|base| base.get(&name)).cloned();
             let Some((resource, ttl)) = current.and_then(|r| r.ttl().map(|ttl| (r, ttl))) else { continue };
-            if !self.subscription.covers(&name) || self.quarantine.holds_back(&resource) {
+            if !self.subscription.wants(&resource) || self.quarantine.holds_back(&resource) {
                 continue;
             }
             // The body is left out only if the client has it for sure: a heartbeat for content that it does not have
@@ -217,7 +217,7 @@ impl Feed {
         if self.subscription.is_wildcard() && self.has_no_exceptions() && self.resend.is_empty() {
             return Some(Batch::Changed(delta));
         }
-        for resource in delta.changed.iter().filter(|r| self.subscription.covers(r.name())) {
+        for resource in delta.changed.iter().filter(|r| self.subscription.wants(r)) {
             // It was about to go and comes back: the client has it still.
             let came_back = self.departing.remove(resource.name()).is_some_and(|old| old == *resource);
             if came_back && !self.uncertain.remove(resource.name()) {
@@ -235,7 +235,7 @@ impl Feed {
     }
 
     fn draft_removed(&mut self, name: &Arc<str>, base: &ResourceSet, protocol: Protocol, draft: &mut Draft) {
-        if !self.subscription.covers(name) {
+        if !base.get(name).is_some_and(|resource| self.subscription.wants(resource)) {
             return;
         }
         let released = self.quarantine.release(name);
@@ -269,11 +269,12 @@ impl Feed {
     fn draft_resends(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
         let held = self.held.take();
         for name in mem::take(&mut self.resend) {
-            if !self.subscription.covers(&name) {
+            let wanted = target.get(&name).is_some_and(|resource| self.subscription.wants(resource));
+            if !wanted && !self.subscription.covers(&name) {
                 continue;
             }
             let known = held.as_ref().and_then(|held| held.get(&name)).copied().flatten();
-            match target.get(&name).or_else(|| self.departing.get(&name)) {
+            match target.resolve(&name).or_else(|| self.departing.get(&name)) {
                 Some(resource)
                     if cx.client.held_is_subscribed(self.ty) && known == Some(resource.version()) => {}
                 Some(resource) => {
@@ -284,7 +285,7 @@ impl Feed {
                         },
                         _ => resource.clone(),
                     };
-                    draft.resources.insert(name, resource);
+                    draft.resources.insert(resource.name().clone(), resource);
                 }
                 None => self.draft_missing(name, cx, draft),
             }
@@ -294,8 +295,14 @@ impl Feed {
     fn draft_missing(&self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
         match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
             Answer::Empty(resource) => _ = draft.resources.insert(name, resource),
-            Answer::Removed => draft.removed.push(name),
-            Answer::Silence if cx.client.wants_errors() => draft.missing.push(name),
+            Answer::Removed => {
+                // Whoever uses names with an authority understands errors about them.
+                if names::is_xdstp(&name) {
+                    draft.missing.push(name.clone());
+                }
+                draft.removed.push(name);
+            }
+            Answer::Silence if cx.client.wants_errors() || names::is_xdstp(&name) => draft.missing.push(name),
             Answer::Silence => {}
         }
     }

@@ -205,11 +205,14 @@ impl Feed {
         }
         if !self.departing.is_empty() {
             let subscription = &self.subscription;
-            self.departing.retain(|name, _| subscription.covers(name));
+            self.departing.retain(|_, resource| subscription.wants(resource));
         }
         if !self.quarantine.is_empty() {
             let subscription = &self.subscription;
-            self.quarantine.retain(|name, _| subscription.covers(name));
+            let base = self.base.as_ref();
+            self.quarantine.retain(|name, _| {
+                base.and_then(|base| base.get(name)).is_some_and(|resource| subscription.wants(resource))
+            });
         }
     }
 
@@ -382,7 +385,7 @@ impl Feed {
             return Batch::Set(set.clone());
         }
         let mut resources = Vec::new();
-        for resource in set.iter().filter(|r| self.subscription.covers(r.name())) {
+        for resource in set.iter().filter(|r| self.subscription.wants(r)) {
             match self.quarantine.get(resource.name()).filter(|aside| aside.version == resource.version()) {
                 None => resources.push(resource.clone()),
                 Some(aside) => match &aside.held {
@@ -393,8 +396,8 @@ impl Feed {
                 },
             }
         }
-        let staying = self.departing.iter().filter(|(name, _)| self.subscription.covers(name));
-        resources.extend(staying.map(|(_, resource)| resource.clone()));
+        let staying = self.departing.values().filter(|r| self.subscription.wants(r));
+        resources.extend(staying.cloned());
         Batch::List(resources.into())
     }
 }

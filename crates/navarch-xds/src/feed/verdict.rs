@@ -86,7 +86,7 @@ impl Feed {
         if let Some(base) = &self.base {
             let subscription = &self.subscription;
             self.quarantine.retain(|name, aside| {
-                subscription.covers(name) && base.get(name).is_some_and(|r| r.version() == aside.version)
+                base.get(name).is_some_and(|r| subscription.wants(r) && r.version() == aside.version)
             });
         }
         for (resource, held) in innocent {

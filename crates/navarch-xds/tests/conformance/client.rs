@@ -65,6 +65,10 @@ impl Plan {
         self
     }
 
+    pub fn without_ttl(&mut self) {
+        self.ttl = None;
+    }
+
     fn write(&self, resource: &Resource) -> String {
         match self.labels.get(&resource.version()) {
             Some(label) => format!("{}{label}", resource.name()),

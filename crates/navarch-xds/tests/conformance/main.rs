@@ -3,6 +3,7 @@
 
 mod client;
 mod delta;
+mod extensions;
 mod nack;
 mod ordering;
 mod reconnect;
