@@ -170,7 +170,7 @@ async fn start_proxy(workload: &Workload, xds: SocketAddr) -> Result<Envoy> {
     let labels = if gateway {
         json!({"istio": "ingressgateway"})
     } else {
-        json!({"app": workload.app, "version": workload.version})
+        json!({"app": workload.app, "version": workload.version, "instance": workload.name})
     };
     let (ip, labels) = (workload.ip.to_string(), labels.to_string());
     let metadata = [
@@ -215,15 +215,16 @@ mod tests {
             let file = workspace::root().join("examples/bookinfo").join(file);
             std::fs::read_to_string(file).unwrap()
         };
-        let entries = read("workloads.yaml");
+        let (entries, sidecars) = (read("workloads.yaml"), read("sidecars.yaml"));
         for Workload { name, app, version, ip } in &WORKLOADS {
             let entry = format!(
                 "  name: {name}\n  namespace: {NAMESPACE}\nspec:\n  address: {ip}\n  labels:\n    \
-                 app: {app}\n    version: {version}\n"
+                 app: {app}\n    version: {version}\n    instance: {name}\n"
             );
             assert!(entries.contains(&entry), "no {entry} in\n{entries}");
+            assert!(sidecars.contains(&format!("      bind: {ip}\n")), "{name}");
         }
         assert!(read("gateway.yaml").contains(&format!("bind: {}\n", GATEWAY.ip)));
-        assert!(read("sidecars.yaml").contains(&format!("bind: {FRONT_PAGE_OUTBOUND}\n")));
+        assert!(sidecars.contains(&format!("bind: {FRONT_PAGE_OUTBOUND}\n")));
     }
 }
