@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::kinds::Kind;
+use navarch_model::networking::{Gateway, Sidecar, SidecarPort};
 use navarch_model::object::ObjectKey;
 use navarch_model::service::Registry;
 use navarch_snapshot::Snapshot;
@@ -88,9 +89,10 @@ fn from_name(name: &str, snapshot: &Snapshot, keys: &mut BTreeSet<ObjectKey>) {
             service_keys(snapshot, &service.hostname, Some(&service.namespace), keys);
         }
     }
+    from_sidecars(address, port, snapshot, keys);
     if keys.is_empty() {
         let gateways = snapshot.objects_of(Kind::Gateway).filter(|object| {
-            let spec = object.spec::<navarch_model::networking::Gateway>();
+            let spec = object.spec::<Gateway>();
             spec.is_some_and(|gateway| {
                 gateway
                     .servers
@@ -100,6 +102,20 @@ fn from_name(name: &str, snapshot: &Snapshot, keys: &mut BTreeSet<ObjectKey>) {
         });
         keys.extend(gateways.map(|object| object.key.clone()));
     }
+}
+
+/// Sidecars that ask for a listener on this address and port by themselves.
+fn from_sidecars(address: &str, port: u16, snapshot: &Snapshot, keys: &mut BTreeSet<ObjectKey>) {
+    let asks = |bind: &str, stated: Option<&SidecarPort>| {
+        bind == address && stated.is_some_and(|stated| stated.number == u32::from(port))
+    };
+    let sidecars = snapshot.objects_of(Kind::Sidecar).filter(|object| {
+        object.spec::<Sidecar>().is_some_and(|sidecar| {
+            sidecar.ingress.iter().any(|listener| asks(&listener.bind, listener.port.as_ref()))
+                || sidecar.egress.iter().any(|listener| asks(&listener.bind, listener.port.as_ref()))
+        })
+    });
+    keys.extend(sidecars.map(|object| object.key.clone()));
 }
 
 fn service_keys(snapshot: &Snapshot, host: &str, namespace: Option<&str>, keys: &mut BTreeSet<ObjectKey>) {
