@@ -16,6 +16,7 @@ pub type Resources = BTreeMap<String, Vec<Value>>;
 pub fn of_resources(resources: &Resources) -> Value {
     let list = |stem: &str| resources.get(stem).cloned().unwrap_or_default();
     let mut clusters = list("clusters");
+    clusters.iter_mut().for_each(fetch_secrets_from_agent);
     let names: Vec<Value> = clusters.iter().map(|cluster| cluster["name"].clone()).collect();
     clusters.extend(BROUGHT.into_iter().filter(|name| !names.contains(&json!(name))).map(grpc_cluster));
     clusters.extend(list("endpoints").into_iter().enumerate().map(|(n, load)| holding_endpoints(n, load)));
@@ -41,6 +42,27 @@ pub fn of_resources(resources: &Resources) -> Value {
                 "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"},
         }],
     })
+}
+
+/// Envoy 1.40 crashes on a static cluster that takes secrets over ADS, because clusters are made
+/// before ADS is. The same cluster that came over ADS is fine, so only the source is changed.
+fn fetch_secrets_from_agent(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(fetch_secrets_from_agent),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if name == "sdsConfig" && field.get("ads").is_some() {
+                    *field = json!({"resourceApiVersion": "V3", "apiConfigSource": {
+                        "apiType": "GRPC",
+                        "transportApiVersion": "V3",
+                        "grpcServices": [{"envoyGrpc": {"clusterName": "sds-grpc"}}],
+                    }});
+                }
+                fetch_secrets_from_agent(field);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn grpc_cluster(name: &str) -> Value {

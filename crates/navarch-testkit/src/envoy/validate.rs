@@ -60,5 +60,11 @@ fn refusal(envoy: &Path, file: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     let text = [output.stdout, output.stderr].concat();
-    Ok(Some(tail(String::from_utf8_lossy(&text).trim(), 6)))
+    let text = String::from_utf8_lossy(&text);
+    // A crash says what it is first, and then where for many lines.
+    let reason = match text.lines().find(|line| line.contains("Caught ")) {
+        Some(crash) => crash.to_owned(),
+        None => tail(text.trim(), 6),
+    };
+    Ok(Some(reason))
 }
