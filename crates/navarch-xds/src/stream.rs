@@ -335,6 +335,9 @@ impl Stream {
         if ty == XdsType::Cds {
             self.follow_clusters(outgoing, cx);
         }
+        if ty == XdsType::Rds {
+            self.follow_routes(outgoing, cx);
+        }
         let secrets = &mut self.feeds[XdsType::Sds.index()];
         if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.subscription.names().len() > 0 {
             // A provider that is created anew waits for its secret, even if Envoy has the secret already.
@@ -345,6 +348,19 @@ impl Stream {
                 .map(|name| &**name);
             secrets.resend(mentioned, cx.resources.set(XdsType::Sds));
         }
+    }
+
+    /// A changed route configuration has lost the virtual hosts that were discovered for it, `<routes>/<host>`.
+    fn follow_routes(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
+        let hosts = &mut self.feeds[XdsType::Vhds.index()];
+        if hosts.subscription.names().len() == 0 {
+            return;
+        }
+        let of = |name: &Arc<str>| name.rsplit_once('/').map(|(routes, _)| Arc::<str>::from(routes));
+        let changed: BTreeSet<_> = outgoing.news.iter().map(|routes| routes.name()).collect();
+        let lost = hosts.subscription.names().filter(|name| of(name).is_some_and(|r| changed.contains(&r)));
+        let lost: Vec<_> = lost.cloned().collect();
+        hosts.resend(lost.iter().map(|name| &**name), cx.resources.set(XdsType::Vhds));
     }
 
     fn follow_clusters(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {

@@ -527,3 +527,34 @@ async fn ops_03_status_follows_the_stream() {
     eventually("error", || state() == Some(("ERROR", 1))).await;
     assert!(registry.streams()[0].connection_id().starts_with("n-"));
 }
+
+#[tokio::test]
+async fn flw_08_dead_connection_is_found_by_pings() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (keepalive_interval, keepalive_timeout) = (Duration::from_millis(100), Duration::from_millis(100));
+    let running = start(Settings { keepalive_interval, keepalive_timeout, ..settings() }).await;
+    let mut socket = tokio::net::TcpStream::connect(running.address).await.expect("connected");
+    // The HTTP/2 preface and empty settings, and then not a word more: pings stay unanswered.
+    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    hello.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    socket.write_all(&hello).await.expect("written");
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "the connection is still open");
+}
+
+#[tokio::test]
+async fn flw_10_many_streams_in_one_connection() {
+    let running = start(settings()).await;
+    let channel = running.channel().await;
+    let mut streams: Vec<Delta> = Vec::new();
+    for _ in 0..500 {
+        let stream: Delta = open(channel.clone(), DELTA).await.expect("a stream");
+        stream.send(ask_delta(XdsType::Cds, "n"));
+        streams.push(stream);
+    }
+    for stream in &mut streams {
+        assert_eq!(stream.next().await.expect("clusters").resources.len(), 1);
+    }
+    assert_eq!(running.registry().len(), 500);
+}

@@ -77,6 +77,15 @@ fn odc_04_on_demand_cluster_gets_its_known_endpoints_again() {
     assert_eq!(c.plan("CDS a1 od1"), "CDS od1; EDS od1");
 }
 
+#[test]
+fn vhds_03_changed_routes_get_their_discovered_hosts_again() {
+    let mut c = delta("RDS r1 s1 | VHDS r/a1 r/b1 s/a1");
+    c.ask("RDS r s");
+    c.ask("VHDS r/a s/a");
+    c.settle();
+    assert_eq!(c.plan("RDS r2 s1"), "RDS r2; VHDS r/a1");
+}
+
 /// A plan with one resource `name` that has aliases.
 fn aliased(aliases: &[&str]) -> Client {
     let mut c = Client::new(Protocol::Delta, "", Plan::default(), "WDS");

@@ -10,5 +10,6 @@ mod reconnect;
 mod removal;
 mod simulation;
 mod sotw;
+mod table;
 mod ttl;
 mod warming;
