@@ -17,6 +17,7 @@ use navarch_translate::listeners::patch::ListenerPatches;
 use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::listeners::tls::{CertificateFiles, MutualTls};
 use navarch_translate::names;
+use navarch_translate::routes::patch::RoutePatch;
 
 use crate::class::Class;
 use crate::engine::Cx;
@@ -69,7 +70,10 @@ pub fn outbound(cx: &Cx<'_>, class: &Class, scope: &Scope, persistent_sessions: 
 pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
     let mesh = &cx.view().mesh().config;
     let tls = MutualTls::new(mesh, CertificateFiles::of(&class.facts));
-    let route_patches = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts)).as_ref().clone();
+    let all = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
+    let inbound =
+        |patch: &&RoutePatch| matches!(patch.context, PatchContext::Any | PatchContext::SidecarInbound);
+    let route_patches = Arc::new(Hashed::new(all.iter().filter(inbound).cloned().collect()));
     Arc::new(Hashed::new(InboundSettings {
         listener: common(cx, class, Direction::Inbound),
         tls,
