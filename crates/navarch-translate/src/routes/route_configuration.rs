@@ -1,5 +1,6 @@
 //! Route configurations out of encoded virtual hosts.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -103,8 +104,8 @@ impl Pure for RouteConfiguration {
             })
             .collect();
         let mut names = HashSet::new();
-        let mut taken = HashSet::new();
-        let mut kept: Vec<(&str, std::borrow::Cow<'_, [u8]>)> = Vec::with_capacity(hosts.len());
+        let mut taken = HashSet::with_capacity(hosts.iter().map(|host| host.host.domains.len()).sum());
+        let mut kept: Vec<(&str, Cow<'_, [u8]>)> = Vec::with_capacity(hosts.len());
         for Ranked { host, .. } in hosts {
             if !names.insert(host.name.as_str()) {
                 continue;
@@ -140,20 +141,21 @@ impl Pure for RouteConfiguration {
 fn free_domains<'h>(
     host: &'h VirtualHost,
     full_names: &HashSet<&str>,
-    taken: &mut HashSet<String>,
+    taken: &mut HashSet<Cow<'h, str>>,
 ) -> Vec<&'h str> {
     let mut free = Vec::with_capacity(host.domains.len());
     for Domain { text, alternative } in &host.domains {
-        let lower = if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            text.to_ascii_lowercase()
-        } else {
-            text.clone()
-        };
-        if taken.contains(&lower) || (*alternative && full_names.contains(text.as_str())) {
+        if *alternative && full_names.contains(text.as_str()) {
             continue;
         }
-        taken.insert(lower);
-        free.push(text.as_str());
+        let key = if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::from(text.to_ascii_lowercase())
+        } else {
+            Cow::from(text.as_str())
+        };
+        if taken.insert(key) {
+            free.push(text.as_str());
+        }
     }
     free
 }

@@ -79,8 +79,10 @@ impl VirtualHost {
     /// Encodes a virtual host.
     pub fn new(name: String, service: Option<Name>, domains: Vec<Domain>, content: &Content<'_>) -> Self {
         let rest = content.encode();
-        let complete = encode(&name, domains.iter().map(|domain| domain.text.as_str()), &rest).into();
-        VirtualHost { name, service, domains, complete, rest: rest.into() }
+        let complete = Bytes::from(encode(&name, domains.iter().map(|domain| domain.text.as_str()), &rest));
+        // One buffer for both: the rest is the end of the whole.
+        let rest = complete.slice(complete.len() - rest.len()..);
+        VirtualHost { name, service, domains, complete, rest }
     }
 
     /// The encoded message with all domains.
