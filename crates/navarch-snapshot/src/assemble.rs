@@ -24,6 +24,10 @@ type SharedRoutes = Arc<Hashed<BoundVirtualService>>;
 type SharedRule = Arc<Hashed<BoundRule>>;
 /// Creation time, name and namespace: the order that decides conflicts.
 type Age = (i64, Name, Name);
+/// Uses of a destination, by age of the VirtualService and position in it.
+type Uses = BTreeMap<(Age, usize), Arc<Hashed<DestinationUse>>>;
+/// Values by namespace.
+type Namespaced<T> = BTreeMap<Name, Arc<Hashed<T>>>;
 
 /// Contributions by host, and whatever else is needed to put parts together without looking at the whole mesh.
 #[derive(Debug, Default)]
@@ -37,7 +41,7 @@ pub(crate) struct Assembly {
     routes_by_host: HashMap<Name, BTreeMap<Age, SharedRoutes>>,
     wildcard_routes: BTreeMap<Age, SharedRoutes>,
     routes_by_gateway: HashMap<Name, BTreeMap<Age, SharedRoutes>>,
-    uses_by_host: HashMap<Name, BTreeMap<(Age, usize), Arc<Hashed<DestinationUse>>>>,
+    uses_by_host: HashMap<Name, Uses>,
     rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
     /// Services with a selector, by namespace and the selector's first label.
     selecting: HashMap<(Name, Name, Name), BTreeMap<ObjectKey, SharedService>>,
@@ -255,7 +259,7 @@ impl Assembly {
         derived: &Derived,
         host: &Name,
         mesh: &MeshConfig,
-    ) -> (BTreeMap<Name, Arc<Hashed<EndpointSet>>>, BTreeMap<Name, Arc<Hashed<EndpointSummary>>>) {
+    ) -> (Namespaced<EndpointSet>, Namespaced<EndpointSummary>) {
         let mut by_namespace: BTreeMap<Name, Vec<(&ObjectKey, &SharedService)>> = BTreeMap::new();
         for (key, service) in self.declared(derived, host) {
             by_namespace.entry(service.namespace.clone()).or_default().push((key, service));

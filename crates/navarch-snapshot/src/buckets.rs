@@ -10,7 +10,10 @@ use crate::part::{BUCKETS, Bucket, bucket_of};
 
 /// One map per bucket; a change copies the maps of the changed hosts only.
 #[derive(Clone, Debug)]
-pub(crate) struct Buckets<V>(Arc<[Arc<Hashed<BTreeMap<Name, V>>>]>);
+pub(crate) struct Buckets<V>(Arc<[Arc<Content<V>>]>);
+
+/// The content of one bucket.
+type Content<V> = Hashed<BTreeMap<Name, V>>;
 
 impl<V: Clone + Hash> Default for Buckets<V> {
     fn default() -> Self {

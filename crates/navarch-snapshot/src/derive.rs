@@ -9,6 +9,7 @@ use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
 use navarch_model::{Hashed, Name};
 
+use crate::assemble::Touched;
 use crate::bind::{self, BoundRoutes};
 use crate::bound::{BoundRule, NetworkGateway, WorkloadFacts};
 use crate::registry;
@@ -291,6 +292,16 @@ impl Derived {
         if before != after {
             changes.rules.push((key.clone(), Step { before, after }));
         }
+    }
+
+    /// Adds the hosts that a VirtualService, DestinationRule or ServiceEntry is about.
+    pub fn hosts_of(&self, key: &ObjectKey, hosts: &mut Touched) {
+        if let Some(rule) = self.routes.get(key).and_then(|routes| routes.rule.as_ref()) {
+            hosts.route_hosts.extend(rule.hosts.iter().cloned());
+        }
+        hosts.rule_hosts.extend(self.rules.get(key).map(|rule| rule.host.clone()));
+        let services = self.services.get(key).into_iter().flatten();
+        hosts.service_hosts.extend(services.map(|service| service.hostname.clone()));
     }
 
     /// Whether nothing is kept of objects that are gone.

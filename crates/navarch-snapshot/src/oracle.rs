@@ -259,15 +259,21 @@ fn pool() -> &'static [Arc<Object>] {
     })
 }
 
-/// One edit: which object of the pool, and whether it goes away.
+/// One edit: which object of the pool, and whether it goes away. Beyond the pool: the object, written elsewhere.
 type Edit = (usize, bool);
 
 fn change(edits: &[Edit]) -> ChangeSet {
     let mut change = ChangeSet::default();
     let mut last: BTreeMap<ObjectKey, Option<Arc<Object>>> = BTreeMap::new();
     for (index, remove) in edits {
-        let object = &pool()[*index];
-        last.insert(object.key.clone(), (!remove).then(|| object.clone()));
+        let object = &pool()[*index % pool().len()];
+        let mut object = object.clone();
+        if *index >= pool().len() {
+            let mut moved = (*object).clone();
+            moved.source.file = "elsewhere.yaml".into();
+            object = Arc::new(moved);
+        }
+        last.insert(object.key.clone(), (!remove).then_some(object));
     }
     for (key, object) in last {
         match object {
@@ -312,7 +318,7 @@ proptest! {
     #[test]
     fn incremental_is_from_scratch(
         steps in prop::collection::vec(
-            prop::collection::vec((0..pool().len(), prop::bool::weighted(0.3)), 1..6),
+            prop::collection::vec((0..2 * pool().len(), prop::bool::weighted(0.3)), 1..6),
             1..14,
         )
     ) {

@@ -20,6 +20,9 @@ pub trait Listed: Noun + Clone + Hash + Send + Sync + 'static {
     fn table(tables: &Tables) -> &Table<Self>;
 }
 
+/// Namespace, name and the new object, or nothing if it is gone.
+type Edit<T> = (Name, Name, Option<Arc<Hashed<Config<T>>>>);
+
 /// The objects of one kind.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
@@ -27,7 +30,7 @@ pub struct Table<T> {
     /// Over all namespaces.
     fingerprint: Fingerprint,
     /// Changes since the last [`Table::settle`].
-    pending: Vec<(Name, Name, Option<Arc<Hashed<Config<T>>>>)>,
+    pending: Vec<Edit<T>>,
 }
 
 impl<T> Default for Table<T> {

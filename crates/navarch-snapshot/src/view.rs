@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -91,9 +92,9 @@ impl<'s> View<'s> {
 
     fn record(&self, part: Part) {
         let mut reads = self.reads.borrow_mut();
-        if !reads.contains_key(&part) {
-            let fingerprint = self.snapshot.fingerprint(&part);
-            reads.insert(part, fingerprint);
+        if let Entry::Vacant(vacant) = reads.entry(part) {
+            let fingerprint = self.snapshot.fingerprint(vacant.key());
+            vacant.insert(fingerprint);
         }
     }
 

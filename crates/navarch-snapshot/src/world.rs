@@ -20,7 +20,7 @@ use navarch_model::{Hashed, Name};
 
 use crate::assemble::{Assembly, Touched};
 use crate::bound::NamespaceFacts;
-use crate::derive::{Derived, Step};
+use crate::derive::Derived;
 use crate::findings::{self, Findings, Subject};
 use crate::namespaces::is_selected;
 use crate::network::Networks;
@@ -97,40 +97,57 @@ impl World {
         let mut next = (*self.current).clone();
         let given = change.mesh.clone();
         let (edits, moved) = self.edits(change);
-        for object in moved {
-            if self.store.replace_equal(&object) {
-                next.objects.insert(object.key.clone(), object);
-            }
-        }
+        let mut touched = BTreeSet::new();
+        let moved = self.take_moved(&mut next, moved, &mut touched);
 
         let mesh_changed = self.update_mesh(given, &edits);
-        if edits.is_empty() && !mesh_changed {
-            self.current = Arc::new(next);
-            return self.current.clone();
-        }
-        let mut touched = BTreeSet::new();
         let identities_changed = mesh_changed && self.take_mesh(&mut next, &mut touched);
         self.update_store(&mut next, &edits, mesh_changed, &mut touched);
 
         let mut changes = self.derived.update(&self.store, &self.settings, touched);
         changes.network_gateways |= mesh_changed;
-        let routes: Vec<_> = changes
-            .routes
-            .iter()
-            .map(|(key, Step { after, .. })| {
-                (key.clone(), after.as_ref().map(|routes| routes.findings.clone()).unwrap_or_default())
-            })
-            .collect();
+        for (key, step) in &changes.routes {
+            let found = step.after.as_ref().map(|routes| routes.findings.clone()).unwrap_or_default();
+            self.findings.set(Subject::Routes(key.clone()), found);
+        }
         let networks = &self.settings.networks;
-        let hosts = self.assembly.update(&mut next, &self.derived, changes, networks, identities_changed);
-        for (key, found) in routes {
-            self.findings.set(Subject::Routes(key), found);
+        let mut hosts = self.assembly.update(&mut next, &self.derived, changes, networks, identities_changed);
+        for key in &moved {
+            self.derived.hosts_of(key, &mut hosts);
         }
         self.update_findings(&mut next, hosts);
 
-        next.revision += 1;
+        if mesh_changed || !edits.is_empty() {
+            next.revision += 1;
+        }
         self.current = Arc::new(next);
         self.current.clone()
+    }
+
+    /// Takes objects that say what they said before, from another place: what is found about them is to name the new place.
+    fn take_moved(
+        &mut self,
+        next: &mut Snapshot,
+        moved: Vec<Arc<Object>>,
+        touched: &mut BTreeSet<Input>,
+    ) -> Vec<ObjectKey> {
+        let mut keys = Vec::new();
+        for object in moved {
+            if !self.store.replace_equal(&object) {
+                continue;
+            }
+            let key = object.key.clone();
+            next.objects.insert(key.clone(), object);
+            match key.kind {
+                Kind::VirtualService => {
+                    touched.insert(Input::Object(key.clone()));
+                    keys.push(key);
+                }
+                Kind::DestinationRule | Kind::ServiceEntry => keys.push(key),
+                _ => {}
+            }
+        }
+        keys
     }
 
     /// The objects that are new, changed or gone, and those that only moved. Takes them into `known`.

@@ -146,9 +146,8 @@ fn inputs_of(object: &Object) -> Vec<Input> {
         }
         Kind::Endpoints => inputs.push(Input::EndpointsOf(namespace(), object.key.name.clone())),
         Kind::Node => {
-            if object.spec::<kube::Node>().is_some_and(|node| node_external_address(node).is_some()) {
-                inputs.push(Input::ExternalNodes);
-            }
+            let external = object.spec::<kube::Node>().and_then(|node| node_external_address(node));
+            inputs.extend(external.map(|_| Input::ExternalNodes));
         }
         _ => {}
     }
