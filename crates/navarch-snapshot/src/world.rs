@@ -27,6 +27,9 @@ use crate::network::Networks;
 use crate::registry::store::{Input, Settings, Store};
 use crate::snapshot::Snapshot;
 
+/// New and changed objects, and the keys of those that are gone.
+type Edits = BTreeMap<ObjectKey, Option<Arc<Object>>>;
+
 /// Namespace and name of the ConfigMap with the mesh's settings.
 const MESH_CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
 
@@ -151,7 +154,7 @@ impl World {
     }
 
     /// The objects that are new, changed or gone, and those that only moved. Takes them into `known`.
-    fn edits(&mut self, change: ChangeSet) -> (BTreeMap<ObjectKey, Option<Arc<Object>>>, Vec<Arc<Object>>) {
+    fn edits(&mut self, change: ChangeSet) -> (Edits, Vec<Arc<Object>>) {
         let mut stated: BTreeMap<ObjectKey, Option<Arc<Object>>> =
             change.removals.into_iter().map(|key| (key, None)).collect();
         stated.extend(change.upserts.into_iter().map(|object| (object.key.clone(), Some(object))));
@@ -176,11 +179,7 @@ impl World {
     }
 
     /// Finds the mesh settings that count now. Returns whether they are others than before.
-    fn update_mesh(
-        &mut self,
-        given: Option<MeshSettings>,
-        edits: &BTreeMap<ObjectKey, Option<Arc<Object>>>,
-    ) -> bool {
+    fn update_mesh(&mut self, given: Option<MeshSettings>, edits: &Edits) -> bool {
         let (namespace, name) = MESH_CONFIG_MAP;
         let settings = match given {
             Some(settings) => {
@@ -227,7 +226,7 @@ impl World {
     fn update_store(
         &mut self,
         next: &mut Snapshot,
-        edits: &BTreeMap<ObjectKey, Option<Arc<Object>>>,
+        edits: &Edits,
         mesh_changed: bool,
         touched: &mut BTreeSet<Input>,
     ) {
@@ -287,12 +286,7 @@ impl World {
     }
 
     /// Objects of namespaces that the mesh begins or ceases to look at. Costs a look at every object, but only then.
-    fn newly_selected(
-        &self,
-        before: &Snapshot,
-        edits: &BTreeMap<ObjectKey, Option<Arc<Object>>>,
-        mesh_changed: bool,
-    ) -> Vec<ObjectKey> {
+    fn newly_selected(&self, before: &Snapshot, edits: &Edits, mesh_changed: bool) -> Vec<ObjectKey> {
         let selects = !self.settings.mesh.config.discovery_selectors.is_empty();
         let concerned: BTreeSet<&Name> = if mesh_changed {
             self.known.keys().map(|key| &key.namespace).collect()

@@ -239,8 +239,8 @@ fn pod_locality(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, node: &str) 
     }
     let Some((node, _)) = reader.get::<kube::Node>("", node) else { return Locality::default() };
     let first = |keys: &[&str]| {
-        let stated = keys.iter().filter_map(|key| node.metadata.labels.get(*key));
-        stated.filter(|value| !value.is_empty()).next().cloned().unwrap_or_else(|| Name::from(""))
+        let mut stated = keys.iter().filter_map(|key| node.metadata.labels.get(*key));
+        stated.find(|value| !value.is_empty()).cloned().unwrap_or_else(|| Name::from(""))
     };
     Locality {
         region: first(&[REGION, "failure-domain.beta.kubernetes.io/region"]),
