@@ -36,3 +36,17 @@ impl AdminArgs {
         serde_json::from_slice(&body).with_context(|| format!("{url} did not answer as navarch does"))
     }
 }
+
+/// A value for the query of a URL.
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}

@@ -3,6 +3,7 @@
 mod admin;
 mod analyze;
 mod bootstrap;
+mod explain;
 mod output;
 mod proxy;
 mod proxy_status;
@@ -35,6 +36,7 @@ enum Command {
     Serve(serve::ServeArgs),
     ProxyStatus(proxy_status::ProxyStatusArgs),
     Wait(wait::WaitArgs),
+    Explain(explain::ExplainArgs),
     Analyze(analyze::AnalyzeArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Render(render::RenderArgs),
@@ -55,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(args) => serve::run(args),
         Command::ProxyStatus(args) => runtime()?.block_on(proxy_status::run(args)),
         Command::Wait(args) => runtime()?.block_on(wait::run(args)),
+        Command::Explain(args) => runtime()?.block_on(explain::run(args)),
         Command::Analyze(args) => analyze::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Render(args) => render::run(&args),

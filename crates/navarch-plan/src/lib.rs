@@ -6,6 +6,7 @@
 
 pub mod class;
 pub mod engine;
+pub mod explain;
 pub mod gather;
 pub mod memo;
 pub mod parts;

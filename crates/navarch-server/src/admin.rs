@@ -10,9 +10,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
-use navarch_xds::{Registry, State as XdsState, StreamStatus, TypeStatus as XdsTypeStatus};
+use navarch_xds::{Node, Registry, State as XdsState, StreamStatus, TypeStatus as XdsTypeStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -44,6 +45,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/debug/proxies", get(proxies))
         .route("/debug/syncz", get(syncz))
         .route("/debug/config_dump", get(config_dump))
+        .route("/debug/explain", get(explain))
         .route("/debug/findings", get(findings))
         .route("/debug/configz", get(configz))
         .route("/debug/registryz", get(registryz))
@@ -62,6 +64,7 @@ async fn index() -> &'static str {
      /debug/proxies                      sync state of every proxy (navarch proxy-status)\n\
      /debug/syncz                        the same in istiod's form\n\
      /debug/config_dump?proxyID=NAME     what a proxy gets\n\
+     /debug/explain?proxyID=&type=&name= why a resource is what it is (navarch explain)\n\
      /debug/findings                     what is wrong with the configuration\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"
@@ -129,6 +132,45 @@ struct ProxyQuery {
     proxy: Option<String>,
 }
 
+/// Which resource a page is about.
+#[derive(Deserialize)]
+struct ResourceQuery {
+    #[serde(alias = "proxyID")]
+    proxy: String,
+    #[serde(rename = "type")]
+    ty: String,
+    name: String,
+}
+
+async fn explain(State(admin): State<Arc<Admin>>, Query(query): Query<ResourceQuery>) -> Response {
+    let Some(ty) = XdsType::ALL.into_iter().find(|ty| ty.short().eq_ignore_ascii_case(&query.ty)) else {
+        return (
+            StatusCode::BAD_REQUEST,
+            format!("{} is no type; try CDS, EDS, LDS, RDS, ECDS or SDS\n", query.ty),
+        )
+            .into_response();
+    };
+    let node = match admin.node_named(&query.proxy) {
+        Ok(node) => node,
+        Err(response) => return response,
+    };
+    match blame::explained(&admin.fleet, &node, ty, &query.name) {
+        Some(explained) => Json(explained).into_response(),
+        None => {
+            let names = admin.fleet.resources(&node).map(|resources| {
+                let set = resources.set(ty).iter().map(|resource| format!("  {}\n", resource.name()));
+                set.collect::<String>()
+            });
+            let known = names.unwrap_or_default();
+            (
+                StatusCode::NOT_FOUND,
+                format!("{} has no {} {}; it has\n{known}", query.proxy, ty.short(), query.name),
+            )
+                .into_response()
+        }
+    }
+}
+
 /// What a proxy gets, as Envoy's own dump would show it. Secrets are named, never shown.
 async fn config_dump(State(admin): State<Arc<Admin>>, Query(query): Query<ProxyQuery>) -> Response {
     let Some(name) = query.proxy else {
@@ -146,7 +188,7 @@ async fn config_dump(State(admin): State<Arc<Admin>>, Query(query): Query<ProxyQ
     let mut dump = serde_json::Map::new();
     for (ty, set) in resources.iter().filter(|(_, set)| !set.is_empty()) {
         let show = |resource: &Arc<navarch_envoy::Resource>| match ty {
-            navarch_envoy::XdsType::Sds => {
+            XdsType::Sds => {
                 json!({ "name": &**resource.name(), "version": resource.version().to_string() })
             }
             _ => any_to_json(ty.type_url(), &resource.body()),
@@ -176,6 +218,20 @@ async fn syncz(State(admin): State<Arc<Admin>>) -> Json<Value> {
 }
 
 impl Admin {
+    /// The node of a connected proxy, or the answer that there is none.
+    #[expect(clippy::result_large_err, reason = "the error is the HTTP answer")]
+    fn node_named(&self, name: &str) -> Result<Arc<Node>, Response> {
+        let streams = self.registry.streams();
+        match streams.into_iter().find(|stream| proxy_name(&stream.node.id) == name) {
+            Some(stream) => Ok(stream.node),
+            None => {
+                let message =
+                    format!("no proxy named {name} is connected to this replica; see /debug/proxies\n");
+                Err((StatusCode::NOT_FOUND, message).into_response())
+            }
+        }
+    }
+
     fn fleet_status(&self) -> FleetStatus {
         let revision = self.fleet.planned_revision();
         let now = Instant::now();

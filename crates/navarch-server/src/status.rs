@@ -115,3 +115,36 @@ impl ProxyStatus {
         self.revision >= revision
     }
 }
+
+/// Why a resource is what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedResource {
+    pub resource: String,
+    /// Short name: CDS, RDS...
+    #[serde(rename = "type")]
+    pub ty: String,
+    pub parts: Vec<ExplainedPart>,
+}
+
+/// A part of a resource: a virtual host, a filter chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedPart {
+    pub what: String,
+    /// What it was made from.
+    pub sources: Vec<Place>,
+    /// What could have shaped it and did not, and why.
+    pub lost: Vec<Place>,
+}
+
+/// An object, or a field of one, and where it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// `file:line:column`
+    pub place: String,
+    /// `Kind namespace/name`
+    pub object: String,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub field: String,
+    /// What it decides, or why it does not.
+    pub text: String,
+}

@@ -1,0 +1,230 @@
+//! Explanations: which objects a resource stems from, and which objects lost.
+//!
+//! Made on demand from the snapshot, with the functions that planning uses to choose; nothing is recorded while planning. Where
+//! a resource says what it stems from (the metadata `istio`, as istiod writes it), that is read.
+
+mod metadata;
+mod routes;
+mod rules;
+mod services;
+
+use std::collections::BTreeSet;
+
+use navarch_envoy::json::any_to_json;
+use navarch_envoy::{ProxyResources, XdsType};
+use navarch_model::kinds::Kind;
+use navarch_model::object::ObjectKey;
+use navarch_model::proxy::ProxyFacts;
+use navarch_snapshot::{Scope, Snapshot, View};
+use serde_json::Value;
+
+use crate::class::Class;
+
+/// Why a resource is what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// The parts of the resource, in its own order.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a resource: a cluster's service, a virtual host, a filter chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// What it is, in Envoy's terms.
+    pub what: String,
+    /// The objects it was made from.
+    pub sources: Vec<Source>,
+    /// Objects that could have shaped it and did not.
+    pub lost: Vec<Lost>,
+}
+
+/// An object, or a field of one, that shaped a part.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    pub object: ObjectKey,
+    /// The field, for example `spec.subsets[0]`; empty for the whole object.
+    pub field: String,
+    /// What it decides.
+    pub role: String,
+}
+
+/// An object that did not shape a part, and why not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lost {
+    pub object: ObjectKey,
+    pub reason: String,
+}
+
+impl Explanation {
+    /// Every object that shaped the resource, once.
+    pub fn objects(&self) -> BTreeSet<&ObjectKey> {
+        self.parts.iter().flat_map(|part| &part.sources).map(|source| &source.object).collect()
+    }
+}
+
+impl Part {
+    fn new(what: impl Into<String>) -> Self {
+        Part { what: what.into(), ..Part::default() }
+    }
+
+    fn from(mut self, object: ObjectKey, field: impl Into<String>, role: impl Into<String>) -> Self {
+        self.add(object, field, role);
+        self
+    }
+
+    fn add(&mut self, object: ObjectKey, field: impl Into<String>, role: impl Into<String>) {
+        let source = Source { object, field: field.into(), role: role.into() };
+        if !self.sources.contains(&source) {
+            self.sources.push(source);
+        }
+    }
+
+    fn lose(&mut self, object: ObjectKey, reason: impl Into<String>) {
+        let lost = Lost { object, reason: reason.into() };
+        if !self.lost.contains(&lost) {
+            self.lost.push(lost);
+        }
+    }
+}
+
+/// Explains a resource of a proxy; `None` if the proxy has no such resource.
+pub fn explain(
+    snapshot: &Snapshot,
+    facts: &ProxyFacts,
+    resources: &ProxyResources,
+    ty: XdsType,
+    name: &str,
+) -> Option<Explanation> {
+    let resource = resources.set(ty).get(name)?;
+    let view = snapshot.view();
+    let class = Class::of(facts, &view);
+    let scope = Scope::resolve(&view, &class.facts, class.labels());
+    let body = match ty {
+        // A secret's contents say nothing about where it comes from.
+        XdsType::Sds => Value::Null,
+        _ => any_to_json(ty.type_url(), &resource.body()),
+    };
+    let explainer = Explainer { snapshot, view, class, scope };
+    let parts = match ty {
+        XdsType::Cds => explainer.cluster(name),
+        XdsType::Eds => explainer.endpoints(name),
+        XdsType::Rds => explainer.route_configuration(&body),
+        XdsType::Lds => explainer.listener(name, &body),
+        XdsType::Ecds => explainer.extension(name),
+        XdsType::Sds => explainer.secret(name),
+        _ => Vec::new(),
+    };
+    Some(Explanation { parts })
+}
+
+/// Everything an explanation may look at.
+struct Explainer<'s> {
+    snapshot: &'s Snapshot,
+    view: View<'s>,
+    class: Class,
+    scope: Scope,
+}
+
+impl Explainer<'_> {
+    /// `outbound|80|v1|host`, `inbound|8080||`, or a fixed name.
+    fn cluster(&self, name: &str) -> Vec<Part> {
+        let fields: Vec<&str> = name.split('|').collect();
+        match fields.as_slice() {
+            ["outbound", port, subset, host] => self.outbound(name, port, subset, host),
+            ["inbound", port, ..] => vec![self.inbound(name, port)],
+            _ => vec![self.fixed(name)],
+        }
+    }
+
+    fn outbound(&self, name: &str, port: &str, subset: &str, host: &str) -> Vec<Part> {
+        let mut parts = vec![self.service_part(&format!("cluster {name}"), host, port.parse().ok())];
+        if let Some(service) = self.scope.service(&self.view, host) {
+            parts.extend(self.rule_part(&service, subset));
+            parts.extend(self.mtls_part(&service));
+        }
+        parts
+    }
+
+    fn inbound(&self, name: &str, port: &str) -> Part {
+        let mut part = Part::new(format!("cluster {name}"));
+        for instance in &self.class.instances {
+            if instance.target_port.to_string() == port {
+                let key = services::key_of(&instance.service);
+                let role = format!("its port {} leads to port {port} of the workload", instance.port);
+                part.add(key, self.port_field(&instance.service, instance.port), role);
+            }
+        }
+        self.add_sidecar(&mut part, "says what the workload serves");
+        part
+    }
+
+    fn fixed(&self, name: &str) -> Part {
+        let mut part = Part::new(format!("cluster {name}, which every proxy of the kind has"));
+        self.add_sidecar(&mut part, "says what happens to unknown destinations");
+        self.add_mesh(&mut part, "says what happens to unknown destinations");
+        part
+    }
+
+    fn listener(&self, name: &str, body: &Value) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let chains = body.get("filterChains").and_then(Value::as_array);
+        for chain in chains.into_iter().flatten().chain(body.get("defaultFilterChain")) {
+            let chain_name = chain.get("name").and_then(Value::as_str).unwrap_or("without a name");
+            let mut part = Part::new(format!("filter chain {chain_name}"));
+            metadata::add_sources(self, chain, &mut part);
+            parts.push(part);
+        }
+        let mut whole = Part::new(format!("listener {name}"));
+        match name {
+            "virtualInbound" => self.add_inbound(&mut whole),
+            "virtualOutbound" => {
+                self.add_sidecar(&mut whole, "says what happens to unknown destinations");
+                self.add_mesh(&mut whole, "says what happens to unknown destinations");
+            }
+            _ => self.add_listener_owners(name, &mut whole),
+        }
+        parts.insert(0, whole);
+        parts.retain(|part| !part.sources.is_empty() || !part.lost.is_empty());
+        parts
+    }
+
+    fn extension(&self, name: &str) -> Vec<Part> {
+        let path = name.rsplit_once('/').map_or(name, |(_, last)| last);
+        let mut part = Part::new(format!("extension {name}"));
+        if let Some((namespace, extension)) = path.split_once('.') {
+            for kind in [Kind::TrafficExtension, Kind::WasmPlugin] {
+                self.add_known(&mut part, ObjectKey::new(kind, namespace, extension), "is the extension");
+            }
+        }
+        vec![part]
+    }
+
+    /// `kubernetes://name`, `kubernetes://namespace/name`, with `-cacert` for the authorities only.
+    fn secret(&self, name: &str) -> Vec<Part> {
+        let mut part = Part::new(format!("secret {name}"));
+        let path = name.split_once("://").map_or(name, |(_, path)| path);
+        let (namespace, secret) = path.split_once('/').unwrap_or((&self.class.facts.namespace, path));
+        let base = secret.strip_suffix("-cacert").unwrap_or(secret);
+        for candidate in [secret, base] {
+            self.add_known(&mut part, ObjectKey::new(Kind::Secret, namespace, candidate), "holds it");
+        }
+        vec![part]
+    }
+
+    fn add_known(&self, part: &mut Part, key: ObjectKey, role: &str) {
+        if self.snapshot.object(&key).is_some() {
+            part.add(key, "", role);
+        }
+    }
+
+    fn add_sidecar(&self, part: &mut Part, role: &str) {
+        if let Some(sidecar) = self.scope.sidecar() {
+            self.add_known(part, ObjectKey::new(Kind::Sidecar, &sidecar.namespace, &sidecar.name), role);
+        }
+    }
+
+    fn add_mesh(&self, part: &mut Part, role: &str) {
+        let root = &self.view.mesh().config.root_namespace;
+        self.add_known(part, ObjectKey::new(Kind::ConfigMap, root, "istio"), role);
+    }
+}
