@@ -34,14 +34,16 @@ impl Explainer<'_> {
         let candidates =
             exact.chain(wildcard.filter(|rule| rule.hosts.iter().any(|pattern| covers(pattern, host))));
         for rule in candidates.filter(|rule| rule.for_mesh()) {
-            for (namespace, name) in &rule.sources {
-                let key = ObjectKey {
-                    kind: Kind::VirtualService,
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                };
-                if !used.contains(&key) {
-                    part.lose(key, self.why_no_route(rule, host));
+            let keys = rule.sources.iter().map(|(namespace, name)| ObjectKey {
+                kind: Kind::VirtualService,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            });
+            let (used, unused): (Vec<_>, Vec<_>) = keys.partition(|key| used.contains(key));
+            for key in unused {
+                match used.is_empty() {
+                    true => part.lose(key, self.why_no_route(rule, host)),
+                    false => part.add(key, "spec.http", "routes are delegated to it"),
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes::{EndpointSlice, Endpoints};
-use navarch_model::networking::Gateway;
+use navarch_model::networking::{Gateway, SidecarPort};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::{Registry, Service};
 use navarch_snapshot::authn;
@@ -160,6 +160,27 @@ impl Explainer<'_> {
                 part.add(key_of(service), self.port_field(service, port), "has the port");
             }
         }
-        self.add_sidecar(part, "says which hosts the workload sees");
+        self.add_sidecar_listener(address, port, part);
+    }
+
+    /// The listener of the workload's Sidecar with this address and port, or else the Sidecar as a whole.
+    fn add_sidecar_listener(&self, address: &str, port: u16, part: &mut Part) {
+        let Some(sidecar) = self.scope.sidecar() else { return };
+        let key = ObjectKey::new(Kind::Sidecar, &sidecar.namespace, &sidecar.name);
+        let here = |bind: &str, stated: Option<&SidecarPort>| {
+            (bind.is_empty() || bind == address)
+                && stated.is_some_and(|stated| stated.number == u32::from(port))
+        };
+        let ingress =
+            sidecar.spec.ingress.iter().position(|listener| here(&listener.bind, listener.port.as_ref()));
+        let egress =
+            sidecar.spec.egress.iter().position(|listener| here(&listener.bind, listener.port.as_ref()));
+        if let Some(position) = ingress {
+            part.add(key, format!("spec.ingress[{position}]"), "asks for the listener");
+        } else if let Some(position) = egress {
+            part.add(key, format!("spec.egress[{position}]"), "asks for the listener");
+        } else {
+            self.add_sidecar(part, "says which hosts the workload sees");
+        }
     }
 }
