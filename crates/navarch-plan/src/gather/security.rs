@@ -66,10 +66,8 @@ fn authorization(workload: &Workload, cx: &Cx<'_>) -> Option<Arc<PolicyFilters>>
     let custom: BTreeSet<&str> = policies
         .iter()
         .filter(|policy| policy.spec.action == AuthorizationAction::Custom)
-        .filter_map(|policy| match &policy.spec.action_detail {
-            Some(ActionDetail::Provider(provider)) => Some(provider.name.as_str()),
-            None => None,
-        })
+        .filter_map(|policy| policy.spec.action_detail.as_ref())
+        .map(|ActionDetail::Provider(provider)| provider.name.as_str())
         .collect();
     let authorizers = custom.into_iter().map(|name| authorizer(mesh, cx, name)).collect();
     Some(cx.get::<Authorization>(&AuthorizationInput {

@@ -359,7 +359,7 @@ mod tests {
         use WorkloadMode::{Client, ClientAndServer, Server};
         check(&[], &["a"], &["a"]);
         let mesh = vec![logging(&["b"], ClientAndServer, "", false)];
-        check(&[mesh.clone()], &["a"], &["b"]);
+        check(std::slice::from_ref(&mesh), &["a"], &["b"]);
         check(&[mesh.clone(), vec![logging(&["c"], ClientAndServer, "x", false)]], &[], &["c if x"]);
         check(&[mesh.clone(), vec![logging(&[], ClientAndServer, "", true)]], &[], &["b off"]);
         check(&[mesh.clone(), vec![logging(&[], Client, "", true)]], &[], &["b"]);

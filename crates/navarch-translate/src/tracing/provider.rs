@@ -76,9 +76,12 @@ fn conventional_name(facts: &ProxyFacts, labels: &BTreeMap<Name, Name>) -> Name 
     Name::from(found.unwrap_or("unknown_service"))
 }
 
+/// The host and the port of a service.
+pub type Target<'a> = (&'a str, u32);
+
 /// The services and ports that a tracing provider sends to: the collector, and the service that decides on sampling if it is
 /// another one. Nothing if the provider does not trace.
-pub fn services(provider: &ExtensionProvider) -> Option<((&str, u32), Option<(&str, u32)>)> {
+pub fn services(provider: &ExtensionProvider) -> Option<(Target<'_>, Option<Target<'_>>)> {
     Some(match provider.provider.as_ref()? {
         Provider::Zipkin(zipkin) => ((&zipkin.service, zipkin.port), None),
         Provider::Datadog(datadog) => ((&datadog.service, datadog.port), None),
