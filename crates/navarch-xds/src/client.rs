@@ -61,6 +61,13 @@ impl Client {
         self.kind != Kind::Grpc
     }
 
+    /// Whether the endpoints of a new cluster may be sent before they are asked for. Envoy takes them: it has read the
+    /// cluster by then.
+    #[must_use]
+    pub fn asks_for_endpoints_of_clusters(&self) -> bool {
+        self.kind == Kind::Envoy
+    }
+
     /// Whether names that do not exist are worth a `resource_errors` entry (xRFC TP3). Others ignore it.
     #[must_use]
     pub fn wants_errors(&self) -> bool {

@@ -62,7 +62,7 @@ pub const fn waits_for_warm_clusters(ty: XdsType) -> bool {
 /// The facts about a cluster that the order of a push depends on, read from its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterFacts<'a> {
-    /// The name of its assignment, if its endpoints come by EDS.
+    /// The name of its assignment, if its endpoints come by EDS on the same stream.
     pub endpoints: Option<&'a str>,
     /// Whether it takes more than an assignment to become warm: name resolution, health checks, certificates.
     pub slow_to_warm: bool,
@@ -78,18 +78,21 @@ pub fn cluster_facts<'a>(name: &'a str, cluster: &'a [u8]) -> ClusterFacts<'a> {
     const TYPE_LOGICAL_DNS: u64 = 2;
     const TYPE_EDS: u64 = 3;
     let mut facts = ClusterFacts::default();
-    let (mut eds, mut service_name) = (false, None);
+    let (mut eds, mut service_name, mut over_ads) = (false, None, true);
     for field in Fields::new(cluster) {
         match field {
             (TYPE, Value::Varint(TYPE_EDS)) => eds = true,
             (TYPE, Value::Varint(TYPE_STRICT_DNS | TYPE_LOGICAL_DNS)) | (HEALTH_CHECKS, _) => {
                 facts.slow_to_warm = true;
             }
-            (EDS_CLUSTER_CONFIG, Value::Bytes(config)) => service_name = eds_service_name(config),
+            (EDS_CLUSTER_CONFIG, Value::Bytes(config)) => {
+                service_name = eds_service_name(config);
+                over_ads = is_over_ads(config);
+            }
             _ => {}
         }
     }
-    if eds {
+    if eds && over_ads {
         facts.endpoints = Some(service_name.unwrap_or(name));
     }
     facts
@@ -101,6 +104,19 @@ fn eds_service_name(config: &[u8]) -> Option<&str> {
     Fields::new(config).find_map(|field| match field {
         (SERVICE_NAME, Value::Bytes(name)) if !name.is_empty() => std::str::from_utf8(name).ok(),
         _ => None,
+    })
+}
+
+/// Whether `EdsClusterConfig.eds_config` is not a source of its own (path, REST or gRPC service).
+fn is_over_ads(config: &[u8]) -> bool {
+    const EDS_CONFIG: u32 = 1;
+    const PATH: u32 = 1;
+    const API_CONFIG_SOURCE: u32 = 2;
+    const PATH_CONFIG_SOURCE: u32 = 8;
+    !Fields::new(config).any(|field| match field {
+        (EDS_CONFIG, Value::Bytes(source)) => Fields::new(source)
+            .any(|(number, _)| matches!(number, PATH | API_CONFIG_SOURCE | PATH_CONFIG_SOURCE)),
+        _ => false,
     })
 }
 

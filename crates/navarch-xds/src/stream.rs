@@ -371,7 +371,7 @@ impl Stream {
         };
         let endpoints = &mut self.feeds[XdsType::Eds.index()];
         let mut slow = false;
-        let follows = endpoints.requested && !endpoints.subscription.is_empty();
+        let follows = endpoints.requested;
         if !follows && before.is_none() {
             return;
         }
@@ -379,9 +379,14 @@ impl Stream {
             let body = cluster.body();
             let facts = order::cluster_facts(cluster.name(), &body);
             slow |= facts.slow_to_warm && before.is_some_and(|before| before.get(cluster.name()).is_none());
-            if let Some(name) = facts.endpoints.filter(|_| follows) {
+            let Some(name) = facts.endpoints.filter(|_| follows) else { continue };
+            let known = cx.resources.set(XdsType::Eds);
+            if endpoints.subscription.covers(name) {
                 // A changed cluster warms until an assignment arrives after it, and delta Envoy does not ask for it.
-                endpoints.resend([name], cx.resources.set(XdsType::Eds));
+                endpoints.resend([name], known);
+            } else if cx.client.asks_for_endpoints_of_clusters() {
+                // The client would ask for them, but routes to the cluster must not be there before it is warm.
+                endpoints.anticipate(name, known);
             }
         }
         endpoints.clusters_sent |= !outgoing.news.is_empty();

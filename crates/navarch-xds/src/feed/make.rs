@@ -268,9 +268,10 @@ impl Feed {
     /// Names that have to be answered.
     fn draft_resends(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
         let held = self.held.take();
+        let anticipated = mem::take(&mut self.anticipated);
         for name in mem::take(&mut self.resend) {
             let wanted = target.get(&name).is_some_and(|resource| self.subscription.wants(resource));
-            if !wanted && !self.subscription.covers(&name) {
+            if !wanted && !self.subscription.covers(&name) && !anticipated.contains(&name) {
                 continue;
             }
             let known = held.as_ref().and_then(|held| held.get(&name)).copied().flatten();

@@ -99,6 +99,8 @@ pub(crate) struct Feed {
     base_revision: u64,
     /// Names to be sent whatever was sent before.
     resend: BTreeSet<Arc<str>>,
+    /// Those among them that the client is about to ask for.
+    anticipated: BTreeSet<Arc<str>>,
     globs: Vec<Arc<str>>,
     /// Resources that are no longer in the set but stay with the client until nothing can refer to them.
     departing: BTreeMap<Arc<str>, Arc<Resource>>,
@@ -145,6 +147,7 @@ impl Feed {
             base: None,
             base_revision: 0,
             resend: BTreeSet::new(),
+            anticipated: BTreeSet::new(),
             globs: Vec::new(),
             departing: BTreeMap::new(),
             uncertain: BTreeSet::new(),
@@ -230,6 +233,14 @@ impl Feed {
                 self.resend.insert(crate::subscription::shared(name, known));
             }
         }
+    }
+
+    /// Asks for a resource to be sent that the client will ask for when it has read what was sent before. Once: when
+    /// the client asks, it is answered like any other request.
+    pub fn anticipate(&mut self, name: &str, known: &ResourceSet) {
+        let name = crate::subscription::shared(name, known);
+        self.resend.insert(name.clone());
+        self.anticipated.insert(name);
     }
 
     /// Asks for all resources subscribed to by name to be sent again, unless some are about to be.

@@ -25,9 +25,28 @@ fn ord_01_push_order() {
 }
 
 #[test]
+fn ord_02_endpoints_of_a_new_cluster_go_before_the_routes_to_it() {
+    // Envoy asks for them only after it has read the cluster. Routes that are there before they are answered find a
+    // cluster that is still warming.
+    for c in both(PLAN) {
+        let mut c = synced(c);
+        let sent = c.plan("CDS a1 b1 | EDS a1 b1 | RDS r2");
+        assert!(sent.ends_with("; EDS b1; RDS r2"), "{sent}");
+        // Asked for, they are answered like any other request.
+        c.settle();
+        assert_eq!(c.ask("EDS a b"), if c.protocol == Protocol::Sotw { "EDS b1" } else { "EDS a1 b1" });
+    }
+    let mut c = synced(grpc(PLAN));
+    c.ask("CDS a b");
+    c.settle();
+    assert_eq!(c.plan("CDS a1 b1 | EDS a1 b1 | RDS r2"), "CDS a1 b1; RDS r2");
+}
+
+#[test]
 fn ord_03_cluster_goes_after_the_routes_that_stopped_using_it() {
     let mut c = synced(delta(PLAN));
-    assert_eq!(c.plan("CDS b1 | EDS b1 | RDS r2"), "CDS b1; RDS r2");
+    assert_eq!(c.plan("CDS b1 | EDS b1 | RDS r2"), "CDS b1; EDS b1; RDS r2");
+    c.ack("EDS");
     assert_eq!(c.ack("CDS"), "");
     assert_eq!(c.ack("RDS"), "CDS -a");
     // The assignment goes after its cluster, if the client still asks for it.
@@ -37,11 +56,11 @@ fn ord_03_cluster_goes_after_the_routes_that_stopped_using_it() {
 #[test]
 fn ord_04_sotw_sends_the_union_first() {
     let mut c = synced(sotw(PLAN));
-    assert_eq!(c.plan("CDS b1 | RDS r2"), "CDS a1 b1; RDS r2");
+    assert_eq!(c.plan("CDS b1 | RDS r2"), "CDS a1 b1; EDS b(); RDS r2");
     c.ack("CDS");
     assert_eq!(c.ack("RDS"), "CDS b1");
     let mut c = synced(delta(PLAN));
-    assert_eq!(c.plan("CDS b1 | RDS r2"), "CDS b1; RDS r2");
+    assert_eq!(c.plan("CDS b1 | RDS r2"), "CDS b1; EDS b(); RDS r2");
     c.ack("CDS");
     assert_eq!(c.ack("RDS"), "CDS -a");
 }
@@ -68,10 +87,11 @@ fn ord_05_all_types_of_a_push_are_of_one_snapshot() {
 #[test]
 fn ord_06_new_snapshot_in_the_middle_starts_again_at_clusters() {
     let mut c = synced(delta(PLAN));
-    assert_eq!(c.plan("CDS b1 | EDS a1 b1 | RDS r2"), "CDS b1; RDS r2");
+    assert_eq!(c.plan("CDS b1 | EDS a1 b1 | RDS r2"), "CDS b1; EDS b1; RDS r2");
     // Before the routes are acknowledged there is another snapshot, with a third cluster.
     assert_eq!(c.plan("CDS c1 | EDS a1 b1 c1 | RDS r3"), "CDS c1");
-    assert_eq!(c.ack("RDS"), "RDS r3");
+    assert_eq!(c.ack("RDS"), "");
+    assert_eq!(c.ack("EDS"), "EDS c1; RDS r3");
     c.ack("CDS");
     c.ack("CDS");
     assert_eq!(c.ack("RDS"), "CDS -a -b");

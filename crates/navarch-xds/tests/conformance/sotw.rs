@@ -81,7 +81,10 @@ fn sot_08_last_cluster_goes_and_comes_back() {
     assert_eq!(c.plan("CDS"), "CDS");
     c.ack("CDS");
     assert_eq!(c.ask("EDS"), "");
-    assert_eq!(c.plan("CDS a1"), "CDS a1");
+    assert_eq!(c.plan("CDS a1"), "CDS a1; EDS a1");
+    c.ack("CDS");
+    c.settle();
+    assert_eq!(c.ask("EDS"), "");
     assert_eq!(c.ask("EDS a"), "EDS a1");
 }
 
