@@ -28,6 +28,9 @@ pub struct ServeArgs {
     /// File with the MeshConfig; otherwise the ConfigMap `istio` in the root namespace is used, if there is one
     #[arg(long, value_name = "FILE", env = "NAVARCH_MESH_CONFIG")]
     mesh_config: Option<PathBuf>,
+    /// Namespace the server runs in, if it runs in a cluster: its label topology.istio.io/network is the network of the cluster
+    #[arg(long, value_name = "NAMESPACE", env = "NAVARCH_SYSTEM_NAMESPACE")]
+    system_namespace: Option<String>,
     /// Where the xDS server listens (plaintext)
     #[arg(long, default_value = "127.0.0.1:15010", env = "NAVARCH_XDS_ADDR")]
     xds_addr: SocketAddr,
@@ -69,6 +72,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     let options = Options {
         config: args.config,
         mesh_config: args.mesh_config,
+        system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,
         admin_addr: args.admin_addr,
         debounce: args.debounce,

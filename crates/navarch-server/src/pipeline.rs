@@ -32,10 +32,15 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the directory or the mesh file cannot be read: there is nothing to serve.
-    pub fn open(config: &Path, mesh_config: Option<&Path>, metrics: Metrics) -> Result<Self, Error> {
+    pub fn open(
+        config: &Path,
+        mesh_config: Option<&Path>,
+        world: Options,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
         let mut pipeline = Pipeline {
             reader: Reader::new(config, mesh_config),
-            world: World::new(Options::default()),
+            world: World::new(world),
             findings: Arc::default(),
             metrics,
             logged: Vec::new(),

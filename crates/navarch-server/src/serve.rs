@@ -21,6 +21,8 @@ use crate::pipeline::Pipeline;
 pub struct Options {
     pub config: PathBuf,
     pub mesh_config: Option<PathBuf>,
+    /// Namespace the server runs in, if it runs in a cluster: its label names the network of the cluster.
+    pub system_namespace: Option<String>,
     /// Plaintext xDS. Loopback by default: whoever connects gets the configuration it asks for.
     pub xds_addr: SocketAddr,
     pub admin_addr: SocketAddr,
@@ -43,7 +45,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let pipeline = {
         let (options, metrics) = (options.clone(), metrics.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            Pipeline::open(&options.config, options.mesh_config.as_deref(), metrics)
+            let world = navarch_snapshot::world::Options {
+                system_namespace: options.system_namespace.map(Into::into),
+                ..Default::default()
+            };
+            Pipeline::open(&options.config, options.mesh_config.as_deref(), world, metrics)
         });
         opened.await.map_err(|error| Error::Serve(std::io::Error::other(error)))??
     };

@@ -284,15 +284,19 @@ fn change(edits: &[Edit]) -> ChangeSet {
     change
 }
 
+fn empty() -> World {
+    World::new(Options { system_namespace: Some(Name::from("istio-system")), ..Options::default() })
+}
+
 /// What the world would be if it had been told everything at once.
 fn from_scratch(world: &World) -> World {
-    let mut fresh = World::new(Options::default());
+    let mut fresh = empty();
     fresh.apply(ChangeSet { upserts: world.known_objects().cloned().collect(), ..ChangeSet::default() });
     fresh
 }
 
 fn check(steps: &[Vec<Edit>]) {
-    let mut world = World::new(Options::default());
+    let mut world = empty();
     for (number, step) in steps.iter().enumerate() {
         let before = world.snapshot().clone();
         let after = world.apply(change(step));
@@ -308,7 +312,7 @@ fn check(steps: &[Vec<Edit>]) {
     // Nothing is left of what is taken away.
     let keys: Vec<ObjectKey> = world.known_objects().map(|object| object.key.clone()).collect();
     let empty = world.apply(ChangeSet::removing(keys));
-    assert_eq!(empty.difference(World::new(Options::default()).snapshot()), None);
+    assert_eq!(empty.difference(self::empty().snapshot()), None);
     world.assert_empty();
 }
 

@@ -40,13 +40,21 @@ pub struct Options {
     pub cluster_id: Name,
     /// Domain suffix of Kubernetes services.
     pub domain: Name,
+    /// Namespace that the control plane runs in, if it runs in the cluster. Its label `topology.istio.io/network` names the network
+    /// of workloads that state none. Without it the label means nothing, as for an istiod outside of a cluster.
+    pub system_namespace: Option<Name>,
     /// Mesh settings from outside; without them the ConfigMap `istio` of the namespace `istio-system` counts, if there is one.
     pub mesh: Option<MeshSettings>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { cluster_id: Name::from("Kubernetes"), domain: Name::from("cluster.local"), mesh: None }
+        Options {
+            cluster_id: Name::from("Kubernetes"),
+            domain: Name::from("cluster.local"),
+            system_namespace: None,
+            mesh: None,
+        }
     }
 }
 
@@ -78,6 +86,7 @@ impl World {
             settings: Settings {
                 cluster_id: options.cluster_id,
                 domain: options.domain,
+                system_namespace: options.system_namespace,
                 mesh: snapshot.mesh.clone(),
                 networks,
             },

@@ -3,9 +3,11 @@
 mod common;
 
 use common::*;
+use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::{Health, TlsMode};
 use navarch_model::service::Resolution;
-use navarch_snapshot::workload;
+use navarch_snapshot::world::Options;
+use navarch_snapshot::{World, workload};
 
 const PODS: &str = "
 apiVersion: v1
@@ -419,11 +421,18 @@ kind: Service
 metadata: {name: n, namespace: default}
 spec: {clusterIP: 10.96.0.1, selector: {app: n}, ports: [{name: http, port: 80}]}
 ";
+    let check = |system_namespace: Option<&str>, expected: [&str; 2]| {
+        let options = Options { system_namespace: system_namespace.map(Into::into), ..Options::default() };
+        let snapshot = World::new(options).apply(ChangeSet::upserting(objects(mesh_networks)));
+        let view = snapshot.view();
+        let set = view.endpoints("n.default.svc.cluster.local", "default").unwrap();
+        let networks: Vec<&str> = set.endpoints.iter().map(|endpoint| &*endpoint.network).collect();
+        assert_eq!(networks, expected, "{system_namespace:?}");
+    };
+    check(Some("istio-system"), ["away", "home"]);
+    check(None, ["away", ""]);
     let snapshot = snapshot(mesh_networks);
     let view = snapshot.view();
-    let set = view.endpoints("n.default.svc.cluster.local", "default").unwrap();
-    let networks: Vec<&str> = set.endpoints.iter().map(|endpoint| &*endpoint.network).collect();
-    assert_eq!(networks, ["away", "home"]);
     let gateways = view.network_gateways();
     assert_eq!((gateways.of("home").len(), gateways.of_cluster("home", "Kubernetes").len()), (2, 2));
     assert_eq!((gateways.of("home")[0].port, gateways.weight_scale), (15443, 2));

@@ -184,6 +184,7 @@ pub(crate) fn node_external_address(node: &kube::Node) -> Option<&str> {
 pub(crate) struct Settings {
     pub cluster_id: Name,
     pub domain: Name,
+    pub system_namespace: Option<Name>,
     pub mesh: Arc<Hashed<MeshSettings>>,
     pub networks: Networks,
 }
@@ -236,6 +237,11 @@ impl<'a> Reader<'a> {
     /// Domain suffix of Kubernetes services. Never changes.
     pub fn domain(&self) -> &'a str {
         &self.settings.domain
+    }
+
+    /// Namespace that the control plane runs in. Never changes.
+    pub fn system_namespace(&self) -> Option<&'a Name> {
+        self.settings.system_namespace.as_ref()
     }
 
     /// One object.

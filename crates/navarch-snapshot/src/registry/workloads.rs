@@ -222,8 +222,9 @@ fn network(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, address: Option<I
     if let Some(network) = stated(labels) {
         return Some(network);
     }
-    let system = ObjectKey::new(Kind::Namespace, "", &reader.mesh().config.root_namespace);
-    if let Some(network) = reader.object(&system).and_then(|namespace| stated(&namespace.metadata.labels)) {
+    let system = reader.system_namespace().map(|namespace| ObjectKey::new(Kind::Namespace, "", namespace));
+    let system = system.and_then(|key| reader.object(&key));
+    if let Some(network) = system.and_then(|namespace| stated(&namespace.metadata.labels)) {
         return Some(network);
     }
     reader.networks().of_address(address).cloned()
