@@ -129,13 +129,11 @@ fn the_most_specific_virtual_service_routes_a_service() {
     let elsewhere = rule(
         "elsewhere",
         "shop",
-        &format!(
-            "{{hosts: [cart], gateways: [mesh], http: [{{match: [{{sourceNamespace: third}}], name: x, route: [{{destination: {{host: cart}}}}]}}]}}"
-        ),
+        "{hosts: [cart], http: [{match: [{sourceNamespace: third}], name: x, route: [{destination: {host: cart}}]}]}",
     );
     let operation = "[cart.shop.svc.cluster.local:80/*]";
     check(&[], &format!("default{operation}"));
-    check(&[wide.clone()], &format!("wide{operation}"));
+    check(std::slice::from_ref(&wide), &format!("wide{operation}"));
     check(&[wide.clone(), narrow.clone()], &format!("narrow{operation}"));
     check(&[wide.clone(), narrow, exact], &format!("exact{operation}"));
     // Its conditions hold for no client here, and it keeps the wildcard away.

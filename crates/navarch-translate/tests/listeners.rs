@@ -173,6 +173,7 @@ fn inbound(other_ports: MutualTlsMode, ports: Vec<InboundPort>) -> Listener {
     let settings = Arc::new(Hashed::new(InboundSettings {
         listener: settings(Direction::Inbound),
         tls,
+        retries: None,
         route_patches: Arc::default(),
     }));
     virtual_inbound(&VirtualInboundInput { settings, other_ports, policy_ports: Vec::new(), ports })

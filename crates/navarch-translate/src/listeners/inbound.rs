@@ -7,11 +7,11 @@ use navarch_envoy::Resource;
 use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
 use navarch_envoy::proto::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use navarch_envoy::proto::envoy::config::route::v3::{
-    Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
-    route_action, route_match,
+    Decorator, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action,
+    route_match,
 };
 use navarch_envoy::wkt;
-use navarch_model::networking::PatchContext;
+use navarch_model::networking::{HttpRetry, PatchContext};
 use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
@@ -30,6 +30,7 @@ use crate::listeners::{
 };
 use crate::names;
 use crate::routes::patch::{PatchTarget, RoutePatches};
+use crate::routes::retry::inbound_policy;
 
 /// Application protocols by which mesh clients mark HTTP over mutual TLS.
 const MESH_HTTP: &[&str] = &["istio-http/1.0", "istio-http/1.1", "istio-h2"];
@@ -55,6 +56,8 @@ pub enum MutualTlsMode {
 pub struct InboundSettings {
     pub listener: ListenerSettings,
     pub tls: MutualTls,
+    /// MeshConfig `defaultInboundHttpRetryPolicy`.
+    pub retries: Option<HttpRetry>,
     /// What EnvoyFilters change in routes.
     pub route_patches: RoutePatches,
 }
@@ -353,11 +356,11 @@ impl ServiceChains<'_> {
                 ..route_action::MaxStreamDuration::default()
             }),
             // A retry after a reset would repeat messages of a gRPC stream.
-            retry_policy: (!self.port.protocol.is_grpc()).then(|| RetryPolicy {
-                retry_on: "reset-before-request".to_owned(),
-                num_retries: Some(2),
-                ..RetryPolicy::default()
-            }),
+            retry_policy: if self.port.protocol.is_grpc() {
+                None
+            } else {
+                inbound_policy(self.settings.retries.as_ref())
+            },
             cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.clone())),
             ..RouteAction::default()
         };

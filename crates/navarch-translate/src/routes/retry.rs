@@ -1,5 +1,7 @@
 //! Retry policies (VirtualService `http.retries`, MeshConfig `defaultHttpRetryPolicy`).
 
+use std::time::Duration;
+
 use navarch_envoy::proto::envoy::config::route::v3::RetryPolicy;
 use navarch_envoy::proto::envoy::config::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
@@ -11,6 +13,8 @@ use navarch_model::networking::HttpRetry;
 
 /// What is retried unless a policy says otherwise: failures after which the request was certainly not processed.
 const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+/// What is retried inbound.
+const INBOUND_RETRY_ON: &str = "reset-before-request";
 const RETRIABLE_STATUS_CODES: &str = "retriable-status-codes";
 const RETRIES: u32 = 2;
 /// How many hosts that were tried before are skipped while choosing one for a retry.
@@ -41,10 +45,29 @@ pub fn policy(retry: Option<&HttpRetry>, sticky: bool) -> Option<RetryPolicy> {
     if retry.retry_remote_localities == Some(true) {
         out.retry_priority = Some(previous_priorities());
     }
-    out.retry_back_off = retry
-        .backoff
-        .map(|backoff| RetryBackOff { base_interval: Some(wkt::duration(backoff)), max_interval: None });
+    out.retry_back_off = retry.backoff.map(back_off);
     Some(out)
+}
+
+/// The retry policy for requests to the workload itself, or Istio's default: a request that was reset before it reached the
+/// application was never processed, so it is tried again. There is one host, so nothing about hosts and localities counts.
+pub fn inbound_policy(retry: Option<&HttpRetry>) -> Option<RetryPolicy> {
+    let mut out = RetryPolicy {
+        num_retries: Some(RETRIES),
+        retry_on: INBOUND_RETRY_ON.to_owned(),
+        ..RetryPolicy::default()
+    };
+    let Some(retry) = retry else { return Some(out) };
+    out.num_retries = Some(u32::try_from(retry.attempts).ok().filter(|attempts| *attempts > 0)?);
+    if !retry.retry_on.is_empty() {
+        (out.retry_on, out.retriable_status_codes) = conditions(&retry.retry_on);
+    }
+    out.retry_back_off = retry.backoff.map(back_off);
+    Some(out)
+}
+
+fn back_off(base: Duration) -> RetryBackOff {
+    RetryBackOff { base_interval: Some(wkt::duration(base)), max_interval: None }
 }
 
 /// Separates Envoy's conditions from status codes, which Istio allows in the same list.
@@ -113,6 +136,28 @@ mod tests {
         let three = HttpRetry { attempts: 3, ..HttpRetry::default() };
         assert_eq!(policy(Some(&three), false).and_then(|policy| policy.num_retries), Some(3));
         assert_eq!(policy(None, false).and_then(|policy| policy.num_retries), Some(2));
+    }
+
+    #[test]
+    fn inbound_retries_know_attempts_conditions_and_back_off_only() {
+        let check = |retry: Option<HttpRetry>, expected: Option<(u32, &str)>| {
+            let policy = inbound_policy(retry.as_ref());
+            let got =
+                policy.as_ref().map(|policy| (policy.num_retries.unwrap_or(0), policy.retry_on.as_str()));
+            assert_eq!(got, expected);
+            assert!(policy.is_none_or(
+                |policy| policy.per_try_timeout.is_none() && policy.retry_host_predicate.is_empty()
+            ));
+        };
+        check(None, Some((2, "reset-before-request")));
+        check(Some(HttpRetry::default()), None);
+        let stated = HttpRetry {
+            attempts: 5,
+            retry_on: "connect-failure".into(),
+            per_try_timeout: Some(Duration::from_secs(1)),
+            ..HttpRetry::default()
+        };
+        check(Some(stated), Some((5, "connect-failure")));
     }
 
     #[test]

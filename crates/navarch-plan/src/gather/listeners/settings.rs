@@ -77,6 +77,7 @@ pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
     Arc::new(Hashed::new(InboundSettings {
         listener: common(cx, class, Direction::Inbound),
         tls,
+        retries: mesh.default_inbound_http_retry_policy.clone(),
         route_patches,
     }))
 }
