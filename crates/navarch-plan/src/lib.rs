@@ -7,6 +7,7 @@
 pub mod class;
 pub mod engine;
 pub mod explain;
+pub mod findings;
 pub mod gather;
 pub mod memo;
 pub mod parts;
@@ -14,6 +15,7 @@ pub mod planner;
 
 pub use class::Class;
 pub use engine::{Cx, Engine, Gather};
+pub use findings::TranslationFindings;
 pub use memo::Memo;
 pub use parts::{BucketResources, Parts};
 pub use planner::{ClassPlan, Planner};

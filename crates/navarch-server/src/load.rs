@@ -10,7 +10,7 @@ use navarch_model::endpoint::Locality;
 use navarch_model::finding::{Finding, Severity};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, mesh};
-use navarch_plan::Planner;
+use navarch_plan::{Planner, TranslationFindings};
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::files::{FileSource, Hint};
@@ -36,6 +36,7 @@ pub fn load(config: &Path, mesh_config: Option<&Path>) -> Result<Loaded, Error> 
     let (changes, mut findings) = reader.read(&Hint::Anywhere)?;
     let snapshot = world.apply(changes);
     findings.extend(snapshot.findings().iter().cloned());
+    findings.extend(TranslationFindings::default().about(&snapshot));
     findings.sort();
     Ok(Loaded { snapshot, findings })
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use navarch_model::finding::{Finding, Severity};
+use navarch_plan::TranslationFindings;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::files::{Hint, Watch};
@@ -25,6 +26,7 @@ pub struct Pipeline {
     findings: Arc<ArcSwap<Vec<Finding>>>,
     metrics: Metrics,
     logged: Vec<Finding>,
+    translation: TranslationFindings,
 }
 
 impl Pipeline {
@@ -44,6 +46,7 @@ impl Pipeline {
             findings: Arc::default(),
             metrics,
             logged: Vec::new(),
+            translation: TranslationFindings::default(),
         };
         pipeline.step(&Hint::Anywhere)?;
         Ok(pipeline)
@@ -65,6 +68,7 @@ impl Pipeline {
         let (changes, mut findings) = self.reader.read(hint)?;
         let snapshot = if changes.is_empty() { self.snapshot() } else { self.world.apply(changes) };
         findings.extend(snapshot.findings().iter().cloned());
+        findings.extend(self.translation.about(&snapshot));
         findings.sort();
         self.report(findings);
         Ok((snapshot.revision() != before).then_some(snapshot))

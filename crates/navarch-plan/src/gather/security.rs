@@ -8,6 +8,7 @@ use navarch_model::mesh::{MeshConfig, Provider};
 use navarch_model::security::{
     ActionDetail, AuthorizationAction, AuthorizationPolicy, RequestAuthentication,
 };
+use navarch_translate::access_log::Upstream;
 use navarch_translate::filters::HttpPhase;
 use navarch_translate::filters::http::PhasedHttpFilter;
 use navarch_translate::http_connection_manager::Direction;
@@ -69,7 +70,8 @@ fn authorization(workload: &Workload, cx: &Cx<'_>) -> Option<Arc<PolicyFilters>>
         .filter_map(|policy| policy.spec.action_detail.as_ref())
         .map(|ActionDetail::Provider(provider)| provider.name.as_str())
         .collect();
-    let authorizers = custom.into_iter().map(|name| authorizer(mesh, cx, name)).collect();
+    let known = |service: &str, port| upstream(cx, (service, port));
+    let authorizers = custom.into_iter().map(|name| authorizer(mesh, name, known)).collect();
     Some(cx.get::<Authorization>(&AuthorizationInput {
         policies,
         trust_domains: TrustDomains::of(mesh),
@@ -79,7 +81,11 @@ fn authorization(workload: &Workload, cx: &Cx<'_>) -> Option<Arc<PolicyFilters>>
 }
 
 /// What the mesh knows of a provider for external authorization.
-fn authorizer(mesh: &MeshConfig, cx: &Cx<'_>, name: &str) -> ExternalAuthorizer {
+pub(crate) fn authorizer(
+    mesh: &MeshConfig,
+    name: &str,
+    upstream: impl Fn(&str, u32) -> Option<Upstream>,
+) -> ExternalAuthorizer {
     let mut found = mesh.extension_providers.iter().filter_map(|provider| {
         let (service, port) = match &provider.provider {
             Some(Provider::EnvoyExtAuthzHttp(external)) => (&external.service, external.port),
@@ -92,7 +98,7 @@ fn authorizer(mesh: &MeshConfig, cx: &Cx<'_>, name: &str) -> ExternalAuthorizer 
         (None, _) => Lookup::Unknown,
         (Some(_), Some(_)) => Lookup::Ambiguous,
         (Some((provider, service, port)), None) => {
-            Lookup::Found { provider: Box::new(provider.clone()), upstream: upstream(cx, (service, port)) }
+            Lookup::Found { provider: Box::new(provider.clone()), upstream: upstream(service, port) }
         }
     };
     ExternalAuthorizer { name: name.to_owned(), lookup }

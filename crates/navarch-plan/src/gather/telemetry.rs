@@ -10,6 +10,7 @@ use navarch_model::telemetry::{AccessLogging, CustomTag, Telemetry, Tracing, Wor
 use navarch_model::types::PolicyTargetReference;
 use navarch_model::values::Percent;
 use navarch_model::{Config, Hashed, Name};
+use navarch_snapshot::View;
 use navarch_snapshot::bound::selects;
 use navarch_translate::access_log::{self, Upstream};
 use navarch_translate::encoded::Encoded;
@@ -291,7 +292,7 @@ fn tracer(cx: &Cx<'_>, facts: &ProxyFacts, stated: &ExtensionProvider) -> Option
 }
 
 /// The provider of a name; letter case does not count.
-fn find<'m>(mesh: &'m MeshConfig, name: &str) -> Option<&'m ExtensionProvider> {
+pub fn find<'m>(mesh: &'m MeshConfig, name: &str) -> Option<&'m ExtensionProvider> {
     mesh.extension_providers.iter().find(|provider| provider.name.eq_ignore_ascii_case(name))
 }
 
@@ -300,7 +301,7 @@ pub fn upstream(cx: &Cx<'_>, (service, port): (&str, u32)) -> Option<Upstream> {
     (*cx.gather::<ProviderUpstream>(&(Name::from(service), port))).clone()
 }
 
-/// Looks up the service of a provider: `<host>`, which must be in one namespace only, or `<namespace>/<host>`.
+/// Where the service of a provider is, kept as long as it is used.
 struct ProviderUpstream;
 
 impl Gather for ProviderUpstream {
@@ -309,19 +310,24 @@ impl Gather for ProviderUpstream {
     type Output = Option<Upstream>;
 
     fn run((service, port): &Self::Key, cx: &Cx<'_>) -> Option<Upstream> {
-        let (namespace, host) = match service.split_once('/') {
-            Some((namespace, host)) => (Some(namespace), host),
-            None => (None, &**service),
-        };
-        let found = cx.view().services(host);
-        let namespaces: BTreeSet<&str> = found.iter().map(|service| &*service.namespace).collect();
-        let known = match namespace {
-            Some(namespace) => namespaces.contains(namespace),
-            None => namespaces.len() == 1,
-        };
-        let port = u16::try_from(*port).ok()?;
-        known.then(|| Upstream { host: host.to_owned(), cluster: names::outbound(port, "", host) })
+        find_upstream(cx.view(), service, *port)
     }
+}
+
+/// Looks up the service of a provider: `<host>`, which must be in one namespace only, or `<namespace>/<host>`.
+pub fn find_upstream(view: &View<'_>, service: &str, port: u32) -> Option<Upstream> {
+    let (namespace, host) = match service.split_once('/') {
+        Some((namespace, host)) => (Some(namespace), host),
+        None => (None, service),
+    };
+    let found = view.services(host);
+    let namespaces: BTreeSet<&str> = found.iter().map(|service| &*service.namespace).collect();
+    let known = match namespace {
+        Some(namespace) => namespaces.contains(namespace),
+        None => namespaces.len() == 1,
+    };
+    let port = u16::try_from(port).ok()?;
+    known.then(|| Upstream { host: host.to_owned(), cluster: names::outbound(port, "", host) })
 }
 
 #[cfg(test)]

@@ -1,0 +1,166 @@
+//! What translation finds wrong: objects that are valid, and yet do not do what they say.
+
+use navarch_model::Config;
+use navarch_model::finding::{Code, Finding};
+use navarch_model::kinds::Kind;
+use navarch_model::networking::EnvoyFilter;
+use navarch_model::object::ObjectKey;
+use navarch_model::security::{
+    ActionDetail, AuthorizationAction, AuthorizationPolicy, RequestAuthentication,
+};
+use navarch_model::telemetry::Telemetry;
+use navarch_snapshot::{Reads, Snapshot, View};
+use navarch_translate::patch_values::{self, PatchProblemKind};
+use navarch_translate::security::jwt::key_source;
+
+use crate::gather::security::authorizer;
+use crate::gather::telemetry::{find, find_upstream};
+
+/// Findings about a snapshot, looked for again only if something that they depend on has changed.
+#[derive(Debug, Default)]
+pub struct TranslationFindings {
+    reads: Option<Reads>,
+    problems: Vec<Problem>,
+}
+
+/// A finding whose place in the files is not looked up yet: objects move in their files without changing.
+#[derive(Clone, Debug)]
+struct Problem {
+    key: ObjectKey,
+    path: String,
+    finding: Finding,
+}
+
+impl TranslationFindings {
+    /// The findings about a snapshot, sorted by place.
+    pub fn about(&mut self, snapshot: &Snapshot) -> Vec<Finding> {
+        if !self.reads.as_ref().is_some_and(|reads| reads.hold_in(snapshot)) {
+            let view = snapshot.view();
+            self.problems = problems(&view);
+            self.reads = Some(view.into_reads());
+        }
+        let placed = self.problems.iter().map(|problem| {
+            let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
+            match snapshot.object(&problem.key) {
+                Some(object) => finding.at(object.source.locate(&problem.path)),
+                None => finding,
+            }
+        });
+        let mut findings: Vec<Finding> = placed.collect();
+        findings.sort();
+        findings
+    }
+}
+
+fn problems(view: &View<'_>) -> Vec<Problem> {
+    let mut found = Found::default();
+    for filter in view.all_objects::<EnvoyFilter>() {
+        found.patches(&filter);
+    }
+    for policy in view.all_objects::<AuthorizationPolicy>() {
+        found.provider_of_policy(view, &policy);
+    }
+    for policy in view.all_objects::<RequestAuthentication>() {
+        found.keys(&policy);
+    }
+    for telemetry in view.all_objects::<Telemetry>() {
+        found.providers_of_telemetry(view, &telemetry);
+    }
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add<T>(&mut self, kind: Kind, object: &Config<T>, path: String, finding: Finding) {
+        let key = ObjectKey { kind, namespace: object.namespace.clone(), name: object.name.clone() };
+        self.0.push(Problem { key, path, finding });
+    }
+
+    fn patches(&mut self, filter: &Config<EnvoyFilter>) {
+        for (index, patch) in filter.spec.config_patches.iter().enumerate() {
+            for problem in patch_values::problems(patch) {
+                let (code, hint) = match problem.kind {
+                    PatchProblemKind::Unusable => {
+                        (Code::InvalidExtension, "correct the value; Envoy's API reference names the fields")
+                    }
+                    PatchProblemKind::UnknownField => {
+                        (Code::UnknownField, "check the spelling, and whether the field is of a newer Envoy")
+                    }
+                    PatchProblemKind::NoTarget => {
+                        (Code::NoEffect, "remove the patch, or match a filter that Envoy has")
+                    }
+                };
+                let path = format!("spec.configPatches[{index}].{}", problem.path);
+                let finding = Finding::warning(code, problem.message).hint(hint);
+                self.add(Kind::EnvoyFilter, filter, path, finding);
+            }
+        }
+    }
+
+    fn provider_of_policy(&mut self, view: &View<'_>, policy: &Config<AuthorizationPolicy>) {
+        if policy.spec.action != AuthorizationAction::Custom {
+            return;
+        }
+        let Some(ActionDetail::Provider(provider)) = &policy.spec.action_detail else { return };
+        let mesh = &view.mesh().config;
+        let known = authorizer(mesh, &provider.name, |service, port| find_upstream(view, service, port));
+        if let Err(problem) = known.checks() {
+            let message =
+                format!("{:?} cannot be asked: {problem}; what the policy matches is denied", provider.name);
+            let finding = Finding::warning(Code::InvalidReference, message)
+                .hint("name a provider in extensionProviders of the mesh settings");
+            self.add(Kind::AuthorizationPolicy, policy, "spec.provider.name".to_owned(), finding);
+        }
+    }
+
+    /// Keys are not fetched, so tokens cannot be checked with keys of elsewhere.
+    fn keys(&mut self, policy: &Config<RequestAuthentication>) {
+        for (index, rule) in policy.spec.jwt_rules.iter().enumerate() {
+            let Some(source) = key_source(rule) else { continue };
+            let field = if rule.jwks_uri.is_empty() { "issuer" } else { "jwksUri" };
+            let message =
+                format!("keys are not fetched from {source}; every token of {:?} is refused", rule.issuer);
+            let finding =
+                Finding::warning(Code::NoEffect, message).hint("put the issuer's public keys into jwks");
+            let path = format!("spec.jwtRules[{index}].{field}");
+            self.add(Kind::RequestAuthentication, policy, path, finding);
+        }
+    }
+
+    fn providers_of_telemetry(&mut self, view: &View<'_>, telemetry: &Config<Telemetry>) {
+        let spec = &telemetry.spec;
+        let logging = spec.access_logging.iter().map(|entry| &entry.providers);
+        let tracing = spec.tracing.iter().map(|entry| &entry.providers);
+        for (field, lists) in
+            [("accessLogging", logging.collect::<Vec<_>>()), ("tracing", tracing.collect::<Vec<_>>())]
+        {
+            for (index, providers) in lists.into_iter().enumerate() {
+                for (position, provider) in providers.iter().enumerate() {
+                    let Some(message) = unusable(view, &provider.name) else { continue };
+                    let path = format!("spec.{field}[{index}].providers[{position}].name");
+                    let finding = Finding::warning(Code::InvalidReference, message)
+                        .hint("name a provider in extensionProviders of the mesh settings");
+                    self.add(Kind::Telemetry, telemetry, path, finding);
+                }
+            }
+        }
+    }
+}
+
+/// Why a provider of logs or traces is not used; nothing if it is.
+fn unusable(view: &View<'_>, name: &str) -> Option<String> {
+    let Some(provider) = find(&view.mesh().config, name) else {
+        return Some(format!("there is no extension provider {name:?}; nothing is sent to it"));
+    };
+    let service = navarch_translate::access_log::provider_service(provider).or_else(|| {
+        navarch_translate::tracing::provider::services(provider).map(|(collector, _)| collector)
+    })?;
+    let (host, port) = service;
+    find_upstream(view, host, port).is_none().then(|| {
+        format!(
+            "the service {host:?} of provider {name:?} is not known in one namespace; nothing is sent to it"
+        )
+    })
+}

@@ -1,0 +1,204 @@
+//! Policies reach the proxies that they are for, and no others; what cannot work is said.
+
+use std::sync::Arc;
+
+use navarch_envoy::{ProxyResources, XdsType, diff};
+use navarch_model::change::ChangeSet;
+use navarch_model::endpoint::Locality;
+use navarch_model::proxy::ProxyFacts;
+use navarch_model::{Hashed, parse_text};
+use navarch_plan::{ClassPlan, Planner, TranslationFindings};
+use navarch_snapshot::World;
+use navarch_snapshot::world::Options;
+
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: front}
+spec:
+  clusterIP: 10.0.0.1
+  ports: [{name: http, port: 80, targetPort: 8080, protocol: TCP}]
+";
+
+fn change(text: &str) -> ChangeSet {
+    let parsed = parse_text("test.yaml", text);
+    assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
+    ChangeSet::upserting(parsed.objects)
+}
+
+/// A sidecar in each of the namespaces `front` and `back`, and a gateway in `edge`.
+struct Rig {
+    world: World,
+    planner: Planner,
+    plans: Vec<(&'static str, ClassPlan)>,
+    last: Vec<Arc<ProxyResources>>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut world = World::new(Options::default());
+        let gateway = "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: main, namespace: edge}
+spec:
+  selector: {istio: edge}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]
+";
+        let planner = Planner::new(world.apply(change(&format!("{SERVICE}---\n{gateway}"))));
+        let node = |kind: &str, namespace: &str, labels: serde_json::Value| {
+            let id = format!("{kind}~10.99.0.1~p.{namespace}~{namespace}.svc.cluster.local");
+            let metadata =
+                serde_json::json!({"NAMESPACE": namespace, "LABELS": labels, "ISTIO_VERSION": "1.32.0"});
+            let metadata = metadata.as_object().expect("an object").clone();
+            let facts = ProxyFacts::parse(&id, "p", &metadata, Locality::default()).expect("a node");
+            planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))))
+        };
+        let plans = vec![
+            ("front", node("sidecar", "front", serde_json::json!({"app": "web"}))),
+            ("back", node("sidecar", "back", serde_json::json!({"app": "db"}))),
+            ("edge", node("router", "edge", serde_json::json!({"istio": "edge"}))),
+        ];
+        let last = plans.iter().map(|(_, plan)| planner.resources(plan)).collect();
+        Rig { world, planner, plans, last }
+    }
+
+    /// What an edit changes, as `<proxy> <type> <resource>`.
+    fn edit(&mut self, text: &str) -> Vec<String> {
+        self.planner.advance(self.world.apply(change(text)));
+        let mut changed = Vec::new();
+        for ((name, plan), last) in self.plans.iter().zip(&mut self.last) {
+            let next = self.planner.resources(plan);
+            for ty in XdsType::ALL {
+                let delta = diff(last.set(ty), next.set(ty));
+                changed
+                    .extend(delta.changed.iter().map(|resource| format!("{name} {ty} {}", resource.name())));
+                changed.extend(delta.removed.iter().map(|gone| format!("{name} {ty} -{gone}")));
+            }
+            *last = next;
+        }
+        changed.sort();
+        changed
+    }
+}
+
+fn policy(kind: &str, namespace: &str, spec: &str) -> String {
+    let group = match kind {
+        "Telemetry" => "telemetry.istio.io/v1",
+        "EnvoyFilter" => "networking.istio.io/v1alpha3",
+        _ => "security.istio.io/v1",
+    };
+    format!(
+        "apiVersion: {group}\nkind: {kind}\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn a_policy_changes_inbound_listeners_of_the_proxies_that_it_is_for() {
+    let deny = "{action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}";
+    let one = "{selector: {matchLabels: {app: web}}, jwtRules: [{issuer: a, jwks: '{\"keys\":[]}'}]}";
+    for (kind, namespace, spec, expected) in [
+        ("AuthorizationPolicy", "front", deny, &["front LDS virtualInbound"][..]),
+        ("AuthorizationPolicy", "other", deny, &[]),
+        ("AuthorizationPolicy", "edge", deny, &["edge LDS 0.0.0.0_80"]),
+        (
+            "AuthorizationPolicy",
+            "istio-system",
+            deny,
+            &["back LDS virtualInbound", "edge LDS 0.0.0.0_80", "front LDS virtualInbound"],
+        ),
+        ("RequestAuthentication", "istio-system", one, &["front LDS virtualInbound"]),
+    ] {
+        let mut rig = Rig::new();
+        assert_eq!(rig.edit(&policy(kind, namespace, spec)), expected, "{kind} {namespace}");
+        assert_eq!(rig.edit(SERVICE), Vec::<String>::new(), "nothing changes twice");
+    }
+}
+
+#[test]
+fn patches_change_what_they_name_on_the_proxies_that_they_are_for() {
+    let merge = |apply_to: &str, context: &str, value: &str| {
+        format!(
+            "{{configPatches: [{{applyTo: {apply_to}, match: {{context: {context}}}, patch: {{operation: MERGE, value: {value}}}}}]}}"
+        )
+    };
+    let listener = merge("LISTENER", "SIDECAR_INBOUND", "{per_connection_buffer_limit_bytes: 9}");
+    let routes = merge("ROUTE_CONFIGURATION", "SIDECAR_OUTBOUND", "{internal_only_headers: [x]}");
+    let cluster = merge("CLUSTER", "GATEWAY", "{alt_stat_name: x}");
+    let wrong = merge("LISTENER", "ANY", "{per_connection_buffer_limit_bytes: many}");
+    for (namespace, spec, expected) in [
+        ("front", &listener, &["front LDS virtualInbound"][..]),
+        ("istio-system", &listener, &["back LDS virtualInbound", "front LDS virtualInbound"]),
+        ("front", &routes, &["front RDS 80"]),
+        ("back", &cluster, &[]),
+        ("istio-system", &wrong, &[]),
+    ] {
+        let mut rig = Rig::new();
+        assert_eq!(rig.edit(&policy("EnvoyFilter", namespace, spec)), expected, "{namespace} {spec}");
+    }
+}
+
+/// The findings of translation, as `line: path: message`.
+fn check(text: &str, expected: &[&str]) {
+    let snapshot = World::new(Options::default()).apply(change(text));
+    let found = TranslationFindings::default().about(&snapshot);
+    let lines: Vec<String> = found
+        .iter()
+        .map(|finding| {
+            let line = finding.span.as_ref().map_or(0, |span| span.line);
+            format!("{line}: {}: {}", finding.path, finding.message)
+        })
+        .collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn what_cannot_work_is_said_with_its_place() {
+    check(
+        &policy(
+            "AuthorizationPolicy",
+            "front",
+            "\n  action: CUSTOM\n  provider: {name: oauth}\n  rules: [{}]",
+        ),
+        &[
+            "6: spec.provider.name: \"oauth\" cannot be asked: no extension provider for external authorization has this \
+             name; what the policy matches is denied",
+        ],
+    );
+    check(
+        &policy(
+            "RequestAuthentication",
+            "front",
+            "\n  jwtRules:\n  - issuer: a\n    jwksUri: https://a/keys",
+        ),
+        &[
+            "7: spec.jwtRules[0].jwksUri: keys are not fetched from https://a/keys; every token of \"a\" is refused",
+        ],
+    );
+    check(
+        &policy("Telemetry", "front", "\n  accessLogging:\n  - providers: [{name: otel}, {name: envoy}]"),
+        &[
+            "6: spec.accessLogging[0].providers[0].name: there is no extension provider \"otel\"; nothing is sent to it",
+        ],
+    );
+    check(
+        &policy(
+            "EnvoyFilter",
+            "front",
+            "\n  configPatches:\n  - applyTo: CLUSTER\n    patch:\n      operation: MERGE\n      value:\n        lb_policy: BEST",
+        ),
+        &["10: spec.configPatches[0].patch.value.lb_policy: does not fit envoy.config.cluster.v3.Cluster: \
+             envoy.config.cluster.v3.Cluster.LbPolicy has no value \"BEST\"; the patch is left out"],
+    );
+    check(SERVICE, &[]);
+}
+
+/// An object that moves in its file has not changed, but its findings are elsewhere.
+#[test]
+fn findings_follow_objects_that_move() {
+    let text = policy("RequestAuthentication", "front", "\n  jwtRules: [{issuer: a}]");
+    let mut world = World::new(Options::default());
+    let mut findings = TranslationFindings::default();
+    let line = |found: Vec<navarch_model::finding::Finding>| found[0].span.as_ref().map(|span| span.line);
+    let before = line(findings.about(&world.apply(change(&text))));
+    let after = line(findings.about(&world.apply(change(&format!("# a comment\n{text}")))));
+    assert_eq!((before, after), (Some(5), Some(6)));
+}
