@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use navarch_envoy::proto::envoy::service::discovery::v3::DiscoveryResponse;
 use navarch_envoy::wire::{field_len, put_field};
-use navarch_envoy::{Resource, XdsType};
+use navarch_envoy::{Any, Resource, XdsType};
+use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::response::{Protocol, Response};
@@ -78,6 +80,26 @@ impl Encoder {
         message.push(first.freeze());
         message.extend(shared.pieces.iter().cloned());
         message
+    }
+
+    /// A state-of-the-world response that is not part of the configuration.
+    #[must_use]
+    pub fn answer(&self, type_url: &str, nonce: String, resources: Vec<Any>) -> Bytes {
+        let response = DiscoveryResponse {
+            type_url: type_url.to_owned(),
+            nonce,
+            resources,
+            ..DiscoveryResponse::default()
+        };
+        let mut body = response.encode_to_vec();
+        if !self.control_plane.is_empty() {
+            put_field(&mut body, 0x32, &self.control_plane);
+        }
+        let mut message = BytesMut::with_capacity(GRPC_HEADER + body.len());
+        message.put_u8(0);
+        message.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
+        message.put_slice(&body);
+        message.freeze()
     }
 
     /// All fields but the resources.

@@ -30,6 +30,7 @@ pub mod server;
 mod status;
 mod stream;
 mod subscription;
+mod syncz;
 
 pub use class::{Class, DiffCache};
 pub use client::{Client, Kind};
@@ -38,7 +39,8 @@ pub use nack::Rejected;
 pub use node::{Locality, Node};
 pub use request::{Error, Request, Wish};
 pub use response::{Batch, Protocol, Response};
-pub use server::{Connection, Discovery, Observer, Peer, Rejection, Server, Settings};
+pub use server::{Connection, Discovery, Observer, Peer, Question, Rejection, Server, Settings};
 pub use status::{Mark, Registry, State, StreamStatus, TypeStatus};
 pub use stream::{Event, Stream};
 pub use subscription::Wildcard;
+pub use syncz::{SYNCZ, client_config, syncz};

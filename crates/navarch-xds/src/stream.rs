@@ -409,6 +409,12 @@ impl Stream {
         self.protocol
     }
 
+    /// Whether the client has asked for anything that is served.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.feeds.iter().any(|feed| feed.requested)
+    }
+
     /// The state of every type the client has asked for.
     #[must_use]
     pub fn status(&self) -> Vec<TypeStatus> {

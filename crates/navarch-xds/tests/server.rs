@@ -12,7 +12,9 @@ use navarch_envoy::proto::envoy::service::discovery::v3::{
 };
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
-use navarch_xds::{Class, Connection, Discovery, Node, Peer, Registry, Rejection, Server, Settings};
+use navarch_xds::{
+    Class, Connection, Discovery, Node, Peer, Question, Registry, Rejection, SYNCZ, Server, Settings, syncz,
+};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -35,6 +37,13 @@ impl Discovery for Fleet {
             "thief" => Err(Rejection::PermissionDenied("namespace b is not yours".into())),
             _ => Ok(Connection::to(self.0.clone())),
         }
+    }
+
+    fn answer(&self, question: &Question<'_>) -> Option<Vec<navarch_envoy::Any>> {
+        // Who is not of the system sees its own namespace.
+        let namespace =
+            question.node.metadata_str("NAMESPACE").filter(|namespace| *namespace != "istio-system");
+        (question.type_url == SYNCZ).then(|| syncz(question.streams, namespace))
     }
 }
 
@@ -557,4 +566,45 @@ async fn flw_10_many_streams_in_one_connection() {
         assert_eq!(stream.next().await.expect("clusters").resources.len(), 1);
     }
     assert_eq!(running.registry().len(), 500);
+}
+
+#[tokio::test]
+async fn ops_04_and_ops_05_sync_status_is_answered_once_and_per_namespace() {
+    use navarch_envoy::proto::envoy::service::status::v3::{ClientConfig, ConfigStatus};
+    let running = start(settings()).await;
+    let of = |id: &str, namespace: &str| {
+        let kind = Some(prost_types::value::Kind::StringValue(namespace.to_owned()));
+        let fields = [("NAMESPACE".to_owned(), prost_types::Value { kind })];
+        let metadata = Some(prost_types::Struct { fields: fields.into_iter().collect() });
+        node(id).map(|node| WireNode { metadata, ..node })
+    };
+    let mut proxies = Vec::new();
+    for (id, namespace) in [("a", "default"), ("b", "other")] {
+        let mut proxy: Sotw = running.open(SOTW).await.expect("a stream");
+        proxy.send(DiscoveryRequest { node: of(id, namespace), ..ask(XdsType::Cds, id) });
+        proxy.next().await.expect("clusters");
+        proxies.push(proxy);
+    }
+    for (namespace, expected) in [("istio-system", vec!["a", "b"]), ("default", vec!["a"])] {
+        let mut asking: Sotw = running.open(SOTW).await.expect("a stream");
+        let request = DiscoveryRequest {
+            type_url: SYNCZ.into(),
+            node: of("istioctl", namespace),
+            ..Default::default()
+        };
+        asking.send(request.clone());
+        let answer = asking.next().await.expect("an answer");
+        let configs: Vec<_> = answer
+            .resources
+            .iter()
+            .map(|any| ClientConfig::decode(any.value.clone()).expect("a client config"))
+            .collect();
+        let ids: Vec<_> =
+            configs.iter().filter_map(|config| config.node.as_ref()).map(|node| node.id.clone()).collect();
+        assert_eq!(ids, expected);
+        assert_eq!(configs[0].generic_xds_configs[0].config_status, i32::from(ConfigStatus::Stale));
+        assert_eq!(answer.control_plane.expect("a control plane").identifier, "replica-1");
+        asking.send(DiscoveryRequest { response_nonce: answer.nonce, ..request });
+        assert!(asking.is_quiet().await);
+    }
 }

@@ -44,6 +44,28 @@ pub trait Discovery: Send + Sync + 'static {
     /// A [`Rejection`] ends the stream. Claims in the node (namespace, service account) that the identity of the peer
     /// does not support are rejected here.
     fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection>;
+
+    /// Answers a request for a type that is no configuration, for example [`SYNCZ`](crate::SYNCZ). It is answered once
+    /// and never pushed. `None`: the type is not known, and there is no answer.
+    fn answer(&self, question: &Question<'_>) -> Option<Vec<navarch_envoy::Any>> {
+        let _ = question;
+        None
+    }
+}
+
+/// A request for something that is not configuration. State-of-the-world only.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// What is asked for.
+    pub type_url: &'a str,
+    /// The names in the request.
+    pub names: &'a [String],
+    /// Who asks. What they may see is up to the [`Discovery`].
+    pub node: &'a Arc<Node>,
+    /// From where.
+    pub peer: &'a Arc<Peer>,
+    /// The streams of this process.
+    pub streams: &'a Registry,
 }
 
 /// The other end of a transport connection.

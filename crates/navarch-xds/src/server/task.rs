@@ -1,10 +1,12 @@
 //! The task of one stream. It alone changes the stream's state; what it adds to it is time and bytes.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
 use http::Response;
+use navarch_envoy::XdsType;
 use navarch_envoy::wire::{Fields, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -12,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, Part};
 use super::grpc::{self, Code, Messages, Status};
-use super::{Connection, Method, Peer, Shared, jitter};
+use super::{Connection, Method, Peer, Question, Shared, jitter};
 use crate::class::Class;
 use crate::client::Client;
 use crate::node::Node;
-use crate::request::Request;
+use crate::request::{Request, Wish};
 use crate::response;
 use crate::status::Entry;
 use crate::stream::Stream;
+
+/// What nonces of answers start with that are not responses of the stream.
+const ANSWER_NONCE: &str = "answer.";
 
 pub(super) fn spawn<B>(
     shared: Arc<Shared>,
@@ -140,7 +145,8 @@ where
         let mut resources = class.subscribe();
         let start = Instant::now();
         let settings = &self.shared.settings;
-        entry.lock().request(first, start.into_std());
+        let mut answers = VecDeque::new();
+        self.take_request(entry, first, start, &mut answers);
         let mut shutdown = self.shared.shutdown.subscribe();
         shutdown.mark_changed();
         let mut end: Option<Instant> = None;
@@ -150,7 +156,7 @@ where
         let mut written = start;
         loop {
             let now = Instant::now();
-            if room.is_some() && self.send_next(entry, &mut room, now)? {
+            if room.is_some() && self.send_next(entry, &mut answers, &mut room, now)? {
                 written = now;
             }
             let timer = entry.lock().timer(now.into_std()).map(Instant::from_std);
@@ -165,7 +171,7 @@ where
                     Some(message) => {
                         let request = self.decode(message)?;
                         warn_of_other_node(&request, entry);
-                        entry.lock().request(request, now.into_std());
+                        self.take_request(entry, request, now, &mut answers);
                     }
                 },
                 permit = self.room.clone().acquire_owned(), if room.is_none() => room = permit.ok(),
@@ -190,7 +196,7 @@ where
                     }
                 },
                 () = at(timer) => {},
-                () = tokio::time::sleep_until(resources_by), if !has_resources => {
+                () = tokio::time::sleep_until(resources_by), if !has_resources && entry.lock().is_asked() => {
                     return Err(Status::new(Code::Unavailable, "the configuration is not ready"));
                 }
                 () = tokio::time::sleep_until(send_by), if room.is_none() => {
@@ -202,13 +208,42 @@ where
         }
     }
 
+    /// Gives a request to the stream, or answers it at once if it does not ask for configuration.
+    fn take_request(&self, entry: &Entry, request: Request, now: Instant, answers: &mut VecDeque<Bytes>) {
+        if XdsType::from_type_url(&request.type_url).is_some() {
+            return entry.lock().request(request, now.into_std());
+        }
+        let Wish::Exactly { names, .. } = &request.wish else {
+            return entry.lock().request(request, now.into_std());
+        };
+        // What acknowledges the answer is not asked again.
+        if request.nonce.starts_with(ANSWER_NONCE) {
+            return;
+        }
+        let (type_url, streams) = (request.type_url.as_str(), &*self.shared.registry);
+        let question = Question { type_url, names, node: &entry.node, peer: &self.peer, streams };
+        match self.shared.discovery.answer(&question) {
+            Some(resources) => {
+                let nonce = format!("{ANSWER_NONCE}{}", answers.len() + 1);
+                answers.push_back(self.shared.encoder.answer(type_url, nonce, resources));
+            }
+            None => entry.lock().request(request, now.into_std()),
+        }
+    }
+
     /// Sends one response if there is one.
     fn send_next(
         &self,
         entry: &Entry,
+        answers: &mut VecDeque<Bytes>,
         room: &mut Option<OwnedSemaphorePermit>,
         now: Instant,
     ) -> Result<bool, Status> {
+        if let Some(permit) = room.take_if(|_| !answers.is_empty()) {
+            let answer = answers.pop_front().into_iter().collect();
+            let sent = self.parts.try_send(Part::Message(answer, permit));
+            return sent.map(|()| true).map_err(|_| Status::cancelled());
+        }
         let response = entry.lock().poll(now.into_std());
         let Some(response) = response else { return Ok(false) };
         let Some(permit) = room.take() else { return Ok(false) };

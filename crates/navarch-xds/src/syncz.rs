@@ -1,0 +1,69 @@
+//! The sync status of connected proxies in the form `istioctl proxy-status` asks for.
+
+use navarch_envoy::Any;
+use navarch_envoy::proto::envoy::admin::v3::UpdateFailureState;
+use navarch_envoy::proto::envoy::config::core::v3::Node;
+use navarch_envoy::proto::envoy::service::status::v3::client_config::GenericXdsConfig;
+use navarch_envoy::proto::envoy::service::status::v3::{ClientConfig, ConfigStatus};
+use prost::{Message, Name};
+
+use crate::status::{Registry, State, StreamStatus, TypeStatus};
+
+/// The type that asks for it. It is answered once per request and not watched.
+pub const SYNCZ: &str = "istio.io/debug/syncz";
+
+/// One `ClientConfig` per stream of this process, for proxies of `namespace` or of all. Other replicas answer for
+/// theirs; the client puts them together.
+#[must_use]
+pub fn syncz(streams: &Registry, namespace: Option<&str>) -> Vec<Any> {
+    let is_visible = |stream: &StreamStatus| {
+        !stream.types.is_empty()
+            && (namespace.is_none() || stream.node.metadata_str("NAMESPACE") == namespace)
+    };
+    let pack = |stream: StreamStatus| Any {
+        type_url: ClientConfig::type_url(),
+        value: client_config(&stream).encode_to_vec().into(),
+    };
+    streams.streams().into_iter().filter(is_visible).map(pack).collect()
+}
+
+/// The state of one stream as a message.
+#[must_use]
+pub fn client_config(stream: &StreamStatus) -> ClientConfig {
+    let mut types: Vec<_> = stream.types.iter().map(type_status).collect();
+    types.sort_by(|a, b| a.type_url.cmp(&b.type_url));
+    let shown = ["CLUSTER_ID", "NAMESPACE", "ISTIO_VERSION"];
+    let fields = shown.into_iter().filter_map(|key| {
+        let text = stream.node.metadata_str(key)?.to_owned();
+        let kind = Some(prost_types::value::Kind::StringValue(text));
+        Some((key.to_owned(), prost_types::Value { kind }))
+    });
+    ClientConfig {
+        node: Some(Node {
+            id: stream.node.id.clone(),
+            metadata: Some(prost_types::Struct { fields: fields.collect() }),
+            ..Node::default()
+        }),
+        generic_xds_configs: types,
+        ..ClientConfig::default()
+    }
+}
+
+fn type_status(status: &TypeStatus) -> GenericXdsConfig {
+    let config_status = match status.state {
+        State::NotSent => ConfigStatus::NotSent,
+        State::Stale => ConfigStatus::Stale,
+        State::Synced => ConfigStatus::Synced,
+        State::Error => ConfigStatus::Error,
+    };
+    GenericXdsConfig {
+        type_url: status.ty.type_url().into(),
+        version_info: status.sent.as_ref().map(|mark| mark.version.clone()).unwrap_or_default(),
+        config_status: config_status.into(),
+        error_state: status
+            .error
+            .as_ref()
+            .map(|error| UpdateFailureState { details: error.text.clone(), ..UpdateFailureState::default() }),
+        ..GenericXdsConfig::default()
+    }
+}
