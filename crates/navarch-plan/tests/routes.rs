@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use navarch_envoy::any::{type_url, unpack};
 use navarch_envoy::proto::envoy::config::listener::v3::{Listener, filter};
 use navarch_envoy::proto::envoy::config::route::v3::RouteConfiguration;
-use navarch_envoy::{ProxyResources, XdsType};
+use navarch_envoy::{Any, ProxyResources, XdsType};
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
 use navarch_model::proxy::ProxyFacts;
@@ -12,7 +13,6 @@ use navarch_model::{Hashed, parse_text};
 use navarch_plan::Planner;
 use navarch_snapshot::World;
 use navarch_snapshot::world::Options;
-use prost::Message;
 
 /// What a proxy with this node id and these labels gets.
 fn plan(id: &str, labels: serde_json::Value, mesh: &str) -> Arc<ProxyResources> {
@@ -40,7 +40,8 @@ fn gateway(mesh: &str) -> Arc<ProxyResources> {
 
 fn routes(resources: &ProxyResources, name: &str) -> Option<RouteConfiguration> {
     let resource = resources.set(XdsType::Rds).get(name)?;
-    Some(RouteConfiguration::decode(resource.body()).expect("a route configuration"))
+    let packed = Any { type_url: type_url::<RouteConfiguration>(), value: resource.body() };
+    Some(unpack(&packed).expect("a route configuration"))
 }
 
 /// `<virtual host>: <domains> -> <routes>` for each virtual host of a route configuration.
@@ -253,10 +254,15 @@ fn several_virtual_services_of_a_host_are_put_together() {
     assert_eq!(hosts(&resources, "https.443.https.main.edge"), [format!("a.com:443: a.com -> {both}")]);
 }
 
+fn listener(resources: &ProxyResources, name: &str) -> Option<Listener> {
+    let resource = resources.set(XdsType::Lds).get(name)?;
+    let packed = Any { type_url: type_url::<Listener>(), value: resource.body() };
+    Some(unpack(&packed).expect("a listener"))
+}
+
 /// Server names and filters of each chain of a listener.
 fn chains(resources: &ProxyResources, name: &str) -> Vec<String> {
-    let Some(resource) = resources.set(XdsType::Lds).get(name) else { return Vec::new() };
-    let listener = Listener::decode(resource.body()).expect("a listener");
+    let Some(listener) = listener(resources, name) else { return Vec::new() };
     listener
         .filter_chains
         .into_iter()
@@ -323,10 +329,9 @@ fn extensions_run_by_priority_where_they_are_meant_to() {
         extension("inbound", "{match: [{mode: SERVER}], wasm: {url: 'oci://registry.example/inbound:v1'}}"),
     );
     let resources = gateway(&mesh);
-    let listener = resources.set(XdsType::Lds).get("0.0.0.0_80").cloned().expect("a listener");
-    let listener = Listener::decode(listener.body()).expect("a listener");
+    let listener = listener(&resources, "0.0.0.0_80").expect("a listener");
     let manager = listener.filter_chains[0].filters.iter().find_map(|filter| match &filter.config_type {
-        Some(filter::ConfigType::TypedConfig(config)) => navarch_envoy::any::unpack::<
+        Some(filter::ConfigType::TypedConfig(config)) => unpack::<
             navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
         >(config)
         .ok(),

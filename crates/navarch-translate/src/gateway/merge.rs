@@ -494,4 +494,21 @@ mod tests {
         );
         check(&["a.com", "*/*"], &["*"]);
     }
+
+    #[test]
+    fn https_is_offered_over_quic_where_the_service_has_the_port_for_udp_too() {
+        let check = |protocol, mode, http3, expected: usize| {
+            let server = server(443, "HTTPS", "https", &["a.com"], Some(mode));
+            let mut gateway = gateway("a", vec![server], &[(443, 8443)]);
+            let udp =
+                ServicePortOfGateway { port: 443, target_port: 8443, protocol, translation_disabled: false };
+            gateway.ports = Arc::new(gateway.ports.iter().cloned().chain([udp]).collect());
+            let merged = merge(&[gateway], "edge", http3);
+            assert_eq!((merged.quic.len(), merged.http3_routes.len()), (expected, expected));
+        };
+        check(Protocol::Udp, ServerTlsMode::Simple, true, 1);
+        check(Protocol::Udp, ServerTlsMode::Simple, false, 0);
+        check(Protocol::Udp, ServerTlsMode::Passthrough, true, 0);
+        check(Protocol::Tcp, ServerTlsMode::Simple, true, 0);
+    }
 }
