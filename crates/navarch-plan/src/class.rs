@@ -7,6 +7,7 @@ use navarch_model::Name;
 use navarch_model::endpoint::Locality;
 use navarch_model::proxy::{InterceptionMode, ProxyFacts};
 use navarch_snapshot::bound::Instance;
+use navarch_snapshot::client_node::NODE_LABEL;
 use navarch_snapshot::workload::of_proxy;
 use navarch_snapshot::{Scope, View};
 
@@ -17,7 +18,8 @@ use navarch_snapshot::{Scope, View};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Class {
     /// The node's facts without what is unique to one replica: the id is empty, addresses are unspecified addresses of the same
-    /// families, metadata that only names the replica is left out. Labels and locality are those of the registry where it knows the
+    /// families, metadata that only names the replica is left out, and so is the Kubernetes node it runs on as long as nothing looks
+    /// at the nodes of clients. Labels and locality are those of the registry where it knows the
     /// workload.
     pub facts: ProxyFacts,
     /// The service ports that the workload serves, in the order that decides conflicts.
@@ -29,7 +31,7 @@ pub struct Class {
 
 /// Metadata keys whose values are unique to one replica and shape nothing.
 const REPLICA_KEYS: &[&str] =
-    &["NAME", "INSTANCE_IPS", "POD_NAME", "ISTIO_PROXY_SHA", "PILOT_SAN", "APP_CONTAINERS"];
+    &["NAME", "INSTANCE_IPS", "POD_NAME", "ISTIO_PROXY_SHA", "PILOT_SAN", "APP_CONTAINERS", "LABELS"];
 
 impl Class {
     /// The class of a proxy, as the world stands.
@@ -47,8 +49,16 @@ impl Class {
         anonymous.id = Name::from("");
         anonymous.addresses = facts.addresses.iter().map(unspecified).collect();
         anonymous.metadata.retain(|key, _| !REPLICA_KEYS.contains(&&**key));
+        if let Some(annotations) = anonymous.metadata.get_mut("ANNOTATIONS") {
+            *annotations = shaping_annotations(annotations);
+        }
         anonymous.labels = workload.labels;
         anonymous.locality = workload.locality;
+        if !view.client_nodes_matter() {
+            anonymous.node_name = Name::from("");
+            anonymous.metadata.remove("NODE_NAME");
+            anonymous.labels.remove(NODE_LABEL);
+        }
         Class { facts: anonymous, instances: workload.instances, own_addresses }
     }
 
@@ -61,6 +71,16 @@ impl Class {
     pub fn locality(&self) -> &Locality {
         &self.facts.locality
     }
+}
+
+/// Annotations of the pod that somebody reads. Networks annotate each pod with its own address, for example.
+fn shaping_annotations(text: &str) -> Name {
+    let mut annotations: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    annotations.retain(|key, _| {
+        key.split_once('/')
+            .is_some_and(|(domain, _)| domain.ends_with("istio.io") || domain.ends_with("opentelemetry.io"))
+    });
+    Name::from(serde_json::to_string(&annotations).unwrap_or_default())
 }
 
 /// `defaultEndpoint: 0.0.0.0:<port>` and `[::]:<port>` stand for the address of the instance, and an ingress listener that does

@@ -17,6 +17,7 @@ pub mod authn;
 mod bind;
 pub mod bound;
 mod buckets;
+pub mod client_node;
 mod derive;
 mod findings;
 pub mod host;

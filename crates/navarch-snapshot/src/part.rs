@@ -58,6 +58,8 @@ pub enum Part {
     Selectors { namespace: Name, key: Name, value: Name },
     /// Addresses of gateways to other networks.
     NetworkGateways,
+    /// Whether some object looks at the node of clients.
+    ClientNodes,
     /// One Secret.
     Secret { namespace: Name, name: Name },
     /// One ConfigMap.

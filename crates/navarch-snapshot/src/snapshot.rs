@@ -51,6 +51,8 @@ pub struct Snapshot {
     pub(crate) workloads: imbl::OrdMap<IpAddr, List<WorkloadFacts>>,
     pub(crate) selectors: imbl::OrdMap<(Name, Name, Name), List<Service>>,
     pub(crate) network_gateways: Arc<Hashed<NetworkGateways>>,
+    /// Some object looks at the node of clients.
+    pub(crate) client_nodes_matter: bool,
     pub(crate) objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
     pub(crate) findings: Arc<Vec<Finding>>,
 }
@@ -75,6 +77,7 @@ impl Snapshot {
             workloads: imbl::OrdMap::new(),
             selectors: imbl::OrdMap::new(),
             network_gateways: Arc::default(),
+            client_nodes_matter: false,
             objects: imbl::OrdMap::new(),
             findings: Arc::default(),
         }
@@ -118,6 +121,7 @@ impl Snapshot {
                 list_or_nothing(self.selectors.get(&selector).map(|list| list.fingerprint()))
             }
             Part::NetworkGateways => self.network_gateways.fingerprint(),
+            Part::ClientNodes => Fingerprint::of(&self.client_nodes_matter),
             Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
             Part::ConfigMap { namespace, name } => self.object_fingerprint(Kind::ConfigMap, namespace, name),
         }
@@ -166,6 +170,7 @@ impl Snapshot {
             Part::WildcardVirtualServices,
             Part::Namespaces,
             Part::NetworkGateways,
+            Part::ClientNodes,
         ];
         for bucket in 0..BUCKETS {
             parts.extend([

@@ -244,6 +244,16 @@ impl<'s> View<'s> {
         found
     }
 
+    /// Whether the configuration of some client depends on the node it runs on.
+    pub fn client_nodes_matter(&self) -> bool {
+        self.record(Part::ClientNodes);
+        let mesh = &self.mesh().config;
+        let locality = mesh.locality_lb_setting.iter().flat_map(|setting| &setting.failover_priority);
+        let zone = mesh.zone_aware_lb_setting.iter().flat_map(|setting| &setting.failover_priority);
+        self.snapshot.client_nodes_matter
+            || locality.chain(zone).any(|label| label.starts_with(crate::client_node::NODE_LABEL))
+    }
+
     /// Gateways between networks.
     pub fn network_gateways(&self) -> &'s Arc<Hashed<NetworkGateways>> {
         self.record(Part::NetworkGateways);

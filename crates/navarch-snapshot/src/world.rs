@@ -19,6 +19,7 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{Hashed, Name};
 
 use crate::assemble::{Assembly, Touched};
+use crate::client_node::looks_at_node;
 use crate::bound::NamespaceFacts;
 use crate::derive::Derived;
 use crate::findings::{self, Findings, Subject};
@@ -70,6 +71,8 @@ pub struct World {
     derived: Derived,
     assembly: Assembly,
     findings: Findings,
+    /// Objects in force that look at the node of clients.
+    node_readers: BTreeSet<ObjectKey>,
     current: Arc<Snapshot>,
 }
 
@@ -94,6 +97,7 @@ impl World {
             derived: Derived::default(),
             assembly: Assembly::default(),
             findings: Findings::default(),
+            node_readers: BTreeSet::new(),
             current: Arc::new(snapshot),
         }
     }
@@ -253,9 +257,15 @@ impl World {
                 Some(object) => next.tables.set(object),
                 None => next.tables.remove(&key),
             }
+            if object.as_ref().is_some_and(|object| looks_at_node(object)) {
+                self.node_readers.insert(key.clone());
+            } else {
+                self.node_readers.remove(&key);
+            }
             namespaces |= key.kind == Kind::Namespace;
             touched.extend(self.store.set(&key, object));
         }
+        next.client_nodes_matter = !self.node_readers.is_empty();
         next.tables.settle();
         next.objects = self.store.objects().clone();
         if namespaces {
@@ -288,6 +298,7 @@ impl World {
         self.store.assert_index();
         self.derived.assert_empty();
         self.assembly.assert_empty();
+        assert!(self.node_readers.is_empty());
     }
 
     fn is_selected(&self, namespace: &str) -> bool {
