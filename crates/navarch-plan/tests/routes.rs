@@ -361,16 +361,20 @@ fn a_gateway_gets_the_authorities_that_its_servers_name_from_its_own_namespace()
         )
     };
     let mesh = format!(
-        "{}{}{}{}",
+        "{}{}{}{}{}{}",
         servers(
             "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.com], tls: {mode: MUTUAL, credentialName: own}}, \
              {port: {number: 444, name: https-b, protocol: HTTPS}, hosts: [b.com], tls: {mode: MUTUAL, credentialName: foreign}}"
         ),
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: far, namespace: shop}\n\
+         spec: {selector: {istio: gateway}, servers: [{port: {number: 445, name: https, protocol: HTTPS}, hosts: [c.com], \
+         tls: {mode: MUTUAL, credentialName: far}}]}\n---\n",
         secret("own", "edge"),
+        secret("far", "edge"),
         secret("unasked", "edge"),
         secret("foreign", "shop"),
     );
     let names: Vec<String> =
         gateway(&mesh).set(XdsType::Sds).iter().map(|resource| resource.name().to_string()).collect();
-    assert_eq!(names, ["kubernetes://own-cacert"]);
+    assert_eq!(names, ["kubernetes://far-cacert", "kubernetes://own-cacert"]);
 }

@@ -132,7 +132,7 @@ pub struct MergedGateways {
     pub http3_routes: BTreeSet<String>,
     /// Hosts that servers of mode AUTO_PASSTHROUGH pass on.
     pub auto_passthrough_hosts: BTreeSet<String>,
-    /// Credentials that the servers of Gateways in the workload's own namespace name.
+    /// Credentials that servers name. Gateways may be anywhere; what they name is looked up beside the workload.
     pub credentials: BTreeSet<String>,
 }
 
@@ -147,8 +147,8 @@ impl MergedGateways {
     }
 }
 
-/// Merges the servers of `gateways`, oldest first, for a workload in `namespace`.
-pub fn merge(gateways: &[SelectedGateway], namespace: &str, http3: bool) -> MergedGateways {
+/// Merges the servers of `gateways`, oldest first.
+pub fn merge(gateways: &[SelectedGateway], http3: bool) -> MergedGateways {
     let mut merge = Merge { http3, ..Merge::default() };
     for gateway in gateways {
         for server in &gateway.config.spec.servers {
@@ -156,9 +156,7 @@ pub fn merge(gateways: &[SelectedGateway], namespace: &str, http3: bool) -> Merg
                 continue;
             };
             let server = with_resolved_hosts(server, &gateway.config.namespace);
-            if *gateway.config.namespace == *namespace {
-                merge.out.credentials.extend(credentials(&server));
-            }
+            merge.out.credentials.extend(credentials(&server));
             for resolved in resolve_ports(port, gateway) {
                 merge.add(gateway, &server, port, resolved);
             }
@@ -425,7 +423,7 @@ mod tests {
 
     /// Listener port, route configuration and number of servers for each port; names of route configurations.
     fn check(gateways: &[SelectedGateway], ports: &[(u16, &str, usize)], routes: &[&str]) {
-        let merged = merge(gateways, "edge", false);
+        let merged = merge(gateways, false);
         let got: Vec<_> =
             merged.ports.iter().map(|p| (p.port.number, p.route_name.as_str(), p.servers.len())).collect();
         assert_eq!(got, ports);
@@ -503,7 +501,7 @@ mod tests {
             let udp =
                 ServicePortOfGateway { port: 443, target_port: 8443, protocol, translation_disabled: false };
             gateway.ports = Arc::new(gateway.ports.iter().cloned().chain([udp]).collect());
-            let merged = merge(&[gateway], "edge", http3);
+            let merged = merge(&[gateway], http3);
             assert_eq!((merged.quic.len(), merged.http3_routes.len()), (expected, expected));
         };
         check(Protocol::Udp, ServerTlsMode::Simple, true, 1);

@@ -46,7 +46,7 @@ impl Gather for GatewaysOf {
         }
         let proxy = proxy_config(&class.facts, &cx.view().mesh().config);
         let http3 = proxy.proxy_metadata.get(HTTP3_SETTING).is_some_and(|value| value == "true");
-        Some(Arc::new(Hashed::new(merge(&selected, &class.facts.namespace, http3))))
+        Some(Arc::new(Hashed::new(merge(&selected, http3))))
     }
 }
 
