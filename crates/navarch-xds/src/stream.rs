@@ -369,9 +369,11 @@ impl Stream {
             Protocol::Sotw => self.feed(XdsType::Cds).substitutes().cloned().collect(),
             Protocol::Delta => Vec::new(),
         };
+        // A client that had no cluster with endpoints yet has not asked for any, but will on this stream.
+        let aggregated = self.feed(XdsType::Lds).requested || self.feed(XdsType::Rds).requested;
         let endpoints = &mut self.feeds[XdsType::Eds.index()];
         let mut slow = false;
-        let follows = endpoints.requested;
+        let follows = endpoints.requested || (aggregated && before.is_some());
         if !follows && before.is_none() {
             return;
         }

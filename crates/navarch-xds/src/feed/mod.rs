@@ -239,6 +239,7 @@ impl Feed {
     /// the client asks, it is answered like any other request.
     pub fn anticipate(&mut self, name: &str, known: &ResourceSet) {
         let name = crate::subscription::shared(name, known);
+        self.requested = true;
         self.resend.insert(name.clone());
         self.anticipated.insert(name);
     }

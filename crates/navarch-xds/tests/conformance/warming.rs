@@ -80,7 +80,7 @@ fn wrm_06_secret_follows_what_newly_refers_to_it() {
         assert_eq!(sent, "LDS l2_cert; SDS cert1");
         c.ack("SDS");
         let sent = c.plan("CDS a2_other");
-        assert_eq!(sent, "CDS a2_other; SDS other1");
+        assert_eq!(sent, "CDS a2_other; EDS a(); SDS other1");
     }
 }
 
