@@ -219,16 +219,6 @@ pub fn finish(name: &Name, virtual_hosts: &[u8], ignore_port_in_host_matching: b
     Resource::of(XdsType::Rds, name.clone(), &message)
 }
 
-/// The answer for a name that stands for nothing, such as that of a listener on its way out.
-pub fn empty(name: &Name) -> Resource {
-    let message = envoy::RouteConfiguration {
-        name: name.to_string(),
-        validate_clusters: Some(false),
-        ..envoy::RouteConfiguration::default()
-    };
-    Resource::of(XdsType::Rds, name.clone(), &message.encode_to_vec())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
