@@ -88,6 +88,10 @@ impl Found {
                     PatchProblemKind::UnknownField => {
                         (Code::UnknownField, "check the spelling, and whether the field is of a newer Envoy")
                     }
+                    PatchProblemKind::Refused => (
+                        Code::InvalidExtension,
+                        "use INSERT_BEFORE and name the last filter, or INSERT_FIRST",
+                    ),
                     PatchProblemKind::NoTarget => {
                         (Code::NoEffect, "remove the patch, or match a filter that Envoy has")
                     }

@@ -6,11 +6,18 @@ use navarch_envoy::proto::envoy::config::core::v3::TypedExtensionConfig;
 use navarch_envoy::proto::envoy::config::listener::v3::{Filter, FilterChain, Listener, ListenerFilter};
 use navarch_envoy::proto::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
-use navarch_model::networking::{ApplyTo, EnvoyConfigObjectPatch, ObjectTypes};
+use navarch_model::networking::{ApplyTo, EnvoyConfigObjectPatch, FilterMatch, ObjectTypes, PatchOperation};
 use prost::Name;
 
 /// Filters of Istio's own proxy. They are not part of Envoy, so there is nothing to patch.
 const ISTIO_FILTERS: [&str; 3] = ["istio.alpn", "istio.metadata_exchange", "istio.stats"];
+
+/// Filters that end a chain.
+const TERMINAL_FILTERS: [&str; 3] = [
+    "envoy.filters.http.router",
+    "envoy.filters.network.http_connection_manager",
+    "envoy.filters.network.tcp_proxy",
+];
 
 /// Something that keeps a patch from doing what it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +37,14 @@ pub enum PatchProblemKind {
     UnknownField,
     /// What the patch names is never there.
     NoTarget,
+    /// Envoy refuses what the patch makes.
+    Refused,
 }
 
 /// Everything that is wrong with a patch.
 pub fn problems(patch: &EnvoyConfigObjectPatch) -> Vec<PatchProblem> {
-    let mut found: Vec<PatchProblem> = missing_target(patch).into_iter().collect();
+    let mut found: Vec<PatchProblem> =
+        missing_target(patch).into_iter().chain(behind_the_end(patch)).collect();
     let value = patch.patch.as_ref().and_then(|change| change.value.as_ref());
     let (Some(message), Some(value)) = (message_of(patch.apply_to), value) else { return found };
     let at = |path: &str| match path {
@@ -73,9 +83,38 @@ fn message_of(apply_to: ApplyTo) -> Option<String> {
     })
 }
 
+/// The filter that a patch names.
+fn filter_of(patch: &EnvoyConfigObjectPatch) -> Option<&FilterMatch> {
+    match patch.match_.as_ref()?.object_types.as_ref()? {
+        ObjectTypes::Listener(listener) => listener.filter_chain.as_ref()?.filter.as_ref(),
+        _ => None,
+    }
+}
+
+/// A filter that a patch puts behind the terminal filter: Envoy refuses the whole listener.
+fn behind_the_end(patch: &EnvoyConfigObjectPatch) -> Option<PatchProblem> {
+    let named = match patch.apply_to {
+        ApplyTo::HttpFilter => {
+            filter_of(patch).and_then(|filter| filter.sub_filter.as_ref()).map(|f| &f.name)
+        }
+        ApplyTo::NetworkFilter => filter_of(patch).map(|filter| &filter.name),
+        _ => return None,
+    };
+    let behind = match patch.patch.as_ref()?.operation {
+        PatchOperation::Add => true,
+        PatchOperation::InsertAfter => named.is_none_or(|name| TERMINAL_FILTERS.contains(&name.as_str())),
+        _ => false,
+    };
+    behind.then(|| PatchProblem {
+        path: "patch.operation".to_owned(),
+        kind: PatchProblemKind::Refused,
+        message: "the filter goes behind the last one, which ends the chain; Envoy refuses the listener"
+            .to_owned(),
+    })
+}
+
 fn missing_target(patch: &EnvoyConfigObjectPatch) -> Option<PatchProblem> {
-    let Some(ObjectTypes::Listener(listener)) = &patch.match_.as_ref()?.object_types else { return None };
-    let filter = listener.filter_chain.as_ref()?.filter.as_ref()?;
+    let filter = filter_of(patch)?;
     let inner = filter.sub_filter.as_ref().map(|inner| inner.name.as_str());
     let (path, name) = match inner {
         Some(name) => ("match.listener.filterChain.filter.subFilter.name", name),
@@ -93,9 +132,7 @@ fn missing_target(patch: &EnvoyConfigObjectPatch) -> Option<PatchProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use navarch_model::networking::{
-        EnvoyConfigObjectMatch, FilterChainMatch, FilterMatch, ListenerMatch, Patch,
-    };
+    use navarch_model::networking::{EnvoyConfigObjectMatch, FilterChainMatch, ListenerMatch, Patch};
     use navarch_model::values::Json;
     use serde_json::{Value, json};
 
@@ -142,5 +179,35 @@ mod tests {
             json!({}),
             &[("match.listener.filterChain.filter.name", NoTarget)],
         );
+    }
+    #[test]
+    fn nothing_may_follow_the_filter_that_ends_a_chain() {
+        let problem = |apply_to, filter: &str, operation| {
+            let filter = FilterMatch { name: filter.to_owned(), ..FilterMatch::default() };
+            let chain = FilterChainMatch { filter: Some(filter), ..FilterChainMatch::default() };
+            let listener = ListenerMatch { filter_chain: Some(chain), ..ListenerMatch::default() };
+            let patch = EnvoyConfigObjectPatch {
+                apply_to,
+                match_: Some(EnvoyConfigObjectMatch {
+                    object_types: Some(ObjectTypes::Listener(listener)),
+                    ..EnvoyConfigObjectMatch::default()
+                }),
+                patch: Some(Patch { operation, ..Patch::default() }),
+            };
+            problems(&patch).iter().any(|problem| problem.kind == PatchProblemKind::Refused)
+        };
+        use ApplyTo::{HttpFilter, ListenerFilter, NetworkFilter};
+        use PatchOperation::{Add, InsertAfter, InsertBefore};
+        let tcp_proxy = "envoy.filters.network.tcp_proxy";
+        for (apply_to, filter, operation, expected) in [
+            (HttpFilter, "", Add, true),
+            (HttpFilter, "", InsertAfter, true),
+            (NetworkFilter, tcp_proxy, InsertAfter, true),
+            (NetworkFilter, tcp_proxy, InsertBefore, false),
+            (NetworkFilter, "envoy.filters.network.rbac", InsertAfter, false),
+            (ListenerFilter, "", Add, false),
+        ] {
+            assert_eq!(problem(apply_to, filter, operation), expected, "{apply_to:?} {filter} {operation:?}");
+        }
     }
 }
