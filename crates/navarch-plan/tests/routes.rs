@@ -249,7 +249,7 @@ fn several_virtual_services_of_a_host_are_put_together() {
     let both = "some[cart.shop.svc.cluster.local:80/s*] all[cart.shop.svc.cluster.local:80/*]";
     assert_eq!(
         hosts(&resources, "http.80"),
-        [format!("*:80: * ->  (TLS)"), format!("a.com:80: a.com -> {both} (TLS)")]
+        ["*:80: * ->  (TLS)".to_owned(), format!("a.com:80: a.com -> {both} (TLS)")]
     );
     assert_eq!(hosts(&resources, "https.443.https.main.edge"), [format!("a.com:443: a.com -> {both}")]);
 }
