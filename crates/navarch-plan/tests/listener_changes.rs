@@ -152,3 +152,39 @@ fn an_egress_listener_with_a_port_keeps_others_off_its_address() {
         &["+127.0.0.9_5432", "-10.0.0.3_5432", "-10.0.0.4_9000", "-10.2.0.1_7000", "-10.2.0.2_7000"],
     )]);
 }
+
+/// Whether the client marks HTTP to `any`, a service that detects its protocol, after these edits.
+fn marks_http(edits: &str) -> bool {
+    let mut world = World::new(Options::default());
+    let planner = Planner::new(world.apply(change(&format!("{}{edits}", mesh()))));
+    let (_, resources) = plan(&planner);
+    let listener = resources.set(XdsType::Lds).get("10.0.0.4_9000").expect("a listener of its own");
+    listener.body().windows(b"navarch.alpn".len()).any(|window| window == b"navarch.alpn")
+}
+
+#[test]
+fn http_is_marked_unless_a_route_may_leave_the_mesh() {
+    let outside = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: o}\nspec: {hosts: [o.example.com], \
+                   location: MESH_EXTERNAL, resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]}\n---\n";
+    let route = |target: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r}}\nspec: {{hosts: [any], http: \
+             [{{route: [{{destination: {{host: {target}}}}}]}}]}}\n---\n"
+        )
+    };
+    let tls = |host: &str, mode: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: d-{host}}}\nspec: {{host: {host}, \
+             trafficPolicy: {{tls: {{mode: {mode}}}}}}}\n---\n"
+        )
+    };
+    let check = |edits: &str, expected: bool| assert_eq!(marks_http(edits), expected, "{edits}");
+    check("", true);
+    check(&route("web"), true);
+    check(&format!("{outside}{}", route("o.example.com")), false);
+    check(&route("unknown.example.com"), false);
+    check(&tls("any", "ISTIO_MUTUAL"), true);
+    check(&tls("any", "SIMPLE"), false);
+    check(&format!("{}{}", route("web"), tls("web", "SIMPLE")), false);
+    check(&tls("web", "SIMPLE"), true);
+}

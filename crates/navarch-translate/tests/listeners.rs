@@ -68,6 +68,7 @@ fn contribution(protocol: Protocol, host: &str, names: &[&str], blocks: &[&str])
         protocol,
         detect: protocol != Protocol::HttpProxy,
         absolute_urls: false,
+        mesh_alpn: false,
         dns_cache: None,
     };
     Contribution {

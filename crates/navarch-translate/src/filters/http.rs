@@ -3,13 +3,20 @@
 use std::sync::LazyLock;
 
 use navarch_envoy::any::any;
+use navarch_envoy::proto::envoy::config::core::v3::{
+    DataSource, SubstitutionFormatString, data_source, substitution_format_string,
+};
 use navarch_envoy::proto::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
+use navarch_envoy::proto::envoy::extensions::filters::common::set_filter_state::v3::{
+    FilterStateValue, filter_state_value,
+};
 use navarch_envoy::proto::envoy::extensions::filters::http::cors::v3::Cors;
 use navarch_envoy::proto::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as forward_proxy;
 use navarch_envoy::proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use navarch_envoy::proto::envoy::extensions::filters::http::grpc_stats::v3 as grpc_stats;
 use navarch_envoy::proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use navarch_envoy::proto::envoy::extensions::filters::http::router::v3::Router;
+use navarch_envoy::proto::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state;
 use navarch_envoy::proto::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter,
@@ -17,6 +24,10 @@ use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_m
 use prost::{Message, Name};
 
 use crate::encoded::Encoded;
+
+/// Envoy's "well known filter state": the application protocols that an upstream TLS connection offers, over the cluster's.
+const ALPN_KEY: &str = "envoy.network.application_protocols";
+const MESH_ALPN: &str = "istio-http/1.1,istio-h2,istio";
 
 /// Where in the chain an HTTP filter runs; the order of the variants is the order on the wire.
 ///
@@ -150,6 +161,31 @@ pub fn cors() -> HttpFilter {
 /// Sticky sessions; virtual hosts and routes configure it.
 pub fn stateful_session() -> HttpFilter {
     http_filter("envoy.filters.http.stateful_session", &StatefulSession::default())
+}
+
+/// Marks connections to mesh servers as HTTP.
+///
+/// A server that detects the protocol of a port tells HTTP over mutual TLS from bytes by the application protocols that the
+/// client offers. The list has none that HTTP itself negotiates (`h2`, `http/1.1`): the upstream's protocol is that of the
+/// request, whatever the handshake would say.
+pub fn mesh_alpn() -> HttpFilter {
+    static FILTER: LazyLock<HttpFilter> = LazyLock::new(|| {
+        let format = SubstitutionFormatString {
+            format: Some(substitution_format_string::Format::TextFormatSource(DataSource {
+                specifier: Some(data_source::Specifier::InlineString(MESH_ALPN.to_owned())),
+                ..DataSource::default()
+            })),
+            ..SubstitutionFormatString::default()
+        };
+        let value = FilterStateValue {
+            key: Some(filter_state_value::Key::ObjectKey(ALPN_KEY.to_owned())),
+            value: Some(filter_state_value::Value::FormatString(format)),
+            ..FilterStateValue::default()
+        };
+        let config = set_filter_state::Config { on_request_headers: vec![value], ..Default::default() };
+        http_filter("navarch.alpn", &config)
+    });
+    FILTER.clone()
 }
 
 /// Resolves the requested host by DNS, through the cache that a dynamic forward proxy cluster shares.

@@ -55,6 +55,8 @@ pub struct Options<'a> {
     pub http3_only: bool,
     /// Requests for hosts unknown in advance are resolved through this cache.
     pub dns_cache: Option<DnsCacheConfig>,
+    /// Upstream connections are marked as HTTP for mesh servers that detect the protocol.
+    pub mesh_alpn: bool,
 }
 
 /// Where the routes come from.
@@ -79,6 +81,7 @@ impl<'a> Options<'a> {
             client_certificates: None,
             http3_only: false,
             dns_cache: None,
+            mesh_alpn: false,
         }
     }
 }
@@ -182,6 +185,9 @@ fn http_filters(
     }
     if settings.stateful_sessions && settings.direction != Direction::Inbound {
         standard.push((HttpPhase::StatefulSession, http::stateful_session()));
+    }
+    if options.mesh_alpn {
+        standard.push((HttpPhase::Alpn, http::mesh_alpn()));
     }
     if let Some(cache) = &options.dns_cache {
         standard.push((HttpPhase::DynamicForwardProxy, http::dynamic_forward_proxy(cache.clone())));

@@ -87,6 +87,8 @@ pub struct HttpChain {
     pub detect: bool,
     /// Absolute URLs are accepted: an HTTP proxy.
     pub absolute_urls: bool,
+    /// All its routes lead to mesh services, so that connections can be marked as HTTP for servers that detect the protocol.
+    pub mesh_alpn: bool,
     /// Requests for hosts of a wildcard service are resolved by name.
     pub dns_cache: Option<DnsCache>,
 }
@@ -192,6 +194,7 @@ fn filter_chain(settings: &OutboundSettings, port: u16, name: &str, chain: &Chai
             options.port = port;
             options.protocol = chain.protocol;
             options.allow_absolute_url = chain.absolute_urls;
+            options.mesh_alpn = chain.mesh_alpn;
             options.dns_cache = chain.dns_cache.as_ref().map(DnsCache::config);
             (http_chain(&listener.network_filters, port, hcm::filter(options)), None)
         }

@@ -79,6 +79,9 @@ fn conventional_name(facts: &ProxyFacts, labels: &BTreeMap<Name, Name>) -> Name 
 /// The host and the port of a service.
 pub type Target<'a> = (&'a str, u32);
 
+/// Host and port of a service, as a provider states them.
+pub type Service<'a> = (&'a str, u32);
+
 /// The services and ports that a tracing provider sends to: the collector, and the service that decides on sampling if it is
 /// another one. Nothing if the provider does not trace.
 pub fn services(provider: &ExtensionProvider) -> Option<(Target<'_>, Option<Target<'_>>)> {

@@ -8,6 +8,7 @@ mod addresses;
 mod bucket;
 mod groups;
 mod inbound;
+mod mesh_alpn;
 mod outbound;
 mod service;
 pub(crate) mod settings;

@@ -138,6 +138,7 @@ fn http_proxy(class: &Class, port: u16) -> Contribution {
             protocol: Protocol::HttpProxy,
             detect: false,
             absolute_urls: true,
+            mesh_alpn: false,
             dns_cache: None,
         }),
     }

@@ -13,8 +13,8 @@ use navarch_translate::listeners::tcp::DnsCache;
 use navarch_translate::names::dns_cache;
 
 use super::addresses::{Binding, Dialled, of_service};
-use super::tcp_routes;
 use super::view::{BucketView, CommonView};
+use super::{mesh_alpn, tcp_routes};
 use crate::engine::Cx;
 
 /// A service as one egress listener of a client imports it.
@@ -174,9 +174,10 @@ fn http_chain(service: &PortOf<'_, '_>, wanted: &Wanted<'_>, treatment: Treatmen
     let port = wanted.port;
     let bind = wanted.binding.primary();
     let any_address = wildcards(service.view().ip_mode).first() == Some(&bind);
+    let own_listener = port.number != 0 && treatment == Treatment::Detect && !any_address;
     let routes = match port.number {
         0 => bind.to_owned(),
-        number if treatment == Treatment::Detect && !any_address => {
+        number if own_listener => {
             format!("{}:{number}", service.service.hostname)
         }
         number => number.to_string(),
@@ -186,6 +187,7 @@ fn http_chain(service: &PortOf<'_, '_>, wanted: &Wanted<'_>, treatment: Treatmen
         protocol: port.protocol,
         detect: treatment == Treatment::Detect || (any_address && port.protocol != Protocol::HttpProxy),
         absolute_urls: false,
+        mesh_alpn: own_listener && mesh_alpn::applies(service),
         dns_cache: dynamic_dns(service),
     }
 }
