@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use navarch_model::proxy::ProxyKind;
-use navarch_model::types::{PolicyTargetReference, WorkloadSelector};
+use navarch_model::proxy::{ProxyFacts, ProxyKind};
+use navarch_model::types::PolicyTargetReference;
 use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::bound::selects;
 use navarch_snapshot::{Listed, View};
-
-use crate::class::Class;
 
 /// The label by which a proxy states the Kubernetes Gateway that it is an instance of.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
@@ -25,7 +23,8 @@ pub struct Workload {
 /// What says which workloads a policy is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Attachment<'a> {
-    pub selector: Option<&'a WorkloadSelector>,
+    /// Labels that a workload must have.
+    pub selector: Option<&'a BTreeMap<String, String>>,
     pub target_ref: Option<&'a PolicyTargetReference>,
     pub target_refs: &'a [PolicyTargetReference],
 }
@@ -39,19 +38,14 @@ impl<'a> Attachment<'a> {
 
     /// Whether the policy is for all workloads of its namespace (or of the mesh).
     pub fn is_general(&self) -> bool {
-        self.selector.is_none_or(|selector| selector.match_labels.is_empty())
-            && self.targets().next().is_none()
+        self.selector.is_none_or(BTreeMap::is_empty) && self.targets().next().is_none()
     }
 }
 
 impl Workload {
-    /// The workload of a class.
-    pub fn of(class: &Class) -> Self {
-        Workload {
-            namespace: class.facts.namespace.clone(),
-            labels: class.labels().clone(),
-            kind: class.facts.kind,
-        }
+    /// The workload of a proxy.
+    pub fn of(facts: &ProxyFacts) -> Self {
+        Workload { namespace: facts.namespace.clone(), labels: facts.labels.clone(), kind: facts.kind }
     }
 
     /// Whether a policy of `namespace` that was found for this workload is for it. Policies of the root namespace and of the
@@ -75,8 +69,8 @@ impl Workload {
             })
     }
 
-    fn is_selected(&self, selector: Option<&WorkloadSelector>) -> bool {
-        selector.is_none_or(|selector| selects(&selector.match_labels, &self.labels))
+    fn is_selected(&self, selector: Option<&BTreeMap<String, String>>) -> bool {
+        selector.is_none_or(|selector| selects(selector, &self.labels))
     }
 
     /// The policies of some namespaces that are for this workload, each namespace oldest first.
@@ -106,9 +100,8 @@ mod tests {
         Workload { namespace: Name::from("ns"), labels, kind }
     }
 
-    fn selector(labels: &[(&str, &str)]) -> WorkloadSelector {
-        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        WorkloadSelector { match_labels: labels.collect() }
+    fn selector(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     fn gateway(name: &str) -> PolicyTargetReference {

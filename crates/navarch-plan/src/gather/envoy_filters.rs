@@ -6,11 +6,11 @@ use std::sync::Arc;
 use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter, PatchContext, ProxyMatch};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Config, Hashed, Name};
-use navarch_snapshot::bound::selects;
 use navarch_translate::clusters::{ClusterPatch, ClusterPatches};
 use navarch_translate::listeners::patch::{ListenerPatch, ListenerPatches};
 use navarch_translate::routes::patch::{RoutePatch, RoutePatches};
 
+use super::attachment::{Attachment, Workload};
 use crate::engine::{Cx, Gather};
 
 /// Longer version patterns match no proxy: compiling them costs too much (Istio has the same bound).
@@ -19,31 +19,23 @@ const VERSION_PATTERN_MAX: usize = 1024;
 /// What EnvoyFilters select proxies by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FilterTarget {
-    namespace: Name,
-    labels: BTreeMap<Name, Name>,
+    workload: Workload,
     metadata: BTreeMap<Name, Name>,
 }
 
 impl FilterTarget {
     /// The target that a proxy is.
     pub fn of(facts: &ProxyFacts) -> Self {
-        FilterTarget {
-            namespace: facts.namespace.clone(),
-            labels: facts.labels.clone(),
-            metadata: facts.metadata.clone(),
-        }
+        FilterTarget { workload: Workload::of(facts), metadata: facts.metadata.clone() }
     }
 
     fn is_meant_by(&self, filter: &Config<EnvoyFilter>) -> bool {
-        let spec = &filter.spec;
-        if !spec.target_refs.is_empty() {
-            let gateway = self.labels.get("gateway.networking.k8s.io/gateway-name");
-            return filter.namespace == self.namespace
-                && spec.target_refs.iter().any(|target| {
-                    target.kind == "Gateway" && gateway.is_some_and(|gateway| **gateway == *target.name)
-                });
-        }
-        spec.workload_selector.as_ref().is_none_or(|selector| selects(&selector.labels, &self.labels))
+        let attachment = Attachment {
+            selector: filter.spec.workload_selector.as_ref().map(|selector| &selector.labels),
+            target_ref: None,
+            target_refs: &filter.spec.target_refs,
+        };
+        self.workload.is_meant_by(&filter.namespace, attachment)
     }
 
     fn has(&self, wanted: &ProxyMatch) -> bool {
@@ -67,7 +59,7 @@ pub fn patches<'v>(cx: &Cx<'v>, target: &FilterTarget) -> Vec<&'v EnvoyConfigObj
     let view = cx.view();
     let root = view.mesh().config.root_namespace.as_str();
     let own: &[Arc<Hashed<Config<EnvoyFilter>>>] =
-        if *target.namespace == *root { &[] } else { view.objects(&target.namespace) };
+        if *target.workload.namespace == *root { &[] } else { view.objects(&target.workload.namespace) };
     let in_root: &[Arc<Hashed<Config<EnvoyFilter>>>] = view.objects(root);
     let mut filters: Vec<&Config<EnvoyFilter>> = in_root
         .iter()

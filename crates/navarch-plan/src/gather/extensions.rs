@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use navarch_model::extensions::{TrafficExtension, WasmPlugin};
-use navarch_model::types::PolicyTargetReference;
 use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::Scope;
-use navarch_snapshot::bound::selects;
 use navarch_translate::extensions::{
     ExtensionResource, ExtensionResourceInput, add_filter, added_by_patch, is_usable, of_wasm_plugin,
     sort_by_priority,
@@ -16,13 +14,9 @@ use navarch_translate::http_connection_manager::Direction;
 
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
+use crate::gather::attachment::{Attachment, Workload};
 use crate::gather::envoy_filters::{FilterTarget, patches};
 use crate::parts::{BucketResources, Parts};
-
-/// Label of workloads that serve a Gateway of the Gateway API: policies are attached to it by name.
-const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
-const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
-const GATEWAY_KIND: &str = "Gateway";
 
 type Extension = Arc<Hashed<Config<TrafficExtension>>>;
 
@@ -68,6 +62,7 @@ pub fn add_filters(
 /// The extensions that apply to a class, in the order in which they run inside a phase: by priority, then those of the own
 /// namespace before those of the root namespace, then oldest first.
 fn applying(cx: &Cx<'_>, class: &Class) -> Vec<Extension> {
+    let workload = Workload::of(&class.facts);
     let own = class.facts.namespace.clone();
     let root = Name::from(cx.view().mesh().config.root_namespace.as_str());
     let mut namespaces = vec![own];
@@ -77,31 +72,21 @@ fn applying(cx: &Cx<'_>, class: &Class) -> Vec<Extension> {
     let mut found: Vec<Extension> = namespaces
         .iter()
         .flat_map(|namespace| cx.gather::<InNamespace>(namespace).0.clone())
-        .filter(|extension| applies(class, extension))
+        .filter(|extension| applies(&workload, extension))
         .collect();
     sort_by_priority(&mut found, |extension| &extension.spec);
     found
 }
 
 /// Whether an extension applies to a workload: by its labels, or for gateways of the Gateway API by reference.
-fn applies(class: &Class, extension: &Config<TrafficExtension>) -> bool {
+fn applies(workload: &Workload, extension: &Config<TrafficExtension>) -> bool {
     let spec = &extension.spec;
-    let selected =
-        || spec.selector.as_ref().is_none_or(|selector| selects(&selector.match_labels, class.labels()));
-    let Some(gateway) = class.labels().get(GATEWAY_NAME_LABEL) else {
-        return spec.target_refs.is_empty() && selected();
+    let attachment = Attachment {
+        selector: spec.selector.as_ref().map(|selector| &selector.match_labels),
+        target_ref: None,
+        target_refs: &spec.target_refs,
     };
-    if spec.target_refs.is_empty() {
-        return selected();
-    }
-    let own = &*class.facts.namespace;
-    let refers = |target: &PolicyTargetReference| {
-        target.group == GATEWAY_GROUP
-            && target.kind == GATEWAY_KIND
-            && target.name == **gateway
-            && (target.namespace.is_empty() || target.namespace == own)
-    };
-    *extension.namespace == *own && spec.target_refs.iter().any(refers)
+    workload.is_meant_by(&extension.namespace, attachment)
 }
 
 /// The usable extensions of a namespace, oldest first; WasmPlugins are extensions too.

@@ -56,7 +56,7 @@ fn authorization(workload: &Workload, cx: &Cx<'_>) -> Option<Arc<PolicyFilters>>
         cx.view(),
         [&mesh.root_namespace, &workload.namespace],
         |policy| Attachment {
-            selector: policy.selector.as_ref(),
+            selector: policy.selector.as_ref().map(|selector| &selector.match_labels),
             target_ref: policy.target_ref.as_ref(),
             target_refs: &policy.target_refs,
         },
@@ -110,7 +110,7 @@ fn request_authentication(workload: &Workload, cx: &Cx<'_>) -> Option<RequestAut
         cx.view(),
         [&workload.namespace, &mesh.root_namespace],
         |policy| Attachment {
-            selector: policy.selector.as_ref(),
+            selector: policy.selector.as_ref().map(|selector| &selector.match_labels),
             target_ref: policy.target_ref.as_ref(),
             target_refs: &policy.target_refs,
         },

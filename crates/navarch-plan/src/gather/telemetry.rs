@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use navarch_envoy::proto::envoy::config::accesslog::v3::AccessLog;
 use navarch_model::mesh::{ExtensionProvider, MeshConfig, ProxyConfig};
-use navarch_model::proxy::{ProxyFacts, ProxyKind};
+use navarch_model::proxy::ProxyFacts;
 use navarch_model::telemetry::{AccessLogging, CustomTag, Telemetry, Tracing, WorkloadMode};
-use navarch_model::types::PolicyTargetReference;
 use navarch_model::values::Percent;
 use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::View;
-use navarch_snapshot::bound::selects;
 use navarch_translate::access_log::{self, Upstream};
 use navarch_translate::encoded::Encoded;
 use navarch_translate::http_connection_manager::Direction;
@@ -19,10 +17,8 @@ use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::names;
 use navarch_translate::tracing::{self, provider};
 
+use super::attachment::{Attachment, Workload};
 use crate::engine::{Cx, Gather};
-
-/// The label by which a gateway workload names the Gateway that it serves.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 type Object = Arc<Hashed<Config<Telemetry>>>;
 
@@ -43,7 +39,7 @@ pub fn apply(cx: &Cx<'_>, facts: &ProxyFacts, proxy: &ProxyConfig, settings: &mu
 fn applicable(cx: &Cx<'_>, facts: &ProxyFacts, mesh: &MeshConfig) -> Vec<Object> {
     let wide = |namespace: &str| {
         let objects = cx.view().objects::<Telemetry>(namespace);
-        objects.iter().find(|object| !is_narrow(&object.spec)).cloned()
+        objects.iter().find(|object| attachment(&object.spec).is_general()).cloned()
     };
     let root = mesh.root_namespace.as_str();
     let mut found: Vec<Object> = wide(root).into_iter().collect();
@@ -51,37 +47,20 @@ fn applicable(cx: &Cx<'_>, facts: &ProxyFacts, mesh: &MeshConfig) -> Vec<Object>
         found.extend(wide(&facts.namespace));
     }
     let own = cx.view().objects::<Telemetry>(&facts.namespace).iter();
-    found.extend(own.filter(|object| is_narrow(&object.spec) && selects_proxy(object, facts)).cloned());
+    let workload = Workload::of(facts);
+    let is_meant = |attachment: Attachment<'_>| {
+        !attachment.is_general() && workload.is_meant_by(&facts.namespace, attachment)
+    };
+    found.extend(own.filter(|object| is_meant(attachment(&object.spec))).cloned());
     found
 }
 
-fn is_narrow(telemetry: &Telemetry) -> bool {
-    selector(telemetry).is_some() || targets(telemetry).next().is_some()
-}
-
-fn selector(telemetry: &Telemetry) -> Option<&BTreeMap<String, String>> {
-    let labels = telemetry.selector.as_ref().map(|selector| &selector.match_labels);
-    labels.filter(|labels| !labels.is_empty())
-}
-
-fn targets(telemetry: &Telemetry) -> impl Iterator<Item = &PolicyTargetReference> {
-    telemetry.target_ref.iter().chain(&telemetry.target_refs)
-}
-
-/// Whether an object selects a proxy, by labels or as the workload of a Gateway.
-fn selects_proxy(object: &Object, facts: &ProxyFacts) -> bool {
-    if targets(&object.spec).next().is_none() {
-        return selector(&object.spec).is_some_and(|labels| selects(labels, &facts.labels));
+fn attachment(telemetry: &Telemetry) -> Attachment<'_> {
+    Attachment {
+        selector: telemetry.selector.as_ref().map(|selector| &selector.match_labels),
+        target_ref: telemetry.target_ref.as_ref(),
+        target_refs: &telemetry.target_refs,
     }
-    let gateway = facts.labels.get(GATEWAY_NAME).filter(|_| facts.kind == ProxyKind::Router);
-    gateway.is_some_and(|gateway| {
-        targets(&object.spec).any(|target| {
-            target.kind == "Gateway"
-                && target.group == "gateway.networking.k8s.io"
-                && target.name == **gateway
-                && (target.namespace.is_empty() || target.namespace == *object.namespace)
-        })
-    })
 }
 
 /// What is logged through one provider.

@@ -89,7 +89,7 @@ pub fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSetti
     let mut settings = ListenerSettings::new(direction, mesh, &proxy, &class.facts);
     telemetry::apply(cx, &class.facts, &proxy, &mut settings);
     extensions::add_filters(cx, class, direction, &mut settings.http.filters, &mut settings.network_filters);
-    let workload = Arc::new(Hashed::new(Workload::of(class)));
+    let workload = Arc::new(Hashed::new(Workload::of(&class.facts)));
     let policies = cx.gather::<SecurityFilters>(&(workload, direction));
     settings.http.filters.filters.extend(policies.http.filters.iter().cloned());
     settings.network_filters.filters.extend(policies.network.filters.iter().cloned());
