@@ -61,6 +61,12 @@ const RULES: &[Rule] = &[
         why: "planning is computing: the same snapshot gives the same plan",
     },
     Rule {
+        krate: "navarch-simulate",
+        may_reach: &["navarch-envoy"],
+        never: IO,
+        why: "it answers for any configuration of Envoy, whoever made it",
+    },
+    Rule {
         krate: "navarch-xds",
         may_reach: &["navarch-envoy"],
         never: &["notify"],
