@@ -27,6 +27,9 @@ pub struct Class {
     /// The real addresses, where they matter: nothing is intercepted, so listeners bind them; the proxy backs a headless
     /// service, whose listeners leave out its own address; or its Sidecar accepts inbound traffic on the address of the instance, or sends it there.
     pub own_addresses: Vec<IpAddr>,
+    /// Whether secrets may be sent: the proxy has proven who it is, or it runs on the machine of the control plane. Part of the
+    /// class, so that secrets cannot be shared by accident.
+    pub may_have_secrets: bool,
 }
 
 /// Metadata keys whose values are unique to one replica and shape nothing.
@@ -59,7 +62,13 @@ impl Class {
             anonymous.metadata.remove("NODE_NAME");
             anonymous.labels.remove(NODE_LABEL);
         }
-        Class { facts: anonymous, instances: workload.instances, own_addresses }
+        Class { facts: anonymous, instances: workload.instances, own_addresses, may_have_secrets: true }
+    }
+
+    /// The class of proxies that are alike but have proven nothing.
+    #[must_use]
+    pub fn without_secrets(self) -> Self {
+        Class { may_have_secrets: false, ..self }
     }
 
     /// The labels of the workload.

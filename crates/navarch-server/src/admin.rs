@@ -13,13 +13,13 @@ use axum::{Json, Router};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
-use navarch_xds::{Node, Registry, State as XdsState, StreamStatus, TypeStatus as XdsTypeStatus};
+use navarch_xds::{Registry, State as XdsState, StreamStatus, TypeStatus as XdsTypeStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::blame;
-use crate::fleet::Fleet;
+use crate::fleet::{Client, Fleet};
 use crate::metrics::Metrics;
 use crate::status::{FleetStatus, ProxyStatus, RejectedResource, Rejection, SyncState, TypeStatus};
 
@@ -150,14 +150,14 @@ async fn explain(State(admin): State<Arc<Admin>>, Query(query): Query<ResourceQu
         )
             .into_response();
     };
-    let node = match admin.node_named(&query.proxy) {
-        Ok(node) => node,
+    let client = match admin.client_named(&query.proxy) {
+        Ok(client) => client,
         Err(response) => return response,
     };
-    match blame::explained(&admin.fleet, &node, ty, &query.name) {
+    match blame::explained(&admin.fleet, &client, ty, &query.name) {
         Some(explained) => Json(explained).into_response(),
         None => {
-            let names = admin.fleet.resources(&node).map(|resources| {
+            let names = admin.fleet.resources(&client).map(|resources| {
                 let set = resources.set(ty).iter().map(|resource| format!("  {}\n", resource.name()));
                 set.collect::<String>()
             });
@@ -177,12 +177,11 @@ async fn config_dump(State(admin): State<Arc<Admin>>, Query(query): Query<ProxyQ
         return (StatusCode::BAD_REQUEST, "which proxy? add ?proxyID=NAME, with a name of /debug/proxies\n")
             .into_response();
     };
-    let streams = admin.registry.streams();
-    let Some(stream) = streams.iter().find(|stream| proxy_name(&stream.node.id) == name) else {
-        return (StatusCode::NOT_FOUND, format!("no proxy named {name} is connected to this replica\n"))
-            .into_response();
+    let client = match admin.client_named(&name) {
+        Ok(client) => client,
+        Err(response) => return response,
     };
-    let Some(resources) = admin.fleet.resources(&stream.node) else {
+    let Some(resources) = admin.fleet.resources(&client) else {
         return (StatusCode::SERVICE_UNAVAILABLE, "its configuration is being planned\n").into_response();
     };
     let mut dump = serde_json::Map::new();
@@ -218,18 +217,15 @@ async fn syncz(State(admin): State<Arc<Admin>>) -> Json<Value> {
 }
 
 impl Admin {
-    /// The node of a connected proxy, or the answer that there is none.
+    /// A connected proxy, or the answer that there is none.
     #[expect(clippy::result_large_err, reason = "the error is the HTTP answer")]
-    fn node_named(&self, name: &str) -> Result<Arc<Node>, Response> {
+    fn client_named(&self, name: &str) -> Result<Client, Response> {
         let streams = self.registry.streams();
-        match streams.into_iter().find(|stream| proxy_name(&stream.node.id) == name) {
-            Some(stream) => Ok(stream.node),
-            None => {
-                let message =
-                    format!("no proxy named {name} is connected to this replica; see /debug/proxies\n");
-                Err((StatusCode::NOT_FOUND, message).into_response())
-            }
-        }
+        let stream = streams.iter().find(|stream| proxy_name(&stream.node.id) == name);
+        stream.and_then(|stream| Client::of(&stream.node, &stream.peer).ok()).ok_or_else(|| {
+            let message = format!("no proxy named {name} is connected to this replica; see /debug/proxies\n");
+            (StatusCode::NOT_FOUND, message).into_response()
+        })
     }
 
     fn fleet_status(&self) -> FleetStatus {
@@ -251,7 +247,8 @@ impl Admin {
 
     fn proxy_status(&self, stream: &StreamStatus, revision: u64, now: Instant) -> ProxyStatus {
         // A class that a revision leaves as it was is not published again: what counts is the last revision that changed it.
-        let wanted = self.fleet.class_revision(&stream.node);
+        let client = Client::of(&stream.node, &stream.peer).ok();
+        let wanted = client.as_ref().and_then(|client| self.fleet.class_revision(client));
         let live = match wanted {
             Some(wanted) if stream.watermark >= wanted => revision,
             _ => stream.watermark.min(revision),
@@ -267,12 +264,12 @@ impl Admin {
             types: stream
                 .types
                 .iter()
-                .map(|ty| self.type_status(stream, ty, now))
+                .map(|ty| self.type_status(client.as_ref(), ty, now))
                 .collect::<BTreeMap<_, _>>(),
         }
     }
 
-    fn type_status(&self, stream: &StreamStatus, ty: &XdsTypeStatus, now: Instant) -> (String, TypeStatus) {
+    fn type_status(&self, client: Option<&Client>, ty: &XdsTypeStatus, now: Instant) -> (String, TypeStatus) {
         let error = ty.error.as_ref().map(|rejected| Rejection {
             message: rejected.text.clone(),
             resources: rejected
@@ -280,7 +277,9 @@ impl Admin {
                 .iter()
                 .map(|name| RejectedResource {
                     name: name.to_string(),
-                    sources: blame::sources(&self.fleet, &stream.node, ty.ty, name),
+                    sources: client
+                        .map(|client| blame::sources(&self.fleet, client, ty.ty, name))
+                        .unwrap_or_default(),
                 })
                 .collect(),
         });

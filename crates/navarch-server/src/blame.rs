@@ -3,26 +3,25 @@
 use navarch_envoy::XdsType;
 use navarch_plan::explain::{Explanation, explain};
 use navarch_snapshot::Snapshot;
-use navarch_xds::Node;
 
-use crate::fleet::{Fleet, facts_of};
+use crate::fleet::{Client, Fleet};
 use crate::status::{ExplainedPart, ExplainedResource, Place};
 
 /// More sources of a rejected resource would be a list of everything.
 const SOURCES_MAX: usize = 8;
 
 /// `file:line:column Kind namespace/name` of the objects behind a resource, in the order of their keys.
-pub fn sources(fleet: &Fleet, node: &Node, ty: XdsType, name: &str) -> Vec<String> {
+pub fn sources(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Vec<String> {
     let snapshot = fleet.snapshot();
-    let Some(explanation) = explain_resource(fleet, &snapshot, node, ty, name) else { return Vec::new() };
+    let Some(explanation) = explain_resource(fleet, &snapshot, client, ty, name) else { return Vec::new() };
     let objects = explanation.objects().into_iter().filter_map(|key| snapshot.object(key));
     objects.take(SOURCES_MAX).map(|object| format!("{} {}", object.source.span(), object.key)).collect()
 }
 
 /// A resource explained, with places.
-pub fn explained(fleet: &Fleet, node: &Node, ty: XdsType, name: &str) -> Option<ExplainedResource> {
+pub fn explained(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Option<ExplainedResource> {
     let snapshot = fleet.snapshot();
-    let explanation = explain_resource(fleet, &snapshot, node, ty, name)?;
+    let explanation = explain_resource(fleet, &snapshot, client, ty, name)?;
     let place = |key: &navarch_model::ObjectKey, field: &str, text: &str| {
         let span = snapshot.object(key).map(|object| match field {
             "" => object.source.span(),
@@ -50,10 +49,9 @@ pub fn explained(fleet: &Fleet, node: &Node, ty: XdsType, name: &str) -> Option<
 fn explain_resource(
     fleet: &Fleet,
     snapshot: &Snapshot,
-    node: &Node,
+    client: &Client,
     ty: XdsType,
     name: &str,
 ) -> Option<Explanation> {
-    let facts = facts_of(node).ok()?;
-    explain(snapshot, &facts, &*fleet.resources(node)?, ty, name)
+    explain(snapshot, &client.facts, &*fleet.resources(client)?, ty, name)
 }

@@ -10,7 +10,7 @@ use navarch_envoy::ProxyResources;
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Fingerprint, Hashed};
 use navarch_plan::{Class, ClassPlan, Planner};
-use navarch_snapshot::{Part, Snapshot};
+use navarch_snapshot::{Part, Snapshot, View};
 use navarch_xds::{Connection, Discovery, Node, Peer, Rejection};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -52,9 +52,36 @@ struct ClassEntry {
     idle_since: Mutex<Option<Instant>>,
 }
 
+/// Who is at the other end of a stream.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub facts: ProxyFacts,
+    /// Whether secrets may be sent: see [`Client::of`].
+    may_have_secrets: bool,
+}
+
+impl Client {
+    /// What a node states and what its connection proves.
+    ///
+    /// Secrets go to clients whose identity the transport has proven, and over plaintext to clients on the same machine
+    /// only: they could read the configuration directory as well.
+    ///
+    /// # Errors
+    /// If the node is not one that can be served.
+    pub fn of(node: &Node, peer: &Peer) -> Result<Self, Rejection> {
+        let may_have_secrets = !peer.identities.is_empty() || peer.address.ip().to_canonical().is_loopback();
+        Ok(Client { facts: facts_of(node)?, may_have_secrets })
+    }
+
+    fn class(&self, view: &View<'_>) -> Class {
+        let class = Class::of(&self.facts, view);
+        if self.may_have_secrets { class } else { class.without_secrets() }
+    }
+}
+
 /// A connected stream.
 struct Member {
-    facts: Arc<ProxyFacts>,
+    client: Arc<Client>,
     class: Fingerprint,
     /// What the registry knew of the proxy's addresses when it was classified.
     workloads: Vec<(Part, Fingerprint)>,
@@ -130,24 +157,22 @@ impl Fleet {
     }
 
     /// The revision in which the configuration of a class last changed, by the fingerprint of the class.
-    pub fn class_revision(&self, node: &Node) -> Option<u64> {
-        let facts = facts_of(node).ok()?;
-        let (class, _) = classify(&facts, &self.snapshot.load());
+    pub fn class_revision(&self, client: &Client) -> Option<u64> {
+        let (class, _) = classify(client, &self.snapshot.load());
         let state = self.state.lock();
         let entry = state.classes.get(&class.fingerprint())?;
         entry.streams.resources().map(|resources| resources.revision())
     }
 
     /// What a connected proxy gets now.
-    pub fn resources(&self, node: &Node) -> Option<Arc<ProxyResources>> {
-        let facts = facts_of(node).ok()?;
-        let (class, _) = classify(&facts, &self.snapshot.load());
+    pub fn resources(&self, client: &Client) -> Option<Arc<ProxyResources>> {
+        let (class, _) = classify(client, &self.snapshot.load());
         self.state.lock().classes.get(&class.fingerprint())?.streams.resources()
     }
 
-    fn join(self: &Arc<Self>, facts: ProxyFacts) -> Connection {
+    fn join(self: &Arc<Self>, client: Client) -> Connection {
         let snapshot = self.snapshot.load_full();
-        let (class, workloads) = classify(&facts, &snapshot);
+        let (class, workloads) = classify(&client, &snapshot);
         let mut state = self.state.lock();
         let entry = self.entry(&mut state, class);
         entry.members.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +180,9 @@ impl Fleet {
         let member = state.next_member;
         state.next_member += 1;
         let fingerprint = entry.class.fingerprint();
-        state.members.insert(member, Member { facts: Arc::new(facts), class: fingerprint, workloads, moves });
+        state
+            .members
+            .insert(member, Member { client: Arc::new(client), class: fingerprint, workloads, moves });
         Connection { class, guard: Box::new(Membership { fleet: Arc::downgrade(self), member }) }
     }
 
@@ -188,17 +215,17 @@ impl Fleet {
     /// Members whose workload the registry now knows otherwise, with the class that they now belong to.
     fn reclassify(&self, snapshot: &Snapshot) -> Vec<(u64, Arc<ClassEntry>)> {
         let mut state = self.state.lock();
-        let stale: Vec<(u64, Arc<ProxyFacts>)> = state
+        let stale: Vec<(u64, Arc<Client>)> = state
             .members
             .iter()
             .filter(|(_, member)| {
                 member.workloads.iter().any(|(part, was)| snapshot.fingerprint(part) != *was)
             })
-            .map(|(id, member)| (*id, member.facts.clone()))
+            .map(|(id, member)| (*id, member.client.clone()))
             .collect();
         let mut movers = Vec::new();
-        for (id, facts) in stale {
-            let (class, workloads) = classify(&facts, snapshot);
+        for (id, client) in stale {
+            let (class, workloads) = classify(&client, snapshot);
             let entry = self.entry(&mut state, class);
             let Some(member) = state.members.get_mut(&id) else { continue };
             member.workloads = workloads;
@@ -303,15 +330,15 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
 }
 
 /// The class of a proxy, and the parts of the world that decide it.
-fn classify(facts: &ProxyFacts, snapshot: &Snapshot) -> (Hashed<Class>, Vec<(Part, Fingerprint)>) {
+fn classify(client: &Client, snapshot: &Snapshot) -> (Hashed<Class>, Vec<(Part, Fingerprint)>) {
     let view = snapshot.view();
-    let class = Hashed::new(Class::of(facts, &view));
+    let class = Hashed::new(client.class(&view));
     let parts = view.into_reads().iter().map(|(part, fingerprint)| (part.clone(), fingerprint)).collect();
     (class, parts)
 }
 
 /// The facts a node states.
-pub fn facts_of(node: &Node) -> Result<ProxyFacts, Rejection> {
+fn facts_of(node: &Node) -> Result<ProxyFacts, Rejection> {
     let locality = &node.locality;
     ProxyFacts::parse(
         &node.id,
@@ -331,8 +358,32 @@ pub struct FleetDiscovery(pub Arc<Fleet>);
 
 impl Discovery for FleetDiscovery {
     fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection> {
-        let facts = facts_of(node)?;
+        let client = Client::of(node, peer)?;
         tracing::info!(node = %node.id, peer = %peer.address, "connected");
-        Ok(self.0.join(facts))
+        Ok(self.0.join(client))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_go_to_proven_identities_and_to_the_same_machine() {
+        let node =
+            Node { id: "router~10.0.0.9~gw.edge~edge.svc.cluster.local".to_owned(), ..Node::default() };
+        let identity = || vec!["spiffe://cluster.local/ns/edge/sa/gw".to_owned()];
+        let check = |address: &str, identities: Vec<String>, expected: bool| {
+            let peer = Peer { identities, ..Peer::plaintext(address.parse().expect("an address")) };
+            let client = Client::of(&node, &peer).expect("a node");
+            let snapshot = navarch_snapshot::World::new(Default::default()).snapshot().clone();
+            let (class, _) = classify(&client, &snapshot);
+            assert_eq!(class.may_have_secrets, expected, "{address}");
+        };
+        check("127.0.0.1:1", Vec::new(), true);
+        check("[::1]:1", Vec::new(), true);
+        check("[::ffff:127.0.0.1]:1", Vec::new(), true);
+        check("10.0.0.9:1", Vec::new(), false);
+        check("10.0.0.9:1", identity(), true);
     }
 }

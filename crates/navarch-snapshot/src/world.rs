@@ -19,8 +19,8 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{Hashed, Name};
 
 use crate::assemble::{Assembly, Touched};
-use crate::client_node::looks_at_node;
 use crate::bound::NamespaceFacts;
+use crate::client_node::looks_at_node;
 use crate::derive::Derived;
 use crate::findings::{self, Findings, Subject};
 use crate::namespaces::is_selected;

@@ -20,10 +20,14 @@ const BUILTIN: &str = "builtin://";
 const EXTERNAL: &str = "sds://";
 const INVALID: &str = "invalid://";
 
-/// A secret of the workload itself, or a file. Connections wait for it without limit: serving without a workload
-/// certificate would fail every handshake.
+/// How long a listener or cluster waits for a workload's certificate. It comes over the stream that brought the listener, at once
+/// or not at all; and state of the world cannot say "not at all", so that waiting without limit, as Istio's proxies do beside
+/// their agent, would keep a proxy from ever becoming ready where nobody issues certificates.
+const WORKLOAD_SECRET_WAIT: Duration = Duration::from_secs(1);
+
+/// A secret of the workload itself, or a file.
 pub fn workload_secret(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads(Some(Duration::ZERO))) }
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads(Some(WORKLOAD_SECRET_WAIT))) }
 }
 
 /// The secret that a `credentialName` names.

@@ -17,8 +17,11 @@ use crate::engine::{Cx, Gather};
 use crate::gather::gateway::GatewaysOf;
 use crate::parts::{BucketResources, Parts};
 
-/// The secrets of a class. Whoever serves them makes sure that the proxy is who it claims to be.
+/// The secrets of a class; none if its proxies have not proven who they are.
 pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
+    if !class.may_have_secrets {
+        return Parts::default();
+    }
     let namespace = &class.facts.namespace;
     let mut names: BTreeSet<String> = of_rules(cx, class);
     if class.facts.kind == ProxyKind::Router
