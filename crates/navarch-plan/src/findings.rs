@@ -3,7 +3,7 @@
 use navarch_model::Config;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
-use navarch_model::networking::EnvoyFilter;
+use navarch_model::networking::{ApplyTo, EnvoyFilter};
 use navarch_model::object::ObjectKey;
 use navarch_model::security::{
     ActionDetail, AuthorizationAction, AuthorizationPolicy, RequestAuthentication,
@@ -80,6 +80,12 @@ impl Found {
 
     fn patches(&mut self, filter: &Config<EnvoyFilter>) {
         for (index, patch) in filter.spec.config_patches.iter().enumerate() {
+            if patch.apply_to == ApplyTo::Bootstrap {
+                let message = "bootstraps are not patched; the patch changes nothing";
+                let finding = Finding::warning(Code::NoEffect, message)
+                    .hint("change the bootstrap that the proxy is started with");
+                self.add(Kind::EnvoyFilter, filter, format!("spec.configPatches[{index}].applyTo"), finding);
+            }
             for problem in patch_values::problems(patch) {
                 let (code, hint) = match problem.kind {
                     PatchProblemKind::Unusable => {
@@ -135,6 +141,12 @@ impl Found {
 
     fn providers_of_telemetry(&mut self, view: &View<'_>, telemetry: &Config<Telemetry>) {
         let spec = &telemetry.spec;
+        if !spec.metrics.is_empty() {
+            let message = "metrics are not configured: a filter of Istio's own proxy makes them; Envoy's statistics are there";
+            let finding =
+                Finding::warning(Code::NoEffect, message).hint("use the statistics of Envoy's admin port");
+            self.add(Kind::Telemetry, telemetry, "spec.metrics".to_owned(), finding);
+        }
         let logging = spec.access_logging.iter().map(|entry| &entry.providers);
         let tracing = spec.tracing.iter().map(|entry| &entry.providers);
         for (field, lists) in

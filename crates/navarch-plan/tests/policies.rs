@@ -188,6 +188,20 @@ fn what_cannot_work_is_said_with_its_place() {
         &["10: spec.configPatches[0].patch.value.lb_policy: does not fit envoy.config.cluster.v3.Cluster: \
              envoy.config.cluster.v3.Cluster.LbPolicy has no value \"BEST\"; the patch is left out"],
     );
+    check(
+        &policy(
+            "EnvoyFilter",
+            "front",
+            "{configPatches: [{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}]}",
+        ),
+        &["4: spec.configPatches[0].applyTo: bootstraps are not patched; the patch changes nothing"],
+    );
+    check(
+        &policy("Telemetry", "front", "\n  metrics:\n  - providers: [{name: prometheus}]"),
+        &[
+            "5: spec.metrics: metrics are not configured: a filter of Istio's own proxy makes them; Envoy's statistics are there",
+        ],
+    );
     check(SERVICE, &[]);
 }
 
