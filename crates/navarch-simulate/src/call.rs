@@ -54,7 +54,10 @@ impl Call {
     pub(crate) fn query(&self) -> impl Iterator<Item = (&str, &str)> {
         let path = self.path.split('#').next().unwrap_or_default();
         let query = path.split_once('?').map_or("", |(_, query)| query);
-        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
     /// All values of a header, joined as Envoy joins them; pseudo headers too.

@@ -13,8 +13,8 @@ use navarch_envoy::proto::envoy::config::endpoint::v3::{
 use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use navarch_envoy::{Any, ProxyResources};
 
-use crate::outcome::{Action, ClusterShare, Endpoint, Health, Stage, Transport, Upstream};
 use crate::decode;
+use crate::outcome::{Action, ClusterShare, Endpoint, Health, Stage, Transport, Upstream};
 
 /// The namespace of endpoint metadata that chooses a transport socket.
 const SOCKET_MATCH: &str = "envoy.transport_socket_match";

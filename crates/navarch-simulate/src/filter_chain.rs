@@ -48,7 +48,8 @@ fn detect(listener: &Listener, call: &Call) -> Detected {
     let port = u32::from(call.destination.port());
     let runs = |name: &str| {
         listener.listener_filters.iter().any(|filter| {
-            filter.name == name && !filter.filter_disabled.as_ref().is_some_and(|predicate| holds(predicate, port))
+            filter.name == name
+                && !filter.filter_disabled.as_ref().is_some_and(|predicate| holds(predicate, port))
         })
     };
     let mut detected =

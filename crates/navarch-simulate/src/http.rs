@@ -48,14 +48,17 @@ pub fn run(
     let action = route::act(resources, call, routes, host, found, &mut outcome.changes)?;
     // A program may answer, change what routes look at, and clear the cached route.
     match programs {
-        Some(program) => Err(Action::Unknown(format!("filter {program} runs code that may change the request"))),
+        Some(program) => {
+            Err(Action::Unknown(format!("filter {program} runs code that may change the request")))
+        }
         None => Ok(action),
     }
 }
 
 /// Notes the filters that may deny the request; gives the first that runs code.
 fn filters(manager: &HttpConnectionManager, outcome: &mut Outcome) -> Option<String> {
-    const GUARDS: &[&str] = &["rbac", "jwt_authn", "ext_authz", "ratelimit", "local_ratelimit", "custom_response"];
+    const GUARDS: &[&str] =
+        &["rbac", "jwt_authn", "ext_authz", "ratelimit", "local_ratelimit", "custom_response"];
     const PROGRAMS: &[&str] = &["lua", "wasm", "ext_proc", "composite", "dynamic_modules"];
     let mut program = None;
     for filter in manager.http_filters.iter().filter(|filter| !filter.disabled) {
@@ -122,10 +125,8 @@ pub fn without_port(host: &str) -> &str {
 
 /// `require_tls`: 2 is for all requests, 1 for those from outside, which all calls here are not known to be.
 fn https_only(host: &VirtualHost, call: &Call) -> Option<Action> {
-    (host.require_tls == 2 && call.tls.is_none()).then(|| Action::Redirect {
-        status: 301,
-        location: format!("https://{}{}", call.host, call.path),
-    })
+    (host.require_tls == 2 && call.tls.is_none())
+        .then(|| Action::Redirect { status: 301, location: format!("https://{}{}", call.host, call.path) })
 }
 
 fn find_route<'a>(host: &'a VirtualHost, call: &Call) -> Result<(usize, &'a Route), Action> {
@@ -219,6 +220,7 @@ pub fn fault_config(
     host: &VirtualHost,
 ) -> Option<navarch_envoy::proto::envoy::extensions::filters::http::fault::v3::HttpFault> {
     const NAME: &str = "envoy.filters.http.fault";
-    let config = route.typed_per_filter_config.get(NAME).or_else(|| host.typed_per_filter_config.get(NAME))?;
+    let config =
+        route.typed_per_filter_config.get(NAME).or_else(|| host.typed_per_filter_config.get(NAME))?;
     unpack(config).ok()
 }

@@ -30,8 +30,8 @@ mod terminal;
 
 pub use call::{Call, Direction, Protocol, Tls};
 pub use outcome::{
-    Action, Blocked, Changes, ClusterShare, Endpoint, Fault, Health, Mirror, Outcome, Retries, Stage, Transport,
-    Upstream,
+    Action, Blocked, Changes, ClusterShare, Endpoint, Fault, Health, Mirror, Outcome, Retries, Stage,
+    Transport, Upstream,
 };
 
 use navarch_envoy::ProxyResources;

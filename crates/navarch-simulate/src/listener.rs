@@ -34,13 +34,16 @@ pub fn accept(resources: &ProxyResources, call: &Call, outcome: &mut Outcome) ->
 /// connection. Without redirection, a connection reaches whatever is bound.
 fn find<'a>(listeners: &'a [Listener], call: &Call) -> Option<&'a Listener> {
     let redirected = match call.direction {
-        Direction::Outbound => listeners
-            .iter()
-            .find(|listener| listener.use_original_dst == Some(true) && listener.traffic_direction != INBOUND),
+        Direction::Outbound => listeners.iter().find(|listener| {
+            listener.use_original_dst == Some(true) && listener.traffic_direction != INBOUND
+        }),
         Direction::Inbound => listeners.iter().find(|listener| {
             listener.traffic_direction == INBOUND
                 && bound(listener)
-                && listener.listener_filters.iter().any(|filter| filter.name == "envoy.filters.listener.original_dst")
+                && listener
+                    .listener_filters
+                    .iter()
+                    .any(|filter| filter.name == "envoy.filters.listener.original_dst")
         }),
     };
     let Some(redirected) = redirected else {
@@ -80,7 +83,8 @@ fn addresses(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
 
 fn tcp_address(address: &Address) -> Option<SocketAddr> {
     // Protocol 1 is UDP, for QUIC.
-    let Some(AddressKind::SocketAddress(socket)) = address.address.as_ref().filter(|_| !is_udp(address)) else {
+    let Some(AddressKind::SocketAddress(socket)) = address.address.as_ref().filter(|_| !is_udp(address))
+    else {
         return None;
     };
     let Some(PortSpecifier::PortValue(port)) = socket.port_specifier else { return None };

@@ -67,7 +67,9 @@ fn forward(
         Some(HostRewriteSpecifier::HostRewriteLiteral(literal)) => Some(literal.clone()),
         Some(HostRewriteSpecifier::AutoHostRewrite(true)) => Some("*".to_owned()),
         Some(HostRewriteSpecifier::HostRewriteHeader(header)) => call.header(header),
-        Some(HostRewriteSpecifier::HostRewritePathRegex(rewrite)) => Some(substitute(rewrite, call.bare_path())?),
+        Some(HostRewriteSpecifier::HostRewritePathRegex(rewrite)) => {
+            Some(substitute(rewrite, call.bare_path())?)
+        }
         _ => None,
     };
     changes.timeout = Some(action.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |t| span(t.seconds, t.nanos)));
@@ -168,8 +170,9 @@ fn matched_length(call: &Call, route: &Route) -> usize {
 
 fn substitute(rewrite: &RegexMatchAndSubstitute, text: &str) -> Result<String, Action> {
     let pattern = rewrite.pattern.as_ref().map_or("", |pattern| pattern.regex.as_str());
-    let regex = Regex::new(pattern)
-        .map_err(|_| Action::Unknown(format!("the regular expression {pattern:?} cannot be evaluated here")))?;
+    let regex = Regex::new(pattern).map_err(|_| {
+        Action::Unknown(format!("the regular expression {pattern:?} cannot be evaluated here"))
+    })?;
     Ok(regex.replace_all(text, replacement(&rewrite.substitution).as_str()).into_owned())
 }
 
@@ -243,7 +246,8 @@ fn redirect(call: &Call, route: &Route, action: &RedirectAction) -> Result<Actio
         Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => scheme,
         _ => from,
     };
-    let mut host = if action.host_redirect.is_empty() { call.host.clone() } else { action.host_redirect.clone() };
+    let mut host =
+        if action.host_redirect.is_empty() { call.host.clone() } else { action.host_redirect.clone() };
     if action.port_redirect != 0 {
         host = format!("{}:{}", http::without_port(&host), action.port_redirect);
     } else if scheme != from && (host.ends_with(":80") || host.ends_with(":443")) {
@@ -251,6 +255,8 @@ fn redirect(call: &Call, route: &Route, action: &RedirectAction) -> Result<Actio
         host.truncate(http::without_port(&host).len());
     }
     let path = match &action.path_rewrite_specifier {
+        // An empty path is no redirect of the path.
+        Some(PathRewriteSpecifier::PathRedirect(path)) if path.is_empty() => call.path.clone(),
         Some(PathRewriteSpecifier::PathRedirect(path)) if path.contains('?') => path.clone(),
         Some(PathRewriteSpecifier::PathRedirect(path)) => {
             format!("{path}{}", call.path.get(call.bare_path().len()..).unwrap_or_default())

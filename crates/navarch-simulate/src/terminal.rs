@@ -24,7 +24,10 @@ pub fn run(
     let mut cluster_from_sni = false;
     for filter in &chain.filters {
         let Some(ConfigType::TypedConfig(config)) = &filter.config_type else {
-            return Err(Action::Unknown(format!("the configuration of filter {} is discovered", filter.name)));
+            return Err(Action::Unknown(format!(
+                "the configuration of filter {} is discovered",
+                filter.name
+            )));
         };
         if config.is::<HttpConnectionManager>() {
             let manager: HttpConnectionManager = decoded(config)?;
@@ -110,7 +113,9 @@ fn handshake(call: &Call, chain: &FilterChain) -> Result<bool, Action> {
     }
     let context: DownstreamTlsContext = decoded(config)?;
     match &call.tls {
-        None => Err(Action::blocked(Stage::Tls, None, "the filter chain expects TLS, the client speaks none")),
+        None => {
+            Err(Action::blocked(Stage::Tls, None, "the filter chain expects TLS, the client speaks none"))
+        }
         Some(tls) if context.require_client_certificate == Some(true) && !tls.client_certificate => {
             let reason = "the filter chain requires a client certificate, the client has none";
             Err(Action::blocked(Stage::Tls, None, reason))
