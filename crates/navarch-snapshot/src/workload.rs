@@ -49,8 +49,12 @@ pub fn of_proxy(view: &View<'_>, facts: &ProxyFacts) -> ProxyWorkload {
 
 /// The workload that a proxy runs at. Of several at its address: a WorkloadEntry before a pod, the one the proxy names before
 /// others of its namespace.
+///
+/// A loopback address identifies nobody: any number of proxies on one machine state it. There, only the workload that the
+/// proxy names counts.
 fn find<'s>(view: &View<'s>, facts: &ProxyFacts) -> Option<&'s Arc<Hashed<WorkloadFacts>>> {
-    let candidates = view.workloads(*facts.addresses.first()?);
+    let address = *facts.addresses.first()?;
+    let candidates = view.workloads(address);
     let is_named = |workload: &WorkloadFacts| {
         facts
             .pod()
@@ -60,11 +64,12 @@ fn find<'s>(view: &View<'s>, facts: &ProxyFacts) -> Option<&'s Arc<Hashed<Worklo
         let of_kind = || candidates.iter().filter(move |workload| workload.kind == kind);
         let own = || of_kind().find(|workload| workload.namespace == facts.namespace);
         let only = || of_kind().next().filter(|_| of_kind().count() == 1);
-        of_kind().find(|workload| is_named(workload)).or_else(own).or_else(only)
+        let named = of_kind().find(|workload| is_named(workload));
+        if address.is_loopback() { named } else { named.or_else(own).or_else(only) }
     };
     let listed = || {
         let listed = of_kind(WorkloadKind::Endpoint);
-        listed.filter(|workload| workload.namespace == facts.namespace)
+        listed.filter(|workload| !address.is_loopback() && workload.namespace == facts.namespace)
     };
     of_kind(WorkloadKind::WorkloadEntry).or_else(|| of_kind(WorkloadKind::Pod)).or_else(listed)
 }

@@ -195,6 +195,35 @@ fn an_unknown_proxy_is_placed_by_its_labels() {
 }
 
 #[test]
+fn on_loopback_only_the_named_workload_is_the_proxys() {
+    let snapshot = snapshot(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: default}
+spec:
+  hosts: [web.example.com]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1, labels: {app: web}}]
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: db, namespace: default}
+spec: {address: 127.0.0.1, labels: {app: db}}
+",
+    );
+    let view = snapshot.view();
+    let app = |name: &str| {
+        let mut facts = sidecar("default", "127.0.0.1", &["app=own"]);
+        facts.id = format!("{name}.default").into();
+        workload::of_proxy(&view, &facts).labels.get("app").map(ToString::to_string)
+    };
+    assert_eq!(app("edge").as_deref(), Some("own"), "neither the endpoint nor the entry is this proxy");
+    assert_eq!(app("db").as_deref(), Some("db"));
+}
+
+#[test]
 fn workload_entries_back_services_and_service_entries() {
     let snapshot = snapshot(
         "
