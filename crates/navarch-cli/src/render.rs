@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use navarch_model::finding::Severity;
 use navarch_server::load::{Loaded, load};
 use serde_json::json;
 
@@ -59,6 +60,9 @@ pub fn run(args: &RenderArgs) -> Result<ExitCode> {
         &node.metadata,
         node.locality.as_ref().map(|l| (&*l.region, &*l.zone, &*l.sub_zone)),
     )?;
+    for finding in loaded.findings.iter().filter(|finding| finding.severity == Severity::Error) {
+        eprintln!("{finding}");
+    }
     for note in &made.notes {
         eprintln!("note: {note}");
     }

@@ -127,7 +127,7 @@ impl Mesh {
     pub fn print_where(&self, config: &Path) {
         println!("\nLeft running; Ctrl-C stops everything.");
         println!("  page      curl http://{}:{GATEWAY_PORT}/productpage", GATEWAY.ip);
-        println!("  as Jason  curl -H 'end-user: jason' http://{}:{GATEWAY_PORT}/productpage", GATEWAY.ip);
+        println!("  beta user  curl -H 'end-user: beta' http://{}:{GATEWAY_PORT}/productpage", GATEWAY.ip);
         println!("  edit      {}", shown(config));
         let navarch = navarch::binary().map(|path| shown(&path)).unwrap_or_default();
         println!("  status    {navarch} proxy-status --admin-addr {}", self.server.admin());

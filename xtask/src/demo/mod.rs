@@ -33,9 +33,9 @@ const EDITS: [Edit; 3] = [
         promise: "about 75 % v1 and 25 % v3",
     },
     Edit {
-        title: "a header match: Jason sees version 2",
+        title: "a header match: beta users see version 2",
         file: "2-header-match.yaml",
-        caller: Caller::User("jason"),
+        caller: Caller::User("beta"),
         shows: |tally| tally.share("v2") == 100,
         promise: "100 % v2",
     },
