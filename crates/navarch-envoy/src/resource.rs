@@ -29,6 +29,12 @@ const RESOURCE_TYPE_URL: &str = "type.googleapis.com/envoy.service.discovery.v3.
 pub struct Version(pub u128);
 
 impl Version {
+    /// The version of a resource without time to live and aliases, from its encoded `google.protobuf.Any`.
+    #[must_use]
+    pub fn of_any(any: &[u8]) -> Self {
+        Self(xxh3_128(any))
+    }
+
     /// The version as it is sent, or nothing if `text` was not written by [`Version`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -276,7 +282,7 @@ impl<'a> Builder<'a> {
 /// the plain hash of the `Any`.
 fn content_version(any: &[u8], ttl: Option<&[u8]>, aliases: &[Arc<str>]) -> Version {
     if ttl.is_none() && aliases.is_empty() {
-        return Version(xxh3_128(any));
+        return Version::of_any(any);
     }
     let mut hasher = Xxh3::new();
     hasher.update(any);

@@ -46,6 +46,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/debug/syncz", get(syncz))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/explain", get(explain))
+        .route("/debug/checksum", get(checksum))
         .route("/debug/findings", get(findings))
         .route("/debug/configz", get(configz))
         .route("/debug/registryz", get(registryz))
@@ -65,6 +66,7 @@ async fn index() -> &'static str {
      /debug/syncz                        the same in istiod's form\n\
      /debug/config_dump?proxyID=NAME     what a proxy gets\n\
      /debug/explain?proxyID=&type=&name= why a resource is what it is (navarch explain)\n\
+     /debug/checksum?proxyID=NAME        content hashes of what a proxy should hold, planned from scratch\n\
      /debug/findings                     what is wrong with the configuration\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"
@@ -195,6 +197,46 @@ async fn config_dump(State(admin): State<Arc<Admin>>, Query(query): Query<ProxyQ
         dump.insert(ty.short().to_owned(), set.iter().map(show).collect());
     }
     Json(json!({ "proxy": name, "revision": resources.revision(), "resources": dump })).into_response()
+}
+
+/// Whose hashes, and whether each resource's.
+#[derive(Deserialize)]
+struct ChecksumQuery {
+    #[serde(alias = "proxyID")]
+    proxy: Option<String>,
+    #[serde(default)]
+    names: bool,
+}
+
+/// Content hashes of what a proxy should hold, from a plan that uses nothing that was planned before.
+async fn checksum(State(admin): State<Arc<Admin>>, Query(query): Query<ChecksumQuery>) -> Response {
+    let Some(name) = query.proxy else {
+        return (StatusCode::BAD_REQUEST, "which proxy? add ?proxyID=NAME, with a name of /debug/proxies\n")
+            .into_response();
+    };
+    let client = match admin.client_named(&name) {
+        Ok(client) => client,
+        Err(response) => return response,
+    };
+    let fleet = admin.fleet.clone();
+    let Ok(resources) = tokio::task::spawn_blocking(move || fleet.from_scratch(&client)).await else {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "its configuration cannot be planned\n").into_response();
+    };
+    let types: serde_json::Map<String, Value> = resources
+        .iter()
+        .filter(|(_, set)| !set.is_empty())
+        .map(|(ty, set)| {
+            let mut said = json!({ "version": set.version().to_string(), "resources": set.len() });
+            if query.names {
+                let versions = set.iter().map(|resource| {
+                    (resource.name().to_string(), Value::from(resource.version().to_string()))
+                });
+                said["names"] = Value::Object(versions.collect());
+            }
+            (ty.short().to_owned(), said)
+        })
+        .collect();
+    Json(json!({ "proxy": name, "types": types })).into_response()
 }
 
 /// `istiod`'s form of the sync state.

@@ -170,6 +170,16 @@ impl Fleet {
         self.state.lock().classes.get(&class.fingerprint())?.streams.resources()
     }
 
+    /// What a proxy gets of the current snapshot, planned from scratch: nothing that was planned before is used, so a
+    /// difference to what the proxy holds is a defect of the incremental plan or of the protocol.
+    pub fn from_scratch(&self, client: &Client) -> Arc<ProxyResources> {
+        let snapshot = self.snapshot.load_full();
+        let (class, _) = classify(client, &snapshot);
+        let planner = Planner::new(snapshot);
+        let plan = planner.class_plan(Arc::new(class));
+        planner.resources(&plan)
+    }
+
     fn join(self: &Arc<Self>, client: Client) -> Connection {
         let snapshot = self.snapshot.load_full();
         let (class, workloads) = classify(&client, &snapshot);
