@@ -93,9 +93,16 @@ const RULES: &[Rule] = &[
         why: "the side of the proxy knows neither the world nor how it is planned",
     },
     Rule {
+        krate: "navarch-bench",
+        may_reach: &["navarch-envoy"],
+        never: &["tonic", "notify"],
+        why: "a client that shares code with the server cannot measure another one",
+    },
+    Rule {
         krate: "navarch-cli",
         may_reach: &[
             "navarch-agent",
+            "navarch-bench",
             "navarch-envoy",
             "navarch-model",
             "navarch-plan",

@@ -2,6 +2,7 @@
 
 mod admin;
 mod analyze;
+mod bench;
 mod bootstrap;
 mod explain;
 mod output;
@@ -40,6 +41,7 @@ enum Command {
     Analyze(analyze::AnalyzeArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Render(render::RenderArgs),
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Analyze(args) => analyze::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Render(args) => render::run(&args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

@@ -1,0 +1,246 @@
+//! `navarch bench`: what changes cost, measured.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use navarch_bench::{Axis, Kind, Protocol, Settings, Shape, Target};
+
+use crate::output::{self, Format};
+use crate::wait::parse_duration;
+
+/// Measure what changes cost a control plane, with simulated proxies
+///
+/// Writes the configuration of a mesh of the given size, starts `navarch serve` on it, connects simulated proxies, makes changes, and
+/// measures the time until every proxy concerned has acknowledged them, and the server's processor time, memory and bytes. At the end
+/// everything that the proxies hold is compared with a plan from scratch; exit status 1 if anything differs or was lost.
+///
+/// With --target another xDS server on this machine is measured: --load-command brings it the configuration in $BENCH_CONFIG,
+/// --change-command a changed file, $BENCH_FILE.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  navarch bench\n  navarch bench --shape medium --repeat 20 -o json\n  navarch bench --shape medium --churn 100 \
+                  --churn-for 60s --reconnect\n  navarch bench --shape medium --curve services=100,1000,10000 --svg cost.svg\n  navarch \
+                  bench --target 127.0.0.1:15010 --pid 4711 --load-command 'kubectl apply -R -f $BENCH_CONFIG' --change-command 'kubectl \
+                  apply -f $BENCH_FILE'"
+)]
+pub struct BenchArgs {
+    /// Size of the mesh: small (10 services, 50 proxies), medium (1,000 and 1,000), large (10,000 and 10,000)
+    #[arg(long, default_value = "small")]
+    shape: ShapeName,
+    /// Another number of services
+    #[arg(long, value_name = "N")]
+    services: Option<usize>,
+    /// Another number of endpoints of all services together
+    #[arg(long, value_name = "N")]
+    endpoints: Option<usize>,
+    /// Another number of proxies
+    #[arg(long, value_name = "N")]
+    proxies: Option<usize>,
+    /// Another number of Deployments that the proxies belong to
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// Another number of namespaces
+    #[arg(long, value_name = "N")]
+    namespaces: Option<usize>,
+    /// What a proxy sees: its namespace (a Sidecar with `./*`) or everything
+    #[arg(long)]
+    scope: Option<Scope>,
+    /// How the proxies speak: delta or sotw
+    #[arg(long, default_value = "delta")]
+    protocol: ProtocolName,
+    /// What is changed, separated by commas: endpoint, route, subset, service, policy; or none
+    #[arg(long, value_name = "KINDS", default_value = "endpoint,route,subset,service,policy")]
+    changes: String,
+    /// How often each change is made
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    repeat: usize,
+    /// Also change endpoints at a steady rate per second
+    #[arg(long, value_name = "RATE")]
+    churn: Option<f64>,
+    /// How long endpoints change
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
+    churn_for: Duration,
+    /// Also break all connections at once
+    #[arg(long)]
+    reconnect: bool,
+    /// Metadata of every node; the value may be JSON
+    #[arg(long, value_name = "KEY=VALUE")]
+    metadata: Vec<String>,
+    /// Classes of which one proxy is compared with a plan from scratch; the others are compared with each other
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    check_classes: usize,
+    /// Directory for the configuration, which is left there; otherwise a temporary one
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How long a step may take
+    #[arg(long, default_value = "120s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Another navarch binary to measure
+    #[arg(long, value_name = "FILE", conflicts_with = "target")]
+    server: Option<PathBuf>,
+    /// More arguments of `navarch serve`, for example --serve-arg=--debounce=10ms
+    #[arg(long, value_name = "ARG", conflicts_with = "target", allow_hyphen_values = true)]
+    serve_arg: Vec<String>,
+    /// Measure the xDS server that listens here instead
+    #[arg(long, value_name = "ADDR", requires_all = ["pid", "change_command"])]
+    target: Option<SocketAddr>,
+    /// Process of that server
+    #[arg(long, requires = "target")]
+    pid: Option<u32>,
+    /// Shell command that brings $BENCH_CONFIG to that server
+    #[arg(long, value_name = "CMD", requires = "target")]
+    load_command: Option<String>,
+    /// Shell command that brings $BENCH_FILE to that server; its time counts
+    #[arg(long, value_name = "CMD", requires = "target")]
+    change_command: Option<String>,
+    /// Repeat for several sizes: services=N,N,... or proxies=N,N,...
+    #[arg(long, value_name = "AXIS=SIZES", conflicts_with = "target")]
+    curve: Option<String>,
+    /// Draw the curves
+    #[arg(long, value_name = "FILE", requires = "curve")]
+    svg: Option<PathBuf>,
+    /// How to print: table or json
+    #[arg(short, long, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ShapeName {
+    Small,
+    Medium,
+    Large,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProtocolName {
+    Delta,
+    Sotw,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Scope {
+    Namespace,
+    Everything,
+}
+
+/// Runs the benchmark and prints the report. Exit status 1 if a proxy holds something wrong, or a change was lost.
+pub fn run(args: BenchArgs) -> Result<ExitCode> {
+    let settings = args.settings()?;
+    let report = navarch_bench::run(&settings)?;
+    if let (Some(file), Some((axis, _))) = (&args.svg, &settings.curve) {
+        std::fs::write(file, navarch_bench::curves(&report, *axis))
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    match args.output {
+        Format::Json => output::json(&report)?,
+        Format::Table => print!("{}", report.text()),
+    }
+    Ok(if report.correct() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+impl BenchArgs {
+    fn settings(&self) -> Result<Settings> {
+        ensure!(self.repeat > 0, "--repeat 0 measures nothing; --changes none leaves changes out");
+        let churn = match self.churn {
+            Some(rate) if rate > 0.0 && rate.is_finite() => Some((rate, self.churn_for)),
+            Some(rate) => bail!("--churn {rate} is not a rate"),
+            None => None,
+        };
+        Ok(Settings {
+            shape: self.shape(),
+            target: self.target()?,
+            protocol: match self.protocol {
+                ProtocolName::Delta => Protocol::Delta,
+                ProtocolName::Sotw => Protocol::Sotw,
+            },
+            kinds: kinds(&self.changes)?,
+            repeat: self.repeat,
+            churn,
+            reconnect: self.reconnect,
+            check_classes: self.check_classes,
+            metadata: self.metadata.iter().map(|pair| metadata(pair)).collect::<Result<_>>()?,
+            directory: self.dir.clone(),
+            timeout: self.timeout,
+            curve: self.curve.as_deref().map(curve).transpose()?,
+        })
+    }
+
+    fn shape(&self) -> Shape {
+        let base = match self.shape {
+            ShapeName::Small => Shape::small(),
+            ShapeName::Medium => Shape::medium(),
+            ShapeName::Large => Shape::large(),
+        };
+        Shape {
+            services: self.services.unwrap_or(base.services),
+            endpoints: self.endpoints.unwrap_or(base.endpoints),
+            proxies: self.proxies.unwrap_or(base.proxies),
+            classes: self.classes.unwrap_or(base.classes),
+            namespaces: self.namespaces.unwrap_or(base.namespaces),
+            scoped: self.scope.map_or(base.scoped, |scope| matches!(scope, Scope::Namespace)),
+            ..base
+        }
+    }
+
+    fn target(&self) -> Result<Target> {
+        match (self.target, self.pid, &self.change_command) {
+            (Some(address), Some(pid), Some(change_command)) => Ok(Target::Running {
+                address,
+                pid,
+                load_command: self.load_command.clone(),
+                change_command: change_command.clone(),
+            }),
+            _ => {
+                let binary = match &self.server {
+                    Some(binary) => binary.clone(),
+                    None => std::env::current_exe().context("looking for the own binary")?,
+                };
+                Ok(Target::Navarch { binary, arguments: self.serve_arg.clone() })
+            }
+        }
+    }
+}
+
+fn kinds(text: &str) -> Result<Vec<Kind>> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    let kind = |name: &str| Kind::parse(name).with_context(|| format!("{name} is not a kind of change"));
+    text.split(',').map(|name| kind(name.trim())).collect()
+}
+
+fn metadata(pair: &str) -> Result<(String, serde_json::Value)> {
+    let (key, value) = pair.split_once('=').with_context(|| format!("{pair} is not KEY=VALUE"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::from(value));
+    Ok((key.to_owned(), value))
+}
+
+fn curve(text: &str) -> Result<(Axis, Vec<usize>)> {
+    let (axis, sizes) = text.split_once('=').with_context(|| format!("{text} is not AXIS=N,N,..."))?;
+    let axis = match axis {
+        "services" => Axis::Services,
+        "proxies" => Axis::Proxies,
+        other => bail!("{other} is not an axis: services or proxies"),
+    };
+    let size = |text: &str| text.trim().parse().with_context(|| format!("{text} is not a size"));
+    Ok((axis, sizes.split(',').map(size).collect::<Result<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_curve_is_said() {
+        assert_eq!(curve("services=10, 100").expect("a curve"), (Axis::Services, vec![10, 100]));
+        for (text, expected) in [("services", "AXIS"), ("cats=1", "cats"), ("proxies=1,x", "x is not")] {
+            let error = curve(text).expect_err("no curve").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(kinds("endpoint,cat").is_err() && kinds("none").expect("nothing").is_empty());
+    }
+}
