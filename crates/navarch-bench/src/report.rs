@@ -36,6 +36,8 @@ pub struct Run {
     pub seconds: f64,
     /// Connections that broke without being told to.
     pub broken_connections: u64,
+    /// Why the last of them broke.
+    pub last_error: Option<String>,
 }
 
 /// From the start of the process until it is ready.
@@ -207,10 +209,11 @@ impl Run {
         );
         let _ = writeln!(
             out,
-            "load generator: {} s of CPU in {} s; {} connections broke",
+            "load generator: {} s of CPU in {} s; {} connections broke{}",
             number(self.client_cpu_s),
             number(self.seconds),
-            self.broken_connections
+            self.broken_connections,
+            self.last_error.as_deref().map(|error| format!(", the last one: {error}")).unwrap_or_default()
         );
         let _ = writeln!(
             out,

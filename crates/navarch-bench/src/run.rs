@@ -64,6 +64,7 @@ pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Res
     progress.say(format!("{}: comparing what every proxy holds", shape.name));
     let check = check(shape, &bench.fleet, &bench.server, settings.check_classes).await?;
     let broken_connections = bench.fleet.counts().broken;
+    let last_error = bench.fleet.shared.borrow().last_error.clone();
     let peak = bench.server.usage()?.peak;
     bench.fleet.disconnect().await;
     Ok(Run {
@@ -84,6 +85,7 @@ pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Res
         client_cpu_s: server::own_cpu() - cpu_before,
         seconds: begun.elapsed().as_secs_f64(),
         broken_connections,
+        last_error,
     })
 }
 

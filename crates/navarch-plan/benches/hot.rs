@@ -49,8 +49,8 @@ fn world() -> World {
 /// A sidecar that sees everything.
 fn class_plan(planner: &Planner) -> ClassPlan {
     let id = "sidecar~10.99.0.1~p.n~n.svc.cluster.local";
-    let facts =
-        ProxyFacts::parse(id, "p", &serde_json::Map::new(), Locality::default()).expect("a node that is valid");
+    let facts = ProxyFacts::parse(id, "p", &serde_json::Map::new(), Locality::default())
+        .expect("a node that is valid");
     planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))))
 }
 
