@@ -131,7 +131,8 @@ const RULES: &[Rule] = &[
 
 /// What tests of any crate may use beside what the crate itself may reach. The test equipment,
 /// and the way from YAML to a plan, because tests are written in YAML.
-const FOR_TESTS: &[&str] = &["navarch-testkit", "navarch-sources", "navarch-snapshot", "navarch-plan"];
+const FOR_TESTS: &[&str] =
+    &["navarch-testkit", "navarch-model", "navarch-sources", "navarch-snapshot", "navarch-plan"];
 
 /// Crates that name protobuf or gRPC libraries themselves; both are in maintenance, so the rest
 /// of the code must survive their replacement.
