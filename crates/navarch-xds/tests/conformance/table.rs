@@ -54,7 +54,10 @@ fn ids(name: &str) -> Vec<String> {
     let words: Vec<_> = name.split('_').collect();
     let is_number = |word: &str| word.len() == 2 && word.bytes().all(|byte| byte.is_ascii_digit());
     let pairs = words.windows(2).filter(|pair| is_number(pair[1]) && (3..=4).contains(&pair[0].len()));
-    pairs.map(|pair| format!("{}-{}", pair[0].to_uppercase(), pair[1])).collect()
+    let of_pairs = pairs.map(|pair| format!("{}-{}", pair[0].to_uppercase(), pair[1]));
+    // End to end: `e07_...`.
+    let of_words = words.iter().filter(|word| word.strip_prefix('e').is_some_and(is_number));
+    of_pairs.chain(of_words.map(|word| word.to_uppercase())).collect()
 }
 
 fn table() -> String {

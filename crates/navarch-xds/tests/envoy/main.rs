@@ -1,0 +1,34 @@
+//! The server against a real, stock Envoy: scenarios that only a client can show, by the number of the end-to-end check.
+//! Each runs over delta and over state-of-the-world xDS.
+//!
+//! Subscriptions inside resources have an `initial_fetch_timeout` of zero, that is, none: where Envoy would otherwise
+//! stall for fifteen seconds and go on, it waits here for ever, and the test fails.
+
+mod load;
+mod resources;
+mod rig;
+
+/// `name` for each protocol, as tests `name::delta` and `name::sotw` that end in bounded time.
+macro_rules! both {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            #[tokio::test]
+            async fn delta() -> anyhow::Result<()> {
+                $crate::rig::bounded(super::$name($crate::rig::Protocol::Delta)).await
+            }
+
+            #[tokio::test]
+            async fn sotw() -> anyhow::Result<()> {
+                $crate::rig::bounded(super::$name($crate::rig::Protocol::Sotw)).await
+            }
+        }
+    )* };
+}
+
+mod contents;
+mod listeners;
+mod push;
+mod reconnect;
+mod rejection;
+mod scale;
+mod startup;
