@@ -1,0 +1,70 @@
+//! What the configuration promises, as calls feel it: a stock Envoy that `navarch serve` configures stands between this test
+//! and its backends. Nothing here reads a configuration.
+
+mod traffic;
+
+use anyhow::{Result, ensure};
+use traffic::{changes, edge::Edge, resilience, routing, tls};
+
+/// Tries every capability, and fails with all that do not hold.
+macro_rules! capabilities {
+    ($edge:expr, $($capability:path),+ $(,)?) => {{
+        let mut broken = Vec::new();
+        $(if let Err(error) = $capability(&$edge).await {
+            broken.push(format!("{}: {error:#}", stringify!($capability)));
+        })+
+        ensure!(broken.is_empty(), "{}", broken.join("\n"));
+        $edge.nothing_rejected().await
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_do_what_they_say() -> Result<()> {
+    let edge = Edge::new("traffic-routing", &[]).await?;
+    capabilities!(
+        edge,
+        routing::weights,
+        routing::header_match_and_header_changes,
+        routing::subsets_choose_by_labels,
+        routing::uri_rewrite,
+        routing::redirect,
+        routing::direct_response,
+        routing::timeout,
+        routing::retries,
+        routing::fault_abort,
+        routing::fault_delay,
+        routing::mirroring,
+        routing::cors_preflight,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balancing_and_failures() -> Result<()> {
+    let edge = Edge::new("traffic-resilience", &["--locality", "near/a/1"]).await?;
+    capabilities!(
+        edge,
+        resilience::consistent_hashing,
+        resilience::circuit_breaking,
+        resilience::outlier_ejection,
+        resilience::locality_failover,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transport_security() -> Result<()> {
+    let site = tls::Site::new("traffic-tls").await?;
+    capabilities!(
+        site,
+        tls::termination_with_a_credential,
+        tls::redirect_to_https,
+        tls::passthrough_by_sni,
+        tls::origination,
+        tls::rotation_without_a_lost_connection,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_under_load_lose_nothing() -> Result<()> {
+    let edge = Edge::new("traffic-changes", &[]).await?;
+    capabilities!(edge, changes::routes_subsets_and_listeners_change_under_load)
+}

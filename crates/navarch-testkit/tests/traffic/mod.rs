@@ -1,0 +1,9 @@
+//! The capabilities, by theme, and what they need: a gateway, backends, clients.
+
+pub mod backend;
+pub mod changes;
+pub mod connection;
+pub mod edge;
+pub mod resilience;
+pub mod routing;
+pub mod tls;
