@@ -70,9 +70,8 @@ fn by_address<'a>(
             && address.ip().is_unspecified()
             && (address.is_ipv6() || destination.is_ipv4())
     };
-    let at = |test: &dyn Fn(SocketAddr) -> bool| {
-        listeners.clone().find(|listener| addresses(listener).any(|address| test(address)))
-    };
+    let at =
+        |test: &dyn Fn(SocketAddr) -> bool| listeners.clone().find(|listener| addresses(listener).any(test));
     at(&exact).or_else(|| at(&wildcard))
 }
 
