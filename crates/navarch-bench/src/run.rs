@@ -1,6 +1,7 @@
 //! A run: one shape, one fresh server, every phase.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -235,6 +236,9 @@ impl Bench<'_> {
     }
 }
 
+/// Runs of this process so far.
+static RUNS: AtomicUsize = AtomicUsize::new(0);
+
 /// Where the configuration and the log are. A directory of our own is removed at the end.
 struct Directory {
     root: std::path::PathBuf,
@@ -246,7 +250,9 @@ impl Directory {
         let directory = match wanted {
             Some(path) => Directory { root: path.to_owned(), ours: false },
             None => {
-                let name = format!("navarch-bench-{}", std::process::id());
+                // Runs of one process may overlap, as tests do.
+                let count = RUNS.fetch_add(1, Ordering::Relaxed);
+                let name = format!("navarch-bench-{}-{count}", std::process::id());
                 Directory { root: std::env::temp_dir().join(name), ours: true }
             }
         };
