@@ -66,5 +66,10 @@ async fn transport_security() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_under_load_lose_nothing() -> Result<()> {
     let edge = Edge::new("traffic-changes", &[]).await?;
-    capabilities!(edge, changes::routes_subsets_and_listeners_change_under_load)
+    capabilities!(
+        edge,
+        changes::routes_subsets_and_listeners_change_under_load,
+        changes::endpoints_and_settings_change_under_load,
+        changes::policies_change_under_load,
+    )
 }

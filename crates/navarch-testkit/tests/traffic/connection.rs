@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, header::CONNECTION};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -27,13 +27,15 @@ impl Connection {
         Ok(Connection(sender))
     }
 
-    pub async fn get(&mut self, host: &str) -> Result<(StatusCode, Bytes)> {
+    /// The status, the body, and whether the gateway has announced that it will close the connection.
+    pub async fn get(&mut self, host: &str) -> Result<(StatusCode, Bytes, bool)> {
         let exchange = async {
             self.0.ready().await.context("the connection was closed")?;
             let request = Request::get("/").header("host", host).body(Empty::new())?;
             let response = self.0.send_request(request).await.context("the connection was lost")?;
             let status = response.status();
-            Ok((status, response.into_body().collect().await?.to_bytes()))
+            let closing = response.headers().get(CONNECTION).is_some_and(|value| value == "close");
+            Ok((status, response.into_body().collect().await?.to_bytes(), closing))
         };
         timeout(wait::STEP, exchange).await.context("no answer")?
     }
