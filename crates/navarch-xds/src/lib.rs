@@ -39,7 +39,10 @@ pub use nack::Rejected;
 pub use node::{Locality, Node};
 pub use request::{Error, Request, Wish};
 pub use response::{Batch, Protocol, Response};
-pub use server::{Connection, Discovery, Observer, Peer, Question, Rejection, Server, Settings};
+pub use server::{
+    ClusterLoad, Connection, Discovery, LastLoads, LoadReports, Observer, Peer, Question, Rejection, Server,
+    Settings, Visible,
+};
 pub use status::{Mark, Registry, State, StreamStatus, TypeStatus};
 pub use stream::{Event, Stream};
 pub use subscription::Wildcard;

@@ -128,9 +128,18 @@ impl Quarantine {
         group.into_iter().filter_map(|name| self.aside.remove(&name).map(|aside| (name, aside))).collect()
     }
 
-    /// Sets a resource aside again that was let out.
-    pub fn put_back(&mut self, name: Arc<str>, aside: Aside) {
-        self.aside.insert(name, aside);
+    /// Number of groups of suspects.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Sets suspects aside again that were let out and not tried.
+    pub fn put_back(&mut self, group: Vec<(Arc<str>, Aside)>) {
+        if !group.is_empty() {
+            self.groups.push_back(group.iter().map(|(name, _)| name.clone()).collect());
+            self.aside.extend(group);
+        }
     }
 
     /// Keeps only what the client still wants and what is still the newest content.
@@ -174,6 +183,33 @@ impl Quarantine {
             return Blame { names: blamed, innocent: Vec::new() };
         }
         Blame { names: blamed, innocent: innocent.into_values().collect() }
+    }
+
+    /// Sets resources aside of which nothing is known yet, to be tried together.
+    pub fn suspect(&mut self, resources: Vec<(Arc<Resource>, Held)>) {
+        let suspects: Suspects =
+            resources.into_iter().map(|(r, held)| (r.name().clone(), (r, held))).collect();
+        if !suspects.is_empty() {
+            self.groups.push_back(suspects.keys().cloned().collect());
+            self.set_aside(suspects);
+        }
+    }
+
+    /// Marks resources that may be bad and are sent all the same, because to leave them out might delete what the
+    /// client has, and so no trial could tell.
+    pub fn doubt(&mut self, resources: Vec<(Arc<Resource>, Held)>) {
+        self.set_aside(resources.into_iter().map(|(r, _)| (r.name().clone(), (r, Held::Unknown))).collect());
+    }
+
+    /// Whether something is sent all the same although it may be bad.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        self.aside.values().any(|aside| aside.held == Held::Unknown)
+    }
+
+    /// A whole state was accepted, with everything in it that was in doubt.
+    pub fn clear_doubts(&mut self) {
+        self.aside.retain(|_, aside| aside.held != Held::Unknown);
     }
 
     fn halve(&mut self, suspects: Suspects) {

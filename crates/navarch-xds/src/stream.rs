@@ -142,14 +142,34 @@ impl Stream {
             }
         };
         let changed = change != Default::default();
+        let dropped = if ty == XdsType::Eds { change.dropped.clone() } else { Vec::new() };
         feed.subscribe(change, self.protocol);
         if let Some(held) = held {
             feed.resume_held(held, self.client.held_is_subscribed(ty));
         }
+        self.keep_endpoints_of_sent_clusters(&dropped);
         // What a first request says about nonces and errors is about another stream.
         if !first {
             self.settle(ty, request, changed, now);
         }
+    }
+
+    /// A client that has lost a cluster drops its endpoints, and may not have read yet that the cluster is back. It will
+    /// ask again, but routes to the cluster must not be there before it is warm.
+    fn keep_endpoints_of_sent_clusters(&mut self, dropped: &[Arc<str>]) {
+        let Some(resources) = &self.resources else { return };
+        if dropped.is_empty() || !self.client.asks_for_endpoints_of_clusters() {
+            return;
+        }
+        let dropped: BTreeSet<&str> = dropped.iter().map(|name| &**name).collect();
+        let endpoints = |cluster: &Arc<Resource>| {
+            order::cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
+        };
+        let sent = self.feed(XdsType::Cds).unanswered().filter_map(endpoints);
+        let back: Vec<_> = sent.filter(|name| dropped.contains(&**name)).collect();
+        let known = resources.set(XdsType::Eds);
+        let feed = &mut self.feeds[XdsType::Eds.index()];
+        back.iter().for_each(|name| feed.anticipate(name, known));
     }
 
     fn settle(&mut self, ty: XdsType, request: Request, changed: bool, now: Instant) {

@@ -29,7 +29,7 @@ impl Feed {
             self.resumed_at(&target, cx);
             return None;
         }
-        let mut draft = Draft::default();
+        let mut draft = Draft { immediate: mem::take(&mut self.retract), ..Draft::default() };
         let whole = if first {
             Some(self.draft_everything(&target, cx.protocol, &mut draft))
         } else {
@@ -65,19 +65,20 @@ impl Feed {
     fn make_trial(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
         let base = self.base.clone()?;
         let target = cx.resources.set(self.ty);
-        while self.quarantine.has_suspects() {
+        for _ in 0..self.quarantine.groups() {
             let mut group = Vec::new();
+            let mut later = Vec::new();
             for (name, aside) in self.quarantine.next_suspects() {
-                let current = base.get(&name).filter(|r| target.get(&name) == Some(r));
-                match current.filter(|r| self.subscription.wants(r)) {
-                    Some(resource) => {
-                        group.push(resource.clone());
-                        self.carried.insert(name, aside.held);
-                    }
-                    // Other content is tried with the other changes.
-                    None => self.quarantine.put_back(name, aside),
+                let Some(resource) = base.get(&name).filter(|r| self.subscription.wants(r)) else { continue };
+                if target.get(&name) == Some(resource) {
+                    group.push(resource.clone());
+                    self.carried.insert(name, aside.held);
+                } else {
+                    // Other content is tried with the other changes; this one, should it come back until then.
+                    later.push((name, aside));
                 }
             }
+            self.quarantine.put_back(later);
             if group.is_empty() {
                 continue;
             }
@@ -127,6 +128,11 @@ impl Feed {
     /// Resources that the client may still hold although they are no longer in the set.
     pub fn leaving(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.departing.values().chain(self.inflight.iter().flat_map(|inflight| &inflight.taken))
+    }
+
+    /// Resources that the client was sent and has not answered.
+    pub fn unanswered(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.inflight.iter().flat_map(|inflight| inflight.news.iter())
     }
 
     /// Refreshes resources with a time to live that are due.

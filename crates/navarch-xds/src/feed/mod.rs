@@ -106,6 +106,8 @@ pub(crate) struct Feed {
     departing: BTreeMap<Arc<str>, Arc<Resource>>,
     /// Those among them that the client may hold in another version, because a response with them was rejected.
     uncertain: BTreeSet<Arc<str>>,
+    /// Something was taken out of the whole state that no later change will show.
+    retract: bool,
     quarantine: Quarantine,
     /// What the client holds of resources about to be sent, where it is not what `base` says.
     carried: BTreeMap<Arc<str>, Held>,
@@ -151,6 +153,7 @@ impl Feed {
             globs: Vec::new(),
             departing: BTreeMap::new(),
             uncertain: BTreeSet::new(),
+            retract: false,
             quarantine: Quarantine::default(),
             carried: BTreeMap::new(),
             inflight: VecDeque::new(),
@@ -262,6 +265,7 @@ impl Feed {
     pub fn has_news(&self, resources: &ProxyResources) -> bool {
         self.requested
             && (self.everything
+                || self.retract
                 || !self.resend.is_empty()
                 || !self.globs.is_empty()
                 || (!self.subscription.is_empty()

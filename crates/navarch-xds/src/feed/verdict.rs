@@ -1,5 +1,7 @@
 //! What a client says about a response, and what follows from it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use navarch_envoy::{Resource, XdsType};
@@ -33,22 +35,30 @@ impl Feed {
             let last = self.sent.as_ref().map(|mark| mark.number);
             return Verdict::None { repeats_last: self.inflight.is_empty() && number == last };
         };
-        // State-of-the-world clients answer only the last of several responses.
-        if cx.protocol == Protocol::Sotw {
-            self.inflight.drain(..position);
-        }
+        // State-of-the-world clients answer only the last of several responses, and mean all of them.
+        let skipped = match cx.protocol {
+            Protocol::Sotw => self.inflight.drain(..position).collect(),
+            Protocol::Delta => Vec::new(),
+        };
         let position = if cx.protocol == Protocol::Sotw { 0 } else { position };
         let Some(settled) = self.inflight.remove(position) else {
             return Verdict::None { repeats_last: false };
         };
         match error {
-            None => self.accepted(settled, cx.now),
-            Some(error) => self.rejected(settled, &error, cx),
+            None => self.accepted(settled, cx),
+            Some(error) => self.rejected(settled, &skipped, &error, cx),
         }
     }
 
-    fn accepted(&mut self, response: Inflight, now: Instant) -> Verdict {
+    fn is_whole(&self, protocol: Protocol) -> bool {
+        protocol == Protocol::Sotw && self.ty.root()
+    }
+
+    fn accepted(&mut self, response: Inflight, cx: &VerdictContext<'_>) -> Verdict {
         self.quarantine.accepted();
+        if self.is_whole(cx.protocol) {
+            self.quarantine.clear_doubts();
+        }
         if response.complete && self.quarantine.is_empty() {
             self.acked_revision = self.acked_revision.max(response.revision);
         }
@@ -62,26 +72,39 @@ impl Feed {
             Some(sent) if sent.number == response.number => sent.version.clone(),
             _ => String::new(),
         };
-        self.acked = Some(Mark { number: response.number, revision: response.revision, version, at: now });
+        self.acked = Some(Mark { number: response.number, revision: response.revision, version, at: cx.now });
         Verdict::Accepted { revision: response.revision, sent_at: response.sent_at }
     }
 
-    fn rejected(&mut self, response: Inflight, error: &Error, cx: &VerdictContext<'_>) -> Verdict {
+    fn rejected(
+        &mut self,
+        response: Inflight,
+        skipped: &[Inflight],
+        error: &Error,
+        cx: &VerdictContext<'_>,
+    ) -> Verdict {
         self.rejected_total += 1;
-        let suspects = response.news.iter().map(|r| (r.clone(), self.held_before(&response, r))).collect();
+        let suspects = self.suspects(&response, skipped);
         let text = redact_for_search(&error.text);
         let Blame { names, innocent } = match self.explained(&response, &text, cx.protocol) {
             Some(Explained::ByOneAside) => Blame::default(),
-            Some(Explained::ByOneBefore) => Blame { names: Vec::new(), innocent: suspects },
+            Some(Explained::ByOneBefore) => {
+                self.not_held(suspects.iter());
+                self.quarantine.suspect(suspects);
+                Blame::default()
+            }
             None => {
                 self.blind_until = self.sent.as_ref().map_or(0, |sent| sent.number);
-                self.quarantine.reject(&text, suspects)
+                self.blame(&text, suspects, cx.protocol)
             }
         };
         let departing =
             response.news.iter().map(|r| r.name()).filter(|name| self.departing.contains_key(*name));
         self.uncertain.extend(departing.cloned());
-        self.forget_rejected_departing(cx.protocol);
+        // Without a name, what is about to go stays until then, the bad one too: a route may need the others.
+        if !names.is_empty() {
+            self.forget_rejected_departing(cx.protocol);
+        }
         // What has been replaced by a later response is judged by that one, and what is not wanted any more by nobody.
         if let Some(base) = &self.base {
             let subscription = &self.subscription;
@@ -104,6 +127,53 @@ impl Feed {
         };
         self.error = Some((response.number, rejected));
         Verdict::Rejected { revision: response.revision }
+    }
+
+    /// What the client may have rejected, and what it holds instead.
+    fn suspects(&self, response: &Inflight, skipped: &[Inflight]) -> Vec<(Arc<Resource>, Held)> {
+        let mut suspects: BTreeMap<Arc<str>, (Arc<Resource>, Held)> = BTreeMap::new();
+        for response in skipped.iter().chain([response]) {
+            for resource in response.news.iter() {
+                // What is sent in place of a rejected one is the last good one.
+                let aside = self.quarantine.get(resource.name());
+                if aside.is_some_and(|aside| aside.version != resource.version()) {
+                    continue;
+                }
+                let held = match suspects.remove(resource.name()) {
+                    Some((_, held)) => held,
+                    None => self.held_before(response, resource),
+                };
+                suspects.insert(resource.name().clone(), (resource.clone(), held));
+            }
+        }
+        suspects.into_values().collect()
+    }
+
+    fn blame(&mut self, text: &str, suspects: Vec<(Arc<Resource>, Held)>, protocol: Protocol) -> Blame {
+        let names_one = nack::words(text).any(|word| suspects.iter().any(|(r, _)| &**r.name() == word));
+        if !names_one && self.is_whole(protocol) {
+            // No trial can tell as long as something must be in every response that may be bad itself. The client
+            // applies what is good in them anyway.
+            let unknown = suspects.iter().any(|(_, held)| *held == Held::Unknown);
+            let leaving = self.uncertain.iter().any(|name| self.departing.contains_key(name));
+            if unknown || leaving || self.quarantine.has_doubts() {
+                self.quarantine.doubt(suspects);
+                return Blame::default();
+            }
+        }
+        let blame = self.quarantine.reject(text, suspects.clone());
+        let is_innocent = |name: &str| blame.innocent.iter().any(|(innocent, _)| &**innocent.name() == name);
+        self.not_held(suspects.iter().filter(|(resource, _)| !is_innocent(resource.name())));
+        blame
+    }
+
+    /// Later responses that are under way were made as if the client had taken these.
+    fn not_held<'a>(&mut self, suspects: impl Iterator<Item = &'a (Arc<Resource>, Held)>) {
+        for (resource, held) in suspects {
+            for later in &mut self.inflight {
+                later.held.entry(resource.name().clone()).or_insert_with(|| held.clone());
+            }
+        }
     }
 
     /// Whether a rejection says nothing new. A response that is the whole state contains what an unanswered one before
@@ -132,7 +202,11 @@ impl Feed {
                 continue;
             }
             match &aside.held {
-                Held::Nothing => _ = self.departing.remove(name),
+                // The client may hold an older one after all, if a rejection left it unclear: it is told.
+                Held::Nothing => {
+                    self.departing.remove(name);
+                    self.retract = true;
+                }
                 Held::LastGood(good) => _ = self.departing.insert(name.clone(), good.clone()),
                 Held::Unknown => {}
             }

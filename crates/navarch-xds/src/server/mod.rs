@@ -7,6 +7,8 @@ mod admission;
 mod body;
 mod connection;
 mod grpc;
+mod load;
+mod services;
 mod task;
 
 use std::any::Any;
@@ -24,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 pub use body::Body;
 pub use connection::{Fallback, serve_connection};
 pub use grpc::{Code, Status};
+pub use load::{ClusterLoad, LastLoads, LoadReports};
 
 use crate::class::Class;
 use crate::encode::Encoder;
 use crate::node::Node;
 use crate::response::Protocol;
-use crate::status::Registry;
+use crate::status::{Registry, StreamStatus};
 use crate::stream::Event;
 use admission::Admission;
 
@@ -51,7 +54,19 @@ pub trait Discovery: Send + Sync + 'static {
         let _ = question;
         None
     }
+
+    /// Which streams a peer may see in the client status service.
+    ///
+    /// # Errors
+    /// Unless it says otherwise, nobody may see any: the service has no node that could be checked.
+    fn visible(&self, peer: &Arc<Peer>) -> Result<Visible, Rejection> {
+        let _ = peer;
+        Err(Rejection::PermissionDenied("the client status is not open to this peer".into()))
+    }
 }
+
+/// Says of a stream whether it may be seen.
+pub type Visible = Box<dyn Fn(&StreamStatus) -> bool + Send>;
 
 /// A request for something that is not configuration. State-of-the-world only.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +190,8 @@ pub struct Settings {
     pub connection_age_max: Option<Duration>,
     /// Time after which a connection that is asked to go is cut.
     pub grace: Duration,
+    /// Time between two load reports of a client.
+    pub load_report_interval: Duration,
 }
 
 impl Default for Settings {
@@ -189,6 +206,7 @@ impl Default for Settings {
             keepalive_timeout: Duration::from_secs(10),
             connection_age_max: Some(Duration::from_secs(30 * 60)),
             grace: Duration::from_secs(10),
+            load_report_interval: Duration::from_secs(60),
         }
     }
 }
@@ -202,6 +220,7 @@ pub struct Server {
 pub(crate) struct Shared {
     discovery: Box<dyn Discovery>,
     observer: Box<dyn Observer>,
+    loads: Box<dyn LoadReports>,
     settings: Settings,
     encoder: Encoder,
     registry: Arc<Registry>,
@@ -229,10 +248,22 @@ impl Server {
     /// A server that reports to `observer`.
     #[must_use]
     pub fn observed(discovery: impl Discovery, settings: Settings, observer: impl Observer) -> Self {
+        Self::reporting(discovery, settings, observer, ())
+    }
+
+    /// A server that reports to `observer`, and hands load reports of clients to `loads`.
+    #[must_use]
+    pub fn reporting(
+        discovery: impl Discovery,
+        settings: Settings,
+        observer: impl Observer,
+        loads: impl LoadReports,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 discovery: Box::new(discovery),
                 observer: Box::new(observer),
+                loads: Box::new(loads),
                 encoder: Encoder::new(&settings.identifier),
                 registry: Arc::default(),
                 admission: Admission::new(settings.streams_per_second),
@@ -258,7 +289,7 @@ impl Server {
     /// Whether the path is one of a method of this server.
     #[must_use]
     pub fn handles(path: &str) -> bool {
-        method(path).is_some()
+        method(path).is_some() || services::service(path).is_some()
     }
 
     /// Answers a gRPC request for one of the methods. `close` is cancelled if the client stops reading: a stream that
@@ -269,9 +300,8 @@ impl Server {
         B::Data: Buf + Send,
         B::Error: std::fmt::Display + Send,
     {
-        let Some(method) = method(request.uri().path()) else {
-            return grpc::refuse(&Status::new(Code::Unimplemented, "no such method"));
-        };
+        let path = request.uri().path();
+        let (method, service) = (method(path), services::service(path));
         if self.shared.shutdown.borrow().is_some() {
             return grpc::refuse(&Status::new(Code::Unavailable, "shutting down"));
         }
@@ -280,6 +310,12 @@ impl Server {
             self.shared.observer.refused();
             return grpc::refuse(&Status::new(Code::Unavailable, "too many new streams, try again"));
         }
+        if let Some(service) = service {
+            return services::spawn(self.shared.clone(), service, request.into_body(), peer, close);
+        }
+        let Some(method) = method else {
+            return grpc::refuse(&Status::new(Code::Unimplemented, "no such method"));
+        };
         let id = self.shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
         task::spawn(self.shared.clone(), id, method, request.into_body(), peer, close)
     }
