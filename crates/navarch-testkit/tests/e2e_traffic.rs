@@ -56,6 +56,7 @@ async fn transport_security() -> Result<()> {
     capabilities!(
         site,
         tls::termination_with_a_credential,
+        tls::mutual_termination_asks_for_a_certificate,
         tls::redirect_to_https,
         tls::passthrough_by_sni,
         tls::origination,

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use navarch_testkit::wait;
-use std::{net::Ipv4Addr, path::Path, process::Stdio};
+use std::{ffi::OsStr, net::Ipv4Addr, path::Path, process::Stdio};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -52,10 +52,21 @@ pub struct TlsConnection {
 impl TlsConnection {
     /// The handshake happens with the first request.
     pub fn open(port: u16, server_name: &str, authority: &Path) -> Result<TlsConnection> {
+        TlsConnection::open_with(port, server_name, authority, &[])
+    }
+
+    /// [`TlsConnection::open`] with more arguments, for example a certificate of the client.
+    pub fn open_with(
+        port: u16,
+        server_name: &str,
+        authority: &Path,
+        extra: &[&OsStr],
+    ) -> Result<TlsConnection> {
         let mut client = Command::new("openssl")
             .args(["s_client", "-quiet", "-verify_return_error", "-verify_hostname", server_name])
             .args(["-servername", server_name, "-connect", &format!("127.0.0.1:{port}"), "-CAfile"])
             .arg(authority)
+            .args(extra)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

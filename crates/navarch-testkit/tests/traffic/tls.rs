@@ -8,6 +8,7 @@ use super::{
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{ports, wait, workspace};
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -27,22 +28,23 @@ pub struct Site {
 /// A certificate that is its own authority.
 struct Certificate {
     file: PathBuf,
+    key_file: PathBuf,
     text: String,
     key: String,
 }
 
 impl Certificate {
     fn new(dir: &Path, name: &str) -> Result<Certificate> {
-        let (file, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+        let (file, key_file) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
         let mut command = Command::new("openssl");
         command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
         command.args(["-days", "2", "-subj", &format!("/CN={name}")]);
         command.args(["-addext", "subjectAltName=DNS:*.secure.test,DNS:origin.secure.test"]);
-        command.arg("-out").arg(&file).arg("-keyout").arg(&key);
+        command.arg("-out").arg(&file).arg("-keyout").arg(&key_file);
         let output = command.output().context("running openssl, which these tests need")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let (text, key) = (std::fs::read_to_string(&file)?, std::fs::read_to_string(&key)?);
-        Ok(Certificate { file, text, key })
+        let (text, key) = (std::fs::read_to_string(&file)?, std::fs::read_to_string(&key_file)?);
+        Ok(Certificate { file, key_file, text, key })
     }
 
     fn key_pair(&self) -> String {
@@ -112,6 +114,29 @@ pub async fn termination_with_a_credential(site: &Site) -> Result<()> {
     ensure!(distrusting.get(NAME).await.is_err(), "another certificate than the Secret's");
     let mut elsewhere = TlsConnection::open(site.https, "other.test", &site.first.file)?;
     ensure!(elsewhere.get("other.test").await.is_err(), "an answer for a name that is not served");
+    Ok(())
+}
+
+pub async fn mutual_termination_asks_for_a_certificate(site: &Site) -> Result<()> {
+    let port = ports::free_port()?;
+    let server = format!(
+        "{{port: {{number: {port}, name: mutual, protocol: HTTPS}}, hosts: ['*.secure.test'], \
+         tls: {{mode: MUTUAL, credentialName: mutual}}}}"
+    );
+    let (own, client) = (&site.first, &site.second);
+    let values = [("tls.crt", own.text.as_str()), ("tls.key", &own.key), ("ca.crt", &client.text)];
+    let routes = routes("m.secure.test", &format!("[{{{}}}]", to("site.traffic.test")));
+    let routes = routes.replace("gateways: [edge]", "gateways: [mutual]");
+    site.edge.apply("mutual", &(secret("mutual", &values) + &gateway("mutual", &server) + &routes)).await?;
+    let (name, flags) = ("m.secure.test", [OsStr::new("-cert"), OsStr::new("-key")]);
+    let call_as = async |who: &Certificate| {
+        let arguments = [flags[0], who.file.as_os_str(), flags[1], who.key_file.as_os_str()];
+        served(&mut TlsConnection::open_with(port, name, &own.file, &arguments)?, name).await
+    };
+    wait::until("an answer over mutual TLS", wait::STEP, || call_as(client)).await?;
+    ensure!(call_as(own).await.is_err(), "a certificate of another authority was accepted");
+    let mut anonymous = TlsConnection::open(port, name, &own.file)?;
+    ensure!(anonymous.get(name).await.is_err(), "a client without a certificate was served");
     Ok(())
 }
 
