@@ -7,6 +7,7 @@
 pub mod apps;
 pub mod envoy;
 pub mod golden;
+pub mod grpc;
 pub mod http;
 pub mod navarch;
 pub mod ports;

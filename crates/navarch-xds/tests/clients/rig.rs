@@ -125,6 +125,11 @@ impl Plane {
         self.running = None;
     }
 
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn publish(&mut self, config: &Config) {
         self.running.as_mut().expect("running").publish(config);
     }

@@ -14,11 +14,16 @@ both!(e11_siblings_of_a_bad_cluster, e11_siblings_of_a_bad_listener, e12_reconne
 const CDS_REJECTED: &str = "cluster_manager.cds.update_rejected";
 const LDS_REJECTED: &str = "listener_manager.lds.update_rejected";
 
-/// What the server holds back from the one client.
-fn set_aside(plane: &Plane) -> Vec<String> {
-    let streams = plane.registry().streams();
-    let types = streams.iter().flat_map(|stream| &stream.types);
-    types.flat_map(|ty| ty.set_aside.iter().map(ToString::to_string)).collect()
+/// Waits until the server holds back one resource from the one client: the rejection is on its way to it.
+async fn wait_set_aside(plane: &Plane, name: &str) -> Result<()> {
+    wait::until("the bad resource to be set aside", wait::STEP, || async {
+        let streams = plane.registry().streams();
+        let types = streams.iter().flat_map(|stream| &stream.types);
+        let found: Vec<_> = types.flat_map(|ty| ty.set_aside.iter().map(AsRef::<str>::as_ref)).collect();
+        ensure!(found == [name], "{found:?} are");
+        Ok(())
+    })
+    .await
 }
 
 async fn e11_siblings_of_a_bad_cluster(protocol: Protocol) -> Result<()> {
@@ -34,7 +39,7 @@ async fn e11_siblings_of_a_bad_cluster(protocol: Protocol) -> Result<()> {
     plane.publish(&broken);
     wait_stat(&envoy, CDS_REJECTED, |count| count >= 1).await?;
     wait_clusters(&envoy, &["one", "two"]).await?;
-    ensure!(set_aside(&plane) == ["bad"], "{:?} are set aside", set_aside(&plane));
+    wait_set_aside(&plane, "bad").await?;
 
     // It is not asked again and again.
     let rejected = envoy.stat(CDS_REJECTED).await?;
@@ -64,7 +69,7 @@ async fn e11_siblings_of_a_bad_listener(protocol: Protocol) -> Result<()> {
     wait_stat(&envoy, LDS_REJECTED, |count| count >= 1).await?;
     wait_body(one, "changed").await?;
     wait_body(two, "2").await?;
-    ensure!(set_aside(&plane) == ["bad"], "{:?} are set aside", set_aside(&plane));
+    wait_set_aside(&plane, "bad").await?;
     let rejected = envoy.stat(LDS_REJECTED).await?;
     plane.publish(&broken.with(XdsType::Lds, &answering("bad", three, "good now")));
     wait_body(three, "good now").await?;

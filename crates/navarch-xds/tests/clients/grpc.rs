@@ -1,0 +1,134 @@
+//! The server against real proxyless gRPC clients: they ask by name, and for a part of what there is.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail, ensure};
+use navarch_envoy::XdsType;
+use navarch_testkit::grpc::{Backend, Client, Language};
+use navarch_testkit::wait;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::resources::{ads, at, cluster, endpoint, endpoints, manager, route};
+use crate::rig::{Config, Plane, bounded};
+
+/// The whole chain of `xds:///echo`, and something that nobody asks for.
+fn config() -> Config {
+    let rds = json!({"rds": {"route_config_name": "r", "config_source": ads()}});
+    let listener = json!({"name": "echo", "api_listener": {"api_listener": manager(&rds, &[])}});
+    Config::default()
+        .with(XdsType::Lds, &listener)
+        .with(XdsType::Rds, &route("r", "c"))
+        .with(XdsType::Cds, &cluster("c"))
+        .with(XdsType::Cds, &cluster("other"))
+}
+
+/// Calls until the outcome is as wanted.
+async fn wait_outcome(client: &mut Client, code: &str, body: &str) -> Result<()> {
+    let deadline = Instant::now() + wait::STEP;
+    loop {
+        let outcome = client.call().await;
+        match &outcome {
+            Ok((found, text)) if found == code && text.contains(body) => return Ok(()),
+            Err(error) if error.is::<wait::Fatal>() => return outcome.map(drop),
+            _ if Instant::now() > deadline => bail!("{outcome:?}, and not {code} {body}"),
+            _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn follows(language: Language) -> Result<()> {
+    let (a, b) = (Backend::start("a")?, Backend::start("b")?);
+    let config = config().with(XdsType::Eds, &at("c", a.address()));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let mut client = Client::start(language, "echo", plane.address())?;
+    wait_outcome(&mut client, "OK", "a").await?;
+    plane.accepted().await?;
+    // Another endpoint, then another cluster.
+    plane.publish(&config.clone().with(XdsType::Eds, &at("c", b.address())));
+    wait_outcome(&mut client, "OK", "b").await?;
+    plane.publish(
+        &config.with(XdsType::Eds, &at("other", b.address())).with(XdsType::Rds, &route("r", "other")),
+    );
+    for _ in 0..10 {
+        let (code, body) = client.call().await?;
+        ensure!(code == "OK", "{code} {body}");
+    }
+    wait_outcome(&mut client, "OK", "b").await?;
+    plane.accepted().await
+}
+
+#[tokio::test]
+async fn grp_01_python_calls_through_the_chain_of_names() -> Result<()> {
+    bounded(follows(Language::Python)).await
+}
+
+#[tokio::test]
+async fn grp_01_javascript_calls_through_the_chain_of_names() -> Result<()> {
+    bounded(follows(Language::Node)).await
+}
+
+async fn outage() -> Result<()> {
+    let (a, b) = (Backend::start("a")?, Backend::start("b")?);
+    let config = config().with(XdsType::Eds, &at("c", a.address()));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let mut client = Client::start(Language::Python, "echo", plane.address())?;
+    wait_outcome(&mut client, "OK", "a").await?;
+    plane.accepted().await?;
+    plane.down();
+    for _ in 0..30 {
+        let (code, body) = client.call().await?;
+        ensure!(code == "OK" && body == "a", "{code} {body}");
+    }
+    plane.up(Some(&config.with(XdsType::Eds, &at("c", b.address())))).await?;
+    wait_outcome(&mut client, "OK", "b").await?;
+    plane.accepted().await
+}
+
+#[tokio::test]
+async fn grp_04_calls_go_on_while_the_server_is_gone() -> Result<()> {
+    bounded(outage()).await
+}
+
+async fn removal() -> Result<()> {
+    let a = Backend::start("a")?;
+    let config = config().with(XdsType::Eds, &at("c", a.address()));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let mut client = Client::start(Language::Python, "echo", plane.address())?;
+    wait_outcome(&mut client, "OK", "a").await?;
+    plane.publish(&config.clone().without(XdsType::Lds, "echo"));
+    wait_outcome(&mut client, "UNAVAILABLE", "echo").await?;
+    plane.publish(&config);
+    wait_outcome(&mut client, "OK", "a").await
+}
+
+#[tokio::test]
+async fn rmv_09_a_listener_that_is_gone_fails_calls_of_grpc() -> Result<()> {
+    bounded(removal()).await
+}
+
+async fn health() -> Result<()> {
+    let (a, b) = (Backend::start("a")?, Backend::start("b")?);
+    let of =
+        |health: &str| endpoints("c", &[endpoint(a.address(), "HEALTHY"), endpoint(b.address(), health)]);
+    let config = config().with(XdsType::Eds, &of("DRAINING"));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let mut client = Client::start(Language::Python, "echo", plane.address())?;
+    wait_outcome(&mut client, "OK", "a").await?;
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        seen.insert(client.call().await?.1);
+    }
+    ensure!(seen == BTreeSet::from(["a".to_owned()]), "{seen:?}");
+    plane.publish(&config.with(XdsType::Eds, &of("HEALTHY")));
+    wait_outcome(&mut client, "OK", "b").await?;
+    let streams = plane.registry().streams();
+    let rejected: u64 = streams.iter().flat_map(|stream| &stream.types).map(|ty| ty.rejected_total).sum();
+    ensure!(rejected == 0, "{rejected} rejections");
+    Ok(())
+}
+
+#[tokio::test]
+async fn eds_03_draining_endpoints_are_not_used_by_grpc() -> Result<()> {
+    bounded(health()).await
+}
