@@ -1,5 +1,7 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
+mod no_effect;
+
 use navarch_model::Config;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
@@ -66,6 +68,7 @@ fn problems(view: &View<'_>) -> Vec<Problem> {
     for telemetry in view.all_objects::<Telemetry>() {
         found.providers_of_telemetry(view, &telemetry);
     }
+    found.without_effect(view);
     found.0
 }
 

@@ -16,6 +16,10 @@ use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
 
+/// New streams admitted per second. A first synchronisation costs a few milliseconds of processor time; classes that are planned
+/// already cost less.
+const STREAMS_PER_SECOND: f64 = 500.0;
+
 /// What `navarch serve` is told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -58,8 +62,12 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     metrics.services.set(snapshot.services().count() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
     let replica = replica_name();
-    let settings =
-        Settings { identifier: identifier(&replica), grace: Duration::from_secs(1), ..Settings::default() };
+    let settings = Settings {
+        identifier: identifier(&replica),
+        grace: Duration::from_secs(1),
+        streams_per_second: STREAMS_PER_SECOND,
+        ..Settings::default()
+    };
     let server = Server::observed(
         FleetDiscovery(fleet.clone()),
         settings,
