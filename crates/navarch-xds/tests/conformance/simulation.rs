@@ -197,7 +197,7 @@ impl Envoy {
         }
 
         let text = if self.names_errors { format!("{}: bad", bad.join(", ")) } else { "malformed".into() };
-        let error = (!bad.is_empty()).then(|| Error { code: 13, text });
+        let error = (!bad.is_empty()).then_some(Error { code: 13, text });
         let version = match (&error, self.nonces.get(&ty)) {
             (None, _) => response.version.clone(),
             (Some(_), Some((_, version))) => version.clone(),
