@@ -1,0 +1,132 @@
+//! Explanations name the objects that a resource stems from, and those that lost.
+
+use std::sync::Arc;
+
+use navarch_envoy::XdsType;
+use navarch_model::change::ChangeSet;
+use navarch_model::endpoint::Locality;
+use navarch_model::proxy::ProxyFacts;
+use navarch_model::{Hashed, parse_text};
+use navarch_plan::Planner;
+use navarch_plan::explain::explain;
+use navarch_snapshot::World;
+use navarch_snapshot::world::Options;
+
+const MESH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {clusterIP: 10.0.0.1, selector: {app: reviews}, ports: [{name: http, port: 80, protocol: TCP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: reviews-1, namespace: shop, labels: {kubernetes.io/service-name: reviews}}
+addressType: IPv4
+endpoints: [{addresses: [10.1.0.1], conditions: {ready: true}}]
+ports: [{name: http, port: 8080, protocol: TCP}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: old, namespace: shop, creationTimestamp: '2024-01-01T00:00:00Z'}
+spec: {hosts: [reviews], http: [{name: v1, route: [{destination: {host: reviews, subset: v1}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: young, namespace: shop, creationTimestamp: '2025-01-01T00:00:00Z'}
+spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: private, namespace: shop}
+spec: {hosts: [reviews], exportTo: ['.'], http: [{route: [{destination: {host: reviews}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: shop}
+spec: {host: reviews, subsets: [{name: v0, labels: {v: '0'}}, {name: v1, labels: {v: '1'}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: everything, namespace: istio-system}
+spec: {host: '*.local', trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}}
+";
+
+/// `+Kind namespace/name field` for sources, `-Kind namespace/name` for losers, in the order of parts.
+fn check(ty: XdsType, name: &str, expected: &[&str]) {
+    let parsed = parse_text("mesh.yaml", MESH);
+    assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
+    let snapshot = World::new(Options::default()).apply(ChangeSet::upserting(parsed.objects));
+    let id = "sidecar~10.9.0.1~web.front~front.svc.cluster.local";
+    let facts = ProxyFacts::parse(id, "web", &serde_json::Map::new(), Locality::default()).expect("a node");
+    let planner = Planner::new(snapshot.clone());
+    let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
+    let resources = planner.resources(&plan);
+    let explanation = explain(&snapshot, &facts, &resources, ty, name);
+    let explanation = explanation.unwrap_or_else(|| panic!("{name} is not among the resources"));
+    let mut lines = Vec::new();
+    for part in &explanation.parts {
+        lines.extend(
+            part.sources
+                .iter()
+                .map(|source| format!("+{} {}", source.object, source.field).trim_end().to_owned()),
+        );
+        lines.extend(part.lost.iter().map(|lost| format!("-{}", lost.object)));
+    }
+    assert_eq!(lines, expected, "{explanation:#?}");
+}
+
+const HOST: &str = "reviews.shop.svc.cluster.local";
+
+#[test]
+fn a_cluster_names_its_service_and_the_subset_of_its_rule() {
+    check(
+        XdsType::Cds,
+        &format!("outbound|80|v1|{HOST}"),
+        &[
+            "+Service shop/reviews spec.ports[0]",
+            "+DestinationRule shop/reviews spec.subsets[1]",
+            "-DestinationRule istio-system/everything",
+        ],
+    );
+}
+
+#[test]
+fn endpoints_name_their_slices() {
+    check(
+        XdsType::Eds,
+        &format!("outbound|80||{HOST}"),
+        &[
+            "+Service shop/reviews spec.ports[0]",
+            "+EndpointSlice shop/reviews-1",
+            "+DestinationRule shop/reviews spec.host",
+            "-DestinationRule istio-system/everything",
+        ],
+    );
+}
+
+#[test]
+fn a_virtual_host_names_the_oldest_virtual_service_and_those_that_lost() {
+    check(
+        XdsType::Rds,
+        "80",
+        &[
+            "+Service shop/reviews",
+            "+VirtualService shop/old spec.http[0]",
+            "-VirtualService shop/young",
+            "-VirtualService shop/private",
+        ],
+    );
+}
+
+#[test]
+fn a_resource_that_is_not_there_has_no_explanation() {
+    let snapshot = World::new(Options::default()).snapshot().clone();
+    let facts = ProxyFacts::parse(
+        "sidecar~10.9.0.1~web.front~front.svc.cluster.local",
+        "web",
+        &serde_json::Map::new(),
+        Locality::default(),
+    );
+    let resources = navarch_envoy::ProxyResources::new(1);
+    assert_eq!(explain(&snapshot, &facts.expect("a node"), &resources, XdsType::Cds, "nothing"), None);
+}
