@@ -112,8 +112,8 @@ fn a_virtual_host_names_the_oldest_virtual_service_and_those_that_lost() {
         &[
             "+Service shop/reviews",
             "+VirtualService shop/old spec.http[0]",
-            "-VirtualService shop/young",
             "-VirtualService shop/private",
+            "-VirtualService shop/young",
         ],
     );
 }
