@@ -664,6 +664,12 @@ fn tls_match(report: &mut Report<'_>, rule: &TlsMatchAttributes, hosts: &Pattern
 
 fn tcp_route(report: &mut Report<'_>, route: &TcpRoute) {
     report.each("match", &route.match_, |report, rule: &L4MatchAttributes| {
+        if !rule.source_subnet.is_empty() {
+            report.within("sourceSubnet", |report| {
+                let message = "sourceSubnet is not looked at, as by istiod";
+                report.warning(Code::NoEffect, message, "match sourceLabels or sourceNamespace");
+            });
+        }
         subnets(report, &rule.destination_subnets);
         if rule.port != 0 {
             port(report, "port", rule.port);

@@ -82,8 +82,11 @@ impl Found {
 /// Settings that are stated and that nothing reads, and why.
 fn unused(mesh: &MeshConfig) -> impl Iterator<Item = (&'static str, &'static str)> {
     const NO_CA: &str = "there is no certificate authority yet";
+    const CONTRIB: &str = "stock Envoy does not have it";
     const ONE_CLUSTER: &str = "there is one cluster";
+    let keys = mesh.default_config.as_ref().is_some_and(|config| config.private_key_provider.is_some());
     let stated = [
+        ("defaultConfig.privateKeyProvider", keys, CONTRIB),
         ("ca", mesh.ca.is_some(), NO_CA),
         ("caCertificates", !mesh.ca_certificates.is_empty(), NO_CA),
         ("certificates", !mesh.certificates.is_empty(), NO_CA),
