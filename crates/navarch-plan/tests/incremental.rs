@@ -165,3 +165,40 @@ fn an_edit_among_ten_thousand_services_translates_what_reads_it() {
     );
     rig.check("a new service", &service(10_001), "CDS 1, EDS 1, RDS 1", "CDS 1, EDS 1, RDS 1", 16);
 }
+
+#[test]
+fn a_gateway_of_two_thousand_hosts_translates_the_host_that_changed() {
+    let host = |index: usize, timeout: u32| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: h{index}, namespace: n{}}}\nspec: {{hosts: \
+             [h{index}.example.com], gateways: [edge/gw], http: [{{timeout: {timeout}s, route: [{{destination: {{host: s{index}}}}}]}}]}}\n---\n",
+            index % 100
+        )
+    };
+    let mut text = String::from(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: edge}\nspec: {selector: {a: gw}, servers: \
+         [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*/*']}]}\n---\n",
+    );
+    (0..2_000).for_each(|index| text.push_str(&(service(index) + &host(index, 1))));
+    let mut world = World::new(Options::default());
+    let planner = Planner::new(world.apply(change(&text)));
+    let labels = serde_json::json!({ "LABELS": { "a": "gw" } });
+    let metadata = labels.as_object().cloned().unwrap_or_default();
+    let id = "router~10.99.0.1~gw.edge~edge.svc.cluster.local";
+    let facts = ProxyFacts::parse(id, "gw", &metadata, Locality::default()).expect("a node");
+    let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
+    let before = planner.resources(&plan);
+    assert_eq!(before.set(XdsType::Rds).len(), 1, "one route configuration for the port");
+
+    let misses = || planner.inspect(|engine| engine.memo().counts().misses);
+    let known = misses();
+    planner.advance(world.apply(change(&host(1_234, 2))));
+    let after = planner.resources(&plan);
+    for ty in XdsType::ALL {
+        let delta = diff(before.set(ty), after.set(ty));
+        let expected = usize::from(ty == XdsType::Rds);
+        assert_eq!(delta.changed.len() + delta.removed.len(), expected, "{}", ty.short());
+    }
+    let translated = misses() - known;
+    assert!(translated <= 8, "{translated} inputs were translated for one host of two thousand");
+}
