@@ -18,9 +18,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// An istiod-compatible control plane for stock Envoy
 ///
 /// Reads Istio and Kubernetes configuration from a directory of YAML files and keeps a fleet of Envoys in sync over xDS. Needs no
