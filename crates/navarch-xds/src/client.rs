@@ -15,11 +15,31 @@ pub enum Kind {
     Other,
 }
 
+/// What it means that a returning delta client names a resource and says that it holds it at the current version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Nothing: it may wait for it all the same, and who subscribes is answered (xDS spec, "Subscribing to
+    /// Resources").
+    Nothing,
+    /// It need not be sent.
+    Enough,
+    /// It need not be sent unless something is sent on this stream that refers to it.
+    UnlessReferrerSent,
+    /// The same, if also nothing of the client warms.
+    UnlessWarming,
+}
+
 /// The rules for one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     kind: Kind,
+    /// Major and minor.
+    version: (u32, u32),
 }
+
+/// The first Envoy of which it is known (by test) that a cluster whose warming timed out goes on with the assignment
+/// that it had. One that comes up empty says that it holds the assignment, and needs it.
+const CACHES_ENDPOINTS: (u32, u32) = (1, 40);
 
 impl Client {
     /// Reads the kind from the user agent.
@@ -31,7 +51,9 @@ impl Client {
             () if agent.starts_with("grpc") => Kind::Grpc,
             () => Kind::Other,
         };
-        Self { kind }
+        let mut numbers = node.user_agent_version.split('.').map_while(|number| number.parse().ok());
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Self { kind, version }
     }
 
     /// Which kind it is.
@@ -91,5 +113,25 @@ impl Client {
     #[must_use]
     pub fn held_is_subscribed(&self, ty: XdsType) -> bool {
         matches!(ty, XdsType::Address | XdsType::Authorization)
+    }
+
+    /// Whether what a returning delta client names and says it holds, at the current version, has to be sent again.
+    ///
+    /// Envoy lists what it holds also where something waits for it: a cluster that was changed waits for an assignment
+    /// that comes after it, a new provider of a secret or of a filter for its first answer. Only of two types can be
+    /// seen from the stream that nobody waits:
+    /// - *Route configurations.* Listeners with the same `Rds` message share a provider, which has had its answer
+    ///   before it lists a version. Only a listener that is sent now can bring another one.
+    /// - *Assignments.* Envoy asks for no clusters while one of them warms. If it asks for them before it asks for
+    ///   assignments, and for listeners (it has started: before that it asks for clusters all the time), none does. Only a
+    ///   cluster that is sent now can.
+    #[must_use]
+    pub fn holds(&self, ty: XdsType) -> Holds {
+        match (self.kind, ty) {
+            (_, XdsType::Address | XdsType::Authorization) => Holds::Enough,
+            (Kind::Envoy, XdsType::Rds) => Holds::UnlessReferrerSent,
+            (Kind::Envoy, XdsType::Eds) if self.version >= CACHES_ENDPOINTS => Holds::UnlessWarming,
+            _ => Holds::Nothing,
+        }
     }
 }

@@ -33,7 +33,7 @@ mod subscription;
 mod syncz;
 
 pub use class::{Class, DiffCache};
-pub use client::{Client, Kind};
+pub use client::{Client, Holds, Kind};
 pub use encode::Encoder;
 pub use nack::Rejected;
 pub use node::{Locality, Node};

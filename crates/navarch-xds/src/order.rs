@@ -19,6 +19,10 @@ pub const CLUSTER_RESPONSES_MAX: usize = 3;
 /// After this time without an acknowledgement, one more cluster response may go than [`CLUSTER_RESPONSES_MAX`].
 pub const CLUSTER_RESPONSE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Longest time to wait for the request that tells whether a returning client is past its start. It comes with the others,
+/// unless the client has not started.
+pub const DOUBT_MAX: Duration = Duration::from_millis(200);
+
 /// Types of which everything must have been sent (not: acknowledged) before a response of `ty` is sent.
 #[must_use]
 pub const fn sent_before(ty: XdsType) -> &'static [XdsType] {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 
 use crate::class::DiffCache;
-use crate::client::Client;
+use crate::client::{Client, Holds};
 use crate::feed::{Context, Feed, Outgoing, Verdict, VerdictContext};
 use crate::order;
 use crate::request::{Request, Wish};
@@ -146,12 +146,54 @@ impl Stream {
         feed.subscribe(change, self.protocol);
         if let Some(held) = held {
             feed.resume_held(held, self.client.held_is_subscribed(ty));
+            self.judge_held(ty, now);
+        }
+        if ty == XdsType::Lds {
+            // It has started, see `Client::holds`.
+            self.feeds[XdsType::Eds.index()].doubts_until = None;
         }
         self.keep_endpoints_of_sent_clusters(&dropped);
         // What a first request says about nonces and errors is about another stream.
         if !first {
             self.settle(ty, request, changed, now);
         }
+    }
+
+    /// Decides whether what the client says it holds has to be sent, see [`Client::holds`].
+    fn judge_held(&mut self, ty: XdsType, now: Instant) {
+        if !self.feed(ty).has_held() {
+            return;
+        }
+        match self.client.holds(ty) {
+            Holds::Nothing => {}
+            Holds::Enough => self.feeds[ty.index()].keep_held([]),
+            Holds::UnlessReferrerSent => {
+                self.feeds[ty.index()].keep_held([]);
+                let sent: Vec<_> = self.feed(XdsType::Lds).unanswered().cloned().collect();
+                self.need_routes_of(&sent);
+            }
+            Holds::UnlessWarming if self.feed(XdsType::Cds).requested => {
+                let needed = self.endpoints_of_unanswered_clusters();
+                let started = self.feed(XdsType::Lds).requested;
+                let feed = &mut self.feeds[ty.index()];
+                feed.keep_held(needed.iter().map(String::as_str));
+                feed.doubts_until = (!started).then(|| now + order::DOUBT_MAX);
+            }
+            Holds::UnlessWarming => {}
+        }
+    }
+
+    /// A listener that is sent may bring a provider of routes that waits for them.
+    fn need_routes_of(&mut self, listeners: &[Arc<Resource>]) {
+        let is_needed = |name: &str| listeners.iter().any(|listener| order::mentions(listener, name));
+        self.feeds[XdsType::Rds.index()].need_if(is_needed);
+    }
+
+    fn endpoints_of_unanswered_clusters(&self) -> BTreeSet<String> {
+        let endpoints = |cluster: &Arc<Resource>| {
+            order::cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
+        };
+        self.feed(XdsType::Cds).unanswered().filter_map(endpoints).collect()
     }
 
     /// A client that has lost a cluster drops its endpoints, and may not have read yet that the cluster is back. It will
@@ -162,11 +204,8 @@ impl Stream {
             return;
         }
         let dropped: BTreeSet<&str> = dropped.iter().map(|name| &**name).collect();
-        let endpoints = |cluster: &Arc<Resource>| {
-            order::cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
-        };
-        let sent = self.feed(XdsType::Cds).unanswered().filter_map(endpoints);
-        let back: Vec<_> = sent.filter(|name| dropped.contains(&**name)).collect();
+        let mut back = self.endpoints_of_unanswered_clusters();
+        back.retain(|name| dropped.contains(&**name));
         let known = resources.set(XdsType::Eds);
         let feed = &mut self.feeds[XdsType::Eds.index()];
         back.iter().for_each(|name| feed.anticipate(name, known));
@@ -219,6 +258,10 @@ impl Stream {
         let cx =
             Context { resources: &resources, diffs: &diffs, client: &client, protocol: self.protocol, now };
         self.gate = self.gate.filter(|gate| now < gate.until);
+        self.feeds
+            .iter_mut()
+            .filter(|f| f.doubts_until.is_some_and(|at| at <= now))
+            .for_each(Feed::send_held);
         for ty in XdsType::ALL {
             if !self.feeds[ty.index()].has_work(&resources) {
                 self.feeds[ty.index()].waiting_since = None;
@@ -279,7 +322,8 @@ impl Stream {
             self.feeds.iter().filter_map(|feed| feed.waiting_since).map(|since| since + order::WAIT_MAX);
         let refreshes = self.feeds.iter().filter_map(Feed::refresh_at);
         let gate = self.gate.map(|gate| gate.until);
-        flow.chain(waits).chain(refreshes).chain(gate).filter(|at| *at > now).min()
+        let doubts = self.feeds.iter().filter_map(|feed| feed.doubts_until);
+        flow.chain(waits).chain(doubts).chain(refreshes).chain(gate).filter(|at| *at > now).min()
     }
 
     /// What has happened since the last call.
@@ -300,8 +344,10 @@ impl Stream {
     /// Whether something that has to be sent before has not been sent, or new clusters are not warm.
     fn is_blocked(&self, ty: XdsType, resources: &ProxyResources, now: Instant) -> bool {
         let gated = self.gate.is_some() && order::waits_for_warm_clusters(ty);
+        let doubted = self.feed(ty).doubts_until.is_some();
         let expired = |since: Instant| now.saturating_duration_since(since) >= order::WAIT_MAX;
         gated
+            || doubted
             || order::sent_before(ty)
                 .iter()
                 .map(|earlier| self.feed(*earlier))
@@ -354,6 +400,10 @@ impl Stream {
     fn follow_up(&mut self, ty: XdsType, outgoing: &Outgoing, cx: &Context<'_>) {
         if ty == XdsType::Cds {
             self.follow_clusters(outgoing, cx);
+        }
+        if ty == XdsType::Lds && self.feed(XdsType::Rds).has_held() {
+            let sent: Vec<_> = outgoing.news.iter().cloned().collect();
+            self.need_routes_of(&sent);
         }
         if ty == XdsType::Rds {
             self.follow_routes(outgoing, cx);

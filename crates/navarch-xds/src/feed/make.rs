@@ -35,7 +35,7 @@ impl Feed {
         } else {
             self.draft_changes(&target, cx, &mut draft)
         };
-        self.draft_resends(&target, cx, &mut draft);
+        let kept = self.draft_resends(&target, cx, &mut draft);
         self.base = Some(target.clone());
         self.base_revision = cx.resources.revision();
         let news = match whole {
@@ -55,6 +55,9 @@ impl Feed {
             || (full_state && immediate)
             || (first && self.subscription.is_wildcard());
         if !anything {
+            if kept && self.sent.is_none() {
+                self.resumed_at(&target, cx);
+            }
             return None;
         }
         let payload = if full_state { self.full_state(&target) } else { news.clone() };
@@ -194,7 +197,9 @@ impl Feed {
         self.quarantine = Quarantine::default();
         let held = if protocol == Protocol::Delta { self.held.take() } else { None };
         let Some(held) = held else { return Batch::Set(target.clone()) };
-        let differs = |r: &&Arc<Resource>| held.get(r.name()) != Some(&Some(r.version()));
+        // What has a time to live must be sent: nothing else starts its refreshes.
+        let differs =
+            |r: &&Arc<Resource>| r.ttl().is_some() || held.get(r.name()) != Some(&Some(r.version()));
         let gone = held.keys().filter(|name| target.get(name).is_none());
         draft.removed.extend(gone.cloned());
         Batch::List(target.iter().filter(differs).cloned().collect())
@@ -271,9 +276,10 @@ impl Feed {
         }
     }
 
-    /// Names that have to be answered.
-    fn draft_resends(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
-        let held = self.held.take();
+    /// Names that have to be answered. Says whether one was left out because the client holds it.
+    fn draft_resends(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) -> bool {
+        let held = self.held.take().filter(|_| self.keeps_held);
+        let mut kept = false;
         let anticipated = mem::take(&mut self.anticipated);
         for name in mem::take(&mut self.resend) {
             let wanted = target.get(&name).is_some_and(|resource| self.subscription.wants(resource));
@@ -282,8 +288,9 @@ impl Feed {
             }
             let known = held.as_ref().and_then(|held| held.get(&name)).copied().flatten();
             match target.resolve(&name).or_else(|| self.departing.get(&name)) {
-                Some(resource)
-                    if cx.client.held_is_subscribed(self.ty) && known == Some(resource.version()) => {}
+                Some(resource) if known == Some(resource.version()) && resource.ttl().is_none() => {
+                    kept = true
+                }
                 Some(resource) => {
                     let resource = match self.quarantine.get(&name) {
                         Some(aside) if aside.version == resource.version() => match &aside.held {
@@ -297,6 +304,7 @@ impl Feed {
                 None => self.draft_missing(name, cx, draft),
             }
         }
+        kept
     }
 
     fn draft_missing(&self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {

@@ -92,6 +92,10 @@ pub(crate) struct Feed {
     everything: bool,
     /// What a delta client says it holds from an earlier stream. Until the first answer.
     held: Option<BTreeMap<Arc<str>, Option<Version>>>,
+    /// What it holds at the current version need not be sent, although it asks for it by name.
+    keeps_held: bool,
+    /// Nothing is sent until then: whether `keeps_held` is right is not known yet.
+    pub doubts_until: Option<Instant>,
     /// The version a state-of-the-world client says it holds. Until the first answer.
     resumed: Option<String>,
     /// The set that was brought to the client last.
@@ -145,6 +149,8 @@ impl Feed {
             requested: false,
             everything: false,
             held: None,
+            keeps_held: false,
+            doubts_until: None,
             resumed: None,
             base: None,
             base_revision: 0,
@@ -192,8 +198,41 @@ impl Feed {
         }
     }
 
+    /// What the client says it holds need not be sent again, except `needed`.
+    pub fn keep_held<'a>(&mut self, needed: impl IntoIterator<Item = &'a str>) {
+        self.keeps_held = true;
+        self.need(needed);
+    }
+
+    /// What the client says it holds is sent again.
+    pub fn send_held(&mut self) {
+        self.keeps_held = false;
+        self.doubts_until = None;
+    }
+
+    /// The client needs these, whether or not it says that it holds them.
+    fn need<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        if let Some(held) = &mut self.held {
+            names.into_iter().for_each(|name| _ = held.remove(name));
+        }
+    }
+
+    /// The client needs those of which `is_needed` says so, whether or not it says that it holds them.
+    pub fn need_if(&mut self, is_needed: impl Fn(&str) -> bool) {
+        if let Some(held) = &mut self.held {
+            held.retain(|name, _| !is_needed(name));
+        }
+    }
+
+    /// Whether the client has said what it holds, and has not been answered yet.
+    pub fn has_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// A change of the subscription.
     pub fn subscribe(&mut self, change: Change, protocol: Protocol) {
+        // What is asked for on this stream for the second time was dropped meanwhile.
+        self.need(change.named.iter().chain(&change.dropped).map(|name| &**name));
         self.everything |= change.everything;
         self.resend.extend(change.named);
         self.globs.extend(change.globbed);
@@ -233,6 +272,7 @@ impl Feed {
     pub fn resend<'a>(&mut self, names: impl IntoIterator<Item = &'a str>, known: &ResourceSet) {
         for name in names {
             if self.subscription.covers(name) {
+                self.need([name]);
                 self.resend.insert(crate::subscription::shared(name, known));
             }
         }

@@ -23,7 +23,7 @@ pub fn ty(short: &str) -> XdsType {
 /// What the control plane wants, and how its content is written.
 #[derive(Default)]
 pub struct Plan {
-    current: Option<Arc<ProxyResources>>,
+    pub current: Option<Arc<ProxyResources>>,
     labels: BTreeMap<Version, String>,
     revision: u64,
     ttl: Option<Duration>,
@@ -126,9 +126,16 @@ pub fn both(plan: &str) -> [Client; 2] {
 
 static STREAMS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
+/// `agent` is a name, and a version after a slash if it is not the one that everything is tested with.
 fn stream(protocol: Protocol, agent: &str) -> Stream {
+    let (name, version) = agent.split_once('/').unwrap_or((agent, "1.40.0"));
     let id = STREAMS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let node = Node { id: "n".into(), user_agent_name: agent.into(), ..Node::default() };
+    let node = Node {
+        id: "n".into(),
+        user_agent_name: name.into(),
+        user_agent_version: version.into(),
+        ..Node::default()
+    };
     Stream::new(id, protocol, Rules::of(&node), Arc::new(DiffCache::default()))
 }
 

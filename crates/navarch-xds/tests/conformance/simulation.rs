@@ -406,7 +406,12 @@ impl World {
 }
 
 fn new_stream(id: u64, protocol: Protocol) -> Stream {
-    let node = Node { id: "n".into(), user_agent_name: "envoy".into(), ..Node::default() };
+    let node = Node {
+        id: "n".into(),
+        user_agent_name: "envoy".into(),
+        user_agent_version: "1.40.0".into(),
+        ..Node::default()
+    };
     Stream::new(id, protocol, Rules::of(&node), Arc::new(DiffCache::default()))
 }
 
