@@ -6,7 +6,7 @@ use navarch_testkit::envoy::Envoy;
 use navarch_testkit::{ports, wait};
 
 use crate::load::Load;
-use crate::resources::{answering, at, cluster, rds_listener, route, trust, validating};
+use crate::resources::{answering, at, cluster, health_checked, rds_listener, route, trust, validating};
 use crate::rig::{
     Config, Plane, Protocol, assert_clean, backend, clusters, wait_clusters, wait_instance, wait_stat,
 };
@@ -14,6 +14,7 @@ use crate::rig::{
 both!(
     e08_reconnect_changes_nothing,
     e09_reconnect_while_warming,
+    e09_reconnect_while_a_cluster_is_probed,
     e10_deletion_during_an_outage,
     e24_server_gone_and_back
 );
@@ -53,6 +54,11 @@ async fn e08_reconnect_changes_nothing(protocol: Protocol) -> Result<()> {
         outage(&mut plane, &envoy).await?;
         back(&mut plane, &envoy, &config).await?;
         ensure!(plane.registry().len() == 1, "more than one stream");
+        if protocol == Protocol::Delta {
+            // It says what it holds, and nothing waits for it.
+            let sent = [sent(&plane, XdsType::Eds), sent(&plane, XdsType::Rds)];
+            ensure!(sent == [0, 0], "assignments and routes were sent again: {sent:?} responses");
+        }
     }
     let after = envoy.stats(APPLIED).await?;
     ensure!(before == after, "{before:?} became {after:?}");
@@ -90,6 +96,50 @@ async fn e09_reconnect_while_warming(protocol: Protocol) -> Result<()> {
     wait_stat(&envoy, "cluster.three.membership_healthy", |count| count == 1).await?;
     wait_instance(port, "two").await?;
     plane.accepted().await?;
+    assert_clean(&envoy).await
+}
+
+/// Responses of a type on the streams that there are.
+fn sent(plane: &Plane, ty: XdsType) -> u64 {
+    let streams = plane.registry().streams();
+    streams.iter().flat_map(|stream| &stream.types).filter(|of| of.ty == ty).map(|of| of.sent_total).sum()
+}
+
+/// While a cluster is probed for the first time Envoy says that it holds all assignments, and asks for no clusters. It is
+/// answered: the server cannot know what the cluster waits for.
+async fn e09_reconnect_while_a_cluster_is_probed(protocol: Protocol) -> Result<()> {
+    let (app, port) = (backend("one").await?, ports::free_port()?);
+    // Accepts connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let config = Config::default()
+        .with(XdsType::Cds, &cluster("one"))
+        .with(XdsType::Eds, &at("one", app.address()))
+        .with(XdsType::Lds, &rds_listener("front", port, "r"))
+        .with(XdsType::Rds, &route("r", "one"));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let envoy = plane.live_envoy("e09-probed", protocol).await?;
+    let probed = config
+        .clone()
+        .with(XdsType::Cds, &health_checked(cluster("probed")))
+        .with(XdsType::Eds, &at("probed", silent.local_addr()?));
+    plane.publish(&probed);
+    wait_stat(&envoy, "cluster_manager.warming_clusters", |count| count == 1).await?;
+    wait::until("the assignment of the cluster", wait::STEP, || async {
+        ensure!(sent(&plane, XdsType::Eds) >= 2, "not sent");
+        Ok(())
+    })
+    .await?;
+    outage(&mut plane, &envoy).await?;
+    plane.up(Some(&probed)).await?;
+    wait::until("assignments to be sent again", wait::STEP, || async {
+        ensure!(sent(&plane, XdsType::Eds) >= 1, "not sent");
+        Ok(())
+    })
+    .await?;
+    plane.publish(&config);
+    wait_clusters(&envoy, &["one"]).await?;
+    plane.accepted().await?;
+    wait_instance(port, "one").await?;
     assert_clean(&envoy).await
 }
 

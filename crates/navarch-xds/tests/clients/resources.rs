@@ -122,6 +122,14 @@ pub fn validating(mut cluster: Value, secret: &str) -> Value {
     cluster
 }
 
+/// `cluster`, used only after each endpoint has answered a probe, for which it has half a minute.
+pub fn health_checked(mut cluster: Value) -> Value {
+    cluster["health_checks"] = json!([{
+        "timeout": "30s", "interval": "30s", "unhealthy_threshold": 1, "healthy_threshold": 1,
+        "http_health_check": {"path": "/"}}]);
+    cluster
+}
+
 /// A trust bundle.
 pub fn trust(name: &str) -> Value {
     json!({"name": name, "validation_context": {"trusted_ca": {"inline_string": include_str!("certs/a.crt")}}})
