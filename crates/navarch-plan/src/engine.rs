@@ -48,14 +48,14 @@ pub trait Gather: Sized + 'static {
 pub struct Cx<'e> {
     engine: &'e Engine,
     view: View<'e>,
-    read: RefCell<Children>,
+    read: RefCell<BTreeMap<usize, Child>>,
     used: RefCell<Vec<Output>>,
 }
 
 /// A translator's output, whatever its type.
 type Output = Arc<dyn Any + Send + Sync>;
-/// Gathers that were asked for, by address, with the stamps that their outputs had.
-type Children = BTreeMap<usize, (Arc<dyn Node>, u64)>;
+/// A gather that was asked for, with the stamp that its output had.
+type Child = (Arc<dyn Node>, u64);
 
 impl<'e> Cx<'e> {
     /// The snapshot; every read is recorded.
@@ -78,7 +78,8 @@ impl<'e> Cx<'e> {
     pub fn gather<G: Gather>(&self, key: &G::Key) -> Arc<G::Output> {
         let unit = self.engine.unit::<G>(key);
         let (output, stamp) = unit.output(self.engine);
-        self.read.borrow_mut().insert(Arc::as_ptr(&unit).addr(), (unit, stamp));
+        let node: Arc<dyn Node> = unit;
+        self.read.borrow_mut().insert(address(&node), (node, stamp));
         output
     }
 
@@ -221,6 +222,10 @@ impl<G: Gather> Root<G> {
     }
 }
 
+fn address(node: &Arc<dyn Node>) -> usize {
+    Arc::as_ptr(node).addr()
+}
+
 /// A computation whatever its types.
 trait Node: Any + Send + Sync {
     /// Marks this and everything built on it as possibly out of date.
@@ -245,16 +250,21 @@ struct State<T> {
     output: Arc<T>,
     stamp: u64,
     parts: Reads,
-    children: Children,
+    /// In the order of their addresses. Slices, as there are very many of these and they do not change.
+    children: Box<[Child]>,
     /// Keeps the translations alive that the output was made of, so that a repetition finds them in the memo.
     #[expect(dead_code, reason = "owned, not read")]
-    used: Vec<Output>,
+    used: Box<[Output]>,
 }
 
 impl<T> State<T> {
     fn is_current(&self, engine: &Engine) -> bool {
         self.parts.hold_in(&engine.snapshot)
-            && self.children.values().all(|(child, stamp)| child.refresh(engine) == *stamp)
+            && self.children.iter().all(|(child, stamp)| child.refresh(engine) == *stamp)
+    }
+
+    fn has_child(&self, node: &Arc<dyn Node>) -> bool {
+        self.children.binary_search_by_key(&address(node), |(child, _)| address(child)).is_ok()
     }
 }
 
@@ -282,13 +292,12 @@ impl<G: Gather> Unit<G> {
             None => G::run(&self.key, &cx),
         };
         let parts = cx.view.into_reads();
-        let children = cx.read.into_inner();
-        let used = cx.used.into_inner();
+        let children: Box<[Child]> = cx.read.into_inner().into_values().collect();
+        let used = cx.used.into_inner().into_boxed_slice();
         let me: Weak<dyn Node> = self.me.clone();
         engine.register(&me, &parts, previous.as_ref().map(|state| &state.parts));
-        let known = previous.as_ref().map(|state| &state.children);
-        for (address, (child, _)) in &children {
-            if known.is_none_or(|known| !known.contains_key(address)) {
+        for (child, _) in &children {
+            if previous.as_ref().is_none_or(|state| !state.has_child(child)) {
                 child.add_parent(me.clone());
             }
         }
@@ -325,6 +334,12 @@ impl<G: Gather> Node for Unit<G> {
     }
 
     fn add_parent(&self, parent: Weak<dyn Node>) {
-        self.parents.lock().push(parent);
+        let mut parents = self.parents.lock();
+        // Settings that never change are never marked, so parents that are gone are looked for here as well, at a price that
+        // grows with the parents there are.
+        if parents.len() == parents.capacity() {
+            parents.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&parent));
+        }
+        parents.push(parent);
     }
 }

@@ -16,6 +16,7 @@ use crate::bound::{
 use crate::derive::{Changes, Derived, Step};
 use crate::host::{MESH_GATEWAY, is_wildcard};
 use crate::network::Networks;
+use crate::part::{Bucket, bucket_of};
 use crate::registry::spiffe_identity;
 use crate::snapshot::{List, Snapshot};
 
@@ -53,6 +54,8 @@ pub(crate) struct Touched {
     pub service_hosts: BTreeSet<Name>,
     pub route_hosts: BTreeSet<Name>,
     pub rule_hosts: BTreeSet<Name>,
+    /// Hosts that VirtualServices send traffic to.
+    pub destinations: BTreeSet<Name>,
 }
 
 impl Assembly {
@@ -69,6 +72,7 @@ impl Assembly {
         self.update_services(snapshot, derived, &changes, identities_changed, &mut touched);
         self.update_routes(snapshot, &changes.routes, &mut touched);
         self.update_rules(snapshot, &changes.rules, &mut touched);
+        update_footprints(snapshot, &touched);
         for (address, facts) in changes.workloads {
             if facts.is_empty() {
                 snapshot.workloads.remove(&address);
@@ -292,7 +296,6 @@ impl Assembly {
         touched: &mut Touched,
     ) {
         let mut gateways = BTreeSet::new();
-        let mut destinations = BTreeSet::new();
         let mut wildcard = false;
         for (_, step) in changes {
             for (routes, present) in [(&step.before, false), (&step.after, true)] {
@@ -321,16 +324,16 @@ impl Assembly {
                 for (index, used) in uses.iter().enumerate() {
                     let order = (age.clone(), index);
                     place(&mut self.uses_by_host, &used.host, order, present.then(|| used.clone()));
-                    destinations.insert(used.host.clone());
+                    touched.destinations.insert(used.host.clone());
                 }
             }
         }
         snapshot.virtual_services.edit(touched.route_hosts.iter().map(|host| {
             (host.clone(), self.routes_by_host.get(host).map(|rules| rules.values().cloned().collect()))
         }));
-        snapshot.destinations.edit(destinations.into_iter().map(|host| {
-            let uses = self.uses_by_host.get(&host).map(|uses| uses.values().cloned().collect());
-            (host, uses)
+        snapshot.destinations.edit(touched.destinations.iter().map(|host| {
+            let uses = self.uses_by_host.get(host).map(|uses| uses.values().cloned().collect());
+            (host.clone(), uses)
         }));
         if wildcard {
             snapshot.wildcard_virtual_services = list(self.wildcard_routes.values().cloned());
@@ -372,6 +375,23 @@ impl Assembly {
             rules.sort_by(|a, b| rule_order(a).cmp(&rule_order(b)));
             snapshot.wildcard_rules = list(rules);
         }
+    }
+}
+
+/// Looks again at which namespaces have something in the buckets that changed.
+fn update_footprints(snapshot: &mut Snapshot, touched: &Touched) {
+    let hosts = touched.service_hosts.iter().chain(&touched.route_hosts).chain(&touched.destinations);
+    let buckets: BTreeSet<Bucket> = hosts.map(|host| bucket_of(host)).collect();
+    for bucket in buckets {
+        let services = snapshot.services.bucket(bucket).values().flatten();
+        let routes = snapshot.virtual_services.bucket(bucket).values().flatten();
+        let uses = snapshot.destinations.bucket(bucket).values().flatten();
+        let namespaces = services
+            .map(|service| &service.namespace)
+            .chain(routes.map(|rule| &rule.config.namespace))
+            .chain(uses.map(|used| &used.namespace));
+        let namespaces = namespaces.cloned().collect();
+        snapshot.footprints.edit(bucket, namespaces);
     }
 }
 

@@ -20,6 +20,7 @@ mod buckets;
 pub mod client_node;
 mod derive;
 mod findings;
+mod footprint;
 pub mod host;
 mod namespaces;
 mod network;
@@ -34,6 +35,7 @@ pub mod view;
 pub mod workload;
 pub mod world;
 
+pub use footprint::BucketSet;
 pub use part::{BUCKETS, Bucket, Part, bucket_of};
 pub use scope::Scope;
 pub use snapshot::Snapshot;

@@ -7,9 +7,14 @@ use std::sync::{Arc, OnceLock};
 use navarch_model::Name;
 use navarch_model::change::ChangeSet;
 use navarch_model::document::parse_text;
+use navarch_model::endpoint::Locality;
 use navarch_model::object::{Object, ObjectKey};
+use navarch_model::proxy::ProxyFacts;
 use proptest::prelude::*;
 
+use crate::part::BUCKETS;
+use crate::scope::Scope;
+use crate::snapshot::Snapshot;
 use crate::world::{Options, World};
 
 /// Objects that depend on each other in every way there is; several with one key are versions of one object.
@@ -239,6 +244,11 @@ kind: Sidecar
 metadata: {name: default, namespace: shop}
 spec: {egress: [{hosts: ['./*']}]}
 ---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: other}
+spec: {egress: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [istio-system/*]}, {hosts: ['shop/*', '~shop/e.internal']}]}
+---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: shop}
@@ -295,12 +305,31 @@ fn from_scratch(world: &World) -> World {
     fresh
 }
 
+/// Buckets that a scope leaves out hold nothing that it would show.
+fn assert_nothing_is_seen_outside_the_footprint(snapshot: &Snapshot) {
+    let view = snapshot.view();
+    for namespace in ["shop", "other"] {
+        let id = format!("sidecar~10.0.0.1~a.{namespace}~{namespace}.svc.cluster.local");
+        let facts = ProxyFacts::parse(&id, "a", &serde_json::Map::new(), Locality::default()).unwrap();
+        let scope = Scope::resolve(&view, &facts, &BTreeMap::new());
+        let seen = scope.buckets(&view);
+        for bucket in (0..BUCKETS).filter(|bucket| !seen.contains(*bucket)) {
+            assert_eq!(scope.services_in(&view, bucket), []);
+            for listener in scope.egress_listeners() {
+                assert_eq!(scope.listener_services_in(&view, listener, bucket), []);
+                assert!(scope.listener_virtual_services_in(&view, listener, bucket).is_empty());
+            }
+        }
+    }
+}
+
 fn check(steps: &[Vec<Edit>]) {
     let mut world = empty();
     for (number, step) in steps.iter().enumerate() {
         let before = world.snapshot().clone();
         let after = world.apply(change(step));
         world.assert_consistent();
+        assert_nothing_is_seen_outside_the_footprint(&after);
         let fresh = from_scratch(&world);
         let difference = after.difference(fresh.snapshot());
         assert_eq!(difference, None, "after step {number} of {steps:?}");

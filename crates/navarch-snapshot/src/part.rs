@@ -44,6 +44,8 @@ pub enum Part {
     WildcardVirtualServices,
     /// Which VirtualServices of the gateway `mesh` send traffic to a host in the bucket.
     Destinations(Bucket),
+    /// Buckets that services, VirtualServices and the destinations of VirtualServices of a namespace fall into.
+    Footprint(Name),
     /// VirtualServices bound to a gateway, named `<namespace>/<name>`.
     GatewayVirtualServices(Name),
     /// Objects of another kind in a namespace.

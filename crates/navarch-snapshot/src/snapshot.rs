@@ -17,6 +17,7 @@ use crate::bound::{
     WorkloadFacts,
 };
 use crate::buckets::Buckets;
+use crate::footprint::Footprints;
 use crate::part::{BUCKETS, Part};
 use crate::tables::Tables;
 use crate::view::View;
@@ -45,6 +46,7 @@ pub struct Snapshot {
     pub(crate) virtual_services: Hosts<BoundVirtualService>,
     pub(crate) wildcard_virtual_services: List<BoundVirtualService>,
     pub(crate) destinations: Hosts<DestinationUse>,
+    pub(crate) footprints: Footprints,
     pub(crate) gateway_virtual_services: imbl::OrdMap<Name, List<BoundVirtualService>>,
     pub(crate) tables: Tables,
     pub(crate) namespaces: Arc<Hashed<BTreeMap<Name, NamespaceFacts>>>,
@@ -71,6 +73,7 @@ impl Snapshot {
             virtual_services: Buckets::default(),
             wildcard_virtual_services: Arc::default(),
             destinations: Buckets::default(),
+            footprints: Footprints::default(),
             gateway_virtual_services: imbl::OrdMap::new(),
             tables: Tables::default(),
             namespaces: Arc::default(),
@@ -107,6 +110,7 @@ impl Snapshot {
             Part::VirtualServices(bucket) => self.virtual_services.fingerprint(*bucket),
             Part::WildcardVirtualServices => self.wildcard_virtual_services.fingerprint(),
             Part::Destinations(bucket) => self.destinations.fingerprint(*bucket),
+            Part::Footprint(namespace) => Fingerprint::of(&self.footprints.of(namespace)),
             Part::GatewayVirtualServices(gateway) => {
                 list_or_nothing(self.gateway_virtual_services.get(gateway).map(|list| list.fingerprint()))
             }
@@ -182,6 +186,7 @@ impl Snapshot {
                 Part::Destinations(bucket),
             ]);
         }
+        parts.extend(self.footprints.namespaces().cloned().map(Part::Footprint));
         parts.extend(self.gateway_virtual_services.keys().cloned().map(Part::GatewayVirtualServices));
         parts.extend(self.workloads.keys().copied().map(Part::Workload));
         parts.extend(self.selectors.keys().cloned().map(|(namespace, key, value)| Part::Selectors {

@@ -18,13 +18,17 @@ use crate::bound::{
     BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
     WorkloadFacts, selects, service_order,
 };
+use crate::footprint::BucketSet;
 use crate::part::{Bucket, Part, bucket_of};
 use crate::snapshot::Snapshot;
 use crate::tables::{Listed, Listing};
 
 /// Parts that were read, with the fingerprints they had: what a result depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reads(BTreeMap<Part, Fingerprint>);
+pub struct Reads(
+    /// In the order of the parts. A slice, because there are very many of these and they do not change.
+    Box<[(Part, Fingerprint)]>,
+);
 
 impl Reads {
     /// Whether every part still is what it was: the result would be the same.
@@ -39,12 +43,7 @@ impl Reads {
 
     /// Whether a part was read.
     pub fn contains(&self, part: &Part) -> bool {
-        self.0.contains_key(part)
-    }
-
-    /// Adds what a nested computation read.
-    pub fn extend(&mut self, other: &Reads) {
-        self.0.extend(other.0.iter().map(|(part, fingerprint)| (part.clone(), *fingerprint)));
+        self.0.binary_search_by(|(known, _)| known.cmp(part)).is_ok()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -72,17 +71,12 @@ impl<'s> View<'s> {
 
     /// What was read so far.
     pub fn reads(&self) -> Reads {
-        Reads(self.reads.borrow().clone())
+        Reads(self.reads.borrow().iter().map(|(part, fingerprint)| (part.clone(), *fingerprint)).collect())
     }
 
     /// Ends reading.
     pub fn into_reads(self) -> Reads {
-        Reads(self.reads.into_inner())
-    }
-
-    /// Takes over the reads of a result that is used again.
-    pub fn inherit(&self, reads: &Reads) {
-        self.reads.borrow_mut().extend(reads.iter().map(|(part, fingerprint)| (part.clone(), fingerprint)));
+        Reads(self.reads.into_inner().into_iter().collect())
     }
 
     /// Revision of the snapshot. Not a recorded read: a result must not depend on it.
@@ -169,6 +163,12 @@ impl<'s> View<'s> {
     pub fn destinations_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<DestinationUse>>>> {
         self.record(Part::Destinations(bucket));
         self.snapshot.destinations.bucket(bucket)
+    }
+
+    /// Buckets that services, VirtualServices and the destinations of VirtualServices of a namespace fall into.
+    pub fn footprint(&self, namespace: &str) -> BucketSet {
+        self.record(Part::Footprint(Name::from(namespace)));
+        self.snapshot.footprints.of(namespace)
     }
 
     /// VirtualServices bound to the gateway `<namespace>/<name>`, oldest first.

@@ -11,37 +11,31 @@ use navarch_model::{EffectiveRule, Hashed};
 use navarch_snapshot::authn::{MtlsMode, namespace_mtls_mode};
 use navarch_snapshot::bound::Instance;
 use navarch_snapshot::scope::OutboundMode;
-use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::clusters::{
     ClientCertificates, ClusterPatches, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput,
     InboundTarget, NameServer, Outbound, OutboundInput, ServiceIdentity, discovery, takes_dialled_address,
 };
 
 use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
-use super::upstream::{Client, ClusterMeshOf, EndpointSettings, ForwardsMeshTls, RuleLabels};
+use super::upstream::{Client, ClusterMeshOf, EndpointSettings, ForwardsMeshTls, pieces};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts};
+use crate::parts::{BucketResources, Parts, Pieces};
 
 /// The clusters of a class.
 pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
     let view = cluster_view(cx, &class.facts);
-    let client = Client::new(&class.facts);
     let patches = (*cx.gather::<ClusterPatchesOf>(&FilterTarget::of(&class.facts))).clone();
-    let sni_clusters =
-        class.facts.kind == ProxyKind::Router && *cx.gather::<ForwardsMeshTls>(&class.facts.labels);
-    let buckets = (0..BUCKETS).map(|bucket| {
-        let client = client.for_bucket(&class.facts, &cx.gather::<RuleLabels>(&bucket));
-        cx.gather::<OutboundClusters>(&OutboundKey {
-            scope: scope.clone(),
-            view: view.clone(),
-            client,
-            sni_clusters,
-            patches: patches.clone(),
-            bucket,
-        })
-    });
-    let buckets = buckets.collect();
+    let client = OutboundClient {
+        scope: scope.clone(),
+        view: view.clone(),
+        client: Client::new(cx, &class.facts),
+        sni_clusters: class.facts.kind == ProxyKind::Router
+            && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
+        patches: patches.clone(),
+    };
+    let shared = (*cx.gather::<SeenClusters>(&client)).clone();
     let mut local = fixed(cx, class, scope, &view, &patches);
     if class.facts.kind == ProxyKind::Sidecar {
         local.extend(inbound(cx, class, scope, &view, &patches));
@@ -49,7 +43,7 @@ pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     // EnvoyFilters may add a cluster twice, or one that is there; the first one stays.
     let mut seen = BTreeSet::new();
     local.retain(|cluster| seen.insert(cluster.name().clone()));
-    Parts { buckets, local }
+    Parts { shared, local }
 }
 
 fn cluster_view(cx: &Cx<'_>, facts: &ProxyFacts) -> ClusterView {
@@ -80,29 +74,45 @@ fn preserves_header_case(cx: &Cx<'_>, facts: &ProxyFacts) -> bool {
         .unwrap_or(false)
 }
 
-/// The clusters of the services that a client sees in a bucket.
-struct OutboundClusters;
-
+/// What clusters of services depend on of a proxy.
 #[derive(Clone, Hash)]
-struct OutboundKey {
+struct OutboundClient {
     scope: Arc<Hashed<Scope>>,
     view: ClusterView,
     client: Client,
     sni_clusters: bool,
     patches: ClusterPatches,
-    bucket: Bucket,
 }
+
+/// The clusters of all services that a client sees.
+struct SeenClusters;
+
+impl Gather for SeenClusters {
+    const NAME: &'static str = "clusters.seen";
+    type Key = OutboundClient;
+    type Output = Pieces;
+
+    fn run(key: &OutboundClient, cx: &Cx<'_>) -> Pieces {
+        let view = |client| OutboundClient { client, ..key.clone() };
+        pieces(cx, &key.scope, &key.client, view, |view, bucket| {
+            cx.gather::<OutboundClusters>(&(view.clone(), bucket))
+        })
+    }
+}
+
+/// The clusters of the services that a client sees in a bucket.
+struct OutboundClusters;
 
 impl Gather for OutboundClusters {
     const NAME: &'static str = "clusters.outbound";
-    type Key = OutboundKey;
+    type Key = (Arc<Hashed<OutboundClient>>, Bucket);
     type Output = BucketResources;
 
-    fn run(key: &OutboundKey, cx: &Cx<'_>) -> BucketResources {
+    fn run((key, bucket): &Self::Key, cx: &Cx<'_>) -> BucketResources {
         let mut resources = BucketResources::new();
         let mesh = cx.gather::<ClusterMeshOf>(&());
         let settings = EndpointSettings::new(cx);
-        for service in key.scope.services_in(cx.view(), key.bucket) {
+        for service in key.scope.services_in(cx.view(), *bucket) {
             let discovery = discovery(&service, key.view.kind);
             if discovery == Discovery::Alias {
                 continue;

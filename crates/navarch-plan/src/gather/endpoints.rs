@@ -5,47 +5,62 @@ use std::sync::Arc;
 use navarch_model::Hashed;
 use navarch_model::proxy::ProxyKind;
 use navarch_model::service::Protocol;
-use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::clusters::{Discovery, discovery};
 use navarch_translate::endpoints::{Endpoints, EndpointsInput};
 
-use super::upstream::{Client, EndpointSettings, ForwardsMeshTls, RuleLabels};
+use super::upstream::{Client, EndpointSettings, ForwardsMeshTls, pieces};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts};
+use crate::parts::{BucketResources, Parts, Pieces};
 
 /// The endpoints of a class.
 pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-    let client = Client::new(&class.facts);
-    let sni_clusters =
-        class.facts.kind == ProxyKind::Router && *cx.gather::<ForwardsMeshTls>(&class.facts.labels);
-    let buckets = (0..BUCKETS).map(|bucket| {
-        let client = client.for_bucket(&class.facts, &cx.gather::<RuleLabels>(&bucket));
-        cx.gather::<BucketEndpoints>(&BucketKey { scope: scope.clone(), client, sni_clusters, bucket })
-    });
-    Parts { buckets: buckets.collect(), local: Vec::new() }
+    let client = EndpointsClient {
+        scope: scope.clone(),
+        client: Client::new(cx, &class.facts),
+        sni_clusters: class.facts.kind == ProxyKind::Router
+            && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
+    };
+    Parts::shared((*cx.gather::<SeenEndpoints>(&client)).clone())
+}
+
+/// What endpoints depend on of a proxy.
+#[derive(Clone, Hash)]
+struct EndpointsClient {
+    scope: Arc<Hashed<Scope>>,
+    client: Client,
+    sni_clusters: bool,
+}
+
+/// All endpoints that a client sees.
+struct SeenEndpoints;
+
+impl Gather for SeenEndpoints {
+    const NAME: &'static str = "endpoints.seen";
+    type Key = EndpointsClient;
+    type Output = Pieces;
+
+    fn run(key: &EndpointsClient, cx: &Cx<'_>) -> Pieces {
+        let view = |client| EndpointsClient { client, ..key.clone() };
+        pieces(cx, &key.scope, &key.client, view, |view, bucket| {
+            cx.gather::<BucketEndpoints>(&(view.clone(), bucket))
+        })
+    }
 }
 
 /// The endpoints that a client sees of a bucket.
 struct BucketEndpoints;
 
-#[derive(Clone, Hash)]
-struct BucketKey {
-    scope: Arc<Hashed<Scope>>,
-    client: Client,
-    sni_clusters: bool,
-    bucket: Bucket,
-}
-
 impl Gather for BucketEndpoints {
     const NAME: &'static str = "endpoints.bucket";
-    type Key = BucketKey;
+    type Key = (Arc<Hashed<EndpointsClient>>, Bucket);
     type Output = BucketResources;
 
-    fn run(key: &BucketKey, cx: &Cx<'_>) -> BucketResources {
+    fn run((key, bucket): &Self::Key, cx: &Cx<'_>) -> BucketResources {
         let mut resources = BucketResources::new();
         let settings = EndpointSettings::new(cx);
-        for service in key.scope.services_in(cx.view(), key.bucket) {
+        for service in key.scope.services_in(cx.view(), *bucket) {
             if discovery(&service, key.client.kind) != Discovery::Eds {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! What clusters and endpoints are gathered from: settings and labels, cut to what matters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use navarch_model::endpoint::{EndpointSet, Locality, TlsMode};
@@ -10,13 +11,14 @@ use navarch_model::security::{MutualTlsMode, PeerAuthentication};
 use navarch_model::service::Service;
 use navarch_model::{EffectiveRule, Hashed, Name};
 use navarch_snapshot::authn::{MtlsMode, mtls_mode};
-use navarch_snapshot::{Bucket, View, host};
+use navarch_snapshot::{BUCKETS, Bucket, BucketSet, Scope, View, host};
 use navarch_translate::clusters::ClusterMesh;
 use navarch_translate::endpoints::{
     EndpointMesh, EndpointSources, EndpointView, NetworkGateway, NetworkGateways, locality, needs_node,
 };
 
 use crate::engine::{Cx, Gather};
+use crate::parts::{BucketResources, Pieces};
 
 /// What MeshConfig says about clusters.
 pub struct ClusterMeshOf;
@@ -104,11 +106,11 @@ impl LocalHosts {
 }
 
 /// Which labels of clients the DestinationRules of a bucket look at.
-pub struct RuleLabels;
+struct RuleLabels;
 
 /// Keys of labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelKeys {
+struct LabelKeys {
     /// By namespace: keys that workload selectors of its rules name.
     selectors: BTreeMap<Name, BTreeSet<Name>>,
     /// Keys that failover priorities compare.
@@ -143,6 +145,63 @@ impl Gather for RuleLabels {
     }
 }
 
+/// The same for all buckets together.
+struct AllRuleLabels;
+
+impl Gather for AllRuleLabels {
+    const NAME: &'static str = "rules.labels.all";
+    type Key = ();
+    type Output = LabelKeys;
+
+    fn run((): &(), cx: &Cx<'_>) -> LabelKeys {
+        let mut all = LabelKeys::default();
+        for bucket in 0..BUCKETS {
+            let keys = cx.gather::<RuleLabels>(&bucket);
+            for (namespace, selected) in &keys.selectors {
+                all.selectors.entry(namespace.clone()).or_default().extend(selected.iter().cloned());
+            }
+            all.priorities.extend(keys.priorities.iter().cloned());
+            all.node |= keys.node;
+        }
+        all
+    }
+}
+
+/// The buckets in which a scope may see something.
+pub struct SeenBuckets;
+
+impl Gather for SeenBuckets {
+    const NAME: &'static str = "scope.buckets";
+    type Key = Arc<Hashed<Scope>>;
+    type Output = BucketSet;
+
+    fn run(scope: &Self::Key, cx: &Cx<'_>) -> BucketSet {
+        scope.buckets(cx.view())
+    }
+}
+
+/// The pieces of the buckets that a client sees. `view` tells what a bucket's piece depends on of the client, who is cut to what
+/// the bucket looks at; buckets that look at the same share one view.
+pub fn pieces<V: Hash>(
+    cx: &Cx<'_>,
+    scope: &Arc<Hashed<Scope>>,
+    client: &Client,
+    view: impl Fn(Client) -> V,
+    piece: impl Fn(&Arc<Hashed<V>>, Bucket) -> Arc<BucketResources>,
+) -> Pieces {
+    let mut views: Vec<(Client, Arc<Hashed<V>>)> = Vec::new();
+    Pieces::of_buckets(*cx.gather::<SeenBuckets>(scope), |bucket| {
+        let narrow = client.narrowed(scope.namespace(), &cx.gather::<RuleLabels>(&bucket));
+        if let Some((_, known)) = views.iter().find(|(client, _)| *client == narrow) {
+            return piece(known, bucket);
+        }
+        let made = Arc::new(Hashed::new(view(narrow.clone())));
+        let piece = piece(&made, bucket);
+        views.push((narrow, made));
+        piece
+    })
+}
+
 /// A client, cut to what endpoints and the choice of rules can depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Client {
@@ -158,28 +217,29 @@ pub struct Client {
 }
 
 impl Client {
-    /// Everything but labels and node, which [`Client::for_bucket`] adds.
-    pub fn new(facts: &ProxyFacts) -> Self {
-        Client {
+    /// The client that a proxy is, with the labels and the node that rules and services anywhere look at.
+    pub fn new(cx: &Cx<'_>, facts: &ProxyFacts) -> Self {
+        let client = Client {
             kind: facts.kind,
             ip_mode: facts.ip_mode(),
             cluster_id: facts.cluster_id.clone(),
             network: facts.network.clone(),
             network_view: facts.network_view.clone(),
             locality: facts.locality.clone(),
-            node_name: Name::from(""),
-            labels: BTreeMap::new(),
-        }
+            node_name: facts.node_name.clone(),
+            labels: facts.labels.clone(),
+        };
+        client.narrowed(&facts.namespace, &cx.gather::<AllRuleLabels>(&()))
     }
 
-    /// With the labels and the node that the rules and services of a bucket look at.
-    pub fn for_bucket(&self, facts: &ProxyFacts, keys: &LabelKeys) -> Self {
-        let selectors = keys.selectors.get(&facts.namespace).into_iter().flatten();
+    /// With those labels only that are looked at, and without the node unless it is.
+    fn narrowed(&self, namespace: &Name, keys: &LabelKeys) -> Self {
+        let selectors = keys.selectors.get(namespace).into_iter().flatten();
         let labels = selectors
             .chain(&keys.priorities)
-            .filter_map(|key| facts.labels.get(key).map(|value| (key.clone(), value.clone())))
+            .filter_map(|key| self.labels.get(key).map(|value| (key.clone(), value.clone())))
             .collect();
-        let node_name = if keys.node { facts.node_name.clone() } else { self.node_name.clone() };
+        let node_name = if keys.node { self.node_name.clone() } else { Name::from("") };
         Client { labels, node_name, ..self.clone() }
     }
 

@@ -73,6 +73,15 @@ impl HostFilter {
             && self.by_namespace.values().all(|set| set.excluded.is_empty())
     }
 
+    /// The namespaces from which something is imported; `None` if it may be any.
+    pub(super) fn namespaces(&self) -> Option<impl Iterator<Item = &Name>> {
+        let imports = |set: &HostSet| !set.exact.is_empty() || !set.wildcards.is_empty();
+        if self.by_namespace.get(EVERY_NAMESPACE).is_some_and(imports) {
+            return None;
+        }
+        Some(self.by_namespace.iter().filter(move |(_, set)| imports(set)).map(|(namespace, _)| namespace))
+    }
+
     /// Whether a service with this host in this namespace is imported.
     pub fn includes(&self, host: &str, namespace: &str) -> bool {
         self.import(host, namespace).is_some()

@@ -8,6 +8,7 @@ use navarch_model::{Hashed, Name};
 
 use super::{EgressListener, Scope};
 use crate::bound::{DestinationUse, service_order};
+use crate::footprint::BucketSet;
 use crate::part::{Bucket, bucket_of};
 use crate::view::View;
 
@@ -29,6 +30,22 @@ impl Scope {
             .collect();
         services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
         services
+    }
+
+    /// The buckets in which the client may see something; it sees nothing in the others. Counted are services, hosts of
+    /// VirtualServices, and services that imported VirtualServices send traffic to.
+    pub fn buckets(&self, view: &View<'_>) -> BucketSet {
+        if !self.is_sidecar() {
+            return BucketSet::ALL;
+        }
+        let mut found = BucketSet::default();
+        for listener in &self.egress {
+            match listener.hosts.namespaces() {
+                None => return BucketSet::ALL,
+                Some(names) => found = names.fold(found, |found, name| found | view.footprint(name)),
+            }
+        }
+        found
     }
 
     /// The service the client gets for a host, as in [`Scope::services_in`].

@@ -1,7 +1,7 @@
 //! Contributions grouped by the address they are for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use imbl::OrdMap;
 use navarch_model::{Hashed, Name};
@@ -10,9 +10,14 @@ use navarch_snapshot::{BUCKETS, Bucket, Scope};
 use super::bucket::{BucketContributions, Contributions, Ranked, place, without_repetition};
 use super::view::ProxyView;
 use crate::engine::{Cx, Gather};
+use crate::gather::upstream::SeenBuckets;
+use crate::parts::in_buckets;
 
 /// Pieces that listeners are grouped and handed over in. A change of one service touches the pieces of its listeners only.
 pub const PIECES: usize = 64;
+
+/// What buckets contribute in which a client sees nothing.
+static NOTHING: LazyLock<Arc<BucketContributions>> = LazyLock::new(Arc::default);
 
 /// Address and port.
 pub type Place = (Name, u16);
@@ -56,9 +61,8 @@ impl Gather for Groups {
     type Output = Grouped;
 
     fn run(key: &GroupsKey, cx: &Cx<'_>) -> Grouped {
-        let nothing = Arc::new(BucketContributions::default());
         let empty = Grouped {
-            buckets: vec![nothing; usize::from(BUCKETS)],
+            buckets: vec![NOTHING.clone(); usize::from(BUCKETS)],
             pieces: vec![Arc::default(); PIECES],
             persistent_sessions: false,
         };
@@ -66,12 +70,12 @@ impl Gather for Groups {
     }
 
     fn rerun((scope, proxy): &GroupsKey, cx: &Cx<'_>, previous: &Grouped) -> Grouped {
-        let buckets: Vec<Arc<BucketContributions>> = (0..BUCKETS)
-            .map(|bucket| {
-                let key = (scope.clone(), proxy.common.clone(), proxy.bucket(bucket), bucket);
-                cx.gather::<Contributions>(&key)
-            })
-            .collect();
+        let seen = *cx.gather::<SeenBuckets>(scope);
+        let buckets: Vec<Arc<BucketContributions>> = in_buckets(seen, &*NOTHING, |bucket| {
+            let key = (scope.clone(), proxy.common.clone(), proxy.bucket(bucket), bucket);
+            cx.gather::<Contributions>(&key)
+        })
+        .collect();
         let mut changes = Changes::default();
         for (bucket, (old, new)) in (0..BUCKETS).zip(previous.buckets.iter().zip(&buckets)) {
             if !Arc::ptr_eq(old, new) {

@@ -19,7 +19,7 @@ use super::settings;
 use super::view::ProxyView;
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts};
+use crate::parts::{BucketResources, Parts, Pieces};
 
 /// The outbound listeners of a sidecar.
 pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
@@ -29,11 +29,12 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     let persistent_sessions = cx.gather::<Groups>(&groups).persistent_sessions;
     let settings = settings::outbound(cx, class, scope, persistent_sessions);
     let pieces = |kind, settings: &Arc<Hashed<OutboundSettings>>| {
-        let key = PiecesKey { groups: groups.clone(), settings: settings.clone(), kind };
-        cx.gather::<Pieces>(&key).resources.clone()
+        let key = OutboundKey { groups: groups.clone(), settings: settings.clone(), kind };
+        cx.gather::<Outbound>(&key).resources.clone()
     };
-    let mut buckets = pieces(Kind::Bytes, &settings.bytes_only);
-    buckets.extend(pieces(Kind::Http, &settings.all));
+    let bytes = pieces(Kind::Bytes, &settings.bytes_only);
+    let http = pieces(Kind::Http, &settings.all);
+    let shared = bytes.iter().chain(http.iter()).cloned().collect();
 
     let mut local = Vec::new();
     if let Some(port) = http_proxy_port(cx, class) {
@@ -44,7 +45,7 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     if class.facts.interception != InterceptionMode::None {
         local.push(cx.get::<VirtualOutbound>(&settings.all));
     }
-    Parts { buckets, local }
+    Parts { shared, local }
 }
 
 /// Listeners with HTTP carry settings of the workload (trace tags, filters); those for bytes only are shared by workloads.
@@ -62,10 +63,10 @@ impl Kind {
 }
 
 /// The listeners of one kind, in pieces.
-struct Pieces;
+struct Outbound;
 
 #[derive(Clone, Hash)]
-struct PiecesKey {
+struct OutboundKey {
     groups: GroupsKey,
     settings: Arc<Hashed<OutboundSettings>>,
     kind: Kind,
@@ -73,7 +74,7 @@ struct PiecesKey {
 
 struct Made {
     groups: Vec<Arc<Piece>>,
-    resources: Vec<Arc<BucketResources>>,
+    resources: Pieces,
 }
 
 impl PartialEq for Made {
@@ -82,16 +83,16 @@ impl PartialEq for Made {
     }
 }
 
-impl Gather for Pieces {
+impl Gather for Outbound {
     const NAME: &'static str = "outbound listeners";
-    type Key = PiecesKey;
+    type Key = OutboundKey;
     type Output = Made;
 
-    fn run(key: &PiecesKey, cx: &Cx<'_>) -> Made {
-        Self::rerun(key, cx, &Made { groups: Vec::new(), resources: Vec::new() })
+    fn run(key: &OutboundKey, cx: &Cx<'_>) -> Made {
+        Self::rerun(key, cx, &Made { groups: Vec::new(), resources: Pieces::default() })
     }
 
-    fn rerun(key: &PiecesKey, cx: &Cx<'_>, previous: &Made) -> Made {
+    fn rerun(key: &OutboundKey, cx: &Cx<'_>, previous: &Made) -> Made {
         let groups = cx.gather::<Groups>(&key.groups).pieces.clone();
         let resources = groups
             .iter()
@@ -105,7 +106,7 @@ impl Gather for Pieces {
     }
 }
 
-fn listeners(cx: &Cx<'_>, key: &PiecesKey, piece: &Piece) -> BucketResources {
+fn listeners(cx: &Cx<'_>, key: &OutboundKey, piece: &Piece) -> BucketResources {
     let wanted = piece.values().filter(|group| Kind::of(group) == key.kind);
     let made = wanted.filter_map(|group| listener(cx, &key.settings, group));
     // A listener that an EnvoyFilter removes has no name.

@@ -9,7 +9,6 @@ use navarch_model::networking::{
 };
 use navarch_model::service::{Protocol, Service, Visibility};
 use navarch_model::{EffectiveRule, Hashed, Name};
-use navarch_snapshot::BUCKETS;
 use navarch_snapshot::bound::BoundVirtualService;
 use navarch_snapshot::host::{is_wildcard, overlap};
 use navarch_translate::clusters::stat_pattern;
@@ -41,7 +40,7 @@ fn virtual_services(service: &PortOf<'_, '_>) -> Vec<Arc<Hashed<BoundVirtualServ
     rules.extend(scope.listener_wildcard_virtual_services(view, listener));
     if is_wildcard(host) {
         // A wildcard service also gets the routes of hosts below it.
-        for bucket in 0..BUCKETS {
+        for bucket in scope.buckets(view).iter() {
             rules.extend(scope.listener_virtual_services_in(view, listener, bucket).into_values().flatten());
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn routes(
             cx.gather::<RouteConfigurationOf>(&(key.clone(), Name::from(name.as_str()))).resource.clone();
         resources.push(if patches.is_empty() { made } else { patched(cx, gateways, made, patches) });
     }
-    Parts { buckets: vec![Arc::new(resources)], local: Vec::new() }
+    Parts::local(resources)
 }
 
 /// A route configuration with what EnvoyFilters change.

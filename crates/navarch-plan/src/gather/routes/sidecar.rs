@@ -7,10 +7,10 @@ use navarch_envoy::Resource;
 use navarch_model::networking::{Destination, PatchContext};
 use navarch_model::service::{Protocol, Resolution, Service, ServicePort};
 use navarch_model::{Hashed, Name};
+use navarch_snapshot::Bucket;
 use navarch_snapshot::bound::BoundVirtualService;
 use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
 use navarch_snapshot::scope::{EgressListener, OutboundMode};
-use navarch_snapshot::{BUCKETS, Bucket};
 use navarch_translate::routes::hash_policy;
 use navarch_translate::routes::patch::{PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches};
 use navarch_translate::routes::route_configuration::of_detected_port;
@@ -24,7 +24,8 @@ use super::Client;
 use super::lookup::{default_retries, destination_rule, destination_service, routes_of};
 use super::unregistered::{UnregisteredWildcards, unregistered};
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts};
+use crate::gather::upstream::SeenBuckets;
+use crate::parts::{BucketResources, Parts, Pieces};
 
 /// Name of the route configuration for requests with absolute URLs.
 const HTTP_PROXY: &str = "http_proxy";
@@ -44,7 +45,7 @@ pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RouteP
     } else {
         cx.gather::<PatchedSidecarRoutes>(&(client.clone(), patches.clone()))
     };
-    Parts { buckets: pieces.0.clone(), local: Vec::new() }
+    Parts::shared((*pieces).clone())
 }
 
 /// The same with what EnvoyFilters change.
@@ -53,9 +54,9 @@ struct PatchedSidecarRoutes;
 impl Gather for PatchedSidecarRoutes {
     const NAME: &'static str = "patched_sidecar_routes";
     type Key = (Arc<Hashed<Client>>, RoutePatches);
-    type Output = RoutePieces;
+    type Output = Pieces;
 
-    fn run((client, patches): &Self::Key, cx: &Cx<'_>) -> RoutePieces {
+    fn run((client, patches): &Self::Key, cx: &Cx<'_>) -> Pieces {
         let target = PatchTarget { context: PatchContext::SidecarOutbound, server_ports: BTreeSet::new() };
         let patched = |resource: &Arc<Resource>| {
             let input = PatchedRoutesInput {
@@ -66,7 +67,7 @@ impl Gather for PatchedSidecarRoutes {
             cx.get::<PatchedRoutes>(&input)
         };
         let pieces = cx.gather::<SidecarRoutes>(client);
-        RoutePieces(pieces.0.iter().map(|piece| Arc::new(piece.iter().map(patched).collect())).collect())
+        pieces.iter().map(|piece| Arc::new(piece.iter().map(patched).collect())).collect()
     }
 }
 
@@ -146,19 +147,11 @@ pub(super) fn port_target<'s>(
 }
 
 /// Virtual hosts of one bucket or of wildcard hosts, by route configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Hosts {
     pub configs: BTreeMap<ConfigKey, Contribution>,
     /// Route configurations of single ports whose protocol is detected.
     pub detected: Arc<BucketResources>,
-    /// Keeps translations in the memo as long as they are used.
-    _kept: Vec<Routes>,
-}
-
-impl PartialEq for Hosts {
-    fn eq(&self, other: &Self) -> bool {
-        self.configs == other.configs && self.detected == other.detected
-    }
 }
 
 /// Collects virtual hosts for one client.
@@ -167,12 +160,11 @@ pub(super) struct Collector<'a, 'e> {
     pub client: &'a Client,
     configs: BTreeMap<ConfigKey, Vec<Ranked>>,
     detected: BucketResources,
-    kept: Vec<Routes>,
 }
 
 impl<'a, 'e> Collector<'a, 'e> {
     pub fn new(cx: &'a Cx<'e>, client: &'a Client) -> Self {
-        Collector { cx, client, configs: BTreeMap::new(), detected: Vec::new(), kept: Vec::new() }
+        Collector { cx, client, configs: BTreeMap::new(), detected: Vec::new() }
     }
 
     pub fn finish(self) -> Hosts {
@@ -183,7 +175,6 @@ impl<'a, 'e> Collector<'a, 'e> {
                 .map(|(key, hosts)| (key, Arc::new(Hashed::new(hosts))))
                 .collect(),
             detected: Arc::new(self.detected),
-            _kept: self.kept,
         }
     }
 
@@ -208,7 +199,6 @@ impl<'a, 'e> Collector<'a, 'e> {
         if routes.is_empty() {
             return None;
         }
-        self.kept.push(routes.clone());
         Some(routes)
     }
 
@@ -392,32 +382,29 @@ fn on_target<'a>(
 /// All route configurations of a client: the resources of each bucket, then those that span buckets.
 struct SidecarRoutes;
 
-#[derive(Clone, Debug, PartialEq)]
-struct RoutePieces(Vec<Arc<BucketResources>>);
-
 impl Gather for SidecarRoutes {
     const NAME: &'static str = "sidecar_routes";
     type Key = Arc<Hashed<Client>>;
-    type Output = RoutePieces;
+    type Output = Pieces;
 
-    fn run(client: &Self::Key, cx: &Cx<'_>) -> RoutePieces {
+    fn run(client: &Self::Key, cx: &Cx<'_>) -> Pieces {
         let mut configs: BTreeMap<ConfigKey, Vec<Contribution>> = BTreeMap::new();
         for target in
             client.scope.egress_listeners().iter().filter_map(|listener| stated_target(client, listener))
         {
             configs.entry(target.key()).or_default();
         }
-        let mut pieces = Vec::with_capacity(usize::from(BUCKETS) + 1);
         let mut add = |hosts: &Hosts| {
             for (key, contribution) in &hosts.configs {
                 configs.entry(key.clone()).or_default().push(contribution.clone());
             }
         };
-        for bucket in 0..BUCKETS {
+        let seen = *cx.gather::<SeenBuckets>(&client.scope);
+        let detected = Pieces::of_buckets(seen, |bucket| {
             let hosts = cx.gather::<BucketHosts>(&(client.clone(), bucket));
             add(&hosts);
-            pieces.push(hosts.detected.clone());
-        }
+            hosts.detected.clone()
+        });
         add(&cx.gather::<UnregisteredWildcards>(client));
         let catch_all = catch_all(client);
         let wide = configs.into_iter().map(|(key, contributions)| -> Arc<Resource> {
@@ -429,8 +416,8 @@ impl Gather for SidecarRoutes {
                 ignore_port_in_host_matching: true,
             })
         });
-        pieces.push(Arc::new(wide.collect()));
-        RoutePieces(pieces)
+        let wide = Arc::new(wide.collect());
+        detected.iter().cloned().chain([wide]).collect()
     }
 }
 

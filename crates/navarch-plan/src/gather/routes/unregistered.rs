@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_model::Hashed;
+use navarch_snapshot::Bucket;
 use navarch_snapshot::host::{is_wildcard, overlap};
 use navarch_snapshot::scope::EgressListener;
-use navarch_snapshot::{BUCKETS, Bucket};
 use navarch_translate::routes::Semantics;
 
 use super::Client;
@@ -18,6 +18,7 @@ use super::sidecar::{
     port_target, stated_target,
 };
 use crate::engine::{Cx, Gather};
+use crate::gather::upstream::SeenBuckets;
 
 /// The port on which any host may be named.
 const ANY_HOST_PORT: u16 = 80;
@@ -148,8 +149,9 @@ impl Gather for UnregisteredWildcards {
 fn add_wildcards(collector: &mut Collector<'_, '_>, listener: &EgressListener, wildcards: &[SharedRule]) {
     let client = collector.client;
     let view = collector.cx.view();
+    let seen = collector.cx.gather::<SeenBuckets>(&client.scope);
     let services: Vec<SharedService> =
-        (0..BUCKETS).flat_map(|bucket| client.scope.listener_services_in(view, listener, bucket)).collect();
+        seen.iter().flat_map(|bucket| client.scope.listener_services_in(view, listener, bucket)).collect();
     let ports: BTreeSet<u16> = services
         .iter()
         .flat_map(|service| {
