@@ -7,13 +7,14 @@ use navarch_model::endpoint::{Endpoint, EndpointSet, TlsMode};
 use navarch_model::mesh::MeshConfig;
 use navarch_model::object::ObjectKey;
 use navarch_model::service::{Registry, Resolution, Service};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, SmallMap};
 
 use crate::bind::{BoundRoutes, rule_order};
 use crate::bound::{
     BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, PortSummary, service_order,
 };
 use crate::derive::{Changes, Derived, Step};
+use crate::few::Few;
 use crate::host::{MESH_GATEWAY, is_wildcard};
 use crate::network::Networks;
 use crate::part::{Bucket, bucket_of};
@@ -28,13 +29,13 @@ type Age = (i64, Name, Name);
 /// Uses of a destination, by age of the VirtualService and position in it.
 type Uses = BTreeMap<(Age, usize), Arc<Hashed<DestinationUse>>>;
 /// Values by namespace.
-type Namespaced<T> = BTreeMap<Name, Arc<Hashed<T>>>;
+type Namespaced<T> = SmallMap<Name, Arc<Hashed<T>>>;
 
 /// Contributions by host, and whatever else is needed to put parts together without looking at the whole mesh.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     /// Objects that declare a host.
-    declarers: HashMap<Name, BTreeSet<ObjectKey>>,
+    declarers: HashMap<Name, Few<ObjectKey>>,
     /// ExternalName services: where they point to, by namespace and host.
     alias_targets: BTreeMap<(Name, Name), Name>,
     /// Names that lead to a host, resolved through chains.
@@ -45,7 +46,7 @@ pub(crate) struct Assembly {
     uses_by_host: HashMap<Name, Uses>,
     rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
     /// Services with a selector, by namespace and the selector's first label.
-    selecting: HashMap<(Name, Name, Name), BTreeMap<ObjectKey, SharedService>>,
+    selecting: HashMap<(Name, Name, Name), Few<ObjectKey>>,
 }
 
 /// Hosts whose parts were put together again.
@@ -171,7 +172,12 @@ impl Assembly {
                 snapshot.selectors.remove(&selector);
                 continue;
             };
-            let mut services: Vec<&SharedService> = services.values().collect();
+            let mut services: Vec<&SharedService> = services
+                .iter()
+                .filter_map(|key| derived.services.get(key))
+                .flatten()
+                .filter(|service| selector_of(service).as_ref() == Some(&selector))
+                .collect();
             services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
             snapshot.selectors.insert(selector, list(services.into_iter().cloned()));
         }
@@ -211,7 +217,7 @@ impl Assembly {
     ) -> bool {
         self.declarers.entry(service.hostname.clone()).or_default().insert(key.clone());
         if let Some(selector) = selector_of(service) {
-            self.selecting.entry(selector.clone()).or_default().insert(key.clone(), service.clone());
+            self.selecting.entry(selector.clone()).or_default().insert(key.clone());
             selectors.insert(selector);
         }
         let Some(target) = service.external_name.as_ref().filter(|_| service.resolution == Resolution::Alias)
@@ -229,7 +235,7 @@ impl Assembly {
         derived: &'d Derived,
         host: &'d str,
     ) -> impl Iterator<Item = (&'d ObjectKey, &'d SharedService)> {
-        let declarers = self.declarers.get(host).into_iter().flatten();
+        let declarers = self.declarers.get(host).into_iter().flat_map(Few::iter);
         declarers.filter_map(move |key| {
             let services = derived.services.get(key)?;
             services.iter().find(|service| *service.hostname == *host).map(|service| (key, service))
@@ -254,7 +260,9 @@ impl Assembly {
         services.sort_by(|(a, first), (b, second)| {
             service_order(first).cmp(&service_order(second)).then_with(|| a.cmp(b))
         });
-        services.into_iter().map(|(_, service)| service).collect()
+        let mut services: Vec<SharedService> = services.into_iter().map(|(_, service)| service).collect();
+        services.shrink_to_fit();
+        services
     }
 
     /// Endpoints of a host and their summaries, by namespace.
@@ -268,8 +276,8 @@ impl Assembly {
         for (key, service) in self.declared(derived, host) {
             by_namespace.entry(service.namespace.clone()).or_default().push((key, service));
         }
-        let mut sets = BTreeMap::new();
-        let mut summaries = BTreeMap::new();
+        let mut sets = Vec::new();
+        let mut summaries = Vec::with_capacity(by_namespace.len());
         for (namespace, mut declared) in by_namespace {
             // As istiod: what ServiceEntries list comes before what Kubernetes has.
             declared.sort_by(|(a, first), (b, second)| {
@@ -279,14 +287,14 @@ impl Assembly {
                     .then_with(|| service_order(first).cmp(&service_order(second)))
                     .then_with(|| a.cmp(b))
             });
-            let endpoints = merge_endpoints(derived, host, &declared);
-            let summary = summarize(&endpoints, &declared, mesh);
-            summaries.insert(namespace.clone(), Arc::new(Hashed::new(summary)));
-            if !endpoints.is_empty() {
-                sets.insert(namespace, Arc::new(Hashed::new(EndpointSet { endpoints })));
+            let set = merge_endpoints(derived, host, &declared);
+            let summary = summarize(&set.endpoints, &declared, mesh);
+            summaries.push((namespace.clone(), Arc::new(Hashed::new(summary))));
+            if !set.endpoints.is_empty() {
+                sets.push((namespace, set));
             }
         }
-        (sets, summaries)
+        (sets.into_iter().collect(), summaries.into_iter().collect())
     }
 
     fn update_routes(
@@ -446,18 +454,22 @@ fn merge_endpoints(
     derived: &Derived,
     host: &Name,
     declared: &[(&ObjectKey, &SharedService)],
-) -> Vec<Endpoint> {
+) -> Arc<Hashed<EndpointSet>> {
+    let contributions: Vec<(&SharedService, &Arc<Hashed<EndpointSet>>)> = declared
+        .iter()
+        .filter_map(|(key, service)| Some((*service, derived.endpoints.get(*key)?.get(host)?)))
+        .collect();
+    if let [(service, own)] = contributions.as_slice()
+        && service.resolution != Resolution::DnsRoundRobin
+        && copies(service) == 1
+    {
+        // As nearly always: shared with what it was derived to.
+        return (*own).clone();
+    }
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let mut ports_taken: BTreeSet<u16> = BTreeSet::new();
-    for (key, service) in declared {
-        let Some(own) = derived.endpoints.get(*key).and_then(|hosts| hosts.get(host)) else { continue };
-        // istiod makes one service per address of an entry, each with all endpoints. Their number decides how traffic is shared
-        // with other entries for the host, so they are repeated here too.
-        let copies = match service.registry {
-            Registry::ServiceEntry => service.addresses.len().max(1),
-            Registry::Kubernetes => 1,
-        };
-        for endpoint in std::iter::repeat_n(own, copies).flatten() {
+    for (service, own) in contributions {
+        for endpoint in std::iter::repeat_n(&own.endpoints, copies(service)).flatten() {
             let port = service.ports.iter().find(|port| port.name == endpoint.service_port_name);
             let number = port.map_or(0, |port| port.port);
             let taken = !ports_taken.insert(number);
@@ -467,7 +479,19 @@ fn merge_endpoints(
             endpoints.push(endpoint.clone());
         }
     }
-    endpoints
+    endpoints.shrink_to_fit();
+    Arc::new(Hashed::new(EndpointSet { endpoints }))
+}
+
+/// How often a service's endpoints count.
+///
+/// istiod makes one service per address of an entry, each with all endpoints. Their number decides how traffic is shared with other
+/// entries for the host, so they are repeated here too.
+fn copies(service: &Service) -> usize {
+    match service.registry {
+        Registry::ServiceEntry => service.addresses.len().max(1),
+        Registry::Kubernetes => 1,
+    }
 }
 
 fn summarize(
@@ -498,7 +522,7 @@ fn summarize(
             ports.entry(endpoint.service_port_name.clone()).or_insert(PortSummary { all_mutual_tls: true });
         port.all_mutual_tls &= endpoint.tls_mode == TlsMode::Istio;
     }
-    EndpointSummary { identities: identities.into_iter().collect(), ports }
+    EndpointSummary { identities: identities.into_iter().collect(), ports: ports.into_iter().collect() }
 }
 
 /// A SPIFFE identity under other trust domains; nothing for other names.

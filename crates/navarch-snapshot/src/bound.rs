@@ -7,7 +7,7 @@ use std::sync::Arc;
 use navarch_model::endpoint::Locality;
 use navarch_model::networking::{DestinationRule, VirtualService};
 use navarch_model::service::{Protocol, Registry, Service, Visibility};
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::{Config, Hashed, Name, SmallMap};
 
 /// A DestinationRule with its host fully qualified and its visibility resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +110,7 @@ pub struct EndpointSummary {
     /// SPIFFE identities that the endpoints and the service itself declare, sorted, including those of trust-domain aliases.
     pub identities: Vec<Name>,
     /// By name of the service port.
-    pub ports: BTreeMap<Name, PortSummary>,
+    pub ports: SmallMap<Name, PortSummary>,
 }
 
 /// The endpoints of one port. A port without endpoints has none.

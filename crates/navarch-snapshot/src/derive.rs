@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::endpoint::Endpoint;
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
 use navarch_model::{Hashed, Name};
@@ -12,8 +11,9 @@ use navarch_model::{Hashed, Name};
 use crate::assemble::Touched;
 use crate::bind::{self, BoundRoutes};
 use crate::bound::{BoundRule, NetworkGateway, WorkloadFacts};
-use crate::registry;
+use crate::few::Few;
 use crate::registry::store::{DeclaredServices, Input, Reader, Settings, Store};
+use crate::registry::{self, HostEndpoints};
 
 /// Something that is derived as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,36 +30,78 @@ enum Unit {
     Rule(ObjectKey),
 }
 
-/// Who asked what.
+impl Unit {
+    /// The units that are about an input, whether they have asked for it before or not: an object, an address or a service that
+    /// is new has no unit yet that could have asked.
+    fn about(input: &Input) -> impl Iterator<Item = Unit> {
+        let service = |namespace: &Name, name: &Name| ObjectKey {
+            kind: Kind::Service,
+            namespace: namespace.clone(),
+            name: name.clone(),
+        };
+        let units = match input {
+            Input::Address(address) => [Some(Unit::Workloads(*address)), None],
+            Input::Services(key) => [Some(Unit::Endpoints(key.clone())), None],
+            Input::EndpointsOf(namespace, name) => [Some(Unit::Endpoints(service(namespace, name))), None],
+            Input::Object(key) => match key.kind {
+                Kind::Service | Kind::ServiceEntry => {
+                    [Some(Unit::Services(key.clone())), Some(Unit::Endpoints(key.clone()))]
+                }
+                Kind::VirtualService => [Some(Unit::Routes(key.clone())), None],
+                Kind::DestinationRule => [Some(Unit::Rule(key.clone())), None],
+                _ => [None, None],
+            },
+            _ => [None, None],
+        };
+        units.into_iter().flatten()
+    }
+}
+
+/// Who asked what, apart from the inputs that a unit is about.
 #[derive(Debug, Default)]
 struct Dependencies {
-    asked: HashMap<Unit, BTreeSet<Input>>,
-    askers: HashMap<Input, BTreeSet<Unit>>,
+    asked: HashMap<Arc<Unit>, Box<[Arc<Input>]>>,
+    askers: HashMap<Arc<Input>, Few<Arc<Unit>>>,
 }
 
 impl Dependencies {
-    fn record(&mut self, unit: &Unit, asked: BTreeSet<Input>) {
-        let before = self.asked.get(unit);
-        if before == Some(&asked) {
+    fn record(&mut self, unit: &Unit, mut asked: BTreeSet<Input>) {
+        asked.retain(|input| !Unit::about(input).any(|own| own == *unit));
+        let before = self.asked.get(unit).map_or(&[][..], |before| before);
+        if before.iter().map(|input| &**input).eq(&asked) {
             return;
         }
-        let before = before.cloned().unwrap_or_default();
-        for input in before.difference(&asked) {
-            self.drop_asker(input, unit);
+        let known = self.asked.remove_entry(unit);
+        let (unit, before) = known.unwrap_or_else(|| (Arc::new(unit.clone()), Box::default()));
+        for input in before.iter().filter(|input| !asked.contains(&***input)) {
+            self.drop_asker(input, &unit);
         }
-        for input in asked.difference(&before) {
-            self.askers.entry(input.clone()).or_default().insert(unit.clone());
+        let asked: Box<[Arc<Input>]> =
+            asked.into_iter().map(|input| self.add_asker(input, unit.clone())).collect();
+        if !asked.is_empty() {
+            self.asked.insert(unit, asked);
         }
-        self.asked.insert(unit.clone(), asked);
     }
 
     fn forget(&mut self, unit: &Unit) {
-        for input in self.asked.remove(unit).unwrap_or_default() {
-            self.drop_asker(&input, unit);
+        if let Some((unit, asked)) = self.asked.remove_entry(unit) {
+            for input in &asked {
+                self.drop_asker(input, &unit);
+            }
         }
     }
 
-    fn drop_asker(&mut self, input: &Input, unit: &Unit) {
+    /// Returns the input as all that asked for it share it.
+    fn add_asker(&mut self, input: Input, unit: Arc<Unit>) -> Arc<Input> {
+        let input = match self.askers.get_key_value(&input) {
+            Some((known, _)) => known.clone(),
+            None => Arc::new(input),
+        };
+        self.askers.entry(input.clone()).or_default().insert(unit);
+        input
+    }
+
+    fn drop_asker(&mut self, input: &Input, unit: &Arc<Unit>) {
         if let Some(askers) = self.askers.get_mut(input) {
             askers.remove(unit);
             if askers.is_empty() {
@@ -68,8 +110,8 @@ impl Dependencies {
         }
     }
 
-    fn askers<'a>(&'a self, inputs: impl IntoIterator<Item = &'a Input>) -> impl Iterator<Item = &'a Unit> {
-        inputs.into_iter().filter_map(|input| self.askers.get(input)).flatten()
+    fn askers(&self, input: &Input) -> impl Iterator<Item = &Unit> {
+        self.askers.get(input).into_iter().flat_map(Few::iter).map(|unit| &**unit)
     }
 }
 
@@ -102,8 +144,7 @@ pub(crate) struct Derived {
     pub services: DeclaredServices,
     /// Gateways to this network, of the objects that have any.
     pub network_gateways: BTreeMap<ObjectKey, Vec<NetworkGateway>>,
-    /// By object, then by host.
-    pub endpoints: HashMap<ObjectKey, BTreeMap<Name, Vec<Endpoint>>>,
+    pub endpoints: HashMap<ObjectKey, HostEndpoints>,
     pub routes: HashMap<ObjectKey, BoundRoutes>,
     pub rules: HashMap<ObjectKey, Arc<Hashed<BoundRule>>>,
     /// Addresses that have workloads.
@@ -140,30 +181,10 @@ impl Derived {
         changes
     }
 
-    /// Units that asked for something touched, and units of touched objects themselves, which may be new.
+    /// Units that asked for something touched, and those that are about it.
     fn dirty(&self, touched: &BTreeSet<Input>) -> BTreeSet<Unit> {
-        let mut dirty: BTreeSet<Unit> = self.dependencies.askers(touched).cloned().collect();
-        for input in touched {
-            match input {
-                Input::Address(address) => {
-                    dirty.insert(Unit::Workloads(*address));
-                }
-                Input::Object(key) => match key.kind {
-                    Kind::Service | Kind::ServiceEntry => {
-                        dirty.extend([Unit::Services(key.clone()), Unit::Endpoints(key.clone())]);
-                    }
-                    Kind::VirtualService => {
-                        dirty.insert(Unit::Routes(key.clone()));
-                    }
-                    Kind::DestinationRule => {
-                        dirty.insert(Unit::Rule(key.clone()));
-                    }
-                    _ => {}
-                },
-                _ => {}
-            }
-        }
-        dirty
+        let askers = touched.iter().flat_map(|input| self.dependencies.askers(input)).cloned();
+        askers.chain(touched.iter().flat_map(Unit::about)).collect()
     }
 
     fn run<T>(

@@ -19,6 +19,7 @@ pub mod bound;
 mod buckets;
 pub mod client_node;
 mod derive;
+mod few;
 mod findings;
 mod footprint;
 pub mod host;

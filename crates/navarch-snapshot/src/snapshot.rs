@@ -10,7 +10,7 @@ use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::Service;
-use navarch_model::{Fingerprint, Hashed, Name};
+use navarch_model::{Fingerprint, Hashed, Name, SmallMap};
 
 use crate::bound::{
     BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
@@ -25,7 +25,7 @@ use crate::view::View;
 /// Values by host, of all namespaces.
 pub(crate) type Hosts<T> = Buckets<Vec<Arc<Hashed<T>>>>;
 /// Values by host and namespace.
-pub(crate) type NamespacedHosts<T> = Buckets<BTreeMap<Name, Arc<Hashed<T>>>>;
+pub(crate) type NamespacedHosts<T> = Buckets<SmallMap<Name, Arc<Hashed<T>>>>;
 /// A list that has a fingerprint.
 pub(crate) type List<T> = Arc<Hashed<Vec<Arc<Hashed<T>>>>>;
 

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::Name;
-use navarch_model::endpoint::{Address, Endpoint, Health, TlsMode};
+use navarch_model::endpoint::{Address, Endpoint, EndpointSet, Health, TlsMode};
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes as kube;
 use navarch_model::networking::{ServiceEntry, ServicePort as EntryPort, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::{PersistentSession, Resolution, Service};
+use navarch_model::{Hashed, Name};
 
+use super::HostEndpoints;
 use super::service_entry::resolution;
 use super::store::{Input, Reader, first_label, slice_service};
 use super::workloads::{self, Workload};
@@ -364,8 +365,8 @@ fn from_host(reader: &Reader<'_>, object: &Object, entry: &ServiceEntry, host: &
 }
 
 /// The endpoints that an object gives to each of its hosts.
-pub(super) fn of_object(reader: &Reader<'_>, key: &ObjectKey) -> BTreeMap<Name, Vec<Endpoint>> {
-    let Some(object) = reader.object(key) else { return BTreeMap::new() };
+pub(super) fn of_object(reader: &Reader<'_>, key: &ObjectKey) -> HostEndpoints {
+    let Some(object) = reader.object(key) else { return HostEndpoints::default() };
     let services = reader.services(key);
     let endpoints = services.iter().map(|service| {
         let endpoints = match key.kind {
@@ -377,7 +378,9 @@ pub(super) fn of_object(reader: &Reader<'_>, key: &ObjectKey) -> BTreeMap<Name, 
                 .map(|entry| of_service_entry(reader, object, entry, &service.hostname)),
             _ => None,
         };
-        (service.hostname.clone(), endpoints.unwrap_or_default())
+        let mut endpoints = endpoints.unwrap_or_default();
+        endpoints.shrink_to_fit();
+        (service.hostname.clone(), Arc::new(Hashed::new(EndpointSet { endpoints })))
     });
-    endpoints.filter(|(_, endpoints)| !endpoints.is_empty()).collect()
+    endpoints.filter(|(_, set)| !set.endpoints.is_empty()).collect()
 }

@@ -18,16 +18,15 @@ mod service_entry;
 pub(crate) mod store;
 pub(crate) mod workloads;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::endpoint::Endpoint;
+use navarch_model::endpoint::EndpointSet;
 use navarch_model::kubernetes as kube;
 use navarch_model::networking::ServiceEntry;
 use navarch_model::object::ObjectKey;
 use navarch_model::service::Service;
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, SmallMap};
 
 use crate::bound::{NetworkGateway, WorkloadFacts};
 use store::Reader;
@@ -50,8 +49,11 @@ pub(crate) fn services_of(
     (services.into_iter().map(Hashed::new).map(Arc::new).collect(), Vec::new())
 }
 
+/// Endpoints by host.
+pub(crate) type HostEndpoints = SmallMap<Name, Arc<Hashed<EndpointSet>>>;
+
 /// The endpoints that an object gives to each host it declares.
-pub(crate) fn endpoints_of(reader: &Reader<'_>, key: &ObjectKey) -> BTreeMap<Name, Vec<Endpoint>> {
+pub(crate) fn endpoints_of(reader: &Reader<'_>, key: &ObjectKey) -> HostEndpoints {
     endpoints::of_object(reader, key)
 }
 

@@ -15,6 +15,7 @@ use navarch_model::networking::{ServiceEntry, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{Hashed, Name};
 
+use crate::few::Few;
 use crate::network::Networks;
 use crate::registry::workloads;
 
@@ -43,7 +44,7 @@ pub(crate) enum Input {
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
-    index: HashMap<Input, BTreeSet<ObjectKey>>,
+    index: HashMap<Input, Few<ObjectKey>>,
 }
 
 impl Store {
@@ -88,7 +89,7 @@ impl Store {
     }
 
     fn members<'s>(&'s self, input: &Input) -> impl Iterator<Item = &'s Arc<Object>> + use<'s> {
-        self.index.get(input).into_iter().flatten().filter_map(|key| self.objects.get(key))
+        self.index.get(input).into_iter().flat_map(Few::iter).filter_map(|key| self.objects.get(key))
     }
 
     /// Compares the index with what a look at every object gives. For tests.
@@ -100,7 +101,12 @@ impl Store {
                 expected.entry(input).or_default().insert(key.clone());
             }
         }
-        assert_eq!(self.index, expected);
+        let index: HashMap<Input, BTreeSet<ObjectKey>> = self
+            .index
+            .iter()
+            .map(|(input, members)| (input.clone(), members.iter().cloned().collect()))
+            .collect();
+        assert_eq!(index, expected);
     }
 }
 

@@ -19,7 +19,7 @@ use super::tree::{Hint, Tree};
 #[derive(Debug)]
 pub struct FileSource {
     tree: Tree,
-    files: BTreeMap<PathBuf, File>,
+    files: BTreeMap<Arc<Path>, File>,
     claims: BTreeMap<ObjectKey, Claims>,
     /// Keys that more than one file claims, or that only a last good version claims.
     noteworthy: BTreeSet<ObjectKey>,
@@ -34,14 +34,39 @@ struct File {
     findings: Vec<Finding>,
 }
 
-/// Versions of one object, the one in use first: what can be read goes before what is held, then paths decide.
-type Claims = BTreeMap<Claim, Arc<Object>>;
+/// Versions of one object, the one in use first: what can be read goes before what is held, then paths decide. Nearly always one.
+#[derive(Debug, Default)]
+struct Claims(Vec<(Claim, Arc<Object>)>);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     held: bool,
-    path: PathBuf,
+    path: Arc<Path>,
     position: usize,
+}
+
+impl Claims {
+    fn place(&self, claim: &Claim) -> Result<usize, usize> {
+        self.0.binary_search_by(|(own, _)| own.cmp(claim))
+    }
+
+    fn insert(&mut self, claim: Claim, object: Arc<Object>) {
+        if let Err(place) = self.place(&claim) {
+            self.0.reserve_exact(1);
+            self.0.insert(place, (claim, object));
+        }
+    }
+
+    fn remove(&mut self, claim: &Claim) {
+        if let Ok(place) = self.place(claim) {
+            self.0.remove(place);
+        }
+    }
+
+    /// The version in use.
+    fn used(&self) -> Option<&Arc<Object>> {
+        self.0.first().map(|(_, object)| object)
+    }
 }
 
 /// What a scan found.
@@ -72,18 +97,19 @@ impl FileSource {
         let rescan = self.tree.look(hint)?;
         let mut before = BTreeMap::new();
         for path in &rescan.removed {
-            let file = self.files.remove(path).unwrap_or_default();
-            self.withdraw(path, &file, &mut before);
+            let Some((path, file)) = self.files.remove_entry(path.as_path()) else { continue };
+            self.withdraw(&path, &file, &mut before);
         }
         for (path, text) in &rescan.changed {
-            let known = self.files.remove(path).unwrap_or_default();
-            self.withdraw(path, &known, &mut before);
-            let file = File::read(path, text, known);
-            self.claim(path, &file, &mut before);
-            self.files.insert(path.clone(), file);
+            let known = self.files.remove_entry(path.as_path());
+            let (path, known) = known.unwrap_or_else(|| (Arc::from(path.as_path()), File::default()));
+            self.withdraw(&path, &known, &mut before);
+            let file = File::read(&path, text, known);
+            self.claim(&path, &file, &mut before);
+            self.files.insert(path, file);
         }
         for (path, reason) in &rescan.unreadable {
-            self.files.entry(path.clone()).or_default().cannot_be_read(path, reason);
+            self.files.entry(Arc::from(path.as_path())).or_default().cannot_be_read(path, reason);
         }
         if before.is_empty()
             && rescan.changed.is_empty()
@@ -97,7 +123,7 @@ impl FileSource {
     }
 
     /// Removes what a file contributed, remembering in `before` what was in use.
-    fn withdraw(&mut self, path: &Path, file: &File, before: &mut InUse) {
+    fn withdraw(&mut self, path: &Arc<Path>, file: &File, before: &mut InUse) {
         for (claim, object) in file.claims(path) {
             self.remember(&object.key, before);
             if let Some(claims) = self.claims.get_mut(&object.key) {
@@ -107,7 +133,7 @@ impl FileSource {
     }
 
     /// Adds what a file contributes, remembering in `before` what was in use.
-    fn claim(&mut self, path: &Path, file: &File, before: &mut InUse) {
+    fn claim(&mut self, path: &Arc<Path>, file: &File, before: &mut InUse) {
         for (claim, object) in file.claims(path) {
             self.remember(&object.key, before);
             self.claims.entry(object.key.clone()).or_default().insert(claim, object.clone());
@@ -116,7 +142,7 @@ impl FileSource {
 
     fn remember(&self, key: &ObjectKey, before: &mut InUse) {
         if !before.contains_key(key) {
-            let used = self.claims.get(key).and_then(|claims| claims.values().next()).cloned();
+            let used = self.claims.get(key).and_then(Claims::used).cloned();
             before.insert(key.clone(), used);
         }
     }
@@ -124,14 +150,13 @@ impl FileSource {
     fn difference(&mut self, before: InUse) -> ChangeSet {
         let mut changes = ChangeSet::default();
         for (key, was) in before {
-            let claims = self.claims.get(&key).filter(|claims| !claims.is_empty());
-            let only_one_to_read =
-                claims.is_some_and(|claims| claims.len() == 1 && claims.keys().all(|claim| !claim.held));
-            match claims.is_some() && !only_one_to_read {
+            let claims = self.claims.get(&key).map_or(&[][..], |claims| &claims.0);
+            let only_one_to_read = matches!(claims, [(claim, _)] if !claim.held);
+            match !claims.is_empty() && !only_one_to_read {
                 true => self.noteworthy.insert(key.clone()),
                 false => self.noteworthy.remove(&key),
             };
-            match (was, claims.and_then(|claims| claims.values().next())) {
+            match (was, claims.first().map(|(_, object)| object)) {
                 (Some(was), Some(is)) if Arc::ptr_eq(&was, is) || was == *is => {}
                 (_, Some(is)) => changes.upserts.push(is.clone()),
                 (Some(_), None) => {
@@ -150,7 +175,7 @@ impl FileSource {
         let mut findings: Vec<Finding> =
             self.files.values().flat_map(|file| file.findings.iter().cloned()).collect();
         for claims in self.noteworthy.iter().filter_map(|key| self.claims.get(key)) {
-            let mut claims = claims.iter();
+            let mut claims = claims.0.iter();
             let Some((first, used)) = claims.next() else { continue };
             if first.held {
                 findings.push(held(used));
@@ -190,13 +215,13 @@ impl File {
     }
 
     /// What the file says of each object.
-    fn claims<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (Claim, &'a Arc<Object>)> {
+    fn claims<'a>(&'a self, path: &'a Arc<Path>) -> impl Iterator<Item = (Claim, &'a Arc<Object>)> {
         let readable = self.objects.iter().map(|object| (false, object));
         let held = self.held.iter().map(|object| (true, object));
         readable
             .chain(held)
             .enumerate()
-            .map(|(position, (held, object))| (Claim { held, path: path.to_owned(), position }, object))
+            .map(|(position, (held, object))| (Claim { held, path: path.clone(), position }, object))
     }
 }
 

@@ -1,0 +1,107 @@
+//! Sets of which a mesh has very many and most hold one value: the members of an index.
+
+use std::collections::BTreeSet;
+
+/// How many values are kept in a sorted list; beyond it inserting would cost what the list is long.
+const LIST_MAX: usize = 16;
+
+/// An ordered set. With one value it needs no memory of its own, where a `BTreeSet` reserves eleven places.
+#[derive(Clone, Debug)]
+pub(crate) enum Few<T> {
+    One(T),
+    /// Sorted; no value is there twice.
+    List(Vec<T>),
+    Many(Box<BTreeSet<T>>),
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Few::List(Vec::new())
+    }
+}
+
+impl<T: Ord> Few<T> {
+    pub fn insert(&mut self, value: T) {
+        match self {
+            Few::One(only) if *only == value => {}
+            Few::One(_) => {
+                let Few::One(only) = std::mem::take(self) else { return };
+                let both = if only < value { [only, value] } else { [value, only] };
+                *self = Few::List(Vec::from(both));
+            }
+            Few::List(list) if list.is_empty() => *self = Few::One(value),
+            Few::List(list) => {
+                let Err(place) = list.binary_search(&value) else { return };
+                if list.len() < LIST_MAX {
+                    list.insert(place, value);
+                } else {
+                    let mut many: BTreeSet<T> = std::mem::take(list).into_iter().collect();
+                    many.insert(value);
+                    *self = Few::Many(Box::new(many));
+                }
+            }
+            Few::Many(many) => {
+                many.insert(value);
+            }
+        }
+    }
+
+    pub fn remove(&mut self, value: &T) {
+        match self {
+            Few::One(only) if only == value => *self = Few::default(),
+            Few::One(_) => {}
+            Few::List(list) => {
+                if let Ok(place) = list.binary_search(value) {
+                    list.remove(place);
+                }
+            }
+            Few::Many(many) => {
+                many.remove(value);
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Few::One(_) => false,
+            Few::List(list) => list.is_empty(),
+            Few::Many(many) => many.is_empty(),
+        }
+    }
+
+    /// The values in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        let (list, many) = match self {
+            Few::One(only) => (std::slice::from_ref(only), None),
+            Few::List(list) => (list.as_slice(), None),
+            Few::Many(many) => (&[][..], Some(many.iter())),
+        };
+        list.iter().chain(many.into_iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_any_size_is_a_set() {
+        let mut few = Few::default();
+        let mut set = BTreeSet::new();
+        // Up beyond the longest list and down to nothing, in no particular order, with repetitions.
+        let up = (0..60).map(|step| (step * 7 % 40, true));
+        let down = (0..60).map(|step| (step * 11 % 40, false));
+        for (value, insert) in up.chain(down) {
+            if insert {
+                few.insert(value);
+                set.insert(value);
+            } else {
+                few.remove(&value);
+                set.remove(&value);
+            }
+            assert!(few.iter().eq(&set), "{few:?}");
+            assert_eq!(few.is_empty(), set.is_empty());
+        }
+        assert!(few.is_empty());
+    }
+}
