@@ -11,7 +11,7 @@ pub(crate) enum Few<T> {
     One(T),
     /// Sorted; no value is there twice.
     List(Vec<T>),
-    Many(Box<BTreeSet<T>>),
+    Many(BTreeSet<T>),
 }
 
 impl<T> Default for Few<T> {
@@ -37,7 +37,7 @@ impl<T: Ord> Few<T> {
                 } else {
                     let mut many: BTreeSet<T> = std::mem::take(list).into_iter().collect();
                     many.insert(value);
-                    *self = Few::Many(Box::new(many));
+                    *self = Few::Many(many);
                 }
             }
             Few::Many(many) => {
