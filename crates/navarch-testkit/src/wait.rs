@@ -27,6 +27,7 @@ where
     Fut: Future<Output = Result<T>>,
 {
     let deadline = Instant::now() + within;
+    let mut last = None;
     loop {
         let reason = match tokio::time::timeout_at(deadline, probe()).await {
             Ok(Ok(value)) => return Ok(value),
@@ -34,11 +35,13 @@ where
                 return Err(reason.context(format!("waiting for {what}")));
             }
             Ok(Err(reason)) => reason,
-            Err(_) => anyhow!("the last attempt did not finish"),
+            // What the one before said is worth more than that the bound fell into this one.
+            Err(_) => last.take().unwrap_or_else(|| anyhow!("no attempt finished")),
         };
         if Instant::now() >= deadline {
             return Err(reason.context(format!("gave up after {within:?} waiting for {what}")));
         }
+        last = Some(reason);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -90,6 +90,12 @@ impl Client {
         self.kind == Kind::Envoy
     }
 
+    /// Whether a route configuration whose virtual hosts are discovered waits for news of them that it does not ask for.
+    #[must_use]
+    pub fn asks_for_hosts_on_demand(&self) -> bool {
+        self.kind == Kind::Envoy
+    }
+
     /// Whether names that do not exist are worth a `resource_errors` entry (xRFC TP3). Others ignore it.
     #[must_use]
     pub fn wants_errors(&self) -> bool {

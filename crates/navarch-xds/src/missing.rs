@@ -42,6 +42,8 @@ pub fn answer(
         XdsType::Rds if client.waits_for_routes() && listener_mentions(resources, name) => {
             Answer::Empty(named(ty, name, 0x0a))
         }
+        // Not a host, see `Stream::release_routes`.
+        XdsType::Vhds if name.ends_with('/') => removed,
         // A resource without a body says that the alias resolves to nothing.
         XdsType::Vhds if protocol == Protocol::Delta => {
             Answer::Empty(Arc::new(Resource::without_body(name.clone(), vec![name.clone()])))

@@ -124,6 +124,13 @@ fn is_over_ads(config: &[u8]) -> bool {
     })
 }
 
+/// Whether a `RouteConfiguration` has more virtual hosts than those in it, `vhds`.
+#[must_use]
+pub fn discovers_hosts(routes: &[u8]) -> bool {
+    const VHDS: u32 = 9;
+    Fields::new(routes).any(|(number, _)| number == VHDS)
+}
+
 /// Whether the bytes of the resource contain the name. Used where a reference may stand anywhere in a message; to be
 /// wrong costs one resource sent twice.
 #[must_use]

@@ -153,6 +153,15 @@ impl Stream {
             self.feeds[XdsType::Eds.index()].doubts_until = None;
         }
         self.keep_endpoints_of_sent_clusters(&dropped);
+        if first
+            && ty == XdsType::Vhds
+            && let Some(resources) = self.resources.clone()
+        {
+            let known = resources.set(XdsType::Rds);
+            let routes = self.feed(XdsType::Rds).subscription.names().filter_map(|name| known.get(name));
+            let routes: Vec<_> = routes.cloned().collect();
+            self.release_routes(&routes, &resources);
+        }
         // What a first request says about nonces and errors is about another stream.
         if !first {
             self.settle(ty, request, changed, now);
@@ -423,7 +432,7 @@ impl Stream {
     /// A changed route configuration has lost the virtual hosts that were discovered for it, `<routes>/<host>`.
     fn follow_routes(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
         let hosts = &mut self.feeds[XdsType::Vhds.index()];
-        if hosts.subscription.names().len() == 0 {
+        if !hosts.requested {
             return;
         }
         let of = |name: &Arc<str>| name.rsplit_once('/').map(|(routes, _)| Arc::<str>::from(routes));
@@ -431,6 +440,23 @@ impl Stream {
         let lost = hosts.subscription.names().filter(|name| of(name).is_some_and(|r| changed.contains(&r)));
         let lost: Vec<_> = lost.cloned().collect();
         hosts.resend(lost.iter().map(|name| &**name), cx.resources.set(XdsType::Vhds));
+        let alone =
+            |routes: &&Arc<Resource>| !lost.iter().any(|name| of(name).as_ref() == Some(routes.name()));
+        let alone: Vec<_> = outgoing.news.iter().filter(alone).cloned().collect();
+        self.release_routes(&alone, cx.resources);
+    }
+
+    /// Envoy takes a route configuration with VHDS into use when it has heard of any name under it, `<routes>/...`, be
+    /// it that of a host or of something that is gone. It names a host when a request needs one, so before that there
+    /// is nothing to send; and it asks for nothing but for the type, once on a stream.
+    fn release_routes(&mut self, routes: &[Arc<Resource>], resources: &ProxyResources) {
+        if self.protocol != Protocol::Delta || !self.client.asks_for_hosts_on_demand() {
+            return;
+        }
+        let hosts = &mut self.feeds[XdsType::Vhds.index()];
+        for routes in routes.iter().filter(|routes| order::discovers_hosts(&routes.body())) {
+            hosts.anticipate(&format!("{}/", routes.name()), resources.set(XdsType::Vhds));
+        }
     }
 
     fn follow_clusters(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {

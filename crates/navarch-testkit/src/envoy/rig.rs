@@ -48,15 +48,33 @@ impl Envoy {
 
     /// [`Envoy::start`] with more command line arguments, for example `["-l", "debug"]`.
     pub async fn start_with(name: &str, bootstrap: impl Into<Bootstrap>, args: &[&str]) -> Result<Envoy> {
+        // Hot restart would share memory between Envoys of one base id.
+        Envoy::launch(name, bootstrap.into(), &[&["--disable-hot-restart"], args].concat()).await
+    }
+
+    /// A process of an Envoy that is restarted hot: epoch 0 is the first, and each takes over from the one before. All
+    /// that runs at a time with the same base id, in any test, is one Envoy.
+    pub async fn start_epoch(
+        name: &str,
+        bootstrap: impl Into<Bootstrap>,
+        base_id: u32,
+        epoch: u32,
+        args: &[&str],
+    ) -> Result<Envoy> {
+        let (base_id, epoch) = (base_id.to_string(), epoch.to_string());
+        let restart = ["--base-id", &base_id, "--restart-epoch", &epoch];
+        Envoy::launch(name, bootstrap.into(), &[&restart, args].concat()).await
+    }
+
+    async fn launch(name: &str, bootstrap: Bootstrap, args: &[&str]) -> Result<Envoy> {
         let dir = workspace::scratch(name)?;
         let admin_file = dir.join("admin.addr");
         let any_port = json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}});
 
         let mut command = Command::new(super::binary()?);
-        // Hot restart would share memory between Envoys of one base id.
-        command.args(["--disable-hot-restart", "--concurrency", "1", "--drain-time-s", "1"]);
+        command.args(["--concurrency", "1", "--drain-time-s", "1"]);
         command.arg("--admin-address-path").arg(&admin_file).args(args);
-        match bootstrap.into() {
+        match bootstrap {
             Bootstrap::Json(mut value) => {
                 let object = value.as_object_mut().context("a bootstrap is an object")?;
                 object.insert("admin".to_owned(), any_port);

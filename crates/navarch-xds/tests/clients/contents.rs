@@ -1,19 +1,30 @@
 //! Secrets, endpoints and extensions that change.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use navarch_envoy::XdsType;
+use navarch_envoy::wire::put_field;
 use navarch_testkit::envoy::Envoy;
 use navarch_testkit::{http, ports, wait};
-use serde_json::json;
+use prost::Message;
+use serde_json::{Value, json};
 
 use crate::resources::{
     ads, answer, answering, cluster, endpoint, endpoints, listener, lua, manager, rds_listener, route, secret,
 };
-use crate::rig::{Config, Plane, Protocol, assert_clean, backend, instance, sum, url, wait_stat};
+use crate::rig::{
+    Config, Plane, Protocol, assert_clean, backend, bootstrap, instance, live_envoy, sum, url, wait_body,
+    wait_stat,
+};
 
-both!(e19_secret_is_rotated, e20_health_of_endpoints, e21_extension_is_updated_and_rejected);
+both!(
+    e19_secret_is_rotated,
+    e20_health_of_endpoints,
+    e21_extension_is_updated_and_rejected,
+    e22_runtime_is_discovered,
+);
 
 const CERTIFICATES: [[&str; 2]; 2] = [
     [include_str!("certs/a.crt"), include_str!("certs/a.key")],
@@ -29,6 +40,21 @@ async fn wait_certificate(envoy: &Envoy, name: &str) -> Result<()> {
     .await
 }
 
+/// The certificate that a new connection is shown, in PEM.
+async fn shown_certificate(port: u16) -> Result<String> {
+    let mut client = tokio::process::Command::new("openssl");
+    client
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}")])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(wait::STEP, client.output()).await.context("no handshake")?;
+    let text = String::from_utf8(output.context("openssl")?.stdout)?;
+    let (start, end) = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");
+    let (from, to) =
+        text.find(start).zip(text.find(end)).with_context(|| format!("no certificate: {text}"))?;
+    Ok(text[from..to + end.len()].to_owned())
+}
+
 async fn e19_secret_is_rotated(protocol: Protocol) -> Result<()> {
     let port = ports::free_port()?;
     let of = |n: usize| secret("server", CERTIFICATES[n][0], CERTIFICATES[n][1]);
@@ -40,9 +66,11 @@ async fn e19_secret_is_rotated(protocol: Protocol) -> Result<()> {
     let mut plane = Plane::start(Some(&config)).await?;
     let envoy = plane.live_envoy("e19", protocol).await?;
     wait_certificate(&envoy, "a.test").await?;
+    ensure!(shown_certificate(port).await? == CERTIFICATES[0][0].trim(), "another certificate is shown");
     let updates = sum(&envoy, "ssl_context_update_by_sds$").await?;
     plane.publish(&config.with(XdsType::Sds, &of(1)));
     wait_certificate(&envoy, "b.test").await?;
+    ensure!(shown_certificate(port).await? == CERTIFICATES[1][0].trim(), "another certificate is shown");
     ensure!(sum(&envoy, "ssl_context_update_by_sds$").await? == updates + 1, "not by SDS");
     let touched =
         sum(&envoy, r"listener_manager\.(listener_modified|listener_in_place_updated|total_.*draining)$");
@@ -137,4 +165,53 @@ async fn e21_extension_is_updated_and_rejected(protocol: Protocol) -> Result<()>
         "listener"
     );
     plane.accepted().await
+}
+
+/// `envoy.service.runtime.v3.Runtime` with one number.
+fn runtime(name: &str, key: &str, value: f64) -> Vec<u8> {
+    let kind = Some(prost_types::value::Kind::NumberValue(value));
+    let fields = [(key.to_owned(), prost_types::Value { kind })];
+    let layer = prost_types::Struct { fields: fields.into_iter().collect() };
+    let mut message = Vec::new();
+    put_field(&mut message, 0x0a, name.as_bytes());
+    put_field(&mut message, 0x12, &layer.encode_to_vec());
+    message
+}
+
+/// Envoy asks for nothing else before its runtime is answered, although there is none at first. Later it decides which
+/// route a request takes.
+async fn e22_runtime_is_discovered(protocol: Protocol) -> Result<()> {
+    const KEY: &str = "test.new";
+    let port = ports::free_port()?;
+    let answering = |body: &str, matching: &Value| {
+        let response = json!({"status": 200, "body": {"inline_string": body}});
+        json!({"match": matching, "direct_response": response})
+    };
+    let fraction = json!({"default_value": {"numerator": 0, "denominator": "HUNDRED"}, "runtime_key": KEY});
+    let routes = [
+        answering("new", &json!({"prefix": "/", "runtime_fraction": fraction})),
+        answering("old", &json!({"prefix": "/"})),
+    ];
+    let routes = json!({"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]});
+    let front = listener("front", port, &manager(&json!({"route_config": routes}), &[]));
+    let config = Config::default().with(XdsType::Lds, &front);
+    let mut plane = Plane::start(Some(&config)).await?;
+    let mut bootstrap = bootstrap(plane.address(), "e22", protocol);
+    bootstrap["layered_runtime"] = json!({"layers": [
+        {"name": "base", "static_layer": {"test.base": 1}},
+        {"name": "found", "rtds_layer": {"name": "rt", "rtds_config": ads()}}]});
+    let envoy = live_envoy("e22", protocol, bootstrap).await?;
+    wait_body(port, "old").await?;
+    let loads = envoy.stat("runtime.load_success").await?;
+    for (n, value, body) in [(1, 100.0, "new"), (2, 0.0, "old"), (3, 100.0, "new")] {
+        plane.publish(&config.clone().with_encoded(XdsType::Rtds, "rt", &runtime("rt", KEY, value)));
+        wait_body(port, body).await?;
+        let page = envoy.admin_get("/runtime").await?.ok()?.json()?;
+        let shown = page["entries"][KEY]["final_value"].as_str().context("no value")?;
+        ensure!(shown.parse() == Ok(value), "{page}");
+        wait_stat(&envoy, "runtime.load_success", |count| count == loads + n).await?;
+    }
+    ensure!(envoy.stat("runtime.load_error").await? == 0, "an error");
+    plane.accepted().await?;
+    assert_clean(&envoy).await
 }

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use navarch_envoy::XdsType;
 use navarch_testkit::grpc::{Backend, Client, Language};
 use navarch_testkit::wait;
+use navarch_xds::State;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::resources::{ads, at, cluster, endpoint, endpoints, manager, route};
-use crate::rig::{Config, Plane, bounded};
+use crate::rig::{Config, Plane, Protocol, assert_clean, bounded};
 
 /// The whole chain of `xds:///echo`, and something that nobody asks for.
 fn config() -> Config {
@@ -131,4 +132,75 @@ async fn health() -> Result<()> {
 #[tokio::test]
 async fn eds_03_draining_endpoints_are_not_used_by_grpc() -> Result<()> {
     bounded(health()).await
+}
+
+async fn priorities() -> Result<()> {
+    let (a, b) = (Backend::start("a")?, Backend::start("b")?);
+    let config = config().with(XdsType::Eds, &at("c", a.address()));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let mut client = Client::start(Language::Python, "echo", plane.address())?;
+    wait_outcome(&mut client, "OK", "a").await?;
+    plane.accepted().await?;
+    // Nothing of priority 0, which Envoy takes.
+    let mut gap = at("c", b.address());
+    gap["endpoints"][0]["priority"] = json!(1);
+    let gap = config.clone().with(XdsType::Eds, &gap);
+    plane.publish(&gap);
+    wait::until("the rejection", wait::STEP, || async {
+        let streams = plane.registry().streams();
+        let endpoints = streams.iter().flat_map(|stream| &stream.types).find(|ty| ty.ty == XdsType::Eds);
+        let endpoints = endpoints.context("no endpoints")?;
+        let text = endpoints.error.as_ref().map(|error| error.text.clone()).unwrap_or_default();
+        ensure!(endpoints.state == State::Error && text.contains("priority"), "{endpoints:?}");
+        Ok(())
+    })
+    .await?;
+    for _ in 0..10 {
+        let (code, body) = client.call().await?;
+        ensure!(code == "OK" && body == "a", "{code} {body}");
+    }
+    plane.publish(&config.with(XdsType::Eds, &at("c", b.address())));
+    wait_outcome(&mut client, "OK", "b").await?;
+    plane.accepted().await?;
+    // The same at an Envoy.
+    let plane = Plane::start(Some(&gap)).await?;
+    let envoy = plane.live_envoy("eds-03", Protocol::Delta).await?;
+    plane.accepted().await?;
+    assert_clean(&envoy).await
+}
+
+#[tokio::test]
+async fn eds_03_gap_of_priorities_is_rejected_by_grpc_and_taken_by_envoy() -> Result<()> {
+    bounded(priorities()).await
+}
+
+async fn weights() -> Result<()> {
+    let (a, b) = (Backend::start("a")?, Backend::start("b")?);
+    let mut both = at("c", a.address());
+    let mut other = at("c", b.address())["endpoints"][0].clone();
+    other["locality"]["zone"] = json!("other");
+    let weighted = other.clone();
+    if let Some(other) = other.as_object_mut() {
+        other.remove("load_balancing_weight");
+    }
+    if let Some(endpoints) = both["endpoints"].as_array_mut() {
+        endpoints.push(other);
+    }
+    let config = config().with(XdsType::Eds, &both);
+    let mut plane = Plane::start(Some(&config)).await?;
+    let mut client = Client::start(Language::Python, "echo", plane.address())?;
+    wait_outcome(&mut client, "OK", "a").await?;
+    for _ in 0..20 {
+        let (_, body) = client.call().await?;
+        ensure!(body == "a", "{body} answers without a weight");
+    }
+    both["endpoints"][1] = weighted;
+    plane.publish(&config.with(XdsType::Eds, &both));
+    wait_outcome(&mut client, "OK", "b").await?;
+    plane.accepted().await
+}
+
+#[tokio::test]
+async fn eds_03_locality_without_a_weight_is_not_used_by_grpc() -> Result<()> {
+    bounded(weights()).await
 }

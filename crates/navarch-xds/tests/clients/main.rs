@@ -5,6 +5,7 @@
 //! stall for fifteen seconds and go on, it waits here for ever, and the test fails.
 
 mod load;
+mod proxy;
 mod resources;
 mod rig;
 
@@ -28,8 +29,12 @@ macro_rules! both {
 mod contents;
 mod grpc;
 mod listeners;
+mod loads;
+mod ondemand;
 mod push;
 mod reconnect;
 mod rejection;
+mod replicas;
 mod scale;
 mod startup;
+mod transport;

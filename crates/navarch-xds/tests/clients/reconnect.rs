@@ -1,22 +1,28 @@
 //! The control plane goes and comes back, as another process.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use navarch_envoy::XdsType;
 use navarch_testkit::envoy::Envoy;
 use navarch_testkit::{ports, wait};
 
 use crate::load::Load;
+use crate::proxy::{Proxy, Seen};
 use crate::resources::{answering, at, cluster, health_checked, rds_listener, route, trust, validating};
 use crate::rig::{
-    Config, Plane, Protocol, assert_clean, backend, clusters, wait_clusters, wait_instance, wait_stat,
+    Config, Plane, Protocol, Settings, assert_clean, backend, bootstrap, clusters, live_envoy, wait_clusters,
+    wait_instance, wait_stat,
 };
 
 both!(
     e08_reconnect_changes_nothing,
     e09_reconnect_while_warming,
     e09_reconnect_while_a_cluster_is_probed,
+    e09_secret_of_the_next_process,
     e10_deletion_during_an_outage,
-    e24_server_gone_and_back
+    e23_connections_end_at_their_age,
+    e24_server_gone_and_back,
 );
 
 const CONNECTED: &str = "control_plane.connected_state";
@@ -66,7 +72,8 @@ async fn e08_reconnect_changes_nothing(protocol: Protocol) -> Result<()> {
     assert_clean(&envoy).await
 }
 
-/// The secret that a cluster waits for comes from the next process.
+/// The stream is lost between a new cluster and its endpoints, and then the process. Envoy comes back without asking for
+/// clusters, since one of them is warming; it does when it has got its endpoints.
 async fn e09_reconnect_while_warming(protocol: Protocol) -> Result<()> {
     let (app, port) = (backend("two").await?, ports::free_port()?);
     let config = Config::default()
@@ -75,7 +82,51 @@ async fn e09_reconnect_while_warming(protocol: Protocol) -> Result<()> {
         .with(XdsType::Lds, &rds_listener("front", port, "r"))
         .with(XdsType::Rds, &route("r", "one"));
     let mut plane = Plane::start(Some(&config)).await?;
-    let envoy = plane.live_envoy("e09", protocol).await?;
+    let proxy = Proxy::start(plane.address()).await?;
+    let envoy = live_envoy("e09", protocol, bootstrap(proxy.address(), "e09", protocol)).await?;
+    wait_instance(port, "two").await?;
+    plane.accepted().await?;
+
+    proxy.cut_before(XdsType::Eds);
+    let config = config.with(XdsType::Cds, &cluster("two")).with(XdsType::Eds, &at("two", app.address()));
+    plane.publish(&config);
+    wait::until("the cut", wait::STEP, || async { proxy.has_cut() }).await?;
+    wait_stat(&envoy, CONNECTED, |state| state == 0).await?;
+    wait_stat(&envoy, "cluster_manager.warming_clusters", |count| count == 1).await?;
+
+    // Meanwhile the routes move to the cluster that is warming.
+    plane.down();
+    let config = config.with(XdsType::Rds, &route("r", "two"));
+    plane.up(Some(&config)).await?;
+    proxy.heal();
+    wait_clusters(&envoy, &["one", "two"]).await?;
+    wait_stat(&envoy, "cluster_manager.warming_clusters", |count| count == 0).await?;
+    wait_instance(port, "two").await?;
+    wait::until("everything to be accepted", wait::STEP, || async {
+        let seen = proxy.seen();
+        let position = |what| seen.iter().position(|seen| *seen == what).context("not seen");
+        let endpoints = position(Seen::Response(XdsType::Eds))?;
+        let clusters = position(Seen::Request(XdsType::Cds))?;
+        ensure!(position(Seen::Request(XdsType::Eds))? < endpoints && endpoints < clusters, "{seen:?}");
+        ensure!(position(Seen::Request(XdsType::Lds)).is_ok(), "{seen:?}");
+        ensure!(position(Seen::Request(XdsType::Rds)).is_ok(), "{seen:?}");
+        Ok(())
+    })
+    .await?;
+    plane.accepted().await?;
+    assert_clean(&envoy).await
+}
+
+/// The secret that a cluster waits for comes from the next process.
+async fn e09_secret_of_the_next_process(protocol: Protocol) -> Result<()> {
+    let (app, port) = (backend("two").await?, ports::free_port()?);
+    let config = Config::default()
+        .with(XdsType::Cds, &cluster("one"))
+        .with(XdsType::Eds, &at("one", app.address()))
+        .with(XdsType::Lds, &rds_listener("front", port, "r"))
+        .with(XdsType::Rds, &route("r", "one"));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let envoy = plane.live_envoy("e09-secret", protocol).await?;
     let config = config
         .with(XdsType::Cds, &cluster("two"))
         .with(XdsType::Eds, &at("two", app.address()))
@@ -169,6 +220,45 @@ async fn e10_deletion_during_an_outage(protocol: Protocol) -> Result<()> {
     })
     .await?;
     wait_instance(port, "one").await?;
+    assert_clean(&envoy).await
+}
+
+/// Connections end at their age, and the streams go on in new ones. Nothing is applied again, and nobody notices.
+async fn e23_connections_end_at_their_age(protocol: Protocol) -> Result<()> {
+    let (app, port) = (backend("one").await?, ports::free_port()?);
+    let config = Config::default()
+        .with(XdsType::Cds, &cluster("one"))
+        .with(XdsType::Eds, &at("one", app.address()))
+        .with(XdsType::Lds, &rds_listener("front", port, "r"))
+        .with(XdsType::Rds, &route("r", "one"));
+    let settings = Settings {
+        connection_age_max: Some(Duration::from_secs(2)),
+        grace: Duration::from_secs(1),
+        ..Settings::default()
+    };
+    let mut plane = Plane::start_with(settings, Some(&config)).await?;
+    let envoy = plane.live_envoy("e23", protocol).await?;
+    plane.accepted().await?;
+    let load = Load::start(port);
+    let before = envoy.stats(APPLIED).await?;
+    wait::until("two more streams", wait::STEP, || async {
+        let gaps = plane.heard().gaps();
+        ensure!(gaps.len() >= 2, "{gaps:?}");
+        Ok(())
+    })
+    .await?;
+    // 0.03 to 0.6 s on a quiet machine.
+    let gaps = plane.heard().gaps();
+    ensure!(gaps.iter().all(|gap| *gap < Duration::from_secs(5)), "{gaps:?}");
+    wait_stat(&envoy, "cluster.xds.upstream_cx_close_notify", |count| count >= 2).await?;
+    plane.accepted().await?;
+    let after = envoy.stats(APPLIED).await?;
+    ensure!(before == after, "{before:?} became {after:?}");
+    // And what changes arrives.
+    let app = backend("two").await?;
+    plane.publish(&config.with(XdsType::Eds, &at("one", app.address())));
+    wait_instance(port, "two").await?;
+    load.must_be_clean().await?;
     assert_clean(&envoy).await
 }
 

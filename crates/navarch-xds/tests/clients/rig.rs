@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use navarch_envoy::proto::envoy::config::endpoint::v3::ClusterStats;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType, dynamic, json as protojson};
 use navarch_testkit::apps::{App, Role, Running};
 use navarch_testkit::envoy::Envoy;
 use navarch_testkit::{http, ports, wait};
-use navarch_xds::{Class, Connection, Discovery, Node, Peer, Registry, Rejection, Server, Settings};
+use navarch_xds::{
+    Class, Connection, Discovery, LoadReports, Node, Observer, Peer, Registry, Rejection, Server,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-pub use navarch_xds::Protocol;
+pub use navarch_xds::{Protocol, Settings};
 
 /// The bound of one test, for a machine that has much else to do.
 const TEST: Duration = Duration::from_secs(150);
@@ -30,12 +34,22 @@ pub struct Config(BTreeMap<XdsType, BTreeMap<String, Arc<Resource>>>);
 
 impl Config {
     /// Adds a resource in proto3 JSON, or replaces the one of that name.
-    pub fn with(mut self, ty: XdsType, value: &Value) -> Self {
-        let name = value["name"].as_str().or(value["cluster_name"].as_str()).expect("a name");
+    pub fn with(self, ty: XdsType, value: &Value) -> Self {
+        let name = value["name"].as_str().or(value["cluster_name"].as_str()).expect("a name").to_owned();
+        self.with_named(ty, &name, value)
+    }
+
+    /// [`Config::with`] for a resource that is asked for by another name than the one inside it.
+    pub fn with_named(self, ty: XdsType, name: &str, value: &Value) -> Self {
         let message = ty.type_url().trim_start_matches("type.googleapis.com/");
         let message = protojson::from_json(message, value).unwrap_or_else(|error| panic!("{value}: {error}"));
-        let resource = Resource::of(ty, name, &dynamic::encode(&message));
-        self.0.entry(ty).or_default().insert(name.to_owned(), Arc::new(resource));
+        self.with_encoded(ty, name, &dynamic::encode(&message))
+    }
+
+    /// [`Config::with`] for a message that is encoded already.
+    pub fn with_encoded(mut self, ty: XdsType, name: &str, message: &[u8]) -> Self {
+        let resource = Arc::new(Resource::of(ty, name, message));
+        self.0.entry(ty).or_default().insert(name.to_owned(), resource);
         self
     }
 
@@ -64,6 +78,84 @@ impl Discovery for Script {
     }
 }
 
+/// What the control plane heard, over all its incarnations.
+#[derive(Default)]
+pub struct Heard {
+    /// When a stream came (`true`) or went.
+    streams: Mutex<Vec<(Instant, bool)>>,
+    /// Per cluster: the sums of all load reports.
+    loads: Mutex<BTreeMap<String, Load>>,
+    /// Streams whose load reports have ended.
+    ended: AtomicUsize,
+}
+
+/// Requests to one cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub succeeded: u64,
+    pub failed: u64,
+    pub dropped: u64,
+}
+
+impl Heard {
+    /// For every stream but the last: how long after its end the next one came.
+    pub fn gaps(&self) -> Vec<Duration> {
+        let streams = self.streams.lock().expect("not poisoned");
+        let pairs = streams.windows(2).filter(|pair| !pair[0].1 && pair[1].1);
+        pairs.map(|pair| pair[1].0.duration_since(pair[0].0)).collect()
+    }
+
+    /// The most streams there were at one time.
+    pub fn most_at_once(&self) -> usize {
+        let streams = self.streams.lock().expect("not poisoned");
+        let (mut now, mut most) = (0_usize, 0);
+        for (_, came) in streams.iter() {
+            now = if *came { now + 1 } else { now.saturating_sub(1) };
+            most = most.max(now);
+        }
+        most
+    }
+
+    pub fn load(&self, cluster: &str) -> Load {
+        self.loads.lock().expect("not poisoned").get(cluster).copied().unwrap_or_default()
+    }
+
+    pub fn load_streams_ended(&self) -> usize {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Writes down what the server reports.
+struct Notes(Arc<Heard>);
+
+impl Observer for Notes {
+    fn connected(&self, _: &Arc<Node>) {
+        self.0.streams.lock().expect("not poisoned").push((Instant::now(), true));
+    }
+
+    fn disconnected(&self, _: &Arc<Node>) {
+        self.0.streams.lock().expect("not poisoned").push((Instant::now(), false));
+    }
+}
+
+impl LoadReports for Notes {
+    fn report(&self, _: &str, clusters: &[ClusterStats]) {
+        let mut loads = self.0.loads.lock().expect("not poisoned");
+        for cluster in clusters {
+            let load = loads.entry(cluster.cluster_name.clone()).or_default();
+            for locality in &cluster.upstream_locality_stats {
+                load.succeeded += locality.total_successful_requests;
+                load.failed += locality.total_error_requests;
+            }
+            load.dropped += cluster.total_dropped_requests;
+        }
+    }
+
+    fn ended(&self, _: &str) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A process of the control plane: what it knows ends with it.
 struct Incarnation {
     runtime: Option<Runtime>,
@@ -84,24 +176,36 @@ impl Drop for Incarnation {
 /// A control plane at one address, over restarts.
 pub struct Plane {
     address: SocketAddr,
+    settings: Settings,
+    heard: Arc<Heard>,
     running: Option<Incarnation>,
 }
 
 impl Plane {
     /// Serves `config`; with `None` the resources are not known yet, and clients wait.
     pub async fn start(config: Option<&Config>) -> Result<Plane> {
-        let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port()?));
-        let mut plane = Plane { address, running: None };
+        Plane::start_with(Settings::default(), config).await
+    }
+
+    pub async fn start_with(settings: Settings, config: Option<&Config>) -> Result<Plane> {
+        let mut plane = Plane::stopped(settings)?;
         plane.up(config).await?;
         Ok(plane)
+    }
+
+    /// It has an address and does not run.
+    pub fn stopped(settings: Settings) -> Result<Plane> {
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port()?));
+        Ok(Plane { address, settings, heard: Arc::default(), running: None })
     }
 
     /// Starts it again, as a new process that remembers nothing.
     pub async fn up(&mut self, config: Option<&Config>) -> Result<()> {
         ensure!(self.running.is_none(), "it runs already");
         let class = Class::new();
-        let settings = Settings { identifier: "script".into(), ..Settings::default() };
-        let server = Server::new(Script(class.clone()), settings);
+        let settings = Settings { identifier: self.identifier(), ..self.settings.clone() };
+        let (observer, loads) = (Notes(self.heard.clone()), Notes(self.heard.clone()));
+        let server = Server::reporting(Script(class.clone()), settings, observer, loads);
         let registry = server.registry();
         let mut incarnation = Incarnation { runtime: None, class, registry, revision: 0 };
         if let Some(config) = config {
@@ -130,6 +234,15 @@ impl Plane {
         self.address
     }
 
+    /// `control_plane.identifier` of this one.
+    pub fn identifier(&self) -> String {
+        format!("script-{}", self.address.port())
+    }
+
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
     pub fn publish(&mut self, config: &Config) {
         self.running.as_mut().expect("running").publish(config);
     }
@@ -152,52 +265,71 @@ impl Plane {
 
     /// Starts an Envoy that follows this control plane; it need not become ready.
     pub async fn envoy(&self, name: &str, protocol: Protocol) -> Result<Envoy> {
-        // Within a drain time of one second, the gradual strategy closes nothing before its end.
-        let args = ["--drain-strategy", "immediate"];
-        let name_of_files = format!("xds-{name}-{protocol:?}");
-        Envoy::start_with(&name_of_files, self.bootstrap(name, protocol), &args).await
+        envoy(name, protocol, bootstrap(self.address, name, protocol)).await
     }
 
     /// [`Plane::envoy`], ready.
     pub async fn live_envoy(&self, name: &str, protocol: Protocol) -> Result<Envoy> {
-        let mut envoy = self.envoy(name, protocol).await?;
-        envoy.wait_live().await?;
-        Ok(envoy)
+        live_envoy(name, protocol, bootstrap(self.address, name, protocol)).await
     }
+}
 
-    fn bootstrap(&self, name: &str, protocol: Protocol) -> Value {
-        let api_type = match protocol {
-            Protocol::Delta => "DELTA_GRPC",
-            Protocol::Sotw => "GRPC",
-        };
-        let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
-        let address = json!({"address": "127.0.0.1", "port_value": self.address.port()});
-        // Soon again after an outage: a test has no herd.
-        let retry = json!({"retry_back_off": {"base_interval": "0.1s", "max_interval": "0.3s"}});
-        json!({
-            "node": {"id": name, "cluster": "conformance"},
-            "dynamic_resources": {
-                "ads_config": {
-                    "api_type": api_type,
-                    "transport_api_version": "V3",
-                    "set_node_on_first_message_only": true,
-                    "grpc_services": [{"envoy_grpc": {"cluster_name": "xds", "retry_policy": retry}}],
-                },
-                "cds_config": ads,
-                "lds_config": ads,
+/// Starts an Envoy from a [`bootstrap`] of its own.
+pub async fn envoy(name: &str, protocol: Protocol, bootstrap: Value) -> Result<Envoy> {
+    // Within a drain time of one second, the gradual strategy closes nothing before its end.
+    let args = ["--drain-strategy", "immediate"];
+    Envoy::start_with(&format!("xds-{name}-{protocol:?}"), bootstrap, &args).await
+}
+
+/// [`envoy`], ready.
+pub async fn live_envoy(name: &str, protocol: Protocol, bootstrap: Value) -> Result<Envoy> {
+    let mut envoy = envoy(name, protocol, bootstrap).await?;
+    envoy.wait_live().await?;
+    Ok(envoy)
+}
+
+/// The bootstrap of an Envoy that takes everything from the control plane at `address`.
+pub fn bootstrap(address: SocketAddr, name: &str, protocol: Protocol) -> Value {
+    let api_type = match protocol {
+        Protocol::Delta => "DELTA_GRPC",
+        Protocol::Sotw => "GRPC",
+    };
+    let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    json!({
+        "node": {"id": name, "cluster": "conformance"},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": api_type,
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [grpc_service("xds")],
             },
-            "static_resources": {"clusters": [{
-                "name": "xds",
-                "type": "STATIC",
-                "connect_timeout": "1s",
-                "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [
-                    {"endpoint": {"address": {"socket_address": address}}}]}]},
-                "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "explicit_http_config": {"http2_protocol_options": {}}}},
-            }]},
-        })
-    }
+            "cds_config": ads,
+            "lds_config": ads,
+        },
+        "static_resources": {"clusters": [grpc_cluster("xds", address)]},
+    })
+}
+
+/// A gRPC service at a static cluster. Asked soon again after an outage: a test has no herd.
+pub fn grpc_service(cluster: &str) -> Value {
+    let retry = json!({"retry_back_off": {"base_interval": "0.1s", "max_interval": "0.3s"}});
+    json!({"envoy_grpc": {"cluster_name": cluster, "retry_policy": retry}})
+}
+
+/// A static cluster that speaks HTTP/2.
+pub fn grpc_cluster(name: &str, address: SocketAddr) -> Value {
+    let address = json!({"address": address.ip().to_string(), "port_value": address.port()});
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [
+            {"endpoint": {"address": {"socket_address": address}}}]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}}}},
+    })
 }
 
 impl Incarnation {

@@ -86,6 +86,48 @@ fn vhds_03_changed_routes_get_their_discovered_hosts_again() {
     assert_eq!(c.plan("RDS r2 s1"), "RDS r2; VHDS r/a1");
 }
 
+/// What an Envoy asks that takes its virtual hosts on demand: the type alone, and hosts when it needs them.
+#[test]
+fn vhds_02_routes_whose_hosts_are_discovered_are_released() {
+    use navarch_envoy::wire::put_field;
+    use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
+    let routes = |revision, content: &str| {
+        let resources = ["r", "fixed"].map(|name| {
+            let mut body = Vec::new();
+            put_field(&mut body, 0x0a, name.as_bytes());
+            put_field(&mut body, 0x7a, content.as_bytes());
+            if name == "r" {
+                put_field(&mut body, 0x4a, b"");
+            }
+            std::sync::Arc::new(Resource::of(XdsType::Rds, name, &body))
+        });
+        std::sync::Arc::new(ProxyResources::new(revision).with(XdsType::Rds, ResourceSet::of(resources)))
+    };
+    let mut c = delta("RDS");
+    c.stream.resources(routes(2, "1"));
+    assert_eq!(c.ask("RDS fixed r"), "RDS fixed() r()");
+    c.ack("RDS");
+    assert_eq!(c.ask("VHDS"), "VHDS -r/");
+    c.ack("VHDS");
+    assert_eq!(c.ask("VHDS"), "");
+    // A change makes it wait again.
+    c.stream.resources(routes(3, "2"));
+    assert_eq!(c.sent(), "RDS fixed() r(); VHDS -r/");
+    c.settle();
+    // A host that is known or not releases it too.
+    assert_eq!(c.ask("VHDS r/a"), "VHDS r/a()");
+    c.ack("VHDS");
+    c.stream.resources(routes(4, "3"));
+    assert_eq!(c.sent(), "RDS fixed() r(); VHDS r/a()");
+    c.settle();
+    assert_eq!(c.stream.watermark(), 4);
+    // In state-of-the-world there are no virtual hosts.
+    let mut c = sotw("RDS");
+    c.stream.resources(routes(2, "1"));
+    c.ask("RDS r");
+    assert_eq!(c.ask("VHDS"), "");
+}
+
 /// A plan with one resource `name` that has aliases.
 fn aliased(aliases: &[&str]) -> Client {
     let mut c = Client::new(Protocol::Delta, "", Plan::default(), "WDS");
