@@ -37,10 +37,11 @@ pub struct ServeArgs {
     /// Where health, readiness, metrics and debug pages are
     #[arg(long, default_value = "127.0.0.1:15014", env = "NAVARCH_ADMIN_ADDR")]
     admin_addr: SocketAddr,
-    /// Quiet time after a change before it is applied
+    /// Time between two revisions while changes do not stop, and quiet time after edits of several files; a single edit after a quiet
+    /// time is applied at once
     #[arg(long, default_value = "50ms", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE")]
     debounce: Duration,
-    /// Longest time that changes are gathered when they do not stop
+    /// Longest time that changes are held back when they do not stop
     #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE_MAX")]
     debounce_max: Duration,
     /// How long streams are given to move to another replica on shutdown

@@ -11,5 +11,6 @@ pub mod load;
 pub mod metrics;
 pub mod observe;
 pub mod pipeline;
+pub mod rhythm;
 pub mod serve;
 pub mod status;

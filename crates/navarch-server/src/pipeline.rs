@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use navarch_model::finding::{Finding, Severity};
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::load::Reader;
 use crate::metrics::Metrics;
+use crate::rhythm::Rhythm;
 
 /// How often the directory is looked at even if nothing is reported: some file systems report nothing.
 const POLL: Duration = Duration::from_secs(10);
@@ -94,19 +95,13 @@ impl Pipeline {
         self.findings.store(Arc::new(findings));
     }
 
-    /// Follows the directory for ever.
-    ///
-    /// A change is applied after `debounce` without further events, or `debounce_max` after the first one if they do not stop.
+    /// Follows the directory for ever, see [`Rhythm`].
     pub async fn run(mut self, config: &Path, debounce: Duration, debounce_max: Duration, fleet: Arc<Fleet>) {
         let mut watch = Watch::new(config, POLL);
+        let mut rhythm = Rhythm::new(debounce, debounce_max);
         loop {
-            watch.changed().await;
-            let first = Instant::now();
-            while let Some(left) = debounce_max.checked_sub(first.elapsed()) {
-                if tokio::time::timeout(debounce.min(left), watch.changed()).await.is_err() {
-                    break;
-                }
-            }
+            let first = rhythm.gather(&mut watch).await;
+            let began = tokio::time::Instant::now();
             let hint = watch.take_hint();
             let worked = tokio::task::spawn_blocking(move || {
                 let result = self.step(&hint);
@@ -138,6 +133,60 @@ impl Pipeline {
                     tracing::error!(%error, cause, "the last good configuration stays in use");
                 }
             }
+            rhythm.applied(began);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn entry(index: usize, port: u16) -> String {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e{index}, namespace: default}}\nspec:\n  hosts: \
+             [e{index}.example.com]\n  location: MESH_EXTERNAL\n  resolution: DNS\n  ports: [{{number: {port}, name: http, protocol: HTTP}}]\n"
+        )
+    }
+
+    async fn until(what: &str, done: impl Fn() -> bool) {
+        for _ in 0..500 {
+            if done() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what}");
+    }
+
+    /// As Git does it: one file after the other is deleted and created.
+    #[tokio::test]
+    async fn a_checkout_of_many_files_is_one_revision() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |index: usize| directory.path().join(format!("{index}.yaml"));
+        (0..40).for_each(|index| fs::write(path(index), entry(index, 80)).expect("written"));
+        let metrics = Metrics::new().expect("metrics");
+        let pipeline = Pipeline::open(directory.path(), None, Options::default(), metrics.clone());
+        let pipeline = pipeline.expect("a configuration");
+        let before = pipeline.snapshot().revision();
+        let fleet = Fleet::start(pipeline.snapshot(), metrics).expect("a fleet");
+        let root = directory.path().to_owned();
+        let (debounce, longest) = (Duration::from_millis(200), Duration::from_secs(5));
+        let follow = {
+            let fleet = fleet.clone();
+            tokio::spawn(async move { pipeline.run(&root, debounce, longest, fleet).await })
+        };
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for index in 0..40 {
+            fs::remove_file(path(index)).expect("removed");
+            fs::write(path(index), entry(index, 81)).expect("written");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        until("nothing was published", || fleet.planned_revision() > before).await;
+        tokio::time::sleep(debounce * 2).await;
+        assert_eq!(fleet.planned_revision(), before + 1);
+        follow.abort();
     }
 }

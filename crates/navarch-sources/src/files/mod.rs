@@ -6,4 +6,4 @@ mod watch;
 
 pub use source::{FileSource, Scan};
 pub use tree::{FILE_BYTES_MAX, Hint};
-pub use watch::Watch;
+pub use watch::{Burst, Watch};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::tree::Hint;
@@ -60,14 +61,18 @@ impl Watch {
         if pending.anywhere || self.watcher.is_none() { Hint::Anywhere } else { Hint::Paths(pending.paths) }
     }
 
+    /// What has been reported since [`Watch::take_hint`].
+    pub fn burst(&self) -> Burst {
+        let pending = lock(&self.pending);
+        Burst { files: pending.written.len(), unfinished: !pending.unfinished.is_empty() }
+    }
+
     fn start(&mut self) {
         let (woken, pending) = (self.woken.clone(), self.pending.clone());
         let on_event = move |event: notify::Result<notify::Event>| {
             match event {
-                Ok(event) if event.kind.is_access() => return,
-                Ok(event) if !event.need_rescan() && !event.paths.is_empty() => {
-                    lock(&pending).add(event.paths)
-                }
+                Ok(event) if event.kind.is_access() && event.kind != CLOSED => return,
+                Ok(event) if !event.need_rescan() && !event.paths.is_empty() => lock(&pending).add(event),
                 _ => lock(&pending).anywhere = true,
             }
             woken.notify_one();
@@ -86,23 +91,110 @@ impl Watch {
     }
 }
 
+/// What the events so far look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Burst {
+    /// Files that have been written and closed, or moved into place.
+    pub files: usize,
+    /// Something is being written, or was taken away and may be about to be put back: Git and many editors replace a file by
+    /// deleting and creating it. What is there now may be half of what is meant.
+    pub unfinished: bool,
+}
+
+/// A file that was open for writing has been closed.
+const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+
 /// What was reported and not yet looked at.
 #[derive(Debug, Default)]
 struct Pending {
     anywhere: bool,
     paths: BTreeSet<PathBuf>,
+    written: BTreeSet<PathBuf>,
+    unfinished: BTreeSet<PathBuf>,
 }
 
 impl Pending {
-    fn add(&mut self, paths: Vec<PathBuf>) {
-        self.paths.extend(paths);
+    fn add(&mut self, event: notify::Event) {
+        self.sort(&event);
+        self.paths.extend(event.paths);
         if self.paths.len() > PATHS_MAX {
             self.paths.clear();
             self.anywhere = true;
+        }
+    }
+
+    fn sort(&mut self, event: &notify::Event) {
+        let (from, to) = match (event.kind, event.paths.as_slice()) {
+            (EventKind::Modify(ModifyKind::Name(RenameMode::Both)), [from, to]) => (Some(from), to),
+            (CLOSED | EventKind::Modify(ModifyKind::Name(RenameMode::To)), [path, ..]) => (None, path),
+            (EventKind::Modify(ModifyKind::Metadata(_)), _) => return,
+            (_, paths) => {
+                self.unfinished.extend(paths.iter().cloned());
+                paths.iter().for_each(|path| _ = self.written.remove(path));
+                return;
+            }
+        };
+        self.unfinished.remove(to);
+        self.written.insert(to.clone());
+        if let Some(from) = from {
+            self.unfinished.remove(from);
+            self.written.remove(from);
         }
     }
 }
 
 fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What is reported once `expected` is, or in the end.
+    async fn burst(watch: &mut Watch, expected: Burst) -> Burst {
+        for _ in 0..50 {
+            if watch.burst() == expected {
+                break;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), watch.changed()).await;
+        }
+        let found = watch.burst();
+        watch.take_hint();
+        found
+    }
+
+    #[tokio::test]
+    async fn half_of_a_change_is_known_from_a_whole_one() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| root.path().join(name);
+        fs::write(path("a.yaml"), "1").expect("written");
+        let mut watch = Watch::new(root.path(), Duration::from_secs(60));
+        let whole = |files| Burst { files, unfinished: false };
+        let half = |files| Burst { files, unfinished: true };
+
+        fs::write(path("a.yaml"), "2").expect("written");
+        assert_eq!(burst(&mut watch, whole(1)).await, whole(1), "written in place");
+
+        fs::write(path(".tmp"), "3").expect("written");
+        fs::rename(path(".tmp"), path("a.yaml")).expect("moved");
+        assert_eq!(burst(&mut watch, whole(1)).await, whole(1), "moved into place");
+
+        let open = fs::File::create(path("a.yaml")).expect("truncated");
+        assert_eq!(burst(&mut watch, half(0)).await, half(0), "truncated");
+        drop(open);
+        assert_eq!(burst(&mut watch, whole(1)).await, whole(1), "closed");
+
+        fs::remove_file(path("a.yaml")).expect("removed");
+        assert_eq!(burst(&mut watch, half(0)).await, half(0), "removed");
+
+        fs::write(path("a.yaml"), "1").expect("written");
+        burst(&mut watch, whole(1)).await;
+        fs::remove_file(path("a.yaml")).expect("removed");
+        fs::write(path("a.yaml"), "2").expect("written");
+        fs::write(path("b.yaml"), "2").expect("written");
+        assert_eq!(burst(&mut watch, whole(2)).await, whole(2), "put back, and another");
+    }
 }

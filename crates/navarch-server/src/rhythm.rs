@@ -1,0 +1,174 @@
+//! When changes are applied: at once after a quiet time, and at a bounded rhythm while they do not stop.
+
+use std::future::Future;
+use std::time::Duration;
+
+use navarch_sources::files::{Burst, Watch};
+use tokio::time::Instant;
+
+/// Quiet time after which one file that was written counts as the whole change. What one command writes follows closer.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// Where changes come from.
+pub trait Changes {
+    /// Resolves when something may have changed. Changes since the last call count.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// What the changes look like that were not looked at yet.
+    fn burst(&self) -> Burst;
+}
+
+impl Changes for Watch {
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        Watch::changed(self)
+    }
+
+    fn burst(&self) -> Burst {
+        Watch::burst(self)
+    }
+}
+
+/// Decides when to look.
+///
+/// One file, written or moved into place after a quiet time, is the usual edit and is applied after [`SETTLE`]. Several files, or
+/// something that was taken away, may be half of a larger edit and wait for `debounce` without further events. Changes that do not stop
+/// are applied every `debounce`, or every twice what applying the last ones took, if that is longer: at most half of the time
+/// goes into planning. Events that follow one another closer than [`SETTLE`] are one edit, for at most `longest`.
+#[derive(Debug)]
+pub struct Rhythm {
+    debounce: Duration,
+    longest: Duration,
+    /// Not before.
+    next: Instant,
+}
+
+impl Rhythm {
+    /// A rhythm that may start at once.
+    pub fn new(debounce: Duration, longest: Duration) -> Self {
+        Rhythm { debounce, longest: longest.max(debounce), next: Instant::now() }
+    }
+
+    /// Waits for a change, and until it is time to look at it. Gives when the first one was reported.
+    pub async fn gather(&self, changes: &mut impl Changes) -> Instant {
+        changes.changed().await;
+        let first = Instant::now();
+        let mut last = first;
+        loop {
+            let due = self.due(first, last, changes.burst());
+            if Instant::now() >= due || tokio::time::timeout_at(due, changes.changed()).await.is_err() {
+                return first;
+            }
+            last = Instant::now();
+        }
+    }
+
+    fn due(&self, first: Instant, last: Instant, burst: Burst) -> Instant {
+        let settled = last + SETTLE.min(self.debounce);
+        let quiet = match burst {
+            Burst { unfinished: true, .. } => last + self.debounce,
+            Burst { files: 0 | 1, .. } => settled,
+            Burst { .. } => settled.max(first + self.debounce).min(last + self.debounce),
+        };
+        quiet.min(first + self.longest).max(self.next)
+    }
+
+    /// What was gathered has been applied; that began then and ended now.
+    pub fn applied(&mut self, began: Instant) {
+        let now = Instant::now();
+        let pause = now.saturating_duration_since(began).min(self.longest);
+        self.next = (began + self.debounce).max(now + pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const DEBOUNCE: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// Changes at given times after the start, in milliseconds, with what the burst looks like from then on.
+    struct Script {
+        start: Instant,
+        events: Vec<(u64, Burst)>,
+        seen: usize,
+    }
+
+    impl Script {
+        fn new(events: impl IntoIterator<Item = (u64, Burst)>) -> Self {
+            Script { start: Instant::now(), events: events.into_iter().collect(), seen: 0 }
+        }
+    }
+
+    impl Changes for Script {
+        async fn changed(&mut self) {
+            let Some((at, _)) = self.events.get(self.seen) else { return std::future::pending().await };
+            tokio::time::sleep_until(self.start + Duration::from_millis(*at)).await;
+            let now = self.start.elapsed().as_millis() as u64;
+            self.seen = self.events.iter().take_while(|(at, _)| *at <= now).count();
+        }
+
+        fn burst(&self) -> Burst {
+            self.events[self.seen - 1].1
+        }
+    }
+
+    const ONE: Burst = Burst { files: 1, unfinished: false };
+    const MANY: Burst = Burst { files: 2, unfinished: false };
+    const HALF: Burst = Burst { files: 1, unfinished: true };
+
+    /// When each of the changes is looked at, in milliseconds, if applying takes `cost`.
+    async fn looks(events: impl IntoIterator<Item = (u64, Burst)>, cost: u64) -> Vec<u64> {
+        let mut script = Script::new(events);
+        let mut rhythm = Rhythm::new(DEBOUNCE, LONGEST);
+        let mut looks = Vec::new();
+        while script.seen < script.events.len() {
+            rhythm.gather(&mut script).await;
+            looks.push(script.start.elapsed().as_millis() as u64);
+            let began = Instant::now();
+            sleep(Duration::from_millis(cost)).await;
+            rhythm.applied(began);
+        }
+        looks
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_edit_after_a_quiet_time_goes_at_once() {
+        assert_eq!(looks([(0, ONE), (1000, ONE), (2000, ONE)], 10).await, [5, 1005, 2005]);
+        // Its events come one after the other.
+        assert_eq!(looks([(0, HALF), (1, HALF), (2, ONE)], 10).await, [7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_half_an_edit_waits_for_quiet() {
+        assert_eq!(looks([(0, HALF)], 1).await, [50]);
+        assert_eq!(looks([(0, HALF), (40, HALF), (80, ONE)], 1).await, [85]);
+        assert_eq!(looks([(0, ONE), (3, MANY)], 1).await, [50]);
+        // Two hundred files, a millisecond apart.
+        assert_eq!(looks((0..200).map(|at| (at, if at == 0 { ONE } else { MANY })), 1).await, [204]);
+        // Not for ever.
+        assert_eq!(looks((0..2000).map(|at| (at, HALF)), 0).await, [1000, 2001]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_steady_stream_is_applied_once_per_interval() {
+        let stream = || (0..100).map(|index| (index * 10, ONE));
+        let steady = looks(stream(), 1).await;
+        let gaps: Vec<_> = steady.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steady[0] == 5 && gaps.iter().all(|gap| (50..=60).contains(gap)), "{steady:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn applying_takes_half_of_the_time_at_most() {
+        for cost in [40, 100, 400] {
+            let steady = looks((0..300).map(|index| (index * 10, ONE)), cost).await;
+            let gaps: Vec<_> = steady.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert!(gaps.iter().all(|gap| (2 * cost..=2 * cost + 10).contains(gap)), "{cost}: {steady:?}");
+        }
+        // But nothing is held back longer than it may be.
+        let steady = looks((0..1000).map(|index| (index * 10, ONE)), 3000).await;
+        assert!(steady.windows(2).all(|pair| pair[1] - pair[0] <= 4010), "{steady:?}");
+    }
+}
