@@ -1,8 +1,6 @@
 //! `Config`: a configuration object as translation sees it.
 
-use std::collections::BTreeMap;
-
-use crate::service::Name;
+use crate::service::{Labels, Name};
 
 /// A configuration object of one kind: its identity, what decides precedence, and its specification.
 ///
@@ -14,8 +12,8 @@ pub struct Config<T> {
     pub name: Name,
     /// Seconds since the epoch; the oldest object wins a conflict, ties fall to name, then namespace.
     pub created_at: i64,
-    pub labels: BTreeMap<Name, Name>,
-    pub annotations: BTreeMap<Name, Name>,
+    pub labels: Labels,
+    pub annotations: Labels,
     pub spec: T,
 }
 

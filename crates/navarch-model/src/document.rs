@@ -1,13 +1,12 @@
 //! Documents to objects: the envelope is read, then the kind's type, then what it says is validated.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::finding::{Code, Finding, Severity, Span};
 use crate::kinds::{Draft, Kind, Layout, Scope};
 use crate::networking::ServiceEntryAddress;
 use crate::object::{DEFAULT_CREATION, Metadata, Object, ObjectKey, Source};
-use crate::service::Name;
+use crate::service::{Labels, Name};
 use crate::timestamp::parse_timestamp;
 use crate::validation::{self, Report};
 use crate::yaml::{self, Budget, Decode, Decoder, Document, Node, Problem, ProblemKind, message};
@@ -100,7 +99,7 @@ impl Place<'_> {
 
     fn source(&self, node: &Node, kind: Kind) -> Source {
         let text = match kind {
-            Kind::Secret => Arc::from(""),
+            Kind::Secret => Arc::default(),
             _ => self.document.text.clone(),
         };
         Source {
@@ -210,14 +209,14 @@ fn read_kind(node: &Node, place: &Place<'_>) -> Result<Kind, Box<Finding>> {
 message! {
     /// Metadata as written.
     pub struct RawMetadata {
-        name: String,
-        namespace: String,
-        labels: BTreeMap<String, String>,
-        annotations: BTreeMap<String, String>,
+        name: Name,
+        namespace: Name,
+        labels: Labels,
+        annotations: Labels,
         creation_timestamp: String,
         deletion_timestamp: String,
         generation: i64,
-        uid: String,
+        uid: Name,
     }
 }
 
@@ -232,9 +231,9 @@ fn read_metadata(node: &Node, kind: Kind, decoder: &mut Decoder) -> Option<Metad
             return decoder.problem(ProblemKind::Invalid, &entry.value, "`name` is missing");
         }
         let namespace = match kind.scope() {
-            Scope::Cluster => "",
-            Scope::Namespaced if raw.namespace.is_empty() => "default",
-            Scope::Namespaced => &raw.namespace,
+            Scope::Cluster => Name::default(),
+            Scope::Namespaced if raw.namespace.is_empty() => Name::from("default"),
+            Scope::Namespaced => raw.namespace,
         };
         let mut timestamp = |field: &str, text: &str| {
             if text.is_empty() {
@@ -252,20 +251,16 @@ fn read_metadata(node: &Node, kind: Kind, decoder: &mut Decoder) -> Option<Metad
         let creation = timestamp("creationTimestamp", &raw.creation_timestamp);
         let deletion = timestamp("deletionTimestamp", &raw.deletion_timestamp);
         Some(Metadata {
-            name: raw.name.as_str().into(),
-            namespace: namespace.into(),
-            labels: names(raw.labels),
-            annotations: names(raw.annotations),
+            name: raw.name,
+            namespace,
+            labels: raw.labels,
+            annotations: raw.annotations,
             creation_timestamp: creation.unwrap_or(DEFAULT_CREATION),
             deletion_timestamp: deletion,
             generation: raw.generation,
-            uid: raw.uid.as_str().into(),
+            uid: raw.uid,
         })
     })
-}
-
-fn names(map: BTreeMap<String, String>) -> BTreeMap<Name, Name> {
-    map.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 fn read_spec(node: &Node, kind: Kind, decoder: &mut Decoder) -> Option<Draft> {

@@ -1,8 +1,6 @@
 //! `Endpoint`: one address and port that serves one port of a service.
 
-use std::collections::BTreeMap;
-
-use crate::service::Name;
+use crate::service::{self, Labels, Name};
 
 /// All endpoints of a service: the unit in which endpoint changes travel.
 ///
@@ -24,7 +22,7 @@ pub struct Endpoint {
     /// Name of the service port that this endpoint serves.
     pub service_port_name: Name,
     /// Labels of the workload, for subsets and failover priority.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     pub locality: Locality,
     /// Load-balancing weight; zero means unset (1).
     pub weight: u32,
@@ -72,8 +70,8 @@ pub struct Locality {
 impl Locality {
     /// Parses Istio's `region/zone/subzone` form; missing parts are empty.
     pub fn parse(text: &str) -> Self {
-        let mut parts = text.splitn(3, '/').map(Name::from);
-        let mut next = || parts.next().unwrap_or_else(|| Name::from(""));
+        let mut parts = text.splitn(3, '/').map(service::name);
+        let mut next = || parts.next().unwrap_or_default();
         Locality { region: next(), zone: next(), sub_zone: next() }
     }
 

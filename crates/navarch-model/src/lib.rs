@@ -38,5 +38,5 @@ pub use hashed::{Fingerprint, Hashed};
 pub use kinds::{Kind, Noun, Spec};
 pub use object::{Metadata, Object, ObjectKey, Source};
 pub use rule::EffectiveRule;
-pub use service::Name;
+pub use service::{Labels, Name};
 pub use small_map::SmallMap;

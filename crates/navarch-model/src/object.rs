@@ -1,6 +1,5 @@
 //! The envelope of every configuration object: its key, its metadata, and where it was written.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use crate::Config;
 use crate::finding::Span;
 use crate::hashed::Hashed;
 use crate::kinds::{Kind, Noun, Scope, Spec};
-use crate::service::Name;
+use crate::service::{self, Labels, Name};
 use crate::yaml::{self, Budget, Node};
 
 /// The creation time of objects that state none: 2025-01-01T00:00:00Z, in seconds since the epoch. Being equal for all of them, it
@@ -28,7 +27,7 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
-        Self { kind, namespace: namespace.into(), name: name.into() }
+        Self { kind, namespace: service::name(namespace), name: service::name(name) }
     }
 }
 
@@ -53,8 +52,8 @@ pub struct Metadata {
     pub name: Name,
     /// Empty for kinds without a namespace.
     pub namespace: Name,
-    pub labels: BTreeMap<Name, Name>,
-    pub annotations: BTreeMap<Name, Name>,
+    pub labels: Labels,
+    pub annotations: Labels,
     /// Seconds since the epoch; [`DEFAULT_CREATION`] if not stated.
     pub creation_timestamp: i64,
     /// Seconds since the epoch, of an object that is being deleted.
@@ -66,16 +65,15 @@ pub struct Metadata {
 /// The metadata of nothing in particular.
 impl Default for Metadata {
     fn default() -> Self {
-        let empty: Name = Arc::from("");
         Self {
-            name: empty.clone(),
-            namespace: empty.clone(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
+            name: Name::default(),
+            namespace: Name::default(),
+            labels: Labels::default(),
+            annotations: Labels::default(),
             creation_timestamp: DEFAULT_CREATION,
             deletion_timestamp: None,
             generation: 0,
-            uid: empty,
+            uid: Name::default(),
         }
     }
 }
@@ -135,8 +133,14 @@ pub struct Source {
 impl Source {
     /// For objects that no file holds.
     pub fn none() -> Self {
-        let empty: Arc<str> = Arc::from("");
-        Self { file: empty.clone(), line: 0, column: 0, document_line: 0, text: empty, within: String::new() }
+        Self {
+            file: Arc::default(),
+            line: 0,
+            column: 0,
+            document_line: 0,
+            text: Arc::default(),
+            within: String::new(),
+        }
     }
 
     /// Where the object starts.

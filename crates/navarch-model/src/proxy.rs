@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::endpoint::Locality;
-use crate::service::Name;
+use crate::service::{Labels, Name};
 
 /// Everything about a proxy that may shape its configuration, parsed once from its node.
 ///
@@ -22,7 +22,7 @@ pub struct ProxyFacts {
     /// Addresses of the instance, primary first.
     pub addresses: Vec<IpAddr>,
     /// Labels as the node states them; the registry's labels of the same workload go over them.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     pub locality: Locality,
     pub cluster_id: Name,
     pub network: Name,
@@ -207,7 +207,7 @@ impl ProxyFacts {
     }
 
     /// Labels that hold whatever the registry says (`STATIC_LABELS`).
-    pub fn static_labels(&self) -> BTreeMap<Name, Name> {
+    pub fn static_labels(&self) -> Labels {
         metadata_labels(self.metadata("STATIC_LABELS"))
     }
 
@@ -232,12 +232,12 @@ fn instance_addresses(text: &str) -> Option<Vec<IpAddr>> {
 }
 
 /// Labels out of the JSON text of a metadata object; what is no object has no labels.
-fn metadata_labels(text: &str) -> BTreeMap<Name, Name> {
+fn metadata_labels(text: &str) -> Labels {
     match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
         Ok(labels) => {
             labels.iter().map(|(key, value)| (Name::from(key.as_str()), metadata_text(value))).collect()
         }
-        Err(_) => BTreeMap::new(),
+        Err(_) => Labels::default(),
     }
 }
 

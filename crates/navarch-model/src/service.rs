@@ -1,10 +1,20 @@
 //! `Service`: what Kubernetes Services and ServiceEntries have in common.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use crate::SmallMap;
 
 /// A short immutable string that is shared rather than copied: names, hosts, namespaces.
 pub type Name = Arc<str>;
+
+/// Labels or annotations.
+pub type Labels = SmallMap<Name, Name>;
+
+/// The name with a text. An empty one, which most optional names are, needs no memory.
+pub fn name(text: &str) -> Name {
+    if text.is_empty() { Name::default() } else { Name::from(text) }
+}
 
 /// A host with ports that clients can call, whatever declared it.
 ///
@@ -33,9 +43,9 @@ pub struct Service {
     /// Who may see the service.
     pub export_to: Visibility,
     /// Labels of the declaring object.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     /// Which workloads back the service (`spec.selector`, `workloadSelector`); empty: none are selected by label.
-    pub selector: BTreeMap<Name, Name>,
+    pub selector: Labels,
     /// `subjectAltNames` of a ServiceEntry, or the service accounts that annotations of a Service name.
     pub subject_alt_names: BTreeSet<Name>,
     /// Other hosts that resolve to this one: ExternalName services that point here.

@@ -59,6 +59,17 @@ impl<K: Ord, V> SmallMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone> SmallMap<K, V> {
+    /// Takes an entry out. Copies the map if the key is there.
+    pub fn remove<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Ord + ?Sized,
+    {
+        if self.contains_key(key) {
+            *self = self.0.iter().filter(|(own, _)| own.borrow() != key).cloned().collect();
+        }
+    }
+
     /// Adds or replaces an entry. Copies the map.
     pub fn insert(&mut self, key: K, value: V) {
         self.extend([(key, value)]);
@@ -161,6 +172,8 @@ mod tests {
             grown.insert("b".to_owned(), 9);
             assert_eq!(grown.get("b"), Some(&9));
             assert_eq!(small.get("b"), tree.get("b"), "a clone is another map");
+            grown.remove("b");
+            assert_eq!((grown.get("b"), grown.get("a")), (None, tree.get("a")));
         };
         check(&[]);
         check(&[("a", 1)]);

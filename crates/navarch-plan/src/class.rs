@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use navarch_model::Name;
 use navarch_model::endpoint::Locality;
 use navarch_model::proxy::{InterceptionMode, ProxyFacts};
+use navarch_model::{Labels, Name};
 use navarch_snapshot::bound::Instance;
 use navarch_snapshot::client_node::NODE_LABEL;
 use navarch_snapshot::workload::of_proxy;
@@ -72,7 +72,7 @@ impl Class {
     }
 
     /// The labels of the workload.
-    pub fn labels(&self) -> &BTreeMap<Name, Name> {
+    pub fn labels(&self) -> &Labels {
         &self.facts.labels
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::security::{MutualTlsMode, PeerAuthentication};
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::{Config, Hashed, Labels};
 
 use crate::bound::selects;
 use crate::view::View;
@@ -37,13 +37,13 @@ impl PeerPolicy {
 }
 
 /// The mode for a port of a workload with these labels.
-pub fn mtls_mode(view: &View<'_>, namespace: &str, labels: &BTreeMap<Name, Name>, port: u32) -> MtlsMode {
+pub fn mtls_mode(view: &View<'_>, namespace: &str, labels: &Labels, port: u32) -> MtlsMode {
     peer_policy(view, namespace, labels).mode_for(port)
 }
 
 /// The policy of a workload: the oldest policy that selects it, over the oldest of its namespace, over the oldest of the root
 /// namespace, over PERMISSIVE. `UNSET` inherits. Policies with a selector in the root namespace do not count.
-pub fn peer_policy(view: &View<'_>, namespace: &str, labels: &BTreeMap<Name, Name>) -> PeerPolicy {
+pub fn peer_policy(view: &View<'_>, namespace: &str, labels: &Labels) -> PeerPolicy {
     let root_namespace = view.mesh().config.root_namespace.as_str();
     let in_mesh = view.objects::<PeerAuthentication>(root_namespace);
     let mesh = in_mesh.iter().find(|policy| selector(policy).is_none());

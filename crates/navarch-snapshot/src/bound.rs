@@ -7,7 +7,7 @@ use std::sync::Arc;
 use navarch_model::endpoint::Locality;
 use navarch_model::networking::{DestinationRule, VirtualService};
 use navarch_model::service::{Protocol, Registry, Service, Visibility};
-use navarch_model::{Config, Hashed, Name, SmallMap};
+use navarch_model::{Config, Hashed, Labels, Name, SmallMap};
 
 /// A DestinationRule with its host fully qualified and its visibility resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ pub struct WorkloadFacts {
     /// Its first address is the one it was looked up by.
     pub addresses: Vec<IpAddr>,
     /// Labels of the workload and of its topology (region, zone, sub-zone, cluster, network, node).
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     pub locality: Locality,
     pub service_account: Name,
     pub node_name: Name,
@@ -178,8 +178,8 @@ impl NetworkGateways {
 /// A namespace's labels and annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NamespaceFacts {
-    pub labels: BTreeMap<Name, Name>,
-    pub annotations: BTreeMap<Name, Name>,
+    pub labels: Labels,
+    pub annotations: Labels,
 }
 
 /// The order in which services decide conflicts: oldest first, ties by name and namespace.
@@ -194,10 +194,7 @@ pub fn service_order(service: &Service) -> (i64, &str, &str) {
 }
 
 /// Whether all labels of `selector` are among `labels`. An empty selector selects everything.
-pub fn selects<'a, K, V>(
-    selector: impl IntoIterator<Item = (&'a K, &'a V)>,
-    labels: &BTreeMap<Name, Name>,
-) -> bool
+pub fn selects<'a, K, V>(selector: impl IntoIterator<Item = (&'a K, &'a V)>, labels: &Labels) -> bool
 where
     K: AsRef<str> + 'a + ?Sized,
     V: AsRef<str> + 'a + ?Sized,

@@ -1,8 +1,6 @@
 //! Which namespaces the mesh looks at (Istio: MeshConfig, `discoverySelectors`).
 
-use std::collections::BTreeMap;
-
-use navarch_model::Name;
+use navarch_model::Labels;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{LabelSelector, MeshConfig};
 use navarch_model::object::{Object, ObjectKey};
@@ -18,14 +16,14 @@ pub(crate) fn is_selected<'a>(
     if mesh.discovery_selectors.is_empty() || namespace == mesh.root_namespace || namespace.is_empty() {
         return true;
     }
-    let none = BTreeMap::new();
+    let none = Labels::default();
     let object = find(&ObjectKey::new(Kind::Namespace, "", namespace));
     let labels = object.map_or(&none, |object| &object.metadata.labels);
     mesh.discovery_selectors.iter().any(|selector| matches(selector, labels))
 }
 
 /// Kubernetes' label selector: all of its requirements hold. An empty selector matches everything.
-fn matches(selector: &LabelSelector, labels: &BTreeMap<Name, Name>) -> bool {
+fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
     selects(&selector.match_labels, labels)
         && selector.match_expressions.iter().all(|requirement| {
             let value = labels.get(requirement.key.as_str());
@@ -49,8 +47,7 @@ mod tests {
 
     #[test]
     fn label_selectors() {
-        let labels: BTreeMap<Name, Name> =
-            [("env".into(), "prod".into()), ("tier".into(), "web".into())].into();
+        let labels: Labels = [("env".into(), "prod".into()), ("tier".into(), "web".into())].into();
         let check = |key: &str, operator: &str, values: &[&str], expected: bool| {
             let selector = LabelSelector {
                 match_labels: [("env".to_owned(), "prod".to_owned())].into(),

@@ -311,7 +311,7 @@ fn assert_nothing_is_seen_outside_the_footprint(snapshot: &Snapshot) {
     for namespace in ["shop", "other"] {
         let id = format!("sidecar~10.0.0.1~a.{namespace}~{namespace}.svc.cluster.local");
         let facts = ProxyFacts::parse(&id, "a", &serde_json::Map::new(), Locality::default()).unwrap();
-        let scope = Scope::resolve(&view, &facts, &BTreeMap::new());
+        let scope = Scope::resolve(&view, &facts, &navarch_model::Labels::default());
         let seen = scope.buckets(&view);
         for bucket in (0..BUCKETS).filter(|bucket| !seen.contains(*bucket)) {
             assert_eq!(scope.services_in(&view, bucket), []);

@@ -12,7 +12,7 @@ use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::mesh::MeshSettings;
 use navarch_model::object::ObjectKey;
 use navarch_model::service::Service;
-use navarch_model::{Config, Fingerprint, Hashed, Name};
+use navarch_model::{Config, Fingerprint, Hashed, Labels, Name};
 
 use crate::bound::{
     BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
@@ -226,11 +226,7 @@ impl<'s> View<'s> {
     }
 
     /// Kubernetes Services of a namespace that select a workload with these labels, oldest first.
-    pub fn selecting_services(
-        &self,
-        namespace: &str,
-        labels: &BTreeMap<Name, Name>,
-    ) -> Vec<&'s Arc<Hashed<Service>>> {
+    pub fn selecting_services(&self, namespace: &str, labels: &Labels) -> Vec<&'s Arc<Hashed<Service>>> {
         let mut found: Vec<&'s Arc<Hashed<Service>>> = Vec::new();
         for (key, value) in labels {
             // Services are filed under the first label of their selector.

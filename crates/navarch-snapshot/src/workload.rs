@@ -1,12 +1,12 @@
 //! What the registry knows of a proxy: its labels, its locality and the services it backs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_model::endpoint::Locality;
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::service::{Protocol, ServicePort, TargetPort};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Labels, Name};
 
 use crate::bound::{Instance, WorkloadFacts, WorkloadKind};
 use crate::registry::workloads::{REGION, SUB_ZONE, ZONE, label_locality, with_topology};
@@ -16,7 +16,7 @@ use crate::view::View;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyWorkload {
     /// Labels for selectors, with those of its topology.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     pub locality: Locality,
     /// What it serves, in the order that decides conflicts.
     pub instances: Vec<Instance>,
@@ -75,7 +75,7 @@ fn find<'s>(view: &View<'s>, facts: &ProxyFacts) -> Option<&'s Arc<Hashed<Worklo
 }
 
 /// The locality that labels state, by topology labels or by a locality label.
-fn locality_of(labels: &BTreeMap<Name, Name>) -> Option<Locality> {
+fn locality_of(labels: &Labels) -> Option<Locality> {
     let stated = [REGION, ZONE, SUB_ZONE].map(|key| labels.get(key).cloned());
     if stated.iter().all(Option::is_none) {
         return label_locality(labels);
@@ -109,7 +109,7 @@ fn pod_ports(facts: &ProxyFacts) -> Vec<PodPort> {
     ports.collect()
 }
 
-fn instances_by_labels(view: &View<'_>, facts: &ProxyFacts, labels: &BTreeMap<Name, Name>) -> Vec<Instance> {
+fn instances_by_labels(view: &View<'_>, facts: &ProxyFacts, labels: &Labels) -> Vec<Instance> {
     let ports = pod_ports(facts);
     let mut instances = Vec::new();
     for service in view.selecting_services(&facts.namespace, labels) {

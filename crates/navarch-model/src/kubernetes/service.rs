@@ -1,8 +1,7 @@
 //! Service: a name with ports, and how to reach it.
 
-use std::collections::BTreeMap;
-
 use super::IntOrString;
+use crate::service::Labels;
 use crate::yaml::message;
 
 message! {
@@ -21,7 +20,7 @@ message! {
         cluster_ips as "clusterIPs": Vec<String>,
         external_ips as "externalIPs": Vec<String>,
         external_name: String,
-        selector: BTreeMap<String, String>,
+        selector: Labels,
         ports: Vec<ServicePort>,
         session_affinity: String,
         /// `Cluster` or `Local`.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
+use crate::service::{self, Name};
+use crate::small_map::SmallMap;
 
 /// A type that can be read from a [`Node`].
 ///
@@ -369,6 +371,15 @@ impl Decode for String {
     }
 }
 
+impl Decode for Name {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        match node.scalar() {
+            Some(Scalar::String(text)) => Some(service::name(text)),
+            _ => decoder.wrong_type(node, "a string"),
+        }
+    }
+}
+
 impl Decode for bool {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
         match node.scalar() {
@@ -473,6 +484,13 @@ impl DecodeKey for String {
     }
 }
 
+impl DecodeKey for Name {
+    const EXPECTED: &'static str = "a string";
+    fn decode_key(key: &str) -> Option<Self> {
+        Some(service::name(key))
+    }
+}
+
 impl DecodeKey for u32 {
     const EXPECTED: &'static str = "an unsigned 32-bit integer";
     fn decode_key(key: &str) -> Option<Self> {
@@ -482,25 +500,35 @@ impl DecodeKey for u32 {
 
 impl<K: DecodeKey, V: Decode> Decode for BTreeMap<K, V> {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
-        let mut out = BTreeMap::new();
-        let mut complete = true;
-        for entry in decoder.mapping(node)? {
-            let value = decoder.within(&entry.key, |decoder| {
-                let Some(key) = K::decode_key(&entry.key) else {
-                    let message = format!("the key {:?} is not {}", entry.key, K::EXPECTED);
-                    return decoder.problem(ProblemKind::WrongType, &entry.value, message);
-                };
-                V::decode(&entry.value, decoder).map(|value| (key, value))
-            });
-            match value {
-                Some((key, value)) => {
-                    out.insert(key, value);
-                }
-                None => complete = false,
-            }
-        }
-        complete.then_some(out)
+        Some(entries(node, decoder)?.into_iter().collect())
     }
+}
+
+impl<K: DecodeKey, V: Decode> Decode for SmallMap<K, V> {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        Some(entries(node, decoder)?.into_iter().collect())
+    }
+}
+
+/// Key and value of each entry of a mapping, if all can be read.
+fn entries<K: DecodeKey, V: Decode>(node: &Node, decoder: &mut Decoder) -> Option<Vec<(K, V)>> {
+    let mapping = decoder.mapping(node)?;
+    let mut out = Vec::with_capacity(mapping.len());
+    let mut complete = true;
+    for entry in mapping {
+        let value = decoder.within(&entry.key, |decoder| {
+            let Some(key) = K::decode_key(&entry.key) else {
+                let message = format!("the key {:?} is not {}", entry.key, K::EXPECTED);
+                return decoder.problem(ProblemKind::WrongType, &entry.value, message);
+            };
+            V::decode(&entry.value, decoder).map(|value| (key, value))
+        });
+        match value {
+            Some(entry) => out.push(entry),
+            None => complete = false,
+        }
+    }
+    complete.then_some(out)
 }
 
 #[cfg(test)]

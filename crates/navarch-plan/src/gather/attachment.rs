@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use navarch_model::proxy::{ProxyFacts, ProxyKind};
 use navarch_model::types::PolicyTargetReference;
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::{Config, Hashed, Labels, Name};
 use navarch_snapshot::bound::selects;
 use navarch_snapshot::{Listed, View};
 
@@ -16,7 +16,7 @@ const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Workload {
     pub namespace: Name,
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     pub kind: ProxyKind,
 }
 

@@ -9,7 +9,7 @@ use navarch_model::networking::{Gateway, ServerTlsMode};
 use navarch_model::proxy::{IpMode, ProxyFacts, ProxyKind};
 use navarch_model::security::{MutualTlsMode, PeerAuthentication};
 use navarch_model::service::Service;
-use navarch_model::{EffectiveRule, Hashed, Name};
+use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use navarch_snapshot::authn::{MtlsMode, mtls_mode};
 use navarch_snapshot::{BUCKETS, Bucket, BucketSet, Scope, View, host};
 use navarch_translate::clusters::ClusterMesh;
@@ -213,7 +213,7 @@ pub struct Client {
     pub locality: Locality,
     pub node_name: Name,
     /// Those labels that rules look at.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
 }
 
 impl Client {
@@ -363,7 +363,7 @@ pub struct ForwardsMeshTls;
 impl Gather for ForwardsMeshTls {
     const NAME: &'static str = "gateways.auto_passthrough";
     /// Labels of the gateway.
-    type Key = BTreeMap<Name, Name>;
+    type Key = Labels;
     type Output = bool;
 
     fn run(labels: &Self::Key, cx: &Cx<'_>) -> bool {

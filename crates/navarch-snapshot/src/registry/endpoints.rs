@@ -10,7 +10,7 @@ use navarch_model::kubernetes as kube;
 use navarch_model::networking::{ServiceEntry, ServicePort as EntryPort, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::{PersistentSession, Resolution, Service};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Labels, Name};
 
 use super::HostEndpoints;
 use super::service_entry::resolution;
@@ -73,6 +73,12 @@ impl Collected {
     }
 
     fn add(&mut self, mut endpoint: Endpoint) {
+        // Endpoints of a service are mostly labelled alike; one list stands for all of them.
+        if let Some(last) = self.endpoints.last()
+            && last.labels == endpoint.labels
+        {
+            endpoint.labels = last.labels.clone();
+        }
         if endpoint.labels.get(DRAINING).is_some_and(|value| !value.is_empty()) {
             endpoint.health = Health::Draining;
         }
@@ -209,10 +215,10 @@ fn from_pods(
 }
 
 /// Pods and WorkloadEntries of a namespace that a selector matches, by kind and name. An empty selector matches nothing.
-fn selected<'a>(
+fn selected<'a, 's, T: Clone + Into<Name> + AsRef<str> + 's>(
     reader: &Reader<'a>,
     namespace: &Name,
-    selector: &BTreeMap<String, String>,
+    selector: impl IntoIterator<Item = (&'s T, &'s T)> + Copy,
 ) -> Vec<&'a Arc<Object>> {
     let Some((key, value)) = first_label(selector) else { return Vec::new() };
     let candidates = reader.members(&Input::Labelled(namespace.clone(), key, value));
@@ -336,7 +342,7 @@ pub(super) fn at_port(workload: &Workload, port: &EntryPort) -> Option<Endpoint>
 
 /// A service resolved by name whose host is its only endpoint.
 fn from_host(reader: &Reader<'_>, object: &Object, entry: &ServiceEntry, host: &Name) -> Vec<Endpoint> {
-    let none = || Name::from("");
+    let none = Name::default;
     let endpoint = |port: &EntryPort| {
         let number = if port.target_port != 0 { port.target_port } else { port.number };
         Some(Endpoint {
@@ -344,7 +350,7 @@ fn from_host(reader: &Reader<'_>, object: &Object, entry: &ServiceEntry, host: &
             additional_addresses: Vec::new(),
             port: u16::try_from(number).ok()?,
             service_port_name: Name::from(port.name.as_str()),
-            labels: BTreeMap::new(),
+            labels: Labels::default(),
             locality: Default::default(),
             weight: 0,
             network: none(),

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::Name;
 use navarch_model::endpoint::Address;
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes as kube;
 use navarch_model::networking::{ServiceEntry, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::{Protocol, Resolution};
+use navarch_model::{Labels, Name};
 
 use super::endpoints::{at_port, entry_target, entry_workloads, workload_entry};
 use super::store::{Input, Reader, slice_service};
@@ -78,7 +78,7 @@ fn facts(
 fn selecting<'a>(
     reader: &Reader<'a>,
     namespace: &Name,
-    labels: &BTreeMap<Name, Name>,
+    labels: &Labels,
     kind: Kind,
 ) -> BTreeMap<&'a ObjectKey, &'a Arc<Object>> {
     let mut found = BTreeMap::new();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use navarch_model::Name;
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes as kube;
 use navarch_model::object::{Object, ObjectKey};
@@ -10,6 +9,7 @@ use navarch_model::service::{
     PersistentSession, Protocol, Registry, Resolution, Service, ServicePort, TargetPort, TrafficDistribution,
     Visibility,
 };
+use navarch_model::{Labels, Name};
 
 use super::store::{Input, Reader, node_external_address};
 use crate::bound::{NetworkGateway, selects};
@@ -38,16 +38,12 @@ pub(super) fn service(reader: &Reader<'_>, object: &Object, service: &kube::Serv
         created_at: object.metadata.creation_timestamp,
         addresses: cluster_addresses(spec),
         auto_allocated_addresses: Vec::new(),
-        ports: spec.ports.iter().filter_map(port).collect(),
+        ports: exact(spec.ports.iter().filter_map(port).collect()),
         resolution,
         mesh_external: is_alias,
         export_to: visibility(stated, defaults, &object.key.namespace),
         labels: object.metadata.labels.clone(),
-        selector: spec
-            .selector
-            .iter()
-            .map(|(k, v)| (Name::from(k.as_str()), Name::from(v.as_str())))
-            .collect(),
+        selector: spec.selector.clone(),
         subject_alt_names: subject_alt_names(reader, object),
         aliases: Vec::new(),
         external_name: is_alias.then(|| Name::from(spec.external_name.as_str())),
@@ -58,6 +54,12 @@ pub(super) fn service(reader: &Reader<'_>, object: &Object, service: &kube::Serv
         persistent_session: persistent_session(&object.metadata.labels),
         dns_race_first_tcp_connect: false,
     }
+}
+
+/// Without room for more.
+fn exact<T>(mut list: Vec<T>) -> Vec<T> {
+    list.shrink_to_fit();
+    list
 }
 
 /// The host of a Kubernetes Service.
@@ -182,7 +184,7 @@ pub(super) fn traffic_distribution(
 }
 
 /// Labels `istio.io/persistent-session: <cookie>[:<path>]` and `istio.io/persistent-session-header: <header>`.
-pub(super) fn persistent_session(labels: &BTreeMap<Name, Name>) -> Option<PersistentSession> {
+pub(super) fn persistent_session(labels: &Labels) -> Option<PersistentSession> {
     let stated = |key: &str| labels.get(key).filter(|value| !value.is_empty());
     if let Some(cookie) = stated("istio.io/persistent-session") {
         let (name, path) = cookie.split_once(':').unwrap_or((cookie, "/"));

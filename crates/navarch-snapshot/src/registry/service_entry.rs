@@ -1,16 +1,15 @@
 //! ServiceEntries become services, one per host.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use navarch_model::Name;
 use navarch_model::networking::{
     Location, Resolution as EntryResolution, ServiceEntry, ServicePort as EntryPort,
 };
 use navarch_model::object::Object;
 use navarch_model::service::{Protocol, Registry, Resolution, Service, ServicePort, TargetPort};
+use navarch_model::{Labels, Name};
 
 use super::kubernetes::{persistent_session, traffic_distribution, visibility};
 use super::store::Reader;
@@ -59,7 +58,7 @@ fn service(reader: &Reader<'_>, object: &Object, entry: &ServiceEntry, host: &st
     }
 }
 
-fn selector(entry: &ServiceEntry) -> BTreeMap<Name, Name> {
+fn selector(entry: &ServiceEntry) -> Labels {
     let labels = entry.workload_selector.iter().flat_map(|selector| &selector.labels);
     labels.map(|(key, value)| (Name::from(key.as_str()), Name::from(value.as_str()))).collect()
 }

@@ -124,8 +124,10 @@ fn inputs_of(object: &Object) -> Vec<Input> {
         Kind::WorkloadEntry => {
             let Some(entry) = object.spec::<WorkloadEntry>() else { return inputs };
             inputs.extend(entry.address.parse().ok().map(Input::Address));
-            let labels = workloads::entry_labels(object, entry).into_iter();
-            inputs.extend(labels.map(|(key, value)| Input::Labelled(namespace(), key, value)));
+            let labels = workloads::entry_labels(object, entry);
+            inputs.extend(
+                labels.iter().map(|(key, value)| Input::Labelled(namespace(), key.clone(), value.clone())),
+            );
         }
         Kind::ServiceEntry => {
             let Some(entry) = object.spec::<ServiceEntry>() else { return inputs };
@@ -163,8 +165,10 @@ fn inputs_of(object: &Object) -> Vec<Input> {
 }
 
 /// The first label of a selector, by which it is found; a selector without labels selects nothing.
-pub(crate) fn first_label(selector: &std::collections::BTreeMap<String, String>) -> Option<(Name, Name)> {
-    selector.iter().next().map(|(key, value)| (Name::from(key.as_str()), Name::from(value.as_str())))
+pub(crate) fn first_label<'a, T: Clone + Into<Name> + 'a>(
+    selector: impl IntoIterator<Item = (&'a T, &'a T)>,
+) -> Option<(Name, Name)> {
+    selector.into_iter().next().map(|(key, value)| (key.clone().into(), value.clone().into()))
 }
 
 /// The service that an EndpointSlice belongs to. Slices that multi-cluster services make carry another label besides and are not

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
-use navarch_model::Name;
 use navarch_model::endpoint::{Address, Endpoint, Health, Locality, TlsMode};
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes as kube;
 use navarch_model::networking::WorkloadEntry;
 use navarch_model::object::{Object, ObjectKey};
+use navarch_model::service;
+use navarch_model::{Labels, Name};
 
 use super::store::Reader;
 
@@ -72,14 +74,14 @@ pub(super) fn is_ready(pod: &kube::Pod) -> bool {
 }
 
 /// Labels of a WorkloadEntry: those of the object go over those of the specification.
-pub(crate) fn entry_labels(object: &Object, entry: &WorkloadEntry) -> BTreeMap<Name, Name> {
+pub(crate) fn entry_labels(object: &Object, entry: &WorkloadEntry) -> Labels {
     let mut labels = own_labels(entry);
     labels.extend(object.metadata.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
     labels
 }
 
 /// Labels that a WorkloadEntry, or an endpoint of a ServiceEntry, states itself.
-pub(super) fn own_labels(entry: &WorkloadEntry) -> BTreeMap<Name, Name> {
+pub(super) fn own_labels(entry: &WorkloadEntry) -> Labels {
     entry.labels.iter().map(|(key, value)| (Name::from(key.as_str()), Name::from(value.as_str()))).collect()
 }
 
@@ -89,15 +91,16 @@ pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, addr
     let locality = pod_locality(reader, labels, &pod.spec.node_name);
     let primary = pod.status.pod_ip.parse().ok().unwrap_or(address);
     let network = network(reader, labels, Some(primary)).or_else(|| network(reader, labels, Some(address)));
-    let network = network.unwrap_or_else(|| Name::from(""));
+    let network = network.unwrap_or_default();
     let account = match pod.spec.service_account_name.as_str() {
         // What the API server fills in.
         "" => "default",
         account => account,
     };
-    let sub_domain = Name::from(pod.spec.subdomain.as_str());
+    let node_name = service::name(&pod.spec.node_name);
+    let sub_domain = service::name(&pod.spec.subdomain);
     let host_name = match (sub_domain.is_empty(), pod.spec.hostname.is_empty()) {
-        (true, _) => Name::from(""),
+        (true, _) => Name::default(),
         (false, true) => object.key.name.clone(),
         (false, false) => Name::from(pod.spec.hostname.as_str()),
     };
@@ -105,8 +108,8 @@ pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, addr
         address: Address::Ip(address),
         additional_addresses: Vec::new(),
         port: 0,
-        service_port_name: Name::from(""),
-        labels: with_topology(labels, reader.cluster_id(), &locality, &pod.spec.node_name, &network),
+        service_port_name: Name::default(),
+        labels: with_topology(labels, reader.cluster_id(), &locality, &node_name, &network),
         tls_mode: tls_mode(labels).unwrap_or_default(),
         hbone: labels.get("networking.istio.io/tunnel").is_some_and(|tunnel| &**tunnel == "http"),
         locality,
@@ -119,7 +122,7 @@ pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, addr
         workload_name: object.key.name.clone(),
         host_name,
         sub_domain,
-        node_name: Name::from(pod.spec.node_name.as_str()),
+        node_name,
         cluster_local: false,
     };
     Workload { endpoint, ports: pod_ports(pod) }
@@ -127,11 +130,12 @@ pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, addr
 
 /// The workload at an address that no pod has: a manual endpoint.
 pub(super) fn of_address(reader: &Reader<'_>, address: IpAddr) -> Workload {
-    let labels = BTreeMap::new();
-    let network = network(reader, &labels, Some(address)).unwrap_or_else(|| Name::from(""));
-    let none = || Name::from("");
-    let mut labels = with_topology(&labels, reader.cluster_id(), &Locality::default(), "", &network);
-    labels.insert(Name::from(NETWORK), network.clone());
+    let labels = Labels::default();
+    let network = network(reader, &labels, Some(address)).unwrap_or_default();
+    let none = Name::default;
+    let mut labels =
+        with_topology(&labels, reader.cluster_id(), &Locality::default(), &Name::default(), &network);
+    labels.insert(topology_key(NETWORK), network.clone());
     let endpoint = Endpoint {
         address: Address::Ip(address),
         additional_addresses: Vec::new(),
@@ -161,23 +165,23 @@ pub(super) fn of_address(reader: &Reader<'_>, address: IpAddr) -> Workload {
 pub(super) fn of_entry(
     reader: &Reader<'_>,
     entry: &WorkloadEntry,
-    labels: &BTreeMap<Name, Name>,
+    labels: &Labels,
     namespace: &Name,
     name: &str,
 ) -> Option<Workload> {
     let address = entry_address(&entry.address)?;
     let stated = Locality::parse(&entry.locality);
     let locality = if stated.is_empty() { label_locality(labels).unwrap_or_default() } else { stated };
-    let network = Name::from(entry.network.as_str());
-    let account = Name::from(entry.service_account.as_str());
+    let network = service::name(&entry.network);
+    let account = service::name(&entry.service_account);
     // A workload with an identity is one that has a proxy, unless its label says otherwise.
     let by_account = if account.is_empty() { TlsMode::Disabled } else { TlsMode::Istio };
     let endpoint = Endpoint {
         address,
         additional_addresses: Vec::new(),
         port: 0,
-        service_port_name: Name::from(""),
-        labels: with_topology(labels, reader.cluster_id(), &locality, "", &network),
+        service_port_name: Name::default(),
+        labels: with_topology(labels, reader.cluster_id(), &locality, &Name::default(), &network),
         locality,
         weight: entry.weight,
         network,
@@ -187,9 +191,9 @@ pub(super) fn of_entry(
         service_account: account,
         namespace: namespace.clone(),
         workload_name: Name::from(name),
-        host_name: Name::from(""),
-        sub_domain: Name::from(""),
-        node_name: Name::from(""),
+        host_name: Name::default(),
+        sub_domain: Name::default(),
+        node_name: Name::default(),
         hbone: labels.get("networking.istio.io/tunnel").is_some_and(|tunnel| &**tunnel == "http"),
         cluster_local: false,
     };
@@ -210,15 +214,14 @@ fn entry_address(text: &str) -> Option<Address> {
 }
 
 /// The mode that the label `security.istio.io/tlsMode` states.
-fn tls_mode(labels: &BTreeMap<Name, Name>) -> Option<TlsMode> {
+fn tls_mode(labels: &Labels) -> Option<TlsMode> {
     let mode = labels.get("security.istio.io/tlsMode")?;
     Some(if &**mode == "istio" { TlsMode::Istio } else { TlsMode::Disabled })
 }
 
 /// The network of a workload: its label, else that of the system namespace, else by MeshNetworks.
-fn network(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, address: Option<IpAddr>) -> Option<Name> {
-    let stated =
-        |labels: &BTreeMap<Name, Name>| labels.get(NETWORK).filter(|network| !network.is_empty()).cloned();
+fn network(reader: &Reader<'_>, labels: &Labels, address: Option<IpAddr>) -> Option<Name> {
+    let stated = |labels: &Labels| labels.get(NETWORK).filter(|network| !network.is_empty()).cloned();
     if let Some(network) = stated(labels) {
         return Some(network);
     }
@@ -231,7 +234,7 @@ fn network(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, address: Option<I
 }
 
 /// The locality of a pod: its label, else that of its node.
-fn pod_locality(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, node: &str) -> Locality {
+fn pod_locality(reader: &Reader<'_>, labels: &Labels, node: &str) -> Locality {
     if let Some(locality) = label_locality(labels) {
         return locality;
     }
@@ -241,7 +244,7 @@ fn pod_locality(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, node: &str) 
     let Some((node, _)) = reader.get::<kube::Node>("", node) else { return Locality::default() };
     let first = |keys: &[&str]| {
         let mut stated = keys.iter().filter_map(|key| node.metadata.labels.get(*key));
-        stated.find(|value| !value.is_empty()).cloned().unwrap_or_else(|| Name::from(""))
+        stated.find(|value| !value.is_empty()).cloned().unwrap_or_default()
     };
     Locality {
         region: first(&[REGION, "failure-domain.beta.kubernetes.io/region"]),
@@ -251,7 +254,7 @@ fn pod_locality(reader: &Reader<'_>, labels: &BTreeMap<Name, Name>, node: &str) 
 }
 
 /// The locality that labels of a workload state. In a label, dots may stand for slashes.
-pub(crate) fn label_locality(labels: &BTreeMap<Name, Name>) -> Option<Locality> {
+pub(crate) fn label_locality(labels: &Labels) -> Option<Locality> {
     let stated = |key: &str| labels.get(key).filter(|value| !value.is_empty());
     let text = stated("topology.istio.io/locality").or_else(|| stated("istio-locality"))?;
     Some(if text.contains('/') { Locality::parse(text) } else { Locality::parse(&text.replace('.', "/")) })
@@ -259,27 +262,32 @@ pub(crate) fn label_locality(labels: &BTreeMap<Name, Name>) -> Option<Locality> 
 
 /// Labels of a workload with those of its topology added.
 pub(crate) fn with_topology(
-    labels: &BTreeMap<Name, Name>,
+    labels: &Labels,
     cluster_id: &Name,
     locality: &Locality,
-    node: &str,
+    node: &Name,
     network: &Name,
-) -> BTreeMap<Name, Name> {
+) -> Labels {
     let mut out = labels.clone();
     let known = [
-        (REGION, &*locality.region),
-        (ZONE, &*locality.zone),
-        (SUB_ZONE, &*locality.sub_zone),
-        (CLUSTER, &**cluster_id),
+        (REGION, &locality.region),
+        (ZONE, &locality.zone),
+        (SUB_ZONE, &locality.sub_zone),
+        (CLUSTER, cluster_id),
         (NODE, node),
     ];
-    for (key, value) in known.into_iter().filter(|(_, value)| !value.is_empty()) {
-        out.insert(Name::from(key), Name::from(value));
-    }
-    if !network.is_empty() && out.get(NETWORK).is_none_or(|stated| stated.is_empty()) {
-        out.insert(Name::from(NETWORK), network.clone());
-    }
+    let known = known.into_iter().filter(|(_, value)| !value.is_empty());
+    let own_network = labels.get(NETWORK).is_some_and(|stated| !stated.is_empty());
+    let network = (!network.is_empty() && !own_network).then_some((NETWORK, network));
+    out.extend(known.chain(network).map(|(key, value)| (topology_key(key), value.clone())));
     out
+}
+
+/// The key of a topology label, of which every workload has some: one text for all.
+fn topology_key(key: &str) -> Name {
+    static KEYS: LazyLock<[Name; 6]> =
+        LazyLock::new(|| [REGION, ZONE, SUB_ZONE, CLUSTER, NETWORK, NODE].map(Name::from));
+    KEYS.iter().find(|known| ***known == *key).cloned().unwrap_or_else(|| Name::from(key))
 }
 
 /// Named TCP ports of a pod; the first of equal names counts.

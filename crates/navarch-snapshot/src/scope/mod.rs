@@ -9,7 +9,6 @@ mod rules;
 mod services;
 mod virtual_services;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::mesh::OutboundTrafficPolicyMode as MeshOutboundMode;
@@ -18,7 +17,7 @@ use navarch_model::networking::{
     Sidecar, SidecarPort,
 };
 use navarch_model::proxy::ProxyKind;
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::{Config, Hashed, Labels, Name};
 
 pub use hosts::HostFilter;
 
@@ -140,6 +139,3 @@ impl EgressListener {
         self.hosts.includes(host, namespace)
     }
 }
-
-/// Labels of a workload.
-type Labels = BTreeMap<Name, Name>;

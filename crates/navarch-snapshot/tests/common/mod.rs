@@ -2,7 +2,6 @@
 
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::change::ChangeSet;
@@ -11,7 +10,7 @@ use navarch_model::endpoint::{Address, Endpoint, Locality};
 use navarch_model::mesh::{MeshSettings, parse_mesh_config};
 use navarch_model::object::Object;
 use navarch_model::proxy::ProxyFacts;
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Labels};
 use navarch_snapshot::bound::BoundVirtualService;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Scope, Snapshot, View, World, workload};
@@ -55,7 +54,7 @@ pub fn proxy(kind: &str, namespace: &str, address: &str, labels: &[&str]) -> Pro
     facts
 }
 
-pub fn labels_of(labels: &[&str]) -> BTreeMap<Name, Name> {
+pub fn labels_of(labels: &[&str]) -> Labels {
     labels.iter().filter_map(|label| label.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
 }
 

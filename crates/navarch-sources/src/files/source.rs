@@ -195,7 +195,9 @@ impl File {
     fn read(path: &Path, text: &str, before: File) -> Self {
         let parsed = navarch_model::parse_text(&path.display().to_string(), text);
         let rejected: BTreeSet<ObjectKey> = parsed.rejected.into_iter().collect();
-        let objects: Vec<_> = parsed.objects.into_iter().map(Arc::new).collect();
+        let mut objects: Vec<_> = parsed.objects.into_iter().map(Arc::new).collect();
+        // Collecting in place keeps the room of whole objects.
+        objects.shrink_to_fit();
         let present: BTreeSet<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
         // What could not be read at all may have been any of the file's objects.
         let meant = |key: &ObjectKey| !present.contains(key) && (parsed.incomplete || rejected.contains(key));

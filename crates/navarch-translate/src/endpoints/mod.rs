@@ -8,7 +8,6 @@ pub mod locality;
 mod network;
 mod select;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_envoy::proto::envoy::config::core::v3 as core;
@@ -21,7 +20,7 @@ use navarch_model::mesh::MeshConfig;
 use navarch_model::networking::{DestinationRule, LocalityLoadBalancerSetting, ZoneAwareLoadBalancerSetting};
 use navarch_model::proxy::{IpMode, ProxyKind};
 use navarch_model::service::{Service, ServicePort, TrafficDistribution};
-use navarch_model::{EffectiveRule, Hashed, Name};
+use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use prost::Message;
 
 use crate::clusters::policy;
@@ -43,7 +42,7 @@ pub struct EndpointView {
     /// Where the client runs; unknown if nothing depends on it.
     pub locality: Locality,
     /// Those labels of the client that priorities are made of.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     /// The client's node, if the service is node-local or prefers the same node.
     pub node_name: Name,
 }
@@ -63,7 +62,7 @@ impl EndpointView {
         let mut view = self.clone();
         if !locality::matters(service, rule, mesh) {
             view.locality = Locality::default();
-            view.labels.clear();
+            view.labels = Labels::default();
         }
         if !needs_node(service) {
             view.node_name = Name::from("");

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use navarch_model::Name;
 use navarch_model::endpoint::{Address, Endpoint, Health, Locality, TlsMode};
 use navarch_model::networking::ClientTlsMode;
 use navarch_model::service::{Service, TrafficDistribution};
+use navarch_model::{Labels, Name};
 
 use super::{EndpointView, Group, Member, Selection, Source, build};
 use crate::clusters::policy;
@@ -145,7 +145,7 @@ pub mod topology {
 /// One of the labels a workload has or would have if it were labelled with where it runs. Where it runs wins over what its labels say,
 /// but for the network.
 pub(super) fn label<'a>(
-    labels: &'a BTreeMap<Name, Name>,
+    labels: &'a Labels,
     locality: &'a Locality,
     cluster_id: &'a Name,
     node_name: &'a Name,

@@ -16,7 +16,7 @@ fn name(text: &str) -> Name {
     Name::from(text)
 }
 
-fn names(pairs: &[(&str, &str)]) -> BTreeMap<Name, Name> {
+fn names(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(key, value)| (name(key), name(value))).collect()
 }
 
@@ -27,7 +27,7 @@ fn endpoint(last: u8, locality: &str) -> Endpoint {
         additional_addresses: Vec::new(),
         port: 8080,
         service_port_name: name("http"),
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         locality: Locality::parse(locality),
         weight: 0,
         network: name(""),
@@ -64,8 +64,8 @@ fn input(endpoints: Vec<Endpoint>) -> EndpointsInput {
             resolution: Resolution::ClientSide,
             mesh_external: false,
             export_to: Visibility::Public,
-            labels: BTreeMap::new(),
-            selector: BTreeMap::new(),
+            labels: Default::default(),
+            selector: Default::default(),
             subject_alt_names: Default::default(),
             aliases: Vec::new(),
             external_name: None,
@@ -97,7 +97,7 @@ fn input(endpoints: Vec<Endpoint>) -> EndpointsInput {
                 network: name(""),
                 network_view: Vec::new(),
                 locality: Locality::parse("r1/z1/s1"),
-                labels: BTreeMap::new(),
+                labels: Default::default(),
                 node_name: name(""),
             },
         },

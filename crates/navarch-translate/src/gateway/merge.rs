@@ -404,8 +404,8 @@ mod tests {
             namespace: "edge".into(),
             name: name.into(),
             created_at: 0,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
+            labels: Default::default(),
+            annotations: Default::default(),
             spec: Gateway { servers, ..Gateway::default() },
         };
         let port = |(port, target_port): &(u16, u16)| ServicePortOfGateway {

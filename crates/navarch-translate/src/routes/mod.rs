@@ -26,9 +26,7 @@ pub use virtual_service::{
     DestinationService, EncodedRoute, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
 };
 
-use std::collections::BTreeMap;
-
-use navarch_model::Name;
+use navarch_model::Labels;
 
 /// Annotation that tells which API a VirtualService stems from.
 const SEMANTICS_ANNOTATION: &str = "internal.istio.io/route-semantics";
@@ -46,7 +44,7 @@ pub enum Semantics {
 
 impl Semantics {
     /// Reads the annotations of a VirtualService.
-    pub fn of(annotations: &BTreeMap<Name, Name>) -> Self {
+    pub fn of(annotations: &Labels) -> Self {
         match annotations.get(SEMANTICS_ANNOTATION).map(|value| &**value) {
             Some("gateway") => Semantics::GatewayApi,
             Some("ingress") => Semantics::Ingress,

@@ -11,7 +11,7 @@ use navarch_model::networking::{
     ConsistentHashLb, Destination, HttpMatchRequest, HttpRetry, HttpRoute, VirtualService,
 };
 use navarch_model::service::PersistentSession;
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::{Config, Hashed, Labels, Name};
 use prost::Message;
 
 use super::filter_config::{
@@ -53,17 +53,13 @@ pub struct RouteContext {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Source {
     pub namespace: Option<Name>,
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
 }
 
 impl Source {
     /// The part of a client's identity that the conditions of a VirtualService mention. Clients that differ in nothing
     /// that is mentioned share the routes.
-    pub fn mentioned(
-        virtual_service: &VirtualService,
-        namespace: &Name,
-        labels: &BTreeMap<Name, Name>,
-    ) -> Self {
+    pub fn mentioned(virtual_service: &VirtualService, namespace: &Name, labels: &Labels) -> Self {
         let conditions = || virtual_service.http.iter().flat_map(|route| &route.match_);
         Source {
             namespace: conditions().any(|c| !c.source_namespace.is_empty()).then(|| namespace.clone()),
@@ -280,8 +276,8 @@ mod tests {
             namespace: "shop".into(),
             name: "vs".into(),
             created_at: 0,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
+            labels: Default::default(),
+            annotations: Default::default(),
             spec: VirtualService { http, ..VirtualService::default() },
         }))
     }
@@ -329,7 +325,7 @@ mod tests {
                 route: vec![to("a", 0)],
                 ..HttpRoute::default()
             }]);
-            let labels = BTreeMap::from([(Name::from("tier"), Name::from("gold")), ("x".into(), "y".into())]);
+            let labels = Labels::from([(Name::from("tier"), Name::from("gold")), ("x".into(), "y".into())]);
             input.source = Source::mentioned(&input.virtual_service.spec, &"shop".into(), &labels);
             assert!(!input.source.labels.contains_key("x"));
             assert_eq!(!HttpRoutes::run(&input).is_empty(), expected, "{condition:?}");

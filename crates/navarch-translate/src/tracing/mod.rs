@@ -2,17 +2,15 @@
 
 pub mod provider;
 
-use std::collections::BTreeMap;
-
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use navarch_envoy::proto::envoy::r#type::metadata::v3::{
     MetadataKey, MetadataKind, metadata_key, metadata_kind,
 };
 use navarch_envoy::proto::envoy::r#type::tracing::v3::{CustomTag, custom_tag};
 use navarch_envoy::proto::envoy::r#type::v3::Percent;
-use navarch_model::Name;
 use navarch_model::mesh::{self, MeshConfig, ProxyConfig};
 use navarch_model::proxy::{IstioVersion, ProxyFacts};
+use navarch_model::{Labels, Name};
 use navarch_model::{telemetry, values};
 
 /// Share of requests that are traced unless configuration says otherwise, in percent.
@@ -38,7 +36,7 @@ pub struct Identity {
 
 impl Identity {
     /// The identity of a proxy whose labels are `labels`.
-    pub fn of(facts: &ProxyFacts, labels: &BTreeMap<Name, Name>) -> Self {
+    pub fn of(facts: &ProxyFacts, labels: &Labels) -> Self {
         let label = |key: &str, default: &str| or(labels.get(key).map_or("", |value| value), default);
         Identity {
             canonical_revision: label("service.istio.io/canonical-revision", "latest"),

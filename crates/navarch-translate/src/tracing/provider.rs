@@ -1,6 +1,5 @@
 //! Tracing providers: how spans reach a collector.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use navarch_envoy::any::any;
@@ -18,13 +17,13 @@ use navarch_envoy::proto::envoy::extensions::tracers::opentelemetry::resource_de
 };
 use navarch_envoy::proto::envoy::extensions::tracers::opentelemetry::samplers::v3::DynatraceSamplerConfig;
 use navarch_envoy::wkt;
-use navarch_model::Name;
 use navarch_model::mesh::{
     DynatraceSampler, ExtensionProvider, HeaderValue, HttpHeader, OpenTelemetrySampling,
     OpenTelemetryTracingProvider, Provider, ServiceAttributeEnrichment, TraceContextOption,
     ZipkinTracingProvider,
 };
 use navarch_model::proxy::{IstioVersion, ProxyFacts, ProxyKind};
+use navarch_model::{Labels, Name};
 
 use crate::access_log::{Upstream, grpc_service};
 
@@ -44,7 +43,7 @@ pub struct Tracee {
 
 impl Tracee {
     /// A proxy whose labels are `labels`.
-    pub fn of(facts: &ProxyFacts, labels: &BTreeMap<Name, Name>) -> Self {
+    pub fn of(facts: &ProxyFacts, labels: &Labels) -> Self {
         Tracee {
             is_gateway: facts.kind == ProxyKind::Router,
             version: facts.istio_version,
@@ -60,7 +59,7 @@ impl Tracee {
 
 /// The name of a service by OpenTelemetry's semantic conventions ("Kubernetes attributes", service attributes): annotation, labels,
 /// owner.
-fn conventional_name(facts: &ProxyFacts, labels: &BTreeMap<Name, Name>) -> Name {
+fn conventional_name(facts: &ProxyFacts, labels: &Labels) -> Name {
     let annotations: Option<serde_json::Value> = serde_json::from_str(facts.metadata("ANNOTATIONS")).ok();
     let annotation =
         annotations.as_ref().and_then(|all| all.get("resource.opentelemetry.io/service.name")?.as_str());

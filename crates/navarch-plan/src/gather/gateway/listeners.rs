@@ -9,7 +9,7 @@ use navarch_model::networking::{
     TlsMatchAttributes,
 };
 use navarch_model::service::{Protocol, Service};
-use navarch_model::{EffectiveRule, Hashed, Name};
+use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use navarch_snapshot::bound::BoundVirtualService;
 use navarch_snapshot::host::{covers, overlap};
 use navarch_snapshot::{BUCKETS, Bucket, Scope};
@@ -132,7 +132,7 @@ impl Gather for BucketSessions {
 struct Gathering<'a, 'e> {
     cx: &'a Cx<'e>,
     scope: &'a Arc<Hashed<Scope>>,
-    labels: &'a BTreeMap<Name, Name>,
+    labels: &'a Labels,
     /// Server names that chains of a port match: Envoy would reject a second chain with the same.
     claimed: BTreeMap<(u16, String), String>,
 }
@@ -299,7 +299,7 @@ struct MeshTlsChains;
 #[derive(Clone, Debug, Hash)]
 struct MeshTlsKey {
     scope: Arc<Hashed<Scope>>,
-    labels: BTreeMap<Name, Name>,
+    labels: Labels,
     hosts: Arc<Vec<String>>,
     bucket: Bucket,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use navarch_model::mesh::MeshConfig;
 use navarch_model::proxy::{InterceptionMode, IpMode, ProxyFacts};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Labels, Name};
 use navarch_snapshot::{Bucket, bucket_of};
 
 use crate::class::Class;
@@ -23,7 +23,7 @@ pub struct ProxyView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BucketView {
     /// Those labels that routes or rules of the bucket look at.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     /// The proxy's own address, if it backs a headless service of the bucket: a workload does not dial itself.
     pub own_address: Option<IpAddr>,
 }

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use navarch_model::Name;
 use navarch_model::networking::VirtualService;
+use navarch_model::{Labels, Name};
 use navarch_snapshot::bound::BoundRule;
 use navarch_snapshot::{BUCKETS, Bucket};
 
@@ -43,11 +43,7 @@ impl Mentions {
 }
 
 /// The labels of a client in `namespace` that are mentioned somewhere.
-pub(crate) fn mentioned(
-    cx: &Cx<'_>,
-    namespace: &Name,
-    labels: &BTreeMap<Name, Name>,
-) -> BTreeMap<Name, Name> {
+pub(crate) fn mentioned(cx: &Cx<'_>, namespace: &Name, labels: &Labels) -> Labels {
     let mentions = cx.gather::<AllMentions>(&());
     let own = mentions.by_namespace.get(namespace);
     let wanted = |key: &Name| mentions.everywhere.contains(key) || own.is_some_and(|keys| keys.contains(key));

@@ -9,11 +9,10 @@ mod lookup;
 mod sidecar;
 mod unregistered;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::proxy::{ProxyFacts, ProxyKind};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Labels, Name};
 use navarch_snapshot::Scope;
 use navarch_translate::http_connection_manager::{Direction, Headers};
 use navarch_translate::routes::domains::DomainView;
@@ -30,7 +29,7 @@ pub(crate) struct Client {
     pub scope: Arc<Hashed<Scope>>,
     pub namespace: Name,
     /// Labels that conditions of VirtualServices or selectors of DestinationRules mention.
-    pub labels: BTreeMap<Name, Name>,
+    pub labels: Labels,
     pub domains: DomainView,
     pub include_request_attempt_count: bool,
     pub x_forwarded_host: bool,

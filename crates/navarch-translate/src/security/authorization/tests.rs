@@ -16,7 +16,7 @@ fn policy(name: &str, action: AuthorizationAction, provider: &str, path: Option<
         namespace: Name::from("ns"),
         name: Name::from(name),
         created_at: 0,
-        labels: BTreeMap::new(),
+        labels: Default::default(),
         annotations: dry.then(|| (Name::from(DRY_RUN), Name::from("true"))).into_iter().collect(),
         spec: AuthorizationPolicy {
             action,

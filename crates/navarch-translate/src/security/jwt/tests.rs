@@ -9,8 +9,8 @@ fn filter(rules: Vec<JwtRule>, keys: &[(&str, &str)]) -> Option<Value> {
         namespace: Name::from("ns"),
         name: Name::from("policy"),
         created_at: 0,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        labels: Default::default(),
+        annotations: Default::default(),
         spec: RequestAuthentication { jwt_rules: rules, ..RequestAuthentication::default() },
     };
     let input = RequestAuthenticationInput {
