@@ -15,6 +15,8 @@ const RESOURCE_VERSION: u8 = 0x0a;
 const RESOURCE_NAME: u8 = 0x1a;
 const RESOURCE_ALIASES: u8 = 0x22;
 const RESOURCE_TTL: u8 = 0x32;
+/// Not a field: what being on demand adds to the hash.
+const ON_DEMAND: u8 = 0xff;
 // Fields of google.protobuf.Any.
 const ANY_TYPE_URL: u8 = 0x0a;
 const ANY_VALUE: u8 = 0x12;
@@ -60,6 +62,7 @@ pub struct Resource {
     version: Version,
     ttl: Option<Duration>,
     aliases: Vec<Arc<str>>,
+    on_demand: bool,
     chunk: Bytes,
     /// Where the `Any` field (tag included) starts in `chunk`; its end if there is no body.
     any_field: usize,
@@ -97,7 +100,7 @@ impl Resource {
     /// to nothing (xDS spec, "Virtual Host Discovery Service"; Envoy answers the waiting request with 404).
     #[must_use]
     pub fn without_body(name: impl Into<Arc<str>>, aliases: Vec<Arc<str>>) -> Self {
-        Builder { type_url: "", name: name.into(), message: None, ttl: None, aliases }.build()
+        Builder { type_url: "", name: name.into(), message: None, ttl: None, aliases, on_demand: false }.build()
     }
 
     /// The name clients subscribe to.
@@ -122,6 +125,12 @@ impl Resource {
     #[must_use]
     pub fn aliases(&self) -> &[Arc<str>] {
         &self.aliases
+    }
+
+    /// Whether the resource is no part of the wildcard: only who names it gets it (on-demand clusters, for example).
+    #[must_use]
+    pub fn is_on_demand(&self) -> bool {
+        self.on_demand
     }
 
     /// Field `resources` of a `DeltaDiscoveryResponse`: tag, length and `Resource`.
@@ -219,11 +228,19 @@ pub struct Builder<'a> {
     message: Option<&'a [u8]>,
     ttl: Option<Duration>,
     aliases: Vec<Arc<str>>,
+    on_demand: bool,
 }
 
 impl<'a> Builder<'a> {
     fn new(type_url: &'a str, name: impl Into<Arc<str>>, message: &'a [u8]) -> Self {
-        Self { type_url, name: name.into(), message: Some(message), ttl: None, aliases: Vec::new() }
+        Self {
+            type_url,
+            name: name.into(),
+            message: Some(message),
+            ttl: None,
+            aliases: Vec::new(),
+            on_demand: false,
+        }
     }
 
     /// The client drops the resource after `ttl` unless it hears of it again.
@@ -240,6 +257,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Leaves the resource out of the wildcard: only who names it gets it.
+    #[must_use]
+    pub fn on_demand(mut self) -> Self {
+        self.on_demand = true;
+        self
+    }
+
     /// Encodes the resource.
     #[must_use]
     pub fn build(self) -> Resource {
@@ -250,7 +274,7 @@ impl<'a> Builder<'a> {
             put_field(&mut any, ANY_VALUE, message);
         }
         let ttl = self.ttl.map(encode_duration);
-        let version = content_version(&any, ttl.as_deref(), &self.aliases);
+        let version = content_version(&any, ttl.as_deref(), &self.aliases, self.on_demand);
 
         let prefix_len = inner_len(&self.name, ttl.as_deref(), &self.aliases);
         let inner = prefix_len + any_len.map_or(0, field_len);
@@ -269,6 +293,7 @@ impl<'a> Builder<'a> {
             version,
             ttl: self.ttl,
             aliases: self.aliases,
+            on_demand: self.on_demand,
             chunk: Bytes::from(chunk),
             any_field,
             any: any_start,
@@ -278,14 +303,18 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A time to live or an alias that changes must reach the client, so both are content. Without them the version is
-/// the plain hash of the `Any`.
-fn content_version(any: &[u8], ttl: Option<&[u8]>, aliases: &[Arc<str>]) -> Version {
-    if ttl.is_none() && aliases.is_empty() {
+/// A time to live or an alias that changes must reach the client, so both are content. So is being part of the wildcard:
+/// who follows it must hear of a resource that leaves it. Without any of them the version is the plain hash of the
+/// `Any`.
+fn content_version(any: &[u8], ttl: Option<&[u8]>, aliases: &[Arc<str>], on_demand: bool) -> Version {
+    if ttl.is_none() && aliases.is_empty() && !on_demand {
         return Version::of_any(any);
     }
     let mut hasher = Xxh3::new();
     hasher.update(any);
+    if on_demand {
+        hasher.update(&[ON_DEMAND]);
+    }
     if let Some(ttl) = ttl {
         hasher.update(&[RESOURCE_TTL]);
         hasher.update(ttl);

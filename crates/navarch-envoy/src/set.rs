@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use imbl::ordmap::DiffItem;
 
 use crate::resource::{Resource, Version};
@@ -17,11 +17,37 @@ use crate::types::XdsType;
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     resources: OrdMap<Arc<str>, Arc<Resource>>,
-    /// Alias to name, for the few resources that have aliases.
-    aliases: OrdMap<Arc<str>, Arc<str>>,
-    /// Sum of the hashes of the resources. A sum does not depend on order or layering and can be kept up to date by
-    /// adding and subtracting.
+    /// Alias and name, for the few resources that have aliases. Several may share one: a service and its workloads are
+    /// all found by the address of the service.
+    aliases: OrdSet<(Arc<str>, Arc<str>)>,
+    /// Of all resources.
+    total: Sum,
+    /// Of those that are no part of the wildcard.
+    on_demand: Sum,
+}
+
+/// What is known of some resources together. Sums do not depend on order or layering and can be kept up to date by
+/// adding and subtracting.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    len: usize,
     hash: u128,
+}
+
+impl Sum {
+    fn add(&mut self, other: Sum) {
+        self.len += other.len;
+        self.hash = self.hash.wrapping_add(other.hash);
+    }
+
+    fn subtract(&mut self, other: Sum) {
+        self.len = self.len.saturating_sub(other.len);
+        self.hash = self.hash.wrapping_sub(other.hash);
+    }
+
+    fn of(resource: &Resource) -> Self {
+        Self { len: 1, hash: resource.set_hash() }
+    }
 }
 
 impl Layer {
@@ -43,12 +69,15 @@ impl Layer {
             if next.resources.get(resource.name()).is_some_and(|known| *known == resource) {
                 continue;
             }
-            next.hash = next.hash.wrapping_add(resource.set_hash());
+            next.total.add(Sum::of(&resource));
+            if resource.is_on_demand() {
+                next.on_demand.add(Sum::of(&resource));
+            }
             if let Some(old) = next.resources.insert(resource.name().clone(), resource.clone()) {
                 next.forget(&old);
             }
             for alias in resource.aliases() {
-                next.aliases.insert(alias.clone(), resource.name().clone());
+                next.aliases.insert((alias.clone(), resource.name().clone()));
             }
         }
         for name in removals {
@@ -60,18 +89,23 @@ impl Layer {
     }
 
     fn forget(&mut self, old: &Resource) {
-        self.hash = self.hash.wrapping_sub(old.set_hash());
+        self.total.subtract(Sum::of(old));
+        if old.is_on_demand() {
+            self.on_demand.subtract(Sum::of(old));
+        }
         for alias in old.aliases() {
-            if self.aliases.get(alias) == Some(old.name()) {
-                self.aliases.remove(alias);
-            }
+            self.aliases.remove(&(alias.clone(), old.name().clone()));
         }
     }
 
-    /// The resource of this name or, if there is none, with this alias.
-    #[must_use]
-    pub fn resolve(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.resources.get(name).or_else(|| self.resources.get(self.aliases.get(name)?))
+    /// The resources with this alias.
+    fn with_alias(&self, alias: &str) -> impl Iterator<Item = &Arc<Resource>> {
+        let start = (!self.aliases.is_empty()).then(|| (Arc::from(alias), Arc::from("")));
+        let found = start.into_iter().flat_map(|start: (Arc<str>, Arc<str>)| {
+            let alias = start.0.clone();
+            self.aliases.range(start..).take_while(move |(known, _)| *known == alias)
+        });
+        found.filter_map(|(_, name)| self.resources.get(name))
     }
 
     /// The resource of this name.
@@ -111,8 +145,8 @@ impl FromIterator<Arc<Resource>> for Layer {
 #[derive(Clone, Debug)]
 pub struct ResourceSet {
     layers: Arc<[Arc<Layer>]>,
-    hash: u128,
-    len: usize,
+    total: Sum,
+    on_demand: Sum,
 }
 
 impl ResourceSet {
@@ -120,11 +154,11 @@ impl ResourceSet {
     #[must_use]
     pub fn new(layers: impl IntoIterator<Item = Arc<Layer>>) -> Self {
         let layers: Arc<[Arc<Layer>]> = layers.into_iter().filter(|layer| !layer.is_empty()).collect();
-        let set = Self {
-            hash: layers.iter().fold(0, |hash, layer| hash.wrapping_add(layer.hash)),
-            len: layers.iter().map(|layer| layer.len()).sum(),
-            layers,
-        };
+        let mut set = Self { total: Sum::default(), on_demand: Sum::default(), layers };
+        for layer in set.layers.iter() {
+            set.total.add(layer.total);
+            set.on_demand.add(layer.on_demand);
+        }
         debug_assert!(set.layers_are_disjoint(), "two layers have a name in common");
         set
     }
@@ -148,10 +182,9 @@ impl ResourceSet {
         self.layers.iter().find_map(|layer| layer.get(name))
     }
 
-    /// The resource of this name or, if there is none, with this alias.
-    #[must_use]
-    pub fn resolve(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.get(name).or_else(|| self.layers.iter().find_map(|layer| layer.resolve(name)))
+    /// The resource of this name, and all with this alias.
+    pub fn resolve(&self, name: &str) -> impl Iterator<Item = &Arc<Resource>> {
+        self.get(name).into_iter().chain(self.layers.iter().flat_map(move |layer| layer.with_alias(name)))
     }
 
     /// The resources, layer by layer, in each layer in the order of their names.
@@ -168,19 +201,31 @@ impl ResourceSet {
     /// Number of resources.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.total.len
     }
 
     /// Whether there are no resources.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.total.len == 0
+    }
+
+    /// Whether all resources are part of the wildcard.
+    #[must_use]
+    pub fn is_all_wildcard(&self) -> bool {
+        self.on_demand.len == 0
     }
 
     /// The content hash. Equal for equal content, however it is layered, on every replica.
     #[must_use]
     pub fn version(&self) -> Version {
-        Version(self.hash)
+        Version(self.total.hash)
+    }
+
+    /// The content hash of what a client gets that asks for everything.
+    #[must_use]
+    pub fn wildcard_version(&self) -> Version {
+        Version(self.total.hash.wrapping_sub(self.on_demand.hash))
     }
 
     /// Whether both are the same value in memory. Says less than `==`, which is as cheap.
@@ -192,14 +237,14 @@ impl ResourceSet {
 
 impl Default for ResourceSet {
     fn default() -> Self {
-        Self { layers: Arc::from([]), hash: 0, len: 0 }
+        Self { layers: Arc::from([]), total: Sum::default(), on_demand: Sum::default() }
     }
 }
 
 /// Equal content.
 impl PartialEq for ResourceSet {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.len == other.len
+        self.total.hash == other.total.hash && self.total.len == other.total.len
     }
 }
 
@@ -373,9 +418,10 @@ mod tests {
     fn updates_keep_the_version_of_a_layer_made_from_scratch() {
         let start = layer("a1 b1 c1");
         let next = start.update([resource("b", "2"), resource("d", "1")], ["a", "x"]);
-        assert_eq!(next.hash, layer("b2 c1 d1").hash);
-        assert_eq!(start.hash, layer("a1 b1 c1").hash);
-        assert_eq!(next.update([], ["b", "c", "d"]).hash, 0);
+        let version = |layer: Layer| ResourceSet::new([Arc::new(layer)]).version();
+        assert_eq!(version(next.clone()), set(&["b2 c1 d1"]).version());
+        assert_eq!(version((*start).clone()), set(&["a1 b1 c1"]).version());
+        assert_eq!(version(next.update([], ["b", "c", "d"])), Version::default());
     }
 
     #[test]
@@ -384,15 +430,43 @@ mod tests {
             let builder = Resource::builder(XdsType::Address.type_url(), name, b"x");
             Arc::new(builder.aliases([Arc::from(alias)]).build())
         };
+        let check = |layer: &Layer, name: &str, expected: &str| {
+            let set = ResourceSet::new([Arc::new(layer.clone())]);
+            let found: Vec<_> = set.resolve(name).map(|r| r.name().to_string()).collect();
+            assert_eq!(found.join(" "), expected, "{name} in {layer:?}");
+        };
         let start = Layer::new([with("a", "x"), with("b", "y")]);
-        let found = |layer: &Layer, name: &str| layer.resolve(name).map(|r| r.name().to_string());
-        assert_eq!(found(&start, "x").as_deref(), Some("a"));
-        assert_eq!(found(&start, "b").as_deref(), Some("b"));
+        check(&start, "x", "a");
+        check(&start, "b", "b");
         // The alias moves to another resource, and goes with it.
         let moved = start.update([with("a", "z"), with("b", "x")], []);
-        assert_eq!(found(&moved, "x").as_deref(), Some("b"));
-        assert_eq!(found(&moved, "y"), None);
-        assert_eq!(found(&moved.update([], ["b"]), "x"), None);
+        check(&moved, "x", "b");
+        check(&moved, "y", "");
+        check(&moved.update([], ["b"]), "x", "");
+        // Several resources have it.
+        let shared = start.update([with("b", "x"), with("c", "x"), with("d", "xx")], []);
+        check(&shared, "x", "a b c");
+        check(&shared.update([], ["a"]), "x", "b c");
+    }
+
+    #[test]
+    fn what_is_on_demand_is_no_part_of_the_wildcard() {
+        let on_demand = |name: &str, body: &str| {
+            let builder = Resource::builder(XdsType::Cds.type_url(), name, body.as_bytes());
+            Arc::new(builder.on_demand().build())
+        };
+        let plain = set(&["a1"]);
+        let with = |body| ResourceSet::of([resource("a", "1"), on_demand("b", body)]);
+        assert!(plain.is_all_wildcard() && !with("1").is_all_wildcard());
+        assert_eq!(plain.wildcard_version(), plain.version());
+        assert_eq!(with("1").wildcard_version(), plain.version());
+        assert_ne!(with("1").version(), with("2").version());
+        // To leave the wildcard is a change, of the whole and of the wildcard.
+        let moved = diff(&set(&["a1 b1"]), &with("1"));
+        assert_eq!(moved.changed.len(), 1);
+        // What is not there any more is not counted.
+        let gone = Layer::new([on_demand("b", "1")]).update([resource("b", "1")], []);
+        assert!(ResourceSet::new([Arc::new(gone)]).is_all_wildcard());
     }
 
     #[test]

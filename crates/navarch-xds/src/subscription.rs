@@ -67,18 +67,23 @@ impl Subscription {
         !self.is_wildcard() && self.names.is_empty() && self.globs.is_empty()
     }
 
-    /// Whether a resource of this name is wanted.
+    /// Whether a resource of this name may be wanted; [`Subscription::wants`] knows once there is one.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
-        self.is_wildcard()
-            || self.names.contains(name)
-            || self.globs.iter().any(|glob| names::glob_matches(glob, name))
+        self.is_wildcard() || self.names_one(name)
     }
 
-    /// Whether a resource is wanted, by its name or by one of its aliases.
+    fn names_one(&self, name: &str) -> bool {
+        self.names.contains(name) || self.globs.iter().any(|glob| names::glob_matches(glob, name))
+    }
+
+    /// Whether a resource is wanted: as part of the wildcard, by its name or by one of its aliases. What is on demand is no
+    /// part of the wildcard, and has to be named.
     #[must_use]
     pub fn wants(&self, resource: &Resource) -> bool {
-        self.covers(resource.name()) || resource.aliases().iter().any(|alias| self.names.contains(alias))
+        (self.is_wildcard() && !resource.is_on_demand())
+            || self.names_one(resource.name())
+            || resource.aliases().iter().any(|alias| self.names.contains(alias))
     }
 
     /// The names asked for one by one.

@@ -188,7 +188,7 @@ impl Feed {
         let pure = self.ty.root() && self.subscription.explicit() == 0 && self.sent.is_none();
         protocol == Protocol::Sotw
             && pure
-            && self.resumed.as_ref().is_some_and(|version| *version == target.version().to_string())
+            && self.resumed.as_ref().is_some_and(|version| *version == target.wildcard_version().to_string())
     }
 
     /// The first answer to a wildcard.
@@ -196,11 +196,12 @@ impl Feed {
         self.departing.clear();
         self.quarantine = Quarantine::default();
         let held = if protocol == Protocol::Delta { self.held.take() } else { None };
-        let Some(held) = held else { return Batch::Set(target.clone()) };
+        let Some(held) = held else { return Self::wildcard_of(target) };
         // What has a time to live must be sent: nothing else starts its refreshes.
-        let differs =
-            |r: &&Arc<Resource>| r.ttl().is_some() || held.get(r.name()) != Some(&Some(r.version()));
-        let gone = held.keys().filter(|name| target.get(name).is_none());
+        let is_held = |r: &Resource| r.ttl().is_none() && held.get(r.name()) == Some(&Some(r.version()));
+        let differs = |r: &&Arc<Resource>| !r.is_on_demand() && !is_held(r);
+        let is_there = |name: &str| target.get(name).is_some_and(|r| self.subscription.wants(r));
+        let gone = held.keys().filter(|name| !is_there(name));
         draft.removed.extend(gone.cloned());
         Batch::List(target.iter().filter(differs).cloned().collect())
     }
@@ -209,7 +210,7 @@ impl Feed {
         self.base = Some(target.clone());
         self.base_revision = cx.resources.revision();
         self.acked_revision = self.base_revision;
-        let version = target.version().to_string();
+        let version = target.wildcard_version().to_string();
         self.acked = Some(Mark { number: 0, revision: self.base_revision, version, at: cx.now });
         self.sent = self.acked.clone();
     }
@@ -225,10 +226,16 @@ impl Feed {
         for name in &delta.removed {
             self.draft_removed(name, &base, cx.protocol, draft);
         }
-        if self.subscription.is_wildcard() && self.has_no_exceptions() && self.resend.is_empty() {
+        let shared = self.is_plain(target) && base.is_all_wildcard() && target.is_all_wildcard();
+        if shared && self.resend.is_empty() {
             return Some(Batch::Changed(delta));
         }
-        for resource in delta.changed.iter().filter(|r| self.subscription.wants(r)) {
+        for resource in &delta.changed {
+            if !self.subscription.wants(resource) {
+                // It is no longer part of the wildcard.
+                self.draft_removed(resource.name(), &base, cx.protocol, draft);
+                continue;
+            }
             // It was about to go and comes back: the client has it still.
             let came_back = self.departing.remove(resource.name()).is_some_and(|old| old == *resource);
             if came_back && !self.uncertain.remove(resource.name()) {
@@ -282,29 +289,36 @@ impl Feed {
         let mut kept = false;
         let anticipated = mem::take(&mut self.anticipated);
         for name in mem::take(&mut self.resend) {
-            let wanted = target.get(&name).is_some_and(|resource| self.subscription.wants(resource));
-            if !wanted && !self.subscription.covers(&name) && !anticipated.contains(&name) {
-                continue;
-            }
-            let known = held.as_ref().and_then(|held| held.get(&name)).copied().flatten();
-            match target.resolve(&name).or_else(|| self.departing.get(&name)) {
-                Some(resource) if known == Some(resource.version()) && resource.ttl().is_none() => {
-                    kept = true
+            let anticipated = anticipated.contains(&name);
+            let is_asked = |resource: &&Arc<Resource>| anticipated || self.subscription.wants(resource);
+            let mut found = target.resolve(&name).filter(is_asked).peekable();
+            if found.peek().is_some() {
+                let known = held.as_ref().and_then(|held| held.get(&name)).copied().flatten();
+                for resource in found {
+                    if known == Some(resource.version()) && resource.ttl().is_none() {
+                        kept = true;
+                    } else {
+                        self.draft_resend(resource, draft);
+                    }
                 }
-                Some(resource) => {
-                    let resource = match self.quarantine.get(&name) {
-                        Some(aside) if aside.version == resource.version() => match &aside.held {
-                            Held::LastGood(good) => good.clone(),
-                            Held::Nothing | Held::Unknown => continue,
-                        },
-                        _ => resource.clone(),
-                    };
-                    draft.resources.insert(resource.name().clone(), resource);
-                }
-                None => self.draft_missing(name, cx, draft),
+            } else if let Some(staying) = self.departing.get(&name) {
+                self.draft_resend(staying, draft);
+            } else if anticipated || self.subscription.covers(&name) {
+                self.draft_missing(name.clone(), cx, draft);
             }
         }
         kept
+    }
+
+    fn draft_resend(&self, resource: &Arc<Resource>, draft: &mut Draft) {
+        let resource = match self.quarantine.get(resource.name()) {
+            Some(aside) if aside.version == resource.version() => match &aside.held {
+                Held::LastGood(good) => good,
+                Held::Nothing | Held::Unknown => return,
+            },
+            _ => resource,
+        };
+        draft.resources.insert(resource.name().clone(), resource.clone());
     }
 
     fn draft_missing(&self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {

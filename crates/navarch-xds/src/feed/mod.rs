@@ -422,7 +422,10 @@ impl Feed {
     /// servers, where it must mean the same.
     pub fn version(&self, protocol: Protocol) -> Version {
         let Some(base) = &self.base else { return Version::default() };
-        if protocol == Protocol::Delta || (self.subscription.is_wildcard() && self.has_no_exceptions()) {
+        if self.subscription.is_wildcard() && (protocol == Protocol::Delta || self.is_plain(base)) {
+            return base.wildcard_version();
+        }
+        if protocol == Protocol::Delta {
             return base.version();
         }
         if self.subscription.is_wildcard() || self.ty.root() {
@@ -435,10 +438,24 @@ impl Feed {
         self.departing.is_empty() && self.quarantine.is_empty()
     }
 
+    /// Whether what the client holds of the set is the wildcard and nothing else.
+    fn is_plain(&self, set: &ResourceSet) -> bool {
+        let only_wildcard = self.subscription.explicit() == 0 || set.is_all_wildcard();
+        self.subscription.is_wildcard() && only_wildcard && self.has_no_exceptions()
+    }
+
+    /// All of the set that the client gets because it asked for everything.
+    fn wildcard_of(set: &ResourceSet) -> Batch {
+        if set.is_all_wildcard() {
+            return Batch::Set(set.clone());
+        }
+        Batch::List(set.iter().filter(|resource| !resource.is_on_demand()).cloned().collect())
+    }
+
     /// What the client holds if it is given `set` now.
     fn full_state(&self, set: &ResourceSet) -> Batch {
-        if self.subscription.is_wildcard() && self.has_no_exceptions() {
-            return Batch::Set(set.clone());
+        if self.is_plain(set) {
+            return Self::wildcard_of(set);
         }
         let mut resources = Vec::new();
         for resource in set.iter().filter(|r| self.subscription.wants(r)) {

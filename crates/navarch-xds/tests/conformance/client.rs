@@ -3,7 +3,7 @@
 //!
 //! A plan is written `"CDS a1 b1 | EDS a1"`: the clusters `a` and `b` and the assignment `a`, each with content `1`.
 //! A response is written the same way; `-x` is a removed name, `x()` a resource that says "there is nothing",
-//! `~x` a heartbeat, `?x` an error entry. Several responses are joined by `; ` in the order they were sent.
+//! `~x` a heartbeat, `?x` an error entry. In a plan, `(x1)` is no part of the wildcard. Several responses are joined by `; ` in the order they were sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -49,11 +49,16 @@ impl Plan {
     }
 
     fn resource(&mut self, ty: XdsType, word: &str) -> Arc<Resource> {
+        let on_demand = word.strip_prefix('(').and_then(|word| word.strip_suffix(')'));
+        let word = on_demand.unwrap_or(word);
         let (name, content) = word.split_at(word.find(|c: char| c.is_ascii_digit()).unwrap_or(word.len()));
         let body = body(ty, name, content);
         let mut builder = Resource::builder(ty.type_url(), name, &body);
         if let Some(ttl) = self.ttl {
             builder = builder.ttl(ttl);
+        }
+        if on_demand.is_some() {
+            builder = builder.on_demand();
         }
         let resource = builder.build();
         self.labels.insert(resource.version(), content.to_owned());

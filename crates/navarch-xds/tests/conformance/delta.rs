@@ -44,6 +44,61 @@ fn del_03_names_beside_and_after_a_wildcard() {
 }
 
 #[test]
+fn del_02_and_del_03_names_beside_a_wildcard_add_what_is_outside_of_it() {
+    let plan = "CDS a1 (od1) (other1)";
+    assert_eq!(delta(plan).ask("CDS *"), "CDS a1");
+    assert_eq!(delta(plan).ask("CDS * od"), "CDS a1 od1");
+    let mut c = delta(plan);
+    assert_eq!(c.ask("CDS"), "CDS a1");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a1 (od2) (other2)"), "");
+    assert_eq!(c.ask("CDS od"), "CDS od2");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a1 (od3) (other3)"), "CDS od3");
+    c.ack("CDS");
+    // The wildcard goes, the name stays.
+    assert_eq!(c.drop("CDS *"), "");
+    assert_eq!(c.plan("CDS a2 (od4)"), "CDS od4");
+    c.ack("CDS");
+    assert_eq!(c.drop("CDS od"), "");
+    assert_eq!(c.plan("CDS a3 (od5)"), "");
+}
+
+#[test]
+fn del_03_what_leaves_the_wildcard_is_removed_for_who_does_not_name_it() {
+    let mut c = delta("CDS a1 b1");
+    c.ask("CDS");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a1 (b1)"), "CDS -b");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a1 b1"), "CDS b1");
+    c.ack("CDS");
+    c.ask("CDS b");
+    c.ack("CDS");
+    // It is named and stays; to leave the wildcard changes its version.
+    assert_eq!(c.plan("CDS a1 (b1)"), "CDS b1");
+}
+
+#[test]
+fn del_02_reconnect_with_an_on_demand_name() {
+    let mut c = delta("CDS a1 (od1) (other1)");
+    let held: Vec<_> = ["a", "od", "other"].map(|name| (name, c.version("CDS", name, "1"))).to_vec();
+    let held: Vec<_> = held.iter().map(|(name, version)| (*name, version.as_str())).collect();
+    // What it holds and does not name any more is taken away.
+    assert_eq!(c.ask_with("CDS * od", &held), "CDS od1 -other");
+}
+
+#[test]
+fn del_09_unsubscribing_what_is_outside_the_wildcard_is_a_removal() {
+    let mut c = delta("CDS a1 (od1)");
+    c.ask("CDS * od a");
+    c.ack("CDS");
+    assert_eq!(c.drop("CDS a"), "CDS a1");
+    c.ack("CDS");
+    assert_eq!(c.drop("CDS od"), "CDS -od");
+}
+
+#[test]
 fn del_04_subscribe_and_unsubscribe_star_in_one_message_is_nothing() {
     let mut c = ztunnel("WDS a1");
     let request = c.delta_request("WDS", "*", "*");

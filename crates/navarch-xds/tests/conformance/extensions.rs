@@ -60,21 +60,52 @@ fn ecds_02_update_goes_without_the_listener() {
 
 #[test]
 fn odc_02_and_odc_03_on_demand_cluster_beside_the_wildcard() {
-    let mut c = delta("CDS a1 od1");
-    c.ask("CDS");
+    let mut c = delta("CDS a1 (od1)");
+    assert_eq!(c.ask("CDS"), "CDS a1");
     c.ack("CDS");
     assert_eq!(c.ask("CDS od"), "CDS od1");
     c.ack("CDS");
-    assert_eq!(c.plan("CDS a2 od1"), "CDS a2");
+    assert_eq!(c.plan("CDS a2 (od1)"), "CDS a2");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a2"), "CDS -od");
+}
+
+#[test]
+fn odc_01_and_odc_02_the_cluster_appears_after_it_was_missing() {
+    let mut c = delta("CDS a1");
+    c.ask("CDS");
+    c.ack("CDS");
+    assert_eq!(c.ask("CDS od"), "CDS -od");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a1 (od1) (other1)"), "CDS od1");
+}
+
+#[test]
+fn sot_04_and_odc_03_envoy_names_a_cluster_and_keeps_all_others() {
+    let mut c = sotw("CDS a1 (od1)");
+    assert_eq!(c.ask("CDS"), "CDS a1");
+    c.ack("CDS");
+    assert_eq!(c.ask("CDS od"), "CDS a1 od1");
+}
+
+#[test]
+fn vhds_01_hosts_are_sent_to_who_names_them() {
+    let mut c = delta("VHDS (r/a1) (r/b1)");
+    // A wildcard is answered, but they are no part of it.
+    assert_eq!(c.ask("VHDS *"), "VHDS");
+    c.ack("VHDS");
+    assert_eq!(c.ask("VHDS r/a"), "VHDS r/a1");
+    c.ack("VHDS");
+    assert_eq!(c.plan("VHDS (r/a1) (r/b2)"), "");
 }
 
 #[test]
 fn odc_04_on_demand_cluster_gets_its_known_endpoints_again() {
-    let mut c = delta("CDS a1 | EDS a1 od1");
+    let mut c = delta("CDS a1 (od1) | EDS a1 od1");
     c.ask("CDS");
     c.ask("EDS a od");
     c.settle();
-    assert_eq!(c.plan("CDS a1 od1"), "CDS od1; EDS od1");
+    assert_eq!(c.ask("CDS od"), "CDS od1; EDS od1");
 }
 
 #[test]
@@ -152,6 +183,35 @@ fn del_10_subscription_by_alias() {
     c.stream.resources(std::sync::Arc::new(empty));
     assert_eq!(c.sent(), "WDS -uid");
     assert_eq!(aliased(&[]).ask("WDS net/10.0.0.1"), "WDS -net/10.0.0.1");
+}
+
+#[test]
+fn ztn_02_a_virtual_address_is_its_service_and_its_workloads() {
+    let mut c = Client::new(Protocol::Delta, "", Plan::default(), "WDS");
+    let mut publish = |c: &mut Client, revision, workloads: &[&str]| {
+        let one = |name: &str, aliases: &[&str]| {
+            let builder = navarch_envoy::Resource::builder("t", name, name.as_bytes());
+            std::sync::Arc::new(builder.aliases(aliases.iter().map(|alias| (*alias).into())).build())
+        };
+        let service = one("ns/svc", &["net/10.0.0.1"]);
+        let workloads = workloads.iter().map(|name| one(name, &["net/10.0.0.1", "ns/svc"]));
+        let set = navarch_envoy::ResourceSet::of(workloads.chain([service]).collect::<Vec<_>>());
+        let plan =
+            navarch_envoy::ProxyResources::new(revision).with(navarch_envoy::XdsType::Address, set);
+        c.stream.resources(std::sync::Arc::new(plan));
+        c.sent()
+    };
+    publish(&mut c, 2, &["w1", "w2"]);
+    let request = c.delta_request("WDS", "*", "*");
+    assert_eq!(c.request(request), "");
+    assert_eq!(c.ask("WDS net/10.0.0.1"), "WDS ns/svc() w1() w2()");
+    c.ack("WDS");
+    // They are tracked: one comes, one goes.
+    assert_eq!(publish(&mut c, 3, &["w1", "w3"]), "WDS w3() -w2");
+    c.ack("WDS");
+    // By its name too.
+    c.drop("WDS net/10.0.0.1");
+    assert_eq!(c.ask("WDS ns/svc"), "WDS ns/svc() w1() w3()");
 }
 
 #[test]

@@ -18,6 +18,39 @@ fn sot_02_star_is_a_wildcard() {
 }
 
 #[test]
+fn sot_02_names_beside_a_wildcard_add_what_is_outside_of_it() {
+    let mut c = sotw("CDS a1 (od1) (other1)");
+    assert_eq!(c.ask("CDS *"), "CDS a1");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a1 (od2) (other1)"), "");
+    assert_eq!(c.ask("CDS * od"), "CDS a1 od2");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a1 (od3) (other2)"), "CDS a1 od3");
+    c.ack("CDS");
+    // No longer named: it is left out from now on.
+    assert_eq!(c.ask("CDS *"), "");
+    assert_eq!(c.plan("CDS a2 (od3) (other2)"), "CDS a2");
+    c.ack("CDS");
+    // Part of the wildcard, and no part of it any more.
+    assert_eq!(c.plan("CDS a2 od3"), "CDS a2 od3");
+    c.ack("CDS");
+    assert_eq!(c.plan("CDS a2 (od3)"), "CDS a2");
+}
+
+#[test]
+fn sot_02_and_sot_15_version_is_that_of_what_is_subscribed() {
+    let version = |plan: &str, ask: &str| {
+        let mut c = sotw(plan);
+        c.ask(ask);
+        c.last_response("CDS").version.clone()
+    };
+    assert_eq!(version("CDS a1 (od1)", "CDS"), version("CDS a1", "CDS"));
+    assert_ne!(version("CDS a1 (od1)", "CDS * od"), version("CDS a1", "CDS"));
+    // So a returning client is not sent what it has, whatever is on demand now.
+    assert_eq!(sotw("CDS a1 (od2)").ask_at("CDS", &version("CDS a1 (od1)", "CDS")), "");
+}
+
+#[test]
 fn sot_03_empty_list_after_a_name_means_nothing() {
     let mut c = grpc("CDS a1 b1 | EDS a1");
     assert_eq!(c.ask("EDS a"), "EDS a1");
