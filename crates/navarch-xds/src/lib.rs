@@ -14,6 +14,7 @@
 //! This crate knows the xDS protocol and what its clients make of it. It must never know where resources come from
 //! or what a VirtualService is.
 
+mod brake;
 mod class;
 mod client;
 mod encode;
@@ -32,6 +33,7 @@ mod stream;
 mod subscription;
 mod syncz;
 
+pub use brake::Brake;
 pub use class::{Class, DiffCache};
 pub use client::{Client, Holds, Kind};
 pub use encode::Encoder;
@@ -43,7 +45,7 @@ pub use server::{
     ClusterLoad, Connection, Discovery, LastLoads, LoadReports, Observer, Peer, Question, Rejection, Server,
     Settings, Visible,
 };
-pub use status::{Mark, Registry, State, StreamStatus, TypeStatus};
+pub use status::{Holding, Mark, Registry, State, StreamStatus, TypeStatus};
 pub use stream::{Event, Stream};
 pub use subscription::Wildcard;
 pub use syncz::{SYNCZ, client_config, syncz};

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use navarch_envoy::wire::{Fields, Value};
-use navarch_envoy::{Resource, XdsType};
+use navarch_envoy::{ProxyResources, Resource, XdsType};
 
 /// How long a type waits for another one that cannot be sent, or for a new cluster to be warm. Then it goes ahead:
 /// late configuration does more harm than a short gap.
@@ -124,11 +124,29 @@ fn is_over_ads(config: &[u8]) -> bool {
     })
 }
 
+<<<<<<< HEAD
 /// Whether a `RouteConfiguration` has more virtual hosts than those in it, `vhds`.
 #[must_use]
 pub fn discovers_hosts(routes: &[u8]) -> bool {
     const VHDS: u32 = 9;
     Fields::new(routes).any(|(number, _)| number == VHDS)
+=======
+/// Whether a cluster takes its endpoints from the assignment of this name.
+#[must_use]
+pub fn has_cluster_of(resources: &ProxyResources, assignment: &str) -> bool {
+    let mut clusters = resources.set(XdsType::Cds).iter();
+    clusters.any(|cluster| cluster_facts(cluster.name(), &cluster.body()).endpoints == Some(assignment))
+}
+
+/// The address of an encoded `envoy.config.listener.v3.Listener`, as it is encoded.
+#[must_use]
+pub fn listener_address(listener: &[u8]) -> Option<Vec<u8>> {
+    const ADDRESS: u32 = 2;
+    Fields::new(listener).find_map(|field| match field {
+        (ADDRESS, Value::Bytes(address)) => Some(address.to_vec()),
+        _ => None,
+    })
+>>>>>>> 02ecc26 (xds: a brake on mass removals (RMV-01))
 }
 
 /// Whether the bytes of the resource contain the name. Used where a reference may stand anywhere in a message; to be

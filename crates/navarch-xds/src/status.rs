@@ -1,10 +1,12 @@
 //! What is known about connected streams, as plain values: for status commands, waiting and metrics.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use navarch_envoy::XdsType;
+use tokio::sync::Notify;
 
 use crate::nack::Rejected;
 use crate::node::Node;
@@ -72,6 +74,9 @@ pub struct TypeStatus {
     pub revision: u64,
     /// The last rejection that has not been made good.
     pub error: Option<Rejected>,
+    /// Resources that are no longer configured but stay with the client: until nothing refers to them, or as long as
+    /// removals are held.
+    pub departing: usize,
     /// Resources that are not sent any more until they change, because the client rejected them.
     pub set_aside: Vec<Arc<str>>,
     /// Responses sent.
@@ -97,6 +102,17 @@ pub struct StreamStatus {
     pub types: Vec<TypeStatus>,
     /// The newest revision of which the client has accepted everything.
     pub watermark: u64,
+    /// Whether removals are held back, because they would take too much at once.
+    pub held_removals: Option<Holding>,
+}
+
+/// Removals that are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Since when.
+    pub since: Instant,
+    /// Until when, unless they are confirmed or what was to go comes back.
+    pub until: Instant,
 }
 
 impl StreamStatus {
@@ -126,6 +142,8 @@ pub(crate) struct Entry {
     pub peer: Arc<Peer>,
     pub connected_at: SystemTime,
     pub stream: Mutex<Stream>,
+    /// The stream has something to do that no request and no resources told it.
+    pub wake: Notify,
 }
 
 impl Entry {
@@ -143,6 +161,7 @@ impl Entry {
             connected_at: self.connected_at,
             types: stream.status(),
             watermark: stream.watermark(),
+            held_removals: stream.held_removals(),
         }
     }
 }
@@ -153,6 +172,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Registry {
     streams: Mutex<BTreeMap<u64, Arc<Entry>>>,
+    /// Removals up to this revision are meant.
+    confirmed: AtomicU64,
 }
 
 impl Registry {
@@ -178,6 +199,25 @@ impl Registry {
     #[must_use]
     pub fn watermarks(&self) -> Vec<(Arc<Node>, u64)> {
         self.entries().iter().map(|entry| (entry.node.clone(), entry.lock().watermark())).collect()
+    }
+
+    /// Says that all removals up to `revision` are meant, on the streams that are connected and on those to come. Returns
+    /// the number of streams on which some were held back.
+    pub fn confirm_removals(&self, revision: u64) -> usize {
+        self.confirmed.fetch_max(revision, Ordering::Relaxed);
+        let confirm = |entry: &Arc<Entry>| {
+            let held = entry.lock().confirm_removals(revision);
+            if held {
+                entry.wake.notify_one();
+            }
+            held
+        };
+        self.entries().iter().filter(|entry| confirm(entry)).count()
+    }
+
+    /// Up to which revision removals are confirmed.
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.confirmed.load(Ordering::Relaxed)
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {

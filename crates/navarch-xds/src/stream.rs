@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 
+use crate::brake::{self, Brake, Braking};
 use crate::class::DiffCache;
 use crate::client::{Client, Holds};
 use crate::feed::{Context, Feed, Outgoing, Verdict, VerdictContext};
 use crate::order;
 use crate::request::{Request, Wish};
 use crate::response::{Protocol, Response};
-use crate::status::{State, TypeStatus};
+use crate::status::{Holding, State, TypeStatus};
 
 /// Events kept for the observer; more than one exchange causes, so none is lost if they are taken after each step.
 const EVENTS_MAX: usize = 64;
@@ -33,6 +34,10 @@ pub struct Stream {
     /// Responses sent. Also the next nonce.
     number: u64,
     gate: Option<Gate>,
+    brake: Option<Brake>,
+    braking: Braking,
+    /// Removals up to this revision are meant.
+    confirmed: u64,
     events: VecDeque<Event>,
 }
 
@@ -78,6 +83,22 @@ pub enum Event {
         /// What the client said, shortened.
         text: String,
     },
+    /// Removals are held back: they would take too much from the client at once.
+    RemovalsHeld {
+        /// The type of which it is too much.
+        ty: XdsType,
+        /// The revision that removes them.
+        revision: u64,
+        /// How many would go.
+        removals: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// Removals are no longer held: they were confirmed, have waited long enough, or what was to go is back.
+    RemovalsReleased {
+        /// Whether they go now.
+        removed: bool,
+    },
     /// A type was asked for that is not served.
     UnknownType(String),
 }
@@ -96,8 +117,25 @@ impl Stream {
             diffs,
             number: 0,
             gate: None,
+            brake: None,
+            braking: Braking::default(),
+            confirmed: 0,
             events: VecDeque::new(),
         }
+    }
+
+    /// Holds removals back that would take too much from the client at once.
+    #[must_use]
+    pub fn with_brake(mut self, brake: Option<Brake>) -> Self {
+        self.brake = brake;
+        self
+    }
+
+    /// All removals up to `revision` are meant. Returns whether some were held back.
+    pub fn confirm_removals(&mut self, revision: u64) -> bool {
+        self.confirmed = self.confirmed.max(revision);
+        let is_meant = self.resources.as_ref().is_some_and(|resources| resources.revision() <= revision);
+        is_meant && self.release()
     }
 
     /// The client belongs to another class from now on, which remembers differences of its own.
@@ -264,8 +302,11 @@ impl Stream {
         let resources = self.resources.clone()?;
         let diffs = self.diffs.clone();
         let client = self.client.clone();
-        let cx =
-            Context { resources: &resources, diffs: &diffs, client: &client, protocol: self.protocol, now };
+        let protocol = self.protocol;
+        let mut cx =
+            Context { resources: &resources, diffs: &diffs, client: &client, protocol, now, holding: false };
+        self.judge_removals(&mut cx);
+        let cx = cx;
         self.gate = self.gate.filter(|gate| now < gate.until);
         self.feeds
             .iter_mut()
@@ -301,6 +342,54 @@ impl Stream {
         self.poll_refresh(&cx)
     }
 
+    /// Decides whether removals are held, before any of them is drafted.
+    fn judge_removals(&mut self, cx: &mut Context<'_>) {
+        let Some(brake) = self.brake else { return };
+        match self.braking {
+            Braking::Released => {
+                if !brake::COUNTED.iter().any(|ty| self.feed(*ty).has_departing()) {
+                    self.braking = Braking::Watching;
+                }
+                return;
+            }
+            Braking::Holding { since } if cx.now >= since + brake.hold => {
+                self.release();
+                return;
+            }
+            Braking::Watching if cx.resources.revision() <= self.confirmed => return,
+            Braking::Holding { .. } => cx.holding = true,
+            Braking::Watching => {}
+        }
+        let feeds = brake::COUNTED.iter().copied();
+        let too_much = feeds.filter_map(|ty| {
+            let lost = self.feeds[ty.index()].loses_too_much(cx, &brake);
+            lost.map(|(removals, of)| (ty, removals, of))
+        });
+        let too_much = too_much.max_by_key(|(_, removals, _)| *removals);
+        match (too_much, cx.holding) {
+            (Some((ty, removals, of)), false) => {
+                self.braking = Braking::Holding { since: cx.now };
+                let revision = cx.resources.revision();
+                self.event(Event::RemovalsHeld { ty, revision, removals, of });
+            }
+            (None, true) => {
+                self.braking = Braking::Watching;
+                self.event(Event::RemovalsReleased { removed: false });
+            }
+            _ => {}
+        }
+        cx.holding = matches!(self.braking, Braking::Holding { .. });
+    }
+
+    fn release(&mut self) -> bool {
+        let holding = matches!(self.braking, Braking::Holding { .. });
+        if holding {
+            self.braking = Braking::Released;
+            self.event(Event::RemovalsReleased { removed: true });
+        }
+        holding
+    }
+
     /// Refreshes are not held up by unacknowledged responses: the client's clock runs anyway.
     fn poll_refresh(&mut self, cx: &Context<'_>) -> Option<Response> {
         for ty in XdsType::ALL {
@@ -332,7 +421,9 @@ impl Stream {
         let refreshes = self.feeds.iter().filter_map(Feed::refresh_at);
         let gate = self.gate.map(|gate| gate.until);
         let doubts = self.feeds.iter().filter_map(|feed| feed.doubts_until);
-        flow.chain(waits).chain(doubts).chain(refreshes).chain(gate).filter(|at| *at > now).min()
+        let held = self.held_removals().map(|held| held.until);
+        let all = flow.chain(waits).chain(doubts).chain(refreshes).chain(gate).chain(held);
+        all.filter(|at| *at > now).min()
     }
 
     /// What has happened since the last call.
@@ -368,6 +459,7 @@ impl Stream {
     fn may_remove(&self, ty: XdsType, resources: &ProxyResources, now: Instant) -> bool {
         let feed = self.feed(ty);
         feed.has_departing()
+            && !matches!(self.braking, Braking::Holding { .. })
             && !feed.has_work(resources)
             && feed.may_send(now)
             && order::acked_before_removal(ty).iter().all(|other| self.feed(*other).has_let_go(ty, resources))
@@ -513,6 +605,13 @@ impl Stream {
         self.feeds.iter().any(|feed| feed.requested)
     }
 
+    /// Since when removals are held back and until when, if they are.
+    #[must_use]
+    pub fn held_removals(&self) -> Option<Holding> {
+        let (Some(brake), Braking::Holding { since }) = (&self.brake, self.braking) else { return None };
+        Some(Holding { since, until: since + brake.hold })
+    }
+
     /// The state of every type the client has asked for.
     #[must_use]
     pub fn status(&self) -> Vec<TypeStatus> {
@@ -542,6 +641,7 @@ impl Stream {
             acked: feed.acked.as_ref().map(mark),
             revision: synced,
             error: feed.error.as_ref().map(|(_, rejected)| rejected.clone()),
+            departing: feed.departing(),
             set_aside: feed.set_aside().cloned().collect(),
             sent_total: feed.sent_total,
             rejected_total: feed.rejected_total,

@@ -1,6 +1,6 @@
 //! Responses: which resources go into the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl Feed {
         }
         let mut draft = Draft { immediate: mem::take(&mut self.retract), ..Draft::default() };
         let whole = if first {
-            Some(self.draft_everything(&target, cx.protocol, &mut draft))
+            Some(self.draft_everything(&target, cx, &mut draft))
         } else {
             self.draft_changes(&target, cx, &mut draft)
         };
@@ -101,10 +101,11 @@ impl Feed {
         self.uncertain.retain(|name| self.departing.contains_key(name));
         let taken: Vec<Arc<Resource>> =
             BTreeMap::into_values(going).filter(|r| self.subscription.wants(r)).collect();
-        if taken.is_empty() {
+        let mut removed: Vec<_> = mem::take(&mut self.parked).into_iter().collect();
+        if taken.is_empty() && removed.is_empty() {
             return None;
         }
-        let mut removed = Vec::new();
+        self.recent.sent(taken.len() + removed.len());
         let mut empties = Vec::new();
         for name in taken.iter().map(|resource| resource.name().clone()) {
             self.refresh.remove(&name);
@@ -192,17 +193,20 @@ impl Feed {
     }
 
     /// The first answer to a wildcard.
-    fn draft_everything(&mut self, target: &ResourceSet, protocol: Protocol, draft: &mut Draft) -> Batch {
+    fn draft_everything(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) -> Batch {
         self.departing.clear();
         self.quarantine = Quarantine::default();
-        let held = if protocol == Protocol::Delta { self.held.take() } else { None };
+        let held = if cx.protocol == Protocol::Delta { self.held.take() } else { None };
         let Some(held) = held else { return Self::wildcard_of(target) };
         // What has a time to live must be sent: nothing else starts its refreshes.
         let is_held = |r: &Resource| r.ttl().is_none() && held.get(r.name()) == Some(&Some(r.version()));
         let differs = |r: &&Arc<Resource>| !r.is_on_demand() && !is_held(r);
         let is_there = |name: &str| target.get(name).is_some_and(|r| self.subscription.wants(r));
-        let gone = held.keys().filter(|name| !is_there(name));
-        draft.removed.extend(gone.cloned());
+        let gone: Vec<_> = held.keys().filter(|name| !is_there(name)).cloned().collect();
+        match cx.holding {
+            true => self.parked.extend(gone),
+            false => draft.removed.extend(gone),
+        }
         Batch::List(target.iter().filter(differs).cloned().collect())
     }
 
@@ -224,7 +228,7 @@ impl Feed {
         }
         let delta = cx.diffs.diff(&base, target);
         for name in &delta.removed {
-            self.draft_removed(name, &base, cx.protocol, draft);
+            self.draft_removed(name, &base, cx, draft);
         }
         let shared = self.is_plain(target) && base.is_all_wildcard() && target.is_all_wildcard();
         if shared && self.resend.is_empty() {
@@ -233,9 +237,10 @@ impl Feed {
         for resource in &delta.changed {
             if !self.subscription.wants(resource) {
                 // It is no longer part of the wildcard.
-                self.draft_removed(resource.name(), &base, cx.protocol, draft);
+                self.draft_removed(resource.name(), &base, cx, draft);
                 continue;
             }
+            self.parked.remove(resource.name());
             // It was about to go and comes back: the client has it still.
             let came_back = self.departing.remove(resource.name()).is_some_and(|old| old == *resource);
             if came_back && !self.uncertain.remove(resource.name()) {
@@ -249,10 +254,26 @@ impl Feed {
             }
             draft.resources.insert(resource.name().clone(), resource.clone());
         }
+        self.give_way(target, draft);
         None
     }
 
-    fn draft_removed(&mut self, name: &Arc<str>, base: &ResourceSet, protocol: Protocol, draft: &mut Draft) {
+    /// A listener that is only kept because removals are held goes when another one needs its address: Envoy would reject
+    /// that one.
+    fn give_way(&mut self, target: &ResourceSet, draft: &mut Draft) {
+        if self.ty != XdsType::Lds || self.departing.is_empty() {
+            return;
+        }
+        let taken: BTreeSet<_> = target.iter().filter_map(|r| order::listener_address(&r.body())).collect();
+        let gives_way =
+            |r: &Arc<Resource>| order::listener_address(&r.body()).is_some_and(|address| taken.contains(&address));
+        let (going, staying) = mem::take(&mut self.departing).into_iter().partition(|(_, r)| gives_way(r));
+        self.departing = staying;
+        draft.immediate |= !BTreeMap::is_empty(&going);
+        draft.removed.extend(BTreeMap::into_keys(going));
+    }
+
+    fn draft_removed(&mut self, name: &Arc<str>, base: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
         if !base.get(name).is_some_and(|resource| self.subscription.wants(resource)) {
             return;
         }
@@ -262,13 +283,13 @@ impl Feed {
         }
         let held = match released.map(|aside| aside.held) {
             // Left out of the whole state all the time.
-            Some(Held::Nothing) if protocol == Protocol::Sotw && self.ty.root() => return,
+            Some(Held::Nothing) if cx.protocol == Protocol::Sotw && self.ty.root() => return,
             Some(Held::LastGood(resource)) => Some(resource),
             // Named resources may be held from an earlier stream. To remove what is not there does no harm.
             None | Some(Held::Unknown | Held::Nothing) => base.get(name).cloned(),
         };
         match self.ty.removal() {
-            _ if order::removed_last(self.ty) => {
+            _ if order::removed_last(self.ty) || (cx.holding && self.ty.removal() == Removal::Deletes) => {
                 if let Some(resource) = held {
                     self.departing.insert(name.clone(), resource);
                 }
@@ -276,6 +297,7 @@ impl Feed {
             Removal::Deletes => {
                 draft.immediate = true;
                 self.refresh.remove(name);
+                self.recent.sent(1);
                 draft.removed.push(name.clone());
             }
             // The client will drop it itself, when nothing of its own refers to it.
@@ -303,6 +325,8 @@ impl Feed {
                 }
             } else if let Some(staying) = self.departing.get(&name) {
                 self.draft_resend(staying, draft);
+            } else if self.parked.contains(&name) {
+                // The client holds it, and keeps it for now.
             } else if anticipated || self.subscription.covers(&name) {
                 self.draft_missing(name.clone(), cx, draft);
             }
@@ -322,6 +346,11 @@ impl Feed {
     }
 
     fn draft_missing(&self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
+        // The assignment of a cluster that the client holds and nobody knows here any more. An empty one would take its
+        // endpoints; a removal ends waiting and takes nothing.
+        if cx.holding && self.ty == XdsType::Eds && !order::has_cluster_of(cx.resources, &name) {
+            return draft.removed.push(name);
+        }
         match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
             Answer::Empty(resource) => _ = draft.resources.insert(name, resource),
             Answer::Removed => {

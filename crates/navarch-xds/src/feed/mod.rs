@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType};
 
+use crate::brake::{Brake, Recent};
 use crate::class::DiffCache;
 use crate::client::Client;
 use crate::nack::{Held, Quarantine, Rejected};
@@ -30,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub client: &'a Client,
     pub protocol: Protocol,
     pub now: Instant,
+    /// Removals are held back.
+    pub holding: bool,
 }
 
 /// A response that has been sent and not been answered.
@@ -108,6 +111,10 @@ pub(crate) struct Feed {
     globs: Vec<Arc<str>>,
     /// Resources that are no longer in the set but stay with the client until nothing can refer to them.
     departing: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// Names of what the client holds from an earlier stream, is no longer in the set, and stays while removals are held.
+    parked: BTreeSet<Arc<str>>,
+    /// What the client has lost in the last seconds.
+    recent: Recent,
     /// Those among them that the client may hold in another version, because a response with them was rejected.
     uncertain: BTreeSet<Arc<str>>,
     /// Something was taken out of the whole state that no later change will show.
@@ -158,6 +165,8 @@ impl Feed {
             anticipated: BTreeSet::new(),
             globs: Vec::new(),
             departing: BTreeMap::new(),
+            parked: BTreeSet::new(),
+            recent: Recent::default(),
             uncertain: BTreeSet::new(),
             retract: false,
             quarantine: Quarantine::default(),
@@ -264,6 +273,7 @@ impl Feed {
     fn forget(&mut self, name: &str) {
         self.resend.remove(name);
         self.departing.remove(name);
+        self.parked.remove(name);
         self.quarantine.release(name);
         self.refresh.remove(name);
     }
@@ -314,7 +324,38 @@ impl Feed {
 
     /// Whether resources stay only until nothing can refer to them.
     pub fn has_departing(&self) -> bool {
-        !self.departing.is_empty()
+        !self.departing.is_empty() || !self.parked.is_empty()
+    }
+
+    /// Number of resources that stay only until they may go.
+    pub fn departing(&self) -> usize {
+        self.departing.len() + self.parked.len()
+    }
+
+    /// How many resources the client would lose, and of how many, if that is too much.
+    pub fn loses_too_much(&mut self, cx: &Context<'_>, brake: &Brake) -> Option<(usize, usize)> {
+        let target = cx.resources.set(self.ty);
+        let wanted = |resource: &Resource| self.subscription.wants(resource);
+        let (lost, size) = match (&self.base, &self.held) {
+            (None, Some(held)) if self.everything => {
+                let is_there = |name: &str| target.get(name).is_some_and(|resource| wanted(resource));
+                (held.keys().filter(|name| !is_there(name)).count(), held.len())
+            }
+            (Some(base), _) => {
+                let mut lost = self.departing();
+                if base != target {
+                    let delta = cx.diffs.diff(base, target);
+                    let goes = |name: &Arc<str>| base.get(name).is_some_and(|resource| wanted(resource));
+                    lost += delta.removed.iter().filter(|name| goes(name)).count();
+                    let back = |name: &Arc<str>| self.departing.contains_key(name) || self.parked.contains(name);
+                    lost -= delta.changed.iter().filter(|resource| back(resource.name())).count();
+                }
+                let held = if lost == 0 { 0 } else { base.iter().filter(|resource| wanted(resource)).count() };
+                (lost, held + self.departing())
+            }
+            (None, _) => return None,
+        };
+        (lost > 0 && self.recent.is_too_much(lost, size, brake, cx.holding, cx.now)).then_some((lost, size))
     }
 
     /// Whether the client has accepted all there is.
@@ -328,13 +369,13 @@ impl Feed {
         !self.requested
             || (!self.has_work(resources)
                 && self.inflight.is_empty()
-                && self.departing.is_empty()
+                && !self.has_departing()
                 && !rejected)
     }
 
     /// The newest revision of which the client has accepted everything that concerns it.
     pub fn synced_revision(&self, resources: &ProxyResources) -> u64 {
-        if self.is_settled(resources) && self.departing.is_empty() {
+        if self.is_settled(resources) && !self.has_departing() {
             resources.revision()
         } else {
             self.acked_revision
@@ -396,7 +437,7 @@ impl Feed {
         }
         let complete = self.base_revision == revision
             && self.resend.is_empty()
-            && self.departing.is_empty()
+            && !self.has_departing()
             && !self.everything;
         // A client that never acknowledges clusters keeps only the newest ones under watch.
         while self.inflight.len() > 4 * order::CLUSTER_RESPONSES_MAX {
@@ -435,7 +476,7 @@ impl Feed {
     }
 
     fn has_no_exceptions(&self) -> bool {
-        self.departing.is_empty() && self.quarantine.is_empty()
+        !self.has_departing() && self.quarantine.is_empty()
     }
 
     /// Whether what the client holds of the set is the wildcard and nothing else.

@@ -28,6 +28,7 @@ pub use connection::{Fallback, serve_connection};
 pub use grpc::{Code, Status};
 pub use load::{ClusterLoad, LastLoads, LoadReports};
 
+use crate::brake::Brake;
 use crate::class::Class;
 use crate::encode::Encoder;
 use crate::node::Node;
@@ -192,6 +193,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Time between two load reports of a client.
     pub load_report_interval: Duration,
+    /// Holds removals back that would take most of what a client has. `None`: never.
+    pub brake: Option<Brake>,
 }
 
 impl Default for Settings {
@@ -207,6 +210,7 @@ impl Default for Settings {
             connection_age_max: Some(Duration::from_secs(30 * 60)),
             grace: Duration::from_secs(10),
             load_report_interval: Duration::from_secs(60),
+            brake: None,
         }
     }
 }

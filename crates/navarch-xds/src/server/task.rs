@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use http::Response;
 use navarch_envoy::XdsType;
 use navarch_envoy::wire::{Fields, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -104,12 +104,15 @@ where
         let Connection { class: mut classes, guard } = self.shared.discovery.connect(&node, &self.peer)?;
         let class = classes.borrow_and_update().clone();
         let stream = Stream::new(self.id, self.method.protocol, Client::of(&node), class.diffs());
+        let mut stream = stream.with_brake(self.shared.settings.brake);
+        stream.confirm_removals(self.shared.registry.confirmed());
         let entry = Arc::new(Entry {
             id: self.id,
             node: node.clone(),
             peer: self.peer.clone(),
             connected_at: SystemTime::now(),
             stream: Mutex::new(stream),
+            wake: Notify::new(),
         });
         self.shared.registry.insert(entry.clone());
         self.shared.observer.connected(&node);
@@ -196,6 +199,7 @@ where
                     }
                 },
                 () = at(timer) => {},
+                () = entry.wake.notified() => {},
                 () = tokio::time::sleep_until(resources_by), if !has_resources && entry.lock().is_asked() => {
                     return Err(Status::new(Code::Unavailable, "the configuration is not ready"));
                 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType};
 use navarch_xds::{
-    Client as Rules, DiffCache, Error, Event, Node, Protocol, Request, Response, Stream, Wish,
+    Brake, Client as Rules, DiffCache, Error, Event, Node, Protocol, Request, Response, Stream, Wish,
 };
 
 /// The types a test may name.
@@ -83,7 +83,7 @@ impl Plan {
 }
 
 /// A body in which the order of a push can find what it looks for. Content starting with 9 is a cluster that takes
-/// long to warm; `lds` content is followed by the names it refers to, after an underscore.
+/// long to warm; `lds` content is followed by the names it refers to, after an underscore, or by an address, after `@`.
 fn body(ty: XdsType, name: &str, content: &str) -> Vec<u8> {
     let mut body = Vec::new();
     put_field(&mut body, 0x0a, name.as_bytes());
@@ -91,6 +91,9 @@ fn body(ty: XdsType, name: &str, content: &str) -> Vec<u8> {
         XdsType::Cds if content.starts_with('9') => body.extend([0x10, 1]),
         XdsType::Cds => body.extend([0x10, 3]),
         _ => {}
+    }
+    if let (XdsType::Lds, Some((_, address))) = (ty, content.split_once('@')) {
+        put_field(&mut body, 0x12, address.as_bytes());
     }
     // Field 15: unknown to all of them.
     put_field(&mut body, 0x7a, content.as_bytes());
@@ -108,6 +111,7 @@ pub struct Client {
     /// Per type: the newest response answered, and the version accepted last.
     last: BTreeMap<XdsType, (String, String)>,
     names: BTreeMap<XdsType, BTreeSet<String>>,
+    brake: Option<Brake>,
     /// The names of everything that was sent.
     pub log: Vec<Response>,
 }
@@ -127,6 +131,16 @@ pub fn grpc(plan: &str) -> Client {
 /// One client of each protocol.
 pub fn both(plan: &str) -> [Client; 2] {
     [sotw(plan), delta(plan)]
+}
+
+/// One client of each protocol, on streams that hold back removals of three or more, and of more than half.
+pub fn braked(plan: &str) -> [Client; 2] {
+    both(plan).map(|mut client| {
+        let hold = Duration::from_secs(600);
+        client.brake = Some(Brake { percent_max: 50, removals_min: 3, hold });
+        client.reconnect("envoy");
+        client
+    })
 }
 
 static STREAMS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
@@ -154,6 +168,7 @@ impl Client {
             unacked: BTreeMap::new(),
             last: BTreeMap::new(),
             names: BTreeMap::new(),
+            brake: None,
             log: Vec::new(),
         };
         let resources = client.plan.set(text);
@@ -163,7 +178,7 @@ impl Client {
 
     /// Loses the stream and opens another one, of which the server knows nothing.
     pub fn reconnect(&mut self, agent: &str) {
-        self.stream = stream(self.protocol, agent);
+        self.stream = stream(self.protocol, agent).with_brake(self.brake);
         if let Some(current) = &self.plan.current {
             self.stream.resources(current.clone());
         }

@@ -188,7 +188,7 @@ fn del_10_subscription_by_alias() {
 #[test]
 fn ztn_02_a_virtual_address_is_its_service_and_its_workloads() {
     let mut c = Client::new(Protocol::Delta, "", Plan::default(), "WDS");
-    let mut publish = |c: &mut Client, revision, workloads: &[&str]| {
+    let publish = |c: &mut Client, revision, workloads: &[&str]| {
         let one = |name: &str, aliases: &[&str]| {
             let builder = navarch_envoy::Resource::builder("t", name, name.as_bytes());
             std::sync::Arc::new(builder.aliases(aliases.iter().map(|alias| (*alias).into())).build())

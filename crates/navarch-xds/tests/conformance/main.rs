@@ -1,6 +1,7 @@
 //! Conformance scenarios of an xDS server, on [`navarch_xds::Stream`] under virtual time. A test is named after the
 //! scenario it shows; `docs/xds-conformance.md` lists them.
 
+mod brake;
 mod bytes;
 mod client;
 mod delta;

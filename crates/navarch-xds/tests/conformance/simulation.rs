@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use navarch_envoy::{ProxyResources, Resource, XdsType};
-use navarch_xds::{Client as Rules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish};
+use navarch_xds::{Brake, Client as Rules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish};
 use proptest::prelude::*;
 
 use crate::client::Plan;
@@ -288,21 +288,23 @@ struct World {
     to_client: VecDeque<Response>,
     /// Routes must always find their clusters, and find them warm. Not after a reconnect or a rejection.
     strict: bool,
+    brake: Option<Brake>,
 }
 
 impl World {
-    fn new(protocol: Protocol, strict: bool) -> Self {
+    fn new(protocol: Protocol, strict: bool, brake: Option<Brake>) -> Self {
         let mut plan = Plan::default();
         let current = plan.set("CDS | EDS | LDS | RDS");
         let mut world = Self {
             envoy: Envoy::new(protocol),
-            stream: new_stream(0, protocol),
+            stream: new_stream(0, protocol).with_brake(brake),
             streams: 0,
             plan,
             current: current.clone(),
             now: Instant::now(),
             to_client: VecDeque::new(),
             strict,
+            brake,
         };
         world.stream.resources(current);
         world
@@ -324,7 +326,7 @@ impl World {
                 self.streams += 1;
                 self.to_client.clear();
                 self.envoy.connect();
-                self.stream = new_stream(self.streams, self.envoy.protocol);
+                self.stream = new_stream(self.streams, self.envoy.protocol).with_brake(self.brake);
                 self.stream.resources(self.current.clone());
             }
         }
@@ -416,8 +418,12 @@ fn new_stream(id: u64, protocol: Protocol) -> Stream {
 }
 
 fn run(steps: &[Step], strict: bool) {
+    run_with(steps, strict, None);
+}
+
+fn run_with(steps: &[Step], strict: bool, brake: Option<Brake>) {
     for protocol in [Protocol::Sotw, Protocol::Delta] {
-        let mut world = World::new(protocol, strict);
+        let mut world = World::new(protocol, strict, brake);
         for step in steps {
             world.step(step);
         }
@@ -443,6 +449,25 @@ proptest! {
     #[test]
     fn rec_05_the_client_holds_the_plan_after_losses(steps in prop::collection::vec(step(false, true), 1..60)) {
         run(&steps, false);
+    }
+
+    /// What is held back goes at last, and what is not configured any more never hinders what is.
+    #[test]
+    fn rmv_01_the_client_holds_the_plan_after_removals_were_held(
+        steps in prop::collection::vec(step(false, true), 1..60),
+        hold in 1..30u64,
+    ) {
+        let brake = Brake { percent_max: 40, removals_min: 2, hold: Duration::from_secs(hold) };
+        run_with(&steps, false, Some(brake));
+    }
+
+    /// Nor does a route ever lose its cluster because of it.
+    #[test]
+    fn rmv_01_and_ord_02_no_route_without_its_cluster_while_removals_are_held(
+        steps in prop::collection::vec(step(false, false), 1..60),
+    ) {
+        let brake = Brake { percent_max: 40, removals_min: 2, hold: Duration::from_secs(4) };
+        run_with(&steps, true, Some(brake));
     }
 
     #[test]
