@@ -334,7 +334,10 @@ impl Stream {
             }
             let pinned =
                 if ty == XdsType::Eds { self.endpoints_of_leaving_clusters() } else { BTreeSet::new() };
-            let outgoing = self.feeds[ty.index()].make_removal(&cx, |name| pinned.contains(name));
+            // The clusters of some assignments may be among those of which only the names are known.
+            let all_pinned = ty == XdsType::Eds && self.feed(XdsType::Cds).has_parked();
+            let is_pinned = |name: &str| all_pinned || pinned.contains(name);
+            let outgoing = self.feeds[ty.index()].make_removal(&cx, is_pinned);
             if let Some(outgoing) = outgoing {
                 return Some(self.send(ty, outgoing, &cx));
             }

@@ -101,13 +101,16 @@ impl Feed {
         self.uncertain.retain(|name| self.departing.contains_key(name));
         let taken: Vec<Arc<Resource>> =
             BTreeMap::into_values(going).filter(|r| self.subscription.wants(r)).collect();
-        let mut removed: Vec<_> = mem::take(&mut self.parked).into_iter().collect();
-        if taken.is_empty() && removed.is_empty() {
+        let (staying, parked) = mem::take(&mut self.parked).into_iter().partition(|name| pinned(name));
+        self.parked = staying;
+        let parked: BTreeSet<Arc<str>> = parked;
+        if taken.is_empty() && parked.is_empty() {
             return None;
         }
-        self.recent.sent(taken.len() + removed.len());
+        self.recent.sent(taken.len() + parked.len());
+        let mut removed = Vec::new();
         let mut empties = Vec::new();
-        for name in taken.iter().map(|resource| resource.name().clone()) {
+        for name in taken.iter().map(|resource| resource.name().clone()).chain(parked) {
             self.refresh.remove(&name);
             match self.ty {
                 // A removal would leave an active cluster its endpoints.
@@ -310,6 +313,7 @@ impl Feed {
         let held = self.held.take().filter(|_| self.keeps_held);
         let mut kept = false;
         let anticipated = mem::take(&mut self.anticipated);
+        let mut missing = Vec::new();
         for name in mem::take(&mut self.resend) {
             let anticipated = anticipated.contains(&name);
             let is_asked = |resource: &&Arc<Resource>| anticipated || self.subscription.wants(resource);
@@ -325,12 +329,13 @@ impl Feed {
                 }
             } else if let Some(staying) = self.departing.get(&name) {
                 self.draft_resend(staying, draft);
-            } else if self.parked.contains(&name) {
+            } else if self.ty != XdsType::Eds && self.parked.contains(&name) {
                 // The client holds it, and keeps it for now.
             } else if anticipated || self.subscription.covers(&name) {
-                self.draft_missing(name.clone(), cx, draft);
+                missing.push(name.clone());
             }
         }
+        missing.into_iter().for_each(|name| self.draft_missing(name, cx, draft));
         kept
     }
 
@@ -345,12 +350,14 @@ impl Feed {
         draft.resources.insert(resource.name().clone(), resource.clone());
     }
 
-    fn draft_missing(&self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
+    fn draft_missing(&mut self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
         // The assignment of a cluster that the client holds and nobody knows here any more. An empty one would take its
-        // endpoints; a removal ends waiting and takes nothing.
+        // endpoints, and goes when the cluster does; a removal ends waiting and takes nothing.
         if cx.holding && self.ty == XdsType::Eds && !order::has_cluster_of(cx.resources, &name) {
+            self.parked.insert(name.clone());
             return draft.removed.push(name);
         }
+        self.parked.remove(&name);
         match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
             Answer::Empty(resource) => _ = draft.resources.insert(name, resource),
             Answer::Removed => {

@@ -111,7 +111,7 @@ pub(crate) struct Feed {
     globs: Vec<Arc<str>>,
     /// Resources that are no longer in the set but stay with the client until nothing can refer to them.
     departing: BTreeMap<Arc<str>, Arc<Resource>>,
-    /// Names of what the client holds from an earlier stream, is no longer in the set, and stays while removals are held.
+    /// Names of what is not in the set, and the client may hold from an earlier stream. It stays while removals are held.
     parked: BTreeSet<Arc<str>>,
     /// What the client has lost in the last seconds.
     recent: Recent,
@@ -325,6 +325,11 @@ impl Feed {
     /// Whether resources stay only until nothing can refer to them.
     pub fn has_departing(&self) -> bool {
         !self.departing.is_empty() || !self.parked.is_empty()
+    }
+
+    /// Whether resources stay of which only the names are known.
+    pub fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
     }
 
     /// Number of resources that stay only until they may go.

@@ -135,7 +135,7 @@ fn rmv_01_an_empty_server_takes_nothing_from_a_delta_client_that_returns() {
     // One comes back, another one is new.
     assert_eq!(c.plan("CDS a1 e1"), "CDS a1 e1; EDS a() e()");
     c.settle();
-    assert_eq!(c.sleep(601.0), "CDS -b -c -d");
+    assert_eq!(c.sleep(601.0), "CDS -b -c -d; EDS b()");
     // Without the brake it is told at once.
     let mut c = delta("CDS");
     assert_eq!(c.ask_with("CDS", &clusters), "CDS -a -b -c -d");

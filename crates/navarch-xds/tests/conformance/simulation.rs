@@ -194,6 +194,8 @@ impl Envoy {
         if ty == XdsType::Eds {
             // A cluster does not wait for better endpoints than those it rejected.
             bad.iter().for_each(|name| self.warmed(name));
+            // And a removal ends waiting, but takes no endpoints.
+            response.removed.iter().for_each(|name| self.warmed(name));
         }
 
         let text = if self.names_errors { format!("{}: bad", bad.join(", ")) } else { "malformed".into() };
