@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
+use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
@@ -19,10 +20,20 @@ pub struct AdminArgs {
 impl AdminArgs {
     /// Gets a JSON document.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(Method::GET, path).await
+    }
+
+    /// Has something done; the answer is a JSON document.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(Method::POST, path).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T> {
         let url = format!("http://{}{path}", self.admin_addr);
-        let uri = url.parse().with_context(|| format!("{} is not an address", self.admin_addr))?;
+        let request = Request::builder().method(method).uri(&url).body(Empty::<Bytes>::new());
+        let request = request.with_context(|| format!("{} is not an address", self.admin_addr))?;
         let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let response = client.get(uri).await.with_context(|| {
+        let response = client.request(request).await.with_context(|| {
             format!(
                 "no control plane answers on {}; is `navarch serve` running? (--admin-addr)",
                 self.admin_addr

@@ -4,6 +4,7 @@ mod admin;
 mod analyze;
 mod bench;
 mod bootstrap;
+mod confirm_removals;
 mod explain;
 mod output;
 mod proxy;
@@ -34,6 +35,7 @@ enum Command {
     Serve(serve::ServeArgs),
     ProxyStatus(proxy_status::ProxyStatusArgs),
     Wait(wait::WaitArgs),
+    ConfirmRemovals(confirm_removals::ConfirmRemovalsArgs),
     Explain(explain::ExplainArgs),
     Analyze(analyze::AnalyzeArgs),
     Bootstrap(bootstrap::BootstrapArgs),
@@ -55,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args),
         Command::ProxyStatus(args) => runtime()?.block_on(proxy_status::run(args)),
+        Command::ConfirmRemovals(args) => runtime()?.block_on(confirm_removals::run(args)),
         Command::Wait(args) => runtime()?.block_on(wait::run(args)),
         Command::Explain(args) => runtime()?.block_on(explain::run(args)),
         Command::Analyze(args) => analyze::run(&args),

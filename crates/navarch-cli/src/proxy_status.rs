@@ -55,6 +55,17 @@ pub fn render(status: &FleetStatus) -> String {
     rows.extend(status.proxies.iter().map(|proxy| row(status, proxy)));
     let mut text = table::render(&rows);
     for proxy in &status.proxies {
+        if let Some(held) = &proxy.held_removals {
+            let resources = held.resources.iter().map(|(ty, count)| format!("{count} {ty}"));
+            text.push_str(&format!(
+                "\n{} would lose most of what it has: {}. Removals are held for {} s; {} s are left.\n  \
+                 They go now with `navarch confirm-removals`, and stay if what was removed comes back.\n",
+                proxy.name,
+                resources.collect::<Vec<_>>().join(", "),
+                held.for_ms / 1000,
+                held.left_ms / 1000,
+            ));
+        }
         for (ty, state) in &proxy.types {
             if let Some(error) = &state.error {
                 text.push_str(&format!("\n{} rejects {ty}: {}\n", proxy.name, error.message));
@@ -97,7 +108,7 @@ fn row(status: &FleetStatus, proxy: &ProxyStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use navarch_server::status::{RejectedResource, Rejection, TypeStatus};
+    use navarch_server::status::{HeldRemovals, RejectedResource, Rejection, TypeStatus};
 
     fn proxy(name: &str, states: &[(&str, SyncState)]) -> ProxyStatus {
         ProxyStatus {
@@ -142,6 +153,19 @@ b.default rejects LDS: no such filter
     from mesh.yaml:3:1 Gateway default/web
 ";
         assert_eq!(render(&status), expected);
+    }
+
+    #[test]
+    fn held_removals_are_shown_with_the_way_out() {
+        let mut proxy = proxy("a.default", &[]);
+        proxy.held_removals = Some(HeldRemovals {
+            for_ms: 5000,
+            left_ms: 595_000,
+            resources: [("CDS".to_owned(), 40), ("LDS".to_owned(), 12)].into(),
+        });
+        let text = render(&FleetStatus { proxies: vec![proxy], ..FleetStatus::default() });
+        let expected = "a.default would lose most of what it has: 40 CDS, 12 LDS. Removals are held for 5 s; 595 s are left.";
+        assert!(text.contains(expected) && text.contains("confirm-removals"), "{text}");
     }
 
     #[test]

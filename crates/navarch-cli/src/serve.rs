@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use navarch_server::serve::{Options, serve};
+use navarch_server::serve::{Brake, Options, serve};
 use tracing_subscriber::EnvFilter;
 
 use crate::wait::parse_duration;
@@ -47,6 +47,13 @@ pub struct ServeArgs {
     /// How long streams are given to move to another replica on shutdown
     #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DRAIN")]
     drain: Duration,
+    /// Percent of its clusters or listeners that a proxy may lose within ten seconds. If more would go, ten at least, removals are
+    /// held until they are confirmed (`navarch confirm-removals`) or --removals-hold has passed; 100 or more: never held
+    #[arg(long, default_value_t = 50, value_name = "PERCENT", env = "NAVARCH_REMOVALS_MAX")]
+    removals_max: u32,
+    /// How long removals are held
+    #[arg(long, default_value = "10m", value_parser = parse_duration, env = "NAVARCH_REMOVALS_HOLD")]
+    removals_hold: Duration,
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,navarch_xds=debug
     #[arg(long, default_value = "info", env = "NAVARCH_LOG_LEVEL")]
     log_level: String,
@@ -79,6 +86,11 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         debounce: args.debounce,
         debounce_max: args.debounce_max.max(args.debounce),
         drain: args.drain,
+        brake: (args.removals_max < 100).then(|| Brake {
+            percent_max: args.removals_max,
+            hold: args.removals_hold,
+            ..Brake::default()
+        }),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))?;

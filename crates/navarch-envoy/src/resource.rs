@@ -100,7 +100,8 @@ impl Resource {
     /// to nothing (xDS spec, "Virtual Host Discovery Service"; Envoy answers the waiting request with 404).
     #[must_use]
     pub fn without_body(name: impl Into<Arc<str>>, aliases: Vec<Arc<str>>) -> Self {
-        Builder { type_url: "", name: name.into(), message: None, ttl: None, aliases, on_demand: false }.build()
+        Builder { type_url: "", name: name.into(), message: None, ttl: None, aliases, on_demand: false }
+            .build()
     }
 
     /// The name clients subscribe to.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
 use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
 
 use crate::resource::{Resource, Version};
 use crate::types::XdsType;

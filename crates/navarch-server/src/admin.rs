@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
@@ -21,7 +21,10 @@ use tokio::net::TcpListener;
 use crate::blame;
 use crate::fleet::{Client, Fleet};
 use crate::metrics::Metrics;
-use crate::status::{FleetStatus, ProxyStatus, RejectedResource, Rejection, SyncState, TypeStatus};
+use crate::status::{
+    ConfirmedRemovals, FleetStatus, HeldRemovals, ProxyStatus, RejectedResource, Rejection, SyncState,
+    TypeStatus,
+};
 
 /// What the pages are made from.
 pub struct Admin {
@@ -48,6 +51,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/debug/explain", get(explain))
         .route("/debug/checksum", get(checksum))
         .route("/debug/findings", get(findings))
+        .route("/debug/removals", get(removals))
+        .route("/debug/removals/confirm", post(confirm_removals))
         .route("/debug/configz", get(configz))
         .route("/debug/registryz", get(registryz))
         .with_state(admin);
@@ -68,6 +73,8 @@ async fn index() -> &'static str {
      /debug/explain?proxyID=&type=&name= why a resource is what it is (navarch explain)\n\
      /debug/checksum?proxyID=NAME        content hashes of what a proxy should hold, planned from scratch\n\
      /debug/findings                     what is wrong with the configuration\n\
+     /debug/removals                     removals that are held back, because too much would go at once\n\
+     /debug/removals/confirm             POST: they are meant (navarch confirm-removals)\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"
 }
@@ -85,11 +92,30 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
             admin.metrics.gathers.with_label_values(&[gather]).set(runs as i64);
         }
     });
+    admin.metrics.removals_held.set(admin.registry.holding() as i64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
 }
 
 async fn proxies(State(admin): State<Arc<Admin>>) -> Json<FleetStatus> {
     Json(admin.fleet_status())
+}
+
+/// Proxies of which removals are held back.
+async fn removals(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let status = admin.fleet_status();
+    let held = status.proxies.iter().filter_map(|proxy| {
+        let held = proxy.held_removals.as_ref()?;
+        Some(json!({ "proxy": proxy.name, "connection": proxy.connection, "held": held }))
+    });
+    Json(json!({ "revision": status.revision, "proxies": held.collect::<Vec<_>>() }))
+}
+
+/// All removals up to the newest revision are meant.
+async fn confirm_removals(State(admin): State<Arc<Admin>>) -> Json<ConfirmedRemovals> {
+    let revision = admin.fleet.planned_revision();
+    let proxies = admin.registry.confirm_removals(revision);
+    tracing::warn!(revision, proxies, "removals are confirmed");
+    Json(ConfirmedRemovals { revision, proxies })
 }
 
 async fn findings(State(admin): State<Arc<Admin>>) -> Json<Value> {
@@ -308,6 +334,16 @@ impl Admin {
                 .iter()
                 .map(|ty| self.type_status(client.as_ref(), ty, now))
                 .collect::<BTreeMap<_, _>>(),
+            held_removals: stream.held_removals.map(|held| HeldRemovals {
+                for_ms: now.saturating_duration_since(held.since).as_millis() as u64,
+                left_ms: held.until.saturating_duration_since(now).as_millis() as u64,
+                resources: stream
+                    .types
+                    .iter()
+                    .filter(|ty| ty.departing > 0)
+                    .map(|ty| (ty.ty.short().to_owned(), ty.departing))
+                    .collect(),
+            }),
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub push_bytes: IntCounterVec,
     /// Rejections, by type.
     pub rejects: IntCounterVec,
+    /// Proxies of which removals are held back, because too much would go at once.
+    pub removals_held: IntGauge,
     /// From a committed revision to the acknowledgement of a proxy, in seconds.
     pub convergence: Histogram,
     /// From the first event of a change to the committed revision, in seconds.
@@ -81,6 +83,10 @@ impl Metrics {
             pushes: counters("pilot_xds_pushes", "Responses sent, by type")?,
             push_bytes: counters("navarch_xds_push_bytes_total", "Bytes of responses sent, by type")?,
             rejects: counters("pilot_total_xds_rejects", "Responses rejected by proxies, by type")?,
+            removals_held: gauge(
+                "navarch_removals_held",
+                "Proxies of which removals are held back, because too much would go at once",
+            )?,
             convergence: seconds(
                 "pilot_proxy_convergence_time",
                 "Seconds from a committed revision to a proxy's ACK",

@@ -54,6 +54,19 @@ impl Observer for Observed {
                 self.metrics.rejects.with_label_values(&[ty.short().to_lowercase().as_str()]).inc();
                 tracing::error!(node = %node.id, ty = ty.short(), resources = ?names, revision = self.fleet.planned_revision(), "rejected: {text}");
             }
+            Event::RemovalsHeld { ty, revision, removals, of } => {
+                tracing::error!(
+                    node = %node.id,
+                    ty = ty.short(),
+                    removals,
+                    of,
+                    revision,
+                    "the configuration would take most of what the proxy has; removals are held, see /debug/removals"
+                );
+            }
+            Event::RemovalsReleased { removed } => {
+                tracing::warn!(node = %node.id, removed, "removals are no longer held");
+            }
             Event::UnknownType(url) => {
                 tracing::warn!(node = %node.id, url, "asked for a type that is not served");
             }

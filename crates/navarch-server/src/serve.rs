@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +35,8 @@ pub struct Options {
     pub debounce_max: Duration,
     /// Streams are closed spread over this time on shutdown.
     pub drain: Duration,
+    /// When removals are held back. `None`: never.
+    pub brake: Option<Brake>,
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -66,6 +69,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         identifier: identifier(&replica),
         grace: Duration::from_secs(1),
         streams_per_second: STREAMS_PER_SECOND,
+        brake: options.brake,
         ..Settings::default()
     };
     let server = Server::observed(

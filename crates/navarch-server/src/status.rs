@@ -38,6 +38,29 @@ pub struct ProxyStatus {
     pub lag: u64,
     /// By short name: CDS, LDS, EDS, RDS, ECDS, SDS...
     pub types: BTreeMap<String, TypeStatus>,
+    /// Removals that are held back, because they would take most of what the proxy has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_removals: Option<HeldRemovals>,
+}
+
+/// Removals that are held back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRemovals {
+    /// Milliseconds since they are held.
+    pub for_ms: u64,
+    /// Milliseconds until they go, unless they are confirmed before or what was to go comes back.
+    pub left_ms: u64,
+    /// Number of resources that would go, by short name.
+    pub resources: BTreeMap<String, usize>,
+}
+
+/// What the confirmation of removals did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmedRemovals {
+    /// Removals up to this revision are confirmed.
+    pub revision: u64,
+    /// Number of streams on which some were held.
+    pub proxies: usize,
 }
 
 /// How far a proxy is in sync for one type.

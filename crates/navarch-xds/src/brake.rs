@@ -63,7 +63,14 @@ impl Recent {
     }
 
     /// Whether it is too much to lose `lost` of the `size` resources that a client holds now.
-    pub fn is_too_much(&mut self, lost: usize, size: usize, brake: &Brake, holding: bool, now: Instant) -> bool {
+    pub fn is_too_much(
+        &mut self,
+        lost: usize,
+        size: usize,
+        brake: &Brake,
+        holding: bool,
+        now: Instant,
+    ) -> bool {
         let is_over = |start| now.saturating_duration_since(start) > WINDOW;
         if !holding && self.start.is_none_or(is_over) {
             *self = Self { start: Some(now), size, gone: 0 };

@@ -124,13 +124,13 @@ fn is_over_ads(config: &[u8]) -> bool {
     })
 }
 
-<<<<<<< HEAD
 /// Whether a `RouteConfiguration` has more virtual hosts than those in it, `vhds`.
 #[must_use]
 pub fn discovers_hosts(routes: &[u8]) -> bool {
     const VHDS: u32 = 9;
     Fields::new(routes).any(|(number, _)| number == VHDS)
-=======
+}
+
 /// Whether a cluster takes its endpoints from the assignment of this name.
 #[must_use]
 pub fn has_cluster_of(resources: &ProxyResources, assignment: &str) -> bool {
@@ -146,7 +146,6 @@ pub fn listener_address(listener: &[u8]) -> Option<Vec<u8>> {
         (ADDRESS, Value::Bytes(address)) => Some(address.to_vec()),
         _ => None,
     })
->>>>>>> 02ecc26 (xds: a brake on mass removals (RMV-01))
 }
 
 /// Whether the bytes of the resource contain the name. Used where a reference may stand anywhere in a message; to be

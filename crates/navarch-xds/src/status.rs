@@ -215,6 +215,12 @@ impl Registry {
         self.entries().iter().filter(|entry| confirm(entry)).count()
     }
 
+    /// Number of streams on which removals are held back.
+    #[must_use]
+    pub fn holding(&self) -> usize {
+        self.entries().iter().filter(|entry| entry.lock().held_removals().is_some()).count()
+    }
+
     /// Up to which revision removals are confirmed.
     pub(crate) fn confirmed(&self) -> u64 {
         self.confirmed.load(Ordering::Relaxed)

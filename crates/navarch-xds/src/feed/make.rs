@@ -268,8 +268,9 @@ impl Feed {
             return;
         }
         let taken: BTreeSet<_> = target.iter().filter_map(|r| order::listener_address(&r.body())).collect();
-        let gives_way =
-            |r: &Arc<Resource>| order::listener_address(&r.body()).is_some_and(|address| taken.contains(&address));
+        let gives_way = |r: &Arc<Resource>| {
+            order::listener_address(&r.body()).is_some_and(|address| taken.contains(&address))
+        };
         let (going, staying) = mem::take(&mut self.departing).into_iter().partition(|(_, r)| gives_way(r));
         self.departing = staying;
         draft.immediate |= !BTreeMap::is_empty(&going);

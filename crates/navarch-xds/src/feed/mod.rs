@@ -352,10 +352,12 @@ impl Feed {
                     let delta = cx.diffs.diff(base, target);
                     let goes = |name: &Arc<str>| base.get(name).is_some_and(|resource| wanted(resource));
                     lost += delta.removed.iter().filter(|name| goes(name)).count();
-                    let back = |name: &Arc<str>| self.departing.contains_key(name) || self.parked.contains(name);
+                    let back =
+                        |name: &Arc<str>| self.departing.contains_key(name) || self.parked.contains(name);
                     lost -= delta.changed.iter().filter(|resource| back(resource.name())).count();
                 }
-                let held = if lost == 0 { 0 } else { base.iter().filter(|resource| wanted(resource)).count() };
+                let held =
+                    if lost == 0 { 0 } else { base.iter().filter(|resource| wanted(resource)).count() };
                 (lost, held + self.departing())
             }
             (None, _) => return None,
@@ -372,10 +374,7 @@ impl Feed {
     pub fn has_let_go(&self, ty: XdsType, resources: &ProxyResources) -> bool {
         let rejected = ty == XdsType::Cds && !self.quarantine.is_empty();
         !self.requested
-            || (!self.has_work(resources)
-                && self.inflight.is_empty()
-                && !self.has_departing()
-                && !rejected)
+            || (!self.has_work(resources) && self.inflight.is_empty() && !self.has_departing() && !rejected)
     }
 
     /// The newest revision of which the client has accepted everything that concerns it.

@@ -52,7 +52,10 @@ fn rmv_01_a_mesh_that_vanishes_stays_with_its_clients() {
 fn rmv_01_additions_and_changes_go_on_while_removals_are_held() {
     for mut c in braked(MESH).map(served) {
         assert_eq!(c.plan("CDS a1 | EDS a1 | LDS l1 m1 n1 o1"), "");
-        assert_eq!(c.plan("CDS a2 e1 | EDS a1 e1"), removal(&c, "CDS a2 e1", "CDS a2 b1 c1 d1 e1") + "; EDS a1 e1");
+        assert_eq!(
+            c.plan("CDS a2 e1 | EDS a1 e1"),
+            removal(&c, "CDS a2 e1", "CDS a2 b1 c1 d1 e1") + "; EDS a1 e1"
+        );
         c.settle();
         assert!(c.stream.held_removals().is_some());
     }
@@ -112,7 +115,10 @@ fn rmv_01_a_listener_that_is_held_gives_way_to_one_on_its_address() {
     for mut c in braked("LDS l1@x m1@y n1@z o1@w").map(served) {
         assert_eq!(c.plan("LDS new1@x"), removal(&c, "LDS new1@x -l", "LDS m1@y n1@z new1@x o1@w"));
         c.settle();
-        assert_eq!(c.plan("LDS new1@x more1@y"), removal(&c, "LDS more1@y -m", "LDS more1@y n1@z new1@x o1@w"));
+        assert_eq!(
+            c.plan("LDS new1@x more1@y"),
+            removal(&c, "LDS more1@y -m", "LDS more1@y n1@z new1@x o1@w")
+        );
     }
 }
 

@@ -196,8 +196,7 @@ fn ztn_02_a_virtual_address_is_its_service_and_its_workloads() {
         let service = one("ns/svc", &["net/10.0.0.1"]);
         let workloads = workloads.iter().map(|name| one(name, &["net/10.0.0.1", "ns/svc"]));
         let set = navarch_envoy::ResourceSet::of(workloads.chain([service]).collect::<Vec<_>>());
-        let plan =
-            navarch_envoy::ProxyResources::new(revision).with(navarch_envoy::XdsType::Address, set);
+        let plan = navarch_envoy::ProxyResources::new(revision).with(navarch_envoy::XdsType::Address, set);
         c.stream.resources(std::sync::Arc::new(plan));
         c.sent()
     };

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use navarch_envoy::{ProxyResources, Resource, XdsType};
-use navarch_xds::{Brake, Client as Rules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish};
+use navarch_xds::{
+    Brake, Client as Rules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish,
+};
 use proptest::prelude::*;
 
 use crate::client::Plan;
