@@ -45,8 +45,6 @@ pub(crate) struct Assembly {
     routes_by_gateway: HashMap<Name, BTreeMap<Age, SharedRoutes>>,
     uses_by_host: HashMap<Name, Uses>,
     rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
-    /// Services with a selector, by namespace and the selector's first label.
-    selecting: HashMap<(Name, Name, Name), Few<ObjectKey>>,
 }
 
 /// Hosts whose parts were put together again.
@@ -113,7 +111,7 @@ impl Assembly {
         assert!(self.declarers.is_empty() && self.alias_targets.is_empty() && self.aliases.is_empty());
         assert!(self.routes_by_host.is_empty() && self.wildcard_routes.is_empty());
         assert!(self.routes_by_gateway.is_empty() && self.uses_by_host.is_empty());
-        assert!(self.rules_by_host.is_empty() && self.selecting.is_empty());
+        assert!(self.rules_by_host.is_empty());
     }
 
     fn update_services(
@@ -124,15 +122,14 @@ impl Assembly {
         identities_changed: bool,
         touched: &mut Touched,
     ) {
-        let mut selectors = BTreeSet::new();
         let mut aliases_changed = false;
         for (key, step) in &changes.services {
             for service in step.before.iter().flatten() {
-                aliases_changed |= self.withdraw(key, service, &mut selectors);
+                aliases_changed |= self.withdraw(key, service);
                 touched.service_hosts.insert(service.hostname.clone());
             }
             for service in step.after.iter().flatten() {
-                aliases_changed |= self.declare(key, service, &mut selectors);
+                aliases_changed |= self.declare(key, service);
                 touched.service_hosts.insert(service.hostname.clone());
             }
         }
@@ -165,42 +162,16 @@ impl Assembly {
         }
         snapshot.endpoints.edit(endpoints);
         snapshot.summaries.edit(summaries);
-
-        for selector in selectors {
-            let Some(services) = self.selecting.get(&selector).filter(|services| !services.is_empty()) else {
-                self.selecting.remove(&selector);
-                snapshot.selectors.remove(&selector);
-                continue;
-            };
-            let mut services: Vec<&SharedService> = services
-                .iter()
-                .filter_map(|key| derived.services.get(key))
-                .flatten()
-                .filter(|service| selector_of(service).as_ref() == Some(&selector))
-                .collect();
-            services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
-            snapshot.selectors.insert(selector, list(services.into_iter().cloned()));
-        }
+        update_selectors(snapshot, &changes.services);
     }
 
     /// Returns whether an alias is concerned.
-    fn withdraw(
-        &mut self,
-        key: &ObjectKey,
-        service: &SharedService,
-        selectors: &mut BTreeSet<(Name, Name, Name)>,
-    ) -> bool {
+    fn withdraw(&mut self, key: &ObjectKey, service: &SharedService) -> bool {
         if let Some(declarers) = self.declarers.get_mut(&service.hostname) {
             declarers.remove(key);
             if declarers.is_empty() {
                 self.declarers.remove(&service.hostname);
             }
-        }
-        if let Some(selector) = selector_of(service) {
-            if let Some(services) = self.selecting.get_mut(&selector) {
-                services.remove(key);
-            }
-            selectors.insert(selector);
         }
         if service.resolution != Resolution::Alias {
             return false;
@@ -209,17 +180,8 @@ impl Assembly {
         self.alias_targets.remove(&alias).is_some()
     }
 
-    fn declare(
-        &mut self,
-        key: &ObjectKey,
-        service: &SharedService,
-        selectors: &mut BTreeSet<(Name, Name, Name)>,
-    ) -> bool {
+    fn declare(&mut self, key: &ObjectKey, service: &SharedService) -> bool {
         self.declarers.entry(service.hostname.clone()).or_default().insert(key.clone());
-        if let Some(selector) = selector_of(service) {
-            self.selecting.entry(selector.clone()).or_default().insert(key.clone());
-            selectors.insert(selector);
-        }
         let Some(target) = service.external_name.as_ref().filter(|_| service.resolution == Resolution::Alias)
         else {
             return false;
@@ -404,7 +366,9 @@ fn update_footprints(snapshot: &mut Snapshot, touched: &Touched) {
 }
 
 fn list<T: std::hash::Hash>(values: impl IntoIterator<Item = Arc<Hashed<T>>>) -> List<T> {
-    Arc::new(Hashed::new(values.into_iter().collect()))
+    let mut values: Vec<Arc<Hashed<T>>> = values.into_iter().collect();
+    values.shrink_to_fit();
+    Arc::new(Hashed::new(values))
 }
 
 /// Puts a value in (`Some`) or takes it out, and keeps no empty maps.
@@ -424,8 +388,39 @@ fn place<K: Ord, V>(maps: &mut HashMap<Name, BTreeMap<K, V>>, name: &Name, key: 
     }
 }
 
+/// Namespace and first label.
+type Selector = (Name, Name, Name);
+
+/// Puts the Kubernetes Services with a selector under its first label.
+fn update_selectors(snapshot: &mut Snapshot, changes: &[(ObjectKey, Step<Vec<SharedService>>)]) {
+    let mut lists: BTreeMap<Selector, Vec<SharedService>> = BTreeMap::new();
+    for (_, step) in changes {
+        for (services, present) in [(&step.before, false), (&step.after, true)] {
+            for service in services.iter().flatten() {
+                let Some(selector) = selector_of(service) else { continue };
+                let services = lists.entry(selector).or_insert_with_key(|selector| {
+                    snapshot.selectors.get(selector).map(|list| list.to_vec()).unwrap_or_default()
+                });
+                if present {
+                    services.push(service.clone());
+                } else {
+                    services.retain(|own| own.name != service.name);
+                }
+            }
+        }
+    }
+    for (selector, mut services) in lists {
+        if services.is_empty() {
+            snapshot.selectors.remove(&selector);
+            continue;
+        }
+        services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
+        snapshot.selectors.insert(selector, list(services));
+    }
+}
+
 /// Namespace and first label of the selector of a Kubernetes Service.
-fn selector_of(service: &Service) -> Option<(Name, Name, Name)> {
+fn selector_of(service: &Service) -> Option<Selector> {
     let (key, value) = service.selector.iter().next()?;
     let kubernetes = service.registry == Registry::Kubernetes;
     kubernetes.then(|| (service.namespace.clone(), key.clone(), value.clone()))

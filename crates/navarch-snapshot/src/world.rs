@@ -62,8 +62,8 @@ impl Default for Options {
 /// All objects, and what is derived from them. There is one writer; readers get snapshots.
 #[derive(Debug)]
 pub struct World {
-    /// Every object, also those of namespaces that the mesh does not look at.
-    known: BTreeMap<ObjectKey, Arc<Object>>,
+    /// Objects of namespaces that the mesh does not look at. All others are in the store.
+    unselected: BTreeMap<ObjectKey, Arc<Object>>,
     /// The mesh settings came from outside.
     mesh_is_given: bool,
     settings: Settings,
@@ -84,7 +84,7 @@ impl World {
         let networks = Networks::new(&snapshot.mesh.networks, &options.cluster_id);
         snapshot.network_gateways = Arc::new(Hashed::new(networks.gateways([])));
         World {
-            known: BTreeMap::new(),
+            unselected: BTreeMap::new(),
             mesh_is_given,
             settings: Settings {
                 cluster_id: options.cluster_id,
@@ -150,6 +150,7 @@ impl World {
         let mut keys = Vec::new();
         for object in moved {
             if !self.store.replace_equal(&object) {
+                self.unselected.insert(object.key.clone(), object);
                 continue;
             }
             let key = object.key.clone();
@@ -166,8 +167,8 @@ impl World {
         keys
     }
 
-    /// The objects that are new, changed or gone, and those that only moved. Takes them into `known`.
-    fn edits(&mut self, change: ChangeSet) -> (Edits, Vec<Arc<Object>>) {
+    /// The objects that are new, changed or gone, and those that only moved.
+    fn edits(&self, change: ChangeSet) -> (Edits, Vec<Arc<Object>>) {
         let mut stated: BTreeMap<ObjectKey, Option<Arc<Object>>> =
             change.removals.into_iter().map(|key| (key, None)).collect();
         stated.extend(change.upserts.into_iter().map(|object| (object.key.clone(), Some(object))));
@@ -176,12 +177,12 @@ impl World {
         let mut moved = Vec::new();
         for (key, object) in stated {
             let Some(object) = object else {
-                if self.known.remove(&key).is_some() {
+                if self.known(&key).is_some() {
                     edits.insert(key, None);
                 }
                 continue;
             };
-            match self.known.insert(key.clone(), object.clone()) {
+            match self.known(&key) {
                 Some(before) if before.same_content(&object) => moved.push(object),
                 _ => {
                     edits.insert(key, Some(object));
@@ -245,11 +246,16 @@ impl World {
     ) {
         let mut in_force = edits.clone();
         for key in self.newly_selected(next, edits, mesh_changed) {
-            in_force.entry(key.clone()).or_insert_with(|| self.known.get(&key).cloned());
+            in_force.entry(key.clone()).or_insert_with(|| self.known(&key).cloned());
         }
         let mut namespaces = false;
         for (key, object) in in_force {
-            let object = object.filter(|_| self.is_selected(&key.namespace));
+            let selected = self.is_selected(&key.namespace, edits);
+            match &object {
+                Some(object) if !selected => self.unselected.insert(key.clone(), object.clone()),
+                _ => self.unselected.remove(&key),
+            };
+            let object = object.filter(|_| selected);
             if object.is_none() && !self.store.objects().contains_key(&key) {
                 continue;
             }
@@ -283,7 +289,7 @@ impl World {
     /// Every object, also those that are not in force.
     #[cfg(test)]
     pub(crate) fn known_objects(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.known.values()
+        self.store.objects().values().chain(self.unselected.values())
     }
 
     /// Compares the indexes with what a look at every object gives.
@@ -298,26 +304,36 @@ impl World {
         self.store.assert_index();
         self.derived.assert_empty();
         self.assembly.assert_empty();
-        assert!(self.node_readers.is_empty());
+        assert!(self.node_readers.is_empty() && self.unselected.is_empty());
     }
 
-    fn is_selected(&self, namespace: &str) -> bool {
-        is_selected(&self.settings.mesh.config, namespace, |key| self.known.get(key).map(|object| &**object))
+    /// An object as it was before the change set, also one that is not in force.
+    fn known(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.store.objects().get(key).or_else(|| self.unselected.get(key))
+    }
+
+    /// Whether objects of a namespace are in force after the edits.
+    fn is_selected(&self, namespace: &str, edits: &Edits) -> bool {
+        is_selected(&self.settings.mesh.config, namespace, |key| match edits.get(key) {
+            Some(edited) => edited.as_deref(),
+            None => self.known(key).map(|object| &**object),
+        })
     }
 
     /// Objects of namespaces that the mesh begins or ceases to look at. Costs a look at every object, but only then.
     fn newly_selected(&self, before: &Snapshot, edits: &Edits, mesh_changed: bool) -> Vec<ObjectKey> {
         let selects = !self.settings.mesh.config.discovery_selectors.is_empty();
+        let known = || self.store.objects().keys().chain(self.unselected.keys());
         let concerned: BTreeSet<&Name> = if mesh_changed {
-            self.known.keys().map(|key| &key.namespace).collect()
+            known().map(|key| &key.namespace).collect()
         } else if selects {
             edits.keys().filter(|key| key.kind == Kind::Namespace).map(|key| &key.name).collect()
         } else {
             return Vec::new();
         };
-        let objects = self.known.keys().filter(|key| concerned.contains(&key.namespace));
+        let objects = known().filter(|key| concerned.contains(&key.namespace));
         objects
-            .filter(|key| self.is_selected(&key.namespace) != before.objects.contains_key(*key))
+            .filter(|key| self.is_selected(&key.namespace, edits) != before.objects.contains_key(*key))
             .cloned()
             .collect()
     }

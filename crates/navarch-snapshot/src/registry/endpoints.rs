@@ -123,6 +123,14 @@ fn from_slice(reader: &Reader<'_>, object: &Object, spec: &kube::Service, collec
         return;
     }
     let dual_stack_service = spec.spec.cluster_ips.len() > 1;
+    let ports: Vec<(Name, u16)> = slice
+        .ports
+        .iter()
+        .map(|port| {
+            let number = port.port.and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
+            (Name::from(port.name.as_str()), number)
+        })
+        .collect();
     for endpoint in &slice.endpoints {
         let health = slice_health(&endpoint.conditions, collected.keeps_draining);
         for address in endpoint.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok()) {
@@ -139,9 +147,8 @@ fn from_slice(reader: &Reader<'_>, object: &Object, spec: &kube::Service, collec
                 }
                 with_all_addresses(&mut workload.endpoint, &own);
             }
-            for port in &slice.ports {
-                let number = port.port.and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
-                collected.add(workload.at(&Name::from(port.name.as_str()), number));
+            for (name, number) in &ports {
+                collected.add(workload.at(name, *number));
             }
         }
     }
