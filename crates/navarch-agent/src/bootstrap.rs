@@ -1,6 +1,7 @@
 //! The bootstrap of stock Envoy.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -15,10 +16,23 @@ pub struct Bootstrap {
     pub node: Node,
     /// Host (address or name) and port of the control plane.
     pub xds: Authority,
+    /// How Envoy speaks TLS with it; plaintext if absent.
+    pub tls: Option<Tls>,
     /// Where Envoy's admin interface listens; nowhere if absent.
     pub admin: Option<SocketAddr>,
     /// State of the world instead of delta.
     pub state_of_the_world: bool,
+}
+
+/// TLS with the control plane. Files are named and not read: Envoy reads them when it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Roots of the control plane's certificate.
+    pub ca: PathBuf,
+    /// Name that the certificate must have; the host of the control plane if absent.
+    pub name: Option<String>,
+    /// Certificate and key that prove who the proxy is.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 /// A host and a port.
@@ -72,7 +86,7 @@ impl Bootstrap {
                 json!({ "socket_address": { "address": self.xds.host, "port_value": self.xds.port } }),
             ),
         };
-        json!({
+        let mut cluster = json!({
             "name": XDS_CLUSTER,
             "type": kind,
             "connect_timeout": "1s",
@@ -99,6 +113,43 @@ impl Bootstrap {
                     },
                 },
             },
+        });
+        if let (Some(tls), Value::Object(fields)) = (&self.tls, &mut cluster) {
+            fields.insert("transport_socket".to_owned(), self.transport_socket(tls));
+        }
+        cluster
+    }
+
+    fn transport_socket(&self, tls: &Tls) -> Value {
+        let name = tls.name.as_deref().unwrap_or(&self.xds.host);
+        // An address has to be in the certificate as one, and is not sent as a server name (RFC 6066, 3).
+        let is_name = name.parse::<IpAddr>().is_err();
+        let san = json!({
+            "san_type": if is_name { "DNS" } else { "IP_ADDRESS" },
+            "matcher": { "exact": name },
+        });
+        let mut common = json!({
+            "alpn_protocols": ["h2"],
+            "tls_params": { "tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3" },
+            "validation_context": {
+                "trusted_ca": { "filename": tls.ca },
+                "match_typed_subject_alt_names": [san],
+            },
+        });
+        if let (Some((certificate, key)), Value::Object(fields)) = (&tls.client, &mut common) {
+            let pair = json!({
+                "certificate_chain": { "filename": certificate },
+                "private_key": { "filename": key },
+            });
+            fields.insert("tls_certificates".to_owned(), json!([pair]));
+        }
+        json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": if is_name { name } else { "" },
+                "common_tls_context": common,
+            },
         })
     }
 }
@@ -119,6 +170,11 @@ mod tests {
         Bootstrap {
             node: Node { id: "sidecar~10.0.0.1~a.b~b.svc.cluster.local".to_owned(), ..Node::default() },
             xds: Authority { host: host.to_owned(), port: 15010 },
+            tls: Some(Tls {
+                ca: "/etc/ca.pem".into(),
+                name: None,
+                client: Some(("/etc/cert.pem".into(), "/etc/key.pem".into())),
+            }),
             admin: Some("127.0.0.1:15000".parse().expect("an address")),
             state_of_the_world: false,
         }
@@ -142,5 +198,24 @@ mod tests {
         assert_eq!(dynamic["cds_config"]["initial_fetch_timeout"], "0s");
         assert_eq!(made["node"]["id"], "sidecar~10.0.0.1~a.b~b.svc.cluster.local");
         assert_eq!(made["admin"]["address"]["socket_address"]["port_value"], 15000);
+    }
+
+    #[test]
+    fn the_certificate_must_be_of_the_host() {
+        for (host, kind, sni) in [
+            ("127.0.0.1", "IP_ADDRESS", ""),
+            ("::1", "IP_ADDRESS", ""),
+            ("navarch.example.com", "DNS", "navarch.example.com"),
+        ] {
+            let made = bootstrap(host);
+            let tls = &made["static_resources"]["clusters"][0]["transport_socket"]["typed_config"];
+            assert_eq!(tls["sni"], sni, "{host}");
+            let validation = &tls["common_tls_context"]["validation_context"];
+            let san = &validation["match_typed_subject_alt_names"][0];
+            assert_eq!((&san["san_type"], &san["matcher"]["exact"]), (&json!(kind), &json!(host)));
+            assert_eq!(validation["trusted_ca"]["filename"], "/etc/ca.pem");
+            let client = &tls["common_tls_context"]["tls_certificates"][0];
+            assert_eq!(client["private_key"]["filename"], "/etc/key.pem");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! `navarch bootstrap`: the dynamic way of configuring Envoy.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use navarch_agent::bootstrap::{Authority, Bootstrap};
+use navarch_agent::bootstrap::{Authority, Bootstrap, Tls};
 
 use crate::output;
 use crate::proxy::ProxyArgs;
@@ -13,7 +14,8 @@ use crate::proxy::ProxyArgs;
 /// Print a bootstrap with which stock Envoy connects to this control plane
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  navarch bootstrap --name web -n default -l app=web > web.json && envoy -c web.json\n  navarch bootstrap --type router --name gateway -n istio-system -l istio=ingressgateway"
+    after_help = "Examples:\n  navarch bootstrap --name web -n default -l app=web > web.json && envoy -c web.json\n  navarch bootstrap --type router --name gateway -n istio-system -l istio=ingressgateway\n  navarch bootstrap --name web \
+                  -n default --xds-addr navarch.example.com:15012 --tls-ca ca.pem --tls-cert web.pem --tls-key web.key"
 )]
 pub struct BootstrapArgs {
     #[command(flatten)]
@@ -21,6 +23,18 @@ pub struct BootstrapArgs {
     /// Host and port of the control plane's xDS server
     #[arg(long, default_value = "127.0.0.1:15010")]
     xds_addr: String,
+    /// PEM file with the roots of the control plane's certificate: connect over TLS (`navarch serve --secure-addr`)
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Name or address that the control plane's certificate must have, if it is not the host of --xds-addr
+    #[arg(long, value_name = "NAME", requires = "tls_ca")]
+    tls_name: Option<String>,
+    /// PEM file with the proxy's certificate, whose SPIFFE identity says who it is
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Port of Envoy's admin interface on 127.0.0.1; 0 picks a free one
     #[arg(long, default_value_t = 15000)]
     admin_port: u16,
@@ -34,11 +48,27 @@ pub fn run(args: &BootstrapArgs) -> Result<ExitCode> {
     let bootstrap = Bootstrap {
         node: args.proxy.node()?,
         xds: authority(&args.xds_addr)?,
+        tls: args.tls()?,
         admin: Some(SocketAddr::from(([127, 0, 0, 1], args.admin_port))),
         state_of_the_world: args.sotw,
     };
     output::json(&bootstrap.to_json())?;
     Ok(ExitCode::SUCCESS)
+}
+
+impl BootstrapArgs {
+    fn tls(&self) -> Result<Option<Tls>> {
+        let Some(ca) = &self.tls_ca else { return Ok(None) };
+        // Envoy may run in another directory.
+        let absolute = |path: &Path| {
+            std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))
+        };
+        let client = match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Some((absolute(cert)?, absolute(key)?)),
+            _ => None,
+        };
+        Ok(Some(Tls { ca: absolute(ca)?, name: self.tls_name.clone(), client }))
+    }
 }
 
 fn authority(text: &str) -> Result<Authority> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use navarch_server::secure::TlsFiles;
 use navarch_server::serve::{Brake, Options, serve};
 use tracing_subscriber::EnvFilter;
 
@@ -16,10 +17,12 @@ use crate::wait::parse_duration;
 /// Serve the configuration in a directory to proxies
 ///
 /// The directory is watched: a save is in effect a moment later. A file that cannot be read never takes away what worked; see `navarch
-/// analyze`. Ports listen on loopback unless told otherwise: the xDS port is plaintext and trusts whoever connects.
+/// analyze`. Ports listen on loopback unless told otherwise: the xDS port is plaintext and trusts whoever connects. With
+/// --secure-addr the same is served over TLS, and with --tls-client-ca only to proxies whose certificate proves who they are.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug"
+    after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug\n  navarch serve --config ./mesh --secure-addr \
+                  0.0.0.0:15012 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem"
 )]
 pub struct ServeArgs {
     /// Directory of YAML and JSON files with Kubernetes and Istio objects
@@ -34,6 +37,18 @@ pub struct ServeArgs {
     /// Where the xDS server listens (plaintext)
     #[arg(long, default_value = "127.0.0.1:15010", env = "NAVARCH_XDS_ADDR")]
     xds_addr: SocketAddr,
+    /// Also serve xDS over TLS here
+    #[arg(long, value_name = "ADDR", requires_all = ["tls_cert", "tls_key"], env = "NAVARCH_SECURE_ADDR")]
+    secure_addr: Option<SocketAddr>,
+    /// PEM file with the server's certificate and what leads to its root; read again when it changes, as the others
+    #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+    /// PEM file with roots of client certificates. Clients must have one, and be what its SPIFFE identity says
+    #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_CLIENT_CA")]
+    tls_client_ca: Option<PathBuf>,
     /// Where health, readiness, metrics and debug pages are
     #[arg(long, default_value = "127.0.0.1:15014", env = "NAVARCH_ADMIN_ADDR")]
     admin_addr: SocketAddr,
@@ -77,11 +92,18 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().init(),
     }
+    let secure = match (args.secure_addr, args.tls_cert, args.tls_key) {
+        (Some(address), Some(cert), Some(key)) => {
+            Some((address, TlsFiles { cert, key, client_ca: args.tls_client_ca }))
+        }
+        _ => None,
+    };
     let options = Options {
         config: args.config,
         mesh_config: args.mesh_config,
         system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,
+        secure,
         admin_addr: args.admin_addr,
         debounce: args.debounce,
         debounce_max: args.debounce_max.max(args.debounce),

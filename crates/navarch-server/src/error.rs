@@ -19,6 +19,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("TLS cannot be served")]
+    Tls(#[from] crate::secure::TlsError),
     #[error("the node cannot be served: {0}")]
     Node(String),
     #[error("cannot start a thread")]

@@ -67,15 +67,64 @@ impl Client {
     /// only: they could read the configuration directory as well.
     ///
     /// # Errors
-    /// If the node is not one that can be served.
+    /// If the node is not one that can be served, or claims another namespace or service account than its connection proves.
     pub fn of(node: &Node, peer: &Peer) -> Result<Self, Rejection> {
+        let mut facts = facts_of(node)?;
         let may_have_secrets = !peer.identities.is_empty() || peer.address.ip().to_canonical().is_loopback();
-        Ok(Client { facts: facts_of(node)?, may_have_secrets })
+        if !peer.identities.is_empty() {
+            let proven = peer.identities.iter().filter_map(|id| Identity::parse(id));
+            let claims = |identity: &Identity<'_>| {
+                *identity.namespace == *facts.namespace
+                    && (facts.service_account.is_empty() || *identity.account == *facts.service_account)
+            };
+            let Some(identity) = proven.into_iter().find(claims) else {
+                return Err(Rejection::PermissionDenied(format!(
+                    "the node claims namespace {} and service account {}, and its certificate is of {}",
+                    facts.namespace,
+                    if facts.service_account.is_empty() { "(any)" } else { &facts.service_account },
+                    peer.identities.join(", ")
+                )));
+            };
+            facts.service_account = identity.account.into();
+        }
+        Ok(Client { facts, may_have_secrets })
+    }
+
+    /// Whether all identities that the connection proves are of this mesh. A root that several meshes share signs others too.
+    fn is_of_mesh(peer: &Peer, snapshot: &Snapshot) -> bool {
+        let view = snapshot.view();
+        let mesh = view.mesh();
+        peer.identities.iter().all(|id| {
+            Identity::parse(id).is_some_and(|id| {
+                *id.trust_domain == *mesh.config.trust_domain
+                    || mesh.config.trust_domain_aliases.iter().any(|alias| **alias == *id.trust_domain)
+            })
+        })
     }
 
     fn class(&self, view: &View<'_>) -> Class {
         let class = Class::of(&self.facts, view);
         if self.may_have_secrets { class } else { class.without_secrets() }
+    }
+}
+
+/// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`, as Istio's workloads have it.
+struct Identity<'a> {
+    trust_domain: &'a str,
+    namespace: &'a str,
+    account: &'a str,
+}
+
+impl<'a> Identity<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let (trust_domain, rest) = text.strip_prefix("spiffe://")?.split_once("/ns/")?;
+        let (namespace, account) = rest.split_once("/sa/")?;
+        let is_part = |part: &str| !part.is_empty() && !part.contains('/');
+        [trust_domain, namespace, account].into_iter().all(is_part).then_some(Identity {
+            trust_domain,
+            namespace,
+            account,
+        })
     }
 }
 
@@ -368,15 +417,66 @@ pub struct FleetDiscovery(pub Arc<Fleet>);
 
 impl Discovery for FleetDiscovery {
     fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection> {
-        let client = Client::of(node, peer)?;
+        let client = Client::of(node, peer).inspect_err(|error| refused(node, peer, error))?;
+        if !Client::is_of_mesh(peer, &self.0.snapshot()) {
+            let message = format!("{} is not of this mesh's trust domain", peer.identities.join(", "));
+            let rejection = Rejection::PermissionDenied(message);
+            refused(node, peer, &rejection);
+            return Err(rejection);
+        }
         tracing::info!(node = %node.id, peer = %peer.address, "connected");
         Ok(self.0.join(client))
     }
 }
 
+fn refused(node: &Node, peer: &Peer, error: &Rejection) {
+    tracing::warn!(node = %node.id, peer = %peer.address, %error, "refused");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_what_its_certificate_says() {
+        let check = |account: Option<&str>, identities: &[&str], expected: Option<&str>| {
+            let mut node =
+                Node { id: "sidecar~10.0.0.9~web.shop~shop.svc.cluster.local".to_owned(), ..Node::default() };
+            if let Some(account) = account {
+                node.metadata.insert("SERVICE_ACCOUNT".to_owned(), account.into());
+            }
+            let identities = identities.iter().map(|id| (*id).to_owned()).collect();
+            let address = "127.0.0.1:1".parse().expect("an address");
+            let peer = Peer { identities, ..Peer::plaintext(address) };
+            let client = Client::of(&node, &peer);
+            let account = client.as_ref().ok().map(|client| &*client.facts.service_account);
+            assert_eq!(account, expected, "{:?} {:?}", node.metadata, peer.identities);
+        };
+        let web = "spiffe://cluster.local/ns/shop/sa/web";
+        check(Some("web"), &[web], Some("web"));
+        check(None, &[web], Some("web"));
+        check(None, &[], Some(""));
+        check(Some("admin"), &[web], None);
+        check(Some("web"), &["spiffe://cluster.local/ns/other/sa/web"], None);
+        check(Some("web"), &["spiffe://cluster.local/ns/shop/sa/web/more"], None);
+        check(Some("web"), &["spiffe://cluster.local/web"], None);
+        check(Some("web"), &["spiffe://cluster.local/ns/other/sa/x", web], Some("web"));
+    }
+
+    #[test]
+    fn identities_are_of_the_trust_domain() {
+        let snapshot = navarch_snapshot::World::new(Default::default()).snapshot().clone();
+        for (id, expected) in [
+            ("spiffe://cluster.local/ns/shop/sa/web", true),
+            ("spiffe://other/ns/shop/sa/web", false),
+            ("spiffe://cluster.local.evil/ns/shop/sa/web", false),
+            ("nonsense", false),
+        ] {
+            let address = "10.0.0.9:1".parse().expect("an address");
+            let peer = Peer { identities: vec![id.to_owned()], ..Peer::plaintext(address) };
+            assert_eq!(Client::is_of_mesh(&peer, &snapshot), expected, "{id}");
+        }
+    }
 
     #[test]
     fn secrets_go_to_proven_identities_and_to_the_same_machine() {

@@ -12,5 +12,6 @@ pub mod metrics;
 pub mod observe;
 pub mod pipeline;
 pub mod rhythm;
+pub mod secure;
 pub mod serve;
 pub mod status;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
@@ -16,10 +16,14 @@ use crate::fleet::{Fleet, FleetDiscovery};
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
+use crate::secure::{Tls, TlsFiles};
 
 /// New streams admitted per second. A first synchronisation costs a few milliseconds of processor time; classes that are planned
 /// already cost less.
 const STREAMS_PER_SECOND: f64 = 500.0;
+
+/// Connections that wait to be accepted. When a replica is gone, everybody comes at once.
+const BACKLOG: u32 = 4096;
 
 /// What `navarch serve` is told.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct Options {
     pub system_namespace: Option<String>,
     /// Plaintext xDS. Loopback by default: whoever connects gets the configuration it asks for.
     pub xds_addr: SocketAddr,
+    /// xDS over TLS.
+    pub secure: Option<(SocketAddr, TlsFiles)>,
     pub admin_addr: SocketAddr,
     pub debounce: Duration,
     pub debounce_max: Duration,
@@ -46,8 +52,15 @@ pub struct Options {
 pub async fn serve(options: Options) -> Result<(), Error> {
     let metrics = Metrics::new().map_err(Error::Metrics)?;
     // Ports first: a second server fails before it has read anything.
-    let xds = listen(options.xds_addr, "xDS, --xds-addr").await?;
-    let http = listen(options.admin_addr, "admin, --admin-addr").await?;
+    let xds = listen(options.xds_addr, "xDS, --xds-addr")?;
+    let http = listen(options.admin_addr, "admin, --admin-addr")?;
+    let secure = match &options.secure {
+        Some((address, files)) => {
+            let tls = Tls::open(files.clone())?;
+            Some((listen(*address, "xDS over TLS, --secure-addr")?, tls))
+        }
+        None => None,
+    };
     let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
     let pipeline = {
         let (options, metrics) = (options.clone(), metrics.clone());
@@ -99,13 +112,22 @@ pub async fn serve(options: Options) -> Result<(), Error> {
             pipeline.run(&options.config, options.debounce, options.debounce_max, fleet).await;
         })
     };
-    let served = {
-        let server = server.clone();
-        tokio::spawn(async move { server.serve(xds, None).await })
-    };
+    if let (Some((listener, _)), Some((asked, _))) = (&secure, &options.secure) {
+        tracing::info!(xds = %local(listener, *asked), "serving over TLS");
+    }
+    let mut served = tokio::task::JoinSet::new();
+    let plaintext = server.clone();
+    served.spawn(async move { plaintext.serve(xds, None).await });
+    if let Some((listener, tls)) = secure {
+        served.spawn({
+            let (server, tls) = (server.clone(), tls.clone());
+            async move { server.serve_over(listener, tls, None).await }
+        });
+        tokio::spawn(tls.follow());
+    }
     tokio::select! {
         () = stop_signal() => tracing::info!(window_ms = options.drain.as_millis() as u64, "shutting down"),
-        result = served => {
+        Some(result) = served.join_next() => {
             let result = result.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             return result.map_err(Error::Serve);
         }
@@ -116,8 +138,14 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
-async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, purpose, source })
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Error> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| Error::Listen { address, purpose, source })
 }
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {

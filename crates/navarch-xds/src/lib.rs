@@ -43,7 +43,7 @@ pub use request::{Error, Request, Wish};
 pub use response::{Batch, Protocol, Response};
 pub use server::{
     ClusterLoad, Connection, Discovery, LastLoads, LoadReports, Observer, Peer, Question, Rejection, Server,
-    Settings, Visible,
+    Settings, Transport, Visible,
 };
 pub use status::{Holding, Mark, Registry, State, StreamStatus, TypeStatus};
 pub use stream::{Event, Stream};

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::task::jittered;
@@ -28,12 +29,53 @@ pub type Fallback = Arc<dyn Fn(Request<Incoming>, Arc<Peer>) -> FallbackFuture +
 
 type FallbackFuture = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
 
+/// What stands between a socket and HTTP/2, and says who the peer is.
+pub trait Transport: Send + Sync + 'static {
+    /// What HTTP/2 is spoken over.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Takes a connection. Has as long as a client has for its first request.
+    ///
+    /// # Errors
+    /// If the peer is not one to talk to. The connection is closed.
+    fn accept(
+        &self,
+        socket: TcpStream,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<(Self::Io, Peer)>> + Send;
+}
+
+/// Nothing stands between.
+#[derive(Clone, Copy, Debug)]
+pub struct Plaintext;
+
+impl Transport for Plaintext {
+    type Io = TcpStream;
+
+    async fn accept(&self, socket: TcpStream, address: SocketAddr) -> io::Result<(TcpStream, Peer)> {
+        Ok((socket, Peer::plaintext(address)))
+    }
+}
+
 impl Server {
     /// Accepts plaintext connections until the server is shut down.
     ///
     /// # Errors
     /// If the listener breaks.
     pub async fn serve(&self, listener: TcpListener, fallback: Option<Fallback>) -> io::Result<()> {
+        self.serve_over(listener, Arc::new(Plaintext), fallback).await
+    }
+
+    /// Accepts connections until the server is shut down.
+    ///
+    /// # Errors
+    /// If the listener breaks.
+    pub async fn serve_over<T: Transport>(
+        &self,
+        listener: TcpListener,
+        transport: Arc<T>,
+        fallback: Option<Fallback>,
+    ) -> io::Result<()> {
         let mut shutdown = self.shared.shutdown.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -52,9 +94,14 @@ impl Server {
             // Small responses matter: an endpoint change must not wait for the acknowledgement of the one before.
             let _ = socket.set_nodelay(true);
             let server = self.clone();
-            let fallback = fallback.clone();
+            let (transport, fallback) = (transport.clone(), fallback.clone());
             tokio::spawn(async move {
-                serve_connection(&server, socket, Arc::new(Peer::plaintext(address)), fallback).await;
+                let within = server.settings().first_timeout;
+                match tokio::time::timeout(within, transport.accept(socket, address)).await {
+                    Ok(Ok((io, peer))) => serve_connection(&server, io, Arc::new(peer), fallback).await,
+                    Ok(Err(error)) => tracing::warn!(peer = %address, %error, "connection refused"),
+                    Err(_) => tracing::warn!(peer = %address, "connection refused: no handshake in time"),
+                }
             });
         }
     }

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use body::Body;
-pub use connection::{Fallback, serve_connection};
+pub use connection::{Fallback, Plaintext, Transport, serve_connection};
 pub use grpc::{Code, Status};
 pub use load::{ClusterLoad, LastLoads, LoadReports};
 

@@ -1,0 +1,140 @@
+//! `navarch serve --secure-addr` and `navarch bootstrap --tls-ca`: a stock Envoy that proves who it is.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use navarch_testkit::envoy::Envoy;
+use navarch_testkit::navarch::{self, Server};
+use navarch_testkit::{ports, wait, workspace};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+
+const NODE: &str = "router~127.0.0.1~gateway.edge~edge.svc.cluster.local";
+
+/// A certificate authority that is made for one test.
+struct Authority {
+    file: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    directory: PathBuf,
+}
+
+impl Authority {
+    fn new(directory: &Path, name: &str) -> Result<Authority> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let file = directory.join(format!("{name}.pem"));
+        std::fs::write(&file, params.self_signed(&key)?.pem())?;
+        Ok(Authority { file, issuer: Issuer::new(params, key), directory: directory.to_owned() })
+    }
+
+    /// Files with a certificate and its key.
+    fn sign(&self, name: &str, san: SanType) -> Result<(PathBuf, PathBuf)> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![san];
+        let files = (self.directory.join(format!("{name}.pem")), self.directory.join(format!("{name}.key")));
+        std::fs::write(&files.0, params.signed_by(&key, &self.issuer)?.pem())?;
+        std::fs::write(&files.1, key.serialize_pem())?;
+        Ok(files)
+    }
+
+    fn workload(&self, name: &str, identity: &str) -> Result<(PathBuf, PathBuf)> {
+        self.sign(name, SanType::URI(identity.try_into()?))
+    }
+}
+
+/// A gateway that terminates TLS with a Secret.
+fn config(certificate: &Path, key: &Path, port: u16) -> Result<String> {
+    let indented =
+        |path: &Path| -> Result<String> { Ok(std::fs::read_to_string(path)?.trim().replace('\n', "\n    ")) };
+    Ok(format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: site, namespace: edge}}\nstringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n\
+         ---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: site, namespace: edge}}\nspec:\n  selector: {{istio: edge}}\n  \
+         servers: [{{port: {{number: {port}, name: https, protocol: HTTPS}}, hosts: ['*'], tls: {{mode: SIMPLE, credentialName: site}}}}]\n",
+        indented(certificate)?,
+        indented(key)?
+    ))
+}
+
+async fn envoy(name: &str, xds: SocketAddr, ca: &Path, client: &(PathBuf, PathBuf)) -> Result<Envoy> {
+    let text = |path: &Path| path.display().to_string();
+    let (ca, cert, key) = (text(ca), text(&client.0), text(&client.1));
+    let arguments = ["--tls-ca", &ca, "--tls-cert", &cert, "--tls-key", &key];
+    let metadata =
+        [("NAMESPACE", "edge"), ("SERVICE_ACCOUNT", "gateway"), ("LABELS", r#"{"istio": "edge"}"#)];
+    Envoy::start(name, navarch::bootstrap(NODE, &metadata, xds, &arguments)?).await
+}
+
+async fn has_secret(envoy: &Envoy) -> Result<bool> {
+    let dump = envoy.admin_get("/config_dump?resource=dynamic_active_secrets").await?.ok()?.text();
+    Ok(dump.contains("kubernetes://site"))
+}
+
+async fn wait_secret(envoy: &Envoy) -> Result<()> {
+    wait::until("the secret of the gateway", wait::STEP, || async {
+        ensure!(has_secret(envoy).await?, "not there");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the server has said so.
+async fn said(server: &Server, text: &str) -> Result<()> {
+    wait::until(text, wait::STEP, || async {
+        ensure!(server.log().contains(text), "not said");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_mutual_tls_a_proxy_is_what_its_certificate_says() -> Result<()> {
+    let directory = workspace::scratch("tls")?;
+    let (ours, theirs) = (Authority::new(&directory, "ours")?, Authority::new(&directory, "theirs")?);
+    let server = ours.sign("server", SanType::IpAddress([127, 0, 0, 1].into()))?;
+    let gateway = ours.workload("gateway", "spiffe://cluster.local/ns/edge/sa/gateway")?;
+    let other = ours.workload("other", "spiffe://cluster.local/ns/other/sa/gateway")?;
+    let foreign = theirs.workload("foreign", "spiffe://cluster.local/ns/edge/sa/gateway")?;
+
+    let mesh = directory.join("config");
+    std::fs::create_dir_all(&mesh)?;
+    std::fs::write(mesh.join("site.yaml"), config(&gateway.0, &gateway.1, ports::free_port()?)?)?;
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let secure = local(ports::free_port()?);
+    let clients = directory.join("clients.pem");
+    std::fs::copy(&ours.file, &clients)?;
+    let arguments: Vec<String> = [
+        ("--secure-addr", secure.to_string()),
+        ("--tls-cert", server.0.display().to_string()),
+        ("--tls-key", server.1.display().to_string()),
+        ("--tls-client-ca", clients.display().to_string()),
+    ]
+    .into_iter()
+    .flat_map(|(flag, value)| [flag.to_owned(), value])
+    .collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
+    let control = Server::start_on("tls-serve", &mesh, xds, admin, &arguments).await?;
+
+    let mut trusted = envoy("tls-gateway", secure, &ours.file, &gateway).await?;
+    trusted.wait_live().await?;
+    wait_secret(&trusted).await?;
+    ensure!(trusted.rejections().await?.is_empty(), "something was rejected");
+
+    // A good certificate of somebody else: the stream is refused.
+    let impostor = envoy("tls-impostor", secure, &ours.file, &other).await?;
+    said(&control, "its certificate is of spiffe://cluster.local/ns/other/sa/gateway").await?;
+    // A certificate of an authority that is not trusted: the handshake fails.
+    let stranger = envoy("tls-stranger", secure, &ours.file, &foreign).await?;
+    said(&control, "connection refused").await?;
+    let fleet = control.fleet().await?;
+    ensure!(fleet["proxies"].as_array().is_some_and(|proxies| proxies.len() == 1), "{fleet}");
+    ensure!(!has_secret(&impostor).await? && !has_secret(&stranger).await?, "a key was given away");
+
+    // Files that change are read again.
+    navarch::replace(&clients, &std::fs::read_to_string(&theirs.file)?)?;
+    said(&control, "new certificates are in use").await?;
+    wait_secret(&stranger).await
+}
