@@ -177,7 +177,7 @@ pub fn run() -> Result<()> {
         .features(CargoOpt::AllFeatures)
         .other_options(["--locked".to_owned()])
         .exec()?;
-    let (ours, graph) = graph(&metadata);
+    let (ours, graph) = graph(&metadata, &built()?);
     let mut problems = check(&ours, &graph);
     problems.extend(hygiene::check(&workspace::root())?);
     if problems.is_empty() {
@@ -190,7 +190,23 @@ pub fn run() -> Result<()> {
     bail!("{} problem(s)", problems.len())
 }
 
-fn graph(metadata: &Metadata) -> (BTreeSet<String>, Graph) {
+/// The names of all packages that are built on any platform. The metadata of cargo also lists optional packages that only a weak
+/// feature (`package?/feature`) names.
+fn built() -> Result<BTreeSet<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = std::process::Command::new(cargo)
+        .args(["tree", "--locked", "--workspace", "--all-features", "--target", "all"])
+        .args(["--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"])
+        .current_dir(workspace::root())
+        .output()?;
+    if !output.status.success() {
+        bail!("cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+fn graph(metadata: &Metadata, built: &BTreeSet<String>) -> (BTreeSet<String>, Graph) {
     let names: BTreeMap<_, String> = metadata.packages.iter().map(|p| (&p.id, p.name.to_string())).collect();
     let ours = metadata.workspace_members.iter().filter_map(|id| names.get(id).cloned()).collect();
     let mut graph = Graph::new();
@@ -198,7 +214,7 @@ fn graph(metadata: &Metadata) -> (BTreeSet<String>, Graph) {
         let Some(from) = names.get(&node.id) else { continue };
         let edges = graph.entry(from.clone()).or_default();
         for dep in &node.deps {
-            let Some(to) = names.get(&dep.pkg) else { continue };
+            let Some(to) = names.get(&dep.pkg).filter(|name| built.contains(*name)) else { continue };
             for kind in &dep.dep_kinds {
                 let edge = if kind.kind == DependencyKind::Development { Edge::Test } else { Edge::Product };
                 edges.insert((edge, to.clone()));
