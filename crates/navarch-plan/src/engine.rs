@@ -95,15 +95,12 @@ pub struct Engine {
     memo: Memo,
     layers: SharedLayers,
     units: Mutex<HashMap<(TypeId, Fingerprint), Weak<dyn Node>>>,
-    readers: Mutex<BTreeMap<Part, Readers>>,
+    /// Who read a part.
+    readers: Mutex<HashMap<Part, Vec<Weak<dyn Node>>>>,
     stamps: AtomicU64,
+    /// How many computations and translations the last sweep left.
+    swept: usize,
     runs: Mutex<BTreeMap<&'static str, u64>>,
-}
-
-/// Who read a part, and what it looked like when the engine last saw it.
-struct Readers {
-    fingerprint: Fingerprint,
-    nodes: Vec<Weak<dyn Node>>,
 }
 
 impl Engine {
@@ -116,22 +113,21 @@ impl Engine {
             units: Mutex::default(),
             readers: Mutex::default(),
             stamps: AtomicU64::new(1),
+            swept: 0,
             runs: Mutex::default(),
         }
     }
 
     /// Moves to another snapshot and marks the computations that read a part that differs.
     ///
-    /// Costs a comparison per part that anybody reads, and a visit per computation that is marked.
-    pub fn advance(&mut self, snapshot: Arc<Snapshot>) {
-        self.snapshot = snapshot;
-        for (part, readers) in self.readers.get_mut().iter_mut() {
-            let fingerprint = self.snapshot.fingerprint(part);
-            if fingerprint == readers.fingerprint {
-                continue;
-            }
-            readers.fingerprint = fingerprint;
-            readers.nodes.retain(|node| match node.upgrade() {
+    /// Returns the parts. Costs a look at them, and a visit per computation that is marked.
+    pub fn advance(&mut self, snapshot: Arc<Snapshot>) -> Vec<Part> {
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        let readers = self.readers.get_mut();
+        let changed = self.snapshot.changed_since(&before);
+        for part in &changed {
+            let Some(nodes) = readers.get_mut(part) else { continue };
+            nodes.retain(|node| match node.upgrade() {
                 Some(node) => {
                     node.mark();
                     true
@@ -139,17 +135,31 @@ impl Engine {
                 None => false,
             });
         }
+        changed
     }
 
-    /// Forgets computations and translations that no plan uses any more.
+    /// Whether what nobody uses may have become as much as what is used: then a look at all of it is paid for by what was
+    /// computed since the last one.
+    pub fn needs_sweep(&self) -> bool {
+        const FEW: usize = 1024;
+        self.size() > 2 * self.swept + FEW
+    }
+
+    /// Computations and translations, those that nobody uses any more included.
+    fn size(&self) -> usize {
+        self.units.lock().len() + self.memo.len() + self.layers.count()
+    }
+
+    /// Forgets computations and translations that no plan uses any more. Looks at all of them.
     pub fn sweep(&mut self) {
         self.units.get_mut().retain(|_, unit| unit.strong_count() > 0);
-        self.readers.get_mut().retain(|_, readers| {
-            readers.nodes.retain(|node| node.strong_count() > 0);
-            !readers.nodes.is_empty()
+        self.readers.get_mut().retain(|_, nodes| {
+            nodes.retain(|node| node.strong_count() > 0);
+            !nodes.is_empty()
         });
         self.memo.sweep();
         self.layers.sweep();
+        self.swept = self.size();
     }
 
     /// The snapshot that answers are for.
@@ -194,13 +204,10 @@ impl Engine {
 
     fn register(&self, node: &Weak<dyn Node>, parts: &Reads, known: Option<&Reads>) {
         let mut readers = self.readers.lock();
-        for (part, fingerprint) in parts.iter() {
-            if known.is_some_and(|known| known.contains(part)) {
-                continue;
+        for (part, _) in parts.iter() {
+            if known.is_none_or(|known| !known.contains(part)) {
+                readers.entry(part.clone()).or_default().push(node.clone());
             }
-            let entry =
-                readers.entry(part.clone()).or_insert_with(|| Readers { fingerprint, nodes: Vec::new() });
-            entry.nodes.push(node.clone());
         }
     }
 }

@@ -142,6 +142,11 @@ impl SharedLayers {
         made
     }
 
+    /// Number of layers, dead ones included.
+    pub fn count(&self) -> usize {
+        self.layers.lock().len()
+    }
+
     /// Forgets layers that nobody uses.
     pub fn sweep(&self) {
         self.layers.lock().retain(|_, layer| layer.strong_count() > 0);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use navarch_envoy::{ProxyResources, ResourceSet, XdsType};
 use navarch_model::Hashed;
 use navarch_model::proxy::ProxyFacts;
-use navarch_snapshot::{Scope, Snapshot};
+use navarch_snapshot::{Part, Scope, Snapshot};
 use parking_lot::{Mutex, RwLock};
 
 use crate::class::Class;
@@ -26,15 +26,17 @@ impl Planner {
         Planner { engine: RwLock::new(Engine::new(snapshot)) }
     }
 
-    /// Moves to a newer snapshot. Plans that are being made are finished first.
-    pub fn advance(&self, snapshot: Arc<Snapshot>) {
-        let mut engine = self.engine.write();
-        engine.advance(snapshot);
+    /// Moves to a newer snapshot and returns the parts that changed. Plans that are being made are finished first.
+    pub fn advance(&self, snapshot: Arc<Snapshot>) -> Vec<Part> {
+        self.engine.write().advance(snapshot)
     }
 
-    /// Forgets what no plan uses any more.
+    /// Forgets what no plan uses any more, once it is as much as what plans do use: an edit does not pay for a look at
+    /// everything.
     pub fn sweep(&self) {
-        self.engine.write().sweep();
+        if self.engine.read().needs_sweep() {
+            self.engine.write().sweep();
+        }
     }
 
     /// The class that a proxy belongs to now.

@@ -1,6 +1,6 @@
 //! What an edit costs among ten thousand services: counted, not timed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use navarch_model::endpoint::Locality;
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, parse_text};
 use navarch_plan::{ClassPlan, Planner};
-use navarch_snapshot::World;
 use navarch_snapshot::world::Options;
+use navarch_snapshot::{World, bucket_of};
 
 const SERVICES: usize = 10_000;
 
@@ -164,6 +164,88 @@ fn an_edit_among_ten_thousand_services_translates_what_reads_it() {
         8,
     );
     rig.check("a new service", &service(10_001), "CDS 1, EDS 1, RDS 1", "CDS 1, EDS 1, RDS 1", 16);
+}
+
+/// How often each gather ran during an edit, of those named.
+fn runs(
+    world: &mut World,
+    planner: &Planner,
+    plans: &[ClassPlan],
+    edit: &str,
+    names: &[&str],
+) -> BTreeMap<String, u64> {
+    let count = || planner.inspect(|engine| engine.runs());
+    let before = count();
+    planner.advance(world.apply(change(edit)));
+    for plan in plans {
+        planner.resources(plan);
+    }
+    let after = count();
+    let of = |runs: &BTreeMap<&'static str, u64>, name: &str| runs.get(name).copied().unwrap_or_default();
+    names.iter().map(|name| ((*name).to_owned(), of(&after, name) - of(&before, name))).collect()
+}
+
+#[test]
+fn classes_of_one_view_share_gathers_and_scopes_look_only_where_they_see() {
+    const CLASSES: usize = 20;
+    let mut text = String::new();
+    // Five namespaces of twenty services each; clients see their own.
+    for namespace in 0..5 {
+        let _ = write!(
+            text,
+            "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: default, namespace: n{namespace}}}\nspec: \
+             {{egress: [{{hosts: ['./*']}}]}}\n---\n"
+        );
+        (0..20).for_each(|index| text.push_str(&service(100 * index + namespace)));
+    }
+    let bucket = |index: usize| bucket_of(&format!("s{index}.n{}.svc.cluster.local", index % 100));
+    let seen: BTreeSet<(usize, u16)> = (0..5)
+        .flat_map(|namespace| (0..20).map(move |index| (namespace, 100 * index + namespace)))
+        .map(|(namespace, index)| (namespace, bucket(index)))
+        .collect();
+    let elsewhere = (0..SERVICES)
+        .find(|index| index % 100 >= 5 && !seen.iter().any(|(_, seen)| *seen == bucket(*index)))
+        .expect("a bucket in which nobody sees anything");
+    let mut world = World::new(Options::default());
+    let planner = Planner::new(world.apply(change(&text)));
+    let plans: Vec<ClassPlan> = (0..5 * CLASSES)
+        .map(|index| {
+            let namespace = format!("n{}", index % 5);
+            let id = format!("sidecar~10.99.0.1~p.{namespace}~{namespace}.svc.cluster.local");
+            let labels = serde_json::json!({"LABELS": {"app": format!("app-{index}")}});
+            let metadata = labels.as_object().expect("a map");
+            let facts = ProxyFacts::parse(&id, "p", metadata, Locality::default()).expect("a node");
+            planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))))
+        })
+        .collect();
+    for plan in &plans {
+        planner.resources(plan);
+    }
+    let started = planner.inspect(|engine| engine.runs());
+    let per_bucket =
+        ["clusters.outbound", "endpoints.bucket", "listener contributions", "bucket_virtual_hosts"];
+    for name in per_bucket {
+        assert_eq!(started.get(name), Some(&(seen.len() as u64)), "{name}");
+    }
+
+    let mut check = |edit: &str, names: &[(&str, u64)]| {
+        let ran = runs(
+            &mut world,
+            &planner,
+            &plans,
+            edit,
+            &names.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        );
+        let expected = names.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        assert_eq!(ran, expected, "{edit}");
+    };
+    // One bucket, the list of its view, and the roots of the classes that have it.
+    check(&slice(101, 2), &[("endpoints.bucket", 1), ("endpoints.seen", 1), ("endpoints", CLASSES as u64)]);
+    check(
+        &slice(101, 3),
+        &[("clusters.outbound", 0), ("bucket_virtual_hosts", 0), ("listener contributions", 0)],
+    );
+    check(&service(elsewhere), &per_bucket.map(|name| (name, 0)));
 }
 
 #[test]

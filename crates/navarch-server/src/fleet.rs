@@ -1,6 +1,6 @@
 //! The fleet: which class each connected proxy belongs to, and what each class gets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use navarch_envoy::ProxyResources;
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Fingerprint, Hashed};
 use navarch_plan::{Class, ClassPlan, Planner};
-use navarch_snapshot::{Part, Snapshot, View};
+use navarch_snapshot::{Part, Reads, Snapshot, View};
 use navarch_xds::{Connection, Discovery, Node, Peer, Rejection};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -39,7 +39,29 @@ pub struct Fleet {
 struct State {
     classes: HashMap<Fingerprint, Arc<ClassEntry>>,
     members: BTreeMap<u64, Member>,
+    /// The members whose class depends on a part.
+    readers: HashMap<Part, BTreeSet<u64>>,
     next_member: u64,
+}
+
+impl State {
+    /// Remembers what the class of a member depends on.
+    fn read(&mut self, member: u64, parts: &Reads) {
+        for (part, _) in parts.iter() {
+            self.readers.entry(part.clone()).or_default().insert(member);
+        }
+    }
+
+    fn forget(&mut self, member: u64, parts: &Reads) {
+        for (part, _) in parts.iter() {
+            if let Some(readers) = self.readers.get_mut(part) {
+                readers.remove(&member);
+                if readers.is_empty() {
+                    self.readers.remove(part);
+                }
+            }
+        }
+    }
 }
 
 /// A class of proxies while it has any.
@@ -132,8 +154,8 @@ impl<'a> Identity<'a> {
 struct Member {
     client: Arc<Client>,
     class: Fingerprint,
-    /// What the registry knew of the proxy's addresses when it was classified.
-    workloads: Vec<(Part, Fingerprint)>,
+    /// What was looked at when the proxy was classified: mostly what the registry knows of its addresses.
+    reads: Reads,
     moves: watch::Sender<Arc<navarch_xds::Class>>,
 }
 
@@ -230,18 +252,23 @@ impl Fleet {
     }
 
     fn join(self: &Arc<Self>, client: Client) -> Connection {
-        let snapshot = self.snapshot.load_full();
-        let (class, workloads) = classify(&client, &snapshot);
-        let mut state = self.state.lock();
+        let (class, reads, mut state) = loop {
+            let snapshot = self.snapshot.load_full();
+            let (class, reads) = classify(&client, &snapshot);
+            let state = self.state.lock();
+            // A snapshot that came meanwhile has not looked at this member.
+            if Arc::ptr_eq(&snapshot, &self.snapshot.load()) {
+                break (class, reads, state);
+            }
+        };
         let entry = self.entry(&mut state, class);
         entry.members.fetch_add(1, Ordering::Relaxed);
         let (moves, class) = watch::channel(entry.streams.clone());
         let member = state.next_member;
         state.next_member += 1;
         let fingerprint = entry.class.fingerprint();
-        state
-            .members
-            .insert(member, Member { client: Arc::new(client), class: fingerprint, workloads, moves });
+        state.read(member, &reads);
+        state.members.insert(member, Member { client: Arc::new(client), class: fingerprint, reads, moves });
         Connection { class, guard: Box::new(Membership { fleet: Arc::downgrade(self), member }) }
     }
 
@@ -264,31 +291,28 @@ impl Fleet {
 
     fn leave(&self, member: u64) {
         let mut state = self.state.lock();
-        if let Some(gone) = state.members.remove(&member)
-            && let Some(entry) = state.classes.get(&gone.class)
-        {
+        let Some(gone) = state.members.remove(&member) else { return };
+        state.forget(member, &gone.reads);
+        if let Some(entry) = state.classes.get(&gone.class) {
             entry.members.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Members whose workload the registry now knows otherwise, with the class that they now belong to.
-    fn reclassify(&self, snapshot: &Snapshot) -> Vec<(u64, Arc<ClassEntry>)> {
+    /// Members whose class depends on a part that changed, with the class that they now belong to if it is another one.
+    fn reclassify(&self, snapshot: &Snapshot, changed: &[Part]) -> Vec<(u64, Arc<ClassEntry>)> {
         let mut state = self.state.lock();
-        let stale: Vec<(u64, Arc<Client>)> = state
-            .members
-            .iter()
-            .filter(|(_, member)| {
-                member.workloads.iter().any(|(part, was)| snapshot.fingerprint(part) != *was)
-            })
-            .map(|(id, member)| (*id, member.client.clone()))
-            .collect();
+        let concerned: BTreeSet<u64> =
+            changed.iter().filter_map(|part| state.readers.get(part)).flatten().copied().collect();
         let mut movers = Vec::new();
-        for (id, client) in stale {
-            let (class, workloads) = classify(&client, snapshot);
+        for id in concerned {
+            let Some(client) = state.members.get(&id).map(|member| member.client.clone()) else { continue };
+            let (class, reads) = classify(&client, snapshot);
             let entry = self.entry(&mut state, class);
             let Some(member) = state.members.get_mut(&id) else { continue };
-            member.workloads = workloads;
+            let read_before = std::mem::replace(&mut member.reads, reads.clone());
             let before = std::mem::replace(&mut member.class, entry.class.fingerprint());
+            state.forget(id, &read_before);
+            state.read(id, &reads);
             if before != entry.class.fingerprint() {
                 entry.members.fetch_add(1, Ordering::Relaxed);
                 if let Some(left) = state.classes.get(&before) {
@@ -334,8 +358,8 @@ impl Fleet {
         let started = Instant::now();
         let revision = snapshot.revision();
         self.snapshot.store(snapshot.clone());
-        self.planner.advance(snapshot.clone());
-        let movers = self.reclassify(&snapshot);
+        let changed = self.planner.advance(snapshot.clone());
+        let movers = self.reclassify(&snapshot, &changed);
         self.retire();
         let entries: Vec<Arc<ClassEntry>> = self.state.lock().classes.values().cloned().collect();
         self.plan(&entries);
@@ -389,11 +413,10 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
 }
 
 /// The class of a proxy, and the parts of the world that decide it.
-fn classify(client: &Client, snapshot: &Snapshot) -> (Hashed<Class>, Vec<(Part, Fingerprint)>) {
+fn classify(client: &Client, snapshot: &Snapshot) -> (Hashed<Class>, Reads) {
     let view = snapshot.view();
     let class = Hashed::new(client.class(&view));
-    let parts = view.into_reads().iter().map(|(part, fingerprint)| (part.clone(), fingerprint)).collect();
-    (class, parts)
+    (class, view.into_reads())
 }
 
 /// The facts a node states.

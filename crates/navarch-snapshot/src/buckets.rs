@@ -28,6 +28,11 @@ impl<V: Clone + Hash> Buckets<V> {
         &self.0[usize::from(bucket % BUCKETS)]
     }
 
+    /// Whether both are one in memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn get(&self, host: &str) -> Option<&V> {
         self.bucket(bucket_of(host)).get(host)
     }

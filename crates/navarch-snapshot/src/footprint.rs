@@ -10,6 +10,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use navarch_model::Name;
 
+use crate::changes::changed_keys;
 use crate::part::{BUCKETS, Bucket};
 
 /// A set of buckets.
@@ -75,6 +76,11 @@ impl Footprints {
     /// Namespaces that have something somewhere.
     pub fn namespaces(&self) -> impl Iterator<Item = &Name> {
         self.buckets.keys()
+    }
+
+    /// Namespaces with another footprint than before.
+    pub fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Name> {
+        changed_keys(&self.buckets, &before.buckets)
     }
 
     /// States which namespaces have something in a bucket now.

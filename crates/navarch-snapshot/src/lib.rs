@@ -17,6 +17,7 @@ pub mod authn;
 mod bind;
 pub mod bound;
 mod buckets;
+mod changes;
 pub mod client_node;
 mod derive;
 mod few;

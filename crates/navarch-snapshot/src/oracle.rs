@@ -1,7 +1,7 @@
 //! The slow, obvious way as judge of the fast one: after any sequence of edits, the world is what it would be if it had been told
 //! the last state at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use navarch_model::Name;
@@ -12,7 +12,7 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::proxy::ProxyFacts;
 use proptest::prelude::*;
 
-use crate::part::BUCKETS;
+use crate::part::{BUCKETS, Part};
 use crate::scope::Scope;
 use crate::snapshot::Snapshot;
 use crate::world::{Options, World};
@@ -305,6 +305,16 @@ fn from_scratch(world: &World) -> World {
     fresh
 }
 
+/// The quick comparison finds the parts that a look at all parts finds.
+fn assert_changes_are_complete(before: &Snapshot, after: &Snapshot) {
+    let every: BTreeSet<Part> = before.parts().into_iter().chain(after.parts()).collect();
+    let differs = |part: &Part| before.fingerprint(part) != after.fingerprint(part);
+    let expected: Vec<Part> = every.into_iter().filter(differs).collect();
+    let mut found = after.changed_since(before);
+    found.sort();
+    assert_eq!(found, expected);
+}
+
 /// Buckets that a scope leaves out hold nothing that it would show.
 fn assert_nothing_is_seen_outside_the_footprint(snapshot: &Snapshot) {
     let view = snapshot.view();
@@ -330,6 +340,7 @@ fn check(steps: &[Vec<Edit>]) {
         let after = world.apply(change(step));
         world.assert_consistent();
         assert_nothing_is_seen_outside_the_footprint(&after);
+        assert_changes_are_complete(&before, &after);
         let fresh = from_scratch(&world);
         let difference = after.difference(fresh.snapshot());
         assert_eq!(difference, None, "after step {number} of {steps:?}");

@@ -11,6 +11,8 @@ use navarch_model::security::{AuthorizationPolicy, PeerAuthentication, RequestAu
 use navarch_model::telemetry::Telemetry;
 use navarch_model::{Config, Fingerprint, Hashed, Name};
 
+use crate::changes::changed_keys;
+
 /// A list of objects of one kind, oldest first.
 pub type Listing<T> = Vec<Arc<Hashed<Config<T>>>>;
 
@@ -161,6 +163,19 @@ macro_rules! tables {
                     $( Kind::$type => self.$field.fingerprint, )+
                     _ => Fingerprint::of(&()),
                 }
+            }
+
+            /// Parts that may have changed. Visits what changed only.
+            pub(crate) fn changed_since(&self, before: &Tables) -> Vec<crate::Part> {
+                let mut parts = Vec::new();
+                $(
+                    parts.push(crate::Part::AllObjects(Kind::$type));
+                    parts.extend(
+                        changed_keys(&self.$field.by_namespace, &before.$field.by_namespace)
+                            .map(|namespace| crate::Part::Objects(Kind::$type, namespace.clone())),
+                    );
+                )+
+                parts
             }
 
             /// The parts of all tables, for comparing snapshots.

@@ -331,6 +331,9 @@ impl World {
         } else {
             return Vec::new();
         };
+        if concerned.is_empty() {
+            return Vec::new();
+        }
         let objects = known().filter(|key| concerned.contains(&key.namespace));
         objects
             .filter(|key| self.is_selected(&key.namespace, edits) != before.objects.contains_key(*key))
