@@ -96,6 +96,13 @@ impl Client {
         self.kind == Kind::Envoy
     }
 
+    /// Whether every removal is said as one, as the protocol document has it. For Envoy and gRPC some do harm and some do
+    /// nothing, see [`navarch_envoy::Removal`].
+    #[must_use]
+    pub fn removal_is_removal(&self) -> bool {
+        self.kind == Kind::Other
+    }
+
     /// Whether names that do not exist are worth a `resource_errors` entry (xRFC TP3). Others ignore it.
     #[must_use]
     pub fn wants_errors(&self) -> bool {

@@ -36,6 +36,8 @@ impl Feed {
             self.draft_changes(&target, cx, &mut draft)
         };
         let kept = self.draft_resends(&target, cx, &mut draft);
+        // What the client holds of an earlier stream may be that there is nothing, and it may ask again.
+        draft.removed.retain(|name| !draft.resources.contains_key(name));
         self.base = Some(target.clone());
         self.base_revision = cx.resources.revision();
         let news = match whole {
@@ -113,8 +115,10 @@ impl Feed {
         for name in taken.iter().map(|resource| resource.name().clone()).chain(parked) {
             self.refresh.remove(&name);
             match self.ty {
-                // A removal would leave an active cluster its endpoints.
-                XdsType::Eds => empties.push(missing::empty_assignment(&name)),
+                // A removal would leave an active cluster its endpoints, and state-of-the-world has none.
+                XdsType::Eds if cx.protocol == Protocol::Sotw || !cx.client.removal_is_removal() => {
+                    empties.push(missing::empty_assignment(&name))
+                }
                 _ => removed.push(name),
             }
         }
@@ -197,7 +201,7 @@ impl Feed {
 
     /// The first answer to a wildcard.
     fn draft_everything(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) -> Batch {
-        self.departing.clear();
+        self.depart_from_names(target, cx, draft);
         self.quarantine = Quarantine::default();
         let held = if cx.protocol == Protocol::Delta { self.held.take() } else { None };
         let Some(held) = held else { return Self::wildcard_of(target) };
@@ -211,6 +215,20 @@ impl Feed {
             false => draft.removed.extend(gone),
         }
         Batch::List(target.iter().filter(differs).cloned().collect())
+    }
+
+    /// What the client was sent by name before it asked for everything, and what is gone meanwhile. In state-of-the-world
+    /// the whole state says it.
+    fn depart_from_names(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
+        match self.base.clone() {
+            Some(base) if cx.protocol == Protocol::Delta => {
+                self.departing.retain(|name, _| target.get(name).is_none());
+                for name in &cx.diffs.diff(&base, target).removed {
+                    self.draft_removed(name, &base, cx, draft);
+                }
+            }
+            _ => self.departing.clear(),
+        }
     }
 
     fn resumed_at(&mut self, target: &ResourceSet, cx: &Context<'_>) {
@@ -302,6 +320,10 @@ impl Feed {
                 draft.immediate = true;
                 self.refresh.remove(name);
                 self.recent.sent(1);
+                draft.removed.push(name.clone());
+            }
+            _ if cx.client.removal_is_removal() => {
+                self.refresh.remove(name);
                 draft.removed.push(name.clone());
             }
             // The client will drop it itself, when nothing of its own refers to it.

@@ -246,8 +246,8 @@ impl Feed {
         self.resend.extend(change.named);
         self.globs.extend(change.globbed);
         for name in change.dropped {
-            match (self.subscription.is_wildcard(), protocol) {
-                // It is still covered by the wildcard, or not there at all; the client is told which
+            match (self.subscription.covers(&name), protocol) {
+                // It is still covered by a wildcard or a collection, or not there at all; the client is told which
                 // (xDS spec, "Unsubscribing from Resources").
                 (true, Protocol::Delta) => _ = self.resend.insert(name),
                 (true, Protocol::Sotw) => {}

@@ -55,4 +55,9 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn any_wire_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        crate::wire::run(&bytes);
+    }
 }

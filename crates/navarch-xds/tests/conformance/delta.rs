@@ -317,3 +317,30 @@ fn ztn_05_code_zero_rejects() {
     assert_eq!(c.request(nack), "");
     assert_eq!(c.stream.status()[0].state, navarch_xds::State::Error);
 }
+
+#[test]
+fn del_12_what_is_held_as_nothing_and_asked_for_is_not_removed_too() {
+    let mut c = delta("EDS");
+    // From an earlier stream the client holds that there is nothing under the name.
+    assert_eq!(c.ask_with("EDS * a", &[("a", "0"), ("b", "0")]), "EDS a() -b");
+}
+
+#[test]
+fn del_09_name_dropped_beside_its_collection_is_answered() {
+    let mut c = delta("RDS xdstp://x/t/foo/a1");
+    c.ask("RDS xdstp://x/t/foo/* xdstp://x/t/foo/a");
+    c.settle();
+    assert_eq!(c.drop("RDS xdstp://x/t/foo/a"), "RDS xdstp://x/t/foo/a1");
+}
+
+#[test]
+fn del_03_what_went_while_the_wildcard_came_is_removed() {
+    let mut c = delta("CDS a1 b1");
+    c.ask("CDS a b");
+    c.ack("CDS");
+    // Both before the transport takes anything.
+    let wish = c.delta_request("CDS", "*", "");
+    let plan = c.plan.set("CDS b1");
+    c.stream.resources(plan);
+    assert_eq!(c.request(wish), "CDS b1; CDS -a");
+}

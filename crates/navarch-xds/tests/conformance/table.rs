@@ -39,8 +39,9 @@ fn tests() -> BTreeMap<String, Vec<String>> {
     for file in files {
         let source = fs::read_to_string(&file).expect("a source");
         for line in source.lines().map(str::trim_start) {
-            let declared = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
-            let Some(name) = declared.and_then(|rest| rest.split('(').next()) else { continue };
+            let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+            let declared = function.or_else(|| line.strip_prefix("scenario!("));
+            let Some(name) = declared.and_then(|rest| rest.split(['(', ',']).next()) else { continue };
             for id in ids(name) {
                 tests.entry(id).or_default().push(name.to_owned());
             }
