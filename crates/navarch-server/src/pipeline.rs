@@ -25,6 +25,8 @@ pub struct Pipeline {
     reader: Reader,
     world: World,
     findings: Arc<ArcSwap<Vec<Finding>>>,
+    /// What is wrong with the files as they were read last.
+    written: Vec<Finding>,
     metrics: Metrics,
     logged: Vec<Finding>,
     translation: TranslationFindings,
@@ -45,11 +47,13 @@ impl Pipeline {
             reader: Reader::new(config, mesh_config),
             world: World::new(world),
             findings: Arc::default(),
+            written: Vec::new(),
             metrics,
             logged: Vec::new(),
             translation: TranslationFindings::default(),
         };
         pipeline.step(&Hint::Anywhere)?;
+        pipeline.examine();
         Ok(pipeline)
     }
 
@@ -66,13 +70,40 @@ impl Pipeline {
     /// Reads what changed and applies it. `None` if nothing changed.
     fn step(&mut self, hint: &Hint) -> Result<Option<Arc<Snapshot>>, Error> {
         let before = self.world.snapshot().revision();
-        let (changes, mut findings) = self.reader.read(hint)?;
+        let (changes, findings) = self.reader.read(hint)?;
+        self.written = findings;
         let snapshot = if changes.is_empty() { self.snapshot() } else { self.world.apply(changes) };
+        Ok((snapshot.revision() != before).then_some(snapshot))
+    }
+
+    /// Looks for what is wrong. Proxies do not wait for it: what they get does not depend on it.
+    fn examine(&mut self) {
+        let snapshot = self.snapshot();
+        let mut findings = self.written.clone();
         findings.extend(snapshot.findings().iter().cloned());
         findings.extend(self.translation.about(&snapshot));
         findings.sort();
         self.report(findings);
-        Ok((snapshot.revision() != before).then_some(snapshot))
+        self.metrics.services.set(snapshot.services().count() as i64);
+    }
+
+    /// Works on a thread that may wait and compute. `None` if the work panicked, and the world is lost with it.
+    async fn work<T: Send + 'static>(
+        mut self,
+        work: impl FnOnce(&mut Self) -> T + Send + 'static,
+    ) -> Option<(Self, T)> {
+        let worked = tokio::task::spawn_blocking(move || {
+            let result = work(&mut self);
+            (self, result)
+        });
+        match worked.await {
+            Ok(worked) => Some(worked),
+            Err(error) => {
+                // What is being served stays as it is.
+                tracing::error!(%error, "reading the configuration broke off; changes are no longer followed");
+                None
+            }
+        }
     }
 
     /// Logs findings that are new and publishes all.
@@ -103,37 +134,31 @@ impl Pipeline {
             let first = rhythm.gather(&mut watch).await;
             let began = tokio::time::Instant::now();
             let hint = watch.take_hint();
-            let worked = tokio::task::spawn_blocking(move || {
-                let result = self.step(&hint);
-                (self, result)
-            });
-            let result;
-            (self, result) = match worked.await {
-                Ok(worked) => worked,
-                Err(error) => {
-                    // The world is lost with the task; what is being served stays as it is.
-                    tracing::error!(%error, "reading the configuration broke off; changes are no longer followed");
-                    return;
-                }
+            let Some((mut pipeline, result)) = self.work(move |pipeline| pipeline.step(&hint)).await else {
+                return;
             };
             match result {
                 Ok(Some(snapshot)) => {
                     let revision = snapshot.revision();
-                    self.metrics.services.set(snapshot.services().count() as i64);
                     fleet.publish(snapshot).await;
                     let elapsed = first.elapsed();
-                    self.metrics.commit.observe(elapsed.as_secs_f64());
+                    pipeline.metrics.commit.observe(elapsed.as_secs_f64());
                     tracing::info!(revision, ms = elapsed.as_millis() as u64, "published");
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.metrics.scan_errors.inc();
+                    pipeline.metrics.scan_errors.inc();
                     let cause =
                         std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                     tracing::error!(%error, cause, "the last good configuration stays in use");
                 }
             }
             rhythm.applied(began);
+            (pipeline, ()) = match pipeline.work(Pipeline::examine).await {
+                Some(worked) => worked,
+                None => return,
+            };
+            self = pipeline;
         }
     }
 }
@@ -173,7 +198,8 @@ mod tests {
         let before = pipeline.snapshot().revision();
         let fleet = Fleet::start(pipeline.snapshot(), metrics).expect("a fleet");
         let root = directory.path().to_owned();
-        let (debounce, longest) = (Duration::from_millis(200), Duration::from_secs(5));
+        // Far longer than writing the files takes, even where many tests run at once.
+        let (debounce, longest) = (Duration::from_millis(1500), Duration::from_secs(5));
         let follow = {
             let fleet = fleet.clone();
             tokio::spawn(async move { pipeline.run(&root, debounce, longest, fleet).await })
@@ -182,10 +208,9 @@ mod tests {
         for index in 0..40 {
             fs::remove_file(path(index)).expect("removed");
             fs::write(path(index), entry(index, 81)).expect("written");
-            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         until("nothing was published", || fleet.planned_revision() > before).await;
-        tokio::time::sleep(debounce * 2).await;
+        tokio::time::sleep(debounce + Duration::from_millis(500)).await;
         assert_eq!(fleet.planned_revision(), before + 1);
         follow.abort();
     }
