@@ -14,6 +14,8 @@
 //! This crate knows the xDS protocol and what its clients make of it. It must never know where resources come from
 //! or what a VirtualService is.
 
+#![deny(missing_docs)]
+
 mod brake;
 mod class;
 mod client;

@@ -27,6 +27,7 @@ macro_rules! both {
 }
 
 mod contents;
+mod example;
 mod grpc;
 mod listeners;
 mod loads;

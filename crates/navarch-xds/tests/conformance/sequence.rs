@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
-use navarch_xds::{Client, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wildcard, Wish};
+use navarch_xds::{
+    Brake, Client, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wildcard, Wish,
+};
 
 /// Names that resources have. The last two are members of a collection.
 const NAMES: [&str; 6] = ["a", "b", "r/a", "c", "xdstp://x/t/a", "xdstp://x/t/b"];
@@ -87,6 +89,9 @@ struct World {
     revision: u64,
     plan: Arc<ProxyResources>,
     ttl: bool,
+    /// One of the names is outside the wildcard.
+    on_demand: bool,
+    brake: Option<Brake>,
     known: BTreeMap<XdsType, Known>,
     nonces: BTreeSet<String>,
     /// Something was rejected on this stream, so that the client may lack it.
@@ -95,20 +100,24 @@ struct World {
     trace: bool,
 }
 
-fn new_stream(id: u64, protocol: Protocol, agent: &str) -> Stream {
+fn new_stream(id: u64, protocol: Protocol, agent: &str, brake: Option<Brake>) -> Stream {
     let node = Node { id: "n".into(), user_agent_name: agent.into(), ..Node::default() };
-    Stream::new(id, protocol, Client::of(&node), Arc::new(DiffCache::default()))
+    Stream::new(id, protocol, Client::of(&node), Arc::new(DiffCache::default())).with_brake(brake)
 }
 
 impl World {
     fn new(input: &mut Input<'_>) -> Self {
         let flags = input.byte();
         let protocol = if flags & 1 == 0 { Protocol::Delta } else { Protocol::Sotw };
-        let agent = AGENTS[usize::from(flags >> 1) % AGENTS.len()];
+        let agent = AGENTS[usize::from(flags >> 1 & 7) % AGENTS.len()];
+        let brake = Brake { percent_max: 50, removals_min: 2, hold: Duration::from_secs(20) };
+        let brake = (flags & 0x20 != 0).then_some(brake);
         let mut world = World {
             protocol,
             agent,
-            stream: new_stream(1, protocol, agent),
+            brake,
+            on_demand: flags & 0x10 != 0,
+            stream: new_stream(1, protocol, agent, brake),
             streams: 1,
             now: Instant::now(),
             revision: 1,
@@ -145,6 +154,7 @@ impl World {
                 let (ty, text) = (input.ty(), input.names().join(": bad, "));
                 self.answer(ty, Some(text));
             }
+            7 if input.0.first() == Some(&0xff) => _ = self.stream.confirm_removals(self.revision),
             7 => self.now += Duration::from_millis(u64::from(input.byte()) * 50),
             8 => self.reconnect(),
             _ => {
@@ -162,7 +172,7 @@ impl World {
         let mut resources = Vec::new();
         for name in NAMES {
             if contents & 3 != 0 {
-                resources.push(Arc::new(resource(ty, name, contents & 3, self.ttl)));
+                resources.push(Arc::new(self.resource(ty, name, contents & 3)));
             }
             contents >>= 2;
         }
@@ -170,6 +180,23 @@ impl World {
         self.plan = Arc::new(self.plan.at_revision(self.revision).with(ty, ResourceSet::of(resources)));
         self.stream.resources(self.plan.clone());
         self.say(|| format!("plan {} {ty}: {:?}", self.revision, shown(self.plan.set(ty).iter())));
+    }
+
+    /// A body with references that a push looks for: clusters by endpoints and by routes, secrets by clusters, routes by
+    /// listeners, and virtual hosts by routes.
+    fn resource(&self, ty: XdsType, name: &str, content: u16) -> Resource {
+        let mut body = Vec::new();
+        put_field(&mut body, 0x0a, name.as_bytes());
+        match ty {
+            XdsType::Cds if content == 3 => body.extend([0x10, 1]),
+            XdsType::Cds => body.extend([0x10, 3]),
+            XdsType::Rds if content == 2 => put_field(&mut body, 0x4a, b""),
+            _ => {}
+        }
+        put_field(&mut body, 0x7a, format!("{content} a r/a").as_bytes());
+        let builder = Resource::builder(ty.type_url(), name, &body);
+        let builder = if self.ttl && content == 1 { builder.ttl(Duration::from_secs(30)) } else { builder };
+        if self.on_demand && name == "c" { builder.on_demand().build() } else { builder.build() }
     }
 
     fn known(&mut self, ty: XdsType) -> &mut Known {
@@ -273,7 +300,7 @@ impl World {
     fn reconnect(&mut self) {
         self.say(|| "reconnect".into());
         self.streams += 1;
-        self.stream = new_stream(self.streams, self.protocol, self.agent);
+        self.stream = new_stream(self.streams, self.protocol, self.agent, self.brake);
         self.stream.resources(self.plan.clone());
         self.nonces.clear();
         self.rejected = false;
@@ -378,7 +405,7 @@ impl World {
     fn check_held(&self, ty: XdsType, known: &Known) {
         let everything = self.is_wildcard(ty);
         for resource in self.plan.set(ty).iter() {
-            if everything || wanted(&known.names, resource.name()) {
+            if everything && !resource.is_on_demand() || wanted(&known.names, resource.name()) {
                 let held = known.held.get(&**resource.name());
                 assert_eq!(held, Some(&resource.version().to_string()), "{ty} {}", resource.name());
             }
@@ -398,23 +425,6 @@ fn wanted(names: &BTreeSet<String>, name: &str) -> bool {
 
 fn shown<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> Vec<String> {
     resources.map(|resource| format!("{} {:.4}", resource.name(), resource.version().to_string())).collect()
-}
-
-/// A body with references that a push looks for: clusters by endpoints and by routes, secrets by clusters, routes by
-/// listeners, and virtual hosts by routes.
-fn resource(ty: XdsType, name: &str, content: u16, ttl: bool) -> Resource {
-    let mut body = Vec::new();
-    put_field(&mut body, 0x0a, name.as_bytes());
-    match ty {
-        XdsType::Cds if content == 3 => body.extend([0x10, 1]),
-        XdsType::Cds => body.extend([0x10, 3]),
-        XdsType::Rds if content == 2 => put_field(&mut body, 0x4a, b""),
-        _ => {}
-    }
-    put_field(&mut body, 0x7a, format!("{content} a r/a").as_bytes());
-    let builder = Resource::builder(ty.type_url(), name, &body);
-    let builder = if ttl && content == 1 { builder.ttl(Duration::from_secs(30)) } else { builder };
-    builder.build()
 }
 
 #[cfg(test)]
