@@ -7,13 +7,16 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use navarch_envoy::proto::envoy::service::discovery::v3::DiscoveryResponse;
+use navarch_envoy::proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryResponse, DiscoveryResponse, Resource as WireResource,
+};
 use navarch_envoy::wire::{field_len, put_field};
-use navarch_envoy::{Any, Resource, XdsType};
+use navarch_envoy::{Resource, XdsType};
 use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::response::{Protocol, Response};
+use crate::server::Answers;
 
 /// Bytes of a response up to which its resources are copied behind its head: cheaper than sharing them.
 const COPIED_MAX: usize = 16 << 10;
@@ -82,18 +85,32 @@ impl Encoder {
         message
     }
 
-    /// A state-of-the-world response that is not part of the configuration.
+    /// A response that is not part of the configuration.
     #[must_use]
-    pub fn answer(&self, type_url: &str, nonce: String, resources: Vec<Any>) -> Bytes {
-        let response = DiscoveryResponse {
-            type_url: type_url.to_owned(),
-            nonce,
-            resources,
-            ..DiscoveryResponse::default()
+    pub fn answer(&self, protocol: Protocol, type_url: &str, nonce: String, answers: Answers) -> Bytes {
+        let type_url = type_url.to_owned();
+        let (mut body, control_plane) = match protocol {
+            Protocol::Sotw => {
+                let resources = answers.into_iter().map(|(_, any)| any).collect();
+                let response =
+                    DiscoveryResponse { type_url, nonce, resources, ..DiscoveryResponse::default() };
+                (response.encode_to_vec(), 0x32)
+            }
+            Protocol::Delta => {
+                let named =
+                    |(name, any)| WireResource { name, resource: Some(any), ..WireResource::default() };
+                let resources = answers.into_iter().map(named).collect();
+                let response = DeltaDiscoveryResponse {
+                    type_url,
+                    nonce,
+                    resources,
+                    ..DeltaDiscoveryResponse::default()
+                };
+                (response.encode_to_vec(), 0x3a)
+            }
         };
-        let mut body = response.encode_to_vec();
         if !self.control_plane.is_empty() {
-            put_field(&mut body, 0x32, &self.control_plane);
+            put_field(&mut body, control_plane, &self.control_plane);
         }
         let mut message = BytesMut::with_capacity(GRPC_HEADER + body.len());
         message.put_u8(0);

@@ -21,6 +21,7 @@ mod class;
 mod client;
 mod encode;
 mod feed;
+mod matcher;
 mod missing;
 mod nack;
 mod names;
@@ -44,8 +45,8 @@ pub use node::{Locality, Node};
 pub use request::{Error, Request, Wish};
 pub use response::{Batch, Protocol, Response};
 pub use server::{
-    ClusterLoad, Connection, Discovery, LastLoads, LoadReports, Observer, Peer, Question, Rejection, Server,
-    Settings, Transport, Visible,
+    Answers, ClusterLoad, Connection, Discovery, LastLoads, LoadReports, Observer, Peer, Question, Rejection,
+    Server, Settings, Transport, Visible,
 };
 pub use status::{Holding, Mark, Registry, State, StreamStatus, TypeStatus};
 pub use stream::{Event, Stream};

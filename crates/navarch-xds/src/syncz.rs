@@ -7,6 +7,7 @@ use navarch_envoy::proto::envoy::service::status::v3::client_config::GenericXdsC
 use navarch_envoy::proto::envoy::service::status::v3::{ClientConfig, ConfigStatus};
 use prost::{Message, Name};
 
+use crate::server::Answers;
 use crate::status::{Registry, State, StreamStatus, TypeStatus};
 
 /// The type that asks for it. It is answered once per request and not watched.
@@ -15,14 +16,14 @@ pub const SYNCZ: &str = "istio.io/debug/syncz";
 /// One `ClientConfig` per stream of this process, for proxies of `namespace` or of all. Other replicas answer for
 /// theirs; the client puts them together.
 #[must_use]
-pub fn syncz(streams: &Registry, namespace: Option<&str>) -> Vec<Any> {
+pub fn syncz(streams: &Registry, namespace: Option<&str>) -> Answers {
     let is_visible = |stream: &StreamStatus| {
         !stream.types.is_empty()
             && (namespace.is_none() || stream.node.metadata_str("NAMESPACE") == namespace)
     };
-    let pack = |stream: StreamStatus| Any {
-        type_url: ClientConfig::type_url(),
-        value: client_config(&stream).encode_to_vec().into(),
+    let pack = |stream: StreamStatus| {
+        let value = client_config(&stream).encode_to_vec().into();
+        (stream.node.id.clone(), Any { type_url: ClientConfig::type_url(), value })
     };
     streams.streams().into_iter().filter(is_visible).map(pack).collect()
 }

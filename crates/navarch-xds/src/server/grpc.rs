@@ -29,6 +29,8 @@ pub enum Code {
     Unimplemented = 12,
     /// Try again, here or elsewhere.
     Unavailable = 14,
+    /// The client has to say who it is.
+    Unauthenticated = 16,
 }
 
 /// How a stream ends.

@@ -12,18 +12,18 @@ const CLUSTERS_MAX: usize = 50_000;
 
 /// Hears load reports. Called on the tasks of the streams; must be quick.
 pub trait LoadReports: Send + Sync + 'static {
-    /// A node reported. The numbers are those since its report before; after a reconnect counting starts again.
-    fn report(&self, node: &str, clusters: &[ClusterStats]);
+    /// A node reported on one of its streams. The numbers are those since the report before on that stream.
+    fn report(&self, stream: u64, node: &str, clusters: &[ClusterStats]);
 
-    /// The stream of a node ended.
-    fn ended(&self, node: &str) {
-        let _ = node;
+    /// A stream of a node ended. Another one may go on: a hot restart has two.
+    fn ended(&self, stream: u64, node: &str) {
+        let _ = (stream, node);
     }
 }
 
 /// Hears nothing.
 impl LoadReports for () {
-    fn report(&self, _: &str, _: &[ClusterStats]) {}
+    fn report(&self, _: u64, _: &str, _: &[ClusterStats]) {}
 }
 
 /// What one node said last about one cluster.
@@ -44,7 +44,9 @@ pub struct ClusterLoad {
 }
 
 impl ClusterLoad {
-    fn of(stats: &ClusterStats, at: Instant) -> Self {
+    /// The sums of one report over its localities.
+    #[must_use]
+    pub fn of(stats: &ClusterStats, at: Instant) -> Self {
         let sum = |field: fn(&_) -> u64| {
             stats.upstream_locality_stats.iter().map(field).fold(0u64, u64::saturating_add)
         };
@@ -62,31 +64,36 @@ impl ClusterLoad {
     }
 }
 
-/// The last report per node and cluster, of the nodes that are connected.
+/// The last report per node and cluster, of the streams that are connected.
 #[derive(Debug, Default)]
 pub struct LastLoads {
-    nodes: Mutex<BTreeMap<String, Node>>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    clusters: BTreeMap<String, ClusterLoad>,
+    /// By node and stream.
+    streams: Mutex<BTreeMap<(String, u64), BTreeMap<String, ClusterLoad>>>,
 }
 
 impl LastLoads {
-    /// The last report of every node about every cluster.
+    /// The last report of every node about every cluster: the newest one if the node has several streams.
     #[must_use]
     pub fn get(&self) -> BTreeMap<String, BTreeMap<String, ClusterLoad>> {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.iter().map(|(name, node)| (name.clone(), node.clusters.clone())).collect()
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes: BTreeMap<String, BTreeMap<String, ClusterLoad>> = BTreeMap::new();
+        for ((node, _), clusters) in streams.iter() {
+            let known = nodes.entry(node.clone()).or_default();
+            for (cluster, load) in clusters {
+                if known.get(cluster).is_none_or(|other| other.at <= load.at) {
+                    known.insert(cluster.clone(), load.clone());
+                }
+            }
+        }
+        nodes
     }
 }
 
 impl LoadReports for LastLoads {
-    fn report(&self, node: &str, clusters: &[ClusterStats]) {
+    fn report(&self, stream: u64, node: &str, clusters: &[ClusterStats]) {
         let now = Instant::now();
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = &mut nodes.entry(node.to_owned()).or_default().clusters;
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = streams.entry((node.to_owned(), stream)).or_default();
         for stats in clusters {
             if known.len() < CLUSTERS_MAX || known.contains_key(&stats.cluster_name) {
                 known.insert(stats.cluster_name.clone(), ClusterLoad::of(stats, now));
@@ -94,17 +101,17 @@ impl LoadReports for LastLoads {
         }
     }
 
-    fn ended(&self, node: &str) {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+    fn ended(&self, stream: u64, node: &str) {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&(node.to_owned(), stream));
     }
 }
 
 impl<T: LoadReports> LoadReports for std::sync::Arc<T> {
-    fn report(&self, node: &str, clusters: &[ClusterStats]) {
-        (**self).report(node, clusters);
+    fn report(&self, stream: u64, node: &str, clusters: &[ClusterStats]) {
+        (**self).report(stream, node, clusters);
     }
 
-    fn ended(&self, node: &str) {
-        (**self).ended(node);
+    fn ended(&self, stream: u64, node: &str) {
+        (**self).ended(stream, node);
     }
 }

@@ -51,9 +51,12 @@ pub trait Discovery: Send + Sync + 'static {
 
     /// Answers a request for a type that is no configuration, for example [`SYNCZ`](crate::SYNCZ). It is answered once
     /// and never pushed. `None`: the type is not known, and there is no answer.
-    fn answer(&self, question: &Question<'_>) -> Option<Vec<navarch_envoy::Any>> {
+    ///
+    /// # Errors
+    /// A [`Rejection`] ends the stream: who asks for what is not for them would wait for ever.
+    fn answer(&self, question: &Question<'_>) -> Result<Option<Answers>, Rejection> {
         let _ = question;
-        None
+        Ok(None)
     }
 
     /// Which streams a peer may see in the client status service.
@@ -66,15 +69,18 @@ pub trait Discovery: Send + Sync + 'static {
     }
 }
 
+/// Names and messages. State-of-the-world has no place for the names.
+pub type Answers = Vec<(String, navarch_envoy::Any)>;
+
 /// Says of a stream whether it may be seen.
 pub type Visible = Box<dyn Fn(&StreamStatus) -> bool + Send>;
 
-/// A request for something that is not configuration. State-of-the-world only.
+/// A request for something that is not configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// What is asked for.
     pub type_url: &'a str,
-    /// The names in the request.
+    /// The names in the request; in delta those that are subscribed to.
     pub names: &'a [String],
     /// Who asks. What they may see is up to the [`Discovery`].
     pub node: &'a Arc<Node>,
@@ -130,9 +136,15 @@ pub enum Rejection {
     /// The peer is not who the node says.
     #[error("permission denied: {0}")]
     PermissionDenied(String),
+    /// Who the peer is has to be known.
+    #[error("authentication required: {0}")]
+    Unauthenticated(String),
     /// The node is not one that can be served.
     #[error("invalid node: {0}")]
     InvalidNode(String),
+    /// What is asked for cannot be answered.
+    #[error("{0}")]
+    InvalidRequest(String),
 }
 
 impl From<Rejection> for Status {
@@ -140,7 +152,8 @@ impl From<Rejection> for Status {
         let code = match rejection {
             Rejection::NotReady(_) => Code::Unavailable,
             Rejection::PermissionDenied(_) => Code::PermissionDenied,
-            Rejection::InvalidNode(_) => Code::InvalidArgument,
+            Rejection::Unauthenticated(_) => Code::Unauthenticated,
+            Rejection::InvalidNode(_) | Rejection::InvalidRequest(_) => Code::InvalidArgument,
         };
         Status::new(code, rejection.to_string())
     }

@@ -3,6 +3,7 @@
 //! Both are small: a request comes, an answer goes, and nothing is pushed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::Response;
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::body::{Body, Part};
 use super::grpc::{self, Code, Messages, Status};
 use super::{Peer, Shared};
+use crate::matcher::Nodes;
+use crate::status::StreamStatus;
 use crate::syncz::client_config;
 
 /// A method of a service that is not discovery.
@@ -71,15 +74,16 @@ struct Exchange<B> {
     close: CancellationToken,
 }
 
-/// Forgets the reports of a node whatever way its stream ends.
+/// Forgets the reports of a stream whatever way it ends.
 struct Reporting {
     shared: Arc<Shared>,
+    stream: u64,
     node: String,
 }
 
 impl Drop for Reporting {
     fn drop(&mut self) {
-        self.shared.loads.ended(&self.node);
+        self.shared.loads.ended(self.stream, &self.node);
     }
 }
 
@@ -152,9 +156,11 @@ where
             ..LoadStatsResponse::default()
         };
         self.answer(&response).await?;
-        let reporting = Reporting { shared: self.shared.clone(), node };
+        // Two streams of one node overlap in a hot restart.
+        let stream = self.shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
+        let reporting = Reporting { shared: self.shared.clone(), stream, node };
         loop {
-            self.shared.loads.report(&reporting.node, &request.cluster_stats);
+            self.shared.loads.report(stream, &reporting.node, &request.cluster_stats);
             match self.next::<LoadStatsRequest>().await? {
                 Some(next) => request = next,
                 None => return Ok(()),
@@ -165,19 +171,20 @@ where
     /// Answers one request; whether there was one.
     async fn client_status(&mut self) -> Result<bool, Status> {
         let Some(request) = self.next::<ClientStatusRequest>().await? else { return Ok(false) };
-        if !request.node_matchers.is_empty() {
-            // An answer about other nodes than those asked for would mislead.
-            return Err(Status::new(Code::Unimplemented, "node_matchers are not supported"));
-        }
-        let response = self.visible_streams()?;
+        let nodes = Nodes::of(&request.node_matchers);
+        let nodes = nodes.map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+        let response = self.visible_streams(&nodes)?;
         self.answer(&response).await?;
         Ok(true)
     }
 
-    fn visible_streams(&self) -> Result<ClientStatusResponse, Status> {
+    fn visible_streams(&self, nodes: &Nodes) -> Result<ClientStatusResponse, Status> {
         let visible = self.shared.discovery.visible(&self.peer)?;
         let streams = self.shared.registry.streams();
-        let shown = streams.iter().filter(|stream| !stream.types.is_empty() && visible(stream));
+        let is_shown = |stream: &&StreamStatus| {
+            !stream.types.is_empty() && visible(stream) && nodes.contain(&stream.node)
+        };
+        let shown = streams.iter().filter(is_shown);
         Ok(ClientStatusResponse { config: shown.map(client_config).collect() })
     }
 }

@@ -48,6 +48,13 @@ where
     grpc::accept(Body::new(receiver))
 }
 
+/// Answers that are not part of the configuration.
+#[derive(Default)]
+struct Pending {
+    given: u64,
+    unsent: VecDeque<Bytes>,
+}
+
 struct Task<B> {
     shared: Arc<Shared>,
     id: u64,
@@ -148,8 +155,8 @@ where
         let mut resources = class.subscribe();
         let start = Instant::now();
         let settings = &self.shared.settings;
-        let mut answers = VecDeque::new();
-        self.take_request(entry, first, start, &mut answers);
+        let mut answers = Pending::default();
+        self.take_request(entry, first, start, &mut answers)?;
         let mut shutdown = self.shared.shutdown.subscribe();
         shutdown.mark_changed();
         let mut end: Option<Instant> = None;
@@ -174,7 +181,7 @@ where
                     Some(message) => {
                         let request = self.decode(message)?;
                         warn_of_other_node(&request, entry);
-                        self.take_request(entry, request, now, &mut answers);
+                        self.take_request(entry, request, now, &mut answers)?;
                     }
                 },
                 permit = self.room.clone().acquire_owned(), if room.is_none() => room = permit.ok(),
@@ -213,38 +220,49 @@ where
     }
 
     /// Gives a request to the stream, or answers it at once if it does not ask for configuration.
-    fn take_request(&self, entry: &Entry, request: Request, now: Instant, answers: &mut VecDeque<Bytes>) {
+    fn take_request(
+        &self,
+        entry: &Entry,
+        request: Request,
+        now: Instant,
+        answers: &mut Pending,
+    ) -> Result<(), Status> {
         if XdsType::from_type_url(&request.type_url).is_some() {
-            return entry.lock().request(request, now.into_std());
+            entry.lock().request(request, now.into_std());
+            return Ok(());
         }
-        let Wish::Exactly { names, .. } = &request.wish else {
-            return entry.lock().request(request, now.into_std());
-        };
         // What acknowledges the answer is not asked again.
         if request.nonce.starts_with(ANSWER_NONCE) {
-            return;
+            return Ok(());
         }
+        let names = match &request.wish {
+            Wish::Exactly { names, .. } => names,
+            Wish::Change { subscribe, .. } => subscribe,
+        };
         let (type_url, streams) = (request.type_url.as_str(), &*self.shared.registry);
         let question = Question { type_url, names, node: &entry.node, peer: &self.peer, streams };
-        match self.shared.discovery.answer(&question) {
-            Some(resources) => {
-                let nonce = format!("{ANSWER_NONCE}{}", answers.len() + 1);
-                answers.push_back(self.shared.encoder.answer(type_url, nonce, resources));
+        match self.shared.discovery.answer(&question)? {
+            Some(found) => {
+                answers.given += 1;
+                let nonce = format!("{ANSWER_NONCE}{}", answers.given);
+                let (protocol, encoder) = (self.method.protocol, &self.shared.encoder);
+                answers.unsent.push_back(encoder.answer(protocol, type_url, nonce, found));
             }
             None => entry.lock().request(request, now.into_std()),
         }
+        Ok(())
     }
 
     /// Sends one response if there is one.
     fn send_next(
         &self,
         entry: &Entry,
-        answers: &mut VecDeque<Bytes>,
+        answers: &mut Pending,
         room: &mut Option<OwnedSemaphorePermit>,
         now: Instant,
     ) -> Result<bool, Status> {
-        if let Some(permit) = room.take_if(|_| !answers.is_empty()) {
-            let answer = answers.pop_front().into_iter().collect();
+        if let Some(permit) = room.take_if(|_| !answers.unsent.is_empty()) {
+            let answer = answers.unsent.pop_front().into_iter().collect();
             let sent = self.parts.try_send(Part::Message(answer, permit));
             return sent.map(|()| true).map_err(|_| Status::cancelled());
         }

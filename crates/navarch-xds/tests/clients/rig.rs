@@ -139,7 +139,7 @@ impl Observer for Notes {
 }
 
 impl LoadReports for Notes {
-    fn report(&self, _: &str, clusters: &[ClusterStats]) {
+    fn report(&self, _: u64, _: &str, clusters: &[ClusterStats]) {
         let mut loads = self.0.loads.lock().expect("not poisoned");
         for cluster in clusters {
             let load = loads.entry(cluster.cluster_name.clone()).or_default();
@@ -151,7 +151,7 @@ impl LoadReports for Notes {
         }
     }
 
-    fn ended(&self, _: &str) {
+    fn ended(&self, _: u64, _: &str) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,7 @@
 //! The server over real connections on loopback: everything that is not a matter of one stream's state.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +15,8 @@ use navarch_envoy::proto::envoy::service::discovery::v3::{
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 use navarch_xds::{
-    Class, Connection, Discovery, LastLoads, Node, Peer, Question, Registry, Rejection, SYNCZ, Server,
-    Settings, Visible, syncz,
+    Answers, Brake, Class, Connection, Discovery, LastLoads, Node, Peer, Question, Registry, Rejection,
+    SYNCZ, Server, Settings, Visible, syncz,
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -40,11 +42,14 @@ impl Discovery for Fleet {
         }
     }
 
-    fn answer(&self, question: &Question<'_>) -> Option<Vec<navarch_envoy::Any>> {
+    fn answer(&self, question: &Question<'_>) -> Result<Option<Answers>, Rejection> {
+        if question.type_url == "forbidden" {
+            return Err(Rejection::Unauthenticated("who are you?".into()));
+        }
         // Who is not of the system sees its own namespace.
         let namespace =
             question.node.metadata_str("NAMESPACE").filter(|namespace| *namespace != "istio-system");
-        (question.type_url == SYNCZ).then(|| syncz(question.streams, namespace))
+        Ok((question.type_url == SYNCZ).then(|| syncz(question.streams, namespace)))
     }
 
     fn visible(&self, _: &Arc<Peer>) -> Result<Visible, Rejection> {
@@ -573,126 +578,4 @@ async fn flw_10_many_streams_in_one_connection() {
         assert_eq!(stream.next().await.expect("clusters").resources.len(), 1);
     }
     assert_eq!(running.registry().len(), 500);
-}
-
-#[tokio::test]
-async fn ops_04_and_ops_05_sync_status_is_answered_once_and_per_namespace() {
-    use navarch_envoy::proto::envoy::service::status::v3::{ClientConfig, ConfigStatus};
-    let running = start(settings()).await;
-    let of = |id: &str, namespace: &str| {
-        let kind = Some(prost_types::value::Kind::StringValue(namespace.to_owned()));
-        let fields = [("NAMESPACE".to_owned(), prost_types::Value { kind })];
-        let metadata = Some(prost_types::Struct { fields: fields.into_iter().collect() });
-        node(id).map(|node| WireNode { metadata, ..node })
-    };
-    let mut proxies = Vec::new();
-    for (id, namespace) in [("a", "default"), ("b", "other")] {
-        let mut proxy: Sotw = running.open(SOTW).await.expect("a stream");
-        proxy.send(DiscoveryRequest { node: of(id, namespace), ..ask(XdsType::Cds, id) });
-        proxy.next().await.expect("clusters");
-        proxies.push(proxy);
-    }
-    for (namespace, expected) in [("istio-system", vec!["a", "b"]), ("default", vec!["a"])] {
-        let mut asking: Sotw = running.open(SOTW).await.expect("a stream");
-        let request = DiscoveryRequest {
-            type_url: SYNCZ.into(),
-            node: of("istioctl", namespace),
-            ..Default::default()
-        };
-        asking.send(request.clone());
-        let answer = asking.next().await.expect("an answer");
-        let configs: Vec<_> = answer
-            .resources
-            .iter()
-            .map(|any| ClientConfig::decode(any.value.clone()).expect("a client config"))
-            .collect();
-        let ids: Vec<_> =
-            configs.iter().filter_map(|config| config.node.as_ref()).map(|node| node.id.clone()).collect();
-        assert_eq!(ids, expected);
-        assert_eq!(configs[0].generic_xds_configs[0].config_status, i32::from(ConfigStatus::Stale));
-        assert_eq!(answer.control_plane.expect("a control plane").identifier, "replica-1");
-        asking.send(DiscoveryRequest { response_nonce: answer.nonce, ..request });
-        assert!(asking.is_quiet().await);
-    }
-}
-
-#[tokio::test]
-async fn ops_03_client_status_service_answers_for_every_visible_stream() {
-    use navarch_envoy::proto::envoy::service::status::v3::{
-        ClientStatusRequest, ClientStatusResponse, ConfigStatus,
-    };
-    let running = start(settings()).await;
-    let mut proxies = Vec::new();
-    for id in ["a", "hidden", "b"] {
-        let mut proxy: Sotw = running.open(SOTW).await.expect("a stream");
-        proxy.send(ask(XdsType::Cds, id));
-        proxy.next().await.expect("clusters");
-        proxies.push(proxy);
-    }
-    for method in ["StreamClientStatus", "FetchClientStatus"] {
-        let path: &'static str = match method {
-            "StreamClientStatus" => {
-                "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus"
-            }
-            _ => "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus",
-        };
-        let mut asking: Open<ClientStatusRequest, ClientStatusResponse> =
-            running.open(path).await.expect("a stream");
-        asking.send(ClientStatusRequest::default());
-        let answer = asking.next().await.expect("an answer");
-        let shown: Vec<_> = answer
-            .config
-            .iter()
-            .map(|config| {
-                let id = config.node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
-                (id, config.generic_xds_configs.len(), config.generic_xds_configs[0].config_status)
-            })
-            .collect();
-        let stale = i32::from(ConfigStatus::Stale);
-        assert_eq!(shown, [("a".to_owned(), 1, stale), ("b".to_owned(), 1, stale)], "{method}");
-    }
-}
-
-#[tokio::test]
-async fn ops_01_and_ops_02_load_reports_are_asked_for_once_and_kept_while_the_node_reports() {
-    use navarch_envoy::proto::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
-    use navarch_envoy::proto::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
-    const LRS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
-    let running = start(Settings { load_report_interval: Duration::from_secs(7), ..settings() }).await;
-    let nameless: Result<Open<LoadStatsRequest, LoadStatsResponse>, _> = running.open(LRS).await;
-    let mut nameless = nameless.expect("a stream");
-    nameless.send(LoadStatsRequest::default());
-    assert_eq!(nameless.code().await, Code::InvalidArgument);
-
-    let mut stream: Open<LoadStatsRequest, LoadStatsResponse> = running.open(LRS).await.expect("a stream");
-    stream.send(LoadStatsRequest { node: node("n"), ..Default::default() });
-    let answer = stream.next().await.expect("an answer");
-    assert!(answer.send_all_clusters && answer.clusters.is_empty());
-    assert_eq!(answer.load_reporting_interval.map(|interval| interval.seconds), Some(7));
-    let locality = |good, bad| UpstreamLocalityStats {
-        total_successful_requests: good,
-        total_error_requests: bad,
-        ..Default::default()
-    };
-    let report = |good| LoadStatsRequest {
-        cluster_stats: vec![ClusterStats {
-            cluster_name: "c".into(),
-            upstream_locality_stats: vec![locality(good, 1), locality(2, 0)],
-            total_dropped_requests: 4,
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    let seen = || {
-        let loads = running.loads.get();
-        let load = loads.get("n").and_then(|node| node.get("c"));
-        load.map(|load| (load.succeeded, load.failed, load.dropped))
-    };
-    stream.send(report(10));
-    eventually("a report", || seen() == Some((12, 1, 4))).await;
-    stream.send(report(3));
-    eventually("a newer report", || seen() == Some((5, 1, 4))).await;
-    assert!(stream.is_quiet().await);
-    drop(stream);
-    eventually("forgotten", || running.loads.get().is_empty()).await;
 }
