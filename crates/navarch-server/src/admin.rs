@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use crate::blame;
 use crate::fleet::{Client, Fleet};
 use crate::metrics::Metrics;
+use crate::reports::Reports;
 use crate::status::{
     ConfirmedRemovals, FleetStatus, HeldRemovals, ProxyStatus, RejectedResource, Rejection, SyncState,
     TypeStatus,
@@ -32,6 +33,7 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
     pub findings: Arc<ArcSwap<Vec<Finding>>>,
+    pub reports: Arc<Reports>,
     /// Name of this replica.
     pub replica: String,
 }
@@ -46,15 +48,25 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
-        .route("/debug/syncz", get(syncz))
+        .route("/debug/syncz", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.syncz()) }))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/explain", get(explain))
         .route("/debug/checksum", get(checksum))
         .route("/debug/findings", get(findings))
-        .route("/debug/removals", get(removals))
+        .route(
+            "/debug/removals",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.removals()) }),
+        )
         .route("/debug/removals/confirm", post(confirm_removals))
-        .route("/debug/configz", get(configz))
-        .route("/debug/registryz", get(registryz))
+        .route(
+            "/debug/loads",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.reports.page()) }),
+        )
+        .route("/debug/configz", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.configz()) }))
+        .route(
+            "/debug/registryz",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.registryz()) }),
+        )
         .with_state(admin);
     if let Err(error) = axum::serve(listener, pages).await {
         tracing::error!(%error, "the admin port is closed");
@@ -75,6 +87,7 @@ async fn index() -> &'static str {
      /debug/findings                     what is wrong with the configuration\n\
      /debug/removals                     removals that are held back, because too much would go at once\n\
      /debug/removals/confirm             POST: they are meant (navarch confirm-removals)\n\
+     /debug/loads                        what clients report of their load (LRS)\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"
 }
@@ -100,16 +113,6 @@ async fn proxies(State(admin): State<Arc<Admin>>) -> Json<FleetStatus> {
     Json(admin.fleet_status())
 }
 
-/// Proxies of which removals are held back.
-async fn removals(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let status = admin.fleet_status();
-    let held = status.proxies.iter().filter_map(|proxy| {
-        let held = proxy.held_removals.as_ref()?;
-        Some(json!({ "proxy": proxy.name, "connection": proxy.connection, "held": held }))
-    });
-    Json(json!({ "revision": status.revision, "proxies": held.collect::<Vec<_>>() }))
-}
-
 /// All removals up to the newest revision are meant.
 async fn confirm_removals(State(admin): State<Arc<Admin>>) -> Json<ConfirmedRemovals> {
     let revision = admin.fleet.planned_revision();
@@ -120,37 +123,6 @@ async fn confirm_removals(State(admin): State<Arc<Admin>>) -> Json<ConfirmedRemo
 
 async fn findings(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(json!(**admin.findings.load()))
-}
-
-async fn configz(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let snapshot = admin.fleet.snapshot();
-    let objects = snapshot.objects().map(|object| {
-        json!({
-            "kind": object.key.kind.as_str(),
-            "namespace": object.key.namespace,
-            "name": object.key.name,
-            "source": object.source.span().to_string(),
-        })
-    });
-    Json(Value::Array(objects.collect()))
-}
-
-async fn registryz(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let snapshot = admin.fleet.snapshot();
-    let services = snapshot.services().map(|service| {
-        let ports = service.ports.iter();
-        json!({
-            "hostname": service.hostname,
-            "namespace": service.namespace,
-            "registry": format!("{:?}", service.registry),
-            "resolution": format!("{:?}", service.resolution),
-            "addresses": service.addresses,
-            "ports": ports.map(|port| json!({
-                "name": port.name, "port": port.port, "protocol": format!("{:?}", port.protocol),
-            })).collect::<Vec<_>>(),
-        })
-    });
-    Json(Value::Array(services.collect()))
 }
 
 /// Which proxy a page is about.
@@ -265,26 +237,69 @@ async fn checksum(State(admin): State<Arc<Admin>>, Query(query): Query<ChecksumQ
     Json(json!({ "proxy": name, "types": types })).into_response()
 }
 
-/// `istiod`'s form of the sync state.
-async fn syncz(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let status = admin.fleet_status();
-    let proxies = status.proxies.iter().map(|proxy| {
-        let of = |ty: &str| proxy.types.get(ty).cloned().unwrap_or_default();
-        json!({
-            "cluster_id": proxy.cluster,
-            "proxy": proxy.name,
-            "istio_version": proxy.version,
-            "cluster_sent": of("CDS").sent, "cluster_acked": of("CDS").acked,
-            "listener_sent": of("LDS").sent, "listener_acked": of("LDS").acked,
-            "route_sent": of("RDS").sent, "route_acked": of("RDS").acked,
-            "endpoint_sent": of("EDS").sent, "endpoint_acked": of("EDS").acked,
-            "extensionconfig_sent": of("ECDS").sent, "extensionconfig_acked": of("ECDS").acked,
-        })
-    });
-    Json(Value::Array(proxies.collect()))
-}
-
 impl Admin {
+    /// Proxies of which removals are held back.
+    pub fn removals(&self) -> Value {
+        let status = self.fleet_status();
+        let held = status.proxies.iter().filter_map(|proxy| {
+            let held = proxy.held_removals.as_ref()?;
+            Some(json!({ "proxy": proxy.name, "connection": proxy.connection, "held": held }))
+        });
+        json!({ "revision": status.revision, "proxies": held.collect::<Vec<_>>() })
+    }
+
+    /// Objects in force.
+    pub fn configz(&self) -> Value {
+        let snapshot = self.fleet.snapshot();
+        let objects = snapshot.objects().map(|object| {
+            json!({
+                "kind": object.key.kind.as_str(),
+                "namespace": object.key.namespace,
+                "name": object.key.name,
+                "source": object.source.span().to_string(),
+            })
+        });
+        Value::Array(objects.collect())
+    }
+
+    /// Services.
+    pub fn registryz(&self) -> Value {
+        let snapshot = self.fleet.snapshot();
+        let services = snapshot.services().map(|service| {
+            let ports = service.ports.iter();
+            json!({
+                "hostname": service.hostname,
+                "namespace": service.namespace,
+                "registry": format!("{:?}", service.registry),
+                "resolution": format!("{:?}", service.resolution),
+                "addresses": service.addresses,
+                "ports": ports.map(|port| json!({
+                    "name": port.name, "port": port.port, "protocol": format!("{:?}", port.protocol),
+                })).collect::<Vec<_>>(),
+            })
+        });
+        Value::Array(services.collect())
+    }
+
+    /// `istiod`'s form of the sync state.
+    pub fn syncz(&self) -> Value {
+        let status = self.fleet_status();
+        let proxies = status.proxies.iter().map(|proxy| {
+            let of = |ty: &str| proxy.types.get(ty).cloned().unwrap_or_default();
+            json!({
+                "cluster_id": proxy.cluster,
+                "proxy": proxy.name,
+                "istio_version": proxy.version,
+                "cluster_sent": of("CDS").sent, "cluster_acked": of("CDS").acked,
+                "listener_sent": of("LDS").sent, "listener_acked": of("LDS").acked,
+                "route_sent": of("RDS").sent, "route_acked": of("RDS").acked,
+                "endpoint_sent": of("EDS").sent, "endpoint_acked": of("EDS").acked,
+                "extensionconfig_sent": of("ECDS").sent, "extensionconfig_acked": of("ECDS").acked,
+            })
+        });
+        Value::Array(proxies.collect())
+    }
+
     /// A connected proxy, or the answer that there is none.
     #[expect(clippy::result_large_err, reason = "the error is the HTTP answer")]
     fn client_named(&self, name: &str) -> Result<Client, Response> {

@@ -11,10 +11,12 @@ use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Fingerprint, Hashed};
 use navarch_plan::{Class, ClassPlan, Planner};
 use navarch_snapshot::{Part, Reads, Snapshot, View};
-use navarch_xds::{Connection, Discovery, Node, Peer, Rejection};
+use navarch_xds::{Answers, Connection, Discovery, Node, Peer, Question, Rejection, Visible};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::admin::Admin;
+use crate::debug::{self, Sight};
 use crate::metrics::Metrics;
 
 /// How long a class without proxies keeps its plan, so that proxies that reconnect find it.
@@ -122,6 +124,12 @@ impl Client {
                     || mesh.config.trust_domain_aliases.iter().any(|alias| **alias == *id.trust_domain)
             })
         })
+    }
+
+    /// The namespace that the connection proves, if it is of this mesh.
+    pub fn namespace_of(peer: &Peer, snapshot: &Snapshot) -> Option<String> {
+        let identity = peer.identities.iter().find_map(|id| Identity::parse(id));
+        identity.filter(|_| Self::is_of_mesh(peer, snapshot)).map(|identity| identity.namespace.to_owned())
     }
 
     fn class(&self, view: &View<'_>) -> Class {
@@ -436,19 +444,32 @@ fn facts_of(node: &Node) -> Result<ProxyFacts, Rejection> {
 }
 
 /// The fleet as the xDS server sees it.
-pub struct FleetDiscovery(pub Arc<Fleet>);
+pub struct FleetDiscovery {
+    pub fleet: Arc<Fleet>,
+    /// The pages of the admin port, once they are there: they are answered over xDS too.
+    pub pages: Arc<OnceLock<Arc<Admin>>>,
+}
 
 impl Discovery for FleetDiscovery {
     fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection> {
         let client = Client::of(node, peer).inspect_err(|error| refused(node, peer, error))?;
-        if !Client::is_of_mesh(peer, &self.0.snapshot()) {
+        if !Client::is_of_mesh(peer, &self.fleet.snapshot()) {
             let message = format!("{} is not of this mesh's trust domain", peer.identities.join(", "));
             let rejection = Rejection::PermissionDenied(message);
             refused(node, peer, &rejection);
             return Err(rejection);
         }
         tracing::info!(node = %node.id, peer = %peer.address, "connected");
-        Ok(self.0.join(client))
+        Ok(self.fleet.join(client))
+    }
+
+    fn answer(&self, question: &Question<'_>) -> Result<Option<Answers>, Rejection> {
+        debug::answer(&self.fleet, self.pages.get().map(|pages| &**pages), question)
+    }
+
+    fn visible(&self, peer: &Arc<Peer>) -> Result<Visible, Rejection> {
+        let sight = Sight::of(peer, &self.fleet)?;
+        Ok(Box::new(move |stream| sight.covers(stream)))
     }
 }
 

@@ -5,12 +5,14 @@
 
 pub mod admin;
 pub mod blame;
+pub mod debug;
 pub mod error;
 pub mod fleet;
 pub mod load;
 pub mod metrics;
 pub mod observe;
 pub mod pipeline;
+pub mod reports;
 pub mod rhythm;
 pub mod secure;
 pub mod serve;

@@ -23,6 +23,10 @@ pub struct Metrics {
     pub push_bytes: IntCounterVec,
     /// Rejections, by type.
     pub rejects: IntCounterVec,
+    /// Load reports of clients.
+    pub load_reports: IntCounter,
+    /// Requests that clients report, by cluster and result (`success`, `error`, `dropped`).
+    pub load_requests: IntCounterVec,
     /// Proxies of which removals are held back, because too much would go at once.
     pub removals_held: IntGauge,
     /// From a committed revision to the acknowledgement of a proxy, in seconds.
@@ -75,6 +79,16 @@ impl Metrics {
         let scan_errors =
             IntCounter::new("navarch_scan_errors_total", "Scans of the configuration directory that failed")?;
         registry.register(Box::new(scan_errors.clone()))?;
+        let load_reports = IntCounter::new("navarch_load_reports_total", "Load reports of clients")?;
+        registry.register(Box::new(load_reports.clone()))?;
+        let load_requests = IntCounterVec::new(
+            Opts::new(
+                "navarch_load_requests_total",
+                "Requests in load reports of clients, by cluster and result",
+            ),
+            &["cluster", "result"],
+        )?;
+        registry.register(Box::new(load_requests.clone()))?;
         let info = gauges("pilot_info", "Version of the control plane", "version")?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Metrics {
@@ -98,6 +112,8 @@ impl Metrics {
             plan: seconds("navarch_plan_seconds", "Seconds to plan every class that a revision affects")?,
             findings: gauges("navarch_findings", "Findings in the configuration, by severity", "severity")?,
             scan_errors,
+            load_reports,
+            load_requests,
             services: gauge("pilot_services", "Services known")?,
             classes: gauge("navarch_classes", "Classes of proxies that get the same configuration")?,
             memo: gauges("navarch_memo", "Translations found in the memo, and made", "result")?,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use navarch_xds::Brake;
@@ -16,6 +16,7 @@ use crate::fleet::{Fleet, FleetDiscovery};
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
+use crate::reports::Reports;
 use crate::secure::{Tls, TlsFiles};
 
 /// New streams admitted per second. A first synchronisation costs a few milliseconds of processor time; classes that are planned
@@ -85,18 +86,23 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         brake: options.brake,
         ..Settings::default()
     };
-    let server = Server::observed(
-        FleetDiscovery(fleet.clone()),
+    let pages = Arc::new(OnceLock::new());
+    let reports = Arc::new(Reports::new(metrics.clone()));
+    let server = Server::reporting(
+        FleetDiscovery { fleet: fleet.clone(), pages: pages.clone() },
         settings,
         Observed::new(metrics.clone(), fleet.clone()),
+        reports.clone(),
     );
-    let admin = Admin {
+    let admin = Arc::new(Admin {
         fleet: fleet.clone(),
         registry: server.registry(),
         metrics,
         findings: pipeline.findings(),
+        reports,
         replica,
-    };
+    });
+    let _ = pages.set(admin.clone());
     tracing::info!(
         revision = snapshot.revision(),
         services = snapshot.services().count(),
@@ -105,7 +111,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         "serving {}",
         options.config.display()
     );
-    let admin_task = tokio::spawn(admin::serve(http, Arc::new(admin)));
+    let admin_task = tokio::spawn(admin::serve(http, admin));
     let follow = {
         let options = options.clone();
         tokio::spawn(async move {
