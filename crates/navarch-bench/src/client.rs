@@ -9,11 +9,14 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
 
 use crate::fleet::Shared;
 use crate::message::Protocol;
+use crate::tls::Connectors;
 
 /// HTTP/2 windows of the size that Envoy offers by default: a stream is not stopped by flow control before the proxy is busy.
 const STREAM_WINDOW: u32 = 16 << 20;
@@ -23,16 +26,37 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// What is kept of the buffer after a large message.
 const BUFFER_KEPT: usize = 16 << 10;
 
+/// Where proxies connect, and how.
+#[derive(Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub tls: Option<Tls>,
+}
+
+/// What proxies connect with over TLS.
+pub struct Tls {
+    pub connectors: Connectors,
+    /// Number of the namespace that a proxy is in.
+    pub namespaces: Vec<usize>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    fn connector(&self, index: usize) -> Option<&TlsConnector> {
+        self.connectors.get(*self.namespaces.get(index)?)
+    }
+}
+
 /// Keeps a proxy connected until the task is aborted.
-pub async fn run(
-    index: usize,
-    address: SocketAddr,
-    protocol: Protocol,
-    shared: Rc<RefCell<Shared>>,
-    bell: Rc<Notify>,
-) {
+pub async fn run(index: usize, target: Rc<Target>, shared: Rc<RefCell<Shared>>, bell: Rc<Notify>) {
     loop {
-        let error = match stream(index, address, protocol, &shared, &bell).await {
+        let error = match stream(index, &target, &shared, &bell).await {
             Ok(()) => "the server closed the stream".to_owned(),
             Err(error) => format!("{error:#}"),
         };
@@ -46,15 +70,27 @@ pub async fn run(
 }
 
 /// One connection with one stream, until either ends.
-async fn stream(
+async fn stream(index: usize, target: &Target, shared: &RefCell<Shared>, bell: &Notify) -> Result<()> {
+    let address = target.address;
+    let socket = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+    socket.set_nodelay(true)?;
+    match &target.tls {
+        None => exchange(index, target.protocol, socket, shared, bell).await,
+        Some(tls) => {
+            let connector = tls.connector(index).context("a proxy without a certificate")?;
+            let socket = connector.connect(address.ip().into(), socket).await.context("the TLS handshake")?;
+            exchange(index, target.protocol, socket, shared, bell).await
+        }
+    }
+}
+
+async fn exchange(
     index: usize,
-    address: SocketAddr,
     protocol: Protocol,
+    socket: impl AsyncRead + AsyncWrite + Unpin,
     shared: &RefCell<Shared>,
     bell: &Notify,
 ) -> Result<()> {
-    let socket = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-    socket.set_nodelay(true)?;
     let (requests, connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

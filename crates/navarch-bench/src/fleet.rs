@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,10 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::client;
+use crate::client::{self, Target};
 use crate::known::{Id, Known};
 use crate::mesh::Edit;
-use crate::message::{self, Protocol};
+use crate::message;
 use crate::proxy::Proxy;
 use crate::shape::Shape;
 
@@ -28,6 +27,8 @@ pub struct Shared {
     pub proxies: Vec<Member>,
     pub counts: Counts,
     pending: Vec<Pending>,
+    /// Changes that have reached everyone.
+    delivered: Vec<Delivery>,
     synced: usize,
     /// The last error of a connection.
     pub last_error: Option<String>,
@@ -89,6 +90,12 @@ pub struct Delivery {
     pub delays: Vec<Duration>,
 }
 
+impl From<Pending> for Delivery {
+    fn from(change: Pending) -> Self {
+        Delivery { number: change.number, expected: change.expected, delays: change.delays }
+    }
+}
+
 impl Shared {
     /// A connection opens: what is sent first.
     pub fn connect(&mut self, index: usize) -> Vec<bytes::Bytes> {
@@ -128,7 +135,7 @@ impl Shared {
     /// The acknowledgement of these changes has been handed to the connection. Says whether somebody may be waiting for that.
     pub fn acknowledged(&mut self, index: usize, marks: &[(XdsType, Id, u32)]) -> bool {
         let now = Instant::now();
-        let Shared { proxies, pending, .. } = self;
+        let Shared { proxies, pending, delivered, .. } = self;
         let Some(member) = proxies.get_mut(index) else { return false };
         let mut complete = false;
         for (ty, name, number) in marks {
@@ -150,6 +157,11 @@ impl Shared {
                 *seen = (*seen).max(*number);
             }
         }
+        if complete {
+            // Nobody looks through what has arrived for the changes that have not.
+            let arrived = pending.extract_if(.., |change| change.delays.len() >= change.expected);
+            delivered.extend(arrived.map(Delivery::from));
+        }
         complete
     }
 }
@@ -160,19 +172,14 @@ pub struct Fleet {
     /// Rung when a change has reached everyone, and when a proxy has all it asked for.
     bell: Rc<Notify>,
     tasks: Vec<JoinHandle<()>>,
-    address: SocketAddr,
-    protocol: Protocol,
+    target: Rc<Target>,
 }
 
 impl Fleet {
     /// Proxies that are not connected yet. `metadata` is added to that of every node.
     #[must_use]
-    pub fn new(
-        shape: &Shape,
-        address: SocketAddr,
-        protocol: Protocol,
-        metadata: &Map<String, Value>,
-    ) -> Self {
+    pub fn new(shape: &Shape, target: Target, metadata: &Map<String, Value>) -> Self {
+        let protocol = target.protocol;
         let proxies = (0..shape.proxies).map(|index| Member {
             proxy: Proxy::new(protocol, node(shape, index, metadata)),
             synced: false,
@@ -183,6 +190,7 @@ impl Fleet {
             proxies: proxies.collect(),
             counts: Counts::default(),
             pending: Vec::new(),
+            delivered: Vec::new(),
             synced: 0,
             last_error: None,
         };
@@ -190,8 +198,7 @@ impl Fleet {
             shared: Rc::new(RefCell::new(shared)),
             bell: Rc::default(),
             tasks: Vec::new(),
-            address,
-            protocol,
+            target: Rc::new(target),
         }
     }
 
@@ -201,7 +208,7 @@ impl Fleet {
         self.tasks = (0..count)
             .map(|index| {
                 let (shared, bell) = (self.shared.clone(), self.bell.clone());
-                tokio::task::spawn_local(client::run(index, self.address, self.protocol, shared, bell))
+                tokio::task::spawn_local(client::run(index, self.target.clone(), shared, bell))
             })
             .collect();
     }
@@ -279,15 +286,14 @@ impl Fleet {
     pub async fn delivered(&self, within: Duration) -> Vec<Delivery> {
         let deadline = Instant::now() + within;
         loop {
-            let complete =
-                self.shared.borrow().pending.iter().all(|change| change.delays.len() >= change.expected);
+            let complete = self.shared.borrow().pending.is_empty();
             let now = Instant::now();
             if complete || now >= deadline {
-                let pending = std::mem::take(&mut self.shared.borrow_mut().pending);
-                return pending
-                    .into_iter()
-                    .map(|Pending { number, expected, delays, .. }| Delivery { number, expected, delays })
-                    .collect();
+                let mut shared = self.shared.borrow_mut();
+                let late = std::mem::take(&mut shared.pending);
+                let mut deliveries = std::mem::take(&mut shared.delivered);
+                deliveries.extend(late.into_iter().map(Delivery::from));
+                return deliveries;
             }
             let _ = tokio::time::timeout(deadline - now, self.bell.notified()).await;
         }

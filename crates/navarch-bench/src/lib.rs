@@ -22,6 +22,7 @@ mod run;
 mod server;
 pub mod shape;
 mod svg;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub repeat: usize,
     /// Endpoint changes per second, and for how long.
     pub churn: Option<(f64, Duration)>,
+    /// Proxies connect over mutual TLS, with certificates made for the run. Only with a server that is started here.
+    pub tls: bool,
     /// Whether all proxies reconnect at once.
     pub reconnect: bool,
     /// Classes of which one proxy is compared with a plan from scratch.

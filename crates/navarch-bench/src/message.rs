@@ -176,6 +176,9 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
+/// The Envoy that the proxies behave like: servers treat versions differently.
+const VERSION: &[u8] = b"1.40.0";
+
 /// The encoded `envoy.config.core.v3.Node` of a proxy. Values of `metadata` are text or, if they parse as such, JSON objects of text.
 #[must_use]
 pub fn node(id: &str, cluster: &str, metadata: &serde_json::Map<String, serde_json::Value>) -> Vec<u8> {
@@ -184,6 +187,7 @@ pub fn node(id: &str, cluster: &str, metadata: &serde_json::Map<String, serde_js
     put_field(&mut out, 0x12, cluster.as_bytes());
     put_field(&mut out, 0x1a, &structure(metadata));
     put_field(&mut out, 0x32, b"envoy");
+    put_field(&mut out, 0x3a, VERSION);
     out
 }
 

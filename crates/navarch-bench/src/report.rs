@@ -23,6 +23,8 @@ pub struct Report {
 pub struct Run {
     pub shape: Shape,
     pub protocol: Protocol,
+    /// Whether proxies connected over mutual TLS.
+    pub tls: bool,
     pub start: Option<Start>,
     pub memory: Memory,
     pub cold: Load,
@@ -103,6 +105,19 @@ pub struct Churn {
     pub responses: u64,
     pub bytes: u64,
     pub lost: usize,
+    /// The server at the start, after each minute, and when everything had arrived.
+    pub samples: Vec<Sample>,
+}
+
+/// What the server had used at a time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sample {
+    /// Since the churn began.
+    pub seconds: f64,
+    /// Resident memory in bytes.
+    pub resident: u64,
+    /// Processor seconds since the churn began.
+    pub cpu_s: f64,
 }
 
 /// From a change to its acknowledgement, over all changes and all affected proxies, in milliseconds.
@@ -170,7 +185,7 @@ impl Run {
         let shape = &self.shape;
         let _ = writeln!(
             out,
-            "{}: {} services, {} endpoints, {} proxies of {} classes, {} namespaces, {}, {:?}",
+            "{}: {} services, {} endpoints, {} proxies of {} classes, {} namespaces, {}, {:?}{}",
             shape.name,
             shape.services,
             shape.endpoints,
@@ -179,6 +194,7 @@ impl Run {
             shape.namespaces,
             if shape.scoped { "each proxy sees its namespace" } else { "each proxy sees everything" },
             self.protocol,
+            if self.tls { ", mutual TLS" } else { "" },
         );
         let mut rows = vec![cells(["", "SECONDS", "CPU S", "RESPONSES", "RESOURCES", "MB SENT"])];
         if let Some(start) = &self.start {
@@ -207,6 +223,12 @@ impl Run {
             number(self.memory.per_proxy as f64 / 1e3),
             megabytes(self.memory.peak)
         );
+        if let Some(churn) = &self.churn {
+            let samples = churn.samples.iter();
+            let samples: Vec<_> =
+                samples.map(|s| format!("{} s {} MB", number(s.seconds), megabytes(s.resident))).collect();
+            let _ = writeln!(out, "memory during churn: {}", samples.join(", "));
+        }
         let _ = writeln!(
             out,
             "load generator: {} s of CPU in {} s; {} connections broke{}",

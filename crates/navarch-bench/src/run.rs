@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::check::check;
+use crate::client::{self, Tls};
 use crate::fleet::Fleet;
 use crate::mesh::{self, Edit, Kind};
 use crate::progress::Progress;
-use crate::report::{Change, Churn, Load, Memory, Percentiles, Run, Start};
+use crate::report::{Change, Churn, Load, Memory, Percentiles, Run, Sample, Start};
 use crate::server::{self, Server};
 use crate::shape::Shape;
-use crate::{Settings, Target};
+use crate::{Settings, Target, tls};
 
 /// No message for so long: the server has done its work.
 const QUIET: Duration = Duration::from_millis(100);
+/// How often the server's memory is looked at during churn.
+const SAMPLE: Duration = Duration::from_secs(60);
 /// Files that the process needs besides one for each connection.
 const OTHER_FILES: u64 = 64;
 
@@ -26,7 +29,7 @@ const OTHER_FILES: u64 = 64;
 /// If the server does not start, or not all proxies come in sync.
 pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Result<Run> {
     shape.check()?;
-    let files = server::open_files_max();
+    let files = server::raise_open_files();
     if files.is_some_and(|max| max < shape.proxies as u64 + OTHER_FILES) {
         bail!(
             "{} connections need as many open files, and {} are allowed; raise that with `ulimit -n {}`",
@@ -41,13 +44,25 @@ pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Res
     progress.say(format!("{}: writing the configuration", shape.name));
     mesh::write(shape, &directory.config())?;
     progress.say(format!("{}: starting the server", shape.name));
-    let (server, start) = start(settings, &directory).await?;
+    let (arguments, tls) = match (&settings.target, settings.tls) {
+        (_, false) => (Vec::new(), None),
+        (Target::Running { .. }, true) => {
+            bail!("only a server that is started here can be given certificates")
+        }
+        (Target::Navarch { .. }, true) => {
+            let (arguments, connectors) = tls::prepare(shape, directory.root())?;
+            let namespace = |index| shape.namespace_of(shape.class_of(index));
+            (arguments, Some(Tls { connectors, namespaces: (0..shape.proxies).map(namespace).collect() }))
+        }
+    };
+    let (server, start) = start(settings, &directory, &arguments).await?;
+    let target = client::Target { address: server.xds, protocol: settings.protocol, tls };
     let idle = server.usage()?;
     let mut bench = Bench {
         settings,
         shape,
         progress,
-        fleet: Fleet::new(shape, server.xds, settings.protocol, &settings.metadata),
+        fleet: Fleet::new(shape, target, &settings.metadata),
         server,
         number: 0,
     };
@@ -71,6 +86,7 @@ pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Res
     Ok(Run {
         shape: shape.clone(),
         protocol: settings.protocol,
+        tls: settings.tls,
         start,
         memory: Memory {
             idle: idle.resident,
@@ -90,12 +106,16 @@ pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Res
     })
 }
 
-async fn start(settings: &Settings, directory: &Directory) -> Result<(Server, Option<Start>)> {
+async fn start(
+    settings: &Settings,
+    directory: &Directory,
+    tls: &[String],
+) -> Result<(Server, Option<Start>)> {
     match &settings.target {
         Target::Navarch { binary, arguments } => {
             let begun = Instant::now();
             let log = directory.root().join("serve.log");
-            let server = Server::start(binary, &directory.config(), arguments, &log).await?;
+            let server = Server::start(binary, &directory.config(), arguments, tls, &log).await?;
             let start = Start { seconds: begun.elapsed().as_secs_f64(), cpu_s: server.usage()?.cpu };
             Ok((server, Some(start)))
         }
@@ -186,12 +206,17 @@ impl Bench<'_> {
         let (before, counts) = (self.server.usage()?, self.fleet.counts());
         let count = (rate * length.as_secs_f64()).ceil().max(1.0) as usize;
         let begun = Instant::now();
+        let mut samples = vec![Sample { seconds: 0.0, resident: before.resident, cpu_s: 0.0 }];
         for index in 0..count {
             let due = begun + Duration::from_secs_f64(index as f64 / rate);
             tokio::time::sleep_until(due.into()).await;
             let edit = self.edit(Kind::Endpoint);
             self.fleet.expect(&edit, edit.affected(self.shape), Instant::now());
             self.server.apply(&edit).await?;
+            let minutes = begun.elapsed().as_secs() / SAMPLE.as_secs();
+            if minutes >= samples.len() as u64 {
+                samples.push(self.sample(begun, &before)?);
+            }
             if index % 16 == 0 {
                 self.progress.say(format!("{}: churn {}/{count}", self.shape.name, index + 1));
             }
@@ -199,6 +224,7 @@ impl Bench<'_> {
         let took = begun.elapsed();
         let deliveries = self.fleet.delivered(self.settings.timeout).await;
         self.fleet.settle(QUIET, self.settings.timeout).await;
+        samples.push(self.sample(begun, &before)?);
         let cpu = self.server.usage()?.cpu - before.cpu;
         let received = self.fleet.counts().since(&counts);
         let (to_ack, lost) = Percentiles::of(&deliveries);
@@ -212,7 +238,14 @@ impl Bench<'_> {
             responses: received.messages,
             bytes: received.bytes,
             lost,
+            samples,
         })
+    }
+
+    fn sample(&self, begun: Instant, before: &server::Usage) -> Result<Sample> {
+        let usage = self.server.usage()?;
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(Sample { seconds, resident: usage.resident, cpu_s: usage.cpu - before.cpu })
     }
 
     /// All connections break at once and come back with what they hold. Over when a change made meanwhile has reached everyone, because

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::mesh::Edit;
 
@@ -47,13 +48,23 @@ impl Server {
     ///
     /// # Errors
     /// If it does not become ready; says where its log is.
-    pub async fn start(binary: &Path, directory: &Path, extra: &[String], log: &Path) -> Result<Self> {
-        let (xds, admin) = (free_address()?, free_address()?);
+    pub async fn start(
+        binary: &Path,
+        directory: &Path,
+        extra: &[String],
+        tls: &[String],
+        log: &Path,
+    ) -> Result<Self> {
+        let (plaintext, admin) = (free_address()?, free_address()?);
+        let secure = if tls.is_empty() { None } else { Some(free_address()?) };
+        let xds = secure.unwrap_or(plaintext);
         let output = std::fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
         let child = Command::new(binary)
             .args(["serve", "--log-level", "warn", "--config"])
             .arg(directory)
-            .args(["--xds-addr", &xds.to_string(), "--admin-addr", &admin.to_string()])
+            .args(["--xds-addr", &plaintext.to_string(), "--admin-addr", &admin.to_string()])
+            .args(secure.iter().flat_map(|secure| ["--secure-addr".to_owned(), secure.to_string()]))
+            .args(tls)
             .args(extra)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -104,6 +115,7 @@ impl Server {
                 edit.write(directory)?;
                 let status = tokio::process::Command::new("sh")
                     .args(["-c", command])
+                    .env("BENCH_CONFIG", directory)
                     .env("BENCH_FILE", directory.join(&edit.file))
                     .env("BENCH_CHANGE", edit.kind.as_str())
                     .status()
@@ -161,12 +173,12 @@ pub fn own_cpu() -> f64 {
     read("/proc/self/stat").map(|stat| cpu_of(&stat)).unwrap_or_default()
 }
 
-/// How many files this process, and so a server that it starts, may have open.
-#[must_use]
-pub fn open_files_max() -> Option<u64> {
-    let limits = read("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+/// Lets this process, and so a server that it starts, have as many files open as it may. Gives how many; `None`: no limit.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    // Not to be allowed what one is allowed to is not expected; then the limit stays.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    getrlimit(Resource::Nofile).current
 }
 
 /// `utime` and `stime` are the 14th and 15th field; the second, the name, is in parentheses and may contain blanks.
@@ -219,6 +231,6 @@ mod tests {
         let stat = "7 (a) b c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 9 9 20 0 4 0 100 1000 50";
         assert_eq!(cpu_of(stat), 3.0);
         assert_eq!(cpu_of(""), 0.0);
-        assert!(own_cpu() >= 0.0 && open_files_max().is_some());
+        assert!(own_cpu() >= 0.0 && raise_open_files() != Some(0));
     }
 }

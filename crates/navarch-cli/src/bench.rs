@@ -19,7 +19,7 @@ use crate::wait::parse_duration;
 /// everything that the proxies hold is compared with a plan from scratch; exit status 1 if anything differs or was lost.
 ///
 /// With --target another xDS server on this machine is measured: --load-command brings it the configuration in $BENCH_CONFIG,
-/// --change-command a changed file, $BENCH_FILE.
+/// --change-command a changed file of it, $BENCH_FILE.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch bench\n  navarch bench --shape medium --repeat 20 -o json\n  navarch bench --shape medium --churn 100 \
@@ -64,6 +64,9 @@ pub struct BenchArgs {
     /// How long endpoints change
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
     churn_for: Duration,
+    /// Connect over mutual TLS, with certificates made for the run
+    #[arg(long, conflicts_with = "target")]
+    tls: bool,
     /// Also break all connections at once
     #[arg(long)]
     reconnect: bool,
@@ -160,6 +163,7 @@ impl BenchArgs {
             kinds: kinds(&self.changes)?,
             repeat: self.repeat,
             churn,
+            tls: self.tls,
             reconnect: self.reconnect,
             check_classes: self.check_classes,
             metadata: self.metadata.iter().map(|pair| metadata(pair)).collect::<Result<_>>()?,

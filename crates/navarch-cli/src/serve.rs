@@ -114,7 +114,16 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
             ..Brake::default()
         }),
     };
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A connection is an open file. The usual limit of 1,024 is one for programs that use `select`, which this one does not.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Not to be allowed what one is allowed to is not expected; then the limit stays.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
