@@ -192,8 +192,11 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// New streams per second, and as many at once.
     pub streams_per_second: f64,
-    /// Time for the first request of a stream, and for the first resources of its class.
+    /// Time for the handshake of a connection, and for the first request of a stream.
     pub first_timeout: Duration,
+    /// Time for the first resources of a class. A client whose stream is ended comes back and waits again, so this is longer than
+    /// a server takes to plan all classes after a start.
+    pub resources_timeout: Duration,
     /// Time a client may go without taking a response. Then its connection is closed.
     pub send_timeout: Duration,
     /// Time between keepalive pings on a connection.
@@ -217,6 +220,7 @@ impl Default for Settings {
             request_bytes_max: 64 << 20,
             streams_per_second: 100.0,
             first_timeout: Duration::from_secs(15),
+            resources_timeout: Duration::from_secs(120),
             send_timeout: Duration::from_secs(60),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),

@@ -171,7 +171,7 @@ where
             }
             let timer = entry.lock().timer(now.into_std()).map(Instant::from_std);
             let send_by = written + settings.send_timeout;
-            let resources_by = start + settings.first_timeout;
+            let resources_by = start + settings.resources_timeout;
             tokio::select! {
                 biased;
                 () = self.close.cancelled() => return Ok(()),

@@ -343,7 +343,7 @@ async fn str_09_every_method_of_a_single_type_is_served() {
 
 #[tokio::test]
 async fn str_10_not_ready_is_unavailable() {
-    let quick = Settings { first_timeout: Duration::from_secs(1), ..settings() };
+    let quick = Settings { resources_timeout: Duration::from_secs(1), ..settings() };
     let running = start_with(quick, Class::new()).await;
     let mut early: Sotw = running.open(SOTW).await.expect("a stream");
     early.send(ask(XdsType::Cds, "early"));
