@@ -1,7 +1,6 @@
 //! What is known about connected streams, as plain values: for status commands, waiting and metrics.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -173,7 +172,7 @@ impl Entry {
 pub struct Registry {
     streams: Mutex<BTreeMap<u64, Arc<Entry>>>,
     /// Removals up to this revision are meant.
-    confirmed: AtomicU64,
+    confirmed: Mutex<Option<u64>>,
 }
 
 impl Registry {
@@ -204,7 +203,9 @@ impl Registry {
     /// Says that all removals up to `revision` are meant, on the streams that are connected and on those to come. Returns
     /// the number of streams on which some were held back.
     pub fn confirm_removals(&self, revision: u64) -> usize {
-        self.confirmed.fetch_max(revision, Ordering::Relaxed);
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        *confirmed = (*confirmed).max(Some(revision));
+        drop(confirmed);
         let confirm = |entry: &Arc<Entry>| {
             let held = entry.lock().confirm_removals(revision);
             if held {
@@ -222,8 +223,8 @@ impl Registry {
     }
 
     /// Up to which revision removals are confirmed.
-    pub(crate) fn confirmed(&self) -> u64 {
-        self.confirmed.load(Ordering::Relaxed)
+    pub(crate) fn confirmed(&self) -> Option<u64> {
+        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {

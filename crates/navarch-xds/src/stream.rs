@@ -36,8 +36,8 @@ pub struct Stream {
     gate: Option<Gate>,
     brake: Option<Brake>,
     braking: Braking,
-    /// Removals up to this revision are meant.
-    confirmed: u64,
+    /// Removals up to this revision are meant. Zero is a revision: that of a server that knows of nothing.
+    confirmed: Option<u64>,
     events: VecDeque<Event>,
 }
 
@@ -119,7 +119,7 @@ impl Stream {
             gate: None,
             brake: None,
             braking: Braking::default(),
-            confirmed: 0,
+            confirmed: None,
             events: VecDeque::new(),
         }
     }
@@ -133,7 +133,7 @@ impl Stream {
 
     /// All removals up to `revision` are meant. Returns whether some were held back.
     pub fn confirm_removals(&mut self, revision: u64) -> bool {
-        self.confirmed = self.confirmed.max(revision);
+        self.confirmed = self.confirmed.max(Some(revision));
         let is_meant = self.resources.as_ref().is_some_and(|resources| resources.revision() <= revision);
         is_meant && self.release()
     }
@@ -359,7 +359,7 @@ impl Stream {
                 self.release();
                 return;
             }
-            Braking::Watching if cx.resources.revision() <= self.confirmed => return,
+            Braking::Watching if Some(cx.resources.revision()) <= self.confirmed => return,
             Braking::Holding { .. } => cx.holding = true,
             Braking::Watching => {}
         }

@@ -112,7 +112,9 @@ where
         let class = classes.borrow_and_update().clone();
         let stream = Stream::new(self.id, self.method.protocol, Client::of(&node), class.diffs());
         let mut stream = stream.with_brake(self.shared.settings.brake);
-        stream.confirm_removals(self.shared.registry.confirmed());
+        if let Some(revision) = self.shared.registry.confirmed() {
+            stream.confirm_removals(revision);
+        }
         let entry = Arc::new(Entry {
             id: self.id,
             node: node.clone(),
@@ -267,7 +269,11 @@ where
             return sent.map(|()| true).map_err(|_| Status::cancelled());
         }
         let response = entry.lock().poll(now.into_std());
-        let Some(response) = response else { return Ok(false) };
+        let Some(response) = response else {
+            // Also that nothing is sent may be worth telling.
+            self.report(entry);
+            return Ok(false);
+        };
         let Some(permit) = room.take() else { return Ok(false) };
         trace(entry, &response);
         let message = self.shared.encoder.grpc_message(self.method.protocol, &response);

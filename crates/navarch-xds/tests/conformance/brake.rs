@@ -146,3 +146,16 @@ fn rmv_01_an_empty_server_takes_nothing_from_a_delta_client_that_returns() {
     let mut c = delta("CDS");
     assert_eq!(c.ask_with("CDS", &clusters), "CDS -a -b -c -d");
 }
+
+/// A server without any configuration is at revision zero.
+#[test]
+fn rmv_01_revision_zero_is_not_confirmed() {
+    let [_, mut c] = braked("CDS");
+    let clusters = ["a", "b", "c"].map(|name| (name, c.version("CDS", name, "1")));
+    let clusters: Vec<_> = clusters.iter().map(|(name, version)| (*name, version.as_str())).collect();
+    c.stream.resources(std::sync::Arc::new(navarch_envoy::ProxyResources::new(0)));
+    assert_eq!(c.ask_with("CDS", &clusters), "CDS");
+    assert!(c.stream.held_removals().is_some());
+    assert!(c.stream.confirm_removals(0));
+    assert_eq!(c.sent(), "CDS -a -b -c");
+}
