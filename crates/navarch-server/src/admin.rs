@@ -314,8 +314,11 @@ impl Admin {
     fn fleet_status(&self) -> FleetStatus {
         let revision = self.fleet.planned_revision();
         let now = Instant::now();
+        // Who only asks questions is no proxy, and has nothing to be in sync with.
+        let streams = self.registry.streams();
+        let proxies = streams.iter().filter(|stream| !stream.types.is_empty());
         let mut proxies: Vec<ProxyStatus> =
-            self.registry.streams().iter().map(|stream| self.proxy_status(stream, revision, now)).collect();
+            proxies.map(|stream| self.proxy_status(stream, revision, now)).collect();
         proxies.sort_by(|a, b| (&a.name, &a.connection).cmp(&(&b.name, &b.connection)));
         let errors =
             self.findings.load().iter().filter(|finding| finding.severity == Severity::Error).count();

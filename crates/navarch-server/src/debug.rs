@@ -306,4 +306,40 @@ mod tests {
         check("10.0.0.1:1", &["spiffe://other/ns/istio-system/sa/istiod"], None);
         check("10.0.0.1:1", &["spiffe://cluster.local/nobody"], None);
     }
+
+    #[test]
+    fn questions_are_answered_or_refused() {
+        let world = navarch_snapshot::World::new(Default::default());
+        let metrics = crate::metrics::Metrics::new().expect("distinct names");
+        let fleet = Fleet::start(world.snapshot().clone(), metrics).expect("a thread");
+        let streams = Registry::default();
+        let check = |type_url: &str, names: &[&str], peer: &Peer, expected: Result<Option<usize>, &str>| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let (node, peer) = (Arc::default(), Arc::new(peer.clone()));
+            let question = Question { type_url, names: &names, node: &node, peer: &peer, streams: &streams };
+            match (answer(&fleet, None, &question), expected) {
+                (Ok(found), Ok(expected)) => {
+                    assert_eq!(found.map(|found| found.len()), expected, "{type_url}")
+                }
+                (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
+                (found, expected) => panic!("{type_url} {names:?}: {found:?}, not {expected:?}"),
+            }
+        };
+        let here = Peer::plaintext("127.0.0.1:1".parse().expect("an address"));
+        let there = Peer::plaintext("10.0.0.1:1".parse().expect("an address"));
+        let identities = vec!["spiffe://cluster.local/ns/shop/sa/web".to_owned()];
+        let web = Peer { identities, ..there.clone() };
+        check("type.googleapis.com/unknown", &[], &there, Ok(None));
+        check(SYNCZ, &[], &here, Ok(Some(0)));
+        check(SYNCZ, &[], &web, Ok(Some(0)));
+        check(SYNCZ, &[], &there, Err("authentication required"));
+        check(CONFIG_DUMP, &["nobody.shop"], &here, Ok(Some(0)));
+        check(CONFIG_DUMP, &[], &here, Ok(Some(0)));
+        check(CONFIG_DUMP, &["nobody.shop"], &there, Err("authentication required"));
+        check(PAGE, &[], &here, Err("exactly one"));
+        check(PAGE, &["a", "b"], &here, Err("exactly one"));
+        check(PAGE, &["config_dump?proxyID=nobody.shop"], &here, Err("no proxy named"));
+        check(PAGE, &["configz"], &web, Err("root namespace"));
+        check(PAGE, &["config_dump?proxyID=nobody.shop"], &web, Err("no proxy named"));
+    }
 }
