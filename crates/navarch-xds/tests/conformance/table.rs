@@ -38,9 +38,14 @@ fn tests() -> BTreeMap<String, Vec<String>> {
     let mut tests: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in files {
         let source = fs::read_to_string(&file).expect("a source");
+        let mut in_scenario = false;
         for line in source.lines().map(str::trim_start) {
+            // A long one is broken after the parenthesis.
+            let broken = std::mem::replace(&mut in_scenario, line == "scenario!(").then_some(line);
             let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
-            let declared = function.or_else(|| line.strip_prefix("scenario!("));
+            let declared =
+                function.or_else(|| line.strip_prefix("scenario!(")).filter(|rest| !rest.is_empty());
+            let declared = declared.or(broken);
             let Some(name) = declared.and_then(|rest| rest.split(['(', ',']).next()) else { continue };
             for id in ids(name) {
                 tests.entry(id).or_default().push(name.to_owned());
