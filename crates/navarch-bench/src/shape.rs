@@ -97,22 +97,21 @@ impl Shape {
         Ok(())
     }
 
-    /// This shape with another number of services; endpoints per service stay about the same.
+    /// This shape with another number of services. Endpoints per service stay about the same, and so do the number of proxies that
+    /// a change concerns and what each of them sees: where a proxy sees its namespace only, there are more namespaces of the
+    /// same size, with as many proxies each.
     #[must_use]
     pub fn with_services(&self, services: usize) -> Self {
-        let endpoints = (self.endpoints * services).div_ceil(self.services.max(1)).max(self.proxies);
-        let namespaces = if self.scoped {
-            // Services per namespace decide what a proxy sees.
-            (self.namespaces * services).div_ceil(self.services.max(1)).max(1)
-        } else {
-            self.namespaces
-        };
+        let in_proportion = |size: usize| (size * services).div_ceil(self.services.max(1)).max(1);
+        let of_namespaces = |size: usize| if self.scoped { in_proportion(size) } else { size };
+        let proxies = of_namespaces(self.proxies);
         Shape {
             name: format!("{} ({services} services)", self.name),
             services,
-            endpoints,
-            classes: self.classes.min(services),
-            namespaces: namespaces.min(services),
+            endpoints: in_proportion(self.endpoints).max(proxies),
+            proxies,
+            classes: of_namespaces(self.classes).min(services),
+            namespaces: of_namespaces(self.namespaces).min(services),
             ..self.clone()
         }
     }
@@ -223,6 +222,14 @@ mod tests {
                 assert!(edited < shape.services && shape.namespace_of(edited) == namespace, "{}", shape.name);
                 assert_eq!(shape.proxies_in(namespace) > 0, namespace < shape.inhabited(), "{}", shape.name);
             }
+        }
+    }
+
+    #[test]
+    fn among_more_services_a_change_concerns_as_many_proxies() {
+        for services in [100, 1_000, 20_000] {
+            let other = Shape::large().with_services(services);
+            assert_eq!(other.proxies_in(0), Shape::large().proxies_in(0), "{}", other.name);
         }
     }
 

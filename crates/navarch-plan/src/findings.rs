@@ -1,6 +1,9 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
 mod no_effect;
+mod references;
+
+use std::sync::Arc;
 
 use navarch_model::Config;
 use navarch_model::finding::{Code, Finding};
@@ -15,18 +18,20 @@ use navarch_snapshot::{Reads, Snapshot, View};
 use navarch_translate::patch_values::{self, PatchProblemKind};
 use navarch_translate::security::jwt::key_source;
 
+use self::references::References;
 use crate::gather::security::authorizer;
 use crate::gather::telemetry::{find, find_upstream};
 
 /// Findings about a snapshot, looked for again only if something that they depend on has changed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct TranslationFindings {
     reads: Option<Reads>,
     problems: Vec<Problem>,
+    references: Option<References>,
 }
 
 /// A finding whose place in the files is not looked up yet: objects move in their files without changing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Problem {
     key: ObjectKey,
     path: String,
@@ -35,13 +40,15 @@ struct Problem {
 
 impl TranslationFindings {
     /// The findings about a snapshot, sorted by place.
-    pub fn about(&mut self, snapshot: &Snapshot) -> Vec<Finding> {
+    pub fn about(&mut self, snapshot: &Arc<Snapshot>) -> Vec<Finding> {
         if !self.reads.as_ref().is_some_and(|reads| reads.hold_in(snapshot)) {
             let view = snapshot.view();
             self.problems = problems(&view);
             self.reads = Some(view.into_reads());
         }
-        let placed = self.problems.iter().map(|problem| {
+        let references = self.references.get_or_insert_with(|| References::new(snapshot.clone()));
+        let references = references.problems(snapshot);
+        let placed = self.problems.iter().chain(&*references).map(|problem| {
             let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
             match snapshot.object(&problem.key) {
                 Some(object) => finding.at(object.source.locate(&problem.path)),
