@@ -114,6 +114,16 @@ xds_types! {
         sotw: Some("StreamEndpoints"),
         delta: Some("DeltaEndpoints"),
     }
+    /// Endpoints of one locality, a collection that an assignment names. Delta only.
+    Leds {
+        short: "LEDS",
+        type_url: "type.googleapis.com/envoy.config.endpoint.v3.LbEndpoint",
+        root: false,
+        removal: Deletes,
+        service: Some("envoy.service.endpoint.v3.LocalityEndpointDiscoveryService"),
+        sotw: None,
+        delta: Some("DeltaLocalityEndpoints"),
+    }
     /// Certificates, keys and trust bundles.
     Sds {
         short: "SDS",
@@ -258,15 +268,24 @@ mod tests {
             assert_eq!(XdsType::from_type_url(ty.type_url()), Some(ty));
         }
         use XdsType::*;
-        assert!(Cds < Eds && Eds < Sds && Sds < Lds && Lds < Srds && Srds < Rds && Rds < Vhds && Rds < Ecds);
+        assert!(
+            Cds < Eds
+                && Eds < Leds
+                && Leds < Sds
+                && Sds < Lds
+                && Lds < Srds
+                && Srds < Rds
+                && Rds < Vhds
+                && Rds < Ecds
+        );
     }
 
     #[test]
-    fn seventeen_per_type_methods() {
+    fn eighteen_per_type_methods() {
         let methods = XdsType::ALL
             .iter()
             .map(|t| usize::from(t.sotw_method().is_some()) + usize::from(t.delta_method().is_some()))
             .sum::<usize>();
-        assert_eq!(methods, 17);
+        assert_eq!(methods, 18);
     }
 }

@@ -29,10 +29,11 @@ pub const fn sent_before(ty: XdsType) -> &'static [XdsType] {
     use XdsType::*;
     match ty {
         Eds => &[Cds],
-        Lds => &[Cds, Eds, Sds],
-        Srds => &[Cds, Eds, Lds],
-        Rds => &[Cds, Eds, Lds, Srds],
-        Vhds => &[Cds, Eds, Lds, Srds, Rds],
+        Leds => &[Cds, Eds],
+        Lds => &[Cds, Eds, Leds, Sds],
+        Srds => &[Cds, Eds, Leds, Lds],
+        Rds => &[Cds, Eds, Leds, Lds, Srds],
+        Vhds => &[Cds, Eds, Leds, Lds, Srds, Rds],
         Ecds => &[Lds],
         Cds | Sds | Rtds | Nds | Address | Authorization => &[],
     }

@@ -512,6 +512,9 @@ impl Stream {
         if ty == XdsType::Rds {
             self.follow_routes(outgoing, cx);
         }
+        if ty == XdsType::Eds {
+            self.follow_assignments(outgoing);
+        }
         let secrets = &mut self.feeds[XdsType::Sds.index()];
         if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.subscription.names().len() > 0 {
             // A provider that is created anew waits for its secret, even if Envoy has the secret already.
@@ -522,6 +525,15 @@ impl Stream {
                 .map(|name| &**name);
             secrets.resend(mentioned, cx.resources.set(XdsType::Sds));
         }
+    }
+
+    /// A cluster that is created anew waits for the endpoints of its localities, even if Envoy follows the collections
+    /// already, for another cluster or the one before.
+    fn follow_assignments(&mut self, outgoing: &Outgoing) {
+        let members = &mut self.feeds[XdsType::Leds.index()];
+        let mentioned = |glob: &&Arc<str>| outgoing.news.iter().any(|load| order::mentions(load, glob));
+        let again: Vec<_> = members.subscription.globs().filter(mentioned).cloned().collect();
+        members.resend_globs(again);
     }
 
     /// A changed route configuration has lost the virtual hosts that were discovered for it, `<routes>/<host>`.

@@ -91,6 +91,11 @@ impl Subscription {
         self.names.iter()
     }
 
+    /// The glob collections asked for.
+    pub fn globs(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.globs.iter()
+    }
+
     /// Number of names and globs asked for one by one.
     #[must_use]
     pub fn explicit(&self) -> usize {

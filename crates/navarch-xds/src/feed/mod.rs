@@ -297,6 +297,11 @@ impl Feed {
         self.anticipated.insert(name);
     }
 
+    /// Asks for the members of collections to be sent again, or word that there are none.
+    pub fn resend_globs(&mut self, globs: impl IntoIterator<Item = Arc<str>>) {
+        self.globs.extend(globs);
+    }
+
     /// Asks for all resources subscribed to by name to be sent again, unless some are about to be.
     pub fn resend_names(&mut self) {
         if self.resend.is_empty() {

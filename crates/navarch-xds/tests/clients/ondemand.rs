@@ -1,6 +1,7 @@
 //! Clusters and virtual hosts that Envoy asks for when a request needs them. Over delta: a state-of-the-world client
 //! that names a cluster would lose all others.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -9,10 +10,10 @@ use navarch_testkit::http::{Answer, Call};
 use navarch_testkit::{ports, wait};
 use serde_json::{Value, json};
 
-use crate::resources::{ads, at, cluster, listener, manager};
+use crate::resources::{ads, at, cluster, endpoint, endpoints, listener, manager, rds_listener, route};
 use crate::rig::{
     Config, Plane, Protocol, assert_clean, backend, bootstrap, bounded, live_envoy, sum, url, wait_clusters,
-    wait_stat,
+    wait_instance, wait_stat,
 };
 
 /// What Envoy would wait on its own. An answer within the bound of a call came because the server said something.
@@ -107,6 +108,54 @@ async fn e26_clusters_on_demand() -> Result<()> {
 #[tokio::test]
 async fn e26_clusters_on_demand_beside_all_others() -> Result<()> {
     bounded(odcds("e26-wildcard", true)).await
+}
+
+/// Endpoints of a locality are a collection of their own, of which one can come and go without the others.
+async fn leds() -> Result<()> {
+    const COLLECTION: &str = "xdstp://test/envoy.config.endpoint.v3.LbEndpoint/z/";
+    let (one, two, port) = (backend("one").await?, backend("two").await?, ports::free_port()?);
+    let mut assignment = endpoints("c", &[]);
+    if let Some(locality) = assignment["endpoints"][0].as_object_mut() {
+        locality.remove("lb_endpoints");
+        let name = format!("{COLLECTION}*");
+        let config = json!({"leds_config": ads(), "leds_collection_name": name});
+        locality.insert("leds_cluster_locality_config".into(), config);
+    }
+    let member = |config: Config, name: &str, address: SocketAddr| {
+        config.with_named(XdsType::Leds, &format!("{COLLECTION}{name}"), &endpoint(address, "HEALTHY"))
+    };
+    let config = Config::default()
+        .with(XdsType::Cds, &cluster("c"))
+        .with(XdsType::Eds, &assignment)
+        .with(XdsType::Lds, &rds_listener("front", port, "r"))
+        .with(XdsType::Rds, &route("r", "c"));
+    // An empty collection does not hold the start.
+    let mut plane = Plane::start(Some(&config)).await?;
+    let envoy = plane.live_envoy("led-01", Protocol::Delta).await?;
+    let config = member(config, "one", one.address());
+    plane.publish(&config);
+    wait_instance(port, "one").await?;
+    let config = member(config, "two", two.address());
+    plane.publish(&config);
+    wait_stat(&envoy, "cluster.c.membership_healthy", |count| count == 2).await?;
+    let config = config.without(XdsType::Leds, &format!("{COLLECTION}one"));
+    plane.publish(&config);
+    wait_stat(&envoy, "cluster.c.membership_total", |count| count == 1).await?;
+    wait_instance(port, "two").await?;
+    // A changed cluster waits for its endpoints again, and does not ask.
+    let mut changed = cluster("c");
+    changed["connect_timeout"] = json!("2s");
+    plane.publish(&config.with(XdsType::Cds, &changed));
+    wait_stat(&envoy, "cluster_manager.cluster_modified", |count| count == 1).await?;
+    wait_stat(&envoy, "cluster_manager.warming_clusters", |count| count == 0).await?;
+    wait_instance(port, "two").await?;
+    plane.accepted().await?;
+    assert_clean(&envoy).await
+}
+
+#[tokio::test]
+async fn led_01_endpoints_of_a_locality_come_and_go() -> Result<()> {
+    bounded(leds()).await
 }
 
 /// A virtual host of the route configuration `r`.

@@ -243,8 +243,29 @@ fn xtp_04_glob_is_not_a_wildcard() {
 
 #[test]
 fn led_01_empty_collection_is_answered_with_its_name() {
-    let mut c = delta("SDS a1");
-    assert_eq!(c.ask("SDS xdstp://x/t/foo/*"), "SDS -xdstp://x/t/foo/* ?xdstp://x/t/foo/*");
+    let mut c = delta("LEDS");
+    assert_eq!(c.ask("LEDS xdstp://x/t/foo/*"), "LEDS -xdstp://x/t/foo/* ?xdstp://x/t/foo/*");
+    c.ack("LEDS");
+    // Envoy may ask twice.
+    assert_eq!(c.ask("LEDS xdstp://x/t/foo/*"), "LEDS -xdstp://x/t/foo/* ?xdstp://x/t/foo/*");
+    c.ack("LEDS");
+    assert_eq!(c.plan("LEDS xdstp://x/t/foo/a1 xdstp://x/t/bar/a1"), "LEDS xdstp://x/t/foo/a1");
+    c.ack("LEDS");
+    assert_eq!(c.plan("LEDS xdstp://x/t/bar/a1"), "LEDS -xdstp://x/t/foo/a");
+}
+
+#[test]
+fn led_01_changed_cluster_gets_the_endpoints_of_its_localities_again() {
+    // The content of an assignment names the collection.
+    let mut c = delta("CDS a1 b1 | EDS a1_xdstp://x/t/foo/* b1 | LEDS xdstp://x/t/foo/a1");
+    c.ask("CDS");
+    c.ask("EDS a b");
+    c.ask("LEDS xdstp://x/t/foo/*");
+    c.settle();
+    let again = "CDS a2; EDS a1_xdstp://x/t/foo/*; LEDS xdstp://x/t/foo/a1";
+    assert_eq!(c.plan("CDS a2 b1"), again);
+    c.settle();
+    assert_eq!(c.plan("CDS a2 b2"), "CDS b2; EDS b1");
 }
 
 #[test]

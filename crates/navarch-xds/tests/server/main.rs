@@ -338,7 +338,7 @@ async fn str_09_every_method_of_a_single_type_is_served() {
             served += 1;
         }
     }
-    assert_eq!(served, 17);
+    assert_eq!(served, 18);
 }
 
 #[tokio::test]
