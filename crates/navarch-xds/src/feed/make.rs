@@ -38,6 +38,8 @@ impl Feed {
         let kept = self.draft_resends(&target, cx, &mut draft);
         // What the client holds of an earlier stream may be that there is nothing, and it may ask again.
         draft.removed.retain(|name| !draft.resources.contains_key(name));
+        // Nor is what is sent taken away later.
+        draft.resources.keys().for_each(|name| _ = self.parked.remove(name));
         self.base = Some(target.clone());
         self.base_revision = cx.resources.revision();
         let news = match whole {
@@ -161,7 +163,8 @@ impl Feed {
             // The body is left out only if the client has it for sure: a heartbeat for content that it does not have
             // is rejected with everything else in the response. And state-of-the-world Envoy deletes the cluster or
             // listener that a heartbeat without body is meant to keep.
-            let certain = cx.protocol == Protocol::Delta && self.inflight.is_empty() && self.error.is_none();
+            let settled = self.inflight.is_empty() && self.error.is_none() && self.globs.is_empty();
+            let certain = cx.protocol == Protocol::Delta && settled && !self.resend.contains(&name);
             if certain {
                 self.refresh.insert(name, cx.now + ttl / 3);
                 alive.push(resource);
@@ -201,7 +204,7 @@ impl Feed {
 
     /// The first answer to a wildcard.
     fn draft_everything(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) -> Batch {
-        self.depart_from_names(target, cx, draft);
+        self.catch_up_on_names(target, cx, draft);
         self.quarantine = Quarantine::default();
         let held = if cx.protocol == Protocol::Delta { self.held.take() } else { None };
         let Some(held) = held else { return Self::wildcard_of(target) };
@@ -217,18 +220,21 @@ impl Feed {
         Batch::List(target.iter().filter(differs).cloned().collect())
     }
 
-    /// What the client was sent by name before it asked for everything, and what is gone meanwhile. In state-of-the-world
-    /// the whole state says it.
-    fn depart_from_names(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
-        match self.base.clone() {
-            Some(base) if cx.protocol == Protocol::Delta => {
-                self.departing.retain(|name, _| target.get(name).is_none());
-                for name in &cx.diffs.diff(&base, target).removed {
-                    self.draft_removed(name, &base, cx, draft);
-                }
+    /// What the client asked for by name before it asked for everything, and what changed of it meanwhile and is not
+    /// part of everything: what is gone, which in state-of-the-world the whole state says, and what is on demand.
+    fn catch_up_on_names(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
+        let Some(base) = self.base.clone() else { return self.departing.clear() };
+        if cx.protocol == Protocol::Delta {
+            self.departing.retain(|name, _| target.get(name).is_none());
+            for name in &cx.diffs.diff(&base, target).removed {
+                self.draft_removed(name, &base, cx, draft);
             }
-            _ => self.departing.clear(),
+        } else {
+            self.departing.clear();
         }
+        let named = self.subscription.names().filter_map(|name| target.get(name));
+        let changed = named.filter(|r| r.is_on_demand() && base.get(r.name()) != Some(r));
+        draft.resources.extend(changed.map(|resource| (resource.name().clone(), resource.clone())));
     }
 
     fn resumed_at(&mut self, target: &ResourceSet, cx: &Context<'_>) {

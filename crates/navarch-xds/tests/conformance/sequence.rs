@@ -235,7 +235,10 @@ impl World {
         let known = self.known(ty);
         known.names.extend(add.iter().cloned());
         // Who drops a name that a wildcard covers does not know whether it is to be kept, and is told.
-        let dropped: Vec<_> = drop.iter().filter(|name| known.names.remove(*name) || everything).collect();
+        // But in the first request of a stream it says what it holds.
+        let first = !known.asked;
+        let dropped: Vec<_> =
+            drop.iter().filter(|name| (known.names.remove(*name) || everything) && !first).collect();
         let mut held = BTreeMap::new();
         if !known.asked {
             let everything = add.is_empty() && drop.is_empty() || known.names.contains("*");
@@ -455,7 +458,13 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
+        // Always the same ones: to look for others is the fuzzer's business.
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            cases: 2000,
+            rng_seed: proptest::test_runner::RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        })]
 
         #[test]
         fn any_sequence_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
