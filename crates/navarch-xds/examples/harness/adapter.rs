@@ -216,7 +216,7 @@ impl Adapter {
             return self.control(method, request).await;
         }
         let is_delta = path.rsplit('/').next().is_some_and(|method| method.starts_with("Delta"));
-        let response = self.server.call(request, peer, CancellationToken::new());
+        let response = self.server.call(request, peer, CancellationToken::new()).await;
         response.map(|body| rewritten(body, is_delta))
     }
 

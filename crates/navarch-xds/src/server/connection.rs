@@ -168,7 +168,7 @@ async fn respond(
     fallback: Option<Fallback>,
 ) -> Response<AnyBody> {
     if Server::handles(request.uri().path()) {
-        return server.call(request, peer, end).map(AnyBody::Xds);
+        return server.call(request, peer, end).await.map(AnyBody::Xds);
     }
     match fallback {
         Some(fallback) => fallback(request, peer).await.map(AnyBody::Other),

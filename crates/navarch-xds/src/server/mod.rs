@@ -192,6 +192,9 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// New streams per second, and as many at once.
     pub streams_per_second: f64,
+    /// How long a new stream may have to wait for its turn; beyond, it is refused. Waiting costs less than coming back, but a client
+    /// that has waited long may have a better server to go to.
+    pub admission_wait_max: Duration,
     /// Time for the handshake of a connection, and for the first request of a stream.
     pub first_timeout: Duration,
     /// Time for the first resources of a class. A client whose stream is ended comes back and waits again, so this is longer than
@@ -219,6 +222,7 @@ impl Default for Settings {
             identifier: String::new(),
             request_bytes_max: 64 << 20,
             streams_per_second: 100.0,
+            admission_wait_max: Duration::from_secs(5),
             first_timeout: Duration::from_secs(15),
             resources_timeout: Duration::from_secs(120),
             send_timeout: Duration::from_secs(60),
@@ -287,7 +291,7 @@ impl Server {
                 loads: Box::new(loads),
                 encoder: Encoder::new(&settings.identifier),
                 registry: Arc::default(),
-                admission: Admission::new(settings.streams_per_second),
+                admission: Admission::new(settings.streams_per_second, settings.admission_wait_max),
                 streams: AtomicU64::new(0),
                 shutdown: watch::Sender::new(None),
                 settings,
@@ -315,7 +319,12 @@ impl Server {
 
     /// Answers a gRPC request for one of the methods. `close` is cancelled if the client stops reading: a stream that
     /// waits for the transport can only be ended by closing the transport.
-    pub fn call<B>(&self, request: Request<B>, peer: Arc<Peer>, close: CancellationToken) -> Response<Body>
+    pub async fn call<B>(
+        &self,
+        request: Request<B>,
+        peer: Arc<Peer>,
+        close: CancellationToken,
+    ) -> Response<Body>
     where
         B: http_body::Body + Send + Unpin + 'static,
         B::Data: Buf + Send,
@@ -327,9 +336,15 @@ impl Server {
             return grpc::refuse(&Status::new(Code::Unavailable, "shutting down"));
         }
         // Before anything is read or computed, so that a herd of returning clients costs little.
-        if !self.shared.admission.admit() {
+        let Some(wait) = self.shared.admission.admit() else {
             self.shared.observer.refused();
             return grpc::refuse(&Status::new(Code::Unavailable, "too many new streams, try again"));
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+            if self.shared.shutdown.borrow().is_some() {
+                return grpc::refuse(&Status::new(Code::Unavailable, "shutting down"));
+            }
         }
         if let Some(service) = service {
             return services::spawn(self.shared.clone(), service, request.into_body(), peer, close);
