@@ -479,7 +479,45 @@ fn refused(node: &Node, peer: &Peer, error: &Rejection) {
 
 #[cfg(test)]
 mod tests {
+    use navarch_model::change::ChangeSet;
+    use navarch_model::parse_text;
+    use navarch_snapshot::World;
+
     use super::*;
+
+    /// The registry learns what a connected proxy is, and later that it is something else.
+    #[tokio::test]
+    async fn a_proxy_moves_when_the_registry_knows_it_otherwise() {
+        let pod = |address: &str, app: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: shop, labels: {{app: {app}}}}}\nstatus: {{phase: Running, \
+                 podIP: {address}}}\n"
+            )
+        };
+        let mut world = World::new(Default::default());
+        let mut apply =
+            |text: String| world.apply(ChangeSet::upserting(parse_text("pod.yaml", &text).objects));
+        let snapshot = apply(pod("10.0.0.8", "other"));
+        let fleet = Fleet::start(snapshot, Metrics::new().expect("metrics")).expect("a thread");
+        let id = "sidecar~10.0.0.9~web.shop~shop.svc.cluster.local".to_owned();
+        let peer = Peer::plaintext("127.0.0.1:1".parse().expect("an address"));
+        let client = Client::of(&Node { id, ..Node::default() }, &peer).expect("a node");
+        let mut stream = fleet.join(client);
+
+        let mut check = async |snapshot: Arc<Snapshot>, moves: bool| {
+            fleet.publish(snapshot).await;
+            assert_eq!(stream.class.has_changed().expect("connected"), moves);
+            stream.class.mark_unchanged();
+        };
+        check(apply(pod("10.0.0.8", "another")), false).await;
+        check(apply(pod("10.0.0.9", "web")), true).await;
+        check(apply(pod("10.0.0.9", "web-2")), true).await;
+        check(apply(pod("10.0.0.8", "web-2")), true).await;
+        check(apply(pod("10.0.0.7", "web-2")), false).await;
+        drop(stream);
+        let state = fleet.state.lock();
+        assert!(state.members.is_empty() && state.readers.is_empty(), "something is left of the stream");
+    }
 
     #[test]
     fn a_node_is_what_its_certificate_says() {

@@ -2,8 +2,6 @@
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use navarch_model::kinds::Kind;
-use navarch_model::object::ObjectKey;
 
 use crate::part::{BUCKETS, Bucket, Part};
 use crate::snapshot::Snapshot;
@@ -14,14 +12,7 @@ impl Snapshot {
     /// Snapshots of one world share what did not change, so this costs what the changes between them are, and a fixed number of
     /// comparisons. The answer is right for any two snapshots.
     pub fn changed_since(&self, before: &Snapshot) -> Vec<Part> {
-        let mut parts = vec![
-            Part::Mesh,
-            Part::WildcardDestinationRules,
-            Part::WildcardVirtualServices,
-            Part::Namespaces,
-            Part::NetworkGateways,
-            Part::ClientNodes,
-        ];
+        let mut parts = Part::SINGLE.to_vec();
         let mut by_bucket = |part: fn(Bucket) -> Part, same: bool| {
             if !same {
                 parts.extend((0..BUCKETS).map(part));
@@ -42,20 +33,10 @@ impl Snapshot {
                 .cloned()
                 .map(|(namespace, key, value)| Part::Selectors { namespace, key, value }),
         );
-        parts.extend(changed_keys(&self.objects, &before.objects).filter_map(of_object));
+        parts.extend(changed_keys(&self.objects, &before.objects).filter_map(Part::of_object));
         parts.extend(self.tables.changed_since(&before.tables));
         parts.retain(|part| self.fingerprint(part) != before.fingerprint(part));
         parts
-    }
-}
-
-/// The part that an object is by itself.
-fn of_object(key: &ObjectKey) -> Option<Part> {
-    let (namespace, name) = (key.namespace.clone(), key.name.clone());
-    match key.kind {
-        Kind::Secret => Some(Part::Secret { namespace, name }),
-        Kind::ConfigMap => Some(Part::ConfigMap { namespace, name }),
-        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use navarch_model::Name;
 use navarch_model::kinds::Kind;
+use navarch_model::object::ObjectKey;
 
 /// Number of buckets that hosts are spread over.
 ///
@@ -66,6 +67,28 @@ pub enum Part {
     Secret { namespace: Name, name: Name },
     /// One ConfigMap.
     ConfigMap { namespace: Name, name: Name },
+}
+
+impl Part {
+    /// The parts that there is one of.
+    pub(crate) const SINGLE: [Part; 6] = [
+        Part::Mesh,
+        Part::WildcardDestinationRules,
+        Part::WildcardVirtualServices,
+        Part::Namespaces,
+        Part::NetworkGateways,
+        Part::ClientNodes,
+    ];
+
+    /// The part that an object is by itself.
+    pub(crate) fn of_object(key: &ObjectKey) -> Option<Part> {
+        let (namespace, name) = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            Kind::Secret => Some(Part::Secret { namespace, name }),
+            Kind::ConfigMap => Some(Part::ConfigMap { namespace, name }),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

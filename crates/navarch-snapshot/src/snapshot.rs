@@ -168,14 +168,7 @@ impl Snapshot {
 
     /// Every part that has content, for comparing two snapshots.
     pub fn parts(&self) -> Vec<Part> {
-        let mut parts = vec![
-            Part::Mesh,
-            Part::WildcardDestinationRules,
-            Part::WildcardVirtualServices,
-            Part::Namespaces,
-            Part::NetworkGateways,
-            Part::ClientNodes,
-        ];
+        let mut parts = Part::SINGLE.to_vec();
         for bucket in 0..BUCKETS {
             parts.extend([
                 Part::Services(bucket),
@@ -194,14 +187,7 @@ impl Snapshot {
             key,
             value,
         }));
-        parts.extend(self.objects.keys().filter_map(|key| {
-            let (namespace, name) = (key.namespace.clone(), key.name.clone());
-            match key.kind {
-                Kind::Secret => Some(Part::Secret { namespace, name }),
-                Kind::ConfigMap => Some(Part::ConfigMap { namespace, name }),
-                _ => None,
-            }
-        }));
+        parts.extend(self.objects.keys().filter_map(Part::of_object));
         parts.extend(self.tables.parts());
         parts
     }
