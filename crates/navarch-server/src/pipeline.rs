@@ -30,6 +30,8 @@ pub struct Pipeline {
     metrics: Metrics,
     logged: Vec<Finding>,
     translation: TranslationFindings,
+    /// What was examined last.
+    examined: Option<Arc<Snapshot>>,
 }
 
 impl Pipeline {
@@ -51,6 +53,7 @@ impl Pipeline {
             metrics,
             logged: Vec::new(),
             translation: TranslationFindings::default(),
+            examined: None,
         };
         pipeline.step(&Hint::Anywhere)?;
         pipeline.examine();
@@ -84,7 +87,10 @@ impl Pipeline {
         findings.extend(self.translation.about(&snapshot));
         findings.sort();
         self.report(findings);
-        self.metrics.services.set(snapshot.services().count() as i64);
+        if !self.examined.as_ref().is_some_and(|before| snapshot.shares_services_with(before)) {
+            self.metrics.services.set(snapshot.services().count() as i64);
+        }
+        self.examined = Some(snapshot);
     }
 
     /// Works on a thread that may wait and compute. `None` if the work panicked, and the world is lost with it.

@@ -76,7 +76,6 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     };
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
-    metrics.services.set(snapshot.services().count() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
     let replica = replica_name();
     let settings = Settings {

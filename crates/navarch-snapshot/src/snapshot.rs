@@ -166,6 +166,11 @@ impl Snapshot {
         (0..BUCKETS).flat_map(|bucket| self.services.bucket(bucket).values().flatten())
     }
 
+    /// Whether both have the same services in memory, which is so as long as none of them is edited.
+    pub fn shares_services_with(&self, other: &Snapshot) -> bool {
+        self.services.is_same(&other.services)
+    }
+
     /// Every part that has content, for comparing two snapshots.
     pub fn parts(&self) -> Vec<Part> {
         let mut parts = Part::SINGLE.to_vec();
