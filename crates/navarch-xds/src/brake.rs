@@ -48,20 +48,15 @@ pub enum Braking {
     Released,
 }
 
-/// What went recently, of one type.
+/// How many resources of one type a client held recently.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recent {
     start: Option<Instant>,
-    size: usize,
-    gone: usize,
+    /// The most since the start.
+    peak: usize,
 }
 
 impl Recent {
-    /// Removals that have been sent.
-    pub fn sent(&mut self, removals: usize) {
-        self.gone += removals;
-    }
-
     /// Whether it is too much to lose `lost` of the `size` resources that a client holds now.
     pub fn is_too_much(
         &mut self,
@@ -73,11 +68,12 @@ impl Recent {
     ) -> bool {
         let is_over = |start| now.saturating_duration_since(start) > WINDOW;
         if !holding && self.start.is_none_or(is_over) {
-            *self = Self { start: Some(now), size, gone: 0 };
+            *self = Self { start: Some(now), peak: size };
         }
-        self.size = self.size.max(size + self.gone);
-        let gone = self.gone + lost;
-        gone >= brake.removals_min && gone * 100 > self.size * brake.percent_max as usize
+        // What comes and goes again and again is no loss, so the size counts and not the number of removals.
+        self.peak = self.peak.max(size);
+        let gone = self.peak - size.saturating_sub(lost);
+        gone >= brake.removals_min && gone * 100 > self.peak * brake.percent_max as usize
     }
 }
 
@@ -95,9 +91,6 @@ mod tests {
             for (at, lost, size, expected) in steps {
                 let now = start + Duration::from_secs(*at);
                 assert_eq!(recent.is_too_much(*lost, *size, &brake, false, now), *expected, "{steps:?}");
-                if !expected {
-                    recent.sent(*lost);
-                }
             }
         };
         check(&[(0, 9, 9, false)]);
@@ -107,5 +100,7 @@ mod tests {
         check(&[(0, 40, 100, false), (20, 20, 60, false)]);
         // What was added meanwhile counts.
         check(&[(0, 40, 100, false), (3, 20, 90, false)]);
+        // One resource of nine that comes and goes.
+        check(&[(0, 1, 9, false); 30]);
     }
 }

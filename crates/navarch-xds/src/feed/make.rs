@@ -111,7 +111,6 @@ impl Feed {
         if taken.is_empty() && parked.is_empty() {
             return None;
         }
-        self.recent.sent(taken.len() + parked.len());
         let mut removed = Vec::new();
         let mut empties = Vec::new();
         for name in taken.iter().map(|resource| resource.name().clone()).chain(parked) {
@@ -325,7 +324,6 @@ impl Feed {
             Removal::Deletes => {
                 draft.immediate = true;
                 self.refresh.remove(name);
-                self.recent.sent(1);
                 draft.removed.push(name.clone());
             }
             _ if cx.client.removal_is_removal() => {
