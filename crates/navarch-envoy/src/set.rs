@@ -204,6 +204,12 @@ impl ResourceSet {
         self.total.len
     }
 
+    /// Number of resources that are part of the wildcard.
+    #[must_use]
+    pub fn wildcard_len(&self) -> usize {
+        self.total.len - self.on_demand.len
+    }
+
     /// Whether there are no resources.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -361,8 +361,12 @@ impl Feed {
                         |name: &Arc<str>| self.departing.contains_key(name) || self.parked.contains(name);
                     lost -= delta.changed.iter().filter(|resource| back(resource.name())).count();
                 }
-                let held =
-                    if lost == 0 { 0 } else { base.iter().filter(|resource| wanted(resource)).count() };
+                // Clients of the wildcard, which are most, must not each count what they share.
+                let held = match lost {
+                    0 => 0,
+                    _ if self.subscription.is_wildcard() => base.wildcard_len(),
+                    _ => base.iter().filter(|resource| wanted(resource)).count(),
+                };
                 (lost, held + self.departing())
             }
             (None, _) => return None,
