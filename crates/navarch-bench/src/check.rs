@@ -10,12 +10,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::fleet::{Fleet, proxy_name};
-use crate::proxy::content_of;
+use crate::proxy::{Held, content_of};
 use crate::server::{self, Server};
 use crate::shape::Shape;
 
 /// The types that proxies hold.
 const TYPES: [XdsType; 4] = [XdsType::Cds, XdsType::Eds, XdsType::Lds, XdsType::Rds];
+/// The cluster of the port that every proxy serves, as Istio names it.
+const INBOUND: &str = "inbound|8080||";
 /// Differences that are described; the rest is counted.
 const SHOWN: usize = 10;
 
@@ -59,7 +61,7 @@ pub async fn check(shape: &Shape, fleet: &Fleet, server: &Server, classes: usize
 
 async fn check_once(shape: &Shape, fleet: &Fleet, server: &Server, classes: usize) -> Result<Check> {
     let mut check = Check::default();
-    compare_classes(shape, fleet, &mut check);
+    compare_classes(shape, fleet, server.admin.is_some(), &mut check);
     let Some(admin) = server.admin else { return Ok(check) };
     // Spread over all classes, the first and the last among them.
     let steps = classes.clamp(1, shape.classes);
@@ -74,16 +76,28 @@ async fn check_once(shape: &Shape, fleet: &Fleet, server: &Server, classes: usiz
     Ok(check)
 }
 
-/// Replicas of one Deployment hold the same.
-fn compare_classes(shape: &Shape, fleet: &Fleet, check: &mut Check) {
-    let shared = fleet.shared.borrow();
+/// Replicas of one Deployment hold the same: the same bytes, if the server encodes the same content as the same bytes, as navarch does.
+/// And each is known to be an endpoint.
+fn compare_classes(shape: &Shape, fleet: &Fleet, bytes: bool, check: &mut Check) {
+    let mut shared = fleet.shared.borrow_mut();
+    let inbound = shared.known.texts.id(INBOUND);
     let mut first: BTreeMap<usize, [u64; TYPES.len()]> = BTreeMap::new();
     for (index, member) in shared.proxies.iter().enumerate() {
         check.proxies += 1;
+        if !member.proxy.held(XdsType::Cds).is_some_and(|clusters| clusters.contains_key(&inbound)) {
+            check.found(format!(
+                "{} holds no CDS {INBOUND}: it is not taken for an endpoint of its service",
+                proxy_name(shape, index)
+            ));
+        }
         let sums = TYPES.map(|ty| {
             let held = member.proxy.held(ty).into_iter().flatten();
             // A sum, because the order in a hash map is no order.
-            held.map(|(id, held)| hash(&(id, held.content))).fold(0, u64::wrapping_add)
+            let content = |held: &Held| match bytes {
+                true => held.content,
+                false => shared.known.of(held.content).unordered,
+            };
+            held.map(|(id, held)| hash(&(id, content(held)))).fold(0, u64::wrapping_add)
         });
         let expected = first.entry(shape.class_of(index)).or_insert(sums);
         for (position, ty) in TYPES.iter().enumerate() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::Request;
+use http::{HeaderMap, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -123,6 +123,10 @@ async fn converse(
     if !response.status().is_success() {
         bail!("the server answers {}", response.status());
     }
+    // A refusal has no body, and so what is said at the end stands in the head.
+    if let Some(refusal) = ended(response.headers()) {
+        bail!(refusal);
+    }
     let mut body = response.into_body();
     let mut buffer = Vec::new();
     while let Some(chunk) = body.data().await {
@@ -147,14 +151,17 @@ async fn converse(
             buffer = Vec::new();
         }
     }
-    match body.trailers().await? {
-        Some(trailers) => bail!(
-            "the server ended the stream: grpc-status {}: {}",
-            trailers.get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("?"),
-            trailers.get("grpc-message").and_then(|value| value.to_str().ok()).unwrap_or_default()
-        ),
+    match body.trailers().await?.as_ref().and_then(ended) {
+        Some(reason) => bail!(reason),
         None => Ok(()),
     }
+}
+
+/// Why a call is over, in words, if these headers end one.
+fn ended(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let (status, message) = (text("grpc-status")?, text("grpc-message").unwrap_or_default());
+    Some(format!("the server ended the stream: grpc-status {status}: {message}"))
 }
 
 /// The first gRPC message of the buffer, once it is complete.
@@ -164,4 +171,25 @@ fn next_message(buffer: &[u8]) -> Result<Option<&[u8]>> {
         bail!("the server compresses although it was not asked to");
     }
     Ok(rest.get(..u32::from_be_bytes([a, b, c, d]) as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_call_is_over() {
+        for (headers, expected) in [
+            (vec![("content-type", "application/grpc")], None),
+            (vec![("grpc-status", "8"), ("grpc-message", "rate limit")], Some("grpc-status 8: rate limit")),
+            (vec![("grpc-status", "14")], Some("grpc-status 14: ")),
+        ] {
+            let headers: HeaderMap = headers
+                .into_iter()
+                .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")))
+                .collect();
+            let expected = expected.map(|text| format!("the server ended the stream: {text}"));
+            assert_eq!(ended(&headers), expected);
+        }
+    }
 }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use navarch_envoy::XdsType;
 use navarch_envoy::wire::{Fields, Value};
 
-use crate::mark;
 use crate::message::{Received, all_nested, nested, text};
+use crate::{mark, unordered};
 
 /// A text by its number.
 pub type Id = u32;
@@ -47,6 +47,8 @@ pub struct Facts {
     pub refers_to: Vec<Id>,
     /// The change that it carries.
     pub mark: Option<u32>,
+    /// Its content, whatever the order in which that is encoded.
+    pub unordered: u64,
 }
 
 /// What was learned so far.
@@ -71,6 +73,7 @@ impl Known {
         let facts = Rc::new(Facts {
             refers_to: names.into_iter().map(|name| self.texts.id(name)).collect(),
             mark: mark::find(ty, received.body),
+            unordered: unordered::hash(received.body),
         });
         self.facts.insert(content, facts.clone());
         facts

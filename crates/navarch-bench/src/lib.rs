@@ -23,6 +23,7 @@ mod server;
 pub mod shape;
 mod svg;
 mod tls;
+mod unordered;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

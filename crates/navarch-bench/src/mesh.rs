@@ -203,10 +203,11 @@ impl Shape {
     }
 }
 
+/// A proxy is found to be an endpoint by its labels: see the metadata of its node.
 fn service_object(name: &str, namespace: &str, address: Ipv4Addr) -> String {
     format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  clusterIP: {address}\n  ports: \
-         [{{name: http, port: 80, targetPort: 8080, protocol: TCP}}]\n---\n"
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  clusterIP: {address}\n  selector: \
+         {{app: {name}}}\n  ports: [{{name: http, port: 80, targetPort: 8080, protocol: TCP}}]\n---\n"
     )
 }
 
