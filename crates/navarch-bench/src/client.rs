@@ -1,6 +1,7 @@
 //! The connection of one simulated proxy: HTTP/2 on a TCP connection of its own, one task for both.
 
 use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ use crate::tls::Connectors;
 /// HTTP/2 windows of the size that Envoy offers by default: a stream is not stopped by flow control before the proxy is busy.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 24 << 20;
-/// How long a proxy waits before it connects again.
-const BACKOFF: Duration = Duration::from_millis(200);
+/// Envoy's `retry_back_off` of a gRPC service by default: the first interval, and the longest.
+const FIRST_INTERVAL: Duration = Duration::from_millis(500);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 /// What is kept of the buffer after a large message.
 const BUFFER_KEPT: usize = 16 << 10;
 
@@ -60,13 +62,18 @@ pub async fn run(index: usize, target: Rc<Target>, shared: Rc<RefCell<Shared>>, 
             Ok(()) => "the server closed the stream".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        {
-            let mut shared = shared.borrow_mut();
-            shared.counts.broken += 1;
-            shared.last_error = Some(error);
-        }
-        tokio::time::sleep(BACKOFF).await;
+        let failures = shared.borrow_mut().broke(index, error);
+        tokio::time::sleep(backoff(index, failures)).await;
     }
+}
+
+/// How long a proxy waits before it connects again after this many connections on which nothing came: as Envoy does, any time below an
+/// interval that doubles. What is random in Envoy is the same in every run here.
+fn backoff(index: usize, failures: u32) -> Duration {
+    let interval = FIRST_INTERVAL.saturating_mul(1 << failures.min(16)).min(LONGEST_INTERVAL);
+    let mut hasher = DefaultHasher::new();
+    (index, failures).hash(&mut hasher);
+    interval.mul_f64(hasher.finish() as f64 / u64::MAX as f64)
 }
 
 /// One connection with one stream, until either ends.
@@ -176,6 +183,21 @@ fn next_message(buffer: &[u8]) -> Result<Option<&[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_come_back_at_different_times_and_ever_later() {
+        for (failures, milliseconds) in
+            [(0, 500.0), (1, 1_000.0), (5, 16_000.0), (6, 30_000.0), (u32::MAX, 30_000.0)]
+        {
+            let waits: Vec<f64> =
+                (0..1_000).map(|index| backoff(index, failures).as_secs_f64() * 1e3 / milliseconds).collect();
+            assert!(waits.iter().all(|wait| (0.0..=1.0).contains(wait)), "{failures}");
+            for tenth in 0..10 {
+                let found = waits.iter().filter(|wait| (**wait * 10.0) as usize == tenth).count();
+                assert!((60..140).contains(&found), "{found} of 1,000 in tenth {tenth} after {failures}");
+            }
+        }
+    }
 
     #[test]
     fn why_a_call_is_over() {

@@ -38,6 +38,8 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Member {
     pub proxy: Proxy,
+    /// Connections in a row that broke before anything came.
+    failures: u32,
     synced: bool,
     /// The last change seen, by the place that was edited.
     seen: HashMap<u32, u32>,
@@ -104,10 +106,20 @@ impl Shared {
         proxies.get_mut(index).map(|member| member.proxy.connect(known)).unwrap_or_default()
     }
 
+    /// A connection ended without being told to. Gives how many did before it on which nothing came either.
+    pub fn broke(&mut self, index: usize, error: String) -> u32 {
+        self.counts.broken += 1;
+        self.last_error = Some(error);
+        let Some(member) = self.proxies.get_mut(index) else { return 0 };
+        member.failures += 1;
+        member.failures - 1
+    }
+
     /// A message came: what is sent back, and the changes that the acknowledgement is for.
     pub fn receive(&mut self, index: usize, message: &[u8]) -> crate::proxy::Outcome {
         let Shared { known, proxies, .. } = self;
         let Some(member) = proxies.get_mut(index) else { return crate::proxy::Outcome::default() };
+        member.failures = 0;
         let outcome = member.proxy.receive(message, known);
         self.counts.messages += 1;
         self.counts.resources += outcome.resources as u64;
@@ -182,6 +194,7 @@ impl Fleet {
         let protocol = target.protocol;
         let proxies = (0..shape.proxies).map(|index| Member {
             proxy: Proxy::new(protocol, node(shape, index, metadata)),
+            failures: 0,
             synced: false,
             seen: HashMap::new(),
         });
