@@ -16,8 +16,8 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use navarch_model::Fingerprint;
-use navarch_snapshot::{Part, Reads, Snapshot, View};
+use navarch_model::{Fingerprint, Hashed};
+use navarch_snapshot::{Part, Reads, Scope, Snapshot, View};
 use navarch_translate::Pure;
 use parking_lot::Mutex;
 
@@ -83,6 +83,14 @@ impl<'e> Cx<'e> {
         output
     }
 
+    /// The scope of a client elsewhere, with whom clients in most namespaces share what they get (see [`Scope::elsewhere`]).
+    pub fn elsewhere(&self, scope: &Scope) -> Option<Arc<Hashed<Scope>>> {
+        if self.engine.exact {
+            return None;
+        }
+        scope.elsewhere().map(|scope| Arc::new(Hashed::new(scope)))
+    }
+
     /// Layers that other plans use.
     pub fn layers(&self) -> &'e SharedLayers {
         &self.engine.layers
@@ -101,6 +109,8 @@ pub struct Engine {
     /// How many computations and translations the last sweep left.
     swept: usize,
     runs: Mutex<BTreeMap<&'static str, u64>>,
+    /// Nothing is shared between namespaces.
+    exact: bool,
 }
 
 impl Engine {
@@ -115,7 +125,13 @@ impl Engine {
             stamps: AtomicU64::new(1),
             swept: 0,
             runs: Mutex::default(),
+            exact: false,
         }
+    }
+
+    /// An engine that computes everything for each namespace by itself: what sharing must not change. For tests and self-checks.
+    pub fn exact(snapshot: Arc<Snapshot>) -> Self {
+        Engine { exact: true, ..Engine::new(snapshot) }
     }
 
     /// Moves to another snapshot and marks the computations that read a part that differs.

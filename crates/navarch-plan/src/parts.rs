@@ -1,10 +1,10 @@
 //! What a gather of a resource type returns: resources by bucket, and those of no bucket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use navarch_envoy::{Layer, Resource, ResourceSet};
-use navarch_model::Fingerprint;
+use navarch_model::{Fingerprint, Name};
 use navarch_snapshot::{BUCKETS, Bucket, BucketSet};
 use parking_lot::Mutex;
 
@@ -29,6 +29,24 @@ impl Pieces {
     /// The piece at a position.
     pub fn get(&self, index: usize) -> Option<&Arc<BucketResources>> {
         self.0.get(index)
+    }
+
+    /// These pieces with those of some buckets replaced. A piece of equal content stays what it is in memory.
+    #[must_use]
+    pub fn replacing(&self, set: BucketSet, mut piece: impl FnMut(Bucket) -> Arc<BucketResources>) -> Self {
+        let replaced = (0..BUCKETS).zip(self.iter()).map(|(bucket, known)| {
+            let own = set.contains(bucket).then(|| piece(bucket));
+            own.filter(|own| own != known).unwrap_or_else(|| known.clone())
+        });
+        replaced.collect()
+    }
+
+    /// How many pieces differ in memory.
+    fn distance(&self, other: &Self) -> usize {
+        if self.0.len() != other.0.len() {
+            return usize::MAX;
+        }
+        self.pairs(other).filter(|(ours, theirs)| !Arc::ptr_eq(ours, theirs)).count()
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -68,11 +86,57 @@ pub fn in_buckets<T: Clone>(
     (0..BUCKETS).map(move |bucket| if set.contains(bucket) { value(bucket) } else { nothing.clone() })
 }
 
+/// What a bucket has for a client, and the namespaces whose clients may have something else.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InBucket {
+    pub resources: Arc<BucketResources>,
+    pub asked: BTreeSet<Name>,
+}
+
+/// By namespace, the buckets in which its clients may have something else than a client elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked(BTreeMap<Name, BucketSet>);
+
+impl Asked {
+    /// Notes the namespaces of a bucket.
+    pub fn add(&mut self, namespaces: &BTreeSet<Name>, bucket: Bucket) {
+        for namespace in namespaces {
+            self.0.entry(namespace.clone()).or_default().insert(bucket);
+        }
+    }
+
+    /// The buckets that are to be computed for a namespace by itself.
+    pub fn of(&self, namespace: &Name) -> BucketSet {
+        self.0.get(namespace).copied().unwrap_or_default()
+    }
+}
+
+/// The pieces of a client.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    pub pieces: Pieces,
+    /// For a client elsewhere: where others have something else.
+    pub asked: Asked,
+    /// The pieces of a client elsewhere, from which these differ in a few buckets.
+    pub common: Option<Pieces>,
+}
+
+/// Of the state before and the common one, the one to start from. What is made from the common one goes on sharing with everybody
+/// who does the same, so it is preferred as long as there is little to change.
+pub fn start<T>(previous: Option<T>, common: Option<T>, distance: impl Fn(&T) -> usize) -> Option<T> {
+    const LITTLE: usize = 32;
+    let (Some(before), Some(shared)) = (&previous, &common) else { return previous.or(common) };
+    let to_change = distance(shared);
+    if to_change <= LITTLE || to_change <= distance(before) { common } else { previous }
+}
+
 /// All resources of one type for one class.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     /// Shared with other classes.
     pub shared: Pieces,
+    /// What a client elsewhere has in place of `shared`, if it differs in a few pieces.
+    pub common: Option<Pieces>,
     /// What only this class has.
     pub local: BucketResources,
 }
@@ -80,12 +144,17 @@ pub struct Parts {
 impl Parts {
     /// Parts without buckets.
     pub fn local(local: BucketResources) -> Self {
-        Parts { shared: Pieces::default(), local }
+        Parts { local, ..Parts::default() }
     }
 
     /// Parts without resources of the class alone.
     pub fn shared(shared: Pieces) -> Self {
-        Parts { shared, local: BucketResources::new() }
+        Parts { shared, ..Parts::default() }
+    }
+
+    /// What a client sees, and resources of the class alone.
+    pub fn seen(seen: &Seen, local: BucketResources) -> Self {
+        Parts { shared: seen.pieces.clone(), common: seen.common.clone(), local }
     }
 }
 
@@ -108,9 +177,11 @@ impl SharedLayer {
             return Self::of(pieces);
         }
         let pairs = || self.pieces.pairs(pieces).filter(|(old, new)| !Arc::ptr_eq(old, new));
-        let gone = pairs().flat_map(|(old, _)| old.iter()).map(|resource| &**resource.name());
-        let there = pairs().flat_map(|(_, new)| new.iter().cloned());
-        let layer = self.layer.update([], gone).update(there, []);
+        let there: BTreeMap<&str, &Arc<Resource>> =
+            pairs().flat_map(|(_, new)| new.iter()).map(|resource| (&**resource.name(), resource)).collect();
+        let before = pairs().flat_map(|(old, _)| old.iter()).map(|resource| &**resource.name());
+        let gone = before.filter(|name| !there.contains_key(name));
+        let layer = self.layer.update(there.values().map(|resource| (*resource).clone()), gone);
         SharedLayer { pieces: pieces.clone(), layer: Arc::new(layer) }
     }
 }
@@ -123,10 +194,16 @@ pub struct SharedLayers {
 }
 
 impl SharedLayers {
-    /// The layer made of these pieces; `previous` is where to start from if nobody has it yet.
-    pub fn get(&self, pieces: &Pieces, previous: Option<&Arc<SharedLayer>>) -> Arc<SharedLayer> {
-        if let Some(previous) = previous.filter(|previous| previous.pieces.is_same(pieces)) {
-            return previous.clone();
+    /// The layer made of these pieces; `previous` and `common` are what to start from if nobody has it yet.
+    pub fn get(
+        &self,
+        pieces: &Pieces,
+        previous: Option<&Arc<SharedLayer>>,
+        common: Option<&Arc<SharedLayer>>,
+    ) -> Arc<SharedLayer> {
+        let same = |layer: &&Arc<SharedLayer>| layer.pieces.is_same(pieces);
+        if let Some(known) = common.filter(same).or(previous.filter(same)) {
+            return known.clone();
         }
         let addresses: Vec<usize> = pieces.iter().map(|piece| Arc::as_ptr(piece).addr()).collect();
         let key = Fingerprint::of(&addresses);
@@ -134,8 +211,8 @@ impl SharedLayers {
         if let Some(known) = known.filter(|known| known.pieces.is_same(pieces)) {
             return known;
         }
-        let made = Arc::new(match previous {
-            Some(previous) => previous.update(pieces),
+        let made = Arc::new(match start(previous, common, |layer| layer.pieces.distance(pieces)) {
+            Some(known) => known.update(pieces),
             None => SharedLayer::of(pieces),
         });
         self.layers.lock().insert(key, Arc::downgrade(&made));
@@ -156,6 +233,8 @@ impl SharedLayers {
 /// Resources of one type for one class: the pieces and the set they make.
 #[derive(Clone, Debug)]
 pub struct Planned {
+    /// Kept, so that it need not be made again when it changes.
+    common: Option<Arc<SharedLayer>>,
     shared: Arc<SharedLayer>,
     set: ResourceSet,
 }
@@ -163,10 +242,13 @@ pub struct Planned {
 impl Planned {
     /// Makes the set, starting from the one before where there is one.
     pub fn new(parts: Parts, layers: &SharedLayers, previous: Option<&Planned>) -> Self {
-        let shared = layers.get(&parts.shared, previous.map(|previous| &previous.shared));
+        let common = parts
+            .common
+            .map(|pieces| layers.get(&pieces, previous.and_then(|previous| previous.common.as_ref()), None));
+        let shared = layers.get(&parts.shared, previous.map(|previous| &previous.shared), common.as_ref());
         let local = Arc::new(Layer::new(parts.local));
         let set = ResourceSet::new([shared.layer.clone(), local]);
-        Planned { shared, set }
+        Planned { common, shared, set }
     }
 
     /// The resources.
@@ -177,6 +259,7 @@ impl Planned {
 
 impl PartialEq for Planned {
     fn eq(&self, other: &Self) -> bool {
-        self.set == other.set
+        let layer = |planned: &Self| planned.common.as_ref().map(Arc::as_ptr);
+        self.set == other.set && layer(self) == layer(other)
     }
 }

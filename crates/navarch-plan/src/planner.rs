@@ -26,6 +26,11 @@ impl Planner {
         Planner { engine: RwLock::new(Engine::new(snapshot)) }
     }
 
+    /// A planner that computes everything for each namespace by itself: what sharing must not change. For tests and self-checks.
+    pub fn exact(snapshot: Arc<Snapshot>) -> Self {
+        Planner { engine: RwLock::new(Engine::exact(snapshot)) }
+    }
+
     /// Moves to a newer snapshot and returns the parts that changed. Plans that are being made are finished first.
     pub fn advance(&self, snapshot: Arc<Snapshot>) -> Vec<Part> {
         self.engine.write().advance(snapshot)

@@ -32,6 +32,16 @@ impl BucketSet {
         (0..BUCKETS).filter(move |bucket| set.contains(*bucket))
     }
 
+    /// Adds a bucket.
+    pub fn insert(&mut self, bucket: Bucket) {
+        self.set(bucket, true);
+    }
+
+    /// Whether there is no bucket in the set.
+    pub fn is_empty(&self) -> bool {
+        *self == BucketSet::default()
+    }
+
     fn set(&mut self, bucket: Bucket, present: bool) {
         if let Some(word) = self.0.get_mut(usize::from(bucket / 64)) {
             let bit = 1 << (bucket % 64);

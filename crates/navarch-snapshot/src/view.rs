@@ -1,8 +1,8 @@
 //! `View`: reading a snapshot while recording what was read.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -62,11 +62,12 @@ impl Reads {
 pub struct View<'s> {
     snapshot: &'s Snapshot,
     reads: RefCell<BTreeMap<Part, Fingerprint>>,
+    asked: RefCell<BTreeSet<Name>>,
 }
 
 impl<'s> View<'s> {
     pub(crate) fn new(snapshot: &'s Snapshot) -> Self {
-        View { snapshot, reads: RefCell::default() }
+        View { snapshot, reads: RefCell::default(), asked: RefCell::default() }
     }
 
     /// What was read so far.
@@ -77,6 +78,21 @@ impl<'s> View<'s> {
     /// Ends reading.
     pub fn into_reads(self) -> Reads {
         Reads(self.reads.into_inner().into_iter().collect())
+    }
+
+    /// Namespaces for whose clients a result may be another one than for a client elsewhere (see [`crate::Scope::elsewhere`]).
+    pub fn namespaces_asked(&self) -> BTreeSet<Name> {
+        self.asked.borrow().clone()
+    }
+
+    pub(crate) fn has_asked(&self, namespace: &Name) -> bool {
+        self.asked.borrow().contains(namespace)
+    }
+
+    pub(crate) fn ask(&self, namespace: &Name) {
+        if !self.has_asked(namespace) {
+            self.asked.borrow_mut().insert(namespace.clone());
+        }
     }
 
     /// Revision of the snapshot. Not a recorded read: a result must not depend on it.

@@ -18,10 +18,10 @@ use navarch_translate::clusters::{
 };
 
 use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
-use super::upstream::{Client, ClusterMeshOf, EndpointSettings, ForwardsMeshTls, pieces};
+use super::upstream::{Client, ClusterMeshOf, EndpointSettings, ForwardsMeshTls, seen};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts, Pieces};
+use crate::parts::{BucketResources, InBucket, Parts, Seen};
 
 /// The clusters of a class.
 pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
@@ -35,15 +35,15 @@ pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
             && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
         patches: patches.clone(),
     };
-    let shared = (*cx.gather::<SeenClusters>(&client)).clone();
+    let shared = cx.gather::<SeenClusters>(&client);
     let mut local = fixed(cx, class, scope, &view, &patches);
     if class.facts.kind == ProxyKind::Sidecar {
         local.extend(inbound(cx, class, scope, &view, &patches));
     }
     // EnvoyFilters may add a cluster twice, or one that is there; the first one stays.
-    let mut seen = BTreeSet::new();
-    local.retain(|cluster| seen.insert(cluster.name().clone()));
-    Parts { shared, local }
+    let mut names = BTreeSet::new();
+    local.retain(|cluster| names.insert(cluster.name().clone()));
+    Parts::seen(&shared, local)
 }
 
 fn cluster_view(cx: &Cx<'_>, facts: &ProxyFacts) -> ClusterView {
@@ -90,11 +90,12 @@ struct SeenClusters;
 impl Gather for SeenClusters {
     const NAME: &'static str = "clusters.seen";
     type Key = OutboundClient;
-    type Output = Pieces;
+    type Output = Seen;
 
-    fn run(key: &OutboundClient, cx: &Cx<'_>) -> Pieces {
-        let view = |client| OutboundClient { client, ..key.clone() };
-        pieces(cx, &key.scope, &key.client, view, |view, bucket| {
+    fn run(key: &OutboundClient, cx: &Cx<'_>) -> Seen {
+        let view = |scope, client| OutboundClient { scope, client, ..key.clone() };
+        let common = |key: &OutboundClient| cx.gather::<SeenClusters>(key);
+        seen(cx, &key.scope, &key.client, view, common, |view, bucket| {
             cx.gather::<OutboundClusters>(&(view.clone(), bucket))
         })
     }
@@ -106,9 +107,9 @@ struct OutboundClusters;
 impl Gather for OutboundClusters {
     const NAME: &'static str = "clusters.outbound";
     type Key = (Arc<Hashed<OutboundClient>>, Bucket);
-    type Output = BucketResources;
+    type Output = InBucket;
 
-    fn run((key, bucket): &Self::Key, cx: &Cx<'_>) -> BucketResources {
+    fn run((key, bucket): &Self::Key, cx: &Cx<'_>) -> InBucket {
         let mut resources = BucketResources::new();
         let mesh = cx.gather::<ClusterMeshOf>(&());
         let settings = EndpointSettings::new(cx);
@@ -140,7 +141,8 @@ impl Gather for OutboundClusters {
         }
         resources.sort_by(|a, b| a.name().cmp(b.name()));
         resources.dedup_by(|a, b| a.name() == b.name());
-        resources
+        resources.shrink_to_fit();
+        InBucket { resources: Arc::new(resources), asked: cx.view().namespaces_asked() }
     }
 }
 

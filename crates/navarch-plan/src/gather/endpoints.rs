@@ -9,10 +9,10 @@ use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::clusters::{Discovery, discovery};
 use navarch_translate::endpoints::{Endpoints, EndpointsInput};
 
-use super::upstream::{Client, EndpointSettings, ForwardsMeshTls, pieces};
+use super::upstream::{Client, EndpointSettings, ForwardsMeshTls, seen};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts, Pieces};
+use crate::parts::{BucketResources, InBucket, Parts, Seen};
 
 /// The endpoints of a class.
 pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
@@ -22,7 +22,7 @@ pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
         sni_clusters: class.facts.kind == ProxyKind::Router
             && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
     };
-    Parts::shared((*cx.gather::<SeenEndpoints>(&client)).clone())
+    Parts::seen(&cx.gather::<SeenEndpoints>(&client), BucketResources::new())
 }
 
 /// What endpoints depend on of a proxy.
@@ -39,11 +39,12 @@ struct SeenEndpoints;
 impl Gather for SeenEndpoints {
     const NAME: &'static str = "endpoints.seen";
     type Key = EndpointsClient;
-    type Output = Pieces;
+    type Output = Seen;
 
-    fn run(key: &EndpointsClient, cx: &Cx<'_>) -> Pieces {
-        let view = |client| EndpointsClient { client, ..key.clone() };
-        pieces(cx, &key.scope, &key.client, view, |view, bucket| {
+    fn run(key: &EndpointsClient, cx: &Cx<'_>) -> Seen {
+        let view = |scope, client| EndpointsClient { scope, client, ..key.clone() };
+        let common = |key: &EndpointsClient| cx.gather::<SeenEndpoints>(key);
+        seen(cx, &key.scope, &key.client, view, common, |view, bucket| {
             cx.gather::<BucketEndpoints>(&(view.clone(), bucket))
         })
     }
@@ -55,9 +56,9 @@ struct BucketEndpoints;
 impl Gather for BucketEndpoints {
     const NAME: &'static str = "endpoints.bucket";
     type Key = (Arc<Hashed<EndpointsClient>>, Bucket);
-    type Output = BucketResources;
+    type Output = InBucket;
 
-    fn run((key, bucket): &Self::Key, cx: &Cx<'_>) -> BucketResources {
+    fn run((key, bucket): &Self::Key, cx: &Cx<'_>) -> InBucket {
         let mut resources = BucketResources::new();
         let settings = EndpointSettings::new(cx);
         for service in key.scope.services_in(cx.view(), *bucket) {
@@ -79,6 +80,7 @@ impl Gather for BucketEndpoints {
         }
         resources.sort_by(|a, b| a.name().cmp(b.name()));
         resources.dedup_by(|a, b| a.name() == b.name());
-        resources
+        resources.shrink_to_fit();
+        InBucket { resources: Arc::new(resources), asked: cx.view().namespaces_asked() }
     }
 }

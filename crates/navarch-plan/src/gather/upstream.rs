@@ -18,7 +18,7 @@ use navarch_translate::endpoints::{
 };
 
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Pieces};
+use crate::parts::{Asked, InBucket, Pieces, Seen};
 
 /// What MeshConfig says about clusters.
 pub struct ClusterMeshOf;
@@ -181,25 +181,40 @@ impl Gather for SeenBuckets {
 }
 
 /// The pieces of the buckets that a client sees. `view` tells what a bucket's piece depends on of the client, who is cut to what
-/// the bucket looks at; buckets that look at the same share one view.
-pub fn pieces<V: Hash>(
+/// the bucket looks at; buckets that look at the same share one view. `common` gets the pieces of a client elsewhere, and only
+/// buckets that ask for the client's namespace have a `piece` of its own.
+pub fn seen<V: Hash>(
     cx: &Cx<'_>,
     scope: &Arc<Hashed<Scope>>,
     client: &Client,
-    view: impl Fn(Client) -> V,
-    piece: impl Fn(&Arc<Hashed<V>>, Bucket) -> Arc<BucketResources>,
-) -> Pieces {
+    view: impl Fn(Arc<Hashed<Scope>>, Client) -> V,
+    common: impl Fn(&V) -> Arc<Seen>,
+    piece: impl Fn(&Arc<Hashed<V>>, Bucket) -> Arc<InBucket>,
+) -> Seen {
+    let mut asked = Asked::default();
     let mut views: Vec<(Client, Arc<Hashed<V>>)> = Vec::new();
-    Pieces::of_buckets(*cx.gather::<SeenBuckets>(scope), |bucket| {
+    let mut own = |bucket| {
         let narrow = client.narrowed(scope.namespace(), &cx.gather::<RuleLabels>(&bucket));
-        if let Some((_, known)) = views.iter().find(|(client, _)| *client == narrow) {
-            return piece(known, bucket);
-        }
-        let made = Arc::new(Hashed::new(view(narrow.clone())));
-        let piece = piece(&made, bucket);
-        views.push((narrow, made));
-        piece
-    })
+        let known = views.iter().find(|(client, _)| *client == narrow).map(|(_, view)| view.clone());
+        let view = known.unwrap_or_else(|| {
+            let made = Arc::new(Hashed::new(view(scope.clone(), narrow.clone())));
+            views.push((narrow, made.clone()));
+            made
+        });
+        let found = piece(&view, bucket);
+        asked.add(&found.asked, bucket);
+        found.resources.clone()
+    };
+    let Some(elsewhere) = cx.elsewhere(scope) else {
+        let pieces = Pieces::of_buckets(*cx.gather::<SeenBuckets>(scope), own);
+        return Seen { pieces, asked, common: None };
+    };
+    let narrow = client.narrowed(elsewhere.namespace(), &cx.gather::<AllRuleLabels>(&()));
+    let common = common(&view(elsewhere, narrow));
+    let differs = common.asked.of(scope.namespace());
+    let pieces =
+        if differs.is_empty() { common.pieces.clone() } else { common.pieces.replacing(differs, &mut own) };
+    Seen { pieces, asked: Asked::default(), common: Some(common.pieces.clone()) }
 }
 
 /// A client, cut to what endpoints and the choice of rules can depend on.

@@ -73,6 +73,11 @@ impl HostFilter {
             && self.by_namespace.values().all(|set| set.excluded.is_empty())
     }
 
+    /// Whether the imports name a namespace.
+    pub(super) fn names(&self, namespace: &str) -> bool {
+        self.by_namespace.contains_key(namespace)
+    }
+
     /// The namespaces from which something is imported; `None` if it may be any.
     pub(super) fn namespaces(&self) -> Option<impl Iterator<Item = &Name>> {
         let imports = |set: &HostSet| !set.exact.is_empty() || !set.wildcards.is_empty();

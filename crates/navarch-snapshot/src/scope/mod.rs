@@ -3,6 +3,7 @@
 //! A scope is resolved once per client and is a value: clients with equal scopes share everything. It holds no services itself;
 //! they are looked up bucket by bucket, so that a change of one service concerns one bucket.
 
+mod elsewhere;
 mod hosts;
 mod resolve;
 mod rules;
@@ -84,7 +85,7 @@ impl From<MeshOutboundMode> for OutboundMode {
 }
 
 impl Scope {
-    /// Namespace of the client.
+    /// Namespace of the client; empty for a client elsewhere, which is asked with [`Scope::is_in`].
     pub fn namespace(&self) -> &Name {
         &self.namespace
     }

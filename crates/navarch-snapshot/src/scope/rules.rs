@@ -15,6 +15,7 @@ use crate::view::View;
 type SharedRule = Arc<Hashed<BoundRule>>;
 
 /// Rules for one host of one namespace, merged as far as they may be.
+#[derive(PartialEq)]
 struct Merged {
     spec: DestinationRule,
     /// Namespace of the rules.
@@ -40,7 +41,24 @@ impl Scope {
         service: &Service,
         labels: Option<&Labels>,
     ) -> Option<Arc<Hashed<EffectiveRule>>> {
-        let merged = self.rules_for(view, service)?;
+        let lookup = Lookup::new(view, &service.hostname);
+        if lookup.is_empty() {
+            return None;
+        }
+        let merged = self.rules_for(&self.namespace, &lookup, service);
+        if self.is_elsewhere() {
+            // Not every rule makes a difference for its namespace: that of a service's owner is mostly meant for everybody.
+            let differs = |namespace: &Name| {
+                let there = self.rules_for(namespace, &lookup, service);
+                there != merged || selects_clients(&there, namespace)
+            };
+            for namespace in lookup.namespaces() {
+                if !view.has_asked(namespace) && differs(namespace) {
+                    view.ask(namespace);
+                }
+            }
+        }
+        let merged = merged?;
         let selected = labels.and_then(|labels| {
             merged.iter().find(|rule| {
                 rule.namespace == self.namespace
@@ -60,17 +78,13 @@ impl Scope {
         })))
     }
 
-    /// The merged rules of the first namespace that has any for the service.
-    fn rules_for(&self, view: &View<'_>, service: &Service) -> Option<Vec<Merged>> {
-        let lookup = Lookup::new(view, &service.hostname);
-        if lookup.is_empty() {
-            return None;
-        }
+    /// The merged rules of the first namespace that has any for the service, for clients in a namespace.
+    fn rules_for(&self, client: &Name, lookup: &Lookup<'_>, service: &Service) -> Option<Vec<Merged>> {
         // Rules in the root namespace are meant for everybody; a proxy that happens to run there takes its own only if they are
         // private, or else a catch-all would hide the rules of the service's namespace.
-        let in_root = self.namespace == self.root_namespace;
-        let own = lookup.in_namespace(&self.namespace, |rule| {
-            if in_root { is_private(rule) } else { rule.export_to.includes(&self.namespace) }
+        let in_root = *client == self.root_namespace;
+        let own = lookup.in_namespace(client, |rule| {
+            if in_root { is_private(rule) } else { rule.export_to.includes(client) }
         });
         if !own.is_empty() {
             return Some(merge(&own));
@@ -81,12 +95,18 @@ impl Scope {
             merged.retain(|rule| {
                 rule.export_to.is_empty()
                     || rule.export_to.contains("*")
-                    || rule.export_to.contains(&*self.namespace)
-                    || (rule.export_to.contains(".") && **owner == *self.namespace)
+                    || rule.export_to.contains(&**client)
+                    || (rule.export_to.contains(".") && **owner == **client)
             });
             (!merged.is_empty()).then_some(merged)
         })
     }
+}
+
+/// Whether a rule is for some of the clients in a namespace.
+fn selects_clients(rules: &Option<Vec<Merged>>, namespace: &Name) -> bool {
+    let rules = rules.iter().flatten();
+    rules.into_iter().any(|rule| rule.namespace == *namespace && rule.spec.workload_selector.is_some())
 }
 
 /// Rules that could apply to a host.
@@ -109,6 +129,19 @@ impl<'s> Lookup<'s> {
 
     fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.wildcard.is_empty()
+    }
+
+    /// Namespaces for whose clients the rules may be others than for clients elsewhere.
+    fn namespaces(&self) -> BTreeSet<&'s Name> {
+        let rules = self.exact.iter().chain(self.wildcard.iter().copied());
+        let mentioned = |rule: &'s SharedRule| {
+            let exported = match &rule.export_to {
+                Visibility::Namespaces(names) => Some(names),
+                Visibility::Public | Visibility::Nobody => None,
+            };
+            exported.into_iter().flatten().chain([&rule.config.namespace])
+        };
+        rules.flat_map(mentioned).collect()
     }
 
     /// The rules of a namespace with the most specific host: those for exactly the host, else for the longest wildcard.

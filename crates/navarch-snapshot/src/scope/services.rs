@@ -25,7 +25,7 @@ impl Scope {
             .iter()
             .filter_map(|(host, candidates)| {
                 let uses = destinations.and_then(|map| map.get(host)).map_or(&[][..], Vec::as_slice);
-                self.service_among(candidates, uses)
+                self.service_among(view, candidates, uses)
             })
             .collect();
         services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
@@ -59,7 +59,7 @@ impl Scope {
         } else {
             &[]
         };
-        self.service_among(candidates, uses)
+        self.service_among(view, candidates, uses)
     }
 
     /// The services that one egress listener imports from a bucket: what it needs listeners and virtual hosts for. Sorted by
@@ -72,7 +72,7 @@ impl Scope {
     ) -> Vec<SharedService> {
         let hosts = view.services_in(bucket);
         let mut services: Vec<SharedService> =
-            hosts.values().flat_map(|candidates| self.imported(listener, candidates)).collect();
+            hosts.values().flat_map(|candidates| self.imported(view, listener, candidates)).collect();
         services.sort_by(|a, b| self.listener_order(listener, a, b));
         services
     }
@@ -84,7 +84,7 @@ impl Scope {
         listener: &EgressListener,
         host: &str,
     ) -> Vec<SharedService> {
-        let mut services = self.imported(listener, view.services(host));
+        let mut services = self.imported(view, listener, view.services(host));
         services.sort_by(|a, b| self.listener_order(listener, a, b));
         services
     }
@@ -107,6 +107,7 @@ impl Scope {
 
     fn service_among(
         &self,
+        view: &View<'_>,
         candidates: &[SharedService],
         uses: &[Arc<Hashed<DestinationUse>>],
     ) -> Option<SharedService> {
@@ -116,22 +117,22 @@ impl Scope {
             && listener.port.is_none()
             && listener.hosts.is_everything()
         {
-            return only.export_to.includes(&self.namespace).then(|| only.clone());
+            return self.may_use(view, &only.export_to).then(|| only.clone());
         }
         let mut chosen = None;
         if !self.is_sidecar() {
-            for service in self.visible(candidates) {
+            for service in self.visible(view, candidates) {
                 add(&mut chosen, service.clone());
             }
             return chosen;
         }
         for listener in &self.egress {
-            for service in self.imported(listener, candidates) {
+            for service in self.imported(view, listener, candidates) {
                 add(&mut chosen, service);
             }
             for used in uses {
-                if self.imports(listener, used)
-                    && let Some(service) = self.destination(candidates)
+                if self.imports(view, listener, used)
+                    && let Some(service) = self.destination(view, candidates)
                     && let Some(service) = listener.cut_for_destination(service, used)
                 {
                     add(&mut chosen, service);
@@ -142,27 +143,33 @@ impl Scope {
     }
 
     /// The candidates the client may see: those not public first, each oldest first.
-    fn visible<'a>(&self, candidates: &'a [SharedService]) -> impl Iterator<Item = &'a SharedService> {
-        let namespace = self.namespace.clone();
-        let private = candidates.iter().filter({
-            let namespace = namespace.clone();
-            move |service| !is_public(service) && service.export_to.includes(&namespace)
-        });
+    fn visible<'a>(
+        &'a self,
+        view: &'a View<'_>,
+        candidates: &'a [SharedService],
+    ) -> impl Iterator<Item = &'a SharedService> {
+        let private =
+            candidates.iter().filter(|service| !is_public(service) && self.may_use(view, &service.export_to));
         private.chain(candidates.iter().filter(|service| is_public(service)))
     }
 
     /// The services of one host that a listener imports. There may be several of one namespace, whose ports will be merged.
-    fn imported(&self, listener: &EgressListener, candidates: &[SharedService]) -> Vec<SharedService> {
+    fn imported(
+        &self,
+        view: &View<'_>,
+        listener: &EgressListener,
+        candidates: &[SharedService],
+    ) -> Vec<SharedService> {
         let mut services: Vec<SharedService> = if listener.hosts.is_exact() {
             first_per_namespace(candidates)
-                .filter(|service| service.export_to.includes(&self.namespace))
+                .filter(|service| self.may_use(view, &service.export_to))
                 .filter_map(|service| listener.import(service))
                 .collect()
         } else {
-            self.visible(candidates).filter_map(|service| listener.import(service)).collect()
+            self.visible(view, candidates).filter_map(|service| listener.import(service)).collect()
         };
         if services.len() > 1
-            && let Some(namespace) = self.preferred_namespace(&services)
+            && let Some(namespace) = self.preferred_namespace(view, &services)
         {
             services.retain(|service| service.namespace == namespace);
         }
@@ -171,26 +178,32 @@ impl Scope {
 
     /// Where the same host is imported from several namespaces: the client's own, else the first with a Kubernetes Service, else
     /// the first.
-    fn preferred_namespace(&self, services: &[SharedService]) -> Option<Name> {
-        let own = services.iter().find(|service| service.namespace == self.namespace);
+    fn preferred_namespace(&self, view: &View<'_>, services: &[SharedService]) -> Option<Name> {
+        let first = services.first()?;
+        if services.iter().all(|service| service.namespace == first.namespace) {
+            return None;
+        }
+        let own = services.iter().find(|service| self.is_in(view, &service.namespace));
         let kubernetes = || services.iter().find(|service| service.registry == Registry::Kubernetes);
-        own.or_else(kubernetes).or_else(|| services.first()).map(|service| service.namespace.clone())
+        Some(own.or_else(kubernetes).unwrap_or(first).namespace.clone())
     }
 
     /// Whether a listener imports the VirtualService that sends traffic to a destination.
-    fn imports(&self, listener: &EgressListener, used: &DestinationUse) -> bool {
-        used.export_to.includes(&self.namespace)
-            && used.source_namespaces.as_ref().is_none_or(|names| names.contains(&self.namespace))
+    fn imports(&self, view: &View<'_>, listener: &EgressListener, used: &DestinationUse) -> bool {
+        self.may_use(view, &used.export_to)
+            && used
+                .source_namespaces
+                .as_ref()
+                .is_none_or(|names| names.iter().any(|name| self.is_in(view, name)))
             && listener.hosts.includes_virtual_service(&used.virtual_hosts, &used.namespace)
     }
 
     /// The service that a destination host means: that of the client's namespace, else the best visible one.
-    fn destination<'a>(&self, candidates: &'a [SharedService]) -> Option<&'a SharedService> {
-        let own = first_per_namespace(candidates).find(|service| service.namespace == self.namespace);
+    fn destination<'a>(&self, view: &View<'_>, candidates: &'a [SharedService]) -> Option<&'a SharedService> {
+        let own = first_per_namespace(candidates).find(|service| self.is_in(view, &service.namespace));
         own.or_else(|| {
-            let visible = || {
-                first_per_namespace(candidates).filter(|service| service.export_to.includes(&self.namespace))
-            };
+            let visible =
+                || first_per_namespace(candidates).filter(|service| self.may_use(view, &service.export_to));
             visible().find(|service| service.registry == Registry::Kubernetes).or_else(|| visible().next())
         })
     }

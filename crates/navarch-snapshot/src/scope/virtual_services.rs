@@ -23,7 +23,7 @@ impl Scope {
     /// Private ones of the client's namespace come before those exported to the namespace, and those before public ones; each
     /// oldest first.
     pub fn virtual_services(&self, view: &View<'_>, host: &str) -> Vec<SharedVirtualService> {
-        self.ordered(view.virtual_services(host), |rule| self.imports_virtual_service(rule))
+        self.ordered(view, view.virtual_services(host), |rule| self.imports_virtual_service(rule))
     }
 
     /// As [`Scope::virtual_services`], for what one egress listener imports.
@@ -33,7 +33,7 @@ impl Scope {
         listener: &EgressListener,
         host: &str,
     ) -> Vec<SharedVirtualService> {
-        self.ordered(view.virtual_services(host), |rule| listener.imports_virtual_service(rule))
+        self.ordered(view, view.virtual_services(host), |rule| listener.imports_virtual_service(rule))
     }
 
     /// VirtualServices by exact host, for all hosts of a bucket, also those that no service has.
@@ -44,14 +44,14 @@ impl Scope {
         bucket: Bucket,
     ) -> BTreeMap<Name, Vec<SharedVirtualService>> {
         let hosts = view.virtual_services_in(bucket).iter().map(|(host, rules)| {
-            (host.clone(), self.ordered(rules, |rule| listener.imports_virtual_service(rule)))
+            (host.clone(), self.ordered(view, rules, |rule| listener.imports_virtual_service(rule)))
         });
         hosts.filter(|(_, rules)| !rules.is_empty()).collect()
     }
 
     /// VirtualServices with a wildcard host that the client uses, in the order of precedence.
     pub fn wildcard_virtual_services(&self, view: &View<'_>) -> Vec<SharedVirtualService> {
-        self.ordered(view.wildcard_virtual_services(), |rule| self.imports_virtual_service(rule))
+        self.ordered(view, view.wildcard_virtual_services(), |rule| self.imports_virtual_service(rule))
     }
 
     /// As [`Scope::wildcard_virtual_services`], for what one egress listener imports.
@@ -60,7 +60,7 @@ impl Scope {
         view: &View<'_>,
         listener: &EgressListener,
     ) -> Vec<SharedVirtualService> {
-        self.ordered(view.wildcard_virtual_services(), |rule| listener.imports_virtual_service(rule))
+        self.ordered(view, view.wildcard_virtual_services(), |rule| listener.imports_virtual_service(rule))
     }
 
     /// The VirtualService that routes a service's traffic: the first for its exact host, else the first of the most specific
@@ -75,11 +75,11 @@ impl Scope {
             Some(listener) => listener.imports_virtual_service(rule),
             None => self.imports_virtual_service(rule),
         };
-        if let Some(rule) = self.ordered(view.virtual_services(host), imported).into_iter().next() {
+        if let Some(rule) = self.ordered(view, view.virtual_services(host), imported).into_iter().next() {
             return Some(rule);
         }
         let mut best: Option<(Name, SharedVirtualService)> = None;
-        for rule in self.ordered(view.wildcard_virtual_services(), imported) {
+        for rule in self.ordered(view, view.wildcard_virtual_services(), imported) {
             let covering = rule
                 .hosts
                 .iter()
@@ -94,7 +94,7 @@ impl Scope {
 
     /// VirtualServices bound to a gateway `<namespace>/<name>` that this client uses, in the order in which they are put together.
     pub fn gateway_virtual_services(&self, view: &View<'_>, gateway: &str) -> Vec<SharedVirtualService> {
-        self.ordered(view.gateway_virtual_services(gateway), |_| true)
+        self.ordered(view, view.gateway_virtual_services(gateway), |_| true)
     }
 
     fn imports_virtual_service(&self, rule: &BoundVirtualService) -> bool {
@@ -103,19 +103,20 @@ impl Scope {
 
     fn ordered(
         &self,
+        view: &View<'_>,
         rules: &[SharedVirtualService],
         accept: impl Fn(&BoundVirtualService) -> bool,
     ) -> Vec<SharedVirtualService> {
-        let visible = rules.iter().filter(|rule| rule.export_to.includes(&self.namespace) && accept(rule));
+        let visible = rules.iter().filter(|rule| self.may_use(view, &rule.export_to) && accept(rule));
         let mut visible: Vec<SharedVirtualService> = visible.cloned().collect();
         // Stable: within a class the oldest stays first.
-        visible.sort_by_key(|rule| self.class(rule));
+        visible.sort_by_key(|rule| self.class(view, rule));
         visible
     }
 
     /// Private rules first, then rules exported to the client's namespace, then public ones; of these, routes of the Gateway API
     /// that the client's namespace made for itself come first.
-    fn class(&self, rule: &BoundVirtualService) -> u8 {
+    fn class(&self, view: &View<'_>, rule: &BoundVirtualService) -> u8 {
         let gateway_api = || {
             rule.config
                 .annotations
@@ -123,9 +124,9 @@ impl Scope {
                 .is_some_and(|semantics| &**semantics == "gateway")
         };
         match &rule.export_to {
-            Visibility::Public if rule.config.namespace == self.namespace && gateway_api() => 2,
+            Visibility::Public if gateway_api() && self.is_in(view, &rule.config.namespace) => 2,
             Visibility::Public => 3,
-            _ if rule.config.namespace == self.namespace => 0,
+            _ if self.is_in(view, &rule.config.namespace) => 0,
             _ => 1,
         }
     }

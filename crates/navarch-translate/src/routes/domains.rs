@@ -20,6 +20,18 @@ pub struct DomainView {
     pub auto_allocated_addresses: bool,
 }
 
+/// The domain of a client for whom no host is near; `None` if the domain is not that of its namespace, `<namespace>.svc.<suffix>`.
+pub fn elsewhere(dns_domain: &str, namespace: &str) -> Option<navarch_model::Name> {
+    let suffix = dns_domain.strip_prefix(namespace)?.strip_prefix(".svc.")?;
+    (!namespace.is_empty() && !namespace.contains('.')).then(|| format!(".svc.{suffix}").into())
+}
+
+/// Namespaces whose clients may have other names for a host than clients elsewhere: shorter ones.
+pub fn near(host: &str) -> impl Iterator<Item = &str> {
+    let before = host.match_indices(".svc.").filter_map(|(index, _)| host.get(..index)?.rsplit_once('.'));
+    before.map(|(_, namespace)| namespace).filter(|namespace| !namespace.is_empty())
+}
+
 impl DomainView {
     /// The view as far as a host goes that is no service: not at all.
     pub fn without_service(&self) -> Self {

@@ -51,6 +51,16 @@ pub type Contribution = Arc<Hashed<Vec<Ranked>>>;
 pub struct Ranked {
     pub rank: Rank,
     pub host: Arc<Hashed<VirtualHost>>,
+    /// By namespace, what its clients have instead: the same with shorter domains.
+    pub near: Vec<(Name, Arc<Hashed<VirtualHost>>)>,
+}
+
+impl Ranked {
+    /// The virtual host for clients in a namespace.
+    fn host_for(&self, namespace: &str) -> &VirtualHost {
+        let near = self.near.iter().find(|(known, _)| **known == *namespace);
+        near.map_or(&self.host, |(_, host)| host)
+    }
 }
 
 /// Routes of VirtualServices go before default routes; older VirtualServices before newer; hosts before services.
@@ -66,6 +76,8 @@ pub struct RouteConfigurationInput {
     pub name: Name,
     /// Empty contributions may be left out.
     pub contributions: Vec<Contribution>,
+    /// Namespace of the clients, if some virtual host is another one for them; else empty.
+    pub namespace: Name,
     pub catch_all: Option<CatchAllHost>,
     /// The listener serves all ports: of ports other than 80 only domains that name the port are kept.
     pub all_ports: bool,
@@ -78,11 +90,12 @@ impl Hash for RouteConfigurationInput {
         let RouteConfigurationInput {
             name,
             contributions,
+            namespace,
             catch_all,
             all_ports,
             ignore_port_in_host_matching,
         } = self;
-        (name, contributions, catch_all, all_ports, ignore_port_in_host_matching).hash(state);
+        (name, contributions, namespace, catch_all, all_ports, ignore_port_in_host_matching).hash(state);
     }
 }
 
@@ -95,18 +108,18 @@ impl Pure for RouteConfiguration {
     type Output = Resource;
 
     fn run(input: &RouteConfigurationInput) -> Resource {
-        let mut hosts: Vec<&Ranked> = input.contributions.iter().flat_map(|hosts| hosts.iter()).collect();
-        hosts.sort_by(|a, b| a.rank.cmp(&b.rank));
+        let mut ranked: Vec<&Ranked> = input.contributions.iter().flat_map(|hosts| hosts.iter()).collect();
+        ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
+        let hosts: Vec<&VirtualHost> =
+            ranked.into_iter().map(|ranked| ranked.host_for(&input.namespace)).collect();
         let full_names: HashSet<&str> = hosts
             .iter()
-            .flat_map(|Ranked { host, .. }| {
-                host.service.iter().flat_map(|service| [&**service, host.name.as_str()])
-            })
+            .flat_map(|host| host.service.iter().flat_map(|service| [&**service, host.name.as_str()]))
             .collect();
         let mut names = HashSet::new();
-        let mut taken = HashSet::with_capacity(hosts.iter().map(|host| host.host.domains.len()).sum());
+        let mut taken = HashSet::with_capacity(hosts.iter().map(|host| host.domains.len()).sum());
         let mut kept: Vec<(&str, Cow<'_, [u8]>)> = Vec::with_capacity(hosts.len());
-        for Ranked { host, .. } in hosts {
+        for host in hosts {
             if !names.insert(host.name.as_str()) {
                 continue;
             }
@@ -230,13 +243,18 @@ mod tests {
             .collect();
         let service = service.then(|| Name::from(name.rsplit_once(':').map_or(name, |(host, _)| host)));
         let host = VirtualHost::new(name.to_owned(), service, domains, &Content::default());
-        Ranked { rank: Rank::Default { host: name.into(), position }, host: Arc::new(Hashed::new(host)) }
+        Ranked {
+            rank: Rank::Default { host: name.into(), position },
+            host: Arc::new(Hashed::new(host)),
+            near: Vec::new(),
+        }
     }
 
     fn hosts(contributions: Vec<Vec<Ranked>>, all_ports: bool) -> Vec<(String, Vec<String>)> {
         let input = RouteConfigurationInput {
             name: "80".into(),
             contributions: contributions.into_iter().map(|hosts| Arc::new(Hashed::new(hosts))).collect(),
+            namespace: Name::from(""),
             catch_all: None,
             all_ports,
             ignore_port_in_host_matching: true,

@@ -41,6 +41,8 @@ pub struct BucketContributions {
     pub ranked: Vec<Ranked>,
     /// A service has persistent sessions.
     pub persistent_sessions: bool,
+    /// Namespaces whose clients may have other contributions.
+    pub asked: BTreeSet<Name>,
 }
 
 /// Gathers the contributions of a bucket.
@@ -77,6 +79,8 @@ impl Gather for Contributions {
         }
         out.ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
         out.ranked = without_repetition(out.ranked);
+        out.ranked.shrink_to_fit();
+        out.asked = cx.view().namespaces_asked();
         out
     }
 }

@@ -11,7 +11,7 @@ use super::bucket::{BucketContributions, Contributions, Ranked, place, without_r
 use super::view::ProxyView;
 use crate::engine::{Cx, Gather};
 use crate::gather::upstream::SeenBuckets;
-use crate::parts::in_buckets;
+use crate::parts::{Asked, in_buckets, start};
 
 /// Pieces that listeners are grouped and handed over in. A change of one service touches the pieces of its listeners only.
 pub const PIECES: usize = 64;
@@ -37,15 +37,19 @@ pub struct Group {
 /// All contributions, by address.
 #[derive(Clone, Debug)]
 pub struct Grouped {
-    buckets: Vec<Arc<BucketContributions>>,
-    pub pieces: Vec<Arc<Piece>>,
+    buckets: Arc<[Arc<BucketContributions>]>,
+    pub pieces: Arc<[Arc<Piece>]>,
     /// A visible service has persistent sessions.
     pub persistent_sessions: bool,
+    /// For a client elsewhere: where others have something else.
+    asked: Asked,
 }
 
 impl PartialEq for Grouped {
     fn eq(&self, other: &Self) -> bool {
-        self.persistent_sessions == other.persistent_sessions && self.pieces == other.pieces
+        self.persistent_sessions == other.persistent_sessions
+            && self.pieces == other.pieces
+            && self.asked == other.asked
     }
 }
 
@@ -55,6 +59,12 @@ pub struct Groups;
 /// Whose contributions are grouped.
 pub type GroupsKey = (Arc<Hashed<Scope>>, Arc<Hashed<ProxyView>>);
 
+/// The client elsewhere that has most in common with a client.
+pub fn elsewhere(cx: &Cx<'_>, (scope, proxy): &GroupsKey) -> Option<GroupsKey> {
+    let proxy = proxy.elsewhere(scope.namespace())?;
+    Some((cx.elsewhere(scope)?, Arc::new(Hashed::new(proxy))))
+}
+
 impl Gather for Groups {
     const NAME: &'static str = "listener groups";
     type Key = GroupsKey;
@@ -62,28 +72,62 @@ impl Gather for Groups {
 
     fn run(key: &GroupsKey, cx: &Cx<'_>) -> Grouped {
         let empty = Grouped {
-            buckets: vec![NOTHING.clone(); usize::from(BUCKETS)],
-            pieces: vec![Arc::default(); PIECES],
+            buckets: std::iter::repeat_n(NOTHING.clone(), usize::from(BUCKETS)).collect(),
+            pieces: std::iter::repeat_n(Arc::default(), PIECES).collect(),
             persistent_sessions: false,
+            asked: Asked::default(),
         };
         Self::rerun(key, cx, &empty)
     }
 
-    fn rerun((scope, proxy): &GroupsKey, cx: &Cx<'_>, previous: &Grouped) -> Grouped {
-        let seen = *cx.gather::<SeenBuckets>(scope);
-        let buckets: Vec<Arc<BucketContributions>> = in_buckets(seen, &*NOTHING, |bucket| {
+    fn rerun(key: &GroupsKey, cx: &Cx<'_>, previous: &Grouped) -> Grouped {
+        let (scope, proxy) = key;
+        let own = |bucket| {
             let key = (scope.clone(), proxy.common.clone(), proxy.bucket(bucket), bucket);
             cx.gather::<Contributions>(&key)
-        })
-        .collect();
+        };
+        let Some(common) = elsewhere(cx, key).map(|key| cx.gather::<Groups>(&key)) else {
+            let seen = *cx.gather::<SeenBuckets>(scope);
+            let buckets: Arc<[_]> = in_buckets(seen, &*NOTHING, own).collect();
+            let mut asked = Asked::default();
+            for (bucket, found) in (0..BUCKETS).zip(buckets.iter()) {
+                asked.add(&found.asked, bucket);
+            }
+            return Grouped { asked, ..previous.with(buckets, scope) };
+        };
+        let mut differs = common.asked.of(scope.namespace());
+        proxy.special.keys().for_each(|bucket| differs.insert(*bucket));
+        if differs.is_empty() {
+            return Grouped { asked: Asked::default(), ..(*common).clone() };
+        }
+        let buckets: Arc<[_]> = (0..BUCKETS)
+            .zip(common.buckets.iter())
+            .map(|(bucket, known)| if differs.contains(bucket) { own(bucket) } else { known.clone() })
+            .collect();
+        let grouped = match start(Some(previous), Some(&*common), |known| known.distance(&buckets)) {
+            Some(known) => known.with(buckets, scope),
+            None => previous.with(buckets, scope),
+        };
+        Grouped { asked: Asked::default(), ..grouped }
+    }
+}
+
+impl Grouped {
+    /// How many buckets differ in memory.
+    fn distance(&self, buckets: &[Arc<BucketContributions>]) -> usize {
+        self.buckets.iter().zip(buckets).filter(|(old, new)| !Arc::ptr_eq(old, new)).count()
+    }
+
+    /// The contributions of these buckets, starting from what is grouped already.
+    fn with(&self, buckets: Arc<[Arc<BucketContributions>]>, scope: &Scope) -> Self {
         let mut changes = Changes::default();
-        for (bucket, (old, new)) in (0..BUCKETS).zip(previous.buckets.iter().zip(&buckets)) {
+        for (bucket, (old, new)) in (0..BUCKETS).zip(self.buckets.iter().zip(buckets.iter())) {
             if !Arc::ptr_eq(old, new) {
                 changes.add(bucket, old, new);
             }
         }
-        let mut pieces = previous.pieces.clone();
-        for ((bind, port), added) in changes.places {
+        let mut pieces = self.pieces.to_vec();
+        for ((bind, port), added) in changes.places() {
             let Some(piece) = pieces.get_mut(piece_of(&bind, port)) else { continue };
             let old = piece.get(&(bind.clone(), port)).map(|group| group.all.as_slice()).unwrap_or_default();
             let kept = old.iter().filter(|(bucket, _)| !changes.buckets.contains(bucket)).cloned();
@@ -96,7 +140,7 @@ impl Gather for Groups {
             }
         }
         let persistent_sessions = buckets.iter().any(|bucket| bucket.persistent_sessions);
-        Grouped { buckets, pieces, persistent_sessions }
+        Grouped { buckets, pieces: pieces.into(), persistent_sessions, asked: Asked::default() }
     }
 }
 
@@ -104,19 +148,29 @@ impl Gather for Groups {
 #[derive(Default)]
 struct Changes {
     buckets: BTreeSet<Bucket>,
-    /// Places whose group is made again, with the contributions of the changed buckets.
-    places: BTreeMap<Place, Vec<(Bucket, Ranked)>>,
+    /// By place, the contributions of the changed buckets: before, and now.
+    places: BTreeMap<Place, [Vec<(Bucket, Ranked)>; 2]>,
 }
 
 impl Changes {
     fn add(&mut self, bucket: Bucket, old: &BucketContributions, new: &BucketContributions) {
         self.buckets.insert(bucket);
-        for entry in &old.ranked {
-            self.places.entry(place(&entry.contribution)).or_default();
+        for (now, contributions) in [old, new].into_iter().enumerate() {
+            for entry in &contributions.ranked {
+                let place = self.places.entry(place(&entry.contribution)).or_default();
+                if let Some(entries) = place.get_mut(now) {
+                    entries.push((bucket, entry.clone()));
+                }
+            }
         }
-        for entry in &new.ranked {
-            self.places.entry(place(&entry.contribution)).or_default().push((bucket, entry.clone()));
-        }
+    }
+
+    /// Places whose group is made again, with the contributions of the changed buckets. The others keep theirs, in memory too.
+    fn places(&self) -> impl Iterator<Item = (Place, Vec<(Bucket, Ranked)>)> + '_ {
+        self.places
+            .iter()
+            .filter(|(_, [old, new])| old != new)
+            .map(|(place, [_, new])| (place.clone(), new.clone()))
     }
 }
 

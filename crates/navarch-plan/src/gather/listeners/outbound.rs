@@ -14,7 +14,7 @@ use navarch_translate::listeners::outbound::{
 use navarch_translate::listeners::virtual_outbound::VirtualOutbound;
 
 use super::bucket::MentionedLabels;
-use super::groups::{Group, Groups, GroupsKey, Piece};
+use super::groups::{Group, Groups, GroupsKey, Piece, elsewhere};
 use super::settings;
 use super::view::ProxyView;
 use crate::class::Class;
@@ -28,13 +28,17 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     let groups: GroupsKey = (scope.clone(), Arc::new(Hashed::new(view)));
     let persistent_sessions = cx.gather::<Groups>(&groups).persistent_sessions;
     let settings = settings::outbound(cx, class, scope, persistent_sessions);
-    let pieces = |kind, settings: &Arc<Hashed<OutboundSettings>>| {
-        let key = OutboundKey { groups: groups.clone(), settings: settings.clone(), kind };
-        cx.gather::<Outbound>(&key).resources.clone()
+    let pieces = |groups: &GroupsKey| -> Pieces {
+        let pieces = |kind, settings: &Arc<Hashed<OutboundSettings>>| {
+            let key = OutboundKey { groups: groups.clone(), settings: settings.clone(), kind };
+            cx.gather::<Outbound>(&key).resources.clone()
+        };
+        let bytes = pieces(Kind::Bytes, &settings.bytes_only);
+        let http = pieces(Kind::Http, &settings.all);
+        bytes.iter().chain(http.iter()).cloned().collect()
     };
-    let bytes = pieces(Kind::Bytes, &settings.bytes_only);
-    let http = pieces(Kind::Http, &settings.all);
-    let shared = bytes.iter().chain(http.iter()).cloned().collect();
+    let shared = pieces(&groups);
+    let common = elsewhere(cx, &groups).map(|groups| pieces(&groups));
 
     let mut local = Vec::new();
     if let Some(port) = http_proxy_port(cx, class) {
@@ -45,7 +49,7 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     if class.facts.interception != InterceptionMode::None {
         local.push(cx.get::<VirtualOutbound>(&settings.all));
     }
-    Parts { shared, local }
+    Parts { shared, common, local }
 }
 
 /// Listeners with HTTP carry settings of the workload (trace tags, filters); those for bytes only are shared by workloads.
@@ -73,8 +77,16 @@ struct OutboundKey {
 }
 
 struct Made {
-    groups: Vec<Arc<Piece>>,
+    groups: Arc<[Arc<Piece>]>,
     resources: Pieces,
+}
+
+impl Made {
+    /// The listeners of a piece, if it is the same in memory as at this position.
+    fn made(&self, index: usize, piece: &Arc<Piece>) -> Option<Arc<BucketResources>> {
+        let same = self.groups.get(index).is_some_and(|known| Arc::ptr_eq(known, piece));
+        if same { self.resources.get(index).cloned() } else { None }
+    }
 }
 
 impl PartialEq for Made {
@@ -89,20 +101,19 @@ impl Gather for Outbound {
     type Output = Made;
 
     fn run(key: &OutboundKey, cx: &Cx<'_>) -> Made {
-        Self::rerun(key, cx, &Made { groups: Vec::new(), resources: Pieces::default() })
+        Self::rerun(key, cx, &Made { groups: Arc::default(), resources: Pieces::default() })
     }
 
     fn rerun(key: &OutboundKey, cx: &Cx<'_>, previous: &Made) -> Made {
         let groups = cx.gather::<Groups>(&key.groups).pieces.clone();
-        let resources = groups
-            .iter()
-            .enumerate()
-            .map(|(index, piece)| match (previous.groups.get(index), previous.resources.get(index)) {
-                (Some(old), Some(made)) if Arc::ptr_eq(old, piece) => made.clone(),
-                _ => Arc::new(listeners(cx, key, piece)),
-            })
-            .collect();
-        Made { groups, resources }
+        let common = elsewhere(cx, &key.groups)
+            .map(|groups| cx.gather::<Outbound>(&OutboundKey { groups, ..key.clone() }));
+        let resources = groups.iter().enumerate().map(|(index, piece)| {
+            let known = common.iter().map(|common| &**common).chain([previous]);
+            let made = known.filter_map(|known| known.made(index, piece)).next();
+            made.unwrap_or_else(|| Arc::new(listeners(cx, key, piece)))
+        });
+        Made { resources: resources.collect(), groups }
     }
 }
 

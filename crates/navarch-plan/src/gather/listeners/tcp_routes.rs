@@ -17,7 +17,7 @@ use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::outbound::TcpChain;
 use navarch_translate::listeners::tcp::{Destination, TcpRoute, Tunnel};
 use navarch_translate::names;
-use navarch_translate::routes::domains::alternative_hosts;
+use navarch_translate::routes::domains::{alternative_hosts, near};
 
 use super::service::{PortOf, Wanted, dynamic_dns};
 
@@ -49,7 +49,7 @@ fn virtual_services(service: &PortOf<'_, '_>) -> Vec<Arc<Hashed<BoundVirtualServ
     rules.retain(|rule| routes_bytes(rule) && rule.hosts.iter().any(|pattern| overlap(pattern, host)));
     let class = |rule: &BoundVirtualService| match &rule.export_to {
         Visibility::Public => 2,
-        _ if rule.config.namespace == *scope.namespace() => 0,
+        _ if scope.is_in(view, &rule.config.namespace) => 0,
         _ => 1,
     };
     rules.sort_by(|a, b| {
@@ -179,7 +179,8 @@ impl Routes<'_, '_> {
         (gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH))
             && labels.iter().all(|(key, value)| own.get(key.as_str()).is_some_and(|label| **label == **value))
             && (port == 0 || port == u32::from(self.wanted.port.number))
-            && (namespace.is_empty() || namespace == &*self.service.view().namespace)
+            && (namespace.is_empty()
+                || self.service.scope.is_in(self.service.cx.view(), &Name::from(namespace)))
     }
 
     /// Server names that tell the service from others on the same address; none if the address does.
@@ -196,6 +197,7 @@ impl Routes<'_, '_> {
         let mut hosts = vec![service.hostname.clone()];
         for alias in &service.aliases {
             hosts.push(alias.clone());
+            near(alias).for_each(|namespace| self.service.scope.ask(self.service.cx.view(), namespace));
             hosts.extend(
                 alternative_hosts(alias, &view.dns_domain).iter().map(|host| Name::from(host.as_str())),
             );

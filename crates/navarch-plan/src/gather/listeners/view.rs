@@ -8,6 +8,7 @@ use navarch_model::mesh::MeshConfig;
 use navarch_model::proxy::{InterceptionMode, IpMode, ProxyFacts};
 use navarch_model::{Hashed, Labels, Name};
 use navarch_snapshot::{Bucket, bucket_of};
+use navarch_translate::routes::domains;
 
 use crate::class::Class;
 
@@ -31,7 +32,6 @@ pub struct BucketView {
 /// The part of the view that is the same for all buckets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CommonView {
-    pub namespace: Name,
     pub dns_domain: Name,
     pub ip_mode: IpMode,
     pub intercepted: bool,
@@ -49,7 +49,6 @@ impl CommonView {
     /// Cuts the view out of what is known of a proxy.
     pub fn of(facts: &ProxyFacts, mesh: &MeshConfig) -> Self {
         CommonView {
-            namespace: facts.namespace.clone(),
             dns_domain: facts.dns_domain.clone(),
             ip_mode: facts.ip_mode(),
             intercepted: facts.interception != InterceptionMode::None,
@@ -79,6 +78,13 @@ impl ProxyView {
             }
         }
         ProxyView { common: Arc::new(Hashed::new(CommonView::of(&class.facts, mesh))), special }
+    }
+
+    /// The view of a client elsewhere than in a namespace; `None` if the client's domain is not that of its namespace.
+    pub fn elsewhere(&self, namespace: &str) -> Option<Self> {
+        let dns_domain = domains::elsewhere(&self.common.dns_domain, namespace)?;
+        let common = CommonView { dns_domain, ..(**self.common).clone() };
+        Some(ProxyView { common: Arc::new(Hashed::new(common)), special: BTreeMap::new() })
     }
 
     /// The view for one bucket.

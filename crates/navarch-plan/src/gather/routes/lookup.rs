@@ -42,6 +42,11 @@ pub(super) fn routes_of(
     lookup: impl Fn(&str) -> Option<DestinationService>,
 ) -> Routes {
     let spec = &rule.config.spec;
+    for matched in spec.http.iter().flat_map(|route| &route.match_) {
+        if !matched.source_namespace.is_empty() {
+            client.scope.ask(cx.view(), &matched.source_namespace);
+        }
+    }
     let mut services = BTreeMap::new();
     for host in destination_hosts(spec) {
         if let Some(service) = lookup(host).filter(|service| *service != DestinationService::default()) {

@@ -15,7 +15,7 @@ use navarch_model::proxy::{ProxyFacts, ProxyKind};
 use navarch_model::{Hashed, Labels, Name};
 use navarch_snapshot::Scope;
 use navarch_translate::http_connection_manager::{Direction, Headers};
-use navarch_translate::routes::domains::DomainView;
+use navarch_translate::routes::domains::{self, DomainView};
 
 use crate::class::Class;
 use crate::engine::Cx;
@@ -55,6 +55,22 @@ impl Client {
             x_forwarded_host: headers.append_x_forwarded_host,
             http_proxy: serves_http_proxy(facts, mesh.proxy_http_port),
         }))
+    }
+}
+
+impl Client {
+    /// The client elsewhere that has most in common with this one.
+    fn elsewhere(&self, cx: &Cx<'_>) -> Option<Arc<Hashed<Self>>> {
+        let dns_domain = domains::elsewhere(&self.domains.dns_domain, &self.namespace)?;
+        let scope = cx.elsewhere(&self.scope)?;
+        let namespace = scope.namespace().clone();
+        Some(Arc::new(Hashed::new(Client {
+            scope,
+            labels: labels::mentioned(cx, &namespace, &self.labels),
+            domains: DomainView { dns_domain, ..self.domains.clone() },
+            namespace,
+            ..self.clone()
+        })))
     }
 }
 

@@ -7,16 +7,17 @@ use navarch_envoy::Resource;
 use navarch_model::networking::{Destination, PatchContext};
 use navarch_model::service::{Protocol, Resolution, Service, ServicePort};
 use navarch_model::{Hashed, Name};
-use navarch_snapshot::Bucket;
 use navarch_snapshot::bound::BoundVirtualService;
 use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
 use navarch_snapshot::scope::{EgressListener, OutboundMode};
+use navarch_snapshot::{BUCKETS, Bucket};
+use navarch_translate::routes::domains::{DomainView, near};
 use navarch_translate::routes::hash_policy;
 use navarch_translate::routes::patch::{PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches};
 use navarch_translate::routes::route_configuration::of_detected_port;
 use navarch_translate::routes::{
     CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,
-    RouteContext, RouteSource, Routes, Semantics, SidecarVirtualHost, SidecarVirtualHostInput, VirtualHost,
+    RouteContext, RouteSource, Routes, Semantics, SidecarVirtualHost, SidecarVirtualHostInput,
     outbound_cluster,
 };
 
@@ -25,7 +26,7 @@ use super::lookup::{default_retries, destination_rule, destination_service, rout
 use super::unregistered::{UnregisteredWildcards, unregistered};
 use crate::engine::{Cx, Gather};
 use crate::gather::upstream::SeenBuckets;
-use crate::parts::{BucketResources, Parts, Pieces};
+use crate::parts::{Asked, BucketResources, Parts, Pieces, Seen, in_buckets};
 
 /// Name of the route configuration for requests with absolute URLs.
 const HTTP_PROXY: &str = "http_proxy";
@@ -40,12 +41,12 @@ pub(super) type SharedRule = Arc<Hashed<BoundVirtualService>>;
 
 /// The routes of a sidecar.
 pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RoutePatches) -> Parts {
-    let pieces = if patches.is_empty() {
+    let seen = if patches.is_empty() {
         cx.gather::<SidecarRoutes>(client)
     } else {
         cx.gather::<PatchedSidecarRoutes>(&(client.clone(), patches.clone()))
     };
-    Parts::shared((*pieces).clone())
+    Parts::seen(&seen, BucketResources::new())
 }
 
 /// The same with what EnvoyFilters change.
@@ -54,9 +55,9 @@ struct PatchedSidecarRoutes;
 impl Gather for PatchedSidecarRoutes {
     const NAME: &'static str = "patched_sidecar_routes";
     type Key = (Arc<Hashed<Client>>, RoutePatches);
-    type Output = Pieces;
+    type Output = Seen;
 
-    fn run((client, patches): &Self::Key, cx: &Cx<'_>) -> Pieces {
+    fn run((client, patches): &Self::Key, cx: &Cx<'_>) -> Seen {
         let target = PatchTarget { context: PatchContext::SidecarOutbound, server_ports: BTreeSet::new() };
         let patched = |resource: &Arc<Resource>| {
             let input = PatchedRoutesInput {
@@ -66,8 +67,9 @@ impl Gather for PatchedSidecarRoutes {
             };
             cx.get::<PatchedRoutes>(&input)
         };
-        let pieces = cx.gather::<SidecarRoutes>(client);
-        pieces.iter().map(|piece| Arc::new(piece.iter().map(patched).collect())).collect()
+        let seen = cx.gather::<SidecarRoutes>(client);
+        let pieces = seen.pieces.iter().map(|piece| Arc::new(piece.iter().map(patched).collect())).collect();
+        Seen { pieces, ..Seen::default() }
     }
 }
 
@@ -152,6 +154,10 @@ pub(super) struct Hosts {
     pub configs: BTreeMap<ConfigKey, Contribution>,
     /// Route configurations of single ports whose protocol is detected.
     pub detected: Arc<BucketResources>,
+    /// Namespaces whose clients may have other virtual hosts.
+    asked: BTreeSet<Name>,
+    /// Namespaces whose clients have shorter domains for some host.
+    near: BTreeSet<Name>,
 }
 
 /// Collects virtual hosts for one client.
@@ -168,11 +174,17 @@ impl<'a, 'e> Collector<'a, 'e> {
     }
 
     pub fn finish(self) -> Hosts {
+        let near = self.configs.values().flatten().flat_map(|ranked| &ranked.near);
         Hosts {
+            near: near.map(|(namespace, _)| namespace.clone()).collect(),
+            asked: self.cx.view().namespaces_asked(),
             configs: self
                 .configs
                 .into_iter()
-                .map(|(key, hosts)| (key, Arc::new(Hashed::new(hosts))))
+                .map(|(key, mut hosts)| {
+                    hosts.shrink_to_fit();
+                    (key, Arc::new(Hashed::new(hosts)))
+                })
                 .collect(),
             detected: Arc::new(self.detected),
         }
@@ -218,12 +230,12 @@ impl<'a, 'e> Collector<'a, 'e> {
                     self.default_source(service, port.port),
                 ),
             };
-            let host = self.virtual_host(target, &service.hostname, port.port, Some(service), routes);
+            let ranked = self.ranked_service(target, service, port.port, rank, routes);
             if port.protocol.is_sniffed() && target.port.is_some() && target.listener.port.is_none() {
                 let name = format!("{}:{}", service.hostname, port.port);
-                self.detected.push(Arc::new(of_detected_port(name.into(), &host)));
+                self.detected.push(Arc::new(of_detected_port(name.into(), &ranked.host)));
             }
-            self.push(target, Ranked { rank, host });
+            self.push(target, ranked);
         }
     }
 
@@ -239,35 +251,55 @@ impl<'a, 'e> Collector<'a, 'e> {
         let Some(host) = rule.hosts.get(position) else { return };
         let rank = virtual_service_rank(rule, false, u32::try_from(position).unwrap_or(u32::MAX));
         let lower = Name::from(host.to_ascii_lowercase());
-        let host = self.virtual_host(target, &lower, port, None, RouteSource::Routes(routes.clone()));
-        self.push(target, Ranked { rank, host });
+        let host = self.cx.get::<SidecarVirtualHost>(&SidecarVirtualHostInput {
+            host: lower,
+            port,
+            service: None,
+            domains: self.client.domains.without_service(),
+            all_ports: target.port.is_none(),
+            routes: RouteSource::Routes(routes.clone()),
+            include_request_attempt_count: self.client.include_request_attempt_count,
+        });
+        self.push(target, Ranked { rank, host, near: Vec::new() });
     }
 
     fn push(&mut self, target: &Target<'_>, ranked: Ranked) {
         self.configs.entry(target.key()).or_default().push(ranked);
     }
 
-    fn virtual_host(
+    /// The virtual host of a service, and for a client elsewhere what clients have instead for whom the service is near.
+    fn ranked_service(
         &self,
         target: &Target<'_>,
-        host: &Name,
+        service: &SharedService,
         port: u16,
-        service: Option<&SharedService>,
+        rank: Rank,
         routes: RouteSource,
-    ) -> Arc<Hashed<VirtualHost>> {
-        let domains = match service {
-            Some(service) => self.client.domains.narrowed(service),
-            None => self.client.domains.without_service(),
+    ) -> Ranked {
+        let virtual_host = |domains: &DomainView| {
+            self.cx.get::<SidecarVirtualHost>(&SidecarVirtualHostInput {
+                host: service.hostname.clone(),
+                port,
+                service: Some(service.clone()),
+                domains: domains.narrowed(service),
+                all_ports: target.port.is_none(),
+                routes: routes.clone(),
+                include_request_attempt_count: self.client.include_request_attempt_count,
+            })
         };
-        self.cx.get::<SidecarVirtualHost>(&SidecarVirtualHostInput {
-            host: host.clone(),
-            port,
-            service: service.cloned(),
-            domains,
-            all_ports: target.port.is_none(),
-            routes,
-            include_request_attempt_count: self.client.include_request_attempt_count,
-        })
+        let domains = &self.client.domains;
+        let mut ranked = Ranked { rank, host: virtual_host(domains), near: Vec::new() };
+        if self.client.scope.is_elsewhere() {
+            let hosts = std::iter::once(&service.hostname).chain(&service.aliases);
+            for namespace in hosts.flat_map(|host| near(host)).collect::<BTreeSet<_>>() {
+                let dns_domain = Name::from(format!("{namespace}{}", domains.dns_domain));
+                let host = virtual_host(&DomainView { dns_domain, ..domains.clone() });
+                if host != ranked.host {
+                    ranked.near.push((Name::from(namespace), host));
+                }
+            }
+        }
+        ranked
     }
 
     fn default_source(&self, service: &Service, port: u16) -> RouteSource {
@@ -298,7 +330,7 @@ impl<'a, 'e> Collector<'a, 'e> {
             return Some((rule.clone(), routes));
         }
         exact.into_iter().find_map(|rule| {
-            if !may_route(self.client, &rule, service) {
+            if !may_route(self.cx, self.client, &rule, service) {
                 return None;
             }
             let routes = self.routes(target, &rule)?;
@@ -308,10 +340,10 @@ impl<'a, 'e> Collector<'a, 'e> {
 }
 
 /// Gateway API: routes of a service are written by its owner, for everybody, or by a client's namespace, for itself.
-pub(super) fn may_route(client: &Client, rule: &BoundVirtualService, service: &Service) -> bool {
+pub(super) fn may_route(cx: &Cx<'_>, client: &Client, rule: &BoundVirtualService, service: &Service) -> bool {
     Semantics::of(&rule.config.annotations) != Semantics::GatewayApi
         || rule.config.namespace == service.namespace
-        || rule.config.namespace == client.namespace
+        || client.scope.is_in(cx.view(), &rule.config.namespace)
 }
 
 /// The first VirtualService with the most specific wildcard that covers a host.
@@ -379,45 +411,106 @@ fn on_target<'a>(
     by_host.into_values()
 }
 
+/// The virtual hosts of all buckets and of wildcard hosts.
+#[derive(Clone, Debug)]
+struct AllHosts {
+    buckets: Vec<Arc<Hosts>>,
+    wildcards: Arc<Hosts>,
+    asked: Asked,
+    /// Those of each bucket, and a place for route configurations that span buckets.
+    detected: Pieces,
+}
+
+/// A change leaves most buckets what they are in memory.
+impl PartialEq for AllHosts {
+    fn eq(&self, other: &Self) -> bool {
+        let mut pairs = self.all().zip(other.all());
+        self.buckets.len() == other.buckets.len()
+            && pairs.all(|(ours, theirs)| Arc::ptr_eq(ours, theirs) || ours == theirs)
+    }
+}
+
+impl AllHosts {
+    fn new(buckets: Vec<Arc<Hosts>>, wildcards: Arc<Hosts>) -> Self {
+        let mut asked = Asked::default();
+        for (bucket, hosts) in (0..BUCKETS).zip(&buckets) {
+            asked.add(&hosts.asked, bucket);
+        }
+        let detected = buckets.iter().map(|hosts| hosts.detected.clone()).chain([Arc::default()]).collect();
+        AllHosts { buckets, wildcards, asked, detected }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Hosts>> {
+        self.buckets.iter().chain([&self.wildcards])
+    }
+}
+
+/// The virtual hosts of a client, gathered bucket by bucket.
+struct SeenHosts;
+
+impl Gather for SeenHosts {
+    const NAME: &'static str = "virtual_hosts";
+    type Key = Arc<Hashed<Client>>;
+    type Output = AllHosts;
+
+    fn run(client: &Self::Key, cx: &Cx<'_>) -> AllHosts {
+        let own = |bucket| cx.gather::<BucketHosts>(&(client.clone(), bucket));
+        let own_wildcards = || cx.gather::<UnregisteredWildcards>(client);
+        let Some(common) = client.elsewhere(cx).map(|client| cx.gather::<SeenHosts>(&client)) else {
+            let seen = *cx.gather::<SeenBuckets>(&client.scope);
+            return AllHosts::new(in_buckets(seen, &Arc::default(), own).collect(), own_wildcards());
+        };
+        let differs = common.asked.of(&client.namespace);
+        let of_wildcards = common.wildcards.asked.contains(&client.namespace);
+        if differs.is_empty() && !of_wildcards {
+            return (*common).clone();
+        }
+        let buckets = (0..BUCKETS)
+            .zip(&common.buckets)
+            .map(|(bucket, known)| if differs.contains(bucket) { own(bucket) } else { known.clone() });
+        let wildcards = if of_wildcards { own_wildcards() } else { common.wildcards.clone() };
+        AllHosts::new(buckets.collect(), wildcards)
+    }
+}
+
 /// All route configurations of a client: the resources of each bucket, then those that span buckets.
 struct SidecarRoutes;
 
 impl Gather for SidecarRoutes {
     const NAME: &'static str = "sidecar_routes";
     type Key = Arc<Hashed<Client>>;
-    type Output = Pieces;
+    type Output = Seen;
 
-    fn run(client: &Self::Key, cx: &Cx<'_>) -> Pieces {
+    fn run(client: &Self::Key, cx: &Cx<'_>) -> Seen {
         let mut configs: BTreeMap<ConfigKey, Vec<Contribution>> = BTreeMap::new();
         for target in
             client.scope.egress_listeners().iter().filter_map(|listener| stated_target(client, listener))
         {
             configs.entry(target.key()).or_default();
         }
-        let mut add = |hosts: &Hosts| {
+        let hosts = cx.gather::<SeenHosts>(client);
+        for hosts in hosts.all() {
             for (key, contribution) in &hosts.configs {
                 configs.entry(key.clone()).or_default().push(contribution.clone());
             }
-        };
-        let seen = *cx.gather::<SeenBuckets>(&client.scope);
-        let detected = Pieces::of_buckets(seen, |bucket| {
-            let hosts = cx.gather::<BucketHosts>(&(client.clone(), bucket));
-            add(&hosts);
-            hosts.detected.clone()
-        });
-        add(&cx.gather::<UnregisteredWildcards>(client));
+        }
+        let has_near = hosts.all().any(|hosts| hosts.near.contains(&client.namespace));
+        let namespace = if has_near { client.namespace.clone() } else { Name::from("") };
         let catch_all = catch_all(client);
         let wide = configs.into_iter().map(|(key, contributions)| -> Arc<Resource> {
             cx.get::<RouteConfiguration>(&RouteConfigurationInput {
                 name: key.name,
                 contributions,
+                namespace: namespace.clone(),
                 catch_all: catch_all.clone(),
                 all_ports: key.all_ports,
                 ignore_port_in_host_matching: true,
             })
         });
         let wide = Arc::new(wide.collect());
-        detected.iter().cloned().chain([wide]).collect()
+        let detected = hosts.buckets.iter().map(|hosts| hosts.detected.clone());
+        let common = client.elsewhere(cx).map(|client| cx.gather::<SeenHosts>(&client).detected.clone());
+        Seen { pieces: detected.chain([wide]).collect(), asked: Asked::default(), common }
     }
 }
 

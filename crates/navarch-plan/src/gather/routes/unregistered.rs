@@ -101,13 +101,13 @@ fn may_stand_alone(collector: &Collector<'_, '_>, target: &Target<'_>, rule: &Sh
     Semantics::of(&rule.config.annotations) != Semantics::GatewayApi
         || exact_services(collector, target, rule)
             .iter()
-            .any(|service| may_route(collector.client, rule, service))
+            .any(|service| may_route(collector.cx, collector.client, rule, service))
 }
 
 /// Whether an exact host of the VirtualService is a service that may serve HTTP on `port`.
 fn matches_service(collector: &Collector<'_, '_>, target: &Target<'_>, rule: &SharedRule, port: u16) -> bool {
     exact_services(collector, target, rule).iter().any(|service| {
-        may_route(collector.client, rule, service)
+        may_route(collector.cx, collector.client, rule, service)
             && service.ports.iter().any(|other| other.port == port && may_be_http(other.protocol))
     })
 }
@@ -191,7 +191,7 @@ fn add_rule(
                         .is_some_and(|best| Arc::ptr_eq(best, rule))
                     && !has_own_rule(collector, target, service))
         })
-        .filter(|service| may_route(client, rule, service))
+        .filter(|service| may_route(collector.cx, client, rule, service))
         .collect();
     if gateway_api && routed.is_empty() {
         return;
