@@ -51,10 +51,19 @@ pub(crate) struct Assembly {
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
     pub service_hosts: BTreeSet<Name>,
+    pub endpoint_hosts: BTreeSet<Name>,
     pub route_hosts: BTreeSet<Name>,
     pub rule_hosts: BTreeSet<Name>,
     /// Hosts that VirtualServices send traffic to.
     pub destinations: BTreeSet<Name>,
+}
+
+impl Touched {
+    /// How many there are; a host counts once for each kind of part.
+    pub fn len(&self) -> usize {
+        let Touched { service_hosts, endpoint_hosts, route_hosts, rule_hosts, destinations } = self;
+        [service_hosts, endpoint_hosts, route_hosts, rule_hosts, destinations].map(BTreeSet::len).iter().sum()
+    }
 }
 
 impl Assembly {
@@ -147,18 +156,18 @@ impl Assembly {
         });
         snapshot.services.edit(edits.collect::<Vec<_>>());
 
-        let mut endpoint_hosts: BTreeSet<Name> = changes.endpoint_hosts.clone();
-        endpoint_hosts.extend(touched.service_hosts.iter().cloned());
+        touched.endpoint_hosts.extend(changes.endpoint_hosts.iter().cloned());
+        touched.endpoint_hosts.extend(touched.service_hosts.iter().cloned());
         if identities_changed {
-            endpoint_hosts.extend(self.declarers.keys().cloned());
+            touched.endpoint_hosts.extend(self.declarers.keys().cloned());
         }
         let mesh = snapshot.mesh.clone();
-        let mut endpoints = Vec::with_capacity(endpoint_hosts.len());
-        let mut summaries = Vec::with_capacity(endpoint_hosts.len());
-        for host in endpoint_hosts {
-            let (sets, summary) = self.endpoints_of(derived, &host, &mesh.config);
+        let mut endpoints = Vec::with_capacity(touched.endpoint_hosts.len());
+        let mut summaries = Vec::with_capacity(touched.endpoint_hosts.len());
+        for host in &touched.endpoint_hosts {
+            let (sets, summary) = self.endpoints_of(derived, host, &mesh.config);
             endpoints.push((host.clone(), (!sets.is_empty()).then_some(sets)));
-            summaries.push((host, (!summary.is_empty()).then_some(summary)));
+            summaries.push((host.clone(), (!summary.is_empty()).then_some(summary)));
         }
         snapshot.endpoints.edit(endpoints);
         snapshot.summaries.edit(summaries);

@@ -12,6 +12,13 @@ impl Snapshot {
     /// Snapshots of one world share what did not change, so this costs what the changes between them are, and a fixed number of
     /// comparisons. The answer is right for any two snapshots.
     pub fn changed_since(&self, before: &Snapshot) -> Vec<Part> {
+        let mut parts = self.not_shared_with(before);
+        parts.retain(|part| self.fingerprint(part) != before.fingerprint(part));
+        parts
+    }
+
+    /// The parts that have to be compared.
+    fn not_shared_with(&self, before: &Snapshot) -> Vec<Part> {
         let mut parts = Part::SINGLE.to_vec();
         let mut by_bucket = |part: fn(Bucket) -> Part, same: bool| {
             if !same {
@@ -35,7 +42,6 @@ impl Snapshot {
         );
         parts.extend(changed_keys(&self.objects, &before.objects).filter_map(Part::of_object));
         parts.extend(self.tables.changed_since(&before.tables));
-        parts.retain(|part| self.fingerprint(part) != before.fingerprint(part));
         parts
     }
 }
@@ -49,4 +55,57 @@ pub(crate) fn changed_keys<'a, K: Ord, V: PartialEq>(
         DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
         DiffItem::Update { new: (key, _), .. } => key,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use navarch_model::change::ChangeSet;
+    use navarch_model::document::parse_text;
+    use navarch_testkit::mesh;
+
+    use crate::world::{Options, Work, World};
+
+    fn change(yaml: &str) -> ChangeSet {
+        let parsed = parse_text("test.yaml", yaml);
+        assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
+        ChangeSet::upserting(parsed.objects)
+    }
+
+    /// What a change costs, counted: values derived, hosts put together, parts that differ.
+    #[test]
+    fn one_change_does_not_cost_a_whole_mesh() {
+        let rule = |kind: &str, spec: &str| {
+            let metadata = "{name: r, namespace: n7}";
+            format!(
+                "{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {metadata}, spec: {spec}}}"
+            )
+        };
+        let route = "{hosts: [s7], http: [{route: [{destination: {host: s17}}]}]}";
+        let edits = [
+            // With both addresses.
+            ("an endpoint", mesh::slice(7, 1), (3, 1, 1)),
+            // Endpoints, who they are, and the workload.
+            ("a pod", mesh::pod(7, "other"), (2, 1, 3)),
+            ("a route", rule("VirtualService", route), (1, 2, 2)),
+            ("a subset", rule("DestinationRule", "{host: s7, subsets: [{name: v1}]}"), (1, 1, 1)),
+            ("a scope", rule("Sidecar", "{egress: [{hosts: ['./*']}]}"), (0, 0, 2)),
+            ("a service", mesh::service(2_007), (2, 2, 3)),
+        ];
+        let compared = [100, 2_000].map(|services| {
+            let mut world = World::new(Options::default());
+            world.apply(change(&mesh::services(services)));
+            let check = |(what, edit, expected): &(&str, String, (usize, usize, usize))| {
+                let before = world.snapshot().clone();
+                let after = world.apply(change(edit));
+                let Work { derived, assembled } = world.work();
+                let differ = after.changed_since(&before);
+                let cost = (derived, assembled, differ.len());
+                assert_eq!(cost, *expected, "{what} among {services} services: {differ:?}");
+                after.not_shared_with(&before).len()
+            };
+            edits.iter().map(check).collect::<Vec<usize>>()
+        });
+        // Buckets, of which there are as many in every mesh.
+        assert_eq!(compared[0], compared[1], "parts compared");
+    }
 }

@@ -133,6 +133,8 @@ pub(crate) struct Changes {
     pub workloads: BTreeMap<IpAddr, Vec<WorkloadFacts>>,
     pub routes: Vec<(ObjectKey, Step<BoundRoutes>)>,
     pub rules: Vec<(ObjectKey, Step<Arc<Hashed<BoundRule>>>)>,
+    /// How many units were derived again, to other values or to equal ones.
+    pub derived: usize,
 }
 
 type SharedService = Arc<Hashed<navarch_model::service::Service>>;
@@ -159,6 +161,7 @@ impl Derived {
         // Services first: endpoints and workloads ask for them.
         let services: Vec<Unit> =
             dirty.iter().filter(|unit| matches!(unit, Unit::Services(_))).cloned().collect();
+        changes.derived += services.len();
         for unit in services {
             dirty.remove(&unit);
             let Unit::Services(key) = &unit else { continue };
@@ -167,6 +170,7 @@ impl Derived {
             }
         }
         dirty.extend(self.dirty(&touched).into_iter().filter(|unit| !matches!(unit, Unit::Services(_))));
+        changes.derived += dirty.len();
         for unit in dirty {
             match &unit {
                 Unit::Services(_) => {}

@@ -74,6 +74,17 @@ pub struct World {
     /// Objects in force that look at the node of clients.
     node_readers: BTreeSet<ObjectKey>,
     current: Arc<Snapshot>,
+    work: Work,
+}
+
+/// What a change made the world do. Depends on the change, and not on the size of the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Values that were derived again: the services or the endpoints of an object, the workloads at an address, a bound rule.
+    pub derived: usize,
+    /// Hosts of which the services, the endpoints, the VirtualServices, the DestinationRules or the uses as destination were put
+    /// together again. A host counts once for each of these.
+    pub assembled: usize,
 }
 
 impl World {
@@ -99,12 +110,18 @@ impl World {
             findings: Findings::default(),
             node_readers: BTreeSet::new(),
             current: Arc::new(snapshot),
+            work: Work::default(),
         }
     }
 
     /// The latest snapshot.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.current
+    }
+
+    /// What the last change made the world do.
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// Makes changes and returns the snapshot after them. The revision grows by one unless nothing changed; that an object is
@@ -121,6 +138,7 @@ impl World {
         self.update_store(&mut next, &edits, mesh_changed, &mut touched);
 
         let mut changes = self.derived.update(&self.store, &self.settings, touched);
+        let derived = changes.derived;
         changes.network_gateways |= mesh_changed;
         for (key, step) in &changes.routes {
             let found = step.after.as_ref().map(|routes| routes.findings.clone()).unwrap_or_default();
@@ -128,6 +146,7 @@ impl World {
         }
         let networks = &self.settings.networks;
         let mut hosts = self.assembly.update(&mut next, &self.derived, changes, networks, identities_changed);
+        self.work = Work { derived, assembled: hosts.len() };
         for key in &moved {
             self.derived.hosts_of(key, &mut hosts);
         }

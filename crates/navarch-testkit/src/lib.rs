@@ -1,5 +1,5 @@
 //! Test equipment: a real Envoy under control, a `navarch serve` process under control, demo
-//! applications, goldens, a small HTTP client.
+//! applications, goldens, meshes of any size, a small HTTP client.
 //!
 //! Everything here waits by polling with a bound, listens on loopback only, and is stopped when
 //! dropped. This crate knows nothing of translation: it runs programs and compares files.
@@ -9,6 +9,7 @@ pub mod envoy;
 pub mod golden;
 pub mod grpc;
 pub mod http;
+pub mod mesh;
 pub mod navarch;
 pub mod ports;
 pub mod process;
