@@ -100,7 +100,7 @@ impl<'e> Cx<'e> {
 /// Holds the current snapshot and every computation in use.
 pub struct Engine {
     snapshot: Arc<Snapshot>,
-    memo: Memo,
+    memo: Arc<Memo>,
     layers: SharedLayers,
     units: Mutex<HashMap<(TypeId, Fingerprint), Weak<dyn Node>>>,
     /// Who read a part.
@@ -118,7 +118,7 @@ impl Engine {
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         Engine {
             snapshot,
-            memo: Memo::default(),
+            memo: Arc::default(),
             layers: SharedLayers::default(),
             units: Mutex::default(),
             readers: Mutex::default(),
@@ -127,6 +127,11 @@ impl Engine {
             runs: Mutex::default(),
             exact: false,
         }
+    }
+
+    /// An engine that has computed nothing yet, with a memo that others may have filled.
+    pub fn with_memo(snapshot: Arc<Snapshot>, memo: Arc<Memo>) -> Self {
+        Engine { memo, ..Engine::new(snapshot) }
     }
 
     /// An engine that computes everything for each namespace by itself: what sharing must not change. For tests and self-checks.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -24,6 +25,19 @@ pub struct Memo {
     shards: [Mutex<HashMap<Key, Entry>>; SHARDS],
     hits: AtomicU64,
     misses: AtomicU64,
+    watch: Option<Box<Watch>>,
+}
+
+type Watch = dyn Fn(&Miss<'_>) + Send + Sync;
+
+/// A translation that the memo did not have. Whoever measures translators takes their inputs from a plan this way.
+pub struct Miss<'a> {
+    /// Name of the translator.
+    pub translator: &'static str,
+    /// Translates the input once more.
+    pub translate: &'a dyn Fn(),
+    /// Asks the memo for the output, which it has by now.
+    pub get: &'a dyn Fn(),
 }
 
 /// How often the memo had the answer.
@@ -34,6 +48,11 @@ pub struct MemoCounts {
 }
 
 impl Memo {
+    /// A memo that shows each translation that it did not have, after it was made.
+    pub fn watched(watch: impl Fn(&Miss<'_>) + Send + Sync + 'static) -> Self {
+        Memo { watch: Some(Box::new(watch)), ..Memo::default() }
+    }
+
     /// The output of `P` for `input`, translated only if no plan in use has it already.
     pub fn get<P: Pure>(&self, input: &P::Input) -> Arc<P::Output>
     where
@@ -51,6 +70,13 @@ impl Memo {
         let output = Arc::new(P::run(input));
         let entry: Entry = Arc::downgrade(&output) as Entry;
         shard.lock().insert((P::NAME, fingerprint), entry);
+        if let Some(watch) = &self.watch {
+            watch(&Miss {
+                translator: P::NAME,
+                translate: &|| _ = black_box(P::run(black_box(input))),
+                get: &|| _ = black_box(self.get::<P>(black_box(input))),
+            });
+        }
         output
     }
 

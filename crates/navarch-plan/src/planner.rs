@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::class::Class;
 use crate::engine::{Cx, Engine, Gather, Root};
 use crate::gather;
+use crate::memo::Memo;
 use crate::parts::{Parts, Planned};
 
 /// Plans classes of proxies against the newest snapshot.
@@ -24,6 +25,11 @@ impl Planner {
     /// A planner that has planned nothing yet.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         Planner { engine: RwLock::new(Engine::new(snapshot)) }
+    }
+
+    /// A planner that has planned nothing yet, with a memo that others may have filled.
+    pub fn with_memo(snapshot: Arc<Snapshot>, memo: Arc<Memo>) -> Self {
+        Planner { engine: RwLock::new(Engine::with_memo(snapshot, memo)) }
     }
 
     /// A planner that computes everything for each namespace by itself: what sharing must not change. For tests and self-checks.
