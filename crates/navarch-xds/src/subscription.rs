@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_envoy::{Resource, ResourceSet, XdsType};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::client::Client;
 use crate::names;
@@ -33,6 +34,8 @@ pub struct Subscription {
     wildcard: Wildcard,
     names: BTreeSet<Arc<str>>,
     globs: BTreeSet<Arc<str>>,
+    /// Hash of the names in the last state-of-the-world request.
+    listed: Option<u128>,
 }
 
 /// What a request changed.
@@ -104,6 +107,8 @@ impl Subscription {
 
     /// A state-of-the-world request: the names are the whole list. `known` lends its names, so that a name is in
     /// memory once and not once per stream.
+    ///
+    /// An acknowledgement lists all names again, which says nothing new; it costs a hash of them.
     pub fn replace(
         &mut self,
         ty: XdsType,
@@ -111,8 +116,13 @@ impl Subscription {
         wanted: &[String],
         known: &ResourceSet,
     ) -> Change {
+        let listed = wanted.iter().fold(0u128, |sum, name| sum.wrapping_add(xxh3_128(name.as_bytes())));
+        let repeats = self.listed.replace(listed) == Some(listed);
         let was_wildcard = self.is_wildcard();
         let first = self.wildcard == Wildcard::Unset;
+        if repeats && !first {
+            return Change::default();
+        }
         let mut names = BTreeSet::new();
         let mut globs = BTreeSet::new();
         let mut explicit = false;
@@ -207,4 +217,43 @@ impl Subscription {
 pub(crate) fn shared(name: &str, known: &ResourceSet) -> Arc<str> {
     let name = names::canonical(name);
     known.get(&name).map_or_else(|| Arc::from(&*name), |resource| resource.name().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Node;
+
+    #[test]
+    fn a_list_says_what_it_says_however_often_and_in_whatever_order() {
+        let envoy = Client::of(&Node { user_agent_name: "envoy".into(), ..Node::default() });
+        let mut subscription = Subscription::default();
+        let mut check = |wanted: &str, expected: &str| {
+            let wanted: Vec<String> = wanted.split_whitespace().map(str::to_owned).collect();
+            let change = subscription.replace(XdsType::Cds, &envoy, &wanted, &ResourceSet::default());
+            let named = change.named.iter().map(|name| format!("+{name}"));
+            let dropped = change.dropped.iter().map(|name| format!("-{name}"));
+            let everything = change.everything.then(|| "*".to_owned());
+            let said: Vec<String> = everything.into_iter().chain(named).chain(dropped).collect();
+            assert_eq!(said.join(" "), expected, "{wanted:?}");
+        };
+        for (wanted, expected) in [
+            ("", "*"),
+            ("", ""),
+            ("a b", "+a +b"),
+            ("a b", ""),
+            ("b a", ""),
+            ("b a b", ""),
+            ("a", "-b"),
+            ("a b", "+b"),
+            ("a b *", ""),
+            ("", "-a -b"),
+            ("", ""),
+            ("a", "+a"),
+            ("* a", "*"),
+            ("a *", ""),
+        ] {
+            check(wanted, expected);
+        }
+    }
 }
