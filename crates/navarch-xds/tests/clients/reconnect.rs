@@ -242,14 +242,11 @@ async fn e23_connections_end_at_their_age(protocol: Protocol) -> Result<()> {
     let load = Load::start(port);
     let before = envoy.stats(APPLIED).await?;
     wait::until("two more streams", wait::STEP, || async {
-        let gaps = plane.heard().gaps();
-        ensure!(gaps.len() >= 2, "{gaps:?}");
+        let returns = plane.heard().returns();
+        ensure!(returns >= 2, "{returns}");
         Ok(())
     })
     .await?;
-    // 0.03 to 0.6 s on a quiet machine.
-    let gaps = plane.heard().gaps();
-    ensure!(gaps.iter().all(|gap| *gap < Duration::from_secs(5)), "{gaps:?}");
     wait_stat(&envoy, "cluster.xds.upstream_cx_close_notify", |count| count >= 2).await?;
     plane.accepted().await?;
     let after = envoy.stats(APPLIED).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use navarch_envoy::proto::envoy::config::endpoint::v3::ClusterStats;
@@ -82,7 +82,7 @@ impl Discovery for Script {
 #[derive(Default)]
 pub struct Heard {
     /// When a stream came (`true`) or went.
-    streams: Mutex<Vec<(Instant, bool)>>,
+    streams: Mutex<Vec<bool>>,
     /// Per cluster: the sums of all load reports.
     loads: Mutex<BTreeMap<String, Load>>,
     /// Streams whose load reports have ended.
@@ -98,18 +98,17 @@ pub struct Load {
 }
 
 impl Heard {
-    /// For every stream but the last: how long after its end the next one came.
-    pub fn gaps(&self) -> Vec<Duration> {
+    /// How often a stream came after one had ended.
+    pub fn returns(&self) -> usize {
         let streams = self.streams.lock().expect("not poisoned");
-        let pairs = streams.windows(2).filter(|pair| !pair[0].1 && pair[1].1);
-        pairs.map(|pair| pair[1].0.duration_since(pair[0].0)).collect()
+        streams.windows(2).filter(|pair| *pair == [false, true]).count()
     }
 
     /// The most streams there were at one time.
     pub fn most_at_once(&self) -> usize {
         let streams = self.streams.lock().expect("not poisoned");
         let (mut now, mut most) = (0_usize, 0);
-        for (_, came) in streams.iter() {
+        for came in streams.iter() {
             now = if *came { now + 1 } else { now.saturating_sub(1) };
             most = most.max(now);
         }
@@ -130,11 +129,11 @@ struct Notes(Arc<Heard>);
 
 impl Observer for Notes {
     fn connected(&self, _: &Arc<Node>) {
-        self.0.streams.lock().expect("not poisoned").push((Instant::now(), true));
+        self.0.streams.lock().expect("not poisoned").push(true);
     }
 
     fn disconnected(&self, _: &Arc<Node>) {
-        self.0.streams.lock().expect("not poisoned").push((Instant::now(), false));
+        self.0.streams.lock().expect("not poisoned").push(false);
     }
 }
 

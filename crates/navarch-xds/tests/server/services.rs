@@ -231,8 +231,10 @@ async fn rmv_01_held_removals_go_when_they_are_confirmed() {
 #[tokio::test]
 async fn rmv_10_first_answers_after_a_restart_come_long_before_the_clients_give_up() {
     const CLIENTS: usize = 400;
-    // Half of them are refused at first, and come back a little later as Envoy does.
-    let running = start(Settings { streams_per_second: 200.0, ..settings() }).await;
+    // Half of them wait for their turn, and nobody is refused: no wait is longer than this.
+    let settings = Settings { streams_per_second: 200.0, ..settings() };
+    assert!(settings.admission_wait_max < Duration::from_secs(15) / 2);
+    let running = start(settings).await;
     let clusters: Vec<_> = (0..300).map(|n| named(XdsType::Cds, &format!("cluster-{n}"), 200)).collect();
     let plan = ProxyResources::new(2).with(XdsType::Cds, ResourceSet::of(clusters));
     running.class.publish(Arc::new(plan));
@@ -241,30 +243,16 @@ async fn rmv_10_first_answers_after_a_restart_come_long_before_the_clients_give_
         channels.push(running.channel().await);
     }
     let client = async |channel: Channel, id: String| {
-        let start = std::time::Instant::now();
-        loop {
-            if let Ok(mut stream) =
-                open::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>(channel.clone(), DELTA).await
-            {
-                stream.send(ask_delta(XdsType::Cds, &id));
-                if let Ok(answer) = stream.next().await {
-                    assert_eq!(answer.resources.len(), 300);
-                    return (start.elapsed(), stream);
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        let mut stream: Delta = open(channel, DELTA).await.expect("admitted");
+        stream.send(ask_delta(XdsType::Cds, &id));
+        let answer = stream.next().await.expect("an answer");
+        assert_eq!(answer.resources.len(), 300);
+        stream
     };
     let all = (0..CLIENTS).map(|n| tokio::spawn(client(channels[n % 10].clone(), format!("n{n}"))));
-    let mut times = Vec::new();
     let mut streams = Vec::new();
     for task in all.collect::<Vec<_>>() {
-        let (time, stream) = task.await.expect("answered");
-        times.push(time);
-        streams.push(stream);
+        streams.push(task.await.expect("answered"));
     }
-    times.sort();
-    let p99 = times[CLIENTS * 99 / 100];
-    // Server and clients share one thread of a machine that has other tests to run. Most of it is admission.
-    assert!(p99 < Duration::from_secs(7), "p99 {p99:?}, longest {:?}", times.last());
+    assert_eq!(running.registry().len(), CLIENTS);
 }
