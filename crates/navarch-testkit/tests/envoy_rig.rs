@@ -70,10 +70,24 @@ fn validate_tells_good_from_bad() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn readiness_is_bounded() -> anyhow::Result<()> {
-    // A cluster fed by a control plane that never answers keeps Envoy from becoming ready.
+    // Without clusters, for which it may wait as long as it takes, Envoy does not become ready.
+    let nowhere =
+        json!({"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9}}}});
     let config = json!({
         "node": {"id": "rig", "cluster": "test"},
-        "dynamic_resources": {"cds_config": {"path_config_source": {"path": "/nowhere/cds.json"}}},
+        "dynamic_resources": {"cds_config": {
+            "resource_api_version": "V3",
+            "initial_fetch_timeout": "0s",
+            "api_config_source": {"api_type": "GRPC", "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]},
+        }},
+        "static_resources": {"clusters": [{
+            "name": "xds",
+            "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [nowhere]}]},
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}}}},
+        }]},
     });
     let result = async {
         let mut envoy = Envoy::start("never-live", config).await?;
