@@ -122,11 +122,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     }
     let mut served = tokio::task::JoinSet::new();
     let plaintext = server.clone();
-    served.spawn(async move { plaintext.serve(xds, None).await });
+    served.spawn(async move { plaintext.serve(xds).await });
     if let Some((listener, tls)) = secure {
         served.spawn({
             let (server, tls) = (server.clone(), tls.clone());
-            async move { server.serve_over(listener, tls, None).await }
+            async move { server.serve_over(listener, tls).await }
         });
         tokio::spawn(tls.follow());
     }

@@ -60,5 +60,5 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut address = |port| arguments.next().unwrap_or_else(|| format!("127.0.0.1:{port}"));
     let (xds, front, upstream) = (address(18000), address(10000), address(8080));
     let server = server(front.parse()?, upstream.parse()?)?;
-    Ok(server.serve(TcpListener::bind(xds).await?, None).await?)
+    Ok(server.serve(TcpListener::bind(xds).await?).await?)
 }

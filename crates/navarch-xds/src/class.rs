@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use navarch_envoy::{ProxyResources, ResourceSet, SetDelta, diff};
 use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 
 /// Differences remembered. Streams of a class are at most a few revisions apart, for each of a dozen types.
 const DIFFS_MAX: usize = 32;
@@ -43,11 +44,9 @@ impl Class {
         self.resources.receiver_count()
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<ProxyResources>>> {
-        let mut receiver = self.resources.subscribe();
-        // So that the first wait returns at once if there is something.
-        receiver.mark_changed();
-        receiver
+    /// The resources of now and all that come, of which a slow reader sees the newest.
+    pub(crate) fn subscribe(&self) -> WatchStream<Option<Arc<ProxyResources>>> {
+        WatchStream::new(self.resources.subscribe())
     }
 
     pub(crate) fn diffs(&self) -> Arc<DiffCache> {

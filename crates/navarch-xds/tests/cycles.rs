@@ -101,7 +101,7 @@ async fn start(runtime: Runtime) -> Running {
     let registry = server.registry();
     let bound = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await.expect("ran").expect("a port");
     let uri = format!("http://{}", bound.local_addr().expect("an address"));
-    runtime.spawn(async move { server.serve(bound, None).await });
+    runtime.spawn(async move { server.serve(bound).await });
     Running { runtime, registry, loads, class, counts, uri }
 }
 

@@ -15,6 +15,7 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use navarch_envoy::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
@@ -25,7 +26,6 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 
 /// The package and name of the control interface.
 pub const SERVICE: &str = "/adapter.Adapter/";
@@ -197,11 +197,19 @@ impl Adapter {
         loop {
             let (socket, address) = listener.accept().await?;
             socket.set_nodelay(true)?;
-            let (adapter, peer) = (self.clone(), Arc::new(Peer::plaintext(address)));
+            let adapter = self.clone();
             tokio::spawn(async move {
+                // What is not of the control interface goes on to the server.
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                tokio::spawn(
+                    adapter.server.clone().serve_connection(theirs, Arc::new(Peer::plaintext(address))),
+                );
+                let onward = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+                let Ok((onward, connection)) = onward.handshake(TokioIo::new(ours)).await else { return };
+                tokio::spawn(connection);
                 let service = service_fn(|request: Request<Incoming>| {
-                    let (adapter, peer) = (adapter.clone(), peer.clone());
-                    async move { Ok::<_, Infallible>(adapter.respond(request, peer).await) }
+                    let (adapter, onward) = (adapter.clone(), onward.clone());
+                    async move { Ok::<_, Infallible>(adapter.respond(request, onward).await) }
                 });
                 let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 // It ends with the client.
@@ -210,14 +218,16 @@ impl Adapter {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Body> {
+    async fn respond(&self, request: Request<Incoming>, mut onward: SendRequest<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         if let Some(method) = path.strip_prefix(SERVICE) {
             return self.control(method, request).await;
         }
         let is_delta = path.rsplit('/').next().is_some_and(|method| method.starts_with("Delta"));
-        let response = self.server.call(request, peer, CancellationToken::new()).await;
-        response.map(|body| rewritten(body, is_delta))
+        match onward.send_request(request).await {
+            Ok(response) => response.map(|body| rewritten(body, is_delta)),
+            Err(_) => answered(Err("the server is gone")),
+        }
     }
 
     async fn control(&self, method: &str, request: Request<Incoming>) -> Response<Body> {
@@ -267,7 +277,7 @@ fn framed(message: &[u8]) -> Bytes {
 }
 
 /// The body of an xDS stream with the versions of the harness.
-fn rewritten(mut body: navarch_xds::server::Body, is_delta: bool) -> Body {
+fn rewritten(mut body: Incoming, is_delta: bool) -> Body {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut buffer = BytesMut::new();
@@ -279,7 +289,10 @@ fn rewritten(mut body: navarch_xds::server::Body, is_delta: bool) -> Body {
             let Some(Ok(frame)) = frame else { return };
             let data = match frame.into_data() {
                 Ok(data) => data,
-                Err(frame) => return drop(sender.send(Ok(frame)).await),
+                Err(frame) => {
+                    let Ok(trailers) = frame.into_trailers() else { return };
+                    return drop(sender.send(Ok(Frame::trailers(trailers))).await);
+                }
             };
             buffer.put(data);
             while let Some(message) = next_message(&mut buffer) {

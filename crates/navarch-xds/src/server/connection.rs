@@ -1,33 +1,36 @@
 //! Transport connections: HTTP/2 with keepalive and a limited age.
+//!
+//! A connection and all its calls are one task. A proxy has one connection with one call, and a change that reaches
+//! ten thousand proxies wakes each of these tasks once.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Frame;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use h2::server::{Connection, SendResponse};
+use h2::{PingPong, RecvStream};
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use super::task::jittered;
-use super::{Body, Peer, Server, grpc};
+use super::call::End;
+use super::{Ending, Peer, Server, Settings, jitter};
 
 /// Streams one connection may have. An HTTP hop between puts the streams of many clients into one connection.
 const STREAMS_MAX: u32 = 100_000;
 
-/// Answers requests for other paths than those of xDS, for example a certificate authority on the same port.
-pub type Fallback = Arc<dyn Fn(Request<Incoming>, Arc<Peer>) -> FallbackFuture + Send + Sync>;
+/// Bytes of one stream and of one connection that a client may send before they are read.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 22;
 
-type FallbackFuture = Pin<Box<dyn Future<Output = Response<tonic::body::Body>> + Send>>;
+/// Bytes of the headers of a request. Those of xDS have a path and little more.
+const HEADERS_MAX: u32 = 16 << 10;
 
 /// What stands between a socket and HTTP/2, and says who the peer is.
 pub trait Transport: Send + Sync + 'static {
@@ -62,20 +65,15 @@ impl Server {
     ///
     /// # Errors
     /// If the listener breaks.
-    pub async fn serve(&self, listener: TcpListener, fallback: Option<Fallback>) -> io::Result<()> {
-        self.serve_over(listener, Arc::new(Plaintext), fallback).await
+    pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
+        self.serve_over(listener, Arc::new(Plaintext)).await
     }
 
     /// Accepts connections until the server is shut down.
     ///
     /// # Errors
     /// If the listener breaks.
-    pub async fn serve_over<T: Transport>(
-        &self,
-        listener: TcpListener,
-        transport: Arc<T>,
-        fallback: Option<Fallback>,
-    ) -> io::Result<()> {
+    pub async fn serve_over<T: Transport>(&self, listener: TcpListener, transport: Arc<T>) -> io::Result<()> {
         let mut shutdown = self.shared.shutdown.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -86,23 +84,103 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) if is_transient(&error) => {
                     tracing::warn!(%error, "accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             // Small responses matter: an endpoint change must not wait for the acknowledgement of the one before.
             let _ = socket.set_nodelay(true);
-            let server = self.clone();
-            let (transport, fallback) = (transport.clone(), fallback.clone());
+            let (server, transport) = (self.clone(), transport.clone());
             tokio::spawn(async move {
                 let within = server.settings().first_timeout;
                 match tokio::time::timeout(within, transport.accept(socket, address)).await {
-                    Ok(Ok((io, peer))) => serve_connection(&server, io, Arc::new(peer), fallback).await,
+                    // What it took to get here is not kept as long as the connection is.
+                    Ok(Ok((io, peer))) => _ = tokio::spawn(server.serve_connection(io, Arc::new(peer))),
                     Ok(Err(error)) => tracing::warn!(peer = %address, %error, "connection refused"),
                     Err(_) => tracing::warn!(peer = %address, "connection refused: no handshake in time"),
                 }
             });
+        }
+    }
+
+    /// Serves one connection until it ends: by the client, by its age, by shutdown, or because the client stopped
+    /// reading.
+    pub async fn serve_connection(
+        self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Arc<Peer>,
+    ) {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADERS_MAX);
+        let handshake = tokio::time::timeout(self.settings().first_timeout, builder.handshake(io));
+        let Ok(Ok(mut connection)) = handshake.await else { return };
+        let ending = watch::Sender::new(None);
+        let mut jobs = FuturesUnordered::new();
+        jobs.push(self.job(Job::EndInTime));
+        jobs.extend(connection.ping_pong().map(|pings| self.job(Job::Ping(pings))));
+        loop {
+            match poll_fn(|cx| poll_next(&mut connection, &mut jobs, cx)).await {
+                Next::Request(request, respond) => {
+                    jobs.push(self.job(Job::Call(request, respond, peer.clone(), ending.subscribe())));
+                }
+                Next::Done(Done::Served) => {}
+                // GOAWAY keeps new streams away but ends none. They are told to end, at once because of their age or
+                // each at its time because of the shutdown, and what is left after that is cut.
+                Next::Done(Done::ToEnd(how)) => {
+                    connection.graceful_shutdown();
+                    ending.send_replace(Some(how));
+                    jobs.push(self.job(Job::Cut(how)));
+                }
+                Next::Done(Done::Dead) | Next::Closed => return,
+            }
+        }
+    }
+
+    /// All work on a connection is of one type, so that it is kept in one place.
+    async fn job(&self, job: Job) -> Done {
+        match job {
+            Job::Call(request, respond, peer, ending) => {
+                match self.shared.call(request, respond, peer, ending).await {
+                    Ok(()) | Err(End::Told(_)) => Done::Served,
+                    Err(End::NotRead) => Done::Dead,
+                }
+            }
+            Job::EndInTime => Done::ToEnd(self.end_in_time().await),
+            Job::Ping(pings) => {
+                no_answer(pings, self.settings()).await;
+                Done::Dead
+            }
+            Job::Cut(how) => {
+                let window = match how {
+                    Ending::Aged => Duration::ZERO,
+                    Ending::Shutdown(window) => window,
+                };
+                tokio::time::sleep(window + self.settings().grace).await;
+                Done::Dead
+            }
+        }
+    }
+
+    /// Waits until the connection has to end.
+    async fn end_in_time(&self) -> Ending {
+        let age = async {
+            match self.settings().connection_age_max {
+                // Give or take a tenth.
+                Some(age) => tokio::time::sleep(age.mul_f64(0.9 + 0.2 * jitter())).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut shutdown = self.shared.shutdown.subscribe();
+        tokio::select! {
+            () = age => Ending::Aged,
+            window = shutdown.wait_for(Option::is_some) => {
+                Ending::Shutdown(window.ok().and_then(|window| *window).unwrap_or_default())
+            }
         }
     }
 }
@@ -112,97 +190,56 @@ fn is_transient(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected)
 }
 
-/// Serves one connection until it ends: by the client, by its age, by shutdown, or because the client stopped reading.
-pub async fn serve_connection(
-    server: &Server,
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Arc<Peer>,
-    fallback: Option<Fallback>,
-) {
-    let settings = server.settings().clone();
-    // Cancelled here to end the streams, or by a stream whose client does not read: nothing else ends that one.
-    let end = CancellationToken::new();
-    let service = {
-        let (server, end) = (server.clone(), end.clone());
-        service_fn(move |request: Request<Incoming>| {
-            let (server, end) = (server.clone(), end.clone());
-            let (peer, fallback) = (peer.clone(), fallback.clone());
-            async move { Ok::<_, Infallible>(respond(&server, request, peer, end, fallback).await) }
-        })
-    };
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(settings.keepalive_interval)
-        .keep_alive_timeout(settings.keepalive_timeout)
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(1 << 22);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
-    let age = async {
-        match settings.connection_age_max {
-            Some(age) => tokio::time::sleep(jittered(age)).await,
-            None => std::future::pending().await,
-        }
-    };
-    let mut shutdown = server.shared.shutdown.subscribe();
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = end.cancelled() => return,
-        () = age => end.cancel(),
-        _ = shutdown.wait_for(Option::is_some) => {}
-    }
-    // GOAWAY keeps new streams away but ends none. They have been told to end, at once because of their age or each
-    // at its time because of the shutdown, and what is left after that is cut.
-    connection.as_mut().graceful_shutdown();
-    let window = (*shutdown.borrow()).unwrap_or_default();
-    let _ = tokio::time::timeout(window + settings.grace, connection).await;
-    end.cancel();
+/// Something that is to be done while a connection is open.
+enum Job {
+    Call(Request<RecvStream>, SendResponse<Bytes>, Arc<Peer>, watch::Receiver<Option<Ending>>),
+    /// Ends the connection because of its age or of a shutdown.
+    EndInTime,
+    /// Finds out that nobody is there any more.
+    Ping(PingPong),
+    /// Cuts what was told to end and has not.
+    Cut(Ending),
 }
 
-async fn respond(
-    server: &Server,
-    request: Request<Incoming>,
-    peer: Arc<Peer>,
-    end: CancellationToken,
-    fallback: Option<Fallback>,
-) -> Response<AnyBody> {
-    if Server::handles(request.uri().path()) {
-        return server.call(request, peer, end).await.map(AnyBody::Xds);
+/// What comes of a [`Job`].
+enum Done {
+    Served,
+    ToEnd(Ending),
+    /// Nobody reads at the other end.
+    Dead,
+}
+
+/// What happens on a connection.
+enum Next {
+    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Done(Done),
+    Closed,
+}
+
+fn poll_next<T: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<T, Bytes>,
+    jobs: &mut FuturesUnordered<impl Future<Output = Done>>,
+    cx: &mut Context<'_>,
+) -> Poll<Next> {
+    match connection.poll_accept(cx) {
+        Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Next::Request(request, respond)),
+        Poll::Ready(_) => return Poll::Ready(Next::Closed),
+        Poll::Pending => {}
     }
-    match fallback {
-        Some(fallback) => fallback(request, peer).await.map(AnyBody::Other),
-        None => {
-            let status = grpc::Status::new(grpc::Code::Unimplemented, "no such method");
-            grpc::refuse(&status).map(AnyBody::Xds)
-        }
+    // What the jobs hand to the transport wakes this task again.
+    match jobs.poll_next_unpin(cx) {
+        Poll::Ready(Some(done)) => Poll::Ready(Next::Done(done)),
+        Poll::Ready(None) | Poll::Pending => Poll::Pending,
     }
 }
 
-/// A body of this server or of the fallback.
-enum AnyBody {
-    Xds(Body),
-    Other(tonic::body::Body),
-}
-
-impl http_body::Body for AnyBody {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        match self.get_mut() {
-            AnyBody::Xds(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            AnyBody::Other(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            AnyBody::Xds(body) => body.is_end_stream(),
-            AnyBody::Other(body) => body.is_end_stream(),
+/// Returns when a ping is not answered.
+async fn no_answer(mut pings: PingPong, settings: &Settings) {
+    loop {
+        tokio::time::sleep(settings.keepalive_interval).await;
+        let answer = tokio::time::timeout(settings.keepalive_timeout, pings.ping(h2::Ping::opaque()));
+        if !matches!(answer.await, Ok(Ok(_))) {
+            return;
         }
     }
 }

@@ -1,13 +1,9 @@
-//! The little of gRPC that a bidirectional stream needs: message framing and status.
-
-use std::fmt::Display;
-use std::pin::Pin;
+//! The little of gRPC that a stream needs: message framing and status.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response};
 
-use super::body::Body;
 use crate::encode::GRPC_HEADER;
 
 /// The gRPC status codes in use.
@@ -75,61 +71,52 @@ fn percent_encode(message: &str) -> String {
     out
 }
 
-/// The head of a streaming response.
-pub(crate) fn accept(body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
+/// The head of a response that goes on.
+pub(crate) fn accept() -> Response<()> {
+    let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// A response that is only a status.
-pub(crate) fn refuse(status: &Status) -> Response<Body> {
-    let mut response = accept(Body::empty());
+pub(crate) fn refuse(status: &Status) -> Response<()> {
+    let mut response = accept();
     status.write(response.headers_mut());
     response
 }
 
-/// Reads gRPC messages from a request body.
-pub(crate) struct Messages<B> {
-    body: B,
+/// A message with its header.
+pub(crate) fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(GRPC_HEADER + message.len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// Cuts messages out of the bytes of a request body.
+#[derive(Debug)]
+pub(crate) struct Messages {
     buffer: BytesMut,
     bytes_max: usize,
 }
 
-impl<B> Messages<B>
-where
-    B: http_body::Body + Unpin,
-    B::Data: Buf,
-    B::Error: Display,
-{
-    pub fn new(body: B, bytes_max: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), bytes_max }
+impl Messages {
+    /// Messages of at most `bytes_max` bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { buffer: BytesMut::new(), bytes_max }
     }
 
-    /// The next message; `None` when the client has closed its side. May be dropped while waiting without losing
-    /// anything.
+    /// More of the body.
+    pub fn put(&mut self, data: Bytes) {
+        self.buffer.put(data);
+    }
+
+    /// The next message, if it is there as a whole.
     ///
     /// # Errors
-    /// If the transport breaks or the bytes are not a gRPC message within the limits.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        loop {
-            if let Some(message) = self.take()? {
-                return Ok(Some(message));
-            }
-            let frame = std::future::poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await;
-            match frame {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(Status::new(Code::Unavailable, error.to_string())),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.buffer.put(data);
-                    }
-                }
-            }
-        }
-    }
-
-    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+    /// If the bytes are not a gRPC message within the limits.
+    pub fn take(&mut self) -> Result<Option<Bytes>, Status> {
         let Some((header, _)) = self.buffer.split_first_chunk::<GRPC_HEADER>() else { return Ok(None) };
         let [compressed, a, b, c, d] = *header;
         if compressed != 0 {
@@ -156,27 +143,31 @@ where
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
-
     use super::*;
 
-    async fn read(bytes: &[u8], max: usize) -> Result<Vec<Bytes>, Code> {
-        let mut messages = Messages::new(Full::new(Bytes::copy_from_slice(bytes)), max);
+    /// The messages in `bytes`, which come in pieces of `size`.
+    fn read(bytes: &[u8], size: usize, max: usize) -> Result<Vec<Bytes>, Code> {
+        let mut messages = Messages::new(max);
         let mut out = Vec::new();
-        while let Some(message) = messages.next().await.map_err(|status| status.code)? {
-            out.push(message);
+        for piece in bytes.chunks(size) {
+            messages.put(Bytes::copy_from_slice(piece));
+            while let Some(message) = messages.take().map_err(|status| status.code)? {
+                out.push(message);
+            }
         }
         Ok(out)
     }
 
-    #[tokio::test]
-    async fn messages_are_cut_out_of_the_body() {
-        assert_eq!(read(&[], 10).await, Ok(vec![]));
-        let two = [0, 0, 0, 0, 1, 7, 0, 0, 0, 0, 0];
-        assert_eq!(read(&two, 10).await, Ok(vec![Bytes::from_static(&[7]), Bytes::new()]));
-        assert_eq!(read(&[0, 0, 0, 0, 9, 1], 10).await, Ok(vec![]));
-        assert_eq!(read(&[0, 0, 0, 0, 11], 10).await, Err(Code::ResourceExhausted));
-        assert_eq!(read(&[1, 0, 0, 0, 0], 10).await, Err(Code::Unimplemented));
+    #[test]
+    fn messages_are_cut_out_of_the_body() {
+        for size in [1, 4, 100] {
+            assert_eq!(read(&[], size, 10), Ok(vec![]));
+            let two = [0, 0, 0, 0, 1, 7, 0, 0, 0, 0, 0];
+            assert_eq!(read(&two, size, 10), Ok(vec![Bytes::from_static(&[7]), Bytes::new()]));
+            assert_eq!(read(&[0, 0, 0, 0, 9, 1], size, 10), Ok(vec![]));
+            assert_eq!(read(&[0, 0, 0, 0, 11], size, 10), Err(Code::ResourceExhausted));
+            assert_eq!(read(&[1, 0, 0, 0, 0], size, 10), Err(Code::Unimplemented));
+        }
     }
 
     #[test]

@@ -1,30 +1,30 @@
-//! The server around [`Stream`](crate::Stream): gRPC over hyper, one task per stream.
+//! The server around [`Stream`](crate::Stream): gRPC over HTTP/2, one task per connection.
 //!
 //! The crate does not know where resources come from. It asks a [`Discovery`] once per stream, with the node and the
 //! peer, and gets the [`Class`] to follow.
 
 mod admission;
-mod body;
+mod call;
 mod connection;
+mod exchange;
 mod grpc;
 mod load;
 mod services;
-mod task;
 
 use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::Buf;
-use http::{Request, Response};
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
 use navarch_envoy::XdsType;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-pub use body::Body;
-pub use connection::{Fallback, Plaintext, Transport, serve_connection};
+pub use connection::{Plaintext, Transport};
 pub use grpc::{Code, Status};
 pub use load::{ClusterLoad, LastLoads, LoadReports};
 
@@ -36,6 +36,7 @@ use crate::response::Protocol;
 use crate::status::{Registry, StreamStatus};
 use crate::stream::Event;
 use admission::Admission;
+use call::{Call, End};
 
 const AGGREGATED: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
 
@@ -311,51 +312,6 @@ impl Server {
         &self.shared.settings
     }
 
-    /// Whether the path is one of a method of this server.
-    #[must_use]
-    pub fn handles(path: &str) -> bool {
-        method(path).is_some() || services::service(path).is_some()
-    }
-
-    /// Answers a gRPC request for one of the methods. `close` is cancelled if the client stops reading: a stream that
-    /// waits for the transport can only be ended by closing the transport.
-    pub async fn call<B>(
-        &self,
-        request: Request<B>,
-        peer: Arc<Peer>,
-        close: CancellationToken,
-    ) -> Response<Body>
-    where
-        B: http_body::Body + Send + Unpin + 'static,
-        B::Data: Buf + Send,
-        B::Error: std::fmt::Display + Send,
-    {
-        let path = request.uri().path();
-        let (method, service) = (method(path), services::service(path));
-        if self.shared.shutdown.borrow().is_some() {
-            return grpc::refuse(&Status::new(Code::Unavailable, "shutting down"));
-        }
-        // Before anything is read or computed, so that a herd of returning clients costs little.
-        let Some(wait) = self.shared.admission.admit() else {
-            self.shared.observer.refused();
-            return grpc::refuse(&Status::new(Code::Unavailable, "too many new streams, try again"));
-        };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-            if self.shared.shutdown.borrow().is_some() {
-                return grpc::refuse(&Status::new(Code::Unavailable, "shutting down"));
-            }
-        }
-        if let Some(service) = service {
-            return services::spawn(self.shared.clone(), service, request.into_body(), peer, close);
-        }
-        let Some(method) = method else {
-            return grpc::refuse(&Status::new(Code::Unimplemented, "no such method"));
-        };
-        let id = self.shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
-        task::spawn(self.shared.clone(), id, method, request.into_body(), peer, close)
-    }
-
     /// Ends all streams, spread over `window` so that clients do not return all at once, and takes no new ones.
     /// Returns when all streams have ended or `window` and the grace time have passed.
     pub async fn shutdown(&self, window: Duration) {
@@ -364,6 +320,99 @@ impl Server {
         while !self.shared.registry.is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// How calls are told to end.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// The connection is old enough.
+    Aged,
+    /// The server ends, and its streams at some time within this one.
+    Shutdown(Duration),
+}
+
+impl Shared {
+    /// Answers a gRPC request for one of the methods.
+    async fn call(
+        &self,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        peer: Arc<Peer>,
+        ending: watch::Receiver<Option<Ending>>,
+    ) -> Result<(), End> {
+        let asked = match self.admit(request.uri().path()).await {
+            Ok(asked) => asked,
+            Err(status) => {
+                // Who is gone does not listen.
+                let _ = respond.send_response(grpc::refuse(&status), true);
+                return Ok(());
+            }
+        };
+        let accepted = Call::accept(request.into_body(), &mut respond, self.settings.request_bytes_max);
+        let Ok(mut call) = accepted else { return Ok(()) };
+        let work = async {
+            match asked {
+                Asked::Discovery(method) => exchange::serve(self, method, &mut call, peer).await,
+                Asked::Other(service) => services::serve(self, service, &mut call, peer).await,
+            }
+        };
+        let result = tokio::select! {
+            biased;
+            result = work => result,
+            status = ended(ending) => Err(End::Told(status)),
+        };
+        let status = match result {
+            Ok(()) => Status::new(Code::Ok, ""),
+            Err(End::Told(status)) => status,
+            Err(End::NotRead) => return Err(End::NotRead),
+        };
+        tracing::debug!(code = ?status.code, message = %status.message, "stream ended");
+        call.end(&status, self.settings.grace).await
+    }
+
+    /// What is asked for, if it may be answered. Before anything is read or computed, so that a herd of returning
+    /// clients costs little.
+    async fn admit(&self, path: &str) -> Result<Asked, Status> {
+        let unavailable = |message: &str| Err(Status::new(Code::Unavailable, message));
+        if self.shutdown.borrow().is_some() {
+            return unavailable("shutting down");
+        }
+        let service = services::service(path).map(Asked::Other);
+        let Some(asked) = method(path).map(Asked::Discovery).or(service) else {
+            return Err(Status::new(Code::Unimplemented, "no such method"));
+        };
+        let Some(wait) = self.admission.admit() else {
+            self.observer.refused();
+            return unavailable("too many new streams, try again");
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+            if self.shutdown.borrow().is_some() {
+                return unavailable("shutting down");
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// What the path of a request asks for.
+enum Asked {
+    Discovery(Method),
+    Other(services::Service),
+}
+
+/// Waits until a call has to end. Calls do not end all at once, or their clients would return all at once.
+async fn ended(mut ending: watch::Receiver<Option<Ending>>) -> Status {
+    let how = ending.wait_for(Option::is_some).await.ok().and_then(|how| *how);
+    match how {
+        Some(Ending::Aged) => Status::new(Code::Ok, ""),
+        Some(Ending::Shutdown(window)) => {
+            tokio::time::sleep(window.mul_f64(jitter())).await;
+            Status::new(Code::Unavailable, "shutting down")
+        }
+        // The connection is gone, and with it all that waits here.
+        None => std::future::pending().await,
     }
 }
 

@@ -20,7 +20,7 @@ async fn example() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     let serving = server.clone();
-    tokio::spawn(async move { serving.serve(listener, None).await });
+    tokio::spawn(async move { serving.serve(listener).await });
 
     let bootstrap = include_str!("../../examples/envoy.yaml");
     ensure!(bootstrap.contains("18000"), "the port of the example is another");

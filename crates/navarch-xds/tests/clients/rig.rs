@@ -217,7 +217,7 @@ impl Plane {
             Ok(bind.await??)
         })
         .await?;
-        runtime.spawn(async move { server.serve(listener, None).await });
+        runtime.spawn(async move { server.serve(listener).await });
         incarnation.runtime = Some(runtime);
         self.running = Some(incarnation);
         Ok(())

@@ -97,7 +97,7 @@ async fn start_with(settings: Settings, class: Arc<Class>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let serving = server.clone();
-    tokio::spawn(async move { serving.serve(listener, None).await });
+    tokio::spawn(async move { serving.serve(listener).await });
     Running { server, class, address, loads }
 }
 

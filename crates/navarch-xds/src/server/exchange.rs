@@ -1,0 +1,301 @@
+//! The exchange on one stream. It alone changes the stream's state; what it adds to it is time and bytes.
+//!
+//! What it waits for is kept from one round to the next: to begin and to drop a wait costs more than a push.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use navarch_envoy::wire::{Fields, Value};
+use navarch_envoy::{ProxyResources, XdsType};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::WatchStream;
+
+use super::call::{Call, End};
+use super::grpc::{Code, Status};
+use super::{Connection, Method, Peer, Question, Shared};
+use crate::class::Class;
+use crate::client::Client;
+use crate::node::Node;
+use crate::request::{Request, Wish};
+use crate::response;
+use crate::status::Entry;
+use crate::stream::Stream;
+
+/// What nonces of answers start with that are not responses of the stream.
+const ANSWER_NONCE: &str = "answer.";
+
+/// Answers that are not part of the configuration.
+#[derive(Default)]
+struct Answered {
+    given: u64,
+    unsent: VecDeque<Bytes>,
+}
+
+/// Removes the stream from the registry whatever way the task ends.
+struct Registered<'a> {
+    shared: &'a Shared,
+    entry: Arc<Entry>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.shared.registry.remove(self.entry.id);
+        self.shared.observer.disconnected(&self.entry.node);
+    }
+}
+
+/// Follows a client from its first request to its end.
+pub(super) async fn serve(
+    shared: &Shared,
+    method: Method,
+    call: &mut Call,
+    peer: Arc<Peer>,
+) -> Result<(), End> {
+    let first = tokio::time::timeout(shared.settings.first_timeout, call.message()).await;
+    let late = |_| Status::new(Code::DeadlineExceeded, "no request");
+    let Some(first) = first.map_err(late)?? else { return Ok(()) };
+    let first = decode(method, first)?;
+    let node = Arc::new(first_node(&first)?);
+    let Connection { class: classes, guard } =
+        shared.discovery.connect(&node, &peer).map_err(Status::from)?;
+    let class = classes.borrow().clone();
+    let id = shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
+    let stream = Stream::new(id, method.protocol, Client::of(&node), class.diffs());
+    let mut stream = stream.with_brake(shared.settings.brake);
+    if let Some(revision) = shared.registry.confirmed() {
+        stream.confirm_removals(revision);
+    }
+    let entry = Arc::new(Entry {
+        id,
+        node: node.clone(),
+        peer,
+        connected_at: SystemTime::now(),
+        stream: Mutex::new(stream),
+        wake: Notify::new(),
+    });
+    shared.registry.insert(entry.clone());
+    shared.observer.connected(&node);
+    let registered = Registered { shared, entry };
+    let exchange = Exchange { shared, method, entry: &registered.entry, answers: Answered::default() };
+    let result = exchange.run(call, first, classes).await;
+    drop((registered, guard));
+    result
+}
+
+fn decode(method: Method, message: Bytes) -> Result<Request, Status> {
+    let mut request = Request::decode(method.protocol, message)
+        .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+    match (method.only, request.type_url.is_empty()) {
+        (None, true) => return Err(Status::new(Code::InvalidArgument, "type_url is missing")),
+        (None, false) => {}
+        (Some(only), true) => only.type_url().clone_into(&mut request.type_url),
+        (Some(only), false) if request.type_url != only.type_url() => {
+            let message = format!("{} is not served by this method", request.type_url);
+            return Err(Status::new(Code::InvalidArgument, message));
+        }
+        (Some(_), false) => {}
+    }
+    Ok(request)
+}
+
+/// What happens to a stream.
+enum Happened {
+    /// A request, or the end of them.
+    Request(Option<Bytes>),
+    /// The transport has taken the last response and has room for one more.
+    Room,
+    /// The class has other resources; `None` if there will be none any more.
+    Resources(Option<Option<Arc<ProxyResources>>>),
+    /// The client belongs to another class.
+    Class(Arc<Class>),
+    /// Something else is different, or it is time.
+    Look,
+}
+
+/// An exchange of requests and responses.
+struct Exchange<'a> {
+    shared: &'a Shared,
+    method: Method,
+    entry: &'a Entry,
+    answers: Answered,
+}
+
+impl Exchange<'_> {
+    async fn run(
+        mut self,
+        call: &mut Call,
+        first: Request,
+        classes: watch::Receiver<Arc<Class>>,
+    ) -> Result<(), End> {
+        let start = Instant::now();
+        let settings = &self.shared.settings;
+        let mut classes = WatchStream::new(classes);
+        let mut resources: Option<WatchStream<_>> = None;
+        let mut has_resources = false;
+        let mut woken = pin!(self.entry.wake.notified());
+        let mut alarm = pin!(tokio::time::sleep_until(start));
+        let mut alarm_at = start;
+        // Whether there is room for a response, and when it was used last.
+        let mut room = false;
+        let mut written = start;
+        self.take_request(first, start)?;
+        loop {
+            let now = Instant::now();
+            if room && self.send_next(call, now) {
+                (room, written) = (false, now);
+            }
+            self.report();
+            let (timer, is_asked) = {
+                let stream = self.entry.lock();
+                (stream.timer(now.into_std()).map(Instant::from_std), stream.is_asked())
+            };
+            let send_by = (!room).then(|| written + settings.send_timeout);
+            let resources_by = (!has_resources && is_asked).then(|| start + settings.resources_timeout);
+            let deadline = timer.into_iter().chain(send_by).chain(resources_by).min();
+            let happened = poll_fn(|cx| {
+                if let Poll::Ready(message) = call.poll_message(cx) {
+                    return Poll::Ready(message.map(Happened::Request));
+                }
+                if !room && let Poll::Ready(taken) = call.poll_room(cx) {
+                    return Poll::Ready(taken.map(|()| Happened::Room));
+                }
+                if let Poll::Ready(Some(class)) = classes.poll_next_unpin(cx) {
+                    return Poll::Ready(Ok(Happened::Class(class)));
+                }
+                if let Some(resources) = &mut resources
+                    && let Poll::Ready(newest) = resources.poll_next_unpin(cx)
+                {
+                    return Poll::Ready(Ok(Happened::Resources(newest)));
+                }
+                if woken.as_mut().poll(cx).is_ready() {
+                    woken.set(self.entry.wake.notified());
+                    return Poll::Ready(Ok(Happened::Look));
+                }
+                let Some(deadline) = deadline else { return Poll::Pending };
+                if deadline != alarm_at {
+                    alarm.as_mut().reset(deadline);
+                    alarm_at = deadline;
+                }
+                alarm.as_mut().poll(cx).map(|()| Ok(Happened::Look))
+            });
+            match happened.await? {
+                Happened::Request(None) => return Ok(()),
+                Happened::Request(Some(message)) => {
+                    let request = decode(self.method, message)?;
+                    warn_of_other_node(&request, self.entry);
+                    self.take_request(request, now)?;
+                }
+                Happened::Room => room = true,
+                Happened::Resources(None) => {
+                    return Err(Status::new(Code::Unavailable, "the configuration is gone").into());
+                }
+                Happened::Resources(Some(None)) => {}
+                Happened::Resources(Some(Some(newest))) => {
+                    self.entry.lock().resources(newest);
+                    has_resources = true;
+                }
+                Happened::Class(class) => {
+                    resources = Some(class.subscribe());
+                    self.entry.lock().follow(class.diffs());
+                }
+                Happened::Look => {
+                    let now = Instant::now();
+                    if resources_by.is_some_and(|at| at <= now) {
+                        return Err(Status::new(Code::Unavailable, "the configuration is not ready").into());
+                    }
+                    if send_by.is_some_and(|at| at <= now) {
+                        return Err(End::NotRead);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a request to the stream, or answers it at once if it does not ask for configuration.
+    fn take_request(&mut self, request: Request, now: Instant) -> Result<(), Status> {
+        if XdsType::from_type_url(&request.type_url).is_some() {
+            self.entry.lock().request(request, now.into_std());
+            return Ok(());
+        }
+        // What acknowledges the answer is not asked again.
+        if request.nonce.starts_with(ANSWER_NONCE) {
+            return Ok(());
+        }
+        let names = match &request.wish {
+            Wish::Exactly { names, .. } => names,
+            Wish::Change { subscribe, .. } => subscribe,
+        };
+        let (type_url, streams) = (request.type_url.as_str(), &*self.shared.registry);
+        let question = Question { type_url, names, node: &self.entry.node, peer: &self.entry.peer, streams };
+        match self.shared.discovery.answer(&question)? {
+            Some(found) => {
+                self.answers.given += 1;
+                let nonce = format!("{ANSWER_NONCE}{}", self.answers.given);
+                let (protocol, encoder) = (self.method.protocol, &self.shared.encoder);
+                self.answers.unsent.push_back(encoder.answer(protocol, type_url, nonce, found));
+            }
+            None => self.entry.lock().request(request, now.into_std()),
+        }
+        Ok(())
+    }
+
+    /// Sends one response if there is one.
+    fn send_next(&mut self, call: &mut Call, now: Instant) -> bool {
+        if let Some(answer) = self.answers.unsent.pop_front() {
+            call.send([answer]);
+            return true;
+        }
+        let Some(response) = self.entry.lock().poll(now.into_std()) else { return false };
+        trace(self.entry, &response);
+        call.send(self.shared.encoder.grpc_message(self.method.protocol, &response));
+        true
+    }
+
+    fn report(&self) {
+        let events = self.entry.lock().take_events();
+        for event in events {
+            self.shared.observer.event(&self.entry.node, &event);
+        }
+    }
+}
+
+fn trace(entry: &Entry, response: &response::Response) {
+    tracing::debug!(
+        stream = entry.id,
+        node = %entry.node.id,
+        ty = response.ty.short(),
+        nonce = %response.nonce,
+        resources = response.resources.len(),
+        removed = response.removed.len(),
+        "response"
+    );
+}
+
+/// The first request identifies the client; later ones need not.
+fn first_node(request: &Request) -> Result<Node, Status> {
+    let invalid = |message: String| Status::new(Code::InvalidArgument, message);
+    let bytes = request.node.clone().ok_or_else(|| invalid("the first request has no node".into()))?;
+    let node = Node::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+    if node.id.is_empty() { Err(invalid("node.id is missing".into())) } else { Ok(node) }
+}
+
+/// Envoy repeats its node, and sends it again when it changes. The identity stays the one that was checked.
+fn warn_of_other_node(request: &Request, entry: &Entry) {
+    const ID: u32 = 1;
+    let Some(node) = &request.node else { return };
+    let other = Fields::new(node).any(|field| match field {
+        (ID, Value::Bytes(id)) => id != entry.node.id.as_bytes(),
+        _ => false,
+    });
+    if other {
+        tracing::warn!(stream = entry.id, node = %entry.node.id, "the node id changed on the stream; ignored");
+    }
+}
