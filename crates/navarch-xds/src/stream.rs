@@ -13,7 +13,7 @@ use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 use crate::brake::{self, Brake, Braking};
 use crate::class::DiffCache;
 use crate::client::{Client, Holds};
-use crate::feed::{Context, Feed, Outgoing, Verdict, VerdictContext};
+use crate::feed::{Context, Feed, Feeds, Outgoing, Verdict, VerdictContext};
 use crate::order;
 use crate::request::{Request, Wish};
 use crate::response::{Protocol, Response};
@@ -28,7 +28,7 @@ pub struct Stream {
     id: u64,
     protocol: Protocol,
     client: Client,
-    feeds: [Feed; XdsType::COUNT],
+    feeds: Feeds,
     resources: Option<Arc<ProxyResources>>,
     diffs: Arc<DiffCache>,
     /// Responses sent. Also the next nonce.
@@ -112,7 +112,7 @@ impl Stream {
             id,
             protocol,
             client,
-            feeds: XdsType::ALL.map(Feed::new),
+            feeds: Feeds::default(),
             resources: None,
             diffs,
             number: 0,
@@ -146,7 +146,7 @@ impl Stream {
     /// New resources. Older ones that were not sent yet never will be.
     pub fn resources(&mut self, resources: Arc<ProxyResources>) {
         if let Some(old) = self.resources.take() {
-            for feed in &mut self.feeds {
+            for feed in self.feeds.iter_mut() {
                 feed.acked_revision = feed.synced_revision(&old);
             }
         }
@@ -161,7 +161,7 @@ impl Stream {
         };
         let nothing = ResourceSet::default();
         let known = self.resources.as_ref().map_or(&nothing, |resources| resources.set(ty));
-        let feed = &mut self.feeds[ty.index()];
+        let feed = &mut self.feeds[ty];
         let first = !feed.requested;
         feed.requested = true;
 
@@ -188,7 +188,7 @@ impl Stream {
         }
         if ty == XdsType::Lds {
             // It has started, see `Client::holds`.
-            self.feeds[XdsType::Eds.index()].doubts_until = None;
+            self.feeds[XdsType::Eds].doubts_until = None;
         }
         self.keep_endpoints_of_sent_clusters(&dropped);
         if first
@@ -213,16 +213,16 @@ impl Stream {
         }
         match self.client.holds(ty) {
             Holds::Nothing => {}
-            Holds::Enough => self.feeds[ty.index()].keep_held([]),
+            Holds::Enough => self.feeds[ty].keep_held([]),
             Holds::UnlessReferrerSent => {
-                self.feeds[ty.index()].keep_held([]);
+                self.feeds[ty].keep_held([]);
                 let sent: Vec<_> = self.feed(XdsType::Lds).unanswered().cloned().collect();
                 self.need_routes_of(&sent);
             }
             Holds::UnlessWarming if self.feed(XdsType::Cds).requested => {
                 let needed = self.endpoints_of_unanswered_clusters();
                 let started = self.feed(XdsType::Lds).requested;
-                let feed = &mut self.feeds[ty.index()];
+                let feed = &mut self.feeds[ty];
                 feed.keep_held(needed.iter().map(String::as_str));
                 feed.doubts_until = (!started).then(|| now + order::DOUBT_MAX);
             }
@@ -233,7 +233,7 @@ impl Stream {
     /// A listener that is sent may bring a provider of routes that waits for them.
     fn need_routes_of(&mut self, listeners: &[Arc<Resource>]) {
         let is_needed = |name: &str| listeners.iter().any(|listener| order::mentions(listener, name));
-        self.feeds[XdsType::Rds.index()].need_if(is_needed);
+        self.feeds[XdsType::Rds].need_if(is_needed);
     }
 
     fn endpoints_of_unanswered_clusters(&self) -> BTreeSet<String> {
@@ -254,7 +254,7 @@ impl Stream {
         let mut back = self.endpoints_of_unanswered_clusters();
         back.retain(|name| dropped.contains(&**name));
         let known = resources.set(XdsType::Eds);
-        let feed = &mut self.feeds[XdsType::Eds.index()];
+        let feed = &mut self.feeds[XdsType::Eds];
         back.iter().for_each(|name| feed.anticipate(name, known));
     }
 
@@ -264,7 +264,7 @@ impl Stream {
         let cx = VerdictContext { protocol: self.protocol, now, nonce: &nonce };
         let number = self.number_of(&request.nonce);
         let is_error = request.error.is_some();
-        let feed = &mut self.feeds[ty.index()];
+        let feed = &mut self.feeds[ty];
         match feed.settle(number, request.error, &cx) {
             Verdict::Accepted { revision, sent_at } => {
                 let after = now.saturating_duration_since(sent_at);
@@ -312,13 +312,13 @@ impl Stream {
             .iter_mut()
             .filter(|f| f.doubts_until.is_some_and(|at| at <= now))
             .for_each(Feed::send_held);
-        for ty in XdsType::ALL {
-            if !self.feeds[ty.index()].has_work(&resources) {
-                self.feeds[ty.index()].waiting_since = None;
+        for ty in self.feeds.types() {
+            if !self.feeds[ty].has_work(&resources) {
+                self.feeds[ty].waiting_since = None;
                 continue;
             }
             let blocked = self.is_blocked(ty, &resources, now);
-            let feed = &mut self.feeds[ty.index()];
+            let feed = &mut self.feeds[ty];
             if blocked || !feed.may_send(now) {
                 feed.waiting_since.get_or_insert(now);
                 continue;
@@ -328,7 +328,7 @@ impl Stream {
             }
             feed.waiting_since = None;
         }
-        for ty in XdsType::ALL {
+        for ty in self.feeds.types() {
             if !self.may_remove(ty, &resources, now) {
                 continue;
             }
@@ -337,7 +337,7 @@ impl Stream {
             // The clusters of some assignments may be among those of which only the names are known.
             let all_pinned = ty == XdsType::Eds && self.feed(XdsType::Cds).has_parked();
             let is_pinned = |name: &str| all_pinned || pinned.contains(name);
-            let outgoing = self.feeds[ty.index()].make_removal(&cx, is_pinned);
+            let outgoing = self.feeds[ty].make_removal(&cx, is_pinned);
             if let Some(outgoing) = outgoing {
                 return Some(self.send(ty, outgoing, &cx));
             }
@@ -363,9 +363,9 @@ impl Stream {
             Braking::Holding { .. } => cx.holding = true,
             Braking::Watching => {}
         }
-        let feeds = brake::COUNTED.iter().copied();
-        let too_much = feeds.filter_map(|ty| {
-            let lost = self.feeds[ty.index()].loses_too_much(cx, &brake);
+        let asked = self.feeds.types().filter(|ty| brake::COUNTED.contains(ty));
+        let too_much = asked.filter_map(|ty| {
+            let lost = self.feeds[ty].loses_too_much(cx, &brake);
             lost.map(|(removals, of)| (ty, removals, of))
         });
         let too_much = too_much.max_by_key(|(_, removals, _)| *removals);
@@ -395,8 +395,8 @@ impl Stream {
 
     /// Refreshes are not held up by unacknowledged responses: the client's clock runs anyway.
     fn poll_refresh(&mut self, cx: &Context<'_>) -> Option<Response> {
-        for ty in XdsType::ALL {
-            let feed = &mut self.feeds[ty.index()];
+        for ty in self.feeds.types() {
+            let feed = &mut self.feeds[ty];
             if feed.refresh_at().is_none_or(|at| at > cx.now) {
                 continue;
             }
@@ -441,7 +441,7 @@ impl Stream {
     }
 
     fn feed(&self, ty: XdsType) -> &Feed {
-        &self.feeds[ty.index()]
+        &self.feeds[ty]
     }
 
     /// Whether something that has to be sent before has not been sent, or new clusters are not warm.
@@ -481,7 +481,7 @@ impl Stream {
         self.number += 1;
         let number = self.number;
         self.follow_up(ty, &outgoing, cx);
-        let feed = &mut self.feeds[ty.index()];
+        let feed = &mut self.feeds[ty];
         let version = feed.version(cx.protocol).to_string();
         let revision = cx.resources.revision();
         feed.record(number, version.clone(), &outgoing, revision, cx.now);
@@ -515,33 +515,35 @@ impl Stream {
         if ty == XdsType::Eds {
             self.follow_assignments(outgoing);
         }
-        let secrets = &mut self.feeds[XdsType::Sds.index()];
-        if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.subscription.names().len() > 0 {
+        let secrets = &self.feed(XdsType::Sds).subscription;
+        if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.names().len() > 0 {
             // A provider that is created anew waits for its secret, even if Envoy has the secret already.
-            let wanted: Vec<_> = secrets.subscription.names().cloned().collect();
+            let wanted: Vec<_> = secrets.names().cloned().collect();
             let mentioned = wanted
                 .iter()
                 .filter(|name| outgoing.news.iter().any(|resource| order::mentions(resource, name)))
                 .map(|name| &**name);
-            secrets.resend(mentioned, cx.resources.set(XdsType::Sds));
+            self.feeds[XdsType::Sds].resend(mentioned, cx.resources.set(XdsType::Sds));
         }
     }
 
     /// A cluster that is created anew waits for the endpoints of its localities, even if Envoy follows the collections
     /// already, for another cluster or the one before.
     fn follow_assignments(&mut self, outgoing: &Outgoing) {
-        let members = &mut self.feeds[XdsType::Leds.index()];
         let mentioned = |glob: &&Arc<str>| outgoing.news.iter().any(|load| order::mentions(load, glob));
-        let again: Vec<_> = members.subscription.globs().filter(mentioned).cloned().collect();
-        members.resend_globs(again);
+        let collections = self.feed(XdsType::Leds).subscription.globs();
+        let again: Vec<_> = collections.filter(mentioned).cloned().collect();
+        if !again.is_empty() {
+            self.feeds[XdsType::Leds].resend_globs(again);
+        }
     }
 
     /// A changed route configuration has lost the virtual hosts that were discovered for it, `<routes>/<host>`.
     fn follow_routes(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
-        let hosts = &mut self.feeds[XdsType::Vhds.index()];
-        if !hosts.requested {
+        if !self.feed(XdsType::Vhds).requested {
             return;
         }
+        let hosts = &mut self.feeds[XdsType::Vhds];
         let of = |name: &Arc<str>| name.rsplit_once('/').map(|(routes, _)| Arc::<str>::from(routes));
         let changed: BTreeSet<_> = outgoing.news.iter().map(|routes| routes.name()).collect();
         let lost = hosts.subscription.names().filter(|name| of(name).is_some_and(|r| changed.contains(&r)));
@@ -560,9 +562,9 @@ impl Stream {
         if self.protocol != Protocol::Delta || !self.client.asks_for_hosts_on_demand() {
             return;
         }
-        let hosts = &mut self.feeds[XdsType::Vhds.index()];
         for routes in routes.iter().filter(|routes| order::discovers_hosts(&routes.body())) {
-            hosts.anticipate(&format!("{}/", routes.name()), resources.set(XdsType::Vhds));
+            let hosts = resources.set(XdsType::Vhds);
+            self.feeds[XdsType::Vhds].anticipate(&format!("{}/", routes.name()), hosts);
         }
     }
 
@@ -574,7 +576,7 @@ impl Stream {
         };
         // A client that had no cluster with endpoints yet has not asked for any, but will on this stream.
         let aggregated = self.feed(XdsType::Lds).requested || self.feed(XdsType::Rds).requested;
-        let endpoints = &mut self.feeds[XdsType::Eds.index()];
+        let endpoints = &mut self.feeds[XdsType::Eds];
         let mut slow = false;
         let follows = endpoints.requested || (aggregated && before.is_some());
         if !follows && before.is_none() {

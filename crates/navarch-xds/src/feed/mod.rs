@@ -4,6 +4,7 @@
 //! streams of the class), restricted to the subscription, with a few exceptions beside it: names that must be sent
 //! again, resources that stay until nothing refers to them, resources that the client rejected.
 
+mod feeds;
 mod make;
 mod verdict;
 
@@ -22,6 +23,7 @@ use crate::order;
 use crate::response::{Batch, Protocol};
 use crate::subscription::{Change, Subscription};
 
+pub(crate) use feeds::Feeds;
 pub(crate) use verdict::VerdictContext;
 
 /// Everything a feed has to know that is not its own.

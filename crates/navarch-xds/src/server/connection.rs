@@ -145,7 +145,8 @@ impl Server {
     async fn job(&self, job: Job) -> Done {
         match job {
             Job::Call(request, respond, peer, ending) => {
-                match self.shared.call(request, respond, peer, ending).await {
+                // In a place of its own: it is large, and the others are as large as the largest.
+                match Box::pin(self.shared.call(request, respond, peer, ending)).await {
                     Ok(()) | Err(End::Told(_)) => Done::Served,
                     Err(End::NotRead) => Done::Dead,
                 }

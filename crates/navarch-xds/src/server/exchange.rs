@@ -66,21 +66,7 @@ pub(super) async fn serve(
     let node = Arc::new(first_node(&first)?);
     let Connection { class: classes, guard } =
         shared.discovery.connect(&node, &peer).map_err(Status::from)?;
-    let class = classes.borrow().clone();
-    let id = shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
-    let stream = Stream::new(id, method.protocol, Client::of(&node), class.diffs());
-    let mut stream = stream.with_brake(shared.settings.brake);
-    if let Some(revision) = shared.registry.confirmed() {
-        stream.confirm_removals(revision);
-    }
-    let entry = Arc::new(Entry {
-        id,
-        node: node.clone(),
-        peer,
-        connected_at: SystemTime::now(),
-        stream: Mutex::new(stream),
-        wake: Notify::new(),
-    });
+    let entry = new_entry(shared, method, &node, peer, &classes.borrow());
     shared.registry.insert(entry.clone());
     shared.observer.connected(&node);
     let registered = Registered { shared, entry };
@@ -88,6 +74,30 @@ pub(super) async fn serve(
     let result = exchange.run(call, first, classes).await;
     drop((registered, guard));
     result
+}
+
+/// A stream on which nothing has happened. Not part of the future that serves it, which would be larger by it.
+fn new_entry(
+    shared: &Shared,
+    method: Method,
+    node: &Arc<Node>,
+    peer: Arc<Peer>,
+    class: &Class,
+) -> Arc<Entry> {
+    let id = shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
+    let stream = Stream::new(id, method.protocol, Client::of(node), class.diffs());
+    let mut stream = stream.with_brake(shared.settings.brake);
+    if let Some(revision) = shared.registry.confirmed() {
+        stream.confirm_removals(revision);
+    }
+    Arc::new(Entry {
+        id,
+        node: node.clone(),
+        peer,
+        connected_at: SystemTime::now(),
+        stream: Mutex::new(stream),
+        wake: Notify::new(),
+    })
 }
 
 fn decode(method: Method, message: Bytes) -> Result<Request, Status> {
