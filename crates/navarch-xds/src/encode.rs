@@ -4,6 +4,7 @@
 //! from stream to stream (version, nonce, type) followed by resources that were encoded when they were made.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -25,8 +26,12 @@ const COPIED_MAX: usize = 16 << 10;
 /// is buffered for a client that does not read.
 const PIECE: usize = 256 << 10;
 
-/// Bytes of shared pieces that are kept.
-const KEPT_MAX: usize = 64 << 20;
+/// One resource in so many is the last of its piece.
+const RESOURCES_PER_PIECE: u128 = 64;
+
+/// Bytes of shared pieces that are kept for who comes next. To join a megabyte again takes as long as to send some
+/// twenty kilobytes.
+const KEPT_MAX: usize = 16 << 20;
 
 /// Length of the gRPC message header: one byte flags, four bytes length.
 pub const GRPC_HEADER: usize = 5;
@@ -39,17 +44,11 @@ pub struct Encoder {
     joined: Mutex<Joined>,
 }
 
+/// Pieces by what is in them; the ones used last come first.
 #[derive(Debug, Default)]
 struct Joined {
-    entries: VecDeque<(u128, Pieces)>,
+    entries: VecDeque<(u128, Bytes)>,
     bytes: usize,
-}
-
-/// Resources of one response, joined.
-#[derive(Clone, Debug)]
-struct Pieces {
-    pieces: std::sync::Arc<[Bytes]>,
-    len: usize,
 }
 
 impl Encoder {
@@ -78,10 +77,14 @@ impl Encoder {
             }
             return vec![first.freeze()];
         }
-        let shared = self.join(protocol, response, total);
-        let mut message = Vec::with_capacity(1 + shared.pieces.len());
-        message.push(first.freeze());
-        message.extend(shared.pieces.iter().cloned());
+        let mut message = vec![first.freeze()];
+        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        for run in runs(protocol, response) {
+            match run.as_slice() {
+                [alone] => message.extend(cut(&chunk(protocol, alone))),
+                run => message.push(joined.get(protocol, run)),
+            }
+        }
         message
     }
 
@@ -147,59 +150,69 @@ impl Encoder {
         }
         head
     }
+}
 
-    /// The resources in pieces, the same ones for every response with equal resources.
-    fn join(&self, protocol: Protocol, response: &Response, total: usize) -> Pieces {
-        let key = key(protocol, response);
-        {
-            let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, pieces)) = joined.entries.iter().find(|(known, _)| *known == key) {
-                return pieces.clone();
+impl Joined {
+    /// The resources as one piece, the same one for all who send them in a row.
+    fn get(&mut self, protocol: Protocol, run: &[&Resource]) -> Bytes {
+        let key = key(protocol, run);
+        let (key, piece) = match self.entries.iter().position(|(known, _)| *known == key) {
+            Some(position) => self.entries.remove(position).unwrap_or_default(),
+            None => {
+                let len = run.iter().map(|resource| chunk_len(protocol, resource)).sum();
+                let mut piece = BytesMut::with_capacity(len);
+                run.iter().for_each(|resource| piece.put_slice(&chunk(protocol, resource)));
+                self.bytes += len;
+                (key, piece.freeze())
             }
+        };
+        self.entries.push_front((key, piece.clone()));
+        while self.bytes > KEPT_MAX {
+            let Some((_, old)) = self.entries.pop_back() else { break };
+            self.bytes -= old.len();
         }
-        let pieces = Pieces { pieces: pieces(protocol, response).into(), len: total };
-        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
-        joined.bytes += pieces.len;
-        joined.entries.push_front((key, pieces.clone()));
-        while joined.bytes > KEPT_MAX && joined.entries.len() > 1 {
-            if let Some((_, old)) = joined.entries.pop_back() {
-                joined.bytes -= old.len;
-            }
-        }
-        pieces
+        piece
     }
 }
 
-fn pieces(protocol: Protocol, response: &Response) -> Vec<Bytes> {
-    let mut pieces = Vec::new();
-    let mut piece = BytesMut::new();
+/// The resources of a response in runs, each of them one piece.
+///
+/// A resource ends its run because of what it is, not because of how many there were before. So lists that differ in a
+/// few resources, as those of two Deployments that see the same services do, differ in a few runs.
+fn runs(protocol: Protocol, response: &Response) -> Vec<Vec<&Resource>> {
+    let mut runs = Vec::new();
+    let (mut run, mut bytes) = (Vec::new(), 0);
     for resource in response.resources.iter() {
-        let chunk = chunk(protocol, resource);
-        // A large resource is not copied.
-        if chunk.len() >= PIECE / 4 {
-            if !piece.is_empty() {
-                pieces.push(piece.split().freeze());
-            }
-            let starts = (0..chunk.len()).step_by(PIECE);
-            pieces.extend(starts.map(|start| chunk.slice(start..chunk.len().min(start + PIECE))));
-            continue;
+        let len = chunk_len(protocol, resource);
+        // What is large is not copied.
+        let alone = len >= PIECE / 4;
+        if alone || bytes + len > PIECE {
+            runs.push(mem::take(&mut run));
+            bytes = 0;
         }
-        if piece.len() + chunk.len() > PIECE {
-            pieces.push(piece.split().freeze());
+        run.push(&**resource);
+        bytes += len;
+        if alone || resource.version().0.is_multiple_of(RESOURCES_PER_PIECE) {
+            runs.push(mem::take(&mut run));
+            bytes = 0;
         }
-        piece.put_slice(&chunk);
     }
-    if !piece.is_empty() {
-        pieces.push(piece.freeze());
-    }
-    pieces
+    runs.push(run);
+    runs.retain(|run| !run.is_empty());
+    runs
+}
+
+/// A resource that is sent as it is, in pieces.
+fn cut(chunk: &Bytes) -> impl Iterator<Item = Bytes> {
+    let starts = (0..chunk.len()).step_by(PIECE);
+    starts.map(|start| chunk.slice(start..chunk.len().min(start + PIECE)))
 }
 
 /// Equal for equal resources in equal order.
-fn key(protocol: Protocol, response: &Response) -> u128 {
+fn key(protocol: Protocol, run: &[&Resource]) -> u128 {
     let mut hasher = Xxh3::new();
     hasher.update(&[protocol as u8]);
-    for resource in response.resources.iter() {
+    for resource in run {
         hasher.update(&resource.version().0.to_le_bytes());
         hasher.update(resource.name().as_bytes());
         hasher.update(&[0xff]);
@@ -231,4 +244,84 @@ fn not_found(ty: XdsType, name: &str) -> Vec<u8> {
     put_field(&mut error, 0x0a, &resource_name);
     put_field(&mut error, 0x12, &status);
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use navarch_envoy::ResourceSet;
+
+    use super::*;
+    use crate::response::Batch;
+
+    const BOTH: [Protocol; 2] = [Protocol::Sotw, Protocol::Delta];
+
+    fn resource(name: &str, bytes: usize) -> Arc<Resource> {
+        let mut body = vec![b'x'; bytes];
+        put_field(&mut body, 0x0a, name.as_bytes());
+        Arc::new(Resource::of(XdsType::Cds, name, &body))
+    }
+
+    fn response(resources: impl IntoIterator<Item = Arc<Resource>>) -> Response {
+        Response {
+            ty: XdsType::Cds,
+            nonce: "1.1".into(),
+            version: "v".into(),
+            resources: Batch::Set(ResourceSet::of(resources)),
+            heartbeats: Vec::new(),
+            removed: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    fn clusters(names: std::ops::Range<usize>) -> impl Iterator<Item = Arc<Resource>> {
+        names.map(|n| resource(&format!("outbound|80||service-{n:05}"), 1000 + n % 7))
+    }
+
+    #[test]
+    fn a_message_is_its_header_and_all_resources() {
+        let large = || resource("large", 3 * PIECE);
+        for (protocol, resources) in [0, 1, 10, 3000].map(|n| clusters(0..n)).into_iter().flat_map(|all| {
+            let all: Vec<_> = all.chain([large()]).collect();
+            BOTH.map(|protocol| (protocol, all.clone()))
+        }) {
+            let response = response(resources);
+            let message = Encoder::new("").grpc_message(protocol, &response);
+            assert!(message.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE));
+            let head = Encoder::new("").head(protocol, &response);
+            let chunks: Vec<u8> =
+                response.resources.iter().flat_map(|resource| chunk(protocol, resource).to_vec()).collect();
+            let whole = message.concat();
+            assert_eq!(whole[..GRPC_HEADER], [&[0][..], &(whole.len() as u32 - 5).to_be_bytes()].concat());
+            assert!(whole[GRPC_HEADER..] == [head, chunks].concat());
+        }
+    }
+
+    #[test]
+    fn lists_that_differ_a_little_share_most_pieces() {
+        let encoder = Encoder::new("");
+        let own = |name: &str| resource(name, 2000);
+        let of = |name: &str| -> Vec<*const u8> {
+            let response = response(clusters(0..2000).chain([own(name)]));
+            let message = encoder.grpc_message(Protocol::Delta, &response);
+            message[1..].iter().map(|piece| piece.as_ptr()).collect()
+        };
+        let (a, b) = (of("inbound|8080||"), of("outbound|80||service-01000-own"));
+        let shared = a.iter().filter(|piece| b.contains(piece)).count();
+        assert!(a.len() > 10 && shared >= a.len() - 3, "{shared} of {}", a.len());
+    }
+
+    #[test]
+    fn what_is_kept_is_limited() {
+        let encoder = Encoder::new("");
+        for start in 0..10 {
+            let _ =
+                encoder.grpc_message(Protocol::Delta, &response(clusters(start * 5000..start * 5000 + 5000)));
+        }
+        let joined = encoder.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: usize = joined.entries.iter().map(|(_, piece)| piece.len()).sum();
+        assert_eq!(bytes, joined.bytes);
+        assert!(bytes <= KEPT_MAX && bytes > KEPT_MAX / 2, "{bytes}");
+    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::SendStream;
 use h2::server::SendResponse;
-use http::HeaderMap;
+use http::{HeaderMap, Request};
 
 use super::grpc::{self, Code, Messages, Status};
 
@@ -26,6 +26,12 @@ impl From<Status> for End {
     fn from(status: Status) -> Self {
         End::Told(status)
     }
+}
+
+/// A call that may be taken or refused.
+pub(super) struct Offer {
+    pub request: Request<RecvStream>,
+    pub respond: SendResponse<Bytes>,
 }
 
 /// A call that was taken.
@@ -45,12 +51,9 @@ impl Call {
     ///
     /// # Errors
     /// If the client is gone.
-    pub fn accept(
-        requests: RecvStream,
-        respond: &mut SendResponse<Bytes>,
-        request_bytes_max: usize,
-    ) -> Result<Self, h2::Error> {
-        let responses = respond.send_response(grpc::accept(), false)?;
+    pub fn accept(mut offer: Offer, request_bytes_max: usize) -> Result<Self, h2::Error> {
+        let responses = offer.respond.send_response(grpc::accept(), false)?;
+        let requests = offer.request.into_body();
         Ok(Self { requests, messages: Messages::new(request_bytes_max), responses, unsent: VecDeque::new() })
     }
 

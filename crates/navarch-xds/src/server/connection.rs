@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use h2::server::{Connection, SendResponse};
-use h2::{PingPong, RecvStream};
-use http::Request;
+use h2::PingPong;
+use h2::server::Connection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::call::End;
+use super::call::{End, Offer};
 use super::{Ending, Peer, Server, Settings, jitter};
 
 /// Streams one connection may have. An HTTP hop between puts the streams of many clients into one connection.
@@ -125,8 +124,8 @@ impl Server {
         jobs.extend(connection.ping_pong().map(|pings| self.job(Job::Ping(pings))));
         loop {
             match poll_fn(|cx| poll_next(&mut connection, &mut jobs, cx)).await {
-                Next::Request(request, respond) => {
-                    jobs.push(self.job(Job::Call(request, respond, peer.clone(), ending.subscribe())));
+                Next::Offer(offer) => {
+                    jobs.push(self.job(Job::Call(offer, peer.clone(), ending.subscribe())));
                 }
                 Next::Done(Done::Served) => {}
                 // GOAWAY keeps new streams away but ends none. They are told to end, at once because of their age or
@@ -144,9 +143,9 @@ impl Server {
     /// All work on a connection is of one type, so that it is kept in one place.
     async fn job(&self, job: Job) -> Done {
         match job {
-            Job::Call(request, respond, peer, ending) => {
+            Job::Call(offer, peer, ending) => {
                 // In a place of its own: it is large, and the others are as large as the largest.
-                match Box::pin(self.shared.call(request, respond, peer, ending)).await {
+                match Box::pin(self.shared.call(offer, peer, ending)).await {
                     Ok(()) | Err(End::Told(_)) => Done::Served,
                     Err(End::NotRead) => Done::Dead,
                 }
@@ -193,7 +192,7 @@ fn is_transient(error: &io::Error) -> bool {
 
 /// Something that is to be done while a connection is open.
 enum Job {
-    Call(Request<RecvStream>, SendResponse<Bytes>, Arc<Peer>, watch::Receiver<Option<Ending>>),
+    Call(Box<Offer>, Arc<Peer>, watch::Receiver<Option<Ending>>),
     /// Ends the connection because of its age or of a shutdown.
     EndInTime,
     /// Finds out that nobody is there any more.
@@ -212,7 +211,7 @@ enum Done {
 
 /// What happens on a connection.
 enum Next {
-    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Offer(Box<Offer>),
     Done(Done),
     Closed,
 }
@@ -223,7 +222,9 @@ fn poll_next<T: AsyncRead + AsyncWrite + Unpin>(
     cx: &mut Context<'_>,
 ) -> Poll<Next> {
     match connection.poll_accept(cx) {
-        Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Next::Request(request, respond)),
+        Poll::Ready(Some(Ok((request, respond)))) => {
+            return Poll::Ready(Next::Offer(Box::new(Offer { request, respond })));
+        }
         Poll::Ready(_) => return Poll::Ready(Next::Closed),
         Poll::Pending => {}
     }

@@ -17,10 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::Request;
 use navarch_envoy::XdsType;
 use tokio::sync::watch;
 
@@ -36,7 +32,7 @@ use crate::response::Protocol;
 use crate::status::{Registry, StreamStatus};
 use crate::stream::Event;
 use admission::Admission;
-use call::{Call, End};
+use call::{Call, End, Offer};
 
 const AGGREGATED: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
 
@@ -336,21 +332,19 @@ impl Shared {
     /// Answers a gRPC request for one of the methods.
     async fn call(
         &self,
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
+        mut offer: Box<Offer>,
         peer: Arc<Peer>,
         ending: watch::Receiver<Option<Ending>>,
     ) -> Result<(), End> {
-        let asked = match self.admit(request.uri().path()).await {
+        let asked = match self.admit(offer.request.uri().path()).await {
             Ok(asked) => asked,
             Err(status) => {
                 // Who is gone does not listen.
-                let _ = respond.send_response(grpc::refuse(&status), true);
+                let _ = offer.respond.send_response(grpc::refuse(&status), true);
                 return Ok(());
             }
         };
-        let accepted = Call::accept(request.into_body(), &mut respond, self.settings.request_bytes_max);
-        let Ok(mut call) = accepted else { return Ok(()) };
+        let Ok(mut call) = Call::accept(*offer, self.settings.request_bytes_max) else { return Ok(()) };
         let work = async {
             match asked {
                 Asked::Discovery(method) => exchange::serve(self, method, &mut call, peer).await,
