@@ -11,7 +11,7 @@ use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, parse_text};
 use navarch_plan::{ClassPlan, Planner};
 use navarch_snapshot::world::Options;
-use navarch_snapshot::{World, bucket_of};
+use navarch_snapshot::{BUCKETS, World, bucket_of};
 
 const SERVICES: usize = 10_000;
 
@@ -246,6 +246,80 @@ fn classes_of_one_view_share_gathers_and_scopes_look_only_where_they_see() {
         &[("clusters.outbound", 0), ("bucket_virtual_hosts", 0), ("listener contributions", 0)],
     );
     check(&service(elsewhere), &per_bucket.map(|name| (name, 0)));
+}
+
+#[test]
+fn what_all_namespaces_see_is_planned_once() {
+    const NAMESPACES: usize = 20;
+    let text: String = (0..1_000).map(service).collect();
+    let mut world = World::new(Options::default());
+    let planner = Planner::new(world.apply(change(&text)));
+    let plans: Vec<ClassPlan> = (0..NAMESPACES)
+        .map(|index| {
+            let id = format!("sidecar~10.99.0.1~p.n{index}~n{index}.svc.cluster.local");
+            let facts =
+                ProxyFacts::parse(&id, "p", &serde_json::Map::new(), Locality::default()).expect("a node");
+            planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))))
+        })
+        .collect();
+    for plan in &plans {
+        planner.resources(plan);
+    }
+    let started = planner.inspect(|engine| engine.runs());
+    let buckets = u64::from(BUCKETS);
+    for (name, count) in [
+        ("clusters.outbound", buckets),
+        ("endpoints.bucket", buckets),
+        ("listener contributions", buckets),
+        ("bucket_virtual_hosts", buckets),
+        ("endpoints.service", 1_000),
+    ] {
+        assert_eq!(started.get(name), Some(&count), "{name}");
+    }
+
+    let mut check = |what: &str, edit: &str, names: &[(&str, u64)], translated_max: u64| {
+        let misses = || planner.inspect(|engine| engine.memo().counts().misses);
+        let before = misses();
+        let names: BTreeMap<String, u64> =
+            names.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let ran =
+            runs(&mut world, &planner, &plans, edit, &names.keys().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ran, names, "{what}");
+        let translated = misses() - before;
+        assert!(translated <= translated_max, "{what}: {translated} inputs, not {translated_max}");
+    };
+    check("an endpoint", &slice(7, 2), &[("endpoints.service", 1), ("endpoints.bucket", 1)], 1);
+    let rule = |namespace: &str, more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r, namespace: {namespace}}}\nspec: \
+             {{host: s7.n7.svc.cluster.local, {more}}}\n"
+        )
+    };
+    let subset = |name: &str| format!("subsets: [{{name: {name}, labels: {{v: '1'}}}}]");
+    // The rule of a service's owner is for everybody.
+    let once = [("clusters.outbound", 1), ("endpoints.bucket", 1), ("bucket_virtual_hosts", 1)];
+    check("a rule for everybody", &rule("n7", &subset("a")), &once, 2);
+    check("another subset", &rule("n7", &subset("b")), &once, 2);
+    // A rule that a namespace has for itself: its clients have the bucket for themselves from now on.
+    let twice = once.map(|(name, count)| (name, 2 * count));
+    // Its route configuration is made of another list, though of the same virtual hosts.
+    check("a rule for oneself", &rule("n3", &subset("c")), &twice, 3);
+    check(
+        "an endpoint that both have",
+        &slice(7, 3),
+        &[("endpoints.service", 1), ("endpoints.bucket", 2)],
+        2,
+    );
+    check(
+        "an endpoint of another bucket",
+        &slice(8, 3),
+        &[("endpoints.service", 1), ("endpoints.bucket", 1)],
+        1,
+    );
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: n9}\nspec: {hosts: [s9], \
+                 http: [{timeout: 1s, route: [{destination: {host: s9}}]}]}\n";
+    // The virtual host for its own namespace and for the others, and a route configuration for each namespace.
+    check("a route", route, &[("bucket_virtual_hosts", 1)], 3 + NAMESPACES as u64);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Maps by host, cut into buckets that are shared between snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -35,6 +35,33 @@ impl<V: Clone + Hash> Buckets<V> {
 
     pub fn get(&self, host: &str) -> Option<&V> {
         self.bucket(bucket_of(host)).get(host)
+    }
+
+    /// A host as it is in memory, and its value.
+    pub fn entry(&self, host: &str) -> Option<(&Name, &V)> {
+        self.bucket(bucket_of(host)).get_key_value(host)
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &Name> {
+        (0..BUCKETS).flat_map(|bucket| self.bucket(bucket).keys())
+    }
+
+    /// Hosts that may have another value than before. Buckets that both share are not looked at.
+    pub fn changed_since(&self, before: &Self) -> Vec<Name> {
+        if self.is_same(before) {
+            return Vec::new();
+        }
+        let pairs = (0..BUCKETS).map(|bucket| (self.bucket(bucket), before.bucket(bucket)));
+        let others = pairs.filter(|(now, then)| now.fingerprint() != then.fingerprint());
+        let differ = others.flat_map(|(now, then)| {
+            let hosts: BTreeSet<&Name> = now.keys().chain(then.keys()).collect();
+            let differs = move |host: &&Name| {
+                now.get(&**host).map(Fingerprint::of) != then.get(&**host).map(Fingerprint::of)
+            };
+            hosts.into_iter().filter(differs).cloned()
+        });
+        differ.collect()
     }
 
     pub fn fingerprint(&self, bucket: Bucket) -> Fingerprint {

@@ -26,11 +26,11 @@ impl Snapshot {
             }
         };
         by_bucket(Part::Services, self.services.is_same(&before.services));
-        by_bucket(Part::Endpoints, self.endpoints.is_same(&before.endpoints));
         by_bucket(Part::EndpointSummaries, self.summaries.is_same(&before.summaries));
         by_bucket(Part::DestinationRules, self.rules.is_same(&before.rules));
         by_bucket(Part::VirtualServices, self.virtual_services.is_same(&before.virtual_services));
         by_bucket(Part::Destinations, self.destinations.is_same(&before.destinations));
+        parts.extend(self.endpoints.changed_since(&before.endpoints).into_iter().map(Part::Endpoints));
         parts.extend(self.footprints.changed_since(&before.footprints).cloned().map(Part::Footprint));
         let gateways = changed_keys(&self.gateway_virtual_services, &before.gateway_virtual_services);
         parts.extend(gateways.cloned().map(Part::GatewayVirtualServices));

@@ -31,8 +31,8 @@ pub enum Part {
     Mesh,
     /// Services whose host falls into the bucket.
     Services(Bucket),
-    /// Endpoints of the services whose host falls into the bucket.
-    Endpoints(Bucket),
+    /// Endpoints of the services with this host. Not by bucket: they change far more often than anything else.
+    Endpoints(Name),
     /// What clusters need to know of the endpoints in the bucket; changes far less often than the endpoints.
     EndpointSummaries(Bucket),
     /// DestinationRules for an exact host in the bucket.

@@ -103,7 +103,7 @@ impl Snapshot {
         match part {
             Part::Mesh => self.mesh.fingerprint(),
             Part::Services(bucket) => self.services.fingerprint(*bucket),
-            Part::Endpoints(bucket) => self.endpoints.fingerprint(*bucket),
+            Part::Endpoints(host) => list_or_nothing(self.endpoints.get(host).map(Fingerprint::of)),
             Part::EndpointSummaries(bucket) => self.summaries.fingerprint(*bucket),
             Part::DestinationRules(bucket) => self.rules.fingerprint(*bucket),
             Part::WildcardDestinationRules => self.wildcard_rules.fingerprint(),
@@ -177,13 +177,13 @@ impl Snapshot {
         for bucket in 0..BUCKETS {
             parts.extend([
                 Part::Services(bucket),
-                Part::Endpoints(bucket),
                 Part::EndpointSummaries(bucket),
                 Part::DestinationRules(bucket),
                 Part::VirtualServices(bucket),
                 Part::Destinations(bucket),
             ]);
         }
+        parts.extend(self.endpoints.hosts().cloned().map(Part::Endpoints));
         parts.extend(self.footprints.namespaces().cloned().map(Part::Footprint));
         parts.extend(self.gateway_virtual_services.keys().cloned().map(Part::GatewayVirtualServices));
         parts.extend(self.workloads.keys().copied().map(Part::Workload));

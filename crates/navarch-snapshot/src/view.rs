@@ -127,8 +127,9 @@ impl<'s> View<'s> {
 
     /// Endpoints of the service with a host in a namespace; `None` if it has none.
     pub fn endpoints(&self, host: &str, namespace: &str) -> Option<&'s Arc<Hashed<EndpointSet>>> {
-        self.record(Part::Endpoints(bucket_of(host)));
-        self.snapshot.endpoints.get(host)?.get(namespace)
+        let known = self.snapshot.endpoints.entry(host);
+        self.record(Part::Endpoints(known.map_or_else(|| Name::from(host), |(host, _)| host.clone())));
+        known?.1.get(namespace)
     }
 
     /// Identities and modes of the endpoints of a service, which clusters need; `None` for an unknown service.

@@ -56,18 +56,15 @@ status: {{phase: Running, podIP: {address}}}
     };
     let address = |text: &str| Part::Workload(text.parse().unwrap());
     // One more pod of a known kind: endpoints only, no cluster changes.
-    assert_eq!(
-        touched(&pod("a-2", "a", "10.0.0.2")),
-        [Part::Endpoints(bucket_of(host)), address("10.0.0.2")]
-    );
+    assert_eq!(touched(&pod("a-2", "a", "10.0.0.2")), [Part::Endpoints(host.into()), address("10.0.0.2")]);
     // A new identity concerns clusters too.
     assert_eq!(
         touched(&pod("a-2", "other", "10.0.0.2")),
-        [Part::Endpoints(bucket_of(host)), Part::EndpointSummaries(bucket_of(host)), address("10.0.0.2")]
+        [Part::Endpoints(host.into()), Part::EndpointSummaries(bucket_of(host)), address("10.0.0.2")]
     );
     assert_eq!(
         touched(&pod("a-1", "a", "10.0.0.3")),
-        [Part::Endpoints(bucket_of(host)), address("10.0.0.1"), address("10.0.0.3")]
+        [Part::Endpoints(host.into()), address("10.0.0.1"), address("10.0.0.3")]
     );
     let rule = |kind: &str, spec: &str| {
         format!(
