@@ -4,18 +4,19 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use navarch_envoy::wire::{Fields, Value};
 use navarch_envoy::{ProxyResources, XdsType};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_stream::wrappers::WatchStream;
 
 use super::call::{Call, End};
@@ -39,7 +40,7 @@ struct Answered {
     unsent: VecDeque<Bytes>,
 }
 
-/// Removes the stream from the registry whatever way the task ends.
+/// Removes the stream from the registry whatever way it ends.
 struct Registered<'a> {
     shared: &'a Shared,
     entry: Arc<Entry>,
@@ -130,6 +131,60 @@ enum Happened {
     Look,
 }
 
+/// What a stream waits for besides its client.
+struct Waits<'a> {
+    entry: &'a Entry,
+    classes: WatchStream<Arc<Class>>,
+    resources: Option<WatchStream<Option<Arc<ProxyResources>>>>,
+    woken: Pin<Box<Notified<'a>>>,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<'a> Waits<'a> {
+    fn new(entry: &'a Entry, classes: watch::Receiver<Arc<Class>>, now: Instant) -> Self {
+        Self {
+            entry,
+            classes: WatchStream::new(classes),
+            resources: None,
+            woken: Box::pin(entry.wake.notified()),
+            alarm: Box::pin(tokio::time::sleep_until(now)),
+        }
+    }
+
+    /// The client comes first: what it says may change what it is sent.
+    fn poll(
+        &mut self,
+        call: &mut Call,
+        room: bool,
+        deadline: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Happened, Status>> {
+        if let Poll::Ready(message) = call.poll_message(cx) {
+            return Poll::Ready(message.map(Happened::Request));
+        }
+        if !room && let Poll::Ready(taken) = call.poll_room(cx) {
+            return Poll::Ready(taken.map(|()| Happened::Room));
+        }
+        if let Poll::Ready(Some(class)) = self.classes.poll_next_unpin(cx) {
+            return Poll::Ready(Ok(Happened::Class(class)));
+        }
+        if let Some(resources) = &mut self.resources
+            && let Poll::Ready(newest) = resources.poll_next_unpin(cx)
+        {
+            return Poll::Ready(Ok(Happened::Resources(newest)));
+        }
+        if self.woken.as_mut().poll(cx).is_ready() {
+            self.woken.set(self.entry.wake.notified());
+            return Poll::Ready(Ok(Happened::Look));
+        }
+        let Some(deadline) = deadline else { return Poll::Pending };
+        if deadline != self.alarm.deadline() {
+            self.alarm.as_mut().reset(deadline);
+        }
+        self.alarm.as_mut().poll(cx).map(|()| Ok(Happened::Look))
+    }
+}
+
 /// An exchange of requests and responses.
 struct Exchange<'a> {
     shared: &'a Shared,
@@ -147,12 +202,8 @@ impl Exchange<'_> {
     ) -> Result<(), End> {
         let start = Instant::now();
         let settings = &self.shared.settings;
-        let mut classes = WatchStream::new(classes);
-        let mut resources: Option<WatchStream<_>> = None;
+        let mut waits = Waits::new(self.entry, classes, start);
         let mut has_resources = false;
-        let mut woken = pin!(self.entry.wake.notified());
-        let mut alarm = pin!(tokio::time::sleep_until(start));
-        let mut alarm_at = start;
         // Whether there is room for a response, and when it was used last.
         let mut room = false;
         let mut written = start;
@@ -170,33 +221,7 @@ impl Exchange<'_> {
             let send_by = (!room).then(|| written + settings.send_timeout);
             let resources_by = (!has_resources && is_asked).then(|| start + settings.resources_timeout);
             let deadline = timer.into_iter().chain(send_by).chain(resources_by).min();
-            let happened = poll_fn(|cx| {
-                if let Poll::Ready(message) = call.poll_message(cx) {
-                    return Poll::Ready(message.map(Happened::Request));
-                }
-                if !room && let Poll::Ready(taken) = call.poll_room(cx) {
-                    return Poll::Ready(taken.map(|()| Happened::Room));
-                }
-                if let Poll::Ready(Some(class)) = classes.poll_next_unpin(cx) {
-                    return Poll::Ready(Ok(Happened::Class(class)));
-                }
-                if let Some(resources) = &mut resources
-                    && let Poll::Ready(newest) = resources.poll_next_unpin(cx)
-                {
-                    return Poll::Ready(Ok(Happened::Resources(newest)));
-                }
-                if woken.as_mut().poll(cx).is_ready() {
-                    woken.set(self.entry.wake.notified());
-                    return Poll::Ready(Ok(Happened::Look));
-                }
-                let Some(deadline) = deadline else { return Poll::Pending };
-                if deadline != alarm_at {
-                    alarm.as_mut().reset(deadline);
-                    alarm_at = deadline;
-                }
-                alarm.as_mut().poll(cx).map(|()| Ok(Happened::Look))
-            });
-            match happened.await? {
+            match poll_fn(|cx| waits.poll(call, room, deadline, cx)).await? {
                 Happened::Request(None) => return Ok(()),
                 Happened::Request(Some(message)) => {
                     let request = decode(self.method, message)?;
@@ -213,7 +238,7 @@ impl Exchange<'_> {
                     has_resources = true;
                 }
                 Happened::Class(class) => {
-                    resources = Some(class.subscribe());
+                    waits.resources = Some(class.subscribe());
                     self.entry.lock().follow(class.diffs());
                 }
                 Happened::Look => {
