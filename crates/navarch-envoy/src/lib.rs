@@ -18,6 +18,6 @@ pub mod wkt;
 
 pub use any::Any;
 pub use resource::{Resource, Version};
-pub use set::{Layer, ProxyResources, ResourceSet, SetDelta, diff};
+pub use set::{Layer, ProxyResources, ResourceSet, SetDelta, WeakResourceSet, diff};
 pub use static_config::{StaticConfig, static_config};
 pub use types::{Removal, XdsType};

@@ -5,7 +5,7 @@
 //! layers out of old ones by structural sharing, so the difference of two sets costs what changed, not what is there.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
@@ -234,10 +234,30 @@ impl ResourceSet {
         Version(self.total.hash.wrapping_sub(self.on_demand.hash))
     }
 
-    /// Whether both are the same value in memory. Says less than `==`, which is as cheap.
+    /// This set, without keeping it.
     #[must_use]
-    pub fn ptr_eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.layers, &other.layers)
+    pub fn downgrade(&self) -> WeakResourceSet {
+        WeakResourceSet { layers: Arc::downgrade(&self.layers) }
+    }
+}
+
+/// A [`ResourceSet`] that somebody else keeps. Identity is by address, and no other set takes the address meanwhile.
+#[derive(Clone, Debug)]
+pub struct WeakResourceSet {
+    layers: Weak<[Arc<Layer>]>,
+}
+
+impl WeakResourceSet {
+    /// Whether it is this very set. Says less than `==` of sets, which is as cheap.
+    #[must_use]
+    pub fn is(&self, set: &ResourceSet) -> bool {
+        std::ptr::addr_eq(self.layers.as_ptr(), Arc::as_ptr(&set.layers))
+    }
+
+    /// Whether somebody still has the set.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.layers.strong_count() > 0
     }
 }
 
@@ -280,7 +300,7 @@ impl SetDelta {
 /// not a change.
 #[must_use]
 pub fn diff(old: &ResourceSet, new: &ResourceSet) -> SetDelta {
-    if old.ptr_eq(new) || old == new {
+    if old == new {
         return SetDelta::default();
     }
     let unmatched = |ours: &ResourceSet, theirs: &ResourceSet| -> Vec<Arc<Layer>> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use navarch_envoy::{ProxyResources, ResourceSet, SetDelta, diff};
+use navarch_envoy::{ProxyResources, ResourceSet, SetDelta, WeakResourceSet, diff};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
@@ -60,11 +60,11 @@ pub struct DiffCache {
     known: Mutex<VecDeque<Known>>,
 }
 
-/// The sets are kept beside their difference: identity is by address, which must not be reused meanwhile.
+/// The sets are not kept: what the streams have left behind is not wanted again.
 #[derive(Debug)]
 struct Known {
-    old: ResourceSet,
-    new: ResourceSet,
+    old: WeakResourceSet,
+    new: WeakResourceSet,
     delta: Arc<SetDelta>,
 }
 
@@ -74,14 +74,42 @@ impl DiffCache {
     pub fn diff(&self, old: &ResourceSet, new: &ResourceSet) -> Arc<SetDelta> {
         // The lock is held while computing, so that streams which wake up together compute once.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hit) = known.iter().find(|known| known.old.ptr_eq(old) && known.new.ptr_eq(new)) {
+        if let Some(hit) = known.iter().find(|known| known.old.is(old) && known.new.is(new)) {
             return hit.delta.clone();
         }
         let delta = Arc::new(diff(old, new));
+        known.retain(|known| known.old.is_kept() && known.new.is_kept());
         if known.len() == DIFFS_MAX {
             known.pop_front();
         }
-        known.push_back(Known { old: old.clone(), new: new.clone(), delta: delta.clone() });
+        known.push_back(Known { old: old.downgrade(), new: new.downgrade(), delta: delta.clone() });
         delta
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use navarch_envoy::{Resource, XdsType};
+
+    use super::*;
+
+    fn set(n: u32) -> ResourceSet {
+        ResourceSet::of([Arc::new(Resource::of(XdsType::Cds, "c", &n.to_be_bytes()))])
+    }
+
+    #[test]
+    fn differences_are_computed_once_and_keep_nothing_that_nobody_has() {
+        let diffs = DiffCache::default();
+        let mut held = set(0);
+        let first = held.iter().next().map(Arc::downgrade);
+        for n in 1..10 {
+            let next = set(n);
+            let delta = diffs.diff(&held, &next);
+            assert!(Arc::ptr_eq(&delta, &diffs.diff(&held, &next)));
+            assert_eq!(delta.changed.len(), 1);
+            held = next;
+        }
+        assert!(first.is_some_and(|first| first.upgrade().is_none()));
+        assert!(diffs.known.lock().expect("unpoisoned").len() <= 2);
     }
 }
