@@ -95,7 +95,8 @@ impl Edit {
             Kind::Endpoint => {
                 let mut pods: Vec<Ipv4Addr> =
                     shape.pods_of(service).into_iter().map(|pod| shape.pod_address(pod)).collect();
-                pods.push(mark::address(number));
+                // Before the first edit there is none: an address is that of one workload.
+                pods.extend((number > 0).then(|| mark::address(number)));
                 (format!("endpoints/{name}.yaml"), slice(&format!("s{service}"), &name, &pods))
             }
             Kind::Route => (format!("routes/{name}.yaml"), route(shape, service, number)),
