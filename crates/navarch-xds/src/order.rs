@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use navarch_envoy::wire::{Fields, Value};
+use navarch_envoy::wire::{Fields, Value, put_varint};
 use navarch_envoy::{ProxyResources, Resource, XdsType};
 
 /// How long a type waits for another one that cannot be sent, or for a new cluster to be warm. Then it goes ahead:
@@ -20,8 +20,8 @@ pub const CLUSTER_RESPONSES_MAX: usize = 3;
 pub const CLUSTER_RESPONSE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest time to wait for the request that tells whether a returning client is past its start. It comes with the others,
-/// unless the client has not started.
-pub const DOUBT_MAX: Duration = Duration::from_millis(200);
+/// unless the client has not started. When all return at once, with long lists of what they hold, that may take a while.
+pub const DOUBT_MAX: Duration = Duration::from_secs(1);
 
 /// Types of which everything must have been sent (not: acknowledged) before a response of `ty` is sent.
 #[must_use]
@@ -149,12 +149,14 @@ pub fn listener_address(listener: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Whether the bytes of the resource contain the name. Used where a reference may stand anywhere in a message; to be
-/// wrong costs one resource sent twice.
+/// Whether the resource has the name as a text somewhere. Used where a reference may stand anywhere in a message; to be wrong
+/// costs one resource sent twice. Before each text stands its length, without which a short name would be found in any long one.
 #[must_use]
 pub fn mentions(resource: &Resource, name: &str) -> bool {
-    let (body, name) = (resource.body(), name.as_bytes());
-    !name.is_empty() && body.windows(name.len()).any(|window| window == name)
+    let mut text = Vec::with_capacity(name.len() + 2);
+    put_varint(&mut text, name.len() as u64);
+    text.extend_from_slice(name.as_bytes());
+    !name.is_empty() && resource.body().windows(text.len()).any(|window| window == text)
 }
 
 #[cfg(test)]
@@ -187,9 +189,18 @@ mod tests {
 
     #[test]
     fn mentions_finds_names_in_bodies() {
-        let resource = Resource::of(XdsType::Lds, "l", b"..kubernetes://cert..");
-        assert!(mentions(&resource, "kubernetes://cert"));
-        assert!(!mentions(&resource, "kubernetes://other"));
-        assert!(!mentions(&resource, ""));
+        let check = |name: &str, text: &str, expected| {
+            let mut body = b"..".to_vec();
+            put_field(&mut body, 0x0a, text.as_bytes());
+            let resource = Resource::of(XdsType::Lds, "l", &body);
+            assert_eq!(mentions(&resource, name), expected, "{name} in {text}");
+        };
+        check("kubernetes://cert", "kubernetes://cert", true);
+        check("kubernetes://other", "kubernetes://cert", false);
+        check("80", "80", true);
+        check("80", "0.0.0.0_8080", false);
+        check("", "80", false);
+        let long = "x".repeat(300);
+        check(&long, &long, true);
     }
 }

@@ -83,7 +83,7 @@ impl Plan {
 }
 
 /// A body in which the order of a push can find what it looks for. Content starting with 9 is a cluster that takes
-/// long to warm; `lds` content is followed by the names it refers to, after an underscore, or by an address, after `@`.
+/// long to warm; content is followed by the names it refers to, each after an underscore, and that of a listener by an address, after `@`.
 fn body(ty: XdsType, name: &str, content: &str) -> Vec<u8> {
     let mut body = Vec::new();
     put_field(&mut body, 0x0a, name.as_bytes());
@@ -97,6 +97,7 @@ fn body(ty: XdsType, name: &str, content: &str) -> Vec<u8> {
     }
     // Field 15: unknown to all of them.
     put_field(&mut body, 0x7a, content.as_bytes());
+    content.split('_').skip(1).for_each(|name| put_field(&mut body, 0x72, name.as_bytes()));
     body
 }
 

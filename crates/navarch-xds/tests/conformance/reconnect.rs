@@ -114,7 +114,8 @@ fn rec_04_envoy_that_may_be_warming_is_sent_assignments() {
     // It does not ask for listeners: it is starting, and then a cluster may wait although it asks for clusters.
     let (mut c, sent) = returning(plan, &["CDS a", "EDS a"]);
     assert_eq!(sent, "CDS");
-    assert_eq!(c.sleep(0.25), "EDS a1");
+    assert_eq!(c.sleep(0.9), "");
+    assert_eq!(c.sleep(0.2), "EDS a1");
     // An older Envoy may have lost the endpoints of a cluster that it waited for in vain.
     let (_, sent) = returning(plan, &["CDS a", "EDS a", "LDS l"]);
     assert_eq!(sent, "CDS; LDS");
