@@ -17,7 +17,7 @@ use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::response::{Protocol, Response};
-use crate::server::Answers;
+use crate::server::{Answers, framed};
 
 /// Bytes of a response up to which its resources are copied behind its head: cheaper than sharing them.
 const COPIED_MAX: usize = 16 << 10;
@@ -115,11 +115,7 @@ impl Encoder {
         if !self.control_plane.is_empty() {
             put_field(&mut body, control_plane, &self.control_plane);
         }
-        let mut message = BytesMut::with_capacity(GRPC_HEADER + body.len());
-        message.put_u8(0);
-        message.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
-        message.put_slice(&body);
-        message.freeze()
+        framed(&body)
     }
 
     /// All fields but the resources.

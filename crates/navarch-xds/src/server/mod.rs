@@ -21,6 +21,7 @@ use navarch_envoy::XdsType;
 use tokio::sync::watch;
 
 pub use connection::{Plaintext, Transport};
+pub(crate) use grpc::framed;
 pub use grpc::{Code, Status};
 pub use load::{ClusterLoad, LastLoads, LoadReports};
 
