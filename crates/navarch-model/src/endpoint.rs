@@ -33,7 +33,7 @@ pub struct Endpoint {
     pub health: Health,
     /// `security.istio.io/tlsMode`: the workload has a proxy that accepts mesh mutual TLS.
     pub tls_mode: TlsMode,
-    /// `spiffe://...`-less service account name; empty if unknown.
+    /// Name of the service account, without namespace; empty if unknown.
     pub service_account: Name,
     /// Namespace and name of the workload, for metadata and for policies.
     pub namespace: Name,

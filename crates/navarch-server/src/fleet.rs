@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use navarch_envoy::ProxyResources;
 use navarch_model::proxy::ProxyFacts;
-use navarch_model::{Fingerprint, Hashed};
+use navarch_model::{Fingerprint, Hashed, SpiffeId, TrustDomains};
 use navarch_plan::{Class, ClassPlan, Planner};
 use navarch_snapshot::{Part, Reads, Snapshot, View};
 use navarch_xds::{Answers, Connection, Discovery, Node, Peer, Question, Rejection, Visible};
@@ -96,12 +96,11 @@ impl Client {
         let mut facts = facts_of(node)?;
         let may_have_secrets = !peer.identities.is_empty() || peer.address.ip().to_canonical().is_loopback();
         if !peer.identities.is_empty() {
-            let proven = peer.identities.iter().filter_map(|id| Identity::parse(id));
-            let claims = |identity: &Identity<'_>| {
-                *identity.namespace == *facts.namespace
-                    && (facts.service_account.is_empty() || *identity.account == *facts.service_account)
+            let claims = |id: &SpiffeId| {
+                *id.namespace() == facts.namespace
+                    && (facts.service_account.is_empty() || *id.account() == facts.service_account)
             };
-            let Some(identity) = proven.into_iter().find(claims) else {
+            let Some(id) = peer.identities.iter().filter_map(|id| id.parse().ok()).find(claims) else {
                 return Err(Rejection::PermissionDenied(format!(
                     "the node claims namespace {} and service account {}, and its certificate is of {}",
                     facts.namespace,
@@ -109,7 +108,7 @@ impl Client {
                     peer.identities.join(", ")
                 )));
             };
-            facts.service_account = identity.account.into();
+            facts.service_account = id.account().clone();
         }
         Ok(Client { facts, may_have_secrets })
     }
@@ -117,44 +116,19 @@ impl Client {
     /// Whether all identities that the connection proves are of this mesh. A root that several meshes share signs others too.
     fn is_of_mesh(peer: &Peer, snapshot: &Snapshot) -> bool {
         let view = snapshot.view();
-        let mesh = view.mesh();
-        peer.identities.iter().all(|id| {
-            Identity::parse(id).is_some_and(|id| {
-                *id.trust_domain == *mesh.config.trust_domain
-                    || mesh.config.trust_domain_aliases.iter().any(|alias| **alias == *id.trust_domain)
-            })
-        })
+        let trust_domains = TrustDomains::of(&view.mesh().config);
+        peer.identities.iter().all(|id| id.parse().is_ok_and(|id| trust_domains.contains(&id)))
     }
 
     /// The namespace that the connection proves, if it is of this mesh.
     pub fn namespace_of(peer: &Peer, snapshot: &Snapshot) -> Option<String> {
-        let identity = peer.identities.iter().find_map(|id| Identity::parse(id));
-        identity.filter(|_| Self::is_of_mesh(peer, snapshot)).map(|identity| identity.namespace.to_owned())
+        let id = peer.identities.iter().find_map(|id| id.parse::<SpiffeId>().ok());
+        id.filter(|_| Self::is_of_mesh(peer, snapshot)).map(|id| id.namespace().to_string())
     }
 
     fn class(&self, view: &View<'_>) -> Class {
         let class = Class::of(&self.facts, view);
         if self.may_have_secrets { class } else { class.without_secrets() }
-    }
-}
-
-/// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`, as Istio's workloads have it.
-struct Identity<'a> {
-    trust_domain: &'a str,
-    namespace: &'a str,
-    account: &'a str,
-}
-
-impl<'a> Identity<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let (trust_domain, rest) = text.strip_prefix("spiffe://")?.split_once("/ns/")?;
-        let (namespace, account) = rest.split_once("/sa/")?;
-        let is_part = |part: &str| !part.is_empty() && !part.contains('/');
-        [trust_domain, namespace, account].into_iter().all(is_part).then_some(Identity {
-            trust_domain,
-            namespace,
-            account,
-        })
     }
 }
 

@@ -129,7 +129,7 @@ fn identity(certificate: &CertificateDer<'_>) -> Result<String, String> {
     let parsed = webpki::EndEntityCert::try_from(certificate).map_err(|error| error.to_string())?;
     let mut uris = parsed.valid_uri_names();
     match (uris.next(), uris.next()) {
-        (Some(uri), None) if uri.starts_with("spiffe://") => Ok(uri.to_owned()),
+        (Some(uri), None) if navarch_model::identity::split(uri).is_some() => Ok(uri.to_owned()),
         (None, _) => Err("the client certificate has no SPIFFE identity".to_owned()),
         (Some(_), _) => Err("the client certificate has other URIs than one SPIFFE identity".to_owned()),
     }

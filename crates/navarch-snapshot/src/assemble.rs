@@ -7,7 +7,7 @@ use navarch_model::endpoint::{Endpoint, EndpointSet, TlsMode};
 use navarch_model::mesh::MeshConfig;
 use navarch_model::object::ObjectKey;
 use navarch_model::service::{Registry, Resolution, Service};
-use navarch_model::{Hashed, Name, SmallMap};
+use navarch_model::{Hashed, Name, SmallMap, TrustDomains};
 
 use crate::bind::{BoundRoutes, rule_order};
 use crate::bound::{
@@ -18,7 +18,6 @@ use crate::few::Few;
 use crate::host::{MESH_GATEWAY, is_wildcard};
 use crate::network::Networks;
 use crate::part::{Bucket, bucket_of};
-use crate::registry::spiffe_identity;
 use crate::snapshot::{List, Snapshot};
 
 type SharedService = Arc<Hashed<Service>>;
@@ -510,14 +509,11 @@ fn summarize(
         .filter(|endpoint| !endpoint.service_account.is_empty())
         .map(|endpoint| (&endpoint.namespace, &endpoint.service_account))
         .collect();
-    let own = accounts
-        .into_iter()
-        .map(|(namespace, account)| spiffe_identity(&mesh.trust_domain, namespace, account));
+    let trust_domains = TrustDomains::of(mesh);
+    let own = accounts.into_iter().map(|(namespace, account)| trust_domains.expected(namespace, account));
     identities.extend(own);
-    let aliases: Vec<Name> = identities
-        .iter()
-        .flat_map(|identity| with_alias_domains(identity, &mesh.trust_domain_aliases))
-        .collect();
+    let aliases: Vec<Name> =
+        identities.iter().flat_map(|identity| trust_domains.under_aliases(identity)).collect();
     identities.extend(aliases);
 
     let mut ports: BTreeMap<Name, PortSummary> = BTreeMap::new();
@@ -527,12 +523,4 @@ fn summarize(
         port.all_mutual_tls &= endpoint.tls_mode == TlsMode::Istio;
     }
     EndpointSummary { identities: identities.into_iter().collect(), ports: ports.into_iter().collect() }
-}
-
-/// A SPIFFE identity under other trust domains; nothing for other names.
-fn with_alias_domains(identity: &str, aliases: &[String]) -> Vec<Name> {
-    let Some((_, path)) = identity.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else {
-        return Vec::new();
-    };
-    aliases.iter().map(|domain| Name::from(format!("spiffe://{domain}/{path}"))).collect()
 }

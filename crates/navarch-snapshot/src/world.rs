@@ -16,7 +16,7 @@ use navarch_model::finding::Severity;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{MeshSettings, parse_config_map};
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, TrustDomains};
 
 use crate::assemble::{Assembly, Touched};
 use crate::bound::NamespaceFacts;
@@ -253,7 +253,7 @@ impl World {
         touched.insert(Input::Mesh);
         let before = std::mem::replace(&mut next.mesh, self.settings.mesh.clone());
         let (before, after) = (&before.config, &next.mesh.config);
-        before.trust_domain != after.trust_domain || before.trust_domain_aliases != after.trust_domain_aliases
+        TrustDomains::of(before) != TrustDomains::of(after)
     }
 
     fn update_store(

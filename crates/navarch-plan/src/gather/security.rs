@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_model::Hashed;
+use navarch_model::TrustDomains;
 use navarch_model::mesh::{MeshConfig, Provider};
 use navarch_model::security::{
     ActionDetail, AuthorizationAction, AuthorizationPolicy, RequestAuthentication,
@@ -12,7 +13,6 @@ use navarch_translate::access_log::Upstream;
 use navarch_translate::filters::HttpPhase;
 use navarch_translate::filters::http::PhasedHttpFilter;
 use navarch_translate::http_connection_manager::Direction;
-use navarch_translate::security::trust_domains::TrustDomains;
 use navarch_translate::security::{
     Authorization, AuthorizationInput, ExternalAuthorizer, Lookup, PolicyFilters, RequestAuthenticationInput,
     TokenChecks,

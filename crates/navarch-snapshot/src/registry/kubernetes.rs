@@ -9,7 +9,7 @@ use navarch_model::service::{
     PersistentSession, Protocol, Registry, Resolution, Service, ServicePort, TargetPort, TrafficDistribution,
     Visibility,
 };
-use navarch_model::{Labels, Name};
+use navarch_model::{Labels, Name, TrustDomains};
 
 use super::store::{Input, Reader, node_external_address};
 use crate::bound::{NetworkGateway, selects};
@@ -147,15 +147,10 @@ fn subject_alt_names(reader: &Reader<'_>, object: &Object) -> BTreeSet<Name> {
         text.split(',').map(str::trim).filter(|name| !name.is_empty())
     };
     let canonical = list("alpha.istio.io/canonical-serviceaccounts").map(Name::from);
-    let trust_domain = &reader.mesh().config.trust_domain;
+    let trust_domains = TrustDomains::of(&reader.mesh().config);
     let own = list("alpha.istio.io/kubernetes-serviceaccounts")
-        .map(|account| spiffe_identity(trust_domain, &object.key.namespace, account));
+        .map(|account| trust_domains.expected(&object.key.namespace, account));
     canonical.chain(own).collect()
-}
-
-/// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`
-pub(super) fn spiffe_identity(trust_domain: &str, namespace: &str, account: &str) -> Name {
-    Name::from(format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}"))
 }
 
 /// `spec.trafficDistribution`, else the annotation of the object, else that of its namespace.

@@ -61,8 +61,3 @@ pub(crate) fn endpoints_of(reader: &Reader<'_>, key: &ObjectKey) -> HostEndpoint
 pub(crate) fn workloads_at(reader: &Reader<'_>, address: IpAddr) -> Vec<WorkloadFacts> {
     instances::workloads_at(reader, address)
 }
-
-/// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`
-pub(crate) fn spiffe_identity(trust_domain: &str, namespace: &str, account: &str) -> Name {
-    kubernetes::spiffe_identity(trust_domain, namespace, account)
-}

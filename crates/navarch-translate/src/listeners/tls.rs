@@ -12,6 +12,7 @@ use navarch_envoy::proto::envoy::r#type::matcher::v3::{StringMatcher, string_mat
 use navarch_model::mesh::{self, MeshConfig};
 use navarch_model::networking::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
 use navarch_model::proxy::ProxyFacts;
+use navarch_model::{Name, TrustDomains, identity};
 
 use crate::sds;
 
@@ -68,7 +69,7 @@ pub struct MutualTls {
     pub cipher_suites: Vec<String>,
     pub min_version_13: bool,
     /// Clients must have an identity in one of these trust domains; empty: in any.
-    pub trust_domains: Vec<String>,
+    pub trust_domains: Vec<Name>,
     pub files: CertificateFiles,
 }
 
@@ -127,7 +128,7 @@ impl MutualTls {
         let prefixes = self
             .trust_domains
             .iter()
-            .map(|domain| string_match(string_matcher::MatchPattern::Prefix(format!("spiffe://{domain}/"))));
+            .map(|domain| string_match(string_matcher::MatchPattern::Prefix(identity::prefix_of(domain))));
         let validation = CertificateValidationContext {
             match_subject_alt_names: prefixes.collect(),
             ..CertificateValidationContext::default()
@@ -152,12 +153,14 @@ impl MutualTls {
 }
 
 /// The trust domain of the mesh, its aliases and those of extra roots, each once.
-fn trust_domains(mesh: &MeshConfig) -> Vec<String> {
+fn trust_domains(mesh: &MeshConfig) -> Vec<Name> {
     let extra = mesh.ca_certificates.iter().flat_map(|roots| roots.trust_domains.iter());
-    let mut domains: Vec<String> = Vec::new();
-    for domain in std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases).chain(extra) {
-        if !domain.is_empty() && !domains.contains(domain) {
-            domains.push(domain.clone());
+    let mut domains: Vec<Name> = Vec::new();
+    for domain in
+        TrustDomains::of(mesh).iter().cloned().chain(extra.map(|domain| Name::from(domain.as_str())))
+    {
+        if !domain.is_empty() && !domains.contains(&domain) {
+            domains.push(domain);
         }
     }
     domains

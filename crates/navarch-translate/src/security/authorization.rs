@@ -14,11 +14,11 @@ use navarch_model::{Config, Hashed};
 
 use super::external::{Checks, ExternalAuthorizer, POLICY_PREFIX, SHADOW_PREFIX, TCP_STATISTICS, Unusable};
 use super::rule::{self, Context};
-use super::trust_domains::TrustDomains;
 use crate::Pure;
 use crate::filters::http::http_filter;
 use crate::filters::network::network_filter;
 use crate::filters::{HttpFilters, HttpPhase, NetworkFilters, NetworkPhase};
+use navarch_model::TrustDomains;
 
 const HTTP_RBAC: &str = "envoy.filters.http.rbac";
 const HTTP_EXTERNAL: &str = "envoy.filters.http.ext_authz";

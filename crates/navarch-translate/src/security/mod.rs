@@ -8,7 +8,6 @@ pub mod external;
 pub mod jwt;
 mod matchers;
 mod rule;
-pub mod trust_domains;
 
 pub use authorization::{Authorization, AuthorizationInput, PolicyFilters};
 pub use external::{ExternalAuthorizer, Lookup};

@@ -12,15 +12,15 @@ use navarch_envoy::proto::envoy::extensions::path::r#match::uri_template::v3::Ur
 use navarch_envoy::proto::envoy::r#type::matcher::v3::{
     FilterStateMatcher, MetadataMatcher, PathMatcher, StringMatcher, filter_state_matcher, path_matcher,
 };
+use navarch_model::TrustDomains;
+use navarch_model::identity::{self, SCHEME};
 use navarch_model::security::{Operation, Rule, Source};
 
 use super::matchers;
-use super::trust_domains::TrustDomains;
 
 const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";
 /// Key of the filter's metadata under which it leaves a verified token.
 pub const JWT_PAYLOAD: &str = "payload";
-const SPIFFE: &str = "spiffe://";
 /// Filter state that carries the peer's identity where TLS was terminated by an earlier listener.
 const PEER_PRINCIPAL: &str = "io.istio.peer_principal";
 
@@ -258,9 +258,9 @@ fn principal(attribute: Who<'_>, value: &str, cx: Context<'_>) -> Option<Princip
             let (namespace, account) = value.split_once('/').unwrap_or((cx.namespace, value));
             let (namespace, account) = (matchers::quote(namespace), matchers::quote(account));
             // A SPIFFE id may have more segments between and behind; "sa" and "sa-2" must not be taken for each other.
-            identity(matchers::regex(format!("spiffe://.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?")))
+            identity(matchers::regex(format!("{SCHEME}.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?")))
         }
-        Who::Principal => identity(matchers::wildcard_after(SPIFFE, value)),
+        Who::Principal => identity(matchers::wildcard_after(SCHEME, value)),
         Who::Header(name) if !cx.tcp => {
             let name = in_brackets(name)?;
             Some(identified(Identifier::Header(matchers::header(name, value, false))))
@@ -282,10 +282,10 @@ fn peer(matcher: StringMatcher, filter_state: bool) -> Principal {
 
 fn trust_domain(value: &str) -> StringMatcher {
     match value.split_once('*') {
-        _ if value == "*" => matchers::prefix(SPIFFE),
-        None => matchers::prefix(format!("{SPIFFE}{value}/")),
+        _ if value == "*" => matchers::prefix(SCHEME),
+        None => matchers::prefix(identity::prefix_of(value)),
         Some((start, end)) => {
-            matchers::regex(format!("{SPIFFE}{}[^/]*{}/.*", matchers::quote(start), matchers::quote(end)))
+            matchers::regex(format!("{SCHEME}{}[^/]*{}/.*", matchers::quote(start), matchers::quote(end)))
         }
     }
 }

@@ -44,7 +44,7 @@ fn http_authorizer(name: &str) -> ExternalAuthorizer {
 }
 
 fn filters(policies: Vec<Applied>, authorizers: Vec<ExternalAuthorizer>) -> (Vec<Value>, Vec<Value>) {
-    let trust_domains = TrustDomains(vec!["cluster.local".to_owned()]);
+    let trust_domains = TrustDomains::new("cluster.local", [""; 0]);
     let filters =
         Authorization::run(&AuthorizationInput { policies, trust_domains, authorizers, filter_state: false });
     let http = filters.http.filters.iter().map(|entry| typed_to_json(&*entry.filter));

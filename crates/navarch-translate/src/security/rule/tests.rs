@@ -24,7 +24,7 @@ fn rule(from: Option<Source>, to: Option<Operation>, when: &[(&str, &[&str], &[&
 }
 
 fn translate(rule: &Rule, tcp: bool, strict: bool) -> Option<Value> {
-    let trust_domains = TrustDomains(texts(&["cluster.local"]));
+    let trust_domains = TrustDomains::new("cluster.local", [""; 0]);
     let cx = Context { namespace: "ns", trust_domains: &trust_domains, tcp, strict, filter_state: false };
     policy(rule, cx).map(|policy| typed_to_json(&policy))
 }
