@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::finding::{Code, Finding, Severity, Span};
+use crate::cluster::ClusterId;
+use crate::finding::{Code, Finding, Severity};
+use crate::key::ObjectKey;
 use crate::kinds::{Draft, Kind, Layout, Scope};
 use crate::networking::ServiceEntryAddress;
-use crate::object::{DEFAULT_CREATION, Metadata, Object, ObjectKey, Source};
+use crate::object::{DEFAULT_CREATION, Metadata, Object};
+use crate::place::{FilePlace, Place, Position, Span};
 use crate::service::{Labels, Name};
 use crate::timestamp::parse_timestamp;
 use crate::validation::{self, Report};
@@ -24,6 +27,36 @@ pub struct Parsed {
     pub incomplete: bool,
 }
 
+/// Where a text comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file, by the name that positions call it. Its objects are of the local cluster.
+    File(Arc<str>),
+    /// The API server of a cluster.
+    Cluster {
+        id: ClusterId,
+        /// What positions call it.
+        name: Name,
+    },
+}
+
+impl Origin {
+    /// The position of a line and column. In a cluster, only an object as a whole has one: see [`Place::position`].
+    fn position(&self, line: u32, column: u32) -> Option<Position> {
+        match self {
+            Origin::File(file) => Some(Span { file: file.clone(), line, column }.into()),
+            Origin::Cluster { .. } => None,
+        }
+    }
+
+    fn cluster(&self) -> ClusterId {
+        match self {
+            Origin::File(_) => ClusterId::LOCAL,
+            Origin::Cluster { id, .. } => *id,
+        }
+    }
+}
+
 /// Reads every object of a file. `file` is what positions call it.
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
     match std::str::from_utf8(bytes) {
@@ -33,7 +66,7 @@ pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
             let line =
                 u32::try_from(before.iter().filter(|b| **b == b'\n').count()).unwrap_or(u32::MAX - 1) + 1;
             let finding = Finding::error(Code::NotText, "the file is not UTF-8 text")
-                .at(Span { file: file.into(), line, column: 1 })
+                .at(Position::from(Span { file: file.into(), line, column: 1 }))
                 .hint("save it as UTF-8, or move it out of the configuration directory");
             Parsed { findings: vec![finding], incomplete: true, ..Parsed::default() }
         }
@@ -42,29 +75,26 @@ pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
 
 /// As [`parse_bytes`], for text.
 pub fn parse_text(file: &str, text: &str) -> Parsed {
-    let file: Arc<str> = file.into();
+    parse_objects(&Origin::File(file.into()), text)
+}
+
+/// Reads every object of a text: YAML, of which JSON is a part.
+pub fn parse_objects(origin: &Origin, text: &str) -> Parsed {
     let (documents, errors) = yaml::parse(text, Budget::default());
     let mut parsed = Parsed { incomplete: !errors.is_empty(), ..Parsed::default() };
     for error in errors {
-        let span = Span { file: file.clone(), line: error.line, column: error.column };
-        parsed.findings.push(Finding::error(Code::Syntax, error.message).at(span));
+        let position = origin.position(error.line, error.column);
+        parsed.findings.push(Finding::error(Code::Syntax, error.message).at(position));
     }
     for document in &documents {
-        read_document(&file, document, &mut parsed);
+        read_document(origin, document, &mut parsed);
     }
     parsed.findings.sort();
     parsed
 }
 
 /// Reads the object, or the objects of a list, that one document holds. Empty documents hold none.
-pub fn parse_document(file: &Arc<str>, document: &Document) -> Parsed {
-    let mut parsed = Parsed::default();
-    read_document(file, document, &mut parsed);
-    parsed.findings.sort();
-    parsed
-}
-
-fn read_document(file: &Arc<str>, document: &Document, parsed: &mut Parsed) {
+fn read_document(origin: &Origin, document: &Document, parsed: &mut Parsed) {
     let Some(root) = &document.root else { return };
     let kind = root.get("kind").and_then(Node::as_str).unwrap_or_default();
     let items = root.get("items").and_then(Node::items);
@@ -72,49 +102,58 @@ fn read_document(file: &Arc<str>, document: &Document, parsed: &mut Parsed) {
         Some(items) if kind.ends_with("List") => {
             for (index, item) in items.iter().enumerate() {
                 let end = items.get(index + 1).map_or(u32::MAX, |next| next.line);
-                let place =
-                    Place { file, document, within: format!("items[{index}]"), lines: item.line..end };
-                read_object(item, &place, parsed);
+                let within = format!("items[{index}]");
+                let context = Context { origin, document, within, lines: item.line..end };
+                read_object(item, &context, parsed);
             }
         }
         _ => {
-            let place = Place { file, document, within: String::new(), lines: 0..u32::MAX };
-            read_object(root, &place, parsed);
+            let context = Context { origin, document, within: String::new(), lines: 0..u32::MAX };
+            read_object(root, &context, parsed);
         }
     }
 }
 
-/// Where an object is: its document, and which part of it.
-struct Place<'a> {
-    file: &'a Arc<str>,
+/// What an object is a part of: its document, and which part of it.
+struct Context<'a> {
+    origin: &'a Origin,
     document: &'a Document,
     within: String,
     lines: std::ops::Range<u32>,
 }
 
-impl Place<'_> {
-    fn span(&self, line: u32, column: u32) -> Span {
-        Span { file: self.file.clone(), line, column }
+impl Context<'_> {
+    fn position(&self, line: u32, column: u32) -> Option<Position> {
+        self.origin.position(line, column)
     }
 
-    fn source(&self, node: &Node, kind: Kind) -> Source {
+    fn place(&self, node: &Node, kind: Kind) -> Place {
+        let file = match self.origin {
+            Origin::File(file) => file.clone(),
+            Origin::Cluster { name, .. } => {
+                let metadata = node.get("metadata");
+                let version = metadata.and_then(|metadata| metadata.get("resourceVersion")?.as_str());
+                let resource_version = version.map(Name::from).unwrap_or_default();
+                return Place::Cluster { cluster: name.clone(), resource_version };
+            }
+        };
         let text = match kind {
             Kind::Secret => Arc::default(),
             _ => self.document.text.clone(),
         };
-        Source {
-            file: self.file.clone(),
+        Place::File(FilePlace {
+            file,
             line: node.line,
             column: node.column,
             document_line: self.document.line,
             text,
             within: self.within.clone(),
-        }
+        })
     }
 }
 
-fn read_object(node: &Node, place: &Place<'_>, parsed: &mut Parsed) {
-    let kind = match read_kind(node, place) {
+fn read_object(node: &Node, context: &Context<'_>, parsed: &mut Parsed) {
+    let kind = match read_kind(node, context) {
         Ok(kind) => kind,
         Err(finding) => {
             parsed.findings.push(*finding);
@@ -131,13 +170,15 @@ fn read_object(node: &Node, place: &Place<'_>, parsed: &mut Parsed) {
         kind,
         namespace: metadata.namespace.clone(),
         name: metadata.name.clone(),
+        cluster: context.origin.cluster(),
     });
     let failed = decoder.failed();
     let mut findings: Vec<Finding> =
-        decoder.into_problems().into_iter().map(|problem| from_problem(problem, place)).collect();
-    let mut usable = !failed && duplicate_keys(place, &mut findings);
+        decoder.into_problems().into_iter().map(|problem| from_problem(problem, context)).collect();
+    let mut usable = !failed && duplicate_keys(context, &mut findings);
     if let (Some(metadata), Some(draft), true) = (&metadata, &draft, usable) {
-        let mut report = Report::new(node, metadata, place.file);
+        let position = |line, column| context.position(line, column);
+        let mut report = Report::new(node, metadata, &position);
         validation::validate_metadata(&mut report);
         match kind.layout() {
             Layout::Spec => report.within("spec", |report| draft.validate(report)),
@@ -147,25 +188,26 @@ fn read_object(node: &Node, place: &Place<'_>, parsed: &mut Parsed) {
         usable = reported.iter().all(|finding| finding.severity != Severity::Error);
         findings.extend(reported);
     }
+    let place = context.place(node, kind);
     for finding in &mut findings {
         finding.object.clone_from(&key);
+        if finding.position.is_none() {
+            finding.position = key.as_ref().and_then(|key| place.position(key));
+        }
     }
     parsed.findings.append(&mut findings);
     let Some(key) = key else { return };
     match (metadata, draft, usable) {
-        (Some(metadata), Some(draft), true) => parsed.objects.push(Object {
-            key,
-            metadata: Arc::new(metadata),
-            spec: draft.into_spec(),
-            source: place.source(node, kind),
-        }),
+        (Some(metadata), Some(draft), true) => {
+            parsed.objects.push(Object { key, metadata: Arc::new(metadata), spec: draft.into_spec(), place })
+        }
         _ => parsed.rejected.push(key),
     }
 }
 
 /// Which kind an object is; a finding if it is none that we read.
-fn read_kind(node: &Node, place: &Place<'_>) -> Result<Kind, Box<Finding>> {
-    let at = |finding: Finding| Box::new(finding.at(place.span(node.line, node.column)));
+fn read_kind(node: &Node, context: &Context<'_>) -> Result<Kind, Box<Finding>> {
+    let at = |finding: Finding| Box::new(finding.at(context.position(node.line, node.column)));
     if node.entries().is_none() {
         let message = format!("expected an object, found {}", node.describe());
         return Err(at(Finding::error(Code::NotAnObject, message)));
@@ -195,13 +237,13 @@ fn read_kind(node: &Node, place: &Place<'_>) -> Result<Kind, Box<Finding>> {
         let span =
             node.get("apiVersion").map_or((node.line, node.column), |value| (value.line, value.column));
         let finding = Finding::error(Code::UnknownVersion, message).hint(hint).path("apiVersion");
-        return Err(Box::new(finding.at(place.span(span.0, span.1))));
+        return Err(Box::new(finding.at(context.position(span.0, span.1))));
     }
     let metadata = node.get("metadata").unwrap_or(node);
     if metadata.get("name").is_none_or(|name| name.is_null() || name.as_str() == Some("")) {
         let finding = Finding::error(Code::NotAnObject, format!("{kind_text} without `metadata.name`"))
             .hint("every document needs apiVersion, kind and metadata.name");
-        return Err(Box::new(finding.at(place.span(metadata.line, metadata.column))));
+        return Err(Box::new(finding.at(context.position(metadata.line, metadata.column))));
     }
     Ok(kind)
 }
@@ -293,14 +335,14 @@ fn read_status_addresses(node: &Node) -> Vec<ServiceEntryAddress> {
         .unwrap_or_default()
 }
 
-fn from_problem(problem: Problem, place: &Place<'_>) -> Finding {
+fn from_problem(problem: Problem, context: &Context<'_>) -> Finding {
     let (severity, code) = match problem.kind {
         ProblemKind::UnknownField => (Severity::Warning, Code::UnknownField),
         ProblemKind::WrongType => (Severity::Error, Code::WrongType),
         ProblemKind::Invalid => (Severity::Error, Code::InvalidValue),
     };
     let mut finding = Finding::new(severity, code, problem.message)
-        .at(place.span(problem.line, problem.column))
+        .at(context.position(problem.line, problem.column))
         .path(problem.path);
     finding.hint = problem.hint;
     finding
@@ -309,10 +351,10 @@ fn from_problem(problem: Problem, place: &Place<'_>) -> Finding {
 /// Reports keys that occur twice; returns whether there are none.
 ///
 /// YAML readers disagree on which one counts and the API server refuses them, so the object is not usable.
-fn duplicate_keys(place: &Place<'_>, findings: &mut Vec<Finding>) -> bool {
+fn duplicate_keys(context: &Context<'_>, findings: &mut Vec<Finding>) -> bool {
     let mut clean = true;
-    for duplicate in &place.document.duplicates {
-        if !place.lines.contains(&duplicate.second.0) {
+    for duplicate in &context.document.duplicates {
+        if !context.lines.contains(&duplicate.second.0) {
             continue;
         }
         clean = false;
@@ -322,7 +364,7 @@ fn duplicate_keys(place: &Place<'_>, findings: &mut Vec<Finding>) -> bool {
         );
         findings.push(
             Finding::error(Code::DuplicateKey, message)
-                .at(place.span(duplicate.second.0, duplicate.second.1))
+                .at(context.position(duplicate.second.0, duplicate.second.1))
                 .hint("remove one of the two"),
         );
     }

@@ -1,11 +1,11 @@
 //! Findings: what is wrong with the configuration, where, and what to do about it.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::object::ObjectKey;
+use crate::key::ObjectKey;
+use crate::place::Position;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -26,20 +26,6 @@ impl fmt::Display for Severity {
             Self::Warning => "warning",
             Self::Info => "info",
         })
-    }
-}
-
-/// A place in a file: 1-based line and column, counted in characters. Displays as `file:line:column`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Span {
-    pub file: Arc<str>,
-    pub line: u32,
-    pub column: u32,
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
     }
 }
 
@@ -116,7 +102,9 @@ impl Serialize for Code {
 /// Orders by place first, so that a sorted list reads like the files it is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Finding {
-    pub span: Option<Span>,
+    /// Where it is written.
+    #[serde(rename = "span")]
+    pub position: Option<Position>,
     pub severity: Severity,
     pub code: Code,
     pub object: Option<ObjectKey>,
@@ -131,7 +119,7 @@ pub struct Finding {
 impl Finding {
     pub fn new(severity: Severity, code: Code, message: impl Into<String>) -> Self {
         Self {
-            span: None,
+            position: None,
             severity,
             code,
             object: None,
@@ -153,8 +141,9 @@ impl Finding {
         Self::new(Severity::Info, code, message)
     }
 
-    pub fn at(mut self, span: Span) -> Self {
-        self.span = Some(span);
+    /// At a position, if there is one.
+    pub fn at(mut self, position: impl Into<Option<Position>>) -> Self {
+        self.position = position.into();
         self
     }
 
@@ -178,8 +167,8 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.severity, self.code)?;
-        if let Some(span) = &self.span {
-            write!(f, " {span}")?;
+        if let Some(position) = &self.position {
+            write!(f, " {position}")?;
         }
         if let Some(object) = &self.object {
             write!(f, ": {object}")?;

@@ -7,6 +7,7 @@
 //! never know Envoy's types, a Kubernetes client, a runtime, a socket, a clock or a file system.
 
 pub mod change;
+pub mod cluster;
 pub mod config;
 pub mod document;
 pub mod duration;
@@ -15,11 +16,13 @@ pub mod extensions;
 pub mod finding;
 pub mod hashed;
 pub mod identity;
+pub mod key;
 pub mod kinds;
 pub mod kubernetes;
 pub mod mesh;
 pub mod networking;
 pub mod object;
+pub mod place;
 pub mod proxy;
 pub mod rule;
 pub mod security;
@@ -32,13 +35,16 @@ pub mod validation;
 pub mod values;
 pub mod yaml;
 
+pub use cluster::ClusterId;
 pub use config::Config;
-pub use document::{Parsed, parse_bytes, parse_document, parse_text};
-pub use finding::{Code, Finding, Severity, Span};
+pub use document::{Origin, Parsed, parse_bytes, parse_objects, parse_text};
+pub use finding::{Code, Finding, Severity};
 pub use hashed::{Fingerprint, Hashed};
 pub use identity::{SpiffeId, TrustDomains};
+pub use key::ObjectKey;
 pub use kinds::{Kind, Noun, Spec};
-pub use object::{Metadata, Object, ObjectKey, Source};
+pub use object::{Metadata, Object};
+pub use place::{Place, Position, Span};
 pub use rule::EffectiveRule;
 pub use service::{Labels, Name};
 pub use small_map::SmallMap;

@@ -10,7 +10,7 @@ fn read(bytes: &[u8]) {
         let _ = finding.to_string();
     }
     for object in &parsed.objects {
-        let _ = object.source.locate("spec.http[0].route[1].weight");
+        let _ = object.locate("spec.http[0].route[1].weight");
     }
 }
 

@@ -51,7 +51,7 @@ impl TranslationFindings {
         let placed = self.problems.iter().chain(&*references).map(|problem| {
             let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
             match snapshot.object(&problem.key) {
-                Some(object) => finding.at(object.source.locate(&problem.path)),
+                Some(object) => finding.at(object.locate(&problem.path)),
                 None => finding,
             }
         });
@@ -84,7 +84,7 @@ struct Found(Vec<Problem>);
 
 impl Found {
     fn add<T>(&mut self, kind: Kind, object: &Config<T>, path: String, finding: Finding) {
-        let key = ObjectKey { kind, namespace: object.namespace.clone(), name: object.name.clone() };
+        let key = ObjectKey::new(kind, &object.namespace, &object.name);
         self.0.push(Problem { key, path, finding });
     }
 

@@ -14,7 +14,7 @@ fn check(yaml: &str, expected: &[&str]) {
     let found: Vec<String> = findings
         .iter()
         .map(|finding| {
-            let place = finding.span.as_ref().map(ToString::to_string).unwrap_or_default();
+            let place = finding.position.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("{place} {}", finding.path)
         })
         .collect();

@@ -6,7 +6,7 @@ use navarch_envoy::{ProxyResources, XdsType, diff};
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
 use navarch_model::proxy::ProxyFacts;
-use navarch_model::{Hashed, parse_text};
+use navarch_model::{Hashed, Position, parse_text};
 use navarch_plan::{ClassPlan, Planner, TranslationFindings};
 use navarch_snapshot::World;
 use navarch_snapshot::world::Options;
@@ -143,7 +143,7 @@ fn check(text: &str, expected: &[&str]) {
     let lines: Vec<String> = found
         .iter()
         .map(|finding| {
-            let line = finding.span.as_ref().map_or(0, |span| span.line);
+            let line = finding.position.as_ref().and_then(Position::line).unwrap_or(0);
             format!("{line}: {}: {}", finding.path, finding.message)
         })
         .collect();
@@ -211,7 +211,8 @@ fn findings_follow_objects_that_move() {
     let text = policy("RequestAuthentication", "front", "\n  jwtRules: [{issuer: a}]");
     let mut world = World::new(Options::default());
     let mut findings = TranslationFindings::default();
-    let line = |found: Vec<navarch_model::finding::Finding>| found[0].span.as_ref().map(|span| span.line);
+    let line =
+        |found: Vec<navarch_model::finding::Finding>| found[0].position.as_ref().and_then(Position::line);
     let before = line(findings.about(&world.apply(change(&text))));
     let after = line(findings.about(&world.apply(change(&format!("# a comment\n{text}")))));
     assert_eq!((before, after), (Some(5), Some(6)));

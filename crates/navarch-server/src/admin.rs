@@ -256,7 +256,7 @@ impl Admin {
                 "kind": object.key.kind.as_str(),
                 "namespace": object.key.namespace,
                 "name": object.key.name,
-                "source": object.source.span().to_string(),
+                "source": object.position().map(|position| position.to_string()),
             })
         });
         Value::Array(objects.collect())

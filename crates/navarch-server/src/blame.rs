@@ -1,6 +1,7 @@
 //! Which objects a resource was made from, with their places: for rejections and `navarch explain`.
 
 use navarch_envoy::XdsType;
+use navarch_model::Object;
 use navarch_plan::explain::{Explanation, explain};
 use navarch_snapshot::Snapshot;
 
@@ -15,24 +16,18 @@ pub fn sources(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Vec<S
     let snapshot = fleet.snapshot();
     let Some(explanation) = explain_resource(fleet, &snapshot, client, ty, name) else { return Vec::new() };
     let objects = explanation.objects().into_iter().filter_map(|key| snapshot.object(key));
-    objects.take(SOURCES_MAX).map(|object| format!("{} {}", object.source.span(), object.key)).collect()
+    objects.take(SOURCES_MAX).map(|object| format!("{} {}", place_of(object, ""), object.key)).collect()
 }
 
 /// A resource explained, with places.
 pub fn explained(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Option<ExplainedResource> {
     let snapshot = fleet.snapshot();
     let explanation = explain_resource(fleet, &snapshot, client, ty, name)?;
-    let place = |key: &navarch_model::ObjectKey, field: &str, text: &str| {
-        let span = snapshot.object(key).map(|object| match field {
-            "" => object.source.span(),
-            field => object.source.locate(field),
-        });
-        Place {
-            place: span.map(|span| span.to_string()).unwrap_or_default(),
-            object: key.to_string(),
-            field: field.to_owned(),
-            text: text.to_owned(),
-        }
+    let place = |key: &navarch_model::ObjectKey, field: &str, text: &str| Place {
+        place: snapshot.object(key).map(|object| place_of(object, field)).unwrap_or_default(),
+        object: key.to_string(),
+        field: field.to_owned(),
+        text: text.to_owned(),
     };
     let parts = explanation.parts.iter().map(|part| ExplainedPart {
         what: part.what.clone(),
@@ -44,6 +39,12 @@ pub fn explained(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Opt
         lost: part.lost.iter().map(|lost| place(&lost.object, "", &lost.reason)).collect(),
     });
     Some(ExplainedResource { resource: name.to_owned(), ty: ty.short().to_owned(), parts: parts.collect() })
+}
+
+/// Where a field of an object is, for people; the object, if no field is named.
+fn place_of(object: &Object, field: &str) -> String {
+    let position = if field.is_empty() { object.position() } else { object.locate(field) };
+    position.map(|position| position.to_string()).unwrap_or_default()
 }
 
 fn explain_resource(

@@ -27,6 +27,8 @@ type SharedRule = Arc<Hashed<BoundRule>>;
 type Age = (i64, Name, Name);
 /// Uses of a destination, by age of the VirtualService and position in it.
 type Uses = BTreeMap<(Age, usize), Arc<Hashed<DestinationUse>>>;
+/// The services of an object before and after a change.
+type ServicesStep = (ObjectKey, Step<Vec<SharedService>>);
 /// Values by namespace.
 type Namespaced<T> = SmallMap<Name, Arc<Hashed<T>>>;
 
@@ -130,18 +132,17 @@ impl Assembly {
         identities_changed: bool,
         touched: &mut Touched,
     ) {
-        let mut aliases_changed = false;
         for (key, step) in &changes.services {
             for service in step.before.iter().flatten() {
-                aliases_changed |= self.withdraw(key, service);
+                self.withdraw(key, service);
                 touched.service_hosts.insert(service.hostname.clone());
             }
             for service in step.after.iter().flatten() {
-                aliases_changed |= self.declare(key, service);
+                self.declarers.entry(service.hostname.clone()).or_default().insert(key.clone());
                 touched.service_hosts.insert(service.hostname.clone());
             }
         }
-        if aliases_changed {
+        if self.update_alias_targets(derived, &changes.services) {
             let resolved = resolve_aliases(&self.alias_targets);
             let before = std::mem::replace(&mut self.aliases, resolved);
             let targets: BTreeSet<&Name> = before.keys().chain(self.aliases.keys()).collect();
@@ -170,33 +171,66 @@ impl Assembly {
         }
         snapshot.endpoints.edit(endpoints);
         snapshot.summaries.edit(summaries);
-        update_selectors(snapshot, &changes.services);
+        self.update_selectors(snapshot, derived, &changes.services);
     }
 
-    /// Returns whether an alias is concerned.
-    fn withdraw(&mut self, key: &ObjectKey, service: &SharedService) -> bool {
+    fn withdraw(&mut self, key: &ObjectKey, service: &SharedService) {
         if let Some(declarers) = self.declarers.get_mut(&service.hostname) {
             declarers.remove(key);
             if declarers.is_empty() {
                 self.declarers.remove(&service.hostname);
             }
         }
-        if service.resolution != Resolution::Alias {
-            return false;
-        }
-        let alias = (service.namespace.clone(), service.hostname.clone());
-        self.alias_targets.remove(&alias).is_some()
     }
 
-    fn declare(&mut self, key: &ObjectKey, service: &SharedService) -> bool {
-        self.declarers.entry(service.hostname.clone()).or_default().insert(key.clone());
-        let Some(target) = service.external_name.as_ref().filter(|_| service.resolution == Resolution::Alias)
-        else {
-            return false;
-        };
-        let alias = (service.namespace.clone(), service.hostname.clone());
-        self.alias_targets.insert(alias, target.clone());
-        true
+    /// Returns whether an alias may be another one now.
+    fn update_alias_targets(&mut self, derived: &Derived, changes: &[ServicesStep]) -> bool {
+        let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after)).flatten();
+        let aliases: BTreeSet<(Name, Name)> = steps
+            .filter(|service| service.resolution == Resolution::Alias)
+            .map(|service| (service.namespace.clone(), service.hostname.clone()))
+            .collect();
+        for alias in &aliases {
+            let (namespace, host) = alias;
+            let own = |service: &&SharedService| service.namespace == *namespace;
+            let declared = self.in_one_cluster(derived, host).into_iter().map(|(_, service)| service);
+            let service = declared.filter(own).find(|service| service.resolution == Resolution::Alias);
+            match service.and_then(|service| service.external_name.clone()) {
+                Some(target) => self.alias_targets.insert(alias.clone(), target),
+                None => self.alias_targets.remove(alias),
+            };
+        }
+        !aliases.is_empty()
+    }
+
+    /// Puts the Kubernetes Services with a selector under its first label.
+    fn update_selectors(&self, snapshot: &mut Snapshot, derived: &Derived, changes: &[ServicesStep]) {
+        let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after)).flatten();
+        let changed: Vec<&SharedService> = steps.collect();
+        let hosts: BTreeSet<&Name> = changed.iter().map(|service| &service.hostname).collect();
+        // With those of other clusters: which of them counts may be another one now.
+        let declared = hosts.iter().flat_map(|host| self.declared(derived, host).map(|(_, service)| service));
+        let mut lists: BTreeMap<Selector, Vec<SharedService>> = BTreeMap::new();
+        for service in changed.iter().copied().chain(declared) {
+            let Some(selector) = selector_of(service) else { continue };
+            let services = lists.entry(selector).or_insert_with_key(|selector| {
+                snapshot.selectors.get(selector).map(|list| list.to_vec()).unwrap_or_default()
+            });
+            services.retain(|own| own.name != service.name);
+        }
+        for (_, service) in hosts.into_iter().flat_map(|host| self.in_one_cluster(derived, host)) {
+            if let Some(services) = selector_of(service).and_then(|selector| lists.get_mut(&selector)) {
+                services.push(service.clone());
+            }
+        }
+        for (selector, mut services) in lists {
+            if services.is_empty() {
+                snapshot.selectors.remove(&selector);
+                continue;
+            }
+            services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
+            snapshot.selectors.insert(selector, list(services));
+        }
     }
 
     /// What an object declares for a host.
@@ -212,25 +246,42 @@ impl Assembly {
         })
     }
 
+    /// What is declared for a host, oldest first. Services that several clusters have under one name are one service, as the
+    /// local cluster describes it, or else the cluster that had it first (Istio: services are the same everywhere).
+    fn in_one_cluster<'d>(
+        &'d self,
+        derived: &'d Derived,
+        host: &'d str,
+    ) -> Vec<(&'d ObjectKey, &'d SharedService)> {
+        let mut declared: Vec<_> = self.declared(derived, host).collect();
+        declared.sort_by(|(a, first), (b, second)| {
+            service_order(first).cmp(&service_order(second)).then_with(|| a.cmp(b))
+        });
+        if declared.iter().all(|(key, _)| key.cluster.is_local()) {
+            return declared;
+        }
+        let name = |key: &ObjectKey| (key.kind, key.namespace.clone(), key.name.clone());
+        let local = declared.iter().filter(|(key, _)| key.cluster.is_local()).map(|(key, _)| name(key));
+        let local: BTreeSet<_> = local.collect();
+        let mut seen = BTreeSet::new();
+        declared.retain(|(key, _)| {
+            let name = name(key);
+            (key.cluster.is_local() || !local.contains(&name)) && seen.insert(name)
+        });
+        declared
+    }
+
     /// Services of a host, oldest first, with their aliases.
     fn services_of(&self, derived: &Derived, host: &str) -> Vec<SharedService> {
         let aliases = self.aliases.get(host);
-        let mut services: Vec<(&ObjectKey, SharedService)> = self
-            .declared(derived, host)
-            .map(|(key, service)| {
-                let service = match aliases {
-                    Some(aliases) => {
-                        Arc::new(Hashed::new(Service { aliases: aliases.clone(), ..(***service).clone() }))
-                    }
-                    None => service.clone(),
-                };
-                (key, service)
-            })
-            .collect();
-        services.sort_by(|(a, first), (b, second)| {
-            service_order(first).cmp(&service_order(second)).then_with(|| a.cmp(b))
+        let declared = self.in_one_cluster(derived, host).into_iter();
+        let services = declared.map(|(_, service)| match aliases {
+            Some(aliases) => {
+                Arc::new(Hashed::new(Service { aliases: aliases.clone(), ..(***service).clone() }))
+            }
+            None => service.clone(),
         });
-        let mut services: Vec<SharedService> = services.into_iter().map(|(_, service)| service).collect();
+        let mut services: Vec<SharedService> = services.collect();
         services.shrink_to_fit();
         services
     }
@@ -398,34 +449,6 @@ fn place<K: Ord, V>(maps: &mut HashMap<Name, BTreeMap<K, V>>, name: &Name, key: 
 
 /// Namespace and first label.
 type Selector = (Name, Name, Name);
-
-/// Puts the Kubernetes Services with a selector under its first label.
-fn update_selectors(snapshot: &mut Snapshot, changes: &[(ObjectKey, Step<Vec<SharedService>>)]) {
-    let mut lists: BTreeMap<Selector, Vec<SharedService>> = BTreeMap::new();
-    for (_, step) in changes {
-        for (services, present) in [(&step.before, false), (&step.after, true)] {
-            for service in services.iter().flatten() {
-                let Some(selector) = selector_of(service) else { continue };
-                let services = lists.entry(selector).or_insert_with_key(|selector| {
-                    snapshot.selectors.get(selector).map(|list| list.to_vec()).unwrap_or_default()
-                });
-                if present {
-                    services.push(service.clone());
-                } else {
-                    services.retain(|own| own.name != service.name);
-                }
-            }
-        }
-    }
-    for (selector, mut services) in lists {
-        if services.is_empty() {
-            snapshot.selectors.remove(&selector);
-            continue;
-        }
-        services.sort_by(|a, b| service_order(a).cmp(&service_order(b)));
-        snapshot.selectors.insert(selector, list(services));
-    }
-}
 
 /// Namespace and first label of the selector of a Kubernetes Service.
 fn selector_of(service: &Service) -> Option<Selector> {

@@ -34,15 +34,14 @@ impl Unit {
     /// The units that are about an input, whether they have asked for it before or not: an object, an address or a service that
     /// is new has no unit yet that could have asked.
     fn about(input: &Input) -> impl Iterator<Item = Unit> {
-        let service = |namespace: &Name, name: &Name| ObjectKey {
-            kind: Kind::Service,
-            namespace: namespace.clone(),
-            name: name.clone(),
-        };
         let units = match input {
             Input::Address(address) => [Some(Unit::Workloads(*address)), None],
             Input::Services(key) => [Some(Unit::Endpoints(key.clone())), None],
-            Input::EndpointsOf(namespace, name) => [Some(Unit::Endpoints(service(namespace, name))), None],
+            Input::EndpointsOf(cluster, namespace, name) => {
+                let (namespace, name) = (namespace.clone(), name.clone());
+                let key = ObjectKey { kind: Kind::Service, namespace, name, cluster: *cluster };
+                [Some(Unit::Endpoints(key)), None]
+            }
             Input::Object(key) => match key.kind {
                 Kind::Service | Kind::ServiceEntry => {
                     [Some(Unit::Services(key.clone())), Some(Unit::Endpoints(key.clone()))]

@@ -55,7 +55,7 @@ impl Findings {
 }
 
 fn about(object: &Object, path: &str, finding: Finding) -> Finding {
-    finding.of(object.key.clone()).at(object.source.locate(path)).path(path)
+    finding.of(object.key.clone()).at(object.locate(path)).path(path)
 }
 
 /// VirtualServices that never apply to sidecars, because an older one has the same host and audience.

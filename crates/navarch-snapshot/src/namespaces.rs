@@ -1,15 +1,16 @@
 //! Which namespaces the mesh looks at (Istio: MeshConfig, `discoverySelectors`).
 
-use navarch_model::Labels;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{LabelSelector, MeshConfig};
 use navarch_model::object::{Object, ObjectKey};
+use navarch_model::{ClusterId, Labels};
 
 use crate::bound::selects;
 
-/// Whether objects of a namespace are in force. The root namespace always is; without selectors every one is.
+/// Whether objects of a namespace are in force, by the labels that it has in their cluster. The root namespace always is; without selectors every one is.
 pub(crate) fn is_selected<'a>(
     mesh: &MeshConfig,
+    cluster: ClusterId,
     namespace: &str,
     find: impl FnOnce(&ObjectKey) -> Option<&'a Object>,
 ) -> bool {
@@ -17,7 +18,7 @@ pub(crate) fn is_selected<'a>(
         return true;
     }
     let none = Labels::default();
-    let object = find(&ObjectKey::new(Kind::Namespace, "", namespace));
+    let object = find(&ObjectKey::of(cluster, Kind::Namespace, "", namespace));
     let labels = object.map_or(&none, |object| &object.metadata.labels);
     mesh.discovery_selectors.iter().any(|selector| matches(selector, labels))
 }

@@ -10,24 +10,24 @@ use navarch_model::mesh::{MeshNetworks, NetworkEndpoints, NetworkGatewayAddress}
 
 use crate::bound::{NetworkGateway, NetworkGateways};
 
-/// MeshNetworks, prepared for look-ups by one cluster.
+/// MeshNetworks, prepared for look-ups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Networks {
-    /// Network that names this cluster as its registry.
-    of_registry: Option<Name>,
+    /// Networks by the clusters that they name as their registries. The first network that names one has it.
+    of_registry: BTreeMap<Name, Name>,
     ranges: Vec<(IpNet, Name)>,
-    /// Gateways by the host of the service that they run as: network and port.
-    by_service: BTreeMap<Name, Vec<(Name, u16)>>,
+    /// Gateways by cluster and host of the service that they run as: network and port.
+    by_service: BTreeMap<(Name, Name), Vec<(Name, u16)>>,
     /// Gateways with a fixed address.
     fixed: Vec<NetworkGateway>,
 }
 
 impl Networks {
-    pub fn new(networks: &MeshNetworks, cluster_id: &str) -> Self {
+    pub fn new(networks: &MeshNetworks) -> Self {
         let mut out = Networks::default();
         for (id, network) in &networks.networks {
             let id = Name::from(id.as_str());
-            let mut of_registry = false;
+            let mut registries = BTreeSet::new();
             for endpoints in &network.endpoints {
                 match endpoints {
                     NetworkEndpoints::FromCidr(range) => {
@@ -36,11 +36,13 @@ impl Networks {
                             out.ranges.push((range.trunc(), id.clone()));
                         }
                     }
-                    NetworkEndpoints::FromRegistry(registry) => of_registry |= registry == cluster_id,
+                    NetworkEndpoints::FromRegistry(registry) => {
+                        registries.insert(Name::from(registry.as_str()));
+                    }
                 }
             }
-            if of_registry && out.of_registry.is_none() {
-                out.of_registry = Some(id.clone());
+            for registry in &registries {
+                out.of_registry.entry(registry.clone()).or_insert_with(|| id.clone());
             }
             for gateway in &network.gateways {
                 let port = u16::try_from(gateway.port).unwrap_or(0);
@@ -54,8 +56,11 @@ impl Networks {
                             cluster_id: Name::from(""),
                         });
                     }
-                    Some(NetworkGatewayAddress::RegistryServiceName(host)) if of_registry => {
-                        out.by_service.entry(Name::from(host.as_str())).or_default().push((id.clone(), port));
+                    Some(NetworkGatewayAddress::RegistryServiceName(host)) => {
+                        for registry in &registries {
+                            let service = (registry.clone(), Name::from(host.as_str()));
+                            out.by_service.entry(service).or_default().push((id.clone(), port));
+                        }
                     }
                     _ => {}
                 }
@@ -66,18 +71,18 @@ impl Networks {
         out
     }
 
-    /// The network of an address that states none itself.
-    pub fn of_address(&self, address: Option<IpAddr>) -> Option<&Name> {
-        if let Some(network) = &self.of_registry {
+    /// The network of an address in a cluster that states none itself.
+    pub fn of_address(&self, cluster: &str, address: Option<IpAddr>) -> Option<&Name> {
+        if let Some(network) = self.of_registry.get(cluster) {
             return Some(network);
         }
         let address = address?;
         self.ranges.iter().find(|(range, _)| range.contains(&address)).map(|(_, network)| network)
     }
 
-    /// Network and port of the gateways that a service is by MeshNetworks.
-    pub fn of_service(&self, host: &str) -> &[(Name, u16)] {
-        self.by_service.get(host).map_or(&[], Vec::as_slice)
+    /// Network and port of the gateways that a service of a cluster is by MeshNetworks.
+    pub fn of_service(&self, cluster: &Name, host: &Name) -> impl Iterator<Item = (Name, u16)> {
+        self.by_service.get(&(cluster.clone(), host.clone())).into_iter().flatten().cloned()
     }
 
     /// The index of all gateways: those with a fixed address and those found among the services.
@@ -158,8 +163,8 @@ mod tests {
     #[test]
     fn an_address_is_on_the_network_of_its_registry_or_of_the_longest_range() {
         let check = |cluster: &str, address: &str, expected: Option<&str>| {
-            let networks = Networks::new(&networks(), cluster);
-            let found = networks.of_address(address.parse().ok()).map(|network| &**network);
+            let networks = Networks::new(&networks());
+            let found = networks.of_address(cluster, address.parse().ok()).map(|network| &**network);
             assert_eq!(found, expected, "{cluster} {address}");
         };
         check("Kubernetes", "10.2.0.1", Some("east"));
@@ -172,8 +177,10 @@ mod tests {
 
     #[test]
     fn gateways_are_indexed_and_weights_can_be_split() {
-        let prepared = Networks::new(&networks(), "w");
-        assert_eq!(prepared.of_service("gw.istio-system.svc.cluster.local").len(), 1);
+        let prepared = Networks::new(&networks());
+        let gateway = Name::from("gw.istio-system.svc.cluster.local");
+        assert_eq!(prepared.of_service(&Name::from("w"), &gateway).count(), 1);
+        assert_eq!(prepared.of_service(&Name::from("Kubernetes"), &gateway).count(), 0);
         let index = prepared.gateways([]);
         let addresses: Vec<&str> = index.of("west").iter().map(|gateway| &*gateway.address).collect();
         assert_eq!(addresses, ["2.2.2.1", "2.2.2.2"]);

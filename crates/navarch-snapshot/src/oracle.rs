@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use navarch_model::Name;
 use navarch_model::change::ChangeSet;
 use navarch_model::document::parse_text;
 use navarch_model::endpoint::Locality;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::proxy::ProxyFacts;
+use navarch_model::{ClusterId, Name, Place};
 use proptest::prelude::*;
 
 use crate::part::{BUCKETS, Part};
@@ -269,7 +269,8 @@ fn pool() -> &'static [Arc<Object>] {
     })
 }
 
-/// One edit: which object of the pool, and whether it goes away. Beyond the pool: the object, written elsewhere.
+/// One edit: which object of the pool, and whether it goes away. Beyond the pool: the object, written at another place; beyond that: an
+/// equal one in another cluster.
 type Edit = (usize, bool);
 
 fn change(edits: &[Edit]) -> ChangeSet {
@@ -279,9 +280,12 @@ fn change(edits: &[Edit]) -> ChangeSet {
         let object = &pool()[*index % pool().len()];
         let mut object = object.clone();
         if *index >= pool().len() {
-            let mut moved = (*object).clone();
-            moved.source.file = "elsewhere.yaml".into();
-            object = Arc::new(moved);
+            let mut other = (*object).clone();
+            match *index < 2 * pool().len() {
+                true => other.place = Place::None,
+                false => other.key.cluster = ClusterId::remote("west"),
+            }
+            object = Arc::new(other);
         }
         last.insert(object.key.clone(), (!remove).then_some(object));
     }
@@ -362,7 +366,7 @@ proptest! {
     #[test]
     fn incremental_is_from_scratch(
         steps in prop::collection::vec(
-            prop::collection::vec((0..2 * pool().len(), prop::bool::weighted(0.3)), 1..6),
+            prop::collection::vec((0..3 * pool().len(), prop::bool::weighted(0.3)), 1..6),
             1..14,
         )
     ) {
@@ -372,10 +376,13 @@ proptest! {
 
 #[test]
 fn everything_at_once_and_one_by_one() {
-    let all: Vec<Edit> = (0..pool().len()).map(|index| (index, false)).collect();
-    check(std::slice::from_ref(&all));
-    check(&all.iter().map(|edit| vec![*edit]).collect::<Vec<_>>());
-    check(&all.iter().rev().map(|edit| vec![*edit]).collect::<Vec<_>>());
+    let written: Vec<Edit> = (0..pool().len()).map(|index| (index, false)).collect();
+    let two_clusters = (0..3 * pool().len()).map(|index| (index, false)).collect();
+    for all in [written, two_clusters] {
+        check(std::slice::from_ref(&all));
+        check(&all.iter().map(|edit| vec![*edit]).collect::<Vec<_>>());
+        check(&all.iter().rev().map(|edit| vec![*edit]).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -391,8 +398,8 @@ fn revisions_grow_with_changes_only() {
     // An object that is only written elsewhere is no change, but is known to be there.
     world.apply(change(&[(index, false)]));
     let mut moved = (*pool()[index]).clone();
-    moved.source.file = "elsewhere.yaml".into();
+    moved.place = Place::None;
     let snapshot = world.apply(ChangeSet::upserting([moved.clone()]));
     assert_eq!(snapshot.revision(), 3);
-    assert_eq!(&*snapshot.object(&moved.key).unwrap().source.file, "elsewhere.yaml");
+    assert_eq!(snapshot.object(&moved.key).unwrap().place, Place::None);
 }

@@ -10,7 +10,7 @@ use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::Service;
-use navarch_model::{Fingerprint, Hashed, Name, SmallMap};
+use navarch_model::{ClusterId, Fingerprint, Hashed, Name, SmallMap};
 
 use crate::bound::{
     BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
@@ -133,7 +133,8 @@ impl Snapshot {
 
     /// Fingerprint of an object's content, without its position.
     fn object_fingerprint(&self, kind: Kind, namespace: &Name, name: &Name) -> Fingerprint {
-        let key = ObjectKey { kind, namespace: namespace.clone(), name: name.clone() };
+        let cluster = ClusterId::LOCAL;
+        let key = ObjectKey { kind, namespace: namespace.clone(), name: name.clone(), cluster };
         match self.objects.get(&key) {
             Some(object) => Fingerprint::of(&(&object.metadata, &object.spec)),
             None => Fingerprint::of(&()),
@@ -145,12 +146,12 @@ impl Snapshot {
         self.objects.get(key)
     }
 
-    /// All objects in force, by kind, namespace and name.
+    /// All objects in force, by kind, namespace, name and cluster.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values()
     }
 
-    /// All objects of a kind, by namespace and name.
+    /// All objects of a kind, by namespace, name and cluster.
     pub fn objects_of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
         let first = ObjectKey::new(kind, "", "");
         self.objects.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)

@@ -16,7 +16,7 @@ use navarch_model::finding::Severity;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{MeshSettings, parse_config_map};
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::{Hashed, Name, TrustDomains};
+use navarch_model::{ClusterId, Hashed, Name, TrustDomains};
 
 use crate::assemble::{Assembly, Touched};
 use crate::bound::NamespaceFacts;
@@ -37,8 +37,8 @@ const MESH_CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
 /// What the world is told once.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Name of the cluster that objects belong to.
-    pub cluster_id: Name,
+    /// What the local cluster is called.
+    pub cluster_name: Name,
     /// Domain suffix of Kubernetes services.
     pub domain: Name,
     /// Namespace that the control plane runs in, if it runs in the cluster. Its label `topology.istio.io/network` names the network
@@ -51,11 +51,18 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            cluster_id: Name::from("Kubernetes"),
+            cluster_name: Name::from("Kubernetes"),
             domain: Name::from("cluster.local"),
             system_namespace: None,
             mesh: None,
         }
+    }
+}
+
+impl Options {
+    /// The cluster with a name.
+    pub fn cluster(&self, name: &str) -> ClusterId {
+        if *self.cluster_name == *name { ClusterId::LOCAL } else { ClusterId::remote(name) }
     }
 }
 
@@ -92,13 +99,13 @@ impl World {
     pub fn new(options: Options) -> World {
         let mesh_is_given = options.mesh.is_some();
         let mut snapshot = Snapshot::empty(options.mesh.unwrap_or_default());
-        let networks = Networks::new(&snapshot.mesh.networks, &options.cluster_id);
+        let networks = Networks::new(&snapshot.mesh.networks);
         snapshot.network_gateways = Arc::new(Hashed::new(networks.gateways([])));
         World {
             unselected: BTreeMap::new(),
             mesh_is_given,
             settings: Settings {
-                cluster_id: options.cluster_id,
+                cluster_name: options.cluster_name,
                 domain: options.domain,
                 system_namespace: options.system_namespace,
                 mesh: snapshot.mesh.clone(),
@@ -243,7 +250,7 @@ impl World {
         if settings == *self.settings.mesh {
             return false;
         }
-        self.settings.networks = Networks::new(&settings.networks, &self.settings.cluster_id);
+        self.settings.networks = Networks::new(&settings.networks);
         self.settings.mesh = Arc::new(settings);
         true
     }
@@ -269,7 +276,7 @@ impl World {
         }
         let mut namespaces = false;
         for (key, object) in in_force {
-            let selected = self.is_selected(&key.namespace, edits);
+            let selected = self.is_selected(&key, edits);
             match &object {
                 Some(object) if !selected => self.unselected.insert(key.clone(), object.clone()),
                 _ => self.unselected.remove(&key),
@@ -294,7 +301,8 @@ impl World {
         next.tables.settle();
         next.objects = self.store.objects().clone();
         if namespaces {
-            let facts = next.objects_of(Kind::Namespace).map(|object| {
+            let local = next.objects_of(Kind::Namespace).filter(|object| object.key.cluster.is_local());
+            let facts = local.map(|object| {
                 let facts = NamespaceFacts {
                     labels: object.metadata.labels.clone(),
                     annotations: object.metadata.annotations.clone(),
@@ -331,9 +339,13 @@ impl World {
         self.store.objects().get(key).or_else(|| self.unselected.get(key))
     }
 
-    /// Whether objects of a namespace are in force after the edits.
-    fn is_selected(&self, namespace: &str, edits: &Edits) -> bool {
-        is_selected(&self.settings.mesh.config, namespace, |key| match edits.get(key) {
+    /// Whether an object is in force after the edits. Of other clusters, only what runs there counts: configuration is that of the
+    /// local cluster (Istio: "Deployment Models", multiple clusters).
+    fn is_selected(&self, key: &ObjectKey, edits: &Edits) -> bool {
+        if !key.cluster.is_local() && !runs_in_cluster(key.kind) {
+            return false;
+        }
+        is_selected(&self.settings.mesh.config, key.cluster, &key.namespace, |key| match edits.get(key) {
             Some(edited) => edited.as_deref(),
             None => self.known(key).map(|object| &**object),
         })
@@ -355,7 +367,7 @@ impl World {
         }
         let objects = known().filter(|key| concerned.contains(&key.namespace));
         objects
-            .filter(|key| self.is_selected(&key.namespace, edits) != before.objects.contains_key(*key))
+            .filter(|key| self.is_selected(key, edits) != before.objects.contains_key(*key))
             .cloned()
             .collect()
     }
@@ -374,5 +386,31 @@ impl World {
             self.findings.set(Subject::ServiceHost(host), found);
         }
         self.findings.publish(next);
+    }
+}
+
+/// Kinds that say what runs in a cluster.
+fn runs_in_cluster(kind: Kind) -> bool {
+    match kind {
+        Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice | Kind::Endpoints | Kind::Pod => {
+            true
+        }
+        Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::Gateway
+        | Kind::ServiceEntry
+        | Kind::WorkloadEntry
+        | Kind::WorkloadGroup
+        | Kind::Sidecar
+        | Kind::EnvoyFilter
+        | Kind::ProxyConfig
+        | Kind::PeerAuthentication
+        | Kind::AuthorizationPolicy
+        | Kind::RequestAuthentication
+        | Kind::Telemetry
+        | Kind::WasmPlugin
+        | Kind::TrafficExtension
+        | Kind::Secret
+        | Kind::ConfigMap => false,
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{ExtensionProvider, MeshConfig, MeshNetworks, MeshSettings, ProxyConfig};
-use crate::finding::{Code, Finding, Severity, Span};
+use crate::finding::{Code, Finding, Severity};
 use crate::kubernetes::ConfigMap;
 use crate::object::{Metadata, Object};
+use crate::place::{Position, Span};
 use crate::validation::{Report, Validate, extension_providers};
 use crate::yaml::{self, Budget, Decode, Decoder, Node, ProblemKind};
 
@@ -17,14 +18,20 @@ pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)>
     let mut findings = Vec::new();
     let section = |key: &str| {
         let text = config_map.data.get(key)?;
-        Some((text, object.source.locate(&format!("data.{key}"))))
+        Some((text, object.locate(&format!("data.{key}"))))
     };
     let mut settings = MeshSettings::default();
     if let Some((text, start)) = section("mesh") {
-        findings.extend(read(&mut settings.config, text, &start, apply_mesh_config, check_mesh_config));
+        findings.extend(read(
+            &mut settings.config,
+            text,
+            start.as_ref(),
+            apply_mesh_config,
+            check_mesh_config,
+        ));
     }
     if let Some((text, start)) = section("meshNetworks") {
-        findings.extend(read(&mut settings.networks, text, &start, apply_networks, check));
+        findings.extend(read(&mut settings.networks, text, start.as_ref(), apply_networks, check));
     }
     for finding in &mut findings {
         finding.object = Some(object.key.clone());
@@ -40,14 +47,14 @@ pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)>
 pub fn parse_mesh_config(text: &str, file: &str, first_line: u32) -> (MeshConfig, Vec<Finding>) {
     let mut mesh = MeshConfig::default();
     let findings =
-        read(&mut mesh, text, &start_of_line(file, first_line), apply_mesh_config, check_mesh_config);
+        read(&mut mesh, text, Some(&start_of_line(file, first_line)), apply_mesh_config, check_mesh_config);
     (mesh, findings)
 }
 
 /// Reads a MeshNetworks. `first_line` is the line of `file` on which `text` starts.
 pub fn parse_mesh_networks(text: &str, file: &str, first_line: u32) -> (MeshNetworks, Vec<Finding>) {
     let mut networks = MeshNetworks::default();
-    let findings = read(&mut networks, text, &start_of_line(file, first_line), apply_networks, check);
+    let findings = read(&mut networks, text, Some(&start_of_line(file, first_line)), apply_networks, check);
     (networks, findings)
 }
 
@@ -59,12 +66,12 @@ pub fn parse_proxy_config(
     first_line: u32,
 ) -> (ProxyConfig, Vec<Finding>) {
     let mut proxy = base.clone();
-    let findings = read(&mut proxy, text, &start_of_line(file, first_line), apply_proxy_config, check);
+    let findings = read(&mut proxy, text, Some(&start_of_line(file, first_line)), apply_proxy_config, check);
     (proxy, findings)
 }
 
-fn start_of_line(file: &str, line: u32) -> Span {
-    Span { file: Arc::from(file), line, column: 1 }
+fn start_of_line(file: &str, line: u32) -> Position {
+    Span { file: Arc::from(file), line, column: 1 }.into()
 }
 
 /// Parses `text`, which starts at `start`, hands its root to `apply`, if there is one, and what came out of it to `check`.
@@ -73,24 +80,20 @@ fn start_of_line(file: &str, line: u32) -> Span {
 fn read<T>(
     value: &mut T,
     text: &str,
-    start: &Span,
+    start: Option<&Position>,
     apply: fn(&mut T, &Node, &mut Decoder),
     check: fn(&T, &Node, &mut Report<'_>),
 ) -> Vec<Finding> {
-    let span = |line: u32, column: u32| Span {
-        file: start.file.clone(),
-        line: line.saturating_add(start.line).saturating_sub(1),
-        column: column.saturating_add(start.column).saturating_sub(1),
-    };
+    let position = |line: u32, column: u32| start.map(|start| start.within(line, column));
     let (documents, errors) = yaml::parse(text, Budget::default());
     let mut findings: Vec<Finding> = errors
         .into_iter()
-        .map(|error| Finding::error(Code::Syntax, error.message).at(span(error.line, error.column)))
+        .map(|error| Finding::error(Code::Syntax, error.message).at(position(error.line, error.column)))
         .collect();
     let Some(document) = documents.first() else { return findings };
     for duplicate in &document.duplicates {
         let message = format!("the key `{}` is there twice", duplicate.key);
-        let place = span(duplicate.second.0, duplicate.second.1);
+        let place = position(duplicate.second.0, duplicate.second.1);
         findings.push(Finding::error(Code::DuplicateKey, message).at(place).hint("remove one of the two"));
     }
     if let Some(root) = &document.root {
@@ -103,19 +106,16 @@ fn read<T>(
                 ProblemKind::WrongType => (Severity::Error, Code::WrongType),
                 ProblemKind::Invalid => (Severity::Error, Code::InvalidValue),
             };
-            let place = span(problem.line, problem.column);
+            let place = position(problem.line, problem.column);
             let mut finding = Finding::new(severity, code, problem.message).at(place).path(problem.path);
             finding.hint = problem.hint;
             findings.push(finding);
         }
         if usable {
             let metadata = Metadata::default();
-            let mut report = Report::new(root, &metadata, &start.file);
+            let mut report = Report::new(root, &metadata, &position);
             check(value, root, &mut report);
-            for mut finding in report.into_findings() {
-                finding.span = finding.span.map(|place| span(place.line, place.column));
-                findings.push(finding);
-            }
+            findings.extend(report.into_findings());
         }
     }
     findings.sort();
@@ -292,7 +292,7 @@ defaultProviders: {tracing: [a, b]}
         let (_, findings) = parse_mesh_config(text, "m", 1);
         let shown: Vec<String> = findings
             .iter()
-            .map(|f| format!("{} {} {}", f.severity, f.span.as_ref().unwrap(), f.path))
+            .map(|f| format!("{} {} {}", f.severity, f.position.as_ref().unwrap(), f.path))
             .collect();
         assert_eq!(
             shown,

@@ -1,16 +1,16 @@
 //! Collects findings while walking an object, and knows where in the object the walk is.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use crate::finding::{Code, Finding, Severity, Span};
-use crate::object::{Metadata, locate};
-use crate::yaml::Node;
+use crate::finding::{Code, Finding, Severity};
+use crate::object::Metadata;
+use crate::place::Position;
+use crate::yaml::{Node, locate};
 
 /// The findings of one object.
 pub struct Report<'a> {
     root: &'a Node,
-    file: &'a Arc<str>,
+    position: &'a dyn Fn(u32, u32) -> Option<Position>,
     /// The object's metadata, which some rules look at.
     pub metadata: &'a Metadata,
     path: String,
@@ -24,10 +24,15 @@ pub struct Report<'a> {
 const MOST_FINDINGS: usize = 100;
 
 impl<'a> Report<'a> {
-    pub fn new(root: &'a Node, metadata: &'a Metadata, file: &'a Arc<str>) -> Self {
+    /// A report on the object at `root`. `position` gives the position of a line and column.
+    pub fn new(
+        root: &'a Node,
+        metadata: &'a Metadata,
+        position: &'a dyn Fn(u32, u32) -> Option<Position>,
+    ) -> Self {
         Self {
             root,
-            file,
+            position,
             metadata,
             path: String::new(),
             findings: Vec::new(),
@@ -108,8 +113,8 @@ impl<'a> Report<'a> {
             return;
         }
         let (line, column) = locate(self.root, &self.path).unwrap_or((self.root.line, self.root.column));
-        let span = Span { file: self.file.clone(), line, column };
-        let mut finding = Finding::new(severity, code, message).at(span).path(self.path.clone());
+        let position = (self.position)(line, column);
+        let mut finding = Finding::new(severity, code, message).at(position).path(self.path.clone());
         if !hint.is_empty() {
             finding.hint = Some(hint);
         }

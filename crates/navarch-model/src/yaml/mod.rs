@@ -7,6 +7,7 @@ mod decode;
 mod message;
 mod node;
 mod parse;
+mod path;
 mod scalar;
 
 pub use decode::{Decode, Decoder, Oneof, Problem, ProblemKind};
@@ -14,4 +15,5 @@ pub(crate) use message::json_name_matches;
 pub(crate) use message::{closed_enum, message, oneof, union_message};
 pub use node::{Document, Entry, Node, Style, Value};
 pub use parse::{Budget, SyntaxError, parse};
+pub(crate) use path::{descend, locate};
 pub use scalar::{Scalar, resolve};

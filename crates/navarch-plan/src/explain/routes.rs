@@ -34,11 +34,8 @@ impl Explainer<'_> {
         let candidates =
             exact.chain(wildcard.filter(|rule| rule.hosts.iter().any(|pattern| covers(pattern, host))));
         for rule in candidates.filter(|rule| rule.for_mesh()) {
-            let keys = rule.sources.iter().map(|(namespace, name)| ObjectKey {
-                kind: Kind::VirtualService,
-                namespace: namespace.clone(),
-                name: name.clone(),
-            });
+            let sources = rule.sources.iter();
+            let keys = sources.map(|(namespace, name)| ObjectKey::new(Kind::VirtualService, namespace, name));
             let (used, unused): (Vec<_>, Vec<_>) = keys.partition(|key| used.contains(key));
             for key in unused {
                 match used.is_empty() {

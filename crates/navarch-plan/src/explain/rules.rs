@@ -27,8 +27,7 @@ impl Explainer<'_> {
         let what = if subset.is_empty() { "traffic policy".to_owned() } else { format!("subset {subset}") };
         let mut part = Part::new(what);
         for (namespace, name) in &sources {
-            let key =
-                ObjectKey { kind: Kind::DestinationRule, namespace: namespace.clone(), name: name.clone() };
+            let key = ObjectKey::new(Kind::DestinationRule, namespace, name);
             let Some(rule) =
                 self.snapshot.object(&key).and_then(|object| object.spec::<DestinationRule>().cloned())
             else {
@@ -50,7 +49,7 @@ impl Explainer<'_> {
         for rule in candidates {
             let source = (rule.config.namespace.clone(), rule.config.name.clone());
             if !sources.contains(&source) {
-                let key = ObjectKey { kind: Kind::DestinationRule, namespace: source.0, name: source.1 };
+                let key = ObjectKey::new(Kind::DestinationRule, &source.0, &source.1);
                 part.lose(key, self.why_not(rule, service, sources.is_empty()));
             }
         }

@@ -18,7 +18,7 @@ pub(super) fn key_of(service: &Service) -> ObjectKey {
         Registry::Kubernetes => Kind::Service,
         Registry::ServiceEntry => Kind::ServiceEntry,
     };
-    ObjectKey { kind, namespace: service.namespace.clone(), name: service.name.clone() }
+    ObjectKey::new(kind, &service.namespace, &service.name)
 }
 
 impl Explainer<'_> {

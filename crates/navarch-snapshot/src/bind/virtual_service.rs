@@ -103,7 +103,7 @@ fn with_delegates(
         };
         let path = format!("spec.http[{index}].delegate");
         let report = |code: Code, message: String, hint: &str| {
-            let finding = Finding::warning(code, message).of(root.key.clone()).at(root.source.locate(&path));
+            let finding = Finding::warning(code, message).of(root.key.clone()).at(root.locate(&path));
             finding.path(path.clone()).hint(hint)
         };
         let (namespace, spec) = match find_delegate(reader, delegate, &root.key.namespace) {

@@ -34,7 +34,8 @@ pub(super) fn of_kubernetes(
     if service.resolution == Resolution::Alias {
         return Vec::new();
     }
-    let lists = Input::EndpointsOf(object.key.namespace.clone(), object.key.name.clone());
+    let key = &object.key;
+    let lists = Input::EndpointsOf(key.cluster, key.namespace.clone(), key.name.clone());
     let mut collected = Collected::new(service);
     let slices: Vec<&Arc<Object>> =
         reader.members(&lists).filter(|list| list.key.kind == Kind::EndpointSlice).collect();
@@ -93,26 +94,26 @@ impl Collected {
     }
 }
 
-/// What is known of the workload behind an address of a slice; `None` if it should be a pod and there is none.
+/// What is known of the workload behind an address of an EndpointSlice or Endpoints object; `None` if it should be a pod and there is none.
 fn workload_behind(
     reader: &Reader<'_>,
-    namespace: &str,
+    list: &ObjectKey,
     address: IpAddr,
     target: Option<&kube::ObjectReference>,
 ) -> Option<(Workload, Vec<IpAddr>)> {
     if let Some(target) = target.filter(|target| target.kind == "Pod") {
-        let (object, pod) = reader.get::<kube::Pod>(&target.namespace, &target.name)?;
+        let (object, pod) = reader.get::<kube::Pod>(list.cluster, &target.namespace, &target.name)?;
         return Some((workloads::of_pod(reader, object, pod, address), workloads::pod_addresses(object)));
     }
     // A manual endpoint. If a pod of the namespace has the address, its labels and identity are a good guess.
-    let pods =
-        reader.members(&Input::Address(address)).filter(|object| object.key.namespace.as_ref() == namespace);
+    let here = |key: &ObjectKey| key.namespace == list.namespace && key.cluster == list.cluster;
+    let pods = reader.members(&Input::Address(address)).filter(|object| here(&object.key));
     let pod = pods
         .filter_map(|object| Some((object, object.spec::<kube::Pod>()?)))
         .find(|(_, pod)| workloads::is_ready(pod));
     let workload = match pod {
         Some((object, pod)) => workloads::of_pod(reader, object, pod, address),
-        None => workloads::of_address(reader, address),
+        None => workloads::of_address(reader, list.cluster, address),
     };
     Some((workload, Vec::new()))
 }
@@ -135,8 +136,7 @@ fn from_slice(reader: &Reader<'_>, object: &Object, spec: &kube::Service, collec
         let health = slice_health(&endpoint.conditions, collected.keeps_draining);
         for address in endpoint.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok()) {
             let target = endpoint.target_ref.as_ref();
-            let Some((mut workload, own)) = workload_behind(reader, &object.key.namespace, address, target)
-            else {
+            let Some((mut workload, own)) = workload_behind(reader, &object.key, address, target) else {
                 continue;
             };
             workload.endpoint.health = health;
@@ -180,8 +180,7 @@ fn from_endpoints(reader: &Reader<'_>, object: &Object, collected: &mut Collecte
         for (stated, health) in ready.chain(not_ready) {
             let Ok(address) = stated.ip.parse() else { continue };
             let target = stated.target_ref.as_ref();
-            let Some((mut workload, _)) = workload_behind(reader, &object.key.namespace, address, target)
-            else {
+            let Some((mut workload, _)) = workload_behind(reader, &object.key, address, target) else {
                 continue;
             };
             workload.endpoint.health = health;
@@ -202,7 +201,7 @@ fn from_pods(
     collected: &mut Collected,
 ) {
     let dual_stack_service = spec.spec.cluster_ips.len() > 1;
-    for pod_object in selected(reader, &object.key.namespace, &spec.spec.selector) {
+    for pod_object in selected_by_service(reader, object, spec) {
         let Some(pod) = pod_object.spec::<kube::Pod>() else { continue };
         let addresses = workloads::pod_addresses(pod_object);
         let Some(address) = addresses.first() else { continue };
@@ -237,6 +236,17 @@ fn selected<'a, 's, T: Clone + Into<Name> + AsRef<str> + 's>(
         .collect()
 }
 
+/// What the selector of a Kubernetes Service matches in its own cluster.
+fn selected_by_service<'a>(
+    reader: &Reader<'a>,
+    object: &Object,
+    spec: &kube::Service,
+) -> impl Iterator<Item = &'a Arc<Object>> {
+    let cluster = object.key.cluster;
+    let matching = selected(reader, &object.key.namespace, &spec.spec.selector);
+    matching.into_iter().filter(move |found| found.key.cluster == cluster)
+}
+
 fn from_workload_entries(
     reader: &Reader<'_>,
     object: &Object,
@@ -244,8 +254,7 @@ fn from_workload_entries(
     service: &Service,
     collected: &mut Collected,
 ) {
-    let entries: Vec<Workload> = selected(reader, &object.key.namespace, &spec.spec.selector)
-        .into_iter()
+    let entries: Vec<Workload> = selected_by_service(reader, object, spec)
         .filter_map(|object| workload_entry(reader, object))
         .filter(|workload| !workload.is_named())
         .collect();
@@ -262,7 +271,7 @@ fn from_workload_entries(
 pub(super) fn workload_entry(reader: &Reader<'_>, object: &Object) -> Option<Workload> {
     let entry = object.spec::<WorkloadEntry>()?;
     let labels = workloads::entry_labels(object, entry);
-    workloads::of_entry(reader, entry, &labels, &object.key.namespace, &object.key.name)
+    workloads::of_entry(reader, entry, &labels, &object.key, &object.key.name)
 }
 
 /// The port of a WorkloadEntry that a port of a Kubernetes Service leads to.
@@ -311,7 +320,7 @@ pub(super) fn entry_workloads(reader: &Reader<'_>, object: &Object, entry: &Serv
             .filter_map(|(index, endpoint)| {
                 let name = format!("{}-{index}", object.key.name);
                 let labels = workloads::own_labels(endpoint);
-                workloads::of_entry(reader, endpoint, &labels, &object.key.namespace, &name)
+                workloads::of_entry(reader, endpoint, &labels, &object.key, &name)
             })
             .collect();
     };
@@ -361,7 +370,7 @@ fn from_host(reader: &Reader<'_>, object: &Object, entry: &ServiceEntry, host: &
             locality: Default::default(),
             weight: 0,
             network: none(),
-            cluster_id: reader.cluster_id().clone(),
+            cluster_id: reader.cluster_name(object.key.cluster),
             health: Health::Unknown,
             tls_mode: TlsMode::Disabled,
             service_account: none(),

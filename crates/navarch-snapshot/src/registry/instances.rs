@@ -74,17 +74,21 @@ fn facts(
     }
 }
 
-/// Services and ServiceEntries of a namespace that may select these labels.
+/// Services of the cluster of a workload, or ServiceEntries, of its namespace that may select these labels.
 fn selecting<'a>(
     reader: &Reader<'a>,
-    namespace: &Name,
+    workload: &ObjectKey,
     labels: &Labels,
     kind: Kind,
 ) -> BTreeMap<&'a ObjectKey, &'a Arc<Object>> {
     let mut found = BTreeMap::new();
     for (key, value) in labels {
-        let input = Input::Selecting(namespace.clone(), key.clone(), value.clone());
-        let candidates = reader.members(&input).filter(|object| object.key.kind == kind);
+        let input = Input::Selecting(workload.namespace.clone(), key.clone(), value.clone());
+        // ServiceEntries are of the local cluster, and select workloads of all clusters.
+        let may_select = |key: &ObjectKey| {
+            key.kind == kind && (kind == Kind::ServiceEntry || key.cluster == workload.cluster)
+        };
+        let candidates = reader.members(&input).filter(|object| may_select(&object.key));
         found.extend(candidates.map(|object| (&object.key, object)));
     }
     found
@@ -101,7 +105,7 @@ fn pod_instances(
     let labels = &object.metadata.labels;
     let mut selected = false;
     let mut instances = Vec::new();
-    for (key, service) in selecting(reader, &object.key.namespace, labels, Kind::Service) {
+    for (key, service) in selecting(reader, &object.key, labels, Kind::Service) {
         let Some(spec) = service.spec::<kube::Service>() else { continue };
         if !selects(&spec.spec.selector, labels) {
             continue;
@@ -112,22 +116,23 @@ fn pod_instances(
         });
         instances.extend(distinct(reader, key, targets));
     }
-    if selected { instances } else { slice_instances(reader, here, &object.key.namespace, address) }
+    if selected { instances } else { slice_instances(reader, here, &object.key, address) }
 }
 
 fn slice_instances(
     reader: &Reader<'_>,
     here: &[&Arc<Object>],
-    namespace: &Name,
+    pod: &ObjectKey,
     address: IpAddr,
 ) -> Vec<Instance> {
     let mut instances = Vec::new();
-    for object in here.iter().filter(|object| object.key.namespace == *namespace) {
+    let beside = |key: &ObjectKey| key.namespace == pod.namespace && key.cluster == pod.cluster;
+    for object in here.iter().filter(|object| beside(&object.key)) {
         let (Some(slice), Some(service)) = (object.spec::<kube::EndpointSlice>(), slice_service(object))
         else {
             continue;
         };
-        let key = ObjectKey::new(Kind::Service, namespace, service);
+        let key = ObjectKey::of(pod.cluster, Kind::Service, &pod.namespace, service);
         let at_address = slice
             .endpoints
             .iter()
@@ -186,7 +191,7 @@ fn entry_instances(reader: &Reader<'_>, object: &Object, workload: &Workload) ->
     let Some(entry) = object.spec::<WorkloadEntry>() else { return Vec::new() };
     let labels = workloads::entry_labels(object, entry);
     let mut instances = Vec::new();
-    for (key, service_object) in selecting(reader, &object.key.namespace, &labels, Kind::Service) {
+    for (key, service_object) in selecting(reader, &object.key, &labels, Kind::Service) {
         let Some(spec) = service_object.spec::<kube::Service>() else { continue };
         if !selects(&spec.spec.selector, &labels) {
             continue;
@@ -258,7 +263,7 @@ fn entries_at<'a>(
             (Kind::Pod, _) => object.metadata.labels.clone(),
             _ => continue,
         };
-        entries.extend(selecting(reader, namespace, &labels, Kind::ServiceEntry));
+        entries.extend(selecting(reader, &object.key, &labels, Kind::ServiceEntry));
     }
     entries.into_values()
 }

@@ -173,7 +173,8 @@ pub(super) fn traffic_distribution(
     if let Some(value) = object.metadata.annotations.get(ANNOTATION).filter(|value| !value.is_empty()) {
         return parse(value);
     }
-    let namespace = reader.object(&ObjectKey::new(Kind::Namespace, "", &object.key.namespace));
+    let namespace =
+        reader.object(&ObjectKey::of(object.key.cluster, Kind::Namespace, "", &object.key.namespace));
     let value = namespace.and_then(|namespace| namespace.metadata.annotations.get(ANNOTATION));
     value.map_or(TrafficDistribution::Any, |value| parse(value))
 }
@@ -199,6 +200,7 @@ pub(super) fn network_gateways(
     service: &kube::Service,
     derived: &Service,
 ) -> Vec<NetworkGateway> {
+    let cluster_id = reader.cluster_name(object.key.cluster);
     // Network, port and HBONE port, without the address.
     let gateways: Vec<(Name, u16, u16)> = match object.metadata.labels.get("topology.istio.io/network") {
         Some(network) if !network.is_empty() => {
@@ -210,8 +212,8 @@ pub(super) fn network_gateways(
             if port == 0 && hbone == 0 { Vec::new() } else { vec![(network.clone(), port, hbone)] }
         }
         _ => {
-            let of_service = reader.networks().of_service(&derived.hostname).iter();
-            of_service.map(|(network, port)| (network.clone(), *port, 0)).collect()
+            let of_service = reader.networks().of_service(&cluster_id, &derived.hostname);
+            of_service.map(|(network, port)| (network.clone(), port, 0)).collect()
         }
     };
     if gateways.is_empty() {
@@ -226,7 +228,7 @@ pub(super) fn network_gateways(
                 port: node_ports.get(port).copied().unwrap_or(*port),
                 hbone_port: *hbone_port,
                 network: network.clone(),
-                cluster_id: reader.cluster_id().clone(),
+                cluster_id: cluster_id.clone(),
             });
         }
     }
@@ -265,7 +267,7 @@ fn external_addresses(
                 })
                 .collect();
             if addresses.is_empty() {
-                let nodes = reader.members(&Input::ExternalNodes);
+                let nodes = reader.members(&Input::ExternalNodes(object.key.cluster));
                 addresses = nodes
                     .filter(|node| selects(&selector, &node.metadata.labels))
                     .filter_map(|node| node.spec::<kube::Node>().and_then(|node| node_external_address(node)))

@@ -13,7 +13,7 @@ use navarch_model::kubernetes as kube;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::networking::{ServiceEntry, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::{Hashed, Name};
+use navarch_model::{ClusterId, Hashed, Name};
 
 use crate::few::Few;
 use crate::network::Networks;
@@ -24,16 +24,16 @@ use crate::registry::workloads;
 pub(crate) enum Input {
     /// One object.
     Object(ObjectKey),
-    /// EndpointSlices and Endpoints of a Kubernetes Service: namespace and name of the service.
-    EndpointsOf(Name, Name),
-    /// Pods and WorkloadEntries in a namespace that carry a label.
+    /// EndpointSlices and Endpoints of a Kubernetes Service: its cluster, namespace and name.
+    EndpointsOf(ClusterId, Name, Name),
+    /// Pods and WorkloadEntries in a namespace, of whichever cluster, that carry a label.
     Labelled(Name, Name, Name),
-    /// Services and ServiceEntries in a namespace that select by labels, of which this is the first.
+    /// Services and ServiceEntries in a namespace, of whichever cluster, that select by labels; this is the first.
     Selecting(Name, Name, Name),
     /// Objects that mention an address of a workload.
     Address(IpAddr),
-    /// Nodes with an external address.
-    ExternalNodes,
+    /// Nodes of a cluster with an external address.
+    ExternalNodes(ClusterId),
     /// The services that an object declares, after conversion.
     Services(ObjectKey),
     /// Mesh settings.
@@ -147,15 +147,17 @@ fn inputs_of(object: &Object) -> Vec<Input> {
         Kind::EndpointSlice => {
             let Some(slice) = object.spec::<kube::EndpointSlice>() else { return inputs };
             if let Some(service) = slice_service(object) {
-                inputs.push(Input::EndpointsOf(namespace(), service.clone()));
+                inputs.push(Input::EndpointsOf(object.key.cluster, namespace(), service.clone()));
                 let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
                 inputs.extend(addresses.filter_map(|address| address.parse().ok()).map(Input::Address));
             }
         }
-        Kind::Endpoints => inputs.push(Input::EndpointsOf(namespace(), object.key.name.clone())),
+        Kind::Endpoints => {
+            inputs.push(Input::EndpointsOf(object.key.cluster, namespace(), object.key.name.clone()));
+        }
         Kind::Node => {
             let external = object.spec::<kube::Node>().and_then(|node| node_external_address(node));
-            inputs.extend(external.map(|_| Input::ExternalNodes));
+            inputs.extend(external.map(|_| Input::ExternalNodes(object.key.cluster)));
         }
         _ => {}
     }
@@ -192,7 +194,8 @@ pub(crate) fn node_external_address(node: &kube::Node) -> Option<&str> {
 /// What does not come from objects, or from one object for everybody.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub cluster_id: Name,
+    /// What the local cluster is called.
+    pub cluster_name: Name,
     pub domain: Name,
     pub system_namespace: Option<Name>,
     pub mesh: Arc<Hashed<MeshSettings>>,
@@ -233,15 +236,15 @@ impl<'a> Reader<'a> {
         &self.settings.mesh
     }
 
-    /// MeshNetworks as this cluster sees it.
+    /// MeshNetworks.
     pub fn networks(&self) -> &'a Networks {
         self.ask(&Input::Mesh);
         &self.settings.networks
     }
 
-    /// Name of the cluster. Never changes.
-    pub fn cluster_id(&self) -> &'a Name {
-        &self.settings.cluster_id
+    /// What a cluster is called. Never changes.
+    pub fn cluster_name(&self, cluster: ClusterId) -> Name {
+        cluster.remote_name().unwrap_or_else(|| self.settings.cluster_name.clone())
     }
 
     /// Domain suffix of Kubernetes services. Never changes.
@@ -261,8 +264,13 @@ impl<'a> Reader<'a> {
     }
 
     /// One object by its parts, with its specification.
-    pub fn get<T: Noun>(&self, namespace: &str, name: &str) -> Option<(&'a Arc<Object>, &'a T)> {
-        let object = self.object(&ObjectKey::new(T::KIND, namespace, name))?;
+    pub fn get<T: Noun>(
+        &self,
+        cluster: ClusterId,
+        namespace: &str,
+        name: &str,
+    ) -> Option<(&'a Arc<Object>, &'a T)> {
+        let object = self.object(&ObjectKey::of(cluster, T::KIND, namespace, name))?;
         Some((object, object.spec::<T>()?))
     }
 

@@ -10,7 +10,7 @@ use navarch_model::kubernetes as kube;
 use navarch_model::networking::WorkloadEntry;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service;
-use navarch_model::{Labels, Name};
+use navarch_model::{ClusterId, Labels, Name};
 
 use super::store::Reader;
 
@@ -88,10 +88,12 @@ pub(super) fn own_labels(entry: &WorkloadEntry) -> Labels {
 /// The workload at an address of a pod.
 pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, address: IpAddr) -> Workload {
     let labels = &object.metadata.labels;
-    let locality = pod_locality(reader, labels, &pod.spec.node_name);
+    let cluster = object.key.cluster;
+    let locality = pod_locality(reader, cluster, labels, &pod.spec.node_name);
     let primary = pod.status.pod_ip.parse().ok().unwrap_or(address);
-    let network = network(reader, labels, Some(primary)).or_else(|| network(reader, labels, Some(address)));
-    let network = network.unwrap_or_default();
+    let network_at = |address| network(reader, cluster, labels, Some(address));
+    let network = network_at(primary).or_else(|| network_at(address)).unwrap_or_default();
+    let cluster_id = reader.cluster_name(cluster);
     let account = match pod.spec.service_account_name.as_str() {
         // What the API server fills in.
         "" => "default",
@@ -109,13 +111,13 @@ pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, addr
         additional_addresses: Vec::new(),
         port: 0,
         service_port_name: Name::default(),
-        labels: with_topology(labels, reader.cluster_id(), &locality, &node_name, &network),
+        labels: with_topology(labels, &cluster_id, &locality, &node_name, &network),
         tls_mode: tls_mode(labels).unwrap_or_default(),
         hbone: labels.get("networking.istio.io/tunnel").is_some_and(|tunnel| &**tunnel == "http"),
         locality,
         weight: 0,
         network,
-        cluster_id: reader.cluster_id().clone(),
+        cluster_id,
         health: if is_ready(pod) { Health::Healthy } else { Health::Unhealthy },
         service_account: Name::from(account),
         namespace: object.key.namespace.clone(),
@@ -128,13 +130,13 @@ pub(super) fn of_pod(reader: &Reader<'_>, object: &Object, pod: &kube::Pod, addr
     Workload { endpoint, ports: pod_ports(pod) }
 }
 
-/// The workload at an address that no pod has: a manual endpoint.
-pub(super) fn of_address(reader: &Reader<'_>, address: IpAddr) -> Workload {
+/// The workload at an address that no pod of a cluster has: a manual endpoint.
+pub(super) fn of_address(reader: &Reader<'_>, cluster: ClusterId, address: IpAddr) -> Workload {
     let labels = Labels::default();
-    let network = network(reader, &labels, Some(address)).unwrap_or_default();
+    let network = network(reader, cluster, &labels, Some(address)).unwrap_or_default();
+    let cluster_id = reader.cluster_name(cluster);
     let none = Name::default;
-    let mut labels =
-        with_topology(&labels, reader.cluster_id(), &Locality::default(), &Name::default(), &network);
+    let mut labels = with_topology(&labels, &cluster_id, &Locality::default(), &Name::default(), &network);
     labels.insert(topology_key(NETWORK), network.clone());
     let endpoint = Endpoint {
         address: Address::Ip(address),
@@ -145,7 +147,7 @@ pub(super) fn of_address(reader: &Reader<'_>, address: IpAddr) -> Workload {
         locality: Locality::default(),
         weight: 0,
         network,
-        cluster_id: reader.cluster_id().clone(),
+        cluster_id,
         health: Health::Healthy,
         tls_mode: TlsMode::Disabled,
         service_account: none(),
@@ -160,15 +162,16 @@ pub(super) fn of_address(reader: &Reader<'_>, address: IpAddr) -> Workload {
     Workload { endpoint, ports: BTreeMap::new() }
 }
 
-/// The workload of a WorkloadEntry, or of an endpoint in a ServiceEntry. Without an address there is none: it could only be
+/// The workload of a WorkloadEntry, or of an endpoint in a ServiceEntry, which is the owner. Without an address there is none: it could only be
 /// reached through the gateway of its network.
 pub(super) fn of_entry(
     reader: &Reader<'_>,
     entry: &WorkloadEntry,
     labels: &Labels,
-    namespace: &Name,
+    owner: &ObjectKey,
     name: &str,
 ) -> Option<Workload> {
+    let cluster_id = reader.cluster_name(owner.cluster);
     let address = entry_address(&entry.address)?;
     let stated = Locality::parse(&entry.locality);
     let locality = if stated.is_empty() { label_locality(labels).unwrap_or_default() } else { stated };
@@ -181,15 +184,15 @@ pub(super) fn of_entry(
         additional_addresses: Vec::new(),
         port: 0,
         service_port_name: Name::default(),
-        labels: with_topology(labels, reader.cluster_id(), &locality, &Name::default(), &network),
+        labels: with_topology(labels, &cluster_id, &locality, &Name::default(), &network),
         locality,
         weight: entry.weight,
         network,
-        cluster_id: reader.cluster_id().clone(),
+        cluster_id,
         health: Health::Unknown,
         tls_mode: tls_mode(labels).unwrap_or(by_account),
         service_account: account,
-        namespace: namespace.clone(),
+        namespace: owner.namespace.clone(),
         workload_name: Name::from(name),
         host_name: Name::default(),
         sub_domain: Name::default(),
@@ -220,28 +223,34 @@ fn tls_mode(labels: &Labels) -> Option<TlsMode> {
 }
 
 /// The network of a workload: its label, else that of the system namespace, else by MeshNetworks.
-fn network(reader: &Reader<'_>, labels: &Labels, address: Option<IpAddr>) -> Option<Name> {
+fn network(
+    reader: &Reader<'_>,
+    cluster: ClusterId,
+    labels: &Labels,
+    address: Option<IpAddr>,
+) -> Option<Name> {
     let stated = |labels: &Labels| labels.get(NETWORK).filter(|network| !network.is_empty()).cloned();
     if let Some(network) = stated(labels) {
         return Some(network);
     }
-    let system = reader.system_namespace().map(|namespace| ObjectKey::new(Kind::Namespace, "", namespace));
+    let system = reader.system_namespace();
+    let system = system.map(|namespace| ObjectKey::of(cluster, Kind::Namespace, "", namespace));
     let system = system.and_then(|key| reader.object(&key));
     if let Some(network) = system.and_then(|namespace| stated(&namespace.metadata.labels)) {
         return Some(network);
     }
-    reader.networks().of_address(address).cloned()
+    reader.networks().of_address(&reader.cluster_name(cluster), address).cloned()
 }
 
 /// The locality of a pod: its label, else that of its node.
-fn pod_locality(reader: &Reader<'_>, labels: &Labels, node: &str) -> Locality {
+fn pod_locality(reader: &Reader<'_>, cluster: ClusterId, labels: &Labels, node: &str) -> Locality {
     if let Some(locality) = label_locality(labels) {
         return locality;
     }
     if node.is_empty() {
         return Locality::default();
     }
-    let Some((node, _)) = reader.get::<kube::Node>("", node) else { return Locality::default() };
+    let Some((node, _)) = reader.get::<kube::Node>(cluster, "", node) else { return Locality::default() };
     let first = |keys: &[&str]| {
         let mut stated = keys.iter().filter_map(|key| node.metadata.labels.get(*key));
         stated.find(|value| !value.is_empty()).cloned().unwrap_or_default()

@@ -5,9 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use navarch_model::Span;
 use navarch_model::change::ChangeSet;
-use navarch_model::finding::{Code, Finding, Span};
+use navarch_model::finding::{Code, Finding};
 use navarch_model::object::{Object, ObjectKey};
+use navarch_model::place::Position;
 
 use super::tree::{Hint, Tree};
 
@@ -211,7 +213,7 @@ impl File {
         let span = Span { file: path.display().to_string().into(), line: 1, column: 1 };
         self.findings = vec![
             Finding::error(Code::NotText, format!("the file cannot be read: {reason}"))
-                .at(span)
+                .at(Position::from(span))
                 .hint("what it held before stays in use; make it a readable UTF-8 text file, or delete it"),
         ];
     }
@@ -227,19 +229,20 @@ impl File {
     }
 }
 
+fn place_of(object: &Object) -> String {
+    object.position().map_or_else(|| "another place".to_owned(), |position| position.to_string())
+}
+
 fn duplicate(first: &Object, second: &Object) -> Finding {
-    Finding::error(
-        Code::DuplicateObject,
-        format!("already defined at {}, which is used", first.source.span()),
-    )
-    .at(second.source.span())
-    .of(second.key.clone())
-    .hint("remove one of the two, or give it another name")
+    Finding::error(Code::DuplicateObject, format!("already defined at {}, which is used", place_of(first)))
+        .at(second.position())
+        .of(second.key.clone())
+        .hint("remove one of the two, or give it another name")
 }
 
 fn held(object: &Object) -> Finding {
     Finding::warning(Code::LastGood, "its last good version stays in use until the file is mended")
-        .at(object.source.span())
+        .at(object.position())
         .of(object.key.clone())
 }
 
