@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
-use navarch_xds::{Registry, State as XdsState, StreamStatus, TypeStatus as XdsTypeStatus};
+use navarch_xds::{Registry, StreamStatus, SyncState as XdsSyncState, TypeStatus as XdsTypeStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -358,8 +358,8 @@ impl Admin {
                 resources: stream
                     .types
                     .iter()
-                    .filter(|ty| ty.departing > 0)
-                    .map(|ty| (ty.ty.short().to_owned(), ty.departing))
+                    .filter(|ty| ty.leaving > 0)
+                    .map(|ty| (ty.ty.short().to_owned(), ty.leaving))
                     .collect(),
             }),
         }
@@ -381,10 +381,10 @@ impl Admin {
         });
         let status = TypeStatus {
             state: match ty.state {
-                XdsState::NotSent => SyncState::NotSent,
-                XdsState::Stale => SyncState::Stale,
-                XdsState::Synced => SyncState::Synced,
-                XdsState::Error => SyncState::Error,
+                XdsSyncState::NotSent => SyncState::NotSent,
+                XdsSyncState::Stale => SyncState::Stale,
+                XdsSyncState::Synced => SyncState::Synced,
+                XdsSyncState::Error => SyncState::Error,
             },
             sent: ty.sent.as_ref().map(|mark| mark.version.clone()).unwrap_or_default(),
             acked: ty.acked.as_ref().map(|mark| mark.version.clone()).unwrap_or_default(),

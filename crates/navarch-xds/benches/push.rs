@@ -1,7 +1,8 @@
-//! What one more stream costs when something changes: the push, and the acknowledgement. `cargo bench -p navarch-xds -- push`.
+//! What one more stream costs when something changes: the push, and the acknowledgement. `cargo bench -p
+//! navarch-xds -- push`.
 //!
-//! Names are `piece/size`; the size is the number of clusters that the client has, each with an assignment. Comparisons and long
-//! responses are shared by the streams of a class, so they are not in it.
+//! Names are `piece/size`; the size is the number of clusters that the client has, each with an assignment.
+//! Comparisons and long responses are shared by the streams of a class, so they are not in it.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType, dynamic, json};
 use navarch_xds::proto::{DeltaDiscoveryRequest, DiscoveryRequest};
-use navarch_xds::{Client, DiffCache, Encoder, Node, Protocol, Request, Response, Stream};
+use navarch_xds::{ClientRules, DiffCache, Encoder, Node, Protocol, Request, Response, Stream};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ impl Rig {
     fn new(protocol: Protocol, size: usize, changed: XdsType) -> Self {
         let node =
             Node { user_agent_name: "envoy".into(), user_agent_version: "1.40.0".into(), ..Node::default() };
-        let stream = Stream::new(1, protocol, Client::of(&node), Arc::new(DiffCache::default()));
+        let stream = Stream::new(1, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()));
         let names: Vec<String> = (0..size)
             .map(|index| format!("outbound|80||service-{index}.namespace-{}.svc.cluster.local", index % 10))
             .collect();
@@ -98,8 +99,8 @@ impl Rig {
         responses
     }
 
-    /// The other state is published, sent and acknowledged. Returns how long the server took to send it, and to read that
-    /// it was accepted.
+    /// The other state is published, sent and acknowledged. Returns how long the server took to send it, and
+    /// to read that it was accepted.
     fn push(&mut self) -> [Duration; 2] {
         self.revision += 1;
         let state = Arc::new(self.states[(self.revision % 2) as usize].at_revision(self.revision));

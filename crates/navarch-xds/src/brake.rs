@@ -35,7 +35,7 @@ impl Default for Brake {
 
 /// What one stream does about removals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Braking {
+pub enum BrakeState {
     /// They go out, as long as they are not too many.
     #[default]
     Watching,

@@ -6,7 +6,7 @@ use crate::node::Node;
 
 /// Kinds of xDS clients with rules of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ClientKind {
     /// Envoy, with or without an agent between.
     Envoy,
     /// A gRPC library in a proxyless workload.
@@ -31,8 +31,8 @@ pub enum Holds {
 
 /// The rules for one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
-    kind: Kind,
+pub struct ClientRules {
+    kind: ClientKind,
     /// Major and minor.
     version: (u32, u32),
 }
@@ -41,15 +41,15 @@ pub struct Client {
 /// that it had. One that comes up empty says that it holds the assignment, and needs it.
 const CACHES_ENDPOINTS: (u32, u32) = (1, 40);
 
-impl Client {
+impl ClientRules {
     /// Reads the kind from the user agent.
     #[must_use]
     pub fn of(node: &Node) -> Self {
         let agent = node.user_agent_name.to_ascii_lowercase();
         let kind = match () {
-            () if agent == "envoy" => Kind::Envoy,
-            () if agent.starts_with("grpc") => Kind::Grpc,
-            () => Kind::Other,
+            () if agent == "envoy" => ClientKind::Envoy,
+            () if agent.starts_with("grpc") => ClientKind::Grpc,
+            () => ClientKind::Other,
         };
         let mut numbers = node.user_agent_version.split('.').map_while(|number| number.parse().ok());
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -58,7 +58,7 @@ impl Client {
 
     /// Which kind it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ClientKind {
         self.kind
     }
 
@@ -66,7 +66,7 @@ impl Client {
     /// send an empty first request after a reconnect (grpc-go#7013) that must not be taken for a wildcard.
     #[must_use]
     pub fn implicit_wildcard(&self, ty: XdsType) -> bool {
-        ty.root() && self.kind != Kind::Grpc
+        ty.root() && self.kind != ClientKind::Grpc
     }
 
     /// Whether, in state-of-the-world, naming a resource after an implicit wildcard keeps the wildcard. The protocol
@@ -74,39 +74,39 @@ impl Client {
     /// them.
     #[must_use]
     pub fn keeps_wildcard_when_naming(&self, ty: XdsType) -> bool {
-        self.kind == Kind::Envoy && ty.root()
+        self.kind == ClientKind::Envoy && ty.root()
     }
 
     /// Whether a missing route configuration is answered with an empty one where one of our listeners waits for it.
     #[must_use]
     pub fn waits_for_routes(&self) -> bool {
-        self.kind != Kind::Grpc
+        self.kind != ClientKind::Grpc
     }
 
     /// Whether the endpoints of a new cluster may be sent before they are asked for. Envoy takes them: it has read the
     /// cluster by then.
     #[must_use]
     pub fn asks_for_endpoints_of_clusters(&self) -> bool {
-        self.kind == Kind::Envoy
+        self.kind == ClientKind::Envoy
     }
 
     /// Whether a route configuration whose virtual hosts are discovered waits for news of them that it does not ask for.
     #[must_use]
     pub fn asks_for_hosts_on_demand(&self) -> bool {
-        self.kind == Kind::Envoy
+        self.kind == ClientKind::Envoy
     }
 
     /// Whether every removal is said as one, as the protocol document has it. For Envoy and gRPC some do harm and some do
     /// nothing, see [`navarch_envoy::Removal`].
     #[must_use]
     pub fn removal_is_removal(&self) -> bool {
-        self.kind == Kind::Other
+        self.kind == ClientKind::Other
     }
 
     /// Whether names that do not exist are worth a `resource_errors` entry (xRFC TP3). Others ignore it.
     #[must_use]
     pub fn wants_errors(&self) -> bool {
-        self.kind == Kind::Grpc
+        self.kind == ClientKind::Grpc
     }
 
     /// Bytes of resources a response may have. Envoy takes any size, and its first cluster and listener responses
@@ -114,10 +114,10 @@ impl Client {
     #[must_use]
     pub fn response_bytes_max(&self, ty: XdsType) -> usize {
         match (self.kind, ty) {
-            (Kind::Envoy, _) => usize::MAX,
+            (ClientKind::Envoy, _) => usize::MAX,
             // ztunnel accepts 200 MiB.
             (_, XdsType::Address | XdsType::Authorization) => 64 << 20,
-            (Kind::Grpc | Kind::Other, _) => (4 << 20) - (64 << 10),
+            (ClientKind::Grpc | ClientKind::Other, _) => (4 << 20) - (64 << 10),
         }
     }
 
@@ -142,8 +142,8 @@ impl Client {
     pub fn holds(&self, ty: XdsType) -> Holds {
         match (self.kind, ty) {
             (_, XdsType::Address | XdsType::Authorization) => Holds::Enough,
-            (Kind::Envoy, XdsType::Rds) => Holds::UnlessReferrerSent,
-            (Kind::Envoy, XdsType::Eds) if self.version >= CACHES_ENDPOINTS => Holds::UnlessWarming,
+            (ClientKind::Envoy, XdsType::Rds) => Holds::UnlessReferrerSent,
+            (ClientKind::Envoy, XdsType::Eds) if self.version >= CACHES_ENDPOINTS => Holds::UnlessWarming,
             _ => Holds::Nothing,
         }
     }

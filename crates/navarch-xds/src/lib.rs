@@ -3,7 +3,7 @@
 //! ```text
 //!   request bytes --> Request --+                                     +--> Response --> shared bytes
 //!                               +--> Stream (no IO, no clock) --poll--+
-//!   Class::publish -- watch ----+         one Feed per type           +--> Event, StreamStatus
+//!   Class::publish -- watch ----+         one TypeState per type           +--> Event, StreamStatus
 //! ```
 //!
 //! State-of-the-world and delta, aggregated and per type, from one model: a [`Stream`] knows what its client wants
@@ -20,7 +20,6 @@ mod brake;
 mod class;
 mod client;
 mod encode;
-mod feed;
 mod matcher;
 mod missing;
 mod nack;
@@ -35,12 +34,13 @@ mod status;
 mod stream;
 mod subscription;
 mod syncz;
+mod type_state;
 
 pub use brake::Brake;
 pub use class::{Class, DiffCache};
-pub use client::{Client, Holds, Kind};
+pub use client::{ClientKind, ClientRules, Holds};
 pub use encode::Encoder;
-pub use nack::Rejected;
+pub use nack::Nack;
 pub use node::{Locality, Node};
 pub use request::{Error, Request, Wish};
 pub use response::{Batch, Protocol, Response};
@@ -48,7 +48,7 @@ pub use server::{
     Answers, ClusterLoad, Connection, Discovery, LastLoads, LoadReports, Observer, Peer, Question, Rejection,
     Server, Settings, Transport, Visible,
 };
-pub use status::{Holding, Mark, Registry, State, StreamStatus, TypeStatus};
+pub use status::{Mark, Registry, RemovalHold, StreamStatus, SyncState, TypeStatus};
 pub use stream::{Event, Stream};
 pub use subscription::Wildcard;
 pub use syncz::{SYNCZ, client_config, syncz};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, XdsType};
 
-use crate::client::Client;
+use crate::client::ClientRules;
 use crate::order::mentions;
 use crate::response::Protocol;
 
@@ -26,7 +26,7 @@ pub fn answer(
     ty: XdsType,
     name: &Arc<str>,
     protocol: Protocol,
-    client: &Client,
+    client: &ClientRules,
     resources: &ProxyResources,
 ) -> Answer {
     let removed = match protocol {

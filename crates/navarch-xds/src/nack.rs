@@ -19,7 +19,7 @@ const ATTEMPTS_MAX: u32 = 64;
 
 /// The last rejection of a type on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected {
+pub struct Nack {
     /// What the client said, shortened. For secrets only that there was an error: the text may contain the secret.
     pub text: String,
     /// `error_detail.code`. Zero is an error too: ztunnel sends it.

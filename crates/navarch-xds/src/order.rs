@@ -21,7 +21,7 @@ pub const CLUSTER_RESPONSE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest time to wait for the request that tells whether a returning client is past its start. It comes with the others,
 /// unless the client has not started. When all return at once, with long lists of what they hold, that may take a while.
-pub const DOUBT_MAX: Duration = Duration::from_secs(1);
+pub const STARTUP_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Types of which everything must have been sent (not: acknowledged) before a response of `ty` is sent.
 #[must_use]

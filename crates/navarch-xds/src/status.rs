@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use navarch_envoy::XdsType;
 use tokio::sync::Notify;
 
-use crate::nack::Rejected;
+use crate::nack::Nack;
 use crate::node::Node;
 use crate::response::Protocol;
 use crate::server::Peer;
@@ -16,7 +16,7 @@ use crate::subscription::Wildcard;
 
 /// How far a client is with one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SyncState {
     /// Nothing has been sent: the client waits, or asked for what does not exist.
     NotSent,
     /// Something has been sent and not been answered. For clusters that is normal while one of them warms.
@@ -27,15 +27,15 @@ pub enum State {
     Error,
 }
 
-impl State {
+impl SyncState {
     /// The name used by the client status service and by `istioctl`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            State::NotSent => "NOT_SENT",
-            State::Stale => "STALE",
-            State::Synced => "SYNCED",
-            State::Error => "ERROR",
+            SyncState::NotSent => "NOT_SENT",
+            SyncState::Stale => "STALE",
+            SyncState::Synced => "SYNCED",
+            SyncState::Error => "ERROR",
         }
     }
 }
@@ -63,7 +63,7 @@ pub struct TypeStatus {
     /// Number of names that are wanted.
     pub names: usize,
     /// Summary.
-    pub state: State,
+    pub state: SyncState,
     /// The last response.
     pub sent: Option<Mark>,
     /// The last response that was accepted.
@@ -72,10 +72,10 @@ pub struct TypeStatus {
     /// this client count.
     pub revision: u64,
     /// The last rejection that has not been made good.
-    pub error: Option<Rejected>,
+    pub error: Option<Nack>,
     /// Resources that are no longer configured but stay with the client: until nothing refers to them, or as long as
     /// removals are held.
-    pub departing: usize,
+    pub leaving: usize,
     /// Resources that are not sent any more until they change, because the client rejected them.
     pub set_aside: Vec<Arc<str>>,
     /// Responses sent.
@@ -102,12 +102,12 @@ pub struct StreamStatus {
     /// The newest revision of which the client has accepted everything.
     pub watermark: u64,
     /// Whether removals are held back, because they would take too much at once.
-    pub held_removals: Option<Holding>,
+    pub held_removals: Option<RemovalHold>,
 }
 
 /// Removals that are held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holding {
+pub struct RemovalHold {
     /// Since when.
     pub since: Instant,
     /// Until when, unless they are confirmed or what was to go comes back.

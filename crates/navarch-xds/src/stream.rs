@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 
-use crate::brake::{self, Brake, Braking};
+use crate::brake::{self, Brake, BrakeState};
 use crate::class::DiffCache;
-use crate::client::{Client, Holds};
-use crate::feed::{Context, Feed, Feeds, Outgoing, Verdict, VerdictContext};
+use crate::client::{ClientRules, Holds};
 use crate::order;
 use crate::request::{Request, Wish};
 use crate::response::{Protocol, Response};
-use crate::status::{Holding, State, TypeStatus};
+use crate::status::{RemovalHold, SyncState, TypeStatus};
+use crate::type_state::{Context, Outgoing, TypeState, TypeStates, Verdict, VerdictContext};
 
 /// Events kept for the observer; more than one exchange causes, so none is lost if they are taken after each step.
 const EVENTS_MAX: usize = 64;
@@ -27,15 +27,15 @@ const EVENTS_MAX: usize = 64;
 pub struct Stream {
     id: u64,
     protocol: Protocol,
-    client: Client,
-    feeds: Feeds,
+    client: ClientRules,
+    types: TypeStates,
     resources: Option<Arc<ProxyResources>>,
     diffs: Arc<DiffCache>,
     /// Responses sent. Also the next nonce.
     number: u64,
     gate: Option<Gate>,
     brake: Option<Brake>,
-    braking: Braking,
+    brake_state: BrakeState,
     /// Removals up to this revision are meant. Zero is a revision: that of a server that knows of nothing.
     confirmed: Option<u64>,
     events: VecDeque<Event>,
@@ -107,18 +107,18 @@ impl Stream {
     /// A stream on which nothing has happened. The id makes nonces unlike those of other streams: a client may come
     /// with a nonce of an earlier one.
     #[must_use]
-    pub fn new(id: u64, protocol: Protocol, client: Client, diffs: Arc<DiffCache>) -> Self {
+    pub fn new(id: u64, protocol: Protocol, client: ClientRules, diffs: Arc<DiffCache>) -> Self {
         Self {
             id,
             protocol,
             client,
-            feeds: Feeds::default(),
+            types: TypeStates::default(),
             resources: None,
             diffs,
             number: 0,
             gate: None,
             brake: None,
-            braking: Braking::default(),
+            brake_state: BrakeState::default(),
             confirmed: None,
             events: VecDeque::new(),
         }
@@ -146,8 +146,8 @@ impl Stream {
     /// New resources. Older ones that were not sent yet never will be.
     pub fn resources(&mut self, resources: Arc<ProxyResources>) {
         if let Some(old) = self.resources.take() {
-            for feed in self.feeds.iter_mut() {
-                feed.acked_revision = feed.synced_revision(&old);
+            for state in self.types.iter_mut() {
+                state.acked_revision = state.synced_revision(&old);
             }
         }
         self.resources = Some(resources);
@@ -161,34 +161,34 @@ impl Stream {
         };
         let nothing = ResourceSet::default();
         let known = self.resources.as_ref().map_or(&nothing, |resources| resources.set(ty));
-        let feed = &mut self.feeds[ty];
-        let first = !feed.requested;
-        feed.requested = true;
+        let state = &mut self.types[ty];
+        let first = !state.requested;
+        state.requested = true;
 
         // The subscription first, and always: a request that rejects a response or answers an old one is still the
         // newest word on what the client wants.
         let (change, held) = match &request.wish {
             Wish::Exactly { names, version } => {
                 if first {
-                    feed.resume(version);
+                    state.resume(version);
                 }
-                (feed.subscription.replace(ty, &self.client, names, known), None)
+                (state.subscription.replace(ty, &self.client, names, known), None)
             }
             Wish::Change { subscribe, unsubscribe, held } => {
                 let held = first.then(|| held.clone());
-                (feed.subscription.change(ty, &self.client, subscribe, unsubscribe, known), held)
+                (state.subscription.change(ty, &self.client, subscribe, unsubscribe, known), held)
             }
         };
         let changed = change != Default::default();
         let dropped = if ty == XdsType::Eds { change.dropped.clone() } else { Vec::new() };
-        feed.subscribe(change, self.protocol);
+        state.subscribe(change, self.protocol);
         if let Some(held) = held {
-            feed.resume_held(held, self.client.held_is_subscribed(ty));
+            state.resume_held(held, self.client.held_is_subscribed(ty));
             self.judge_held(ty, now);
         }
         if ty == XdsType::Lds {
-            // It has started, see `Client::holds`.
-            self.feeds[XdsType::Eds].doubts_until = None;
+            // It has started, see `ClientRules::holds`.
+            self.types[XdsType::Eds].start_unknown_until = None;
         }
         self.keep_endpoints_of_sent_clusters(&dropped);
         if first
@@ -196,7 +196,7 @@ impl Stream {
             && let Some(resources) = self.resources.clone()
         {
             let known = resources.set(XdsType::Rds);
-            let routes = self.feed(XdsType::Rds).subscription.names().filter_map(|name| known.get(name));
+            let routes = self.state(XdsType::Rds).subscription.names().filter_map(|name| known.get(name));
             let routes: Vec<_> = routes.cloned().collect();
             self.release_routes(&routes, &resources);
         }
@@ -206,25 +206,25 @@ impl Stream {
         }
     }
 
-    /// Decides whether what the client says it holds has to be sent, see [`Client::holds`].
+    /// Decides whether what the client says it holds has to be sent, see [`ClientRules::holds`].
     fn judge_held(&mut self, ty: XdsType, now: Instant) {
-        if !self.feed(ty).has_held() {
+        if !self.state(ty).has_held() {
             return;
         }
         match self.client.holds(ty) {
             Holds::Nothing => {}
-            Holds::Enough => self.feeds[ty].keep_held([]),
+            Holds::Enough => self.types[ty].keep_held([]),
             Holds::UnlessReferrerSent => {
-                self.feeds[ty].keep_held([]);
-                let sent: Vec<_> = self.feed(XdsType::Lds).unanswered().cloned().collect();
+                self.types[ty].keep_held([]);
+                let sent: Vec<_> = self.state(XdsType::Lds).unanswered().cloned().collect();
                 self.need_routes_of(&sent);
             }
-            Holds::UnlessWarming if self.feed(XdsType::Cds).requested => {
+            Holds::UnlessWarming if self.state(XdsType::Cds).requested => {
                 let needed = self.endpoints_of_unanswered_clusters();
-                let started = self.feed(XdsType::Lds).requested;
-                let feed = &mut self.feeds[ty];
-                feed.keep_held(needed.iter().map(String::as_str));
-                feed.doubts_until = (!started).then(|| now + order::DOUBT_MAX);
+                let started = self.state(XdsType::Lds).requested;
+                let state = &mut self.types[ty];
+                state.keep_held(needed.iter().map(String::as_str));
+                state.start_unknown_until = (!started).then(|| now + order::STARTUP_WAIT_MAX);
             }
             Holds::UnlessWarming => {}
         }
@@ -233,14 +233,14 @@ impl Stream {
     /// A listener that is sent may bring a provider of routes that waits for them.
     fn need_routes_of(&mut self, listeners: &[Arc<Resource>]) {
         let is_needed = |name: &str| listeners.iter().any(|listener| order::mentions(listener, name));
-        self.feeds[XdsType::Rds].need_if(is_needed);
+        self.types[XdsType::Rds].need_if(is_needed);
     }
 
     fn endpoints_of_unanswered_clusters(&self) -> BTreeSet<String> {
         let endpoints = |cluster: &Arc<Resource>| {
             order::cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
         };
-        self.feed(XdsType::Cds).unanswered().filter_map(endpoints).collect()
+        self.state(XdsType::Cds).unanswered().filter_map(endpoints).collect()
     }
 
     /// A client that has lost a cluster drops its endpoints, and may not have read yet that the cluster is back. It will
@@ -254,8 +254,8 @@ impl Stream {
         let mut back = self.endpoints_of_unanswered_clusters();
         back.retain(|name| dropped.contains(&**name));
         let known = resources.set(XdsType::Eds);
-        let feed = &mut self.feeds[XdsType::Eds];
-        back.iter().for_each(|name| feed.anticipate(name, known));
+        let state = &mut self.types[XdsType::Eds];
+        back.iter().for_each(|name| state.anticipate(name, known));
     }
 
     fn settle(&mut self, ty: XdsType, request: Request, changed: bool, now: Instant) {
@@ -264,15 +264,15 @@ impl Stream {
         let cx = VerdictContext { protocol: self.protocol, now, nonce: &nonce };
         let number = self.number_of(&request.nonce);
         let is_error = request.error.is_some();
-        let feed = &mut self.feeds[ty];
-        match feed.settle(number, request.error, &cx) {
+        let state = &mut self.types[ty];
+        match state.settle(number, request.error, &cx) {
             Verdict::Accepted { revision, sent_at } => {
                 let after = now.saturating_duration_since(sent_at);
                 self.open_gate(ty, number);
                 self.event(Event::Accepted { ty, revision, after });
             }
             Verdict::Rejected { revision } => {
-                let rejected = feed.error.as_ref().map(|(_, rejected)| rejected.clone());
+                let rejected = state.error.as_ref().map(|(_, rejected)| rejected.clone());
                 self.open_gate(ty, number);
                 if let Some(rejected) = rejected {
                     let (names, text) = (rejected.names, rejected.text);
@@ -281,10 +281,10 @@ impl Stream {
             }
             // A state-of-the-world Envoy with a warming cluster asks for its endpoints with the very request that
             // acknowledged them last. Only after clusters were sent is that a question.
-            Verdict::None { repeats_last: true } if !changed && !is_error && feed.clusters_sent => {
-                feed.clusters_sent = false;
+            Verdict::None { repeats_last: true } if !changed && !is_error && state.clusters_sent => {
+                state.clusters_sent = false;
                 if self.protocol == Protocol::Sotw {
-                    feed.resend_names();
+                    state.resend_names();
                 }
             }
             Verdict::None { .. } => {}
@@ -303,41 +303,47 @@ impl Stream {
         let diffs = self.diffs.clone();
         let client = self.client.clone();
         let protocol = self.protocol;
-        let mut cx =
-            Context { resources: &resources, diffs: &diffs, client: &client, protocol, now, holding: false };
+        let mut cx = Context {
+            resources: &resources,
+            diffs: &diffs,
+            client: &client,
+            protocol,
+            now,
+            removals_held: false,
+        };
         self.judge_removals(&mut cx);
         let cx = cx;
         self.gate = self.gate.filter(|gate| now < gate.until);
-        self.feeds
+        self.types
             .iter_mut()
-            .filter(|f| f.doubts_until.is_some_and(|at| at <= now))
-            .for_each(Feed::send_held);
-        for ty in self.feeds.types() {
-            if !self.feeds[ty].has_work(&resources) {
-                self.feeds[ty].waiting_since = None;
+            .filter(|state| state.start_unknown_until.is_some_and(|at| at <= now))
+            .for_each(TypeState::send_held);
+        for ty in self.types.types() {
+            if !self.types[ty].has_work(&resources) {
+                self.types[ty].waiting_since = None;
                 continue;
             }
             let blocked = self.is_blocked(ty, &resources, now);
-            let feed = &mut self.feeds[ty];
-            if blocked || !feed.may_send(now) {
-                feed.waiting_since.get_or_insert(now);
+            let state = &mut self.types[ty];
+            if blocked || !state.may_send(now) {
+                state.waiting_since.get_or_insert(now);
                 continue;
             }
-            if let Some(outgoing) = feed.make(&cx) {
+            if let Some(outgoing) = state.make(&cx) {
                 return Some(self.send(ty, outgoing, &cx));
             }
-            feed.waiting_since = None;
+            state.waiting_since = None;
         }
-        for ty in self.feeds.types() {
+        for ty in self.types.types() {
             if !self.may_remove(ty, &resources, now) {
                 continue;
             }
             let pinned =
                 if ty == XdsType::Eds { self.endpoints_of_leaving_clusters() } else { BTreeSet::new() };
             // The clusters of some assignments may be among those of which only the names are known.
-            let all_pinned = ty == XdsType::Eds && self.feed(XdsType::Cds).has_parked();
+            let all_pinned = ty == XdsType::Eds && self.state(XdsType::Cds).has_leaving_by_name();
             let is_pinned = |name: &str| all_pinned || pinned.contains(name);
-            let outgoing = self.feeds[ty].make_removal(&cx, is_pinned);
+            let outgoing = self.types[ty].make_removal(&cx, is_pinned);
             if let Some(outgoing) = outgoing {
                 return Some(self.send(ty, outgoing, &cx));
             }
@@ -348,46 +354,46 @@ impl Stream {
     /// Decides whether removals are held, before any of them is drafted.
     fn judge_removals(&mut self, cx: &mut Context<'_>) {
         let Some(brake) = self.brake else { return };
-        match self.braking {
-            Braking::Released => {
-                if !brake::COUNTED.iter().any(|ty| self.feed(*ty).has_departing()) {
-                    self.braking = Braking::Watching;
+        match self.brake_state {
+            BrakeState::Released => {
+                if !brake::COUNTED.iter().any(|ty| self.state(*ty).has_leaving()) {
+                    self.brake_state = BrakeState::Watching;
                 }
                 return;
             }
-            Braking::Holding { since } if cx.now >= since + brake.hold => {
+            BrakeState::Holding { since } if cx.now >= since + brake.hold => {
                 self.release();
                 return;
             }
-            Braking::Watching if Some(cx.resources.revision()) <= self.confirmed => return,
-            Braking::Holding { .. } => cx.holding = true,
-            Braking::Watching => {}
+            BrakeState::Watching if Some(cx.resources.revision()) <= self.confirmed => return,
+            BrakeState::Holding { .. } => cx.removals_held = true,
+            BrakeState::Watching => {}
         }
-        let asked = self.feeds.types().filter(|ty| brake::COUNTED.contains(ty));
+        let asked = self.types.types().filter(|ty| brake::COUNTED.contains(ty));
         let too_much = asked.filter_map(|ty| {
-            let lost = self.feeds[ty].loses_too_much(cx, &brake);
+            let lost = self.types[ty].loses_too_much(cx, &brake);
             lost.map(|(removals, of)| (ty, removals, of))
         });
         let too_much = too_much.max_by_key(|(_, removals, _)| *removals);
-        match (too_much, cx.holding) {
+        match (too_much, cx.removals_held) {
             (Some((ty, removals, of)), false) => {
-                self.braking = Braking::Holding { since: cx.now };
+                self.brake_state = BrakeState::Holding { since: cx.now };
                 let revision = cx.resources.revision();
                 self.event(Event::RemovalsHeld { ty, revision, removals, of });
             }
             (None, true) => {
-                self.braking = Braking::Watching;
+                self.brake_state = BrakeState::Watching;
                 self.event(Event::RemovalsReleased { removed: false });
             }
             _ => {}
         }
-        cx.holding = matches!(self.braking, Braking::Holding { .. });
+        cx.removals_held = matches!(self.brake_state, BrakeState::Holding { .. });
     }
 
     fn release(&mut self) -> bool {
-        let holding = matches!(self.braking, Braking::Holding { .. });
+        let holding = matches!(self.brake_state, BrakeState::Holding { .. });
         if holding {
-            self.braking = Braking::Released;
+            self.brake_state = BrakeState::Released;
             self.event(Event::RemovalsReleased { removed: true });
         }
         holding
@@ -395,17 +401,17 @@ impl Stream {
 
     /// Refreshes are not held up by unacknowledged responses: the client's clock runs anyway.
     fn poll_refresh(&mut self, cx: &Context<'_>) -> Option<Response> {
-        for ty in self.feeds.types() {
-            let feed = &mut self.feeds[ty];
-            if feed.refresh_at().is_none_or(|at| at > cx.now) {
+        for ty in self.types.types() {
+            let state = &mut self.types[ty];
+            if state.refresh_at().is_none_or(|at| at > cx.now) {
                 continue;
             }
-            if let Some(outgoing) = feed.make_refresh(cx) {
+            if let Some(outgoing) = state.make_refresh(cx) {
                 return Some(self.send(ty, outgoing, cx));
             }
             // A refresh with bodies is an ordinary response.
-            if feed.may_send(cx.now)
-                && let Some(outgoing) = feed.make(cx)
+            if state.may_send(cx.now)
+                && let Some(outgoing) = state.make(cx)
             {
                 return Some(self.send(ty, outgoing, cx));
             }
@@ -417,13 +423,13 @@ impl Stream {
     #[must_use]
     pub fn timer(&self, now: Instant) -> Option<Instant> {
         let resources = self.resources.as_ref()?;
-        let flow = self.feeds.iter().filter(|feed| feed.has_work(resources) || feed.has_departing());
-        let flow = flow.filter_map(Feed::may_send_at);
+        let flow = self.types.iter().filter(|state| state.has_work(resources) || state.has_leaving());
+        let flow = flow.filter_map(TypeState::may_send_at);
         let waits =
-            self.feeds.iter().filter_map(|feed| feed.waiting_since).map(|since| since + order::WAIT_MAX);
-        let refreshes = self.feeds.iter().filter_map(Feed::refresh_at);
+            self.types.iter().filter_map(|state| state.waiting_since).map(|since| since + order::WAIT_MAX);
+        let refreshes = self.types.iter().filter_map(TypeState::refresh_at);
         let gate = self.gate.map(|gate| gate.until);
-        let doubts = self.feeds.iter().filter_map(|feed| feed.doubts_until);
+        let doubts = self.types.iter().filter_map(|state| state.start_unknown_until);
         let held = self.held_removals().map(|held| held.until);
         let all = flow.chain(waits).chain(doubts).chain(refreshes).chain(gate).chain(held);
         all.filter(|at| *at > now).min()
@@ -440,37 +446,39 @@ impl Stream {
         }
     }
 
-    fn feed(&self, ty: XdsType) -> &Feed {
-        &self.feeds[ty]
+    fn state(&self, ty: XdsType) -> &TypeState {
+        &self.types[ty]
     }
 
     /// Whether something that has to be sent before has not been sent, or new clusters are not warm.
     fn is_blocked(&self, ty: XdsType, resources: &ProxyResources, now: Instant) -> bool {
         let gated = self.gate.is_some() && order::waits_for_warm_clusters(ty);
-        let doubted = self.feed(ty).doubts_until.is_some();
+        let doubted = self.state(ty).start_unknown_until.is_some();
         let expired = |since: Instant| now.saturating_duration_since(since) >= order::WAIT_MAX;
         gated
             || doubted
             || order::sent_before(ty)
                 .iter()
-                .map(|earlier| self.feed(*earlier))
+                .map(|earlier| self.state(*earlier))
                 .any(|earlier| earlier.has_news(resources) && !earlier.waiting_since.is_some_and(expired))
     }
 
     /// Whether what is left of a type can be taken away: everything that may refer to it is settled without it. There
     /// is no time limit. If a new route is rejected, the old one needs its cluster: a leak is better than an outage.
     fn may_remove(&self, ty: XdsType, resources: &ProxyResources, now: Instant) -> bool {
-        let feed = self.feed(ty);
-        feed.has_departing()
-            && !matches!(self.braking, Braking::Holding { .. })
-            && !feed.has_work(resources)
-            && feed.may_send(now)
-            && order::acked_before_removal(ty).iter().all(|other| self.feed(*other).has_let_go(ty, resources))
+        let state = self.state(ty);
+        state.has_leaving()
+            && !matches!(self.brake_state, BrakeState::Holding { .. })
+            && !state.has_work(resources)
+            && state.may_send(now)
+            && order::acked_before_removal(ty)
+                .iter()
+                .all(|other| self.state(*other).has_let_go(ty, resources))
     }
 
     /// A cluster that goes takes its endpoints with it, and needs them until then.
     fn endpoints_of_leaving_clusters(&self) -> BTreeSet<String> {
-        let leaving = self.feed(XdsType::Cds).leaving();
+        let leaving = self.state(XdsType::Cds).still_held();
         let endpoints = |cluster: &Arc<Resource>| {
             order::cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
         };
@@ -481,10 +489,10 @@ impl Stream {
         self.number += 1;
         let number = self.number;
         self.follow_up(ty, &outgoing, cx);
-        let feed = &mut self.feeds[ty];
-        let version = feed.version(cx.protocol).to_string();
+        let state = &mut self.types[ty];
+        let version = state.version(cx.protocol).to_string();
         let revision = cx.resources.revision();
-        feed.record(number, version.clone(), &outgoing, revision, cx.now);
+        state.record(number, version.clone(), &outgoing, revision, cx.now);
         let Outgoing { payload, mut removed, missing, heartbeats, .. } = outgoing;
         removed.sort_unstable();
         removed.dedup();
@@ -505,7 +513,7 @@ impl Stream {
         if ty == XdsType::Cds {
             self.follow_clusters(outgoing, cx);
         }
-        if ty == XdsType::Lds && self.feed(XdsType::Rds).has_held() {
+        if ty == XdsType::Lds && self.state(XdsType::Rds).has_held() {
             let sent: Vec<_> = outgoing.news.iter().cloned().collect();
             self.need_routes_of(&sent);
         }
@@ -515,7 +523,7 @@ impl Stream {
         if ty == XdsType::Eds {
             self.follow_assignments(outgoing);
         }
-        let secrets = &self.feed(XdsType::Sds).subscription;
+        let secrets = &self.state(XdsType::Sds).subscription;
         if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.names().len() > 0 {
             // A provider that is created anew waits for its secret, even if Envoy has the secret already.
             let wanted: Vec<_> = secrets.names().cloned().collect();
@@ -523,7 +531,7 @@ impl Stream {
                 .iter()
                 .filter(|name| outgoing.news.iter().any(|resource| order::mentions(resource, name)))
                 .map(|name| &**name);
-            self.feeds[XdsType::Sds].resend(mentioned, cx.resources.set(XdsType::Sds));
+            self.types[XdsType::Sds].resend(mentioned, cx.resources.set(XdsType::Sds));
         }
     }
 
@@ -531,19 +539,19 @@ impl Stream {
     /// already, for another cluster or the one before.
     fn follow_assignments(&mut self, outgoing: &Outgoing) {
         let mentioned = |glob: &&Arc<str>| outgoing.news.iter().any(|load| order::mentions(load, glob));
-        let collections = self.feed(XdsType::Leds).subscription.globs();
+        let collections = self.state(XdsType::Leds).subscription.globs();
         let again: Vec<_> = collections.filter(mentioned).cloned().collect();
         if !again.is_empty() {
-            self.feeds[XdsType::Leds].resend_globs(again);
+            self.types[XdsType::Leds].resend_globs(again);
         }
     }
 
     /// A changed route configuration has lost the virtual hosts that were discovered for it, `<routes>/<host>`.
     fn follow_routes(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
-        if !self.feed(XdsType::Vhds).requested {
+        if !self.state(XdsType::Vhds).requested {
             return;
         }
-        let hosts = &mut self.feeds[XdsType::Vhds];
+        let hosts = &mut self.types[XdsType::Vhds];
         let of = |name: &Arc<str>| name.rsplit_once('/').map(|(routes, _)| Arc::<str>::from(routes));
         let changed: BTreeSet<_> = outgoing.news.iter().map(|routes| routes.name()).collect();
         let lost = hosts.subscription.names().filter(|name| of(name).is_some_and(|r| changed.contains(&r)));
@@ -564,19 +572,19 @@ impl Stream {
         }
         for routes in routes.iter().filter(|routes| order::discovers_hosts(&routes.body())) {
             let hosts = resources.set(XdsType::Vhds);
-            self.feeds[XdsType::Vhds].anticipate(&format!("{}/", routes.name()), hosts);
+            self.types[XdsType::Vhds].anticipate(&format!("{}/", routes.name()), hosts);
         }
     }
 
     fn follow_clusters(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
         let before = outgoing.before.as_ref();
         let substitutes: Vec<_> = match cx.protocol {
-            Protocol::Sotw => self.feed(XdsType::Cds).substitutes().cloned().collect(),
+            Protocol::Sotw => self.state(XdsType::Cds).substitutes().cloned().collect(),
             Protocol::Delta => Vec::new(),
         };
         // A client that had no cluster with endpoints yet has not asked for any, but will on this stream.
-        let aggregated = self.feed(XdsType::Lds).requested || self.feed(XdsType::Rds).requested;
-        let endpoints = &mut self.feeds[XdsType::Eds];
+        let aggregated = self.state(XdsType::Lds).requested || self.state(XdsType::Rds).requested;
+        let endpoints = &mut self.types[XdsType::Eds];
         let mut slow = false;
         let follows = endpoints.requested || (aggregated && before.is_some());
         if !follows && before.is_none() {
@@ -619,49 +627,51 @@ impl Stream {
     /// Whether the client has asked for anything that is served.
     #[must_use]
     pub fn is_asked(&self) -> bool {
-        self.feeds.iter().any(|feed| feed.requested)
+        self.types.iter().any(|state| state.requested)
     }
 
     /// Since when removals are held back and until when, if they are.
     #[must_use]
-    pub fn held_removals(&self) -> Option<Holding> {
-        let (Some(brake), Braking::Holding { since }) = (&self.brake, self.braking) else { return None };
-        Some(Holding { since, until: since + brake.hold })
+    pub fn held_removals(&self) -> Option<RemovalHold> {
+        let (Some(brake), BrakeState::Holding { since }) = (&self.brake, self.brake_state) else {
+            return None;
+        };
+        Some(RemovalHold { since, until: since + brake.hold })
     }
 
     /// The state of every type the client has asked for.
     #[must_use]
     pub fn status(&self) -> Vec<TypeStatus> {
-        self.feeds.iter().filter(|feed| feed.requested).map(|feed| self.type_status(feed)).collect()
+        self.types.iter().filter(|state| state.requested).map(|state| self.type_status(state)).collect()
     }
 
-    fn type_status(&self, feed: &Feed) -> TypeStatus {
-        let synced = self.resources.as_ref().map_or(0, |resources| feed.synced_revision(resources));
-        let state = match (&feed.error, &feed.sent) {
-            (Some(_), _) => State::Error,
-            (None, None) => State::NotSent,
-            (None, Some(_)) if feed.inflight.is_empty() => State::Synced,
-            (None, Some(_)) => State::Stale,
+    fn type_status(&self, state: &TypeState) -> TypeStatus {
+        let synced = self.resources.as_ref().map_or(0, |resources| state.synced_revision(resources));
+        let summary = match (&state.error, &state.sent) {
+            (Some(_), _) => SyncState::Error,
+            (None, None) => SyncState::NotSent,
+            (None, Some(_)) if state.inflight.is_empty() => SyncState::Synced,
+            (None, Some(_)) => SyncState::Stale,
         };
-        let mark = |mark: &crate::feed::Mark| crate::status::Mark {
+        let mark = |mark: &crate::type_state::ResponseMark| crate::status::Mark {
             nonce: nonce(self.id, mark.number),
             version: mark.version.clone(),
             revision: mark.revision,
             at: mark.at,
         };
         TypeStatus {
-            ty: feed.ty,
-            wildcard: feed.subscription.wildcard(),
-            names: feed.subscription.explicit(),
-            state,
-            sent: feed.sent.as_ref().map(mark),
-            acked: feed.acked.as_ref().map(mark),
+            ty: state.ty,
+            wildcard: state.subscription.wildcard(),
+            names: state.subscription.explicit(),
+            state: summary,
+            sent: state.sent.as_ref().map(mark),
+            acked: state.acked.as_ref().map(mark),
             revision: synced,
-            error: feed.error.as_ref().map(|(_, rejected)| rejected.clone()),
-            departing: feed.departing(),
-            set_aside: feed.set_aside().cloned().collect(),
-            sent_total: feed.sent_total,
-            rejected_total: feed.rejected_total,
+            error: state.error.as_ref().map(|(_, rejected)| rejected.clone()),
+            leaving: state.leaving_count(),
+            set_aside: state.set_aside().cloned().collect(),
+            sent_total: state.sent_total,
+            rejected_total: state.rejected_total,
         }
     }
 
@@ -669,8 +679,8 @@ impl Stream {
     #[must_use]
     pub fn watermark(&self) -> u64 {
         let Some(resources) = &self.resources else { return 0 };
-        let feeds = self.feeds.iter().filter(|feed| feed.requested);
-        feeds.map(|feed| feed.synced_revision(resources)).min().unwrap_or(0)
+        let types = self.types.iter().filter(|state| state.requested);
+        types.map(|state| state.synced_revision(resources)).min().unwrap_or(0)
     }
 }
 

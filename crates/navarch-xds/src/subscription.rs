@@ -9,7 +9,7 @@ use std::sync::Arc;
 use navarch_envoy::{Resource, ResourceSet, XdsType};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::client::Client;
+use crate::client::ClientRules;
 use crate::names;
 
 const WILDCARD: &str = "*";
@@ -40,7 +40,7 @@ pub struct Subscription {
 
 /// What a request changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct SubscriptionChange {
     /// Everything is wanted from now on.
     pub everything: bool,
     /// Names to be answered, whatever has been sent before.
@@ -112,16 +112,16 @@ impl Subscription {
     pub fn replace(
         &mut self,
         ty: XdsType,
-        client: &Client,
+        client: &ClientRules,
         wanted: &[String],
         known: &ResourceSet,
-    ) -> Change {
+    ) -> SubscriptionChange {
         let listed = wanted.iter().fold(0u128, |sum, name| sum.wrapping_add(xxh3_128(name.as_bytes())));
         let repeats = self.listed.replace(listed) == Some(listed);
         let was_wildcard = self.is_wildcard();
         let first = self.wildcard == Wildcard::Unset;
         if repeats && !first {
-            return Change::default();
+            return SubscriptionChange::default();
         }
         let mut names = BTreeSet::new();
         let mut globs = BTreeSet::new();
@@ -143,7 +143,7 @@ impl Subscription {
             }
             _ => Wildcard::Ended,
         };
-        let change = Change {
+        let change = SubscriptionChange {
             everything: self.is_wildcard() && (first || !was_wildcard),
             named: names.difference(&self.names).cloned().collect(),
             globbed: globs.difference(&self.globs).cloned().collect(),
@@ -159,13 +159,13 @@ impl Subscription {
     pub fn change(
         &mut self,
         ty: XdsType,
-        client: &Client,
+        client: &ClientRules,
         subscribe: &[String],
         unsubscribe: &[String],
         known: &ResourceSet,
-    ) -> Change {
+    ) -> SubscriptionChange {
         let was_wildcard = self.is_wildcard();
-        let mut change = Change::default();
+        let mut change = SubscriptionChange::default();
         if self.wildcard == Wildcard::Unset {
             let implicit = subscribe.is_empty() && unsubscribe.is_empty() && client.implicit_wildcard(ty);
             if implicit {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_list_says_what_it_says_however_often_and_in_whatever_order() {
-        let envoy = Client::of(&Node { user_agent_name: "envoy".into(), ..Node::default() });
+        let envoy = ClientRules::of(&Node { user_agent_name: "envoy".into(), ..Node::default() });
         let mut subscription = Subscription::default();
         let mut check = |wanted: &str, expected: &str| {
             let wanted: Vec<String> = wanted.split_whitespace().map(str::to_owned).collect();

@@ -8,7 +8,7 @@ use navarch_envoy::proto::envoy::service::status::v3::{ClientConfig, ConfigStatu
 use prost::{Message, Name};
 
 use crate::server::Answers;
-use crate::status::{Registry, State, StreamStatus, TypeStatus};
+use crate::status::{Registry, StreamStatus, SyncState, TypeStatus};
 
 /// The type that asks for it. It is answered once per request and not watched.
 pub const SYNCZ: &str = "istio.io/debug/syncz";
@@ -52,10 +52,10 @@ pub fn client_config(stream: &StreamStatus) -> ClientConfig {
 
 fn type_status(status: &TypeStatus) -> GenericXdsConfig {
     let config_status = match status.state {
-        State::NotSent => ConfigStatus::NotSent,
-        State::Stale => ConfigStatus::Stale,
-        State::Synced => ConfigStatus::Synced,
-        State::Error => ConfigStatus::Error,
+        SyncState::NotSent => ConfigStatus::NotSent,
+        SyncState::Stale => ConfigStatus::Stale,
+        SyncState::Synced => ConfigStatus::Synced,
+        SyncState::Error => ConfigStatus::Error,
     };
     GenericXdsConfig {
         type_url: status.ty.type_url().into(),

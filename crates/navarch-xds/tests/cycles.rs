@@ -1,5 +1,5 @@
-//! Clients that come and go, ten thousand times: nothing of them may stay. A process of its own, since it looks at its
-//! memory.
+//! Clients that come and go, ten thousand times: nothing of them may stay. A process of its own, since it
+//! looks at its memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,8 +31,8 @@ const CYCLES: usize = 10_000;
 const CLIENTS: usize = 8;
 /// Streams of a client in one connection.
 const STREAMS: usize = 100;
-/// Bytes that the process may have grown by in all cycles after the first tenth: what an allocator keeps for itself, and
-/// less than a small part of what one stream needs, times their number.
+/// Bytes that the process may have grown by in all cycles after the first tenth: what an allocator keeps for
+/// itself, and less than a small part of what one stream needs, times their number.
 const GROWTH: usize = 6 << 20;
 
 /// What is given out for each stream and must come back.

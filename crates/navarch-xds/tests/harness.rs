@@ -1,6 +1,6 @@
-//! The scenarios of the public conformance harness for xDS servers, in our own words and stricter: what is sent is
-//! compared as a whole, so that a response too many fails. Driven as the harness does it, over its control interface
-//! and real streams, against the adapter in `examples/harness`.
+//! The scenarios of the public conformance harness for xDS servers, in our own words and stricter: what is
+//! sent is compared as a whole, so that a response too many fails. Driven as the harness does it, over its
+//! control interface and real streams, against the adapter in `examples/harness`.
 
 #[path = "../examples/harness/adapter.rs"]
 mod adapter;

@@ -23,7 +23,7 @@ use super::call::{Call, End};
 use super::grpc::{Code, Status};
 use super::{Connection, Method, Peer, Question, Shared};
 use crate::class::Class;
-use crate::client::Client;
+use crate::client::ClientRules;
 use crate::node::Node;
 use crate::request::{Request, Wish};
 use crate::response;
@@ -86,7 +86,7 @@ fn new_entry(
     class: &Class,
 ) -> Arc<Entry> {
     let id = shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
-    let stream = Stream::new(id, method.protocol, Client::of(node), class.diffs());
+    let stream = Stream::new(id, method.protocol, ClientRules::of(node), class.diffs());
     let mut stream = stream.with_brake(shared.settings.brake);
     if let Some(revision) = shared.registry.confirmed() {
         stream.confirm_removals(revision);

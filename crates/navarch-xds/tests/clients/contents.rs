@@ -178,8 +178,8 @@ fn runtime(name: &str, key: &str, value: f64) -> Vec<u8> {
     message
 }
 
-/// Envoy asks for nothing else before its runtime is answered, although there is none at first. Later it decides which
-/// route a request takes.
+/// Envoy asks for nothing else before its runtime is answered, although there is none at first. Later it
+/// decides which route a request takes.
 async fn e22_runtime_is_discovered(protocol: Protocol) -> Result<()> {
     const KEY: &str = "test.new";
     let port = ports::free_port()?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use navarch_envoy::XdsType;
 use navarch_testkit::grpc::{Backend, Client, Language};
 use navarch_testkit::wait;
-use navarch_xds::State;
+use navarch_xds::SyncState;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -151,7 +151,7 @@ async fn priorities() -> Result<()> {
         let endpoints = streams.iter().flat_map(|stream| &stream.types).find(|ty| ty.ty == XdsType::Eds);
         let endpoints = endpoints.context("no endpoints")?;
         let text = endpoints.error.as_ref().map(|error| error.text.clone()).unwrap_or_default();
-        ensure!(endpoints.state == State::Error && text.contains("priority"), "{endpoints:?}");
+        ensure!(endpoints.state == SyncState::Error && text.contains("priority"), "{endpoints:?}");
         Ok(())
     })
     .await?;

@@ -39,8 +39,8 @@ async fn stats(envoy: &Envoy, names: [&str; 2]) -> Result<[u64; 2]> {
 /// Updates in place count as modified, too.
 const UPDATES: [&str; 2] = ["listener_in_place_updated", "listener_modified"];
 
-/// Uses a connection until it is closed, which must be announced. A client that gets no time to ask while the listener
-/// drains misses that.
+/// Uses a connection until it is closed, which must be announced. A client that gets no time to ask while the
+/// listener drains misses that.
 async fn until_closed(mut connection: KeepAlive) -> Result<()> {
     const MISSED: Duration = Duration::from_millis(300);
     let mut answered = Instant::now();

@@ -72,8 +72,8 @@ async fn e28_load_reports_add_up(protocol: Protocol) -> Result<()> {
     .await
 }
 
-/// Waits for two more reports. What is called a response is what Envoy sends, and a request is what it was told; and of
-/// a new cluster it counts from the report after.
+/// Waits for two more reports. What is called a response is what Envoy sends, and a request is what it was
+/// told; and of a new cluster it counts from the report after.
 async fn wait_report(envoy: &Envoy) -> Result<()> {
     let reports = envoy.stat("load_reporter.responses").await?;
     wait_stat(envoy, "load_reporter.responses", |count| count >= reports + 2).await

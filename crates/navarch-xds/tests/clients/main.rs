@@ -1,8 +1,9 @@
-//! The server against real clients: a stock Envoy, and gRPC in two implementations. Scenarios that only a client can
-//! show. Those of Envoy have the number of the end-to-end check, and run over delta and over state-of-the-world xDS.
+//! The server against real clients: a stock Envoy, and gRPC in two implementations. Scenarios that only a
+//! client can show. Those of Envoy have the number of the end-to-end check, and run over delta and over
+//! state-of-the-world xDS.
 //!
-//! Subscriptions inside resources have an `initial_fetch_timeout` of zero, that is, none: where Envoy would otherwise
-//! stall for fifteen seconds and go on, it waits here for ever, and the test fails.
+//! Subscriptions inside resources have an `initial_fetch_timeout` of zero, that is, none: where Envoy would
+//! otherwise stall for fifteen seconds and go on, it waits here forever, and the test fails.
 
 mod load;
 mod proxy;

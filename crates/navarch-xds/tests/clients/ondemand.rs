@@ -1,5 +1,5 @@
-//! Clusters and virtual hosts that Envoy asks for when a request needs them. Over delta: a state-of-the-world client
-//! that names a cluster would lose all others.
+//! Clusters and virtual hosts that Envoy asks for when a request needs them. Over delta: a state-of-the-world
+//! client that names a cluster would lose all others.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::rig::{
     wait_instance, wait_stat,
 };
 
-/// What Envoy would wait on its own. An answer within the bound of a call came because the server said something.
+/// What Envoy would wait on its own. An answer within the bound of a call came because the server said
+/// something.
 const TIMEOUT: &str = "100s";
 const CALL: Duration = Duration::from_secs(20);
 
@@ -110,7 +111,7 @@ async fn e26_clusters_on_demand_beside_all_others() -> Result<()> {
     bounded(odcds("e26-wildcard", true)).await
 }
 
-/// Endpoints of a locality are a collection of their own, of which one can come and go without the others.
+/// Endpoints of a locality are a collection of their own, in which one can come and go without the others.
 async fn leds() -> Result<()> {
     const COLLECTION: &str = "xdstp://test/envoy.config.endpoint.v3.LbEndpoint/z/";
     let (one, two, port) = (backend("one").await?, backend("two").await?, ports::free_port()?);

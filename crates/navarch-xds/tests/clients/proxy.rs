@@ -1,5 +1,5 @@
-//! A proxy between a client and the control plane. It reads HTTP/2 frames as far as needed to see which types of xDS
-//! pass, and fails on demand, in ways that a process that ends cannot.
+//! A proxy between a client and the control plane. It reads HTTP/2 frames as far as needed to see which types
+//! of xDS pass, and fails on demand, in ways that a process that ends cannot.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -72,8 +72,8 @@ async fn e08_reconnect_changes_nothing(protocol: Protocol) -> Result<()> {
     assert_clean(&envoy).await
 }
 
-/// The stream is lost between a new cluster and its endpoints, and then the process. Envoy comes back without asking for
-/// clusters, since one of them is warming; it does when it has got its endpoints.
+/// The stream is lost between a new cluster and its endpoints, and then the process. Envoy comes back without
+/// asking for clusters, since one of them is warming; it does when it has got its endpoints.
 async fn e09_reconnect_while_warming(protocol: Protocol) -> Result<()> {
     let (app, port) = (backend("two").await?, ports::free_port()?);
     let config = Config::default()
@@ -156,8 +156,8 @@ fn sent(plane: &Plane, ty: XdsType) -> u64 {
     streams.iter().flat_map(|stream| &stream.types).filter(|of| of.ty == ty).map(|of| of.sent_total).sum()
 }
 
-/// While a cluster is probed for the first time Envoy says that it holds all assignments, and asks for no clusters. It is
-/// answered: the server cannot know what the cluster waits for.
+/// While a cluster is probed for the first time Envoy says that it holds all assignments, and asks for no
+/// clusters. It is answered: the server cannot know what the cluster waits for.
 async fn e09_reconnect_while_a_cluster_is_probed(protocol: Protocol) -> Result<()> {
     let (app, port) = (backend("one").await?, ports::free_port()?);
     // Accepts connections and says nothing.
@@ -223,7 +223,8 @@ async fn e10_deletion_during_an_outage(protocol: Protocol) -> Result<()> {
     assert_clean(&envoy).await
 }
 
-/// Connections end at their age, and the streams go on in new ones. Nothing is applied again, and nobody notices.
+/// Connections end at their age, and the streams go on in new ones. Nothing is applied again, and nobody
+/// notices.
 async fn e23_connections_end_at_their_age(protocol: Protocol) -> Result<()> {
     let (app, port) = (backend("one").await?, ports::free_port()?);
     let config = Config::default()

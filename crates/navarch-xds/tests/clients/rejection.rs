@@ -77,8 +77,8 @@ async fn e11_siblings_of_a_bad_listener(protocol: Protocol) -> Result<()> {
     plane.accepted().await
 }
 
-/// Envoy forgets which good resources of a rejected delta response it has, unless they are sent again; then they
-/// could never be deleted by another process.
+/// Envoy forgets which good resources of a rejected delta response it has, unless they are sent again; then
+/// they could never be deleted by another process.
 async fn e12_reconnect_after_a_rejection(protocol: Protocol) -> Result<()> {
     let app = backend("one").await?;
     let config =

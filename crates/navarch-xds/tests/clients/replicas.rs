@@ -15,7 +15,8 @@ use crate::rig::{
 
 both!(e25_hot_restart_without_an_error, e27_failover_and_back);
 
-/// Two processes follow the control plane as one node for a while. The new one takes over when it has everything.
+/// Two processes follow the control plane as one node for a while. The new one takes over when it has
+/// everything.
 async fn e25_hot_restart_without_an_error(protocol: Protocol) -> Result<()> {
     let (one, two, port) = (backend("one").await?, backend("two").await?, ports::free_port()?);
     let config = Config::default()
@@ -62,8 +63,8 @@ async fn e25_hot_restart_without_an_error(protocol: Protocol) -> Result<()> {
     new.terminate().await.map(drop)
 }
 
-/// The first server is not there at the start, and comes when the second goes. The second one's versions mean nothing
-/// to it, and yet say what the client has.
+/// The first server is not there at the start, and comes when the second goes. The second one's versions mean
+/// nothing to it, and yet say what the client has.
 async fn e27_failover_and_back(protocol: Protocol) -> Result<()> {
     let (one, two, port) = (backend("one").await?, backend("two").await?, ports::free_port()?);
     let config = Config::default()

@@ -60,7 +60,8 @@ fn routes(name: &str, action: &Value) -> Value {
     json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [all]}]})
 }
 
-/// What a connection manager does: `{"rds": ...}` or `{"route_config": ...}`, and the filters before the router.
+/// What a connection manager does: `{"rds": ...}` or `{"route_config": ...}`, and the filters before the
+/// router.
 pub fn manager(routes: &Value, filters: &[Value]) -> Value {
     let mut filters = filters.to_vec();
     filters.push(json!({"name": "router", "typed_config": {

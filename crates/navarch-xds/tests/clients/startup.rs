@@ -33,7 +33,7 @@ async fn e01_cold_start(protocol: Protocol) -> Result<()> {
     assert_clean(&envoy).await
 }
 
-/// Envoy asks for the endpoints, and would wait for ever; it is told that there are none.
+/// Envoy asks for the endpoints, and would wait forever; it is told that there are none.
 async fn e02_a_cluster_without_endpoints_does_not_hold_the_start(protocol: Protocol) -> Result<()> {
     let (app, port) = (backend("one").await?, ports::free_port()?);
     let config = Config::default()

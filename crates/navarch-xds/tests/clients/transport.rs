@@ -54,7 +54,8 @@ async fn e30_black_hole_is_found_by_both_sides(protocol: Protocol) -> Result<()>
     assert_clean(&envoy).await
 }
 
-/// The client may send a few requests per second, acknowledgements included. It is late, and right in the end.
+/// The client may send a few requests per second, acknowledgements included. It is late, and right in the
+/// end.
 async fn e31_client_with_a_rate_limit_has_the_last_state(protocol: Protocol) -> Result<()> {
     const CHANGES: usize = 20;
     let port = ports::free_port()?;

@@ -29,7 +29,7 @@ fn rmv_01_a_mesh_that_vanishes_stays_with_its_clients() {
         assert!(matches!(events[..], [Event::RemovalsHeld { removals: 4, of: 4, .. }]), "{events:?}");
         let held = c.stream.held_removals().expect("held");
         assert_eq!(held.until - held.since, std::time::Duration::from_secs(600));
-        assert_eq!(c.stream.status().iter().map(|ty| ty.departing).max(), Some(4));
+        assert_eq!(c.stream.status().iter().map(|ty| ty.leaving).max(), Some(4));
         // Not in effect, as long as it is held.
         assert_eq!(c.stream.watermark(), 1);
         // Endpoints that are asked for are those it had.
@@ -99,7 +99,7 @@ fn rmv_01_small_and_partial_removals_are_not_held() {
     for mut c in braked(MESH).map(served) {
         assert_eq!(c.plan("CDS a1 b1 | EDS a1 b1"), removal(&c, "CDS -c -d", "CDS a1 b1"));
         c.settle();
-        // One after the other within seconds is one removal; after a while it is another one.
+        // One after the other within seconds is one removal; after a while it counts as a new one.
         assert_eq!(c.plan("CDS | EDS"), "");
         assert_eq!(c.plan("CDS a1 b1 | EDS a1 b1"), "");
         c.sleep(60.0);

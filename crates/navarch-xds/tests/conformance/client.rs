@@ -1,9 +1,10 @@
-//! A scripted client on one [`Stream`], under virtual time. What it is sent is written as text, so that a test reads
-//! as a conversation.
+//! A scripted client on one [`Stream`], under virtual time. What it is sent is written as text, so that a
+//! test reads as a conversation.
 //!
-//! A plan is written `"CDS a1 b1 | EDS a1"`: the clusters `a` and `b` and the assignment `a`, each with content `1`.
-//! A response is written the same way; `-x` is a removed name, `x()` a resource that says "there is nothing",
-//! `~x` a heartbeat, `?x` an error entry. In a plan, `(x1)` is no part of the wildcard. Several responses are joined by `; ` in the order they were sent.
+//! A plan is written `"CDS a1 b1 | EDS a1"`: the clusters `a` and `b` and the assignment `a`, each with
+//! content `1`. A response is written the same way; `-x` is a removed name, `x()` a resource that says "there
+//! is nothing", `~x` a heartbeat, `?x` an error entry. In a plan, `(x1)` is not part of the wildcard. Several
+//! responses are joined by `; ` in the order they were sent.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType};
 use navarch_xds::{
-    Brake, Client as Rules, DiffCache, Error, Event, Node, Protocol, Request, Response, Stream, Wish,
+    Brake, ClientRules, DiffCache, Error, Event, Node, Protocol, Request, Response, Stream, Wish,
 };
 
 /// The types a test may name.
@@ -82,8 +83,9 @@ impl Plan {
     }
 }
 
-/// A body in which the order of a push can find what it looks for. Content starting with 9 is a cluster that takes
-/// long to warm; content is followed by the names it refers to, each after an underscore, and that of a listener by an address, after `@`.
+/// A body in which the order of a push can find what it looks for. Content starting with 9 is a cluster that
+/// takes long to warm; content is followed by the names it refers to, each after an underscore, and that of a
+/// listener by an address, after `@`.
 fn body(ty: XdsType, name: &str, content: &str) -> Vec<u8> {
     let mut body = Vec::new();
     put_field(&mut body, 0x0a, name.as_bytes());
@@ -156,7 +158,7 @@ fn stream(protocol: Protocol, agent: &str) -> Stream {
         user_agent_version: version.into(),
         ..Node::default()
     };
-    Stream::new(id, protocol, Rules::of(&node), Arc::new(DiffCache::default()))
+    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()))
 }
 
 impl Client {
@@ -177,7 +179,7 @@ impl Client {
         client
     }
 
-    /// Loses the stream and opens another one, of which the server knows nothing.
+    /// Loses the stream and opens another one that the server knows nothing about.
     pub fn reconnect(&mut self, agent: &str) {
         self.stream = stream(self.protocol, agent).with_brake(self.brake);
         if let Some(current) = &self.plan.current {

@@ -315,7 +315,7 @@ fn ztn_05_code_zero_rejects() {
     let mut nack = c.answer(ty, Some("a: invalid"));
     nack.error = Some(navarch_xds::Error { code: 0, text: "a: invalid".into() });
     assert_eq!(c.request(nack), "");
-    assert_eq!(c.stream.status()[0].state, navarch_xds::State::Error);
+    assert_eq!(c.stream.status()[0].state, navarch_xds::SyncState::Error);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn sot_04_and_odc_03_envoy_names_a_cluster_and_keeps_all_others() {
 #[test]
 fn vhds_01_hosts_are_sent_to_who_names_them() {
     let mut c = delta("VHDS (r/a1) (r/b1)");
-    // A wildcard is answered, but they are no part of it.
+    // A wildcard is answered, but they do not belong to it.
     assert_eq!(c.ask("VHDS *"), "VHDS");
     c.ack("VHDS");
     assert_eq!(c.ask("VHDS r/a"), "VHDS r/a1");

@@ -1,5 +1,5 @@
-//! Conformance scenarios of an xDS server, on [`navarch_xds::Stream`] under virtual time. A test is named after the
-//! scenario it shows; `docs/xds-conformance.md` lists them.
+//! Conformance scenarios of an xDS server, on [`navarch_xds::Stream`] under virtual time. A test is named
+//! after the scenario it shows; `docs/xds-conformance.md` lists them.
 
 mod brake;
 mod bytes;

@@ -1,10 +1,10 @@
 //! Nonces, acknowledgements, rejections (NCK).
 
-use navarch_xds::{Event, State};
+use navarch_xds::{Event, SyncState};
 
 use crate::client::{both, delta, sotw, ty};
 
-fn state(c: &crate::client::Client, short: &str) -> State {
+fn state(c: &crate::client::Client, short: &str) -> SyncState {
     c.stream.status().into_iter().find(|status| status.ty == ty(short)).expect("a status").state
 }
 
@@ -16,7 +16,7 @@ fn nck_01_error_detail_rejects_whatever_its_code() {
         let mut nack = c.answer(ty("CDS"), Some("bad"));
         nack.error = Some(navarch_xds::Error { code, text: "bad".into() });
         c.request(nack);
-        assert_eq!(state(&c, "CDS"), State::Error, "{code}");
+        assert_eq!(state(&c, "CDS"), SyncState::Error, "{code}");
     }
 }
 
@@ -52,7 +52,7 @@ fn nck_04_nack_at_an_unchanged_version_is_recognised() {
     c.ack("EDS");
     assert_eq!(c.ask("EDS a b"), "EDS b1");
     assert_eq!(c.nack("EDS", "bad b"), "");
-    assert_eq!(state(&c, "EDS"), State::Error);
+    assert_eq!(state(&c, "EDS"), SyncState::Error);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn nck_06_good_resources_are_sent_again_alone_and_the_bad_one_on_change() {
     c.ack("CDS");
     assert_eq!(c.plan("CDS a2 b2 c1"), "CDS b2");
     c.ack("CDS");
-    assert_eq!(state(&c, "CDS"), State::Synced);
+    assert_eq!(state(&c, "CDS"), SyncState::Synced);
 }
 
 #[test]
@@ -87,10 +87,10 @@ fn nck_06_last_good_version_is_served_in_sotw() {
     // Other updates keep flowing, and the bad one stays as it was.
     assert_eq!(c.plan("CDS a3 b2"), "CDS a3 b1");
     c.ack("CDS");
-    assert_eq!(state(&c, "CDS"), State::Error);
+    assert_eq!(state(&c, "CDS"), SyncState::Error);
     assert_eq!(c.plan("CDS a3 b3"), "CDS a3 b3");
     c.ack("CDS");
-    assert_eq!(state(&c, "CDS"), State::Synced);
+    assert_eq!(state(&c, "CDS"), SyncState::Synced);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn nck_10_nonce_of_another_stream_on_the_first_message_is_ignored() {
 fn nck_11_first_message_with_a_version_is_a_reconnect() {
     let mut c = sotw("CDS a1");
     assert_eq!(c.ask_at("CDS", "some-other-version"), "CDS a1");
-    assert_eq!(state(&c, "CDS"), State::Stale);
+    assert_eq!(state(&c, "CDS"), SyncState::Stale);
 }
 
 #[test]
@@ -238,8 +238,8 @@ fn nck_16_error_is_cleared_by_a_newer_ack_only() {
     let second = c.answer(ty("CDS"), Some("a: bad"));
     c.request(second);
     c.request(first);
-    assert_eq!(state(&c, "CDS"), State::Error);
+    assert_eq!(state(&c, "CDS"), SyncState::Error);
     c.plan("CDS a3");
     c.ack("CDS");
-    assert_eq!(state(&c, "CDS"), State::Synced);
+    assert_eq!(state(&c, "CDS"), SyncState::Synced);
 }

@@ -26,8 +26,8 @@ fn ord_01_push_order() {
 
 #[test]
 fn ord_02_endpoints_of_a_new_cluster_go_before_the_routes_to_it() {
-    // Envoy asks for them only after it has read the cluster. Routes that are there before they are answered find a
-    // cluster that is still warming.
+    // Envoy asks for them only after it has read the cluster. Routes that are there before they are answered
+    // find a cluster that is still warming.
     for c in both(PLAN) {
         let mut c = synced(c);
         let sent = c.plan("CDS a1 b1 | EDS a1 b1 | RDS r2");
@@ -207,8 +207,8 @@ fn flw_01_clusters_are_bounded_by_count_and_time() {
 
 #[test]
 fn ord_08_blocked_type_does_not_hold_up_others_for_long() {
-    // The clusters cannot be sent for a second, and the listeners wait for them; not longer than five seconds if the
-    // endpoints cannot be sent at all.
+    // The clusters cannot be sent for a second, and the listeners wait for them; not longer than five seconds
+    // if the endpoints cannot be sent at all.
     let mut c = synced(delta(PLAN));
     assert_eq!(c.plan("EDS a2"), "EDS a2");
     assert_eq!(c.plan("EDS a3 | LDS l2"), "");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use navarch_xds::{Protocol, State};
+use navarch_xds::{Protocol, SyncState};
 
 use crate::client::{Client, Plan, both, delta, sotw};
 
@@ -87,7 +87,7 @@ fn rec_04_envoy_that_waits_for_nothing_is_sent_only_what_differs() {
         assert_eq!(sent, expected, "{plan}");
         c.settle();
         assert_eq!(c.stream.watermark(), 1, "{plan}");
-        assert!(c.stream.status().iter().all(|ty| ty.state == State::Synced), "{plan}");
+        assert!(c.stream.status().iter().all(|ty| ty.state == SyncState::Synced), "{plan}");
         assert_eq!(c.settle(), "");
     };
     check("CDS a1 b1 | EDS a1 b1 | LDS l1 | RDS r1 s1", "CDS; LDS");
@@ -111,7 +111,8 @@ fn rec_04_envoy_that_may_be_warming_is_sent_assignments() {
     // It does not ask for clusters: one of them warms.
     let (_, sent) = returning(plan, &["EDS a", "LDS l", "RDS r"]);
     assert_eq!(sent, "EDS a1; LDS");
-    // It does not ask for listeners: it is starting, and then a cluster may wait although it asks for clusters.
+    // It does not ask for listeners: it is starting, and then a cluster may wait although it asks for
+    // clusters.
     let (mut c, sent) = returning(plan, &["CDS a", "EDS a"]);
     assert_eq!(sent, "CDS");
     assert_eq!(c.sleep(0.9), "");

@@ -1,8 +1,9 @@
-//! Any sequence of requests, answers, changes, delays and losses, read from bytes: the entry of the fuzzer in `fuzz/`,
-//! and of a test that runs it over the fuzzer's corpus and over random bytes.
+//! Any sequence of requests, answers, changes, delays and losses, read from bytes: the entry of the fuzzer in
+//! `fuzz/`, and of a test that runs it over the fuzzer's corpus and over random bytes.
 //!
-//! What must hold of every response is checked as it comes. In the end the client becomes well-behaved and answers what
-//! it is sent; then the stream must come to rest, and if nothing was rejected the client holds what it asked for.
+//! What must hold of every response is checked as it comes. In the end the client becomes well-behaved and
+//! answers what it is sent; then the stream must come to rest, and if nothing was rejected the client holds
+//! what it asked for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 use navarch_xds::{
-    Brake, Client, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wildcard, Wish,
+    Brake, ClientRules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wildcard, Wish,
 };
 
 /// Names that resources have. The last two are members of a collection.
@@ -102,7 +103,7 @@ struct World {
 
 fn new_stream(id: u64, protocol: Protocol, agent: &str, brake: Option<Brake>) -> Stream {
     let node = Node { id: "n".into(), user_agent_name: agent.into(), ..Node::default() };
-    Stream::new(id, protocol, Client::of(&node), Arc::new(DiffCache::default())).with_brake(brake)
+    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(DiffCache::default())).with_brake(brake)
 }
 
 impl World {
@@ -182,8 +183,8 @@ impl World {
         self.say(|| format!("plan {} {ty}: {:?}", self.revision, shown(self.plan.set(ty).iter())));
     }
 
-    /// A body with references that a push looks for: clusters by endpoints and by routes, secrets by clusters, routes by
-    /// listeners, and virtual hosts by routes.
+    /// A body with references that a push looks for: clusters by endpoints and by routes, secrets by
+    /// clusters, routes by listeners, and virtual hosts by routes.
     fn resource(&self, ty: XdsType, name: &str, content: u16) -> Resource {
         let mut body = Vec::new();
         put_field(&mut body, 0x0a, name.as_bytes());
@@ -215,7 +216,8 @@ impl World {
         let unanswered = self.known(ty).unanswered.iter().any(|response| response.nonce == nonce);
         let nonce = if unanswered { String::new() } else { nonce };
         let error = (flags & 0x38 == 0x38).then(|| Error { code: 0, text: "a: bad".into() });
-        // An error without a nonce that is waited for says nothing, and on a first request it is about another stream.
+        // An error without a nonce that is waited for says nothing, and on a first request it is about
+        // another stream.
         let request = match self.protocol {
             Protocol::Sotw => self.exactly(ty, add),
             Protocol::Delta => self.difference(ty, &add, &drop, flags & 0x40 != 0),

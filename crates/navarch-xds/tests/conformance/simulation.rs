@@ -1,19 +1,17 @@
-//! A model of Envoy against the server's stream, with random plans, rejections, delays, losses and reconnects. At rest
-//! the client holds exactly the plan, in both protocols, and nothing is warming.
+//! A model of Envoy against the server's stream, with random plans, rejections, delays, losses and
+//! reconnects. At rest the client holds exactly the plan, in both protocols, and nothing is warming.
 //!
-//! The model does what a stock Envoy 1.40 was seen to do: it asks for the endpoints of its clusters and the routes of
-//! its listeners, warms a new or changed cluster until endpoints arrive after it, holds back the acknowledgement of
-//! clusters meanwhile, applies the good part of what it rejects, and returns from a lost stream without asking for
-//! clusters as long as one of them is warming.
+//! The model does what a stock Envoy 1.40 was seen to do: it asks for the endpoints of its clusters and the
+//! routes of its listeners, warms a new or changed cluster until endpoints arrive after it, holds back the
+//! acknowledgement of clusters meanwhile, applies the good part of what it rejects, and returns from a lost
+//! stream without asking for clusters as long as one of them is warming.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use navarch_envoy::{ProxyResources, Resource, XdsType};
-use navarch_xds::{
-    Brake, Client as Rules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish,
-};
+use navarch_xds::{Brake, ClientRules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish};
 use proptest::prelude::*;
 
 use crate::client::Plan;
@@ -105,7 +103,7 @@ struct Envoy {
     cold: BTreeSet<String>,
     /// Whether errors name the bad resources.
     names_errors: bool,
-    /// Cluster responses of which the acknowledgement is held back.
+    /// Cluster responses whose acknowledgement is held back.
     withheld: Vec<Request>,
     subscribed: BTreeMap<XdsType, BTreeSet<String>>,
     nonces: BTreeMap<XdsType, (String, String)>,
@@ -418,7 +416,7 @@ fn new_stream(id: u64, protocol: Protocol) -> Stream {
         user_agent_version: "1.40.0".into(),
         ..Node::default()
     };
-    Stream::new(id, protocol, Rules::of(&node), Arc::new(DiffCache::default()))
+    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()))
 }
 
 fn run(steps: &[Step], strict: bool) {

@@ -31,7 +31,7 @@ fn sot_02_names_beside_a_wildcard_add_what_is_outside_of_it() {
     assert_eq!(c.ask("CDS *"), "");
     assert_eq!(c.plan("CDS a2 (od3) (other2)"), "CDS a2");
     c.ack("CDS");
-    // Part of the wildcard, and no part of it any more.
+    // Part of the wildcard, and then not any more.
     assert_eq!(c.plan("CDS a2 od3"), "CDS a2 od3");
     c.ack("CDS");
     assert_eq!(c.plan("CDS a2 (od3)"), "CDS a2");

@@ -46,7 +46,7 @@ impl Discovery for Fleet {
         if question.type_url == "forbidden" {
             return Err(Rejection::Unauthenticated("who are you?".into()));
         }
-        // Who is not of the system sees its own namespace.
+        // Whoever is not of the system sees its own namespace.
         let namespace =
             question.node.metadata_str("NAMESPACE").filter(|namespace| *namespace != "istio-system");
         Ok((question.type_url == SYNCZ).then(|| syncz(question.streams, namespace)))

@@ -1,4 +1,5 @@
-//! What is beside discovery: status, load reports, questions; and removals and restarts over real connections.
+//! What is beside discovery: status, load reports, questions; and removals and restarts over real
+//! connections.
 
 use super::*;
 
@@ -226,8 +227,8 @@ async fn rmv_01_held_removals_go_when_they_are_confirmed() {
     assert_eq!(late.next().await.expect("removals").removed_resources, ["a", "b", "c"]);
 }
 
-/// Clients take a resource for absent 15 seconds after they asked. A restarted server, to which everybody returns within
-/// a moment, must be far from that also for the last one.
+/// Clients take a resource for absent 15 seconds after they asked. A restarted server, to which everybody
+/// returns within a moment, must be far from that also for the last one.
 #[tokio::test]
 async fn rmv_10_first_answers_after_a_restart_come_long_before_the_clients_give_up() {
     const CLIENTS: usize = 400;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use navarch_envoy::{Resource, XdsType};
 
-use super::{Feed, Inflight, Mark, Verdict};
-use crate::nack::{self, Blame, Held, Rejected, redact};
+use super::{Inflight, ResponseMark, TypeState, Verdict};
+use crate::nack::{self, Blame, Held, Nack, redact};
 use crate::request::Error;
 use crate::response::Protocol;
 
@@ -27,7 +27,7 @@ enum Explained {
     ByOneAside,
 }
 
-impl Feed {
+impl TypeState {
     /// Settles the response that a request answers.
     pub fn settle(&mut self, number: Option<u64>, error: Option<Error>, cx: &VerdictContext<'_>) -> Verdict {
         let position = number.and_then(|n| self.inflight.iter().position(|inflight| inflight.number == n));
@@ -72,7 +72,8 @@ impl Feed {
             Some(sent) if sent.number == response.number => sent.version.clone(),
             _ => String::new(),
         };
-        self.acked = Some(Mark { number: response.number, revision: response.revision, version, at: cx.now });
+        self.acked =
+            Some(ResponseMark { number: response.number, revision: response.revision, version, at: cx.now });
         Verdict::Accepted { revision: response.revision, sent_at: response.sent_at }
     }
 
@@ -94,16 +95,15 @@ impl Feed {
                 Blame::default()
             }
             None => {
-                self.blind_until = self.sent.as_ref().map_or(0, |sent| sent.number);
+                self.judged_until = self.sent.as_ref().map_or(0, |sent| sent.number);
                 self.blame(&text, suspects, cx.protocol)
             }
         };
-        let departing =
-            response.news.iter().map(|r| r.name()).filter(|name| self.departing.contains_key(*name));
-        self.uncertain.extend(departing.cloned());
+        let leaving = response.news.iter().map(|r| r.name()).filter(|name| self.leaving.contains_key(*name));
+        self.maybe_other_version.extend(leaving.cloned());
         // Without a name, what is about to go stays until then, the bad one too: a route may need the others.
         if !names.is_empty() {
-            self.forget_rejected_departing(cx.protocol);
+            self.forget_rejected_leaving(cx.protocol);
         }
         // What has been replaced by a later response is judged by that one, and what is not wanted any more by nobody.
         if let Some(base) = &self.base {
@@ -114,11 +114,11 @@ impl Feed {
         }
         for (resource, held) in innocent {
             self.resend.insert(resource.name().clone());
-            self.carried.insert(resource.name().clone(), held);
+            self.held_before.insert(resource.name().clone(), held);
         }
         // Removals of a rejected response may have been applied or not. To repeat them does no harm.
         self.resend.extend(response.removed);
-        let rejected = Rejected {
+        let rejected = Nack {
             text: redact(self.ty, &error.text),
             code: error.code,
             nonce: (cx.nonce)(response.number),
@@ -155,7 +155,7 @@ impl Feed {
             // No trial can tell as long as something must be in every response that may be bad itself. The client
             // applies what is good in them anyway.
             let unknown = suspects.iter().any(|(_, held)| *held == Held::Unknown);
-            let leaving = self.uncertain.iter().any(|name| self.departing.contains_key(name));
+            let leaving = self.maybe_other_version.iter().any(|name| self.leaving.contains_key(name));
             if unknown || leaving || self.quarantine.has_doubts() {
                 self.quarantine.doubt(suspects);
                 return Blame::default();
@@ -186,28 +186,28 @@ impl Feed {
         if words.clone().any(|word| response.news.iter().any(|resource| &**resource.name() == word)) {
             return None;
         }
-        if response.number <= self.blind_until {
+        if response.number <= self.judged_until {
             return Some(Explained::ByOneBefore);
         }
         words.any(|word| self.quarantine.get(word).is_some()).then_some(Explained::ByOneAside)
     }
 
     /// What is about to go and was rejected meanwhile cannot stay until then.
-    fn forget_rejected_departing(&mut self, protocol: Protocol) {
+    fn forget_rejected_leaving(&mut self, protocol: Protocol) {
         if protocol == Protocol::Delta || !self.ty.root() {
             return;
         }
         for (name, aside) in self.quarantine.iter() {
-            if self.departing.get(name).is_none_or(|resource| resource.version() != aside.version) {
+            if self.leaving.get(name).is_none_or(|resource| resource.version() != aside.version) {
                 continue;
             }
             match &aside.held {
                 // The client may hold an older one after all, if a rejection left it unclear: it is told.
                 Held::Nothing => {
-                    self.departing.remove(name);
-                    self.retract = true;
+                    self.leaving.remove(name);
+                    self.full_state_due = true;
                 }
-                Held::LastGood(good) => _ = self.departing.insert(name.clone(), good.clone()),
+                Held::LastGood(good) => _ = self.leaving.insert(name.clone(), good.clone()),
                 Held::Unknown => {}
             }
         }

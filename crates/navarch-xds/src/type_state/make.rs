@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use navarch_envoy::{Removal, Resource, ResourceSet, XdsType};
 
-use super::{Context, Feed, Mark, Outgoing};
+use super::{Context, Outgoing, ResponseMark, TypeState};
 use crate::missing::{self, Answer};
 use crate::nack::{Held, Quarantine};
 use crate::names;
 use crate::order;
 use crate::response::{Batch, Protocol};
 
-impl Feed {
+impl TypeState {
     /// Makes the next response, removals aside. Nothing if what there was to do turns out to be nothing.
     pub fn make(&mut self, cx: &Context<'_>) -> Option<Outgoing> {
         if self.quarantine.has_suspects()
@@ -29,7 +29,7 @@ impl Feed {
             self.resumed_at(&target, cx);
             return None;
         }
-        let mut draft = Draft { immediate: mem::take(&mut self.retract), ..Draft::default() };
+        let mut draft = Draft { immediate: mem::take(&mut self.full_state_due), ..Draft::default() };
         let whole = if first {
             Some(self.draft_everything(&target, cx, &mut draft))
         } else {
@@ -39,7 +39,7 @@ impl Feed {
         // What the client holds of an earlier stream may be that there is nothing, and it may ask again.
         draft.removed.retain(|name| !draft.resources.contains_key(name));
         // Nor is what is sent taken away later.
-        draft.resources.keys().for_each(|name| _ = self.parked.remove(name));
+        draft.resources.keys().for_each(|name| _ = self.leaving_by_name.remove(name));
         self.base = Some(target.clone());
         self.base_revision = cx.resources.revision();
         let news = match whole {
@@ -79,7 +79,7 @@ impl Feed {
                 let Some(resource) = base.get(&name).filter(|r| self.subscription.wants(r)) else { continue };
                 if target.get(&name) == Some(resource) {
                     group.push(resource.clone());
-                    self.carried.insert(name, aside.held);
+                    self.held_before.insert(name, aside.held);
                 } else {
                     // Other content is tried with the other changes; this one, should it come back until then.
                     later.push((name, aside));
@@ -100,20 +100,21 @@ impl Feed {
     /// Takes away what nothing refers to any more; what is `pinned` stays.
     pub fn make_removal(&mut self, cx: &Context<'_>, pinned: impl Fn(&str) -> bool) -> Option<Outgoing> {
         let base = self.base.clone()?;
-        let (staying, going) = mem::take(&mut self.departing).into_iter().partition(|(name, _)| pinned(name));
-        self.departing = staying;
-        self.uncertain.retain(|name| self.departing.contains_key(name));
+        let (staying, going) = mem::take(&mut self.leaving).into_iter().partition(|(name, _)| pinned(name));
+        self.leaving = staying;
+        self.maybe_other_version.retain(|name| self.leaving.contains_key(name));
         let taken: Vec<Arc<Resource>> =
             BTreeMap::into_values(going).filter(|r| self.subscription.wants(r)).collect();
-        let (staying, parked) = mem::take(&mut self.parked).into_iter().partition(|name| pinned(name));
-        self.parked = staying;
-        let parked: BTreeSet<Arc<str>> = parked;
-        if taken.is_empty() && parked.is_empty() {
+        let (staying, leaving_by_name) =
+            mem::take(&mut self.leaving_by_name).into_iter().partition(|name| pinned(name));
+        self.leaving_by_name = staying;
+        let leaving_by_name: BTreeSet<Arc<str>> = leaving_by_name;
+        if taken.is_empty() && leaving_by_name.is_empty() {
             return None;
         }
         let mut removed = Vec::new();
         let mut empties = Vec::new();
-        for name in taken.iter().map(|resource| resource.name().clone()).chain(parked) {
+        for name in taken.iter().map(|resource| resource.name().clone()).chain(leaving_by_name) {
             self.refresh.remove(&name);
             match self.ty {
                 // A removal would leave an active cluster its endpoints, and state-of-the-world has none.
@@ -138,8 +139,8 @@ impl Feed {
     }
 
     /// Resources that the client may still hold although they are no longer in the set.
-    pub fn leaving(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.departing.values().chain(self.inflight.iter().flat_map(|inflight| &inflight.taken))
+    pub fn still_held(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.leaving.values().chain(self.inflight.iter().flat_map(|inflight| &inflight.taken))
     }
 
     /// Resources that the client was sent and has not answered.
@@ -188,7 +189,7 @@ impl Feed {
         missing: Vec<Arc<str>>,
         before: Option<ResourceSet>,
     ) -> Outgoing {
-        let held = mem::take(&mut self.carried);
+        let held = mem::take(&mut self.held_before);
         Outgoing { payload, news, removed, missing, heartbeats: Vec::new(), before, taken: Vec::new(), held }
     }
 
@@ -212,8 +213,8 @@ impl Feed {
         let differs = |r: &&Arc<Resource>| !r.is_on_demand() && !is_held(r);
         let is_there = |name: &str| target.get(name).is_some_and(|r| self.subscription.wants(r));
         let gone: Vec<_> = held.keys().filter(|name| !is_there(name)).cloned().collect();
-        match cx.holding {
-            true => self.parked.extend(gone),
+        match cx.removals_held {
+            true => self.leaving_by_name.extend(gone),
             false => draft.removed.extend(gone),
         }
         Batch::List(target.iter().filter(differs).cloned().collect())
@@ -222,14 +223,14 @@ impl Feed {
     /// What the client asked for by name before it asked for everything, and what changed of it meanwhile and is not
     /// part of everything: what is gone, which in state-of-the-world the whole state says, and what is on demand.
     fn catch_up_on_names(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) {
-        let Some(base) = self.base.clone() else { return self.departing.clear() };
+        let Some(base) = self.base.clone() else { return self.leaving.clear() };
         if cx.protocol == Protocol::Delta {
-            self.departing.retain(|name, _| target.get(name).is_none());
+            self.leaving.retain(|name, _| target.get(name).is_none());
             for name in &cx.diffs.diff(&base, target).removed {
                 self.draft_removed(name, &base, cx, draft);
             }
         } else {
-            self.departing.clear();
+            self.leaving.clear();
         }
         let named = self.subscription.names().filter_map(|name| target.get(name));
         let changed = named.filter(|r| r.is_on_demand() && base.get(r.name()) != Some(r));
@@ -241,7 +242,7 @@ impl Feed {
         self.base_revision = cx.resources.revision();
         self.acked_revision = self.base_revision;
         let version = target.wildcard_version().to_string();
-        self.acked = Some(Mark { number: 0, revision: self.base_revision, version, at: cx.now });
+        self.acked = Some(ResponseMark { number: 0, revision: self.base_revision, version, at: cx.now });
         self.sent = self.acked.clone();
     }
 
@@ -266,17 +267,17 @@ impl Feed {
                 self.draft_removed(resource.name(), &base, cx, draft);
                 continue;
             }
-            self.parked.remove(resource.name());
+            self.leaving_by_name.remove(resource.name());
             // It was about to go and comes back: the client has it still.
-            let came_back = self.departing.remove(resource.name()).is_some_and(|old| old == *resource);
-            if came_back && !self.uncertain.remove(resource.name()) {
+            let came_back = self.leaving.remove(resource.name()).is_some_and(|old| old == *resource);
+            if came_back && !self.maybe_other_version.remove(resource.name()) {
                 continue;
             }
             if self.quarantine.holds_back(resource) {
                 continue;
             }
             if let Some(aside) = self.quarantine.release(resource.name()) {
-                self.carried.insert(resource.name().clone(), aside.held);
+                self.held_before.insert(resource.name().clone(), aside.held);
             }
             draft.resources.insert(resource.name().clone(), resource.clone());
         }
@@ -287,15 +288,15 @@ impl Feed {
     /// A listener that is only kept because removals are held goes when another one needs its address: Envoy would reject
     /// that one.
     fn give_way(&mut self, target: &ResourceSet, draft: &mut Draft) {
-        if self.ty != XdsType::Lds || self.departing.is_empty() {
+        if self.ty != XdsType::Lds || self.leaving.is_empty() {
             return;
         }
         let taken: BTreeSet<_> = target.iter().filter_map(|r| order::listener_address(&r.body())).collect();
         let gives_way = |r: &Arc<Resource>| {
             order::listener_address(&r.body()).is_some_and(|address| taken.contains(&address))
         };
-        let (going, staying) = mem::take(&mut self.departing).into_iter().partition(|(_, r)| gives_way(r));
-        self.departing = staying;
+        let (going, staying) = mem::take(&mut self.leaving).into_iter().partition(|(_, r)| gives_way(r));
+        self.leaving = staying;
         draft.immediate |= !BTreeMap::is_empty(&going);
         draft.removed.extend(BTreeMap::into_keys(going));
     }
@@ -306,7 +307,7 @@ impl Feed {
         }
         let released = self.quarantine.release(name);
         if released.is_some() {
-            self.uncertain.insert(name.clone());
+            self.maybe_other_version.insert(name.clone());
         }
         let held = match released.map(|aside| aside.held) {
             // Left out of the whole state all the time.
@@ -316,9 +317,11 @@ impl Feed {
             None | Some(Held::Unknown | Held::Nothing) => base.get(name).cloned(),
         };
         match self.ty.removal() {
-            _ if order::removed_last(self.ty) || (cx.holding && self.ty.removal() == Removal::Deletes) => {
+            _ if order::removed_last(self.ty)
+                || (cx.removals_held && self.ty.removal() == Removal::Deletes) =>
+            {
                 if let Some(resource) = held {
-                    self.departing.insert(name.clone(), resource);
+                    self.leaving.insert(name.clone(), resource);
                 }
             }
             Removal::Deletes => {
@@ -354,9 +357,9 @@ impl Feed {
                         self.draft_resend(resource, draft);
                     }
                 }
-            } else if let Some(staying) = self.departing.get(&name) {
+            } else if let Some(staying) = self.leaving.get(&name) {
                 self.draft_resend(staying, draft);
-            } else if self.ty != XdsType::Eds && self.parked.contains(&name) {
+            } else if self.ty != XdsType::Eds && self.leaving_by_name.contains(&name) {
                 // The client holds it, and keeps it for now.
             } else if anticipated || self.subscription.covers(&name) {
                 missing.push(name.clone());
@@ -380,11 +383,11 @@ impl Feed {
     fn draft_missing(&mut self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
         // The assignment of a cluster that the client holds and nobody knows here any more. An empty one would take its
         // endpoints, and goes when the cluster does; a removal ends waiting and takes nothing.
-        if cx.holding && self.ty == XdsType::Eds && !order::has_cluster_of(cx.resources, &name) {
-            self.parked.insert(name.clone());
+        if cx.removals_held && self.ty == XdsType::Eds && !order::has_cluster_of(cx.resources, &name) {
+            self.leaving_by_name.insert(name.clone());
             return draft.removed.push(name);
         }
-        self.parked.remove(&name);
+        self.leaving_by_name.remove(&name);
         match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
             Answer::Empty(resource) => _ = draft.resources.insert(name, resource),
             Answer::Removed => {

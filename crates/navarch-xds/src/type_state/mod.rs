@@ -4,8 +4,8 @@
 //! streams of the class), restricted to the subscription, with a few exceptions beside it: names that must be sent
 //! again, resources that stay until nothing refers to them, resources that the client rejected.
 
-mod feeds;
 mod make;
+mod states;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,25 +16,25 @@ use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType};
 
 use crate::brake::{Brake, Recent};
 use crate::class::DiffCache;
-use crate::client::Client;
-use crate::nack::{Held, Quarantine, Rejected};
+use crate::client::ClientRules;
+use crate::nack::{Held, Nack, Quarantine};
 use crate::names;
 use crate::order;
 use crate::response::{Batch, Protocol};
-use crate::subscription::{Change, Subscription};
+use crate::subscription::{Subscription, SubscriptionChange};
 
-pub(crate) use feeds::Feeds;
+pub(crate) use states::TypeStates;
 pub(crate) use verdict::VerdictContext;
 
-/// Everything a feed has to know that is not its own.
+/// Everything a type has to know that is not its own.
 pub(crate) struct Context<'a> {
     pub resources: &'a ProxyResources,
     pub diffs: &'a DiffCache,
-    pub client: &'a Client,
+    pub client: &'a ClientRules,
     pub protocol: Protocol,
     pub now: Instant,
     /// Removals are held back.
-    pub holding: bool,
+    pub removals_held: bool,
 }
 
 /// A response that has been sent and not been answered.
@@ -56,7 +56,7 @@ pub(crate) struct Inflight {
     complete: bool,
 }
 
-/// What a feed wants sent.
+/// What is to be sent of a type.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// All resources of the response.
@@ -88,7 +88,7 @@ pub(crate) enum Verdict {
 }
 
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct TypeState {
     pub ty: XdsType,
     pub subscription: Subscription,
     /// The client has asked for the type at least once.
@@ -100,7 +100,7 @@ pub(crate) struct Feed {
     /// What it holds at the current version need not be sent, although it asks for it by name.
     keeps_held: bool,
     /// Nothing is sent until then: whether `keeps_held` is right is not known yet.
-    pub doubts_until: Option<Instant>,
+    pub start_unknown_until: Option<Instant>,
     /// The version a state-of-the-world client says it holds. Until the first answer.
     resumed: Option<String>,
     /// The set that was brought to the client last.
@@ -112,18 +112,18 @@ pub(crate) struct Feed {
     anticipated: BTreeSet<Arc<str>>,
     globs: Vec<Arc<str>>,
     /// Resources that are no longer in the set but stay with the client until nothing can refer to them.
-    departing: BTreeMap<Arc<str>, Arc<Resource>>,
+    leaving: BTreeMap<Arc<str>, Arc<Resource>>,
     /// Names of what is not in the set, and the client may hold from an earlier stream. It stays while removals are held.
-    parked: BTreeSet<Arc<str>>,
+    leaving_by_name: BTreeSet<Arc<str>>,
     /// What the client has lost in the last seconds.
     recent: Recent,
     /// Those among them that the client may hold in another version, because a response with them was rejected.
-    uncertain: BTreeSet<Arc<str>>,
+    maybe_other_version: BTreeSet<Arc<str>>,
     /// Something was taken out of the whole state that no later change will show.
-    retract: bool,
+    full_state_due: bool,
     quarantine: Quarantine,
     /// What the client holds of resources about to be sent, where it is not what `base` says.
-    carried: BTreeMap<Arc<str>, Held>,
+    held_before: BTreeMap<Arc<str>, Held>,
     pub inflight: VecDeque<Inflight>,
     /// When the client has to hear next of resources with a time to live.
     refresh: BTreeMap<Arc<str>, Instant>,
@@ -131,26 +131,26 @@ pub(crate) struct Feed {
     pub waiting_since: Option<Instant>,
     /// Clusters have been sent since the client's last endpoint request.
     pub clusters_sent: bool,
-    pub sent: Option<Mark>,
-    pub acked: Option<Mark>,
+    pub sent: Option<ResponseMark>,
+    pub acked: Option<ResponseMark>,
     pub acked_revision: u64,
-    pub error: Option<(u64, Rejected)>,
+    pub error: Option<(u64, Nack)>,
     /// The last response that was sent before the last bad resource was known.
-    blind_until: u64,
+    judged_until: u64,
     pub sent_total: u64,
     pub rejected_total: u64,
 }
 
 /// A response, for the status view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct ResponseMark {
     pub number: u64,
     pub revision: u64,
     pub version: String,
     pub at: Instant,
 }
 
-impl Feed {
+impl TypeState {
     pub fn new(ty: XdsType) -> Self {
         Self {
             ty,
@@ -159,20 +159,20 @@ impl Feed {
             everything: false,
             held: None,
             keeps_held: false,
-            doubts_until: None,
+            start_unknown_until: None,
             resumed: None,
             base: None,
             base_revision: 0,
             resend: BTreeSet::new(),
             anticipated: BTreeSet::new(),
             globs: Vec::new(),
-            departing: BTreeMap::new(),
-            parked: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            leaving_by_name: BTreeSet::new(),
             recent: Recent::default(),
-            uncertain: BTreeSet::new(),
-            retract: false,
+            maybe_other_version: BTreeSet::new(),
+            full_state_due: false,
             quarantine: Quarantine::default(),
-            carried: BTreeMap::new(),
+            held_before: BTreeMap::new(),
             inflight: VecDeque::new(),
             refresh: BTreeMap::new(),
             waiting_since: None,
@@ -181,7 +181,7 @@ impl Feed {
             acked: None,
             acked_revision: 0,
             error: None,
-            blind_until: 0,
+            judged_until: 0,
             sent_total: 0,
             rejected_total: 0,
         }
@@ -218,7 +218,7 @@ impl Feed {
     /// What the client says it holds is sent again.
     pub fn send_held(&mut self) {
         self.keeps_held = false;
-        self.doubts_until = None;
+        self.start_unknown_until = None;
     }
 
     /// The client needs these, whether or not it says that it holds them.
@@ -241,7 +241,7 @@ impl Feed {
     }
 
     /// A change of the subscription.
-    pub fn subscribe(&mut self, change: Change, protocol: Protocol) {
+    pub fn subscribe(&mut self, change: SubscriptionChange, protocol: Protocol) {
         // What is asked for on this stream for the second time was dropped meanwhile.
         self.need(change.named.iter().chain(&change.dropped).map(|name| &**name));
         self.everything |= change.everything;
@@ -259,9 +259,9 @@ impl Feed {
         if !self.subscription.is_wildcard() && self.everything {
             self.everything = false;
         }
-        if !self.departing.is_empty() {
+        if !self.leaving.is_empty() {
             let subscription = &self.subscription;
-            self.departing.retain(|_, resource| subscription.wants(resource));
+            self.leaving.retain(|_, resource| subscription.wants(resource));
         }
         if !self.quarantine.is_empty() {
             let subscription = &self.subscription;
@@ -274,8 +274,8 @@ impl Feed {
 
     fn forget(&mut self, name: &str) {
         self.resend.remove(name);
-        self.departing.remove(name);
-        self.parked.remove(name);
+        self.leaving.remove(name);
+        self.leaving_by_name.remove(name);
         self.quarantine.release(name);
         self.refresh.remove(name);
     }
@@ -322,7 +322,7 @@ impl Feed {
     pub fn has_news(&self, resources: &ProxyResources) -> bool {
         self.requested
             && (self.everything
-                || self.retract
+                || self.full_state_due
                 || !self.resend.is_empty()
                 || !self.globs.is_empty()
                 || (!self.subscription.is_empty()
@@ -330,18 +330,18 @@ impl Feed {
     }
 
     /// Whether resources stay only until nothing can refer to them.
-    pub fn has_departing(&self) -> bool {
-        !self.departing.is_empty() || !self.parked.is_empty()
+    pub fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty() || !self.leaving_by_name.is_empty()
     }
 
     /// Whether resources stay of which only the names are known.
-    pub fn has_parked(&self) -> bool {
-        !self.parked.is_empty()
+    pub fn has_leaving_by_name(&self) -> bool {
+        !self.leaving_by_name.is_empty()
     }
 
     /// Number of resources that stay only until they may go.
-    pub fn departing(&self) -> usize {
-        self.departing.len() + self.parked.len()
+    pub fn leaving_count(&self) -> usize {
+        self.leaving.len() + self.leaving_by_name.len()
     }
 
     /// How many resources the client would lose, and of how many, if that is too much.
@@ -354,13 +354,14 @@ impl Feed {
                 (held.keys().filter(|name| !is_there(name)).count(), held.len())
             }
             (Some(base), _) => {
-                let mut lost = self.departing();
+                let mut lost = self.leaving_count();
                 if base != target {
                     let delta = cx.diffs.diff(base, target);
                     let goes = |name: &Arc<str>| base.get(name).is_some_and(|resource| wanted(resource));
                     lost += delta.removed.iter().filter(|name| goes(name)).count();
-                    let back =
-                        |name: &Arc<str>| self.departing.contains_key(name) || self.parked.contains(name);
+                    let back = |name: &Arc<str>| {
+                        self.leaving.contains_key(name) || self.leaving_by_name.contains(name)
+                    };
                     lost -= delta.changed.iter().filter(|resource| back(resource.name())).count();
                 }
                 // Clients of the wildcard, which are most, must not each count what they share.
@@ -369,11 +370,12 @@ impl Feed {
                     _ if self.subscription.is_wildcard() => base.wildcard_len(),
                     _ => base.iter().filter(|resource| wanted(resource)).count(),
                 };
-                (lost, held + self.departing())
+                (lost, held + self.leaving_count())
             }
             (None, _) => return None,
         };
-        (lost > 0 && self.recent.is_too_much(lost, size, brake, cx.holding, cx.now)).then_some((lost, size))
+        (lost > 0 && self.recent.is_too_much(lost, size, brake, cx.removals_held, cx.now))
+            .then_some((lost, size))
     }
 
     /// Whether the client has accepted all there is.
@@ -385,12 +387,12 @@ impl Feed {
     pub fn has_let_go(&self, ty: XdsType, resources: &ProxyResources) -> bool {
         let rejected = ty == XdsType::Cds && !self.quarantine.is_empty();
         !self.requested
-            || (!self.has_work(resources) && self.inflight.is_empty() && !self.has_departing() && !rejected)
+            || (!self.has_work(resources) && self.inflight.is_empty() && !self.has_leaving() && !rejected)
     }
 
     /// The newest revision of which the client has accepted everything that concerns it.
     pub fn synced_revision(&self, resources: &ProxyResources) -> u64 {
-        if self.is_settled(resources) && !self.has_departing() {
+        if self.is_settled(resources) && !self.has_leaving() {
             resources.revision()
         } else {
             self.acked_revision
@@ -427,7 +429,7 @@ impl Feed {
         }
     }
 
-    /// When [`Feed::may_send`] becomes true without an acknowledgement.
+    /// When [`TypeState::may_send`] becomes true without an acknowledgement.
     pub fn may_send_at(&self) -> Option<Instant> {
         let last = self.inflight.back()?;
         if self.error.is_some() {
@@ -452,7 +454,7 @@ impl Feed {
         }
         let complete = self.base_revision == revision
             && self.resend.is_empty()
-            && !self.has_departing()
+            && !self.has_leaving()
             && !self.everything;
         // A client that never acknowledges clusters keeps only the newest ones under watch.
         while self.inflight.len() > 4 * order::CLUSTER_RESPONSES_MAX {
@@ -471,7 +473,7 @@ impl Feed {
         });
         self.sent_total += 1;
         self.waiting_since = None;
-        self.sent = Some(Mark { number, revision, version, at: now });
+        self.sent = Some(ResponseMark { number, revision, version, at: now });
     }
 
     /// Hash of what the client holds after this response. In state-of-the-world the client carries it to other
@@ -491,7 +493,7 @@ impl Feed {
     }
 
     fn has_no_exceptions(&self) -> bool {
-        !self.has_departing() && self.quarantine.is_empty()
+        !self.has_leaving() && self.quarantine.is_empty()
     }
 
     /// Whether what the client holds of the set is the wildcard and nothing else.
@@ -525,7 +527,7 @@ impl Feed {
                 },
             }
         }
-        let staying = self.departing.values().filter(|r| self.subscription.wants(r));
+        let staying = self.leaving.values().filter(|r| self.subscription.wants(r));
         resources.extend(staying.cloned());
         Batch::List(resources.into())
     }
