@@ -6,13 +6,13 @@
 //!   Class::publish -- watch ----+         one TypeState per type           +--> Event, StreamStatus
 //! ```
 //!
-//! State-of-the-world and delta, aggregated and per type, from one model: a [`Stream`] knows what its client wants
-//! and what it was told, and only the codecs differ. What a client is told comes as
-//! [`ProxyResources`](navarch_envoy::ProxyResources) through a [`Class`], already encoded; a response is a few bytes
-//! of its own and shared chunks.
+//! State-of-the-world and delta, aggregated and per type, from one model: a [`Stream`] knows what its client
+//! wants and what it was told, and only the codecs differ. What a client is told comes as
+//! [`ProxyResources`](navarch_envoy::ProxyResources) through a [`Class`], already encoded; a response is a
+//! few bytes of its own and shared chunks.
 //!
-//! This crate knows the xDS protocol and what its clients make of it. It must never know where resources come from
-//! or what a VirtualService is.
+//! This crate knows the xDS protocol and what its clients make of it. It must never know where resources come
+//! from or what a VirtualService is.
 
 #![deny(missing_docs)]
 

@@ -7,8 +7,9 @@ use navarch_envoy::XdsType;
 
 use super::TypeState;
 
-/// The state of each type, in their order. A client uses four of a dozen, so a state takes memory, and time in each
-/// round, only from when something was written to it. Until then it reads as one on which nothing has happened.
+/// The state of each type, in their order. A client uses four of a dozen, so a state takes memory, and time
+/// in each round, only from when something was written to it. Until then it reads as one on which nothing has
+/// happened.
 #[derive(Debug, Default)]
 pub(crate) struct TypeStates {
     touched: [Option<Box<TypeState>>; XdsType::COUNT],
@@ -17,7 +18,7 @@ pub(crate) struct TypeStates {
 static UNTOUCHED: LazyLock<[TypeState; XdsType::COUNT]> = LazyLock::new(|| XdsType::ALL.map(TypeState::new));
 
 impl TypeStates {
-    /// The types of which something has happened.
+    /// The types on which something has happened.
     pub fn types(&self) -> impl Iterator<Item = XdsType> + use<> {
         let touched = self.touched.each_ref().map(Option::is_some);
         XdsType::ALL.into_iter().filter(move |ty| touched[ty.index()])

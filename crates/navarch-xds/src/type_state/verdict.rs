@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use navarch_envoy::{Resource, XdsType};
 
-use super::{Inflight, ResponseMark, TypeState, Verdict};
+use super::{Inflight, TypeState, Verdict};
 use crate::nack::{self, Blame, Held, Nack, redact};
 use crate::request::Error;
 use crate::response::Protocol;
@@ -30,19 +30,9 @@ enum Explained {
 impl TypeState {
     /// Settles the response that a request answers.
     pub fn settle(&mut self, number: Option<u64>, error: Option<Error>, cx: &VerdictContext<'_>) -> Verdict {
-        let position = number.and_then(|n| self.inflight.iter().position(|inflight| inflight.number == n));
-        let Some(position) = position else {
-            let last = self.sent.as_ref().map(|mark| mark.number);
+        let Some((skipped, settled)) = self.inflight.answered(number, cx.protocol) else {
+            let last = self.progress.sent().map(|mark| mark.number);
             return Verdict::None { repeats_last: self.inflight.is_empty() && number == last };
-        };
-        // State-of-the-world clients answer only the last of several responses, and mean all of them.
-        let skipped = match cx.protocol {
-            Protocol::Sotw => self.inflight.drain(..position).collect(),
-            Protocol::Delta => Vec::new(),
-        };
-        let position = if cx.protocol == Protocol::Sotw { 0 } else { position };
-        let Some(settled) = self.inflight.remove(position) else {
-            return Verdict::None { repeats_last: false };
         };
         match error {
             None => self.accepted(settled, cx),
@@ -50,30 +40,18 @@ impl TypeState {
         }
     }
 
-    fn is_whole(&self, protocol: Protocol) -> bool {
-        protocol == Protocol::Sotw && self.ty.root()
-    }
-
     fn accepted(&mut self, response: Inflight, cx: &VerdictContext<'_>) -> Verdict {
         self.quarantine.accepted();
         if self.is_whole(cx.protocol) {
             self.quarantine.clear_doubts();
         }
-        if response.complete && self.quarantine.is_empty() {
-            self.acked_revision = self.acked_revision.max(response.revision);
+        if self.quarantine.is_empty() {
+            if response.complete {
+                self.progress.reach(response.revision);
+            }
+            self.progress.make_good(response.number);
         }
-        // The acceptance of an older response says nothing about a newer one that was rejected.
-        if self.quarantine.is_empty()
-            && self.error.as_ref().is_some_and(|(number, _)| *number < response.number)
-        {
-            self.error = None;
-        }
-        let version = match &self.sent {
-            Some(sent) if sent.number == response.number => sent.version.clone(),
-            _ => String::new(),
-        };
-        self.acked =
-            Some(ResponseMark { number: response.number, revision: response.revision, version, at: cx.now });
+        self.progress.accept(response.number, response.revision, cx.now);
         Verdict::Accepted { revision: response.revision, sent_at: response.sent_at }
     }
 
@@ -84,28 +62,27 @@ impl TypeState {
         error: &Error,
         cx: &VerdictContext<'_>,
     ) -> Verdict {
-        self.rejected_total += 1;
         let suspects = self.suspects(&response, skipped);
         let text = redact_for_search(&error.text);
         let Blame { names, innocent } = match self.explained(&response, &text, cx.protocol) {
             Some(Explained::ByOneAside) => Blame::default(),
             Some(Explained::ByOneBefore) => {
-                self.not_held(suspects.iter());
+                self.inflight.not_held(suspects.iter());
                 self.quarantine.suspect(suspects);
                 Blame::default()
             }
             None => {
-                self.judged_until = self.sent.as_ref().map_or(0, |sent| sent.number);
+                self.progress.judge();
                 self.blame(&text, suspects, cx.protocol)
             }
         };
-        let leaving = response.news.iter().map(|r| r.name()).filter(|name| self.leaving.contains_key(*name));
-        self.maybe_other_version.extend(leaving.cloned());
+        self.leaving.doubt(response.news.iter().map(|resource| resource.name()));
         // Without a name, what is about to go stays until then, the bad one too: a route may need the others.
         if !names.is_empty() {
             self.forget_rejected_leaving(cx.protocol);
         }
-        // What has been replaced by a later response is judged by that one, and what is not wanted any more by nobody.
+        // What has been replaced by a later response is judged by that one, and what is not wanted any more
+        // by nobody.
         if let Some(base) = &self.base {
             let subscription = &self.subscription;
             self.quarantine.retain(|name, aside| {
@@ -113,19 +90,19 @@ impl TypeState {
             });
         }
         for (resource, held) in innocent {
-            self.resend.insert(resource.name().clone());
+            self.due.name(resource.name().clone());
             self.held_before.insert(resource.name().clone(), held);
         }
         // Removals of a rejected response may have been applied or not. To repeat them does no harm.
-        self.resend.extend(response.removed);
-        let rejected = Nack {
+        self.due.names(response.removed);
+        let nack = Nack {
             text: redact(self.ty, &error.text),
             code: error.code,
             nonce: (cx.nonce)(response.number),
             at: cx.now,
             names,
         };
-        self.error = Some((response.number, rejected));
+        self.progress.reject(response.number, nack);
         Verdict::Rejected { revision: response.revision }
     }
 
@@ -152,10 +129,10 @@ impl TypeState {
     fn blame(&mut self, text: &str, suspects: Vec<(Arc<Resource>, Held)>, protocol: Protocol) -> Blame {
         let names_one = nack::words(text).any(|word| suspects.iter().any(|(r, _)| &**r.name() == word));
         if !names_one && self.is_whole(protocol) {
-            // No trial can tell as long as something must be in every response that may be bad itself. The client
-            // applies what is good in them anyway.
+            // No trial can tell as long as something must be in every response that may be bad itself. The
+            // client applies what is good in them anyway.
             let unknown = suspects.iter().any(|(_, held)| *held == Held::Unknown);
-            let leaving = self.maybe_other_version.iter().any(|name| self.leaving.contains_key(name));
+            let leaving = self.leaving.is_any_version_unknown();
             if unknown || leaving || self.quarantine.has_doubts() {
                 self.quarantine.doubt(suspects);
                 return Blame::default();
@@ -163,30 +140,21 @@ impl TypeState {
         }
         let blame = self.quarantine.reject(text, suspects.clone());
         let is_innocent = |name: &str| blame.innocent.iter().any(|(innocent, _)| &**innocent.name() == name);
-        self.not_held(suspects.iter().filter(|(resource, _)| !is_innocent(resource.name())));
+        self.inflight.not_held(suspects.iter().filter(|(resource, _)| !is_innocent(resource.name())));
         blame
     }
 
-    /// Later responses that are under way were made as if the client had taken these.
-    fn not_held<'a>(&mut self, suspects: impl Iterator<Item = &'a (Arc<Resource>, Held)>) {
-        for (resource, held) in suspects {
-            for later in &mut self.inflight {
-                later.held.entry(resource.name().clone()).or_insert_with(|| held.clone());
-            }
-        }
-    }
-
-    /// Whether a rejection says nothing new. A response that is the whole state contains what an unanswered one before
-    /// it brought, and is rejected for the same reason.
+    /// Whether a rejection says nothing new. A response that is the whole state contains what an unanswered
+    /// one before it brought, and is rejected for the same reason.
     fn explained(&self, response: &Inflight, text: &str, protocol: Protocol) -> Option<Explained> {
-        if protocol == Protocol::Delta || !self.ty.root() {
+        if !self.is_whole(protocol) {
             return None;
         }
         let mut words = nack::words(text);
         if words.clone().any(|word| response.news.iter().any(|resource| &**resource.name() == word)) {
             return None;
         }
-        if response.number <= self.judged_until {
+        if self.progress.is_judged(response.number) {
             return Some(Explained::ByOneBefore);
         }
         words.any(|word| self.quarantine.get(word).is_some()).then_some(Explained::ByOneAside)
@@ -194,7 +162,7 @@ impl TypeState {
 
     /// What is about to go and was rejected meanwhile cannot stay until then.
     fn forget_rejected_leaving(&mut self, protocol: Protocol) {
-        if protocol == Protocol::Delta || !self.ty.root() {
+        if !self.is_whole(protocol) {
             return;
         }
         for (name, aside) in self.quarantine.iter() {
@@ -204,22 +172,22 @@ impl TypeState {
             match &aside.held {
                 // The client may hold an older one after all, if a rejection left it unclear: it is told.
                 Held::Nothing => {
-                    self.leaving.remove(name);
-                    self.full_state_due = true;
+                    self.leaving.forget(name);
+                    self.due.full_state = true;
                 }
-                Held::LastGood(good) => _ = self.leaving.insert(name.clone(), good.clone()),
+                Held::LastGood(good) => self.leaving.stay(name.clone(), good.clone()),
                 Held::Unknown => {}
             }
         }
     }
 
     fn held_before(&self, response: &Inflight, resource: &Resource) -> Held {
-        if let Some(held) = response.held.get(resource.name()) {
+        if let Some(held) = response.held_before.get(resource.name()) {
             return held.clone();
         }
         match &response.before {
             Some(before) => before.get(resource.name()).cloned().map_or(Held::Nothing, Held::LastGood),
-            None if self.resumed.is_some() || self.held.is_some() => Held::Unknown,
+            None if self.returning.may_hold_something() => Held::Unknown,
             None => Held::Nothing,
         }
     }

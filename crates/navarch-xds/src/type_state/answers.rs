@@ -1,0 +1,90 @@
+//! Answers to names: those that were asked for, and those that have to be sent again.
+
+use std::sync::Arc;
+
+use navarch_envoy::{Resource, ResourceSet, XdsType};
+
+use super::respond::Draft;
+use super::{Context, TypeState};
+use crate::missing::{self, Answer};
+use crate::nack::Held;
+use crate::names;
+use crate::order;
+
+impl TypeState {
+    /// Names that have to be answered. Says whether one was left out because the client holds it.
+    pub(super) fn draft_names(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) -> bool {
+        let held = self.returning.take_kept();
+        let mut kept = false;
+        let mut missing = Vec::new();
+        for (name, anticipated) in self.due.take_names() {
+            let is_asked = |resource: &&Arc<Resource>| anticipated || self.subscription.wants(resource);
+            let mut found = target.resolve(&name).filter(is_asked).peekable();
+            if found.peek().is_some() {
+                for resource in found {
+                    if held.has(resource) && *resource.name() == name {
+                        kept = true;
+                    } else {
+                        self.draft_good(resource, draft);
+                    }
+                }
+            } else if let Some(staying) = self.leaving.get(&name) {
+                self.draft_good(staying, draft);
+            } else if self.ty != XdsType::Eds && self.leaving.has_name_only(&name) {
+                // The client holds it, and keeps it for now.
+            } else if anticipated || self.subscription.covers(&name) {
+                missing.push(name.clone());
+            }
+        }
+        missing.into_iter().for_each(|name| self.draft_missing(name, cx, draft));
+        kept
+    }
+
+    /// A resource, or the last good one if the client rejected it.
+    fn draft_good(&self, resource: &Arc<Resource>, draft: &mut Draft) {
+        let resource = match self.quarantine.get(resource.name()) {
+            Some(aside) if aside.version == resource.version() => match &aside.held {
+                Held::LastGood(good) => good,
+                Held::Nothing | Held::Unknown => return,
+            },
+            _ => resource,
+        };
+        draft.resources.insert(resource.name().clone(), resource.clone());
+    }
+
+    fn draft_missing(&mut self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
+        // The assignment of a cluster that the client holds and nobody knows here any more. An empty one
+        // would take its endpoints, and goes when the cluster does; a removal ends waiting and takes nothing.
+        if cx.removals_held && self.ty == XdsType::Eds && !order::has_cluster_of(cx.resources, &name) {
+            self.leaving.stay_by_name(name.clone());
+            return draft.removed.push(name);
+        }
+        self.leaving.is_sent(&name);
+        match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
+            Answer::Empty(resource) => _ = draft.resources.insert(name, resource),
+            Answer::Removed => {
+                // Whoever uses names with an authority understands errors about them.
+                if names::is_xdstp(&name) {
+                    draft.missing.push(name.clone());
+                }
+                draft.removed.push(name);
+            }
+            Answer::Silence if cx.client.wants_errors() || names::is_xdstp(&name) => draft.missing.push(name),
+            Answer::Silence => {}
+        }
+    }
+
+    /// Makes the members of collections due that have to be answered.
+    pub(super) fn expand_globs(&mut self, cx: &Context<'_>) {
+        for glob in self.due.take_globs() {
+            let names = cx.resources.set(self.ty).iter().map(|resource| resource.name());
+            let members = names.filter(|name| names::glob_matches(&glob, name)).cloned();
+            let mut members = members.peekable();
+            match members.peek() {
+                Some(_) => self.due.names(members),
+                // An empty collection is answered with its own name (xRFC TP1).
+                None => self.due.name(glob),
+            }
+        }
+    }
+}

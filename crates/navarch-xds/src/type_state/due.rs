@@ -1,0 +1,117 @@
+//! What has to be sent, whatever was sent before.
+
+use std::collections::BTreeSet;
+use std::mem;
+use std::sync::Arc;
+
+/// What the next response owes the client beside changes of its set.
+///
+/// Invariant: what is anticipated is among the names.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    /// All that is wanted.
+    pub everything: bool,
+    /// State-of-the-world: something was taken out of the whole state that no later change will show.
+    pub full_state: bool,
+    names: BTreeSet<Arc<str>>,
+    /// Names that the client is about to ask for.
+    anticipated: BTreeSet<Arc<str>>,
+    /// Glob collections: their members, or word that there are none.
+    globs: Vec<Arc<str>>,
+}
+
+impl Due {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        let Self { everything, full_state, names, anticipated: _, globs } = self;
+        !everything && !full_state && names.is_empty() && globs.is_empty()
+    }
+
+    /// Whether nothing is due by name.
+    pub fn has_no_names(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Whether nothing is due of collections.
+    pub fn has_no_globs(&self) -> bool {
+        self.globs.is_empty()
+    }
+
+    /// Whether this name is due.
+    pub fn has_name(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Makes a name due.
+    pub fn name(&mut self, name: Arc<str>) {
+        self.names.insert(name);
+    }
+
+    /// Makes names due.
+    pub fn names(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        self.names.extend(names);
+    }
+
+    /// Makes a name due that the client will ask for.
+    pub fn anticipate(&mut self, name: Arc<str>) {
+        self.names.insert(name.clone());
+        self.anticipated.insert(name);
+    }
+
+    /// Makes collections due.
+    pub fn globs(&mut self, globs: impl IntoIterator<Item = Arc<str>>) {
+        self.globs.extend(globs);
+    }
+
+    /// A name is not wanted any more.
+    pub fn forget(&mut self, name: &str) {
+        self.names.remove(name);
+        self.anticipated.remove(name);
+    }
+
+    /// The names, each with whether it is anticipated. They are no longer due.
+    pub fn take_names(&mut self) -> impl Iterator<Item = (Arc<str>, bool)> + use<> {
+        let anticipated = mem::take(&mut self.anticipated);
+        mem::take(&mut self.names).into_iter().map(move |name| {
+            let is_anticipated = anticipated.contains(&name);
+            (name, is_anticipated)
+        })
+    }
+
+    /// The collections. They are no longer due.
+    pub fn take_globs(&mut self) -> Vec<Arc<str>> {
+        mem::take(&mut self.globs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_is_not_anticipated_either() {
+        let mut due = Due::default();
+        due.anticipate("a".into());
+        due.anticipate("b".into());
+        due.name("c".into());
+        due.forget("a");
+        let taken: Vec<_> =
+            due.take_names().map(|(name, anticipated)| (name.to_string(), anticipated)).collect();
+        assert_eq!(taken, [("b".to_owned(), true), ("c".to_owned(), false)]);
+        assert!(due.is_empty());
+    }
+
+    #[test]
+    fn each_kind_counts() {
+        let check = |make: fn(&mut Due)| {
+            let mut due = Due::default();
+            assert!(due.is_empty());
+            make(&mut due);
+            assert!(!due.is_empty());
+        };
+        check(|due| due.everything = true);
+        check(|due| due.full_state = true);
+        check(|due| due.name("a".into()));
+        check(|due| due.globs(["a".into()]));
+    }
+}
