@@ -3,8 +3,6 @@
 use bytes::Bytes;
 use prost::{DecodeError, Message, Name};
 
-use crate::proto::udpa::r#type::v1::TypedStruct;
-
 /// What comes before the message name in the type URL of an `Any`.
 pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 
@@ -68,12 +66,6 @@ pub fn any<M: Message + Name>(message: &M) -> Any {
     Any { type_url: type_url::<M>(), value: message.encode_to_vec().into() }
 }
 
-/// Packs the configuration of an extension whose message has no generated type: a `udpa.type.v1.TypedStruct` that
-/// names `inner` as the type it stands for. Envoy turns it into that message on receipt.
-pub fn typed_struct(inner: impl Into<String>, value: prost_types::Struct) -> Any {
-    any(&TypedStruct { type_url: inner.into(), value: Some(value) })
-}
-
 /// The type URL of a message, `type.googleapis.com/<full name>`.
 pub fn type_url<M: Name>() -> String {
     format!("{TYPE_URL_PREFIX}{}", M::full_name())
@@ -115,16 +107,5 @@ mod tests {
         let ours = any(&Cluster { name: "a".to_owned(), ..Cluster::default() });
         let theirs = prost_types::Any::decode(ours.encode_to_vec().as_slice()).unwrap();
         assert_eq!((theirs.type_url, Bytes::from(theirs.value)), (ours.type_url, ours.value));
-    }
-
-    #[test]
-    fn typed_struct_names_the_inner_type() {
-        let packed = typed_struct(
-            "type.googleapis.com/a.B",
-            crate::wkt::structure([("k", crate::wkt::boolean(true))]),
-        );
-        let unpacked = unpack::<TypedStruct>(&packed).unwrap();
-        assert_eq!(unpacked.type_url, "type.googleapis.com/a.B");
-        assert_eq!(unpacked.value.unwrap().fields.len(), 1);
     }
 }

@@ -6,7 +6,6 @@ use prost::{DecodeError, Message, Name};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
 
 use crate::Any;
-use crate::any::TYPE_URL_PREFIX;
 use crate::json::descriptor;
 
 /// Why bytes could not become a dynamic message, or two messages could not be merged.
@@ -52,12 +51,6 @@ pub fn decode(name_or_url: &str, bytes: &[u8]) -> Result<DynamicMessage, Dynamic
 /// The dynamic form of a message built from generated types.
 pub fn from_typed<M: Message + Name>(message: &M) -> Result<DynamicMessage, DynamicError> {
     decode(&M::full_name(), &message.encode_to_vec())
-}
-
-/// Packs a message under its type URL.
-pub fn to_any(message: &DynamicMessage) -> Any {
-    let name = message.descriptor();
-    Any { type_url: format!("{TYPE_URL_PREFIX}{}", name.full_name()), value: encode(message) }
 }
 
 /// Encodes a message so that equal messages give equal bytes: fields by number, map entries by key. The library's own

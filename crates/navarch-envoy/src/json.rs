@@ -68,11 +68,6 @@ pub fn typed_to_json<M: Message + Name>(message: &M) -> Value {
     to_json(&M::full_name(), &message.encode_to_vec())
 }
 
-/// JSON of a dynamic message.
-pub fn dynamic_to_json(message: &DynamicMessage) -> Value {
-    print::message(message)
-}
-
 /// Reads a message of the type `full_name`. Keys may be lowerCamelCase or as in the `.proto` file; an unknown key is an
 /// error, so are an unknown enum value, two members of one oneof, and an `Any` of unknown type, unless it has the
 /// form that [`to_json`] prints.
@@ -84,13 +79,6 @@ pub fn from_json(full_name: &str, json: &Value) -> Result<DynamicMessage, JsonEr
 /// EnvoyFilter this way, for they may come from a newer Envoy API than ours.
 pub fn from_json_lenient(full_name: &str, json: &Value) -> Result<(DynamicMessage, Vec<String>), JsonError> {
     parse::message(full_name, json, Unknown::Skip)
-}
-
-/// Reads JSON into a generated type.
-pub fn typed_from_json<M: Message + Name + Default>(json: &Value) -> Result<M, JsonError> {
-    let message = from_json(&M::full_name(), json)?;
-    M::decode(crate::dynamic::encode(&message))
-        .map_err(|error| JsonError { path: String::new(), problem: Problem::WellKnown(error.to_string()) })
 }
 
 /// Whether inside an `Any` the message stands as a whole under the key `value`: the types whose JSON is not an object

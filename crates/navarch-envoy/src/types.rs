@@ -1,8 +1,8 @@
 //! The table of xDS types: everything that differs between CDS, EDS, ... and is not in a message body.
 //!
-//! Adding a type is adding one row. The order of the rows is the order in which one push is sent
-//! (xDS spec, "Eventual consistency considerations": clusters, endpoints, listeners, scoped routes, routes, then
-//! what hangs on them).
+//! Adding a type is adding one row. The order of the rows is the order in which one push is sent (xDS spec,
+//! "Eventual consistency considerations": clusters, endpoints, listeners, scoped routes, routes, then what
+//! hangs on them).
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ use std::fmt;
 pub enum Removal {
     /// The resource goes away, and what it configures with it.
     Deletes,
-    /// A resource that is being waited for counts as absent and the waiting ends; one in use stays in use. Taking
-    /// endpoints away from an active cluster therefore needs an empty assignment, not a removal.
+    /// A resource that is being waited for counts as absent and the waiting ends; one in use stays in use.
+    /// Taking endpoints away from an active cluster therefore needs an empty assignment, not a removal.
     EndsWaiting,
-    /// A resource in use stays in use, and one that is being waited for is still waited for. The only way to end
-    /// the waiting is to send a resource.
+    /// A resource in use stays in use, and one that is being waited for is still waited for. The only way to
+    /// end the waiting is to send a resource.
     Ignored,
     /// Whoever uses the resource is broken by it: an HTTP filter answers 500. Must never be sent.
     Breaks,
@@ -59,8 +59,8 @@ macro_rules! xds_types {
                 match url { $( $url => Some(XdsType::$variant), )* _ => None }
             }
 
-            /// Whether a client may ask for everything at once. In state-of-the-world xDS a response of such a type
-            /// is the whole state: a resource that is not in it is deleted.
+            /// Whether a client may ask for everything at once. In state-of-the-world xDS a response of such
+            /// a type is the whole state: a resource that is not in it is deleted.
             #[must_use]
             pub const fn root(self) -> bool {
                 match self { $( XdsType::$variant => $root, )* }
@@ -234,16 +234,6 @@ impl XdsType {
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
-    }
-
-    /// The type whose resources must be sent again after a resource of this type changed, even if they did not
-    /// change themselves: a changed cluster warms until it has seen an assignment that arrived *after* it.
-    #[must_use]
-    pub const fn resend_after_change(self) -> Option<XdsType> {
-        match self {
-            XdsType::Cds => Some(XdsType::Eds),
-            _ => None,
-        }
     }
 }
 

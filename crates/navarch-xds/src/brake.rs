@@ -1,8 +1,8 @@
 //! The brake: a change that would take away most of what a client has is not believed at once.
 //!
-//! A source of configuration that is lost looks like a wish to delete everything. Additions and changes go on as always;
-//! removals wait until somebody confirms them, until some time has passed, or until what was to go is back. To keep
-//! resources that nothing refers to does no harm, to delete those that serve is an outage.
+//! A source of configuration that is lost looks like a wish to delete everything. Additions and changes go on
+//! as always; removals wait until somebody confirms them, until some time has passed, or until what was to go
+//! is back. To keep resources that nothing refers to does no harm, to delete those that serve is an outage.
 //!
 //! Nothing here reads a clock: the time comes with each step of the stream.
 
@@ -13,7 +13,8 @@ use navarch_envoy::XdsType;
 /// Removals within this time are judged together: a directory does not vanish in one moment.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The types whose removals are counted. Removals of all types are held together, or what is kept would lack its parts.
+/// The types whose removals are counted. Removals of all types are held together, or what is kept would lack
+/// its parts.
 pub const COUNTED: [XdsType; 2] = [XdsType::Cds, XdsType::Lds];
 
 /// How much may go at once.
@@ -70,7 +71,8 @@ impl Recent {
         if !holding && self.start.is_none_or(is_over) {
             *self = Self { start: Some(now), peak: size };
         }
-        // What comes and goes again and again is no loss, so the size counts and not the number of removals.
+        // What comes and goes again and again is not a loss, so the size counts and not the number of
+        // removals.
         self.peak = self.peak.max(size);
         let gone = self.peak - size.saturating_sub(lost);
         gone >= brake.removals_min && gone * 100 > self.peak * brake.percent_max as usize

@@ -1,4 +1,5 @@
-//! What streams of one class of proxies share: the newest resources, and the differences between two states of them.
+//! What streams of one class of proxies share: the newest resources, and the differences between two states
+//! of them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +13,8 @@ const DIFFS_MAX: usize = 32;
 
 /// A class of proxies: they all get the same resources.
 ///
-/// Publishing replaces the resources; a stream that is slow sees only the newest ones, and there is no queue between
-/// the publisher and the streams.
+/// Publishing replaces the resources; a stream that is slow sees only the newest ones, and there is no queue
+/// between the publisher and the streams.
 #[derive(Debug)]
 pub struct Class {
     resources: watch::Sender<Option<Arc<ProxyResources>>>,
@@ -44,7 +45,7 @@ impl Class {
         self.resources.receiver_count()
     }
 
-    /// The resources of now and all that come, of which a slow reader sees the newest.
+    /// The resources of now and all that follow; a slow reader sees only the newest.
     pub(crate) fn subscribe(&self) -> WatchStream<Option<Arc<ProxyResources>>> {
         WatchStream::new(self.resources.subscribe())
     }

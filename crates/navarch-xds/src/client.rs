@@ -15,7 +15,8 @@ pub enum ClientKind {
     Other,
 }
 
-/// What it means that a returning delta client names a resource and says that it holds it at the current version.
+/// What it means that a returning delta client names a resource and says that it holds it at the current
+/// version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     /// Nothing: it may wait for it all the same, and who subscribes is answered (xDS spec, "Subscribing to
@@ -37,7 +38,7 @@ pub struct ClientRules {
     version: (u32, u32),
 }
 
-/// The first Envoy of which it is known (by test) that a cluster whose warming timed out goes on with the assignment
+/// The first Envoy known (by test) to let a cluster whose warming timed out go on with the assignment
 /// that it had. One that comes up empty says that it holds the assignment, and needs it.
 const CACHES_ENDPOINTS: (u32, u32) = (1, 40);
 
@@ -62,42 +63,45 @@ impl ClientRules {
         self.kind
     }
 
-    /// Whether a first request without names asks for everything. gRPC always asks by name, and its Go version may
-    /// send an empty first request after a reconnect (grpc-go#7013) that must not be taken for a wildcard.
+    /// Whether a first request without names asks for everything. gRPC always asks by name, and its Go
+    /// version may send an empty first request after a reconnect (grpc-go#7013) that must not be taken for a
+    /// wildcard.
     #[must_use]
     pub fn implicit_wildcard(&self, ty: XdsType) -> bool {
         ty.root() && self.kind != ClientKind::Grpc
     }
 
-    /// Whether, in state-of-the-world, naming a resource after an implicit wildcard keeps the wildcard. The protocol
-    /// document says it ends; Envoy with on-demand clusters names one and still wants all others, and would lose
-    /// them.
+    /// Whether, in state-of-the-world, naming a resource after an implicit wildcard keeps the wildcard. The
+    /// protocol document says it ends; Envoy with on-demand clusters names one and still wants all others,
+    /// and would lose them.
     #[must_use]
     pub fn keeps_wildcard_when_naming(&self, ty: XdsType) -> bool {
         self.kind == ClientKind::Envoy && ty.root()
     }
 
-    /// Whether a missing route configuration is answered with an empty one where one of our listeners waits for it.
+    /// Whether a missing route configuration is answered with an empty one where one of our listeners waits
+    /// for it.
     #[must_use]
     pub fn waits_for_routes(&self) -> bool {
         self.kind != ClientKind::Grpc
     }
 
-    /// Whether the endpoints of a new cluster may be sent before they are asked for. Envoy takes them: it has read the
-    /// cluster by then.
+    /// Whether the endpoints of a new cluster may be sent before they are asked for. Envoy takes them: it has
+    /// read the cluster by then.
     #[must_use]
     pub fn asks_for_endpoints_of_clusters(&self) -> bool {
         self.kind == ClientKind::Envoy
     }
 
-    /// Whether a route configuration whose virtual hosts are discovered waits for news of them that it does not ask for.
+    /// Whether a route configuration whose virtual hosts are discovered waits for news of them that it does
+    /// not ask for.
     #[must_use]
     pub fn asks_for_hosts_on_demand(&self) -> bool {
         self.kind == ClientKind::Envoy
     }
 
-    /// Whether every removal is said as one, as the protocol document has it. For Envoy and gRPC some do harm and some do
-    /// nothing, see [`navarch_envoy::Removal`].
+    /// Whether every removal is said as one, as the protocol document has it. For Envoy and gRPC some do harm
+    /// and some do nothing, see [`navarch_envoy::Removal`].
     #[must_use]
     pub fn removal_is_removal(&self) -> bool {
         self.kind == ClientKind::Other
@@ -109,8 +113,8 @@ impl ClientRules {
         self.kind == ClientKind::Grpc
     }
 
-    /// Bytes of resources a response may have. Envoy takes any size, and its first cluster and listener responses
-    /// must be complete; gRPC libraries refuse messages over 4 MiB unless told otherwise.
+    /// Bytes of resources a response may have. Envoy takes any size, and its first cluster and listener
+    /// responses must be complete; gRPC libraries refuse messages over 4 MiB unless told otherwise.
     #[must_use]
     pub fn response_bytes_max(&self, ty: XdsType) -> usize {
         match (self.kind, ty) {
@@ -121,23 +125,24 @@ impl ClientRules {
         }
     }
 
-    /// Whether `initial_resource_versions` also says what is subscribed to: ztunnel repeats its on-demand names only
-    /// there.
+    /// Whether `initial_resource_versions` also says what is subscribed to: ztunnel repeats its on-demand
+    /// names only there.
     #[must_use]
     pub fn held_is_subscribed(&self, ty: XdsType) -> bool {
         matches!(ty, XdsType::Address | XdsType::Authorization)
     }
 
-    /// Whether what a returning delta client names and says it holds, at the current version, has to be sent again.
+    /// Whether what a returning delta client names and says it holds, at the current version, has to be sent
+    /// again.
     ///
-    /// Envoy lists what it holds also where something waits for it: a cluster that was changed waits for an assignment
-    /// that comes after it, a new provider of a secret or of a filter for its first answer. Only of two types can be
-    /// seen from the stream that nobody waits:
-    /// - *Route configurations.* Listeners with the same `Rds` message share a provider, which has had its answer
-    ///   before it lists a version. Only a listener that is sent now can bring another one.
-    /// - *Assignments.* Envoy asks for no clusters while one of them warms. If it asks for them before it asks for
-    ///   assignments, and for listeners (it has started: before that it asks for clusters all the time), none does. Only a
-    ///   cluster that is sent now can.
+    /// Envoy lists what it holds also where something waits for it: a cluster that was changed waits for an
+    /// assignment that comes after it, a new provider of a secret or of a filter for its first answer. Only
+    /// of two types can be seen from the stream that nobody waits:
+    /// - *Route configurations.* Listeners with the same `Rds` message share a provider, which has had its
+    ///   answer before it lists a version. Only a listener that is sent now can bring another one.
+    /// - *Assignments.* Envoy asks for no clusters while one of them warms. If it asks for them before it
+    ///   asks for assignments, and for listeners (it has started: before that it asks for clusters all the
+    ///   time), none does. Only a cluster that is sent now can.
     #[must_use]
     pub fn holds(&self, ty: XdsType) -> Holds {
         match (self.kind, ty) {

@@ -1,7 +1,8 @@
 //! Responses as bytes: a few of their own, and the rest shared.
 //!
-//! Protobuf lets fields stand in any order and a repeated field in pieces. So a response is the fields that differ
-//! from stream to stream (version, nonce, type) followed by resources that were encoded when they were made.
+//! Protobuf lets fields stand in any order and a repeated field in pieces. So a response is the fields that
+//! differ from stream to stream (version, nonce, type) followed by resources that were encoded when they were
+//! made.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -22,15 +23,15 @@ use crate::server::{Answers, framed};
 /// Bytes of a response up to which its resources are copied behind its head: cheaper than sharing them.
 const COPIED_MAX: usize = 16 << 10;
 
-/// Bytes of one shared piece. The transport takes piece by piece, as the client makes room, so the size bounds what
-/// is buffered for a client that does not read.
+/// Bytes of one shared piece. The transport takes piece by piece, as the client makes room, so the size
+/// bounds what is buffered for a client that does not read.
 const PIECE: usize = 256 << 10;
 
 /// One resource in so many is the last of its piece.
 const RESOURCES_PER_PIECE: u128 = 64;
 
-/// Bytes of shared pieces that are kept for who comes next. To join a megabyte again takes as long as to send some
-/// twenty kilobytes.
+/// Bytes of shared pieces that are kept for who comes next. To join a megabyte again takes as long as to send
+/// some twenty kilobytes.
 const KEPT_MAX: usize = 16 << 20;
 
 /// Length of the gRPC message header: one byte flags, four bytes length.
@@ -62,7 +63,8 @@ impl Encoder {
         Self { control_plane, joined: Mutex::default() }
     }
 
-    /// One gRPC message, in pieces. The first one is short and belongs to the stream; the others may be shared.
+    /// One gRPC message, in pieces. The first one is short and belongs to the stream; the others may be
+    /// shared.
     #[must_use]
     pub fn grpc_message(&self, protocol: Protocol, response: &Response) -> Vec<Bytes> {
         let head = self.head(protocol, response);
@@ -173,8 +175,9 @@ impl Joined {
 
 /// The resources of a response in runs, each of them one piece.
 ///
-/// A resource ends its run because of what it is, not because of how many there were before. So lists that differ in a
-/// few resources, as those of two Deployments that see the same services do, differ in a few runs.
+/// A resource ends its run because of what it is, not because of how many there were before. So lists that
+/// differ in a few resources, as those of two Deployments that see the same services do, differ in a few
+/// runs.
 fn runs(protocol: Protocol, response: &Response) -> Vec<Vec<&Resource>> {
     let mut runs = Vec::new();
     let (mut run, mut bytes) = (Vec::new(), 0);

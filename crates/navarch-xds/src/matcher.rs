@@ -18,15 +18,15 @@ const DEPTH_MAX: usize = 16;
 /// Why matchers cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatcherError {
-    /// The expression is none, or too large.
-    #[error("{0} is no regular expression that can be used")]
+    /// The expression is invalid or too large.
+    #[error("{0} is not a regular expression that can be used")]
     Regex(String),
     /// An extension, or a kind that this server does not know.
     #[error("a matcher is of a kind that is not supported")]
     Unsupported,
 }
 
-/// Nodes of which any matcher says yes. Without matchers: all.
+/// Nodes that any matcher selects. Without matchers: all.
 #[derive(Debug)]
 pub struct Nodes(Vec<One>);
 

@@ -34,7 +34,8 @@ pub fn answer(
         Protocol::Sotw => Answer::Silence,
     };
     match ty {
-        // A cluster waits for its assignment, and keeps the endpoints it has until an assignment takes them away.
+        // A cluster waits for its assignment, and keeps the endpoints it has until an assignment takes them
+        // away.
         XdsType::Eds => Answer::Empty(empty_assignment(name)),
         // A configured runtime layer holds up everything else until it is answered.
         XdsType::Rtds => Answer::Empty(named(ty, name, 0x0a)),

@@ -1,8 +1,8 @@
 //! Rejected responses: who is to blame, and what is done about the others.
 //!
-//! A client rejects a response as a whole but applies it resource by resource. Envoy forgets the versions of the good
-//! resources of a rejected delta response, and deletes none of them later when it reconnects. So the good ones are
-//! sent again without the bad one, and the bad one is set aside until its content changes.
+//! A client rejects a response as a whole but applies it resource by resource. Envoy forgets the versions of
+//! the good resources of a rejected delta response, and deletes none of them later when it reconnects. So the
+//! good ones are sent again without the bad one, and the bad one is set aside until its content changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use navarch_envoy::{Resource, Version, XdsType};
 /// Bytes of an error text that are kept. Envoy's texts may contain the whole offending resource.
 const TEXT_MAX: usize = 4096;
 
-/// Responses in a row that may be rejected while looking for the bad resource. After that all suspects stay aside:
-/// a client that rejects everything must not be asked forever.
+/// Responses in a row that may be rejected while looking for the bad resource. After that all suspects stay
+/// aside: a client that rejects everything must not be asked forever.
 const ATTEMPTS_MAX: u32 = 64;
 
 /// The last rejection of a type on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nack {
-    /// What the client said, shortened. For secrets only that there was an error: the text may contain the secret.
+    /// What the client said, shortened. For secrets only that there was an error: the text may contain the
+    /// secret.
     pub text: String,
     /// `error_detail.code`. Zero is an error too: ztunnel sends it.
     pub code: i32,
@@ -154,11 +155,11 @@ impl Quarantine {
         }
     }
 
-    /// A response with these resources was rejected with this text. Returns who is to blame and who is to be sent
-    /// again without them.
+    /// A response with these resources was rejected with this text. Returns who is to blame and who is to be
+    /// sent again without them.
     ///
-    /// If the text names resources of the response, they are to blame. If it does not, a single resource is, and
-    /// several are halved until the bad ones are alone.
+    /// If the text names resources of the response, they are to blame. If it does not, a single resource is,
+    /// and several are halved until the bad ones are alone.
     pub fn reject(&mut self, text: &str, resources: Vec<(Arc<Resource>, Held)>) -> Blame {
         self.attempts += 1;
         let suspects: Suspects =
@@ -185,7 +186,7 @@ impl Quarantine {
         Blame { names: blamed, innocent: innocent.into_values().collect() }
     }
 
-    /// Sets resources aside of which nothing is known yet, to be tried together.
+    /// Sets aside resources not yet known to be good or bad, to be tried together.
     pub fn suspect(&mut self, resources: Vec<(Arc<Resource>, Held)>) {
         let suspects: Suspects =
             resources.into_iter().map(|(r, held)| (r.name().clone(), (r, held))).collect();
@@ -195,8 +196,8 @@ impl Quarantine {
         }
     }
 
-    /// Marks resources that may be bad and are sent all the same, because to leave them out might delete what the
-    /// client has, and so no trial could tell.
+    /// Marks resources that may be bad and are sent all the same, because to leave them out might delete what
+    /// the client has, and so no trial could tell.
     pub fn doubt(&mut self, resources: Vec<(Arc<Resource>, Held)>) {
         self.set_aside(resources.into_iter().map(|(r, _)| (r.name().clone(), (r, Held::Unknown))).collect());
     }

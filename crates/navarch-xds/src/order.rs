@@ -1,29 +1,31 @@
 //! What must have been sent before what, and which resources follow from others.
 //!
-//! Make before break (xDS spec, "Eventual consistency considerations"): what is referred to arrives before what
-//! refers to it, and goes after it.
+//! Make before break (xDS spec, "Eventual consistency considerations"): what is referred to arrives before
+//! what refers to it, and goes after it.
 
 use std::time::Duration;
 
 use navarch_envoy::wire::{Fields, Value, put_varint};
 use navarch_envoy::{ProxyResources, Resource, XdsType};
 
-/// How long a type waits for another one that cannot be sent, or for a new cluster to be warm. Then it goes ahead:
-/// late configuration does more harm than a short gap.
+/// How long a type waits for another one that cannot be sent, or for a new cluster to be warm. Then it goes
+/// ahead: late configuration does more harm than a short gap.
 pub const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Unacknowledged cluster responses that may be under way. Envoy holds the acknowledgement back while a cluster warms;
-/// the response that removes the stuck cluster must still get through.
+/// Unacknowledged cluster responses that may be under way. Envoy holds the acknowledgement back while a
+/// cluster warms; the response that removes the stuck cluster must still get through.
 pub const CLUSTER_RESPONSES_MAX: usize = 3;
 
-/// After this time without an acknowledgement, one more cluster response may go than [`CLUSTER_RESPONSES_MAX`].
+/// After this time without an acknowledgement, one more cluster response may go than
+/// [`CLUSTER_RESPONSES_MAX`].
 pub const CLUSTER_RESPONSE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest time to wait for the request that tells whether a returning client is past its start. It comes with the others,
-/// unless the client has not started. When all return at once, with long lists of what they hold, that may take a while.
+/// Longest time to wait for the request that tells whether a returning client is past its start. It comes
+/// with the others, unless the client has not started. When all return at once, with long lists of what they
+/// hold, that may take a while.
 pub const STARTUP_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Types of which everything must have been sent (not: acknowledged) before a response of `ty` is sent.
+/// Types that must have been sent in full (not: acknowledged) before a response of `ty` is sent.
 #[must_use]
 pub const fn sent_before(ty: XdsType) -> &'static [XdsType] {
     use XdsType::*;
@@ -39,7 +41,8 @@ pub const fn sent_before(ty: XdsType) -> &'static [XdsType] {
     }
 }
 
-/// Types that must have been acknowledged before resources of `ty` are taken away: whatever may refer to them.
+/// Types that must have been acknowledged before resources of `ty` are taken away: whatever may refer to
+/// them.
 #[must_use]
 pub const fn acked_before_removal(ty: XdsType) -> &'static [XdsType] {
     use XdsType::*;
@@ -51,8 +54,9 @@ pub const fn acked_before_removal(ty: XdsType) -> &'static [XdsType] {
     }
 }
 
-/// Whether removals of this type go out in a phase of their own, after everything else. Listener removals do not:
-/// nothing refers to a listener, and one that is renamed on its address must go in the response that adds the other.
+/// Whether removals of this type go out in a phase of their own, after everything else. Listener removals do
+/// not: nothing refers to a listener, and one that is renamed on its address must go in the response that
+/// adds the other.
 #[must_use]
 pub const fn removed_last(ty: XdsType) -> bool {
     matches!(ty, XdsType::Cds | XdsType::Eds | XdsType::Sds)
@@ -149,8 +153,9 @@ pub fn listener_address(listener: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Whether the resource has the name as a text somewhere. Used where a reference may stand anywhere in a message; to be wrong
-/// costs one resource sent twice. Before each text stands its length, without which a short name would be found in any long one.
+/// Whether the resource has the name as a text somewhere. Used where a reference may stand anywhere in a
+/// message; to be wrong costs one resource sent twice. Before each text stands its length, without which a
+/// short name would be found in any long one.
 #[must_use]
 pub fn mentions(resource: &Resource, name: &str) -> bool {
     let mut text = Vec::with_capacity(name.len() + 2);

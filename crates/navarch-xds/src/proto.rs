@@ -1,8 +1,8 @@
 //! The messages a client sends, as far as they are looked at.
 //!
-//! Written by hand and not taken from the generated types for one reason: a stock Envoy puts a list of some 500
-//! extensions (60 KB) into the node of every request. What is not named here is skipped while decoding and never
-//! allocated, and the node stays bytes until somebody needs it.
+//! Written by hand and not taken from the generated types for one reason: a stock Envoy puts a list of some
+//! 500 extensions (60 KB) into the node of every request. What is not named here is skipped while decoding
+//! and never allocated, and the node stays bytes until somebody needs it.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use prost::Message;
 /// `envoy.service.discovery.v3.DiscoveryRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct DiscoveryRequest {
-    /// The version of the last response that was accepted; on the first request of a stream, of an earlier one
-    /// (xDS spec, "ACK/NACK and resource type instance version").
+    /// The version of the last response that was accepted; on the first request of a stream, of an earlier
+    /// one (xDS spec, "ACK/NACK and resource type instance version").
     #[prost(string, tag = "1")]
     pub version_info: String,
     /// Who asks, encoded. Required in the first request of a stream only ("Aggregated Discovery Service").
     #[prost(bytes = "bytes", optional, tag = "2")]
     pub node: Option<Bytes>,
-    /// Everything that is wanted, `*` for all. Empty in the first request of a type: all, for clusters and listeners
-    /// ("How the client specifies what resources to return").
+    /// Everything that is wanted, `*` for all. Empty in the first request of a type: all, for clusters and
+    /// listeners ("How the client specifies what resources to return").
     #[prost(string, repeated, tag = "3")]
     pub resource_names: Vec<String>,
     /// The type. Required on aggregated streams.
@@ -46,14 +46,15 @@ pub struct DeltaDiscoveryRequest {
     /// The type. Required on aggregated streams.
     #[prost(string, tag = "2")]
     pub type_url: String,
-    /// Names that are wanted from now on, `*` for all. Each is answered, even if the client has it ("Subscribing to
-    /// Resources").
+    /// Names that are wanted from now on, `*` for all. Each is answered, even if the client has it
+    /// ("Subscribing to Resources").
     #[prost(string, repeated, tag = "3")]
     pub resource_names_subscribe: Vec<String>,
     /// Names that are no longer wanted ("Unsubscribing from Resources").
     #[prost(string, repeated, tag = "4")]
     pub resource_names_unsubscribe: Vec<String>,
-    /// In the first request of a type: what the client holds from an earlier stream, by name, with its version.
+    /// In the first request of a type: what the client holds from an earlier stream, by name, with its
+    /// version.
     #[prost(btree_map = "string, string", tag = "5")]
     pub initial_resource_versions: BTreeMap<String, String>,
     /// The nonce of the response that is answered; empty in a request that answers none.
@@ -176,7 +177,7 @@ pub enum Kind {
     /// `null`.
     #[prost(int32, tag = "1")]
     Null(i32),
-    /// A number; there are no others than doubles.
+    /// A number: doubles only.
     #[prost(double, tag = "2")]
     Number(f64),
     /// A text.

@@ -78,7 +78,8 @@ impl From<proto::Status> for Error {
     }
 }
 
-/// Locators are names with dynamic parameters. No client sends parameters yet, and without them a locator is its name.
+/// Locators are names with dynamic parameters. No client sends parameters yet, and without them a locator is
+/// its name.
 fn with_locators(mut names: Vec<String>, locators: Vec<proto::ResourceLocator>) -> Vec<String> {
     names.extend(locators.into_iter().map(|locator| locator.name));
     names

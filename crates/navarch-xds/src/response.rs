@@ -7,7 +7,8 @@ use navarch_envoy::{Resource, ResourceSet, SetDelta, XdsType};
 /// The two ways of speaking xDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// State of the world: requests name everything that is wanted, responses of root types are the whole state.
+    /// State of the world: requests name everything that is wanted, responses of root types are the whole
+    /// state.
     Sotw,
     /// Incremental: requests and responses say what is different.
     Delta,

@@ -68,13 +68,13 @@ pub struct TypeStatus {
     pub sent: Option<Mark>,
     /// The last response that was accepted.
     pub acked: Option<Mark>,
-    /// The newest revision of which everything has been accepted. Revisions that changed nothing of this type for
-    /// this client count.
+    /// The newest revision of which everything has been accepted. Revisions that changed nothing of this type
+    /// for this client count.
     pub revision: u64,
     /// The last rejection that has not been made good.
     pub error: Option<Nack>,
-    /// Resources that are no longer configured but stay with the client: until nothing refers to them, or as long as
-    /// removals are held.
+    /// Resources that are no longer configured but stay with the client: until nothing refers to them, or as
+    /// long as removals are held.
     pub leaving: usize,
     /// Resources that are not sent any more until they change, because the client rejected them.
     pub set_aside: Vec<Arc<str>>,
@@ -194,14 +194,8 @@ impl Registry {
         self.len() == 0
     }
 
-    /// The watermark of every stream: its node id, and the newest revision of which it has accepted everything.
-    #[must_use]
-    pub fn watermarks(&self) -> Vec<(Arc<Node>, u64)> {
-        self.entries().iter().map(|entry| (entry.node.clone(), entry.lock().watermark())).collect()
-    }
-
-    /// Says that all removals up to `revision` are meant, on the streams that are connected and on those to come. Returns
-    /// the number of streams on which some were held back.
+    /// Says that all removals up to `revision` are meant, on the streams that are connected and on those to
+    /// come. Returns the number of streams on which some were held back.
     pub fn confirm_removals(&self, revision: u64) -> usize {
         let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
         *confirmed = (*confirmed).max(Some(revision));

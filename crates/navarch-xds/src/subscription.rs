@@ -1,7 +1,7 @@
 //! What a client wants of one type.
 //!
-//! One model for both protocols. State-of-the-world names the whole list in every request, delta names what is added
-//! and dropped; both end in the same three things: a wildcard mode, names, and glob collections.
+//! One model for both protocols. State-of-the-world names the whole list in every request, delta names what
+//! is added and dropped; both end in the same three things: a wildcard mode, names, and glob collections.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -80,8 +80,8 @@ impl Subscription {
         self.names.contains(name) || self.globs.iter().any(|glob| names::glob_matches(glob, name))
     }
 
-    /// Whether a resource is wanted: as part of the wildcard, by its name or by one of its aliases. What is on demand is no
-    /// part of the wildcard, and has to be named.
+    /// Whether a resource is wanted: as part of the wildcard, by its name or by one of its aliases. What is
+    /// on demand is not part of the wildcard, and has to be named.
     #[must_use]
     pub fn wants(&self, resource: &Resource) -> bool {
         (self.is_wildcard() && !resource.is_on_demand())
@@ -105,8 +105,8 @@ impl Subscription {
         self.names.len() + self.globs.len()
     }
 
-    /// A state-of-the-world request: the names are the whole list. `known` lends its names, so that a name is in
-    /// memory once and not once per stream.
+    /// A state-of-the-world request: the names are the whole list. `known` lends its names, so that a name is
+    /// in memory once and not once per stream.
     ///
     /// An acknowledgement lists all names again, which says nothing new; it costs a hash of them.
     pub fn replace(
@@ -136,7 +136,8 @@ impl Subscription {
         self.wildcard = match self.wildcard {
             _ if explicit => Wildcard::Explicit,
             Wildcard::Unset if wanted.is_empty() && client.implicit_wildcard(ty) => Wildcard::Implicit,
-            // Without names and without a wildcard there is nothing to remember: the next request is still the first.
+            // Without names and without a wildcard there is nothing to remember: the next request is still
+            // the first.
             Wildcard::Unset if wanted.is_empty() => Wildcard::Unset,
             Wildcard::Implicit if wanted.is_empty() || client.keeps_wildcard_when_naming(ty) => {
                 Wildcard::Implicit
@@ -154,8 +155,9 @@ impl Subscription {
         change
     }
 
-    /// A delta request. Names in both lists are first subscribed and then unsubscribed, which is how ztunnel says
-    /// "nothing for now". A name that is subscribed again is answered again (xDS spec, "Subscribing to Resources").
+    /// A delta request. Names in both lists are first subscribed and then unsubscribed, which is how ztunnel
+    /// says "nothing for now". A name that is subscribed again is answered again (xDS spec, "Subscribing to
+    /// Resources").
     pub fn change(
         &mut self,
         ty: XdsType,

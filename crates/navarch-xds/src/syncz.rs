@@ -13,8 +13,8 @@ use crate::status::{Registry, StreamStatus, SyncState, TypeStatus};
 /// The type that asks for it. It is answered once per request and not watched.
 pub const SYNCZ: &str = "istio.io/debug/syncz";
 
-/// One `ClientConfig` per stream of this process, for proxies of `namespace` or of all. Other replicas answer for
-/// theirs; the client puts them together.
+/// One `ClientConfig` per stream of this process, for proxies of `namespace` or of all. Other replicas answer
+/// for theirs; the client puts them together.
 #[must_use]
 pub fn syncz(streams: &Registry, namespace: Option<&str>) -> Answers {
     let is_visible = |stream: &StreamStatus| {

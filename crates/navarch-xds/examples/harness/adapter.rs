@@ -1,8 +1,8 @@
 //! A server whose resources are said by a harness, `adapter.Adapter`: each node has a state of its own.
 //!
-//! The harness dictates versions and expects to see them; this server's versions are hashes of content. So a dictated
-//! version becomes a part of the content, in a field that nobody knows, and on the way out takes the place of the hash.
-//! Everything else is the server as it is.
+//! The harness dictates versions and expects to see them; this server's versions are hashes of content. So a
+//! dictated version becomes a part of the content, in a field that nobody knows, and on the way out takes the
+//! place of the hash. Everything else is the server as it is.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -4,8 +4,9 @@
 //! cargo run -p navarch-xds --example harness -- 127.0.0.1:18000 127.0.0.1:17000
 //! ```
 //!
-//! serves xDS on the first address and on the second the control interface by which the harness says what there is to
-//! serve. Then run the harness in any of its variants: state-of-the-world or incremental, aggregated or not.
+//! serves xDS on the first address and on the second the control interface by which the harness says what
+//! there is to serve. Then run the harness in any of its variants: state-of-the-world or incremental,
+//! aggregated or not.
 //!
 //! [ii/xds-test-harness]: https://github.com/ii/xds-test-harness
 

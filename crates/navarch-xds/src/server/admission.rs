@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lets through so many streams per second, and as many at once after a quiet second. Others wait for their turn if it comes soon.
+/// Lets through so many streams per second, and as many at once after a quiet second. Others wait for their
+/// turn if it comes soon.
 #[derive(Debug)]
 pub struct Admission {
     per_second: f64,

@@ -35,8 +35,9 @@ pub(super) struct Offer {
 
 /// A call that was taken.
 ///
-/// Messages are handed to the transport as they are, in pieces of shared bytes. tonic's encoder copies each into a
-/// buffer of its own and keeps the buffer; for a thousand streams and messages of two megabytes that is a gigabyte.
+/// Messages are handed to the transport as they are, in pieces of shared bytes. tonic's encoder copies each
+/// into a buffer of its own and keeps the buffer; for a thousand streams and messages of two megabytes that
+/// is a gigabyte.
 pub(super) struct Call {
     requests: RecvStream,
     messages: Messages,
@@ -85,8 +86,8 @@ impl Call {
         poll_fn(|cx| self.poll_message(cx)).await
     }
 
-    /// Ready when the transport has taken all that was to be sent and has room for more. So what is sent is made when
-    /// it can be sent, from the newest state.
+    /// Ready when the transport has taken all that was to be sent and has room for more. So what is sent is
+    /// made when it can be sent, from the newest state.
     ///
     /// # Errors
     /// If the transport breaks.
@@ -127,7 +128,7 @@ impl Call {
             Ok(room) => {
                 let mut trailers = HeaderMap::new();
                 status.write(&mut trailers);
-                // Who is gone does not listen.
+                // A client that is gone does not listen.
                 let _ = room.map(|()| self.responses.send_trailers(trailers));
                 Ok(())
             }

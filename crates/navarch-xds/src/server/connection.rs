@@ -1,7 +1,7 @@
 //! Transport connections: HTTP/2 with keepalive and a limited age.
 //!
-//! A connection and all its calls are one task. A proxy has one connection with one call, and a change that reaches
-//! ten thousand proxies wakes each of these tasks once.
+//! A connection and all its calls are one task. A proxy has one connection with one call, and a change that
+//! reaches ten thousand proxies wakes each of these tasks once.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -88,7 +88,8 @@ impl Server {
                 }
                 Err(error) => return Err(error),
             };
-            // Small responses matter: an endpoint change must not wait for the acknowledgement of the one before.
+            // Small responses matter: an endpoint change must not wait for the acknowledgement of the one
+            // before.
             let _ = socket.set_nodelay(true);
             let (server, transport) = (self.clone(), transport.clone());
             tokio::spawn(async move {
@@ -103,8 +104,8 @@ impl Server {
         }
     }
 
-    /// Serves one connection until it ends: by the client, by its age, by shutdown, or because the client stopped
-    /// reading.
+    /// Serves one connection until it ends: by the client, by its age, by shutdown, or because the client
+    /// stopped reading.
     pub async fn serve_connection(
         self,
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -128,8 +129,8 @@ impl Server {
                     jobs.push(self.job(Job::Call(offer, peer.clone(), ending.subscribe())));
                 }
                 Next::Done(Done::Served) => {}
-                // GOAWAY keeps new streams away but ends none. They are told to end, at once because of their age or
-                // each at its time because of the shutdown, and what is left after that is cut.
+                // GOAWAY keeps new streams away but ends none. They are told to end, at once because of their
+                // age or each at its time because of the shutdown, and what is left after that is cut.
                 Next::Done(Done::ToEnd(how)) => {
                     connection.graceful_shutdown();
                     ending.send_replace(Some(how));

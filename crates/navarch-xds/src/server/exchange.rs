@@ -77,7 +77,8 @@ pub(super) async fn serve(
     result
 }
 
-/// A stream on which nothing has happened. Not part of the future that serves it, which would be larger by it.
+/// A stream on which nothing has happened. Not part of the future that serves it, which would be larger by
+/// it.
 fn new_entry(
     shared: &Shared,
     method: Method,

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use navarch_envoy::proto::envoy::config::endpoint::v3::ClusterStats;
 
-/// Clusters of which one node may have reports. A node that reports more loses the ones over the limit: it decides the
-/// names, and the memory is ours.
+/// Clusters that one node may have reports on. A node that reports more loses the ones over the limit: it
+/// decides the names, and the memory is ours.
 const CLUSTERS_MAX: usize = 50_000;
 
 /// Hears load reports. Called on the tasks of the streams; must be quick.
