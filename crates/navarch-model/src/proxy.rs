@@ -1,15 +1,24 @@
 //! `ProxyFacts`: what a proxy says about itself when it connects.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod metadata;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::metadata::Metadata;
+pub use self::metadata::MetadataProblem;
+use crate::Hashed;
 use crate::endpoint::Locality;
+use crate::mesh::{MeshConfig, ProxyConfig};
 use crate::service::{Labels, Name};
 
 /// Everything about a proxy that may shape its configuration, parsed once from its node.
 ///
 /// Two proxies with equal facts get equal configuration; narrower views, cut from the facts, decide what is shared between
-/// proxies that differ.
+/// proxies that differ. Names in capitals are keys of the node's metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyFacts {
     pub kind: ProxyKind,
@@ -17,14 +26,21 @@ pub struct ProxyFacts {
     pub id: Name,
     /// Namespace that configuration is chosen for.
     pub namespace: Name,
+    /// `NAMESPACE`, which may be empty; telemetry says this one.
+    pub stated_namespace: Name,
     /// `<namespace>.svc.<suffix>`.
     pub dns_domain: Name,
     /// Addresses of the instance, primary first.
     pub addresses: Vec<IpAddr>,
-    /// Labels as the node states them; the registry's labels of the same workload go over them.
+    /// Labels as the node states them (`LABELS`); the registry's labels of the same workload go over them.
     pub labels: Labels,
+    /// Labels that hold whatever the registry says (`STATIC_LABELS`).
+    pub static_labels: Labels,
+    /// Annotations of the pod (`ANNOTATIONS`).
+    pub annotations: Labels,
     pub locality: Locality,
     pub cluster_id: Name,
+    pub mesh_id: Name,
     pub network: Name,
     /// `REQUESTED_NETWORK_VIEW`: only endpoints of these networks; empty means all.
     pub network_view: Vec<Name>,
@@ -33,21 +49,89 @@ pub struct ProxyFacts {
     pub node_name: Name,
     pub interception: InterceptionMode,
     pub istio_version: IstioVersion,
-    /// All metadata as strings or JSON text, for EnvoyFilter matches and for settings read rarely. Keys as in the node.
-    pub metadata: BTreeMap<Name, Name>,
+    /// Ports of the containers (`POD_PORTS`).
+    pub pod_ports: Vec<PodPort>,
+    /// The configuration of the proxy itself (`PROXY_CONFIG`): see [`ProxyFacts::proxy_config`].
+    pub own_proxy_config: Option<Arc<Hashed<ProxyConfig>>>,
+    /// The port of the HTTP proxy (`HTTP_PROXY_PORT`), 0 for none: see [`ProxyFacts::http_proxy_port`].
+    pub own_http_proxy_port: Option<u16>,
+    /// Where the name server beside the proxy listens, if it takes the workload's questions (`DNS_CAPTURE`,
+    /// `DNS_PROXY_ADDR`). Hosts without addresses have allocated ones then.
+    pub dns_capture: Option<SocketAddr>,
+    /// The proxy may not bind ports below 1024 (`UNPRIVILEGED_POD`).
+    pub unprivileged: bool,
+    /// Ports other than 0 that the bootstrap of the proxy listens on at every address (`ENVOY_STATUS_PORT` and others), sorted.
+    pub bootstrap_ports: Vec<u16>,
+    /// The idle timeout of connections (`IDLE_TIMEOUT`).
+    pub idle_timeout: Option<Duration>,
+    /// HTTP/1.0 is accepted (`HTTP10`).
+    pub http_10: bool,
+    /// `INBOUND_LISTENER_EXACT_BALANCE`
+    pub exact_balance_inbound: bool,
+    /// `OUTBOUND_LISTENER_EXACT_BALANCE`
+    pub exact_balance_outbound: bool,
+    /// Certificates that the workload shows to clients (`TLS_SERVER_*`).
+    pub server_certificates: CertificateFiles,
+    /// Certificates that the workload shows to servers (`TLS_CLIENT_*`).
+    pub client_certificates: CertificateFiles,
+    /// The agent beside the proxy fetches secrets of others (`credential`).
+    pub external_secrets: bool,
+    /// What the node states, for EnvoyFilters that select proxies by it.
+    pub metadata: NodeMetadata,
     /// `node.cluster`, for telemetry.
     pub service_cluster: Name,
 }
 
-impl ProxyFacts {
-    /// A metadata value, or the empty string.
-    pub fn metadata(&self, key: &str) -> &str {
-        self.metadata.get(key).map_or("", |value| value)
+/// Files of certificates that a workload brings itself; a name is empty where it uses those of the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The certificate and what leads to its root.
+    pub chain: Name,
+    pub key: Name,
+    pub roots: Name,
+}
+
+/// A port of a container of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodPort {
+    pub name: Name,
+    pub number: u16,
+    /// `TCP`, `UDP` or `SCTP`
+    pub protocol: Name,
+}
+
+/// The metadata of a node as texts, for patterns that users write. Everything else has a field in [`ProxyFacts`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NodeMetadata(BTreeMap<Name, Name>);
+
+impl NodeMetadata {
+    /// Whether a value is stated with exactly this text; other values than texts are compared as JSON.
+    pub fn has(&self, key: &str, text: &str) -> bool {
+        self.0.get(key).is_some_and(|value| **value == *text)
     }
 
-    /// A boolean metadata value: `"true"` and `"1"` are true.
-    pub fn flag(&self, key: &str) -> bool {
-        matches!(self.metadata(key), "true" | "1")
+    /// `ISTIO_VERSION` as it is stated, or the empty text.
+    pub fn istio_version(&self) -> &str {
+        self.0.get("ISTIO_VERSION").map_or("", |version| version)
+    }
+
+    /// Forgets a value.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+}
+
+impl ProxyFacts {
+    /// The configuration of the proxy: its own if it states any, as a whole, else the mesh's default.
+    pub fn proxy_config<'a>(&'a self, mesh: &'a MeshConfig) -> Cow<'a, ProxyConfig> {
+        let own = self.own_proxy_config.as_ref().map(|own| &***own);
+        own.or(mesh.default_config.as_ref()).map(Cow::Borrowed).unwrap_or_default()
+    }
+
+    /// The port of the HTTP proxy that applications may be configured to use: the proxy's own, or that of the mesh.
+    pub fn http_proxy_port(&self, mesh: &MeshConfig) -> Option<u16> {
+        let of_mesh = || u16::try_from(mesh.proxy_http_port).ok();
+        self.own_http_proxy_port.or_else(of_mesh).filter(|port| *port != 0)
     }
 
     /// Which address families the proxy has.
@@ -137,17 +221,34 @@ pub enum NodeError {
 }
 
 impl ProxyFacts {
-    /// Reads what a proxy says about itself: `node.id`, `node.cluster`, `node.metadata` and `node.locality`.
+    /// As [`ProxyFacts::read`], for those who do not care what is wrong with the metadata.
     ///
-    /// The rules are Istio's (`pkg/model` in its tree): the id has exactly four parts, the addresses come from the metadata
-    /// `INSTANCE_IPS` if each of them is valid and from the id otherwise, the namespace comes from the metadata `NAMESPACE` or
-    /// else from the first label of the DNS domain. Metadata values may be strings, booleans, numbers or JSON objects.
+    /// # Errors
+    /// If the node cannot be served.
     pub fn parse(
         id: &str,
         cluster: &str,
         metadata: &serde_json::Map<String, serde_json::Value>,
         locality: Locality,
     ) -> Result<Self, NodeError> {
+        Self::read(id, cluster, metadata, locality).map(|(facts, _)| facts)
+    }
+
+    /// Reads what a proxy says about itself: `node.id`, `node.cluster`, `node.metadata` and `node.locality`.
+    ///
+    /// The rules are Istio's (`pkg/model` in its tree): the id has exactly four parts, the addresses come from the metadata
+    /// `INSTANCE_IPS` if each of them is valid and from the id otherwise, the namespace comes from the metadata `NAMESPACE` or
+    /// else from the first label of the DNS domain. Metadata that cannot be used does not keep a proxy from being served; it is
+    /// returned beside the facts.
+    ///
+    /// # Errors
+    /// If the node cannot be served.
+    pub fn read(
+        id: &str,
+        cluster: &str,
+        metadata: &serde_json::Map<String, serde_json::Value>,
+        locality: Locality,
+    ) -> Result<(Self, Vec<MetadataProblem>), NodeError> {
         let parts: Vec<&str> = id.split('~').collect();
         let [kind, address, name, dns_domain] = parts[..] else {
             return Err(NodeError::Shape(id.to_owned()));
@@ -159,85 +260,59 @@ impl ProxyFacts {
             "ztunnel" => ProxyKind::Ztunnel,
             other => return Err(NodeError::Kind(other.to_owned())),
         };
-        let metadata: BTreeMap<Name, Name> =
-            metadata.iter().map(|(key, value)| (Name::from(key.as_str()), metadata_text(value))).collect();
-        let text = |key: &str| metadata.get(key).cloned().unwrap_or_else(|| Name::from(""));
-
-        let addresses = instance_addresses(&text("INSTANCE_IPS"))
+        let mut stated = Metadata::new(metadata);
+        let addresses = stated
+            .instance_addresses()
             .or_else(|| address.parse().ok().map(|address| vec![address]))
             .ok_or_else(|| NodeError::Address(id.to_owned()))?;
-        let namespace = match metadata.get("NAMESPACE") {
-            Some(namespace) if !namespace.is_empty() => namespace.clone(),
-            _ => match dns_domain.split_once('.') {
-                Some((first, _)) => Name::from(first),
-                None => Name::from(""),
-            },
+        let stated_namespace = stated.text("NAMESPACE");
+        let namespace = if stated_namespace.is_empty() {
+            dns_domain.split_once('.').map(|(first, _)| Name::from(first)).unwrap_or_default()
+        } else {
+            stated_namespace.clone()
         };
-        let interception = match &*text("INTERCEPTION_MODE") {
-            "TPROXY" => InterceptionMode::Tproxy,
-            "NONE" => InterceptionMode::None,
-            _ => InterceptionMode::Redirect,
-        };
-        let network_view = text("REQUESTED_NETWORK_VIEW")
-            .split(',')
-            .map(str::trim)
-            .filter(|network| !network.is_empty())
-            .map(Name::from)
-            .collect();
-
-        Ok(ProxyFacts {
+        let facts = ProxyFacts {
             kind,
             id: Name::from(name),
             namespace,
+            stated_namespace,
             dns_domain: Name::from(dns_domain),
             addresses,
-            labels: metadata_labels(&text("LABELS")),
+            labels: stated.texts("LABELS"),
+            static_labels: stated.texts("STATIC_LABELS"),
+            annotations: stated.texts("ANNOTATIONS"),
             locality,
-            cluster_id: text("CLUSTER_ID"),
-            network: text("NETWORK"),
-            network_view,
-            service_account: text("SERVICE_ACCOUNT"),
-            workload_name: text("WORKLOAD_NAME"),
-            node_name: text("NODE_NAME"),
-            interception,
-            istio_version: IstioVersion::parse(&text("ISTIO_VERSION")),
+            cluster_id: stated.text("CLUSTER_ID"),
+            mesh_id: stated.text("MESH_ID"),
+            network: stated.text("NETWORK"),
+            network_view: stated.list("REQUESTED_NETWORK_VIEW"),
+            service_account: stated.text("SERVICE_ACCOUNT"),
+            workload_name: stated.text("WORKLOAD_NAME"),
+            node_name: stated.text("NODE_NAME"),
+            interception: stated.interception(),
+            istio_version: IstioVersion::parse(&stated.text("ISTIO_VERSION")),
+            pod_ports: stated.pod_ports(),
+            own_proxy_config: stated.proxy_config(),
+            own_http_proxy_port: stated.port("HTTP_PROXY_PORT"),
+            dns_capture: stated.dns_capture(),
+            unprivileged: stated.flag("UNPRIVILEGED_POD"),
+            bootstrap_ports: stated.bootstrap_ports(),
+            idle_timeout: stated.duration("IDLE_TIMEOUT"),
+            http_10: stated.http_10(),
+            exact_balance_inbound: stated.flag("INBOUND_LISTENER_EXACT_BALANCE"),
+            exact_balance_outbound: stated.flag("OUTBOUND_LISTENER_EXACT_BALANCE"),
+            server_certificates: stated.certificate_files("SERVER"),
+            client_certificates: stated.certificate_files("CLIENT"),
+            external_secrets: &*stated.text("credential") == "true",
             service_cluster: Name::from(cluster),
-            metadata,
-        })
-    }
-
-    /// Labels that hold whatever the registry says (`STATIC_LABELS`).
-    pub fn static_labels(&self) -> Labels {
-        metadata_labels(self.metadata("STATIC_LABELS"))
+            metadata: NodeMetadata(stated.values),
+        };
+        Ok((facts, stated.problems))
     }
 
     /// Name and namespace of the pod, if the id has that form and agrees with the namespace.
     pub fn pod(&self) -> Option<(&str, &str)> {
         self.id.split_once('.').filter(|(_, namespace)| *namespace == &*self.namespace)
-    }
-}
-
-/// A metadata value as text: strings as they are, everything else as JSON.
-fn metadata_text(value: &serde_json::Value) -> Name {
-    match value {
-        serde_json::Value::String(text) => Name::from(text.as_str()),
-        serde_json::Value::Null => Name::from(""),
-        other => Name::from(other.to_string()),
-    }
-}
-
-/// The addresses of `INSTANCE_IPS`, or nothing if one of them is invalid.
-fn instance_addresses(text: &str) -> Option<Vec<IpAddr>> {
-    text.split(',').map(|address| address.trim().parse().ok()).collect()
-}
-
-/// Labels out of the JSON text of a metadata object; what is no object has no labels.
-fn metadata_labels(text: &str) -> Labels {
-    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
-        Ok(labels) => {
-            labels.iter().map(|(key, value)| (Name::from(key.as_str()), metadata_text(value))).collect()
-        }
-        Err(_) => Labels::default(),
     }
 }
 
@@ -303,11 +378,95 @@ mod tests {
         assert_eq!(facts.interception, InterceptionMode::Tproxy);
         assert_eq!(facts.labels.get("app").map(|l| &**l), Some("cart"));
         assert_eq!(facts.labels.get("tier").map(|l| &**l), Some("1"));
-        assert_eq!(facts.static_labels().get("zone").map(|l| &**l), Some("a"));
-        assert!(facts.flag("DNS_CAPTURE") && facts.flag("HTTP10") && !facts.flag("MISSING"));
-        assert_eq!(facts.metadata("ENVOY_STATUS_PORT"), "15021");
+        assert_eq!(facts.static_labels.get("zone").map(|l| &**l), Some("a"));
+        assert_eq!(facts.dns_capture, Some("127.0.0.1:15053".parse().unwrap()));
+        assert!(facts.http_10 && !facts.unprivileged);
+        assert_eq!(facts.bootstrap_ports, [15021]);
         assert_eq!(facts.network_view.len(), 2);
-        assert_eq!(facts.metadata("UNSET"), "");
+        assert!(facts.metadata.has("ENVOY_STATUS_PORT", "15021") && facts.metadata.has("UNSET", ""));
+        assert!(facts.metadata.has("DNS_CAPTURE", "true") && !facts.metadata.has("MISSING", ""));
+    }
+
+    /// What cannot be read counts as not stated, and is said once.
+    #[test]
+    fn metadata_that_cannot_be_used_is_said_and_counts_as_not_stated() {
+        let check = |metadata: serde_json::Value, problems: &[&str]| {
+            let serde_json::Value::Object(stated) = &metadata else { panic!("metadata must be an object") };
+            let read = |stated| ProxyFacts::read(ID, "app.default", stated, Locality::default()).unwrap();
+            let (mut facts, said) = read(stated);
+            let said: Vec<String> = said.iter().map(MetadataProblem::to_string).collect();
+            assert_eq!(said.len(), problems.len(), "{metadata}: {said:?}");
+            for (said, expected) in said.iter().zip(problems) {
+                assert!(said.contains(expected), "{said}");
+            }
+            if !problems.is_empty() {
+                let (nothing, _) = read(&serde_json::Map::new());
+                facts.metadata = nothing.metadata.clone();
+                assert_eq!(facts, nothing, "{metadata}");
+            }
+        };
+        check(
+            json!({"HTTP_PROXY_PORT": "abc"}),
+            &["HTTP_PROXY_PORT of the node: \"abc\" is not a port number"],
+        );
+        check(json!({"HTTP_PROXY_PORT": "65536"}), &["65536"]);
+        check(json!({"HTTP_PROXY_PORT": -1}), &["-1"]);
+        check(json!({"HTTP_PROXY_PORT": "15080"}), &[]);
+        check(json!({"HTTP_PROXY_PORT": ""}), &[]);
+        check(json!({"DNS_CAPTURE": "yes"}), &["DNS_CAPTURE of the node: \"yes\" is not true or false"]);
+        check(json!({"DNS_PROXY_ADDR": "nowhere"}), &["DNS_PROXY_ADDR"]);
+        check(json!({"UNPRIVILEGED_POD": "0", "HTTP10": "0"}), &[]);
+        check(json!({"UNPRIVILEGED_POD": {}, "HTTP10": "yes"}), &["UNPRIVILEGED_POD", "HTTP10"]);
+        check(json!({"INTERCEPTION_MODE": "IPTABLES"}), &["INTERCEPTION_MODE"]);
+        check(json!({"INSTANCE_IPS": "10.1.1.1,nonsense"}), &["INSTANCE_IPS"]);
+        check(
+            json!({"LABELS": "app=web", "STATIC_LABELS": [], "ANNOTATIONS": 1}),
+            &["LABELS", "STATIC", "ANNO"],
+        );
+        check(json!({"POD_PORTS": "80"}), &["POD_PORTS"]);
+        check(json!({"POD_PORTS": "[{\"name\": \"http\"}]"}), &["containerPort"]);
+        check(json!({"ENVOY_STATUS_PORT": "no", "ENVOY_PROMETHEUS_PORT": 0}), &["ENVOY_STATUS_PORT"]);
+        check(json!({"IDLE_TIMEOUT": "soon"}), &["IDLE_TIMEOUT"]);
+        check(json!({"PROXY_CONFIG": {"concurrency": 2}}), &[]);
+        let long = "x".repeat(1000);
+        let (_, said) = ProxyFacts::read(
+            ID,
+            "",
+            json!({"HTTP_PROXY_PORT": long}).as_object().unwrap(),
+            Locality::default(),
+        )
+        .unwrap();
+        assert!(said[0].to_string().len() < 200, "a log line has a bound");
+    }
+
+    #[test]
+    fn a_proxy_configuration_that_is_wrong_leaves_what_can_be_read() {
+        let stated = json!({"PROXY_CONFIG": {"statusPort": 15021, "concurrency": "many"}});
+        let (facts, said) =
+            ProxyFacts::read(ID, "", stated.as_object().unwrap(), Locality::default()).unwrap();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].to_string().starts_with("metadata PROXY_CONFIG of the node: "), "{}", said[0]);
+        let mesh = MeshConfig::default();
+        assert_eq!(facts.proxy_config(&mesh).status_port, 15021);
+    }
+
+    #[test]
+    fn the_port_of_the_http_proxy_is_the_nodes_or_the_meshs() {
+        let check = |own: serde_json::Value, of_mesh: i32, expected: Option<u16>| {
+            let facts = parse(ID, json!({ "HTTP_PROXY_PORT": own })).unwrap();
+            let mesh = MeshConfig { proxy_http_port: of_mesh, ..MeshConfig::default() };
+            assert_eq!(facts.http_proxy_port(&mesh), expected, "{of_mesh}");
+        };
+        check(json!("15081"), 15080, Some(15081));
+        check(json!(15081), 0, Some(15081));
+        check(json!("0"), 15080, None);
+        check(json!(null), 15080, Some(15080));
+        check(json!(""), 15080, Some(15080));
+        check(json!("abc"), 15080, Some(15080));
+        check(json!("70000"), 15080, Some(15080));
+        check(json!("abc"), 0, None);
+        check(json!(null), -1, None);
+        check(json!(null), 70000, None);
     }
 
     #[test]

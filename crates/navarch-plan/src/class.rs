@@ -1,6 +1,5 @@
 //! Classes: proxies that get the same configuration.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use navarch_model::endpoint::Locality;
@@ -33,8 +32,16 @@ pub struct Class {
 }
 
 /// Metadata keys whose values are unique to one replica and shape nothing.
-const REPLICA_KEYS: &[&str] =
-    &["NAME", "INSTANCE_IPS", "POD_NAME", "ISTIO_PROXY_SHA", "PILOT_SAN", "APP_CONTAINERS", "LABELS"];
+const REPLICA_KEYS: &[&str] = &[
+    "NAME",
+    "INSTANCE_IPS",
+    "POD_NAME",
+    "ISTIO_PROXY_SHA",
+    "PILOT_SAN",
+    "APP_CONTAINERS",
+    "LABELS",
+    "ANNOTATIONS",
+];
 
 impl Class {
     /// The class of a proxy, as the world stands.
@@ -51,10 +58,8 @@ impl Class {
         let mut anonymous = facts.clone();
         anonymous.id = Name::from("");
         anonymous.addresses = facts.addresses.iter().map(unspecified).collect();
-        anonymous.metadata.retain(|key, _| !REPLICA_KEYS.contains(&&**key));
-        if let Some(annotations) = anonymous.metadata.get_mut("ANNOTATIONS") {
-            *annotations = shaping_annotations(annotations);
-        }
+        REPLICA_KEYS.iter().for_each(|key| anonymous.metadata.remove(key));
+        anonymous.annotations = shaping_annotations(&facts.annotations);
         anonymous.labels = workload.labels;
         anonymous.locality = workload.locality;
         if !view.client_nodes_matter() {
@@ -83,13 +88,13 @@ impl Class {
 }
 
 /// Annotations of the pod that somebody reads. Networks annotate each pod with its own address, for example.
-fn shaping_annotations(text: &str) -> Name {
-    let mut annotations: BTreeMap<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
-    annotations.retain(|key, _| {
+fn shaping_annotations(annotations: &Labels) -> Labels {
+    let is_read = |key: &str| {
         key.split_once('/')
             .is_some_and(|(domain, _)| domain.ends_with("istio.io") || domain.ends_with("opentelemetry.io"))
-    });
-    Name::from(serde_json::to_string(&annotations).unwrap_or_default())
+    };
+    let read = annotations.iter().filter(|(key, _)| is_read(key));
+    read.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// `defaultEndpoint: 0.0.0.0:<port>` and `[::]:<port>` stand for the address of the instance, and an ingress listener that does

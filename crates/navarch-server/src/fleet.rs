@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use navarch_envoy::ProxyResources;
-use navarch_model::proxy::ProxyFacts;
+use navarch_model::proxy::{MetadataProblem, ProxyFacts};
 use navarch_model::{Fingerprint, Hashed, SpiffeId, TrustDomains};
 use navarch_plan::{Class, ClassPlan, Planner};
 use navarch_snapshot::{Part, Reads, Snapshot, View};
@@ -82,6 +82,8 @@ pub struct Client {
     pub facts: ProxyFacts,
     /// Whether secrets may be sent: see [`Client::of`].
     may_have_secrets: bool,
+    /// What the node states and nobody can use.
+    problems: Vec<MetadataProblem>,
 }
 
 impl Client {
@@ -93,7 +95,7 @@ impl Client {
     /// # Errors
     /// If the node is not one that can be served, or claims another namespace or service account than its connection proves.
     pub fn of(node: &Node, peer: &Peer) -> Result<Self, Rejection> {
-        let mut facts = facts_of(node)?;
+        let (mut facts, problems) = facts_of(node)?;
         let may_have_secrets = !peer.identities.is_empty() || peer.address.ip().to_canonical().is_loopback();
         if !peer.identities.is_empty() {
             let claims = |id: &SpiffeId| {
@@ -110,7 +112,7 @@ impl Client {
             };
             facts.service_account = id.account().clone();
         }
-        Ok(Client { facts, may_have_secrets })
+        Ok(Client { facts, may_have_secrets, problems })
     }
 
     /// Whether all identities that the connection proves are of this mesh. A root that several meshes share signs others too.
@@ -402,9 +404,9 @@ fn classify(client: &Client, snapshot: &Snapshot) -> (Hashed<Class>, Reads) {
 }
 
 /// The facts a node states.
-fn facts_of(node: &Node) -> Result<ProxyFacts, Rejection> {
+fn facts_of(node: &Node) -> Result<(ProxyFacts, Vec<MetadataProblem>), Rejection> {
     let locality = &node.locality;
-    ProxyFacts::parse(
+    ProxyFacts::read(
         &node.id,
         &node.cluster,
         &node.metadata,
@@ -434,6 +436,9 @@ impl Discovery for FleetDiscovery {
             return Err(rejection);
         }
         tracing::info!(node = %node.id, peer = %peer.address, "connected");
+        for problem in &client.problems {
+            tracing::warn!(node = %node.id, peer = %peer.address, "{problem}");
+        }
         Ok(self.fleet.join(client))
     }
 

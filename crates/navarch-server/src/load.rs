@@ -55,8 +55,11 @@ impl Loaded {
     ) -> Result<StaticConfig, Error> {
         let (region, zone, sub_zone) = locality.unwrap_or_default();
         let locality = Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
-        let facts = ProxyFacts::parse(id, cluster, metadata, locality)
+        let (facts, problems) = ProxyFacts::read(id, cluster, metadata, locality)
             .map_err(|error| Error::Node(error.to_string()))?;
+        for problem in problems {
+            tracing::warn!(node = id, "{problem}");
+        }
         let planner = Planner::new(self.snapshot.clone());
         let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
         Ok(static_config(&planner.resources(&plan)))

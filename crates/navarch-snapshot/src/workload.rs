@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_model::endpoint::Locality;
-use navarch_model::proxy::ProxyFacts;
+use navarch_model::proxy::{PodPort, ProxyFacts};
 use navarch_model::service::{Protocol, ServicePort, TargetPort};
 use navarch_model::{Hashed, Labels, Name};
 
@@ -32,7 +32,7 @@ pub fn of_proxy(view: &View<'_>, facts: &ProxyFacts) -> ProxyWorkload {
     let own_word = facts.labels.get("istio.io/test-vm").is_some_and(|value| !value.is_empty());
     let mut labels = match known {
         Some(workload) if !own_word => {
-            let mut labels = facts.static_labels();
+            let mut labels = facts.static_labels.clone();
             labels.extend(workload.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
             labels
         }
@@ -84,38 +84,12 @@ fn locality_of(labels: &Labels) -> Option<Locality> {
     Some(Locality { region, zone, sub_zone })
 }
 
-/// A port of the pod as the metadata `POD_PORTS` states it.
-struct PodPort {
-    name: String,
-    port: u16,
-    protocol: String,
-}
-
-fn pod_ports(facts: &ProxyFacts) -> Vec<PodPort> {
-    let Ok(ports) = serde_json::from_str::<Vec<serde_json::Value>>(facts.metadata("POD_PORTS")) else {
-        return Vec::new();
-    };
-    let text = |value: &serde_json::Value, key: &str| {
-        value.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
-    };
-    let ports = ports.iter().filter_map(|value| {
-        let port = value.get("containerPort")?.as_u64()?;
-        Some(PodPort {
-            name: text(value, "name"),
-            port: u16::try_from(port).ok()?,
-            protocol: text(value, "protocol"),
-        })
-    });
-    ports.collect()
-}
-
 fn instances_by_labels(view: &View<'_>, facts: &ProxyFacts, labels: &Labels) -> Vec<Instance> {
-    let ports = pod_ports(facts);
     let mut instances = Vec::new();
     for service in view.selecting_services(&facts.namespace, labels) {
         let mut seen = BTreeSet::new();
         for port in &service.ports {
-            let Some(target_port) = target(port, &ports) else { continue };
+            let Some(target_port) = target(port, &facts.pod_ports) else { continue };
             if seen.insert((target_port, port.protocol)) {
                 instances.push(Instance {
                     service: service.clone(),
@@ -137,7 +111,7 @@ fn target(port: &ServicePort, ports: &[PodPort]) -> Option<u16> {
         Some(TargetPort::Number(number)) => Some(*number),
         Some(TargetPort::Name(name)) => {
             let transport = if port.protocol == Protocol::Udp { "UDP" } else { "TCP" };
-            ports.iter().find(|own| own.name == **name && own.protocol == transport).map(|own| own.port)
+            ports.iter().find(|own| own.name == *name && *own.protocol == *transport).map(|own| own.number)
         }
     }
 }

@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::{Health, TlsMode};
+use navarch_model::proxy::PodPort;
 use navarch_model::service::Resolution;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{World, workload};
@@ -187,9 +188,7 @@ fn an_unknown_proxy_is_placed_by_its_labels() {
     let snapshot = snapshot(PODS);
     let view = snapshot.view();
     let mut facts = sidecar("default", "10.7.7.7", &["app=a"]);
-    facts
-        .metadata
-        .insert("POD_PORTS".into(), r#"[{"name":"web","containerPort":9999,"protocol":"TCP"}]"#.into());
+    facts.pod_ports = vec![PodPort { name: "web".into(), number: 9999, protocol: "TCP".into() }];
     let found = workload::of_proxy(&view, &facts);
     let ports: Vec<u16> = found.instances.iter().map(|instance| instance.target_port).collect();
     assert_eq!(ports, [9999, 90, 8080]);

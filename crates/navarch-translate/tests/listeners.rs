@@ -7,7 +7,7 @@ use navarch_envoy::proto::envoy::config::listener::v3::{
 };
 use navarch_model::endpoint::Locality;
 use navarch_model::mesh::{MeshConfig, ProxyConfig};
-use navarch_model::proxy::{InterceptionMode, IstioVersion, ProxyFacts, ProxyKind};
+use navarch_model::proxy::{CertificateFiles, ProxyFacts};
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_translate::http_connection_manager::Direction;
@@ -18,28 +18,13 @@ use navarch_translate::listeners::merge::merge;
 use navarch_translate::listeners::outbound::{Contribution, HttpChain, OutboundSettings, TcpChain, listener};
 use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::listeners::tcp::TcpRoute;
-use navarch_translate::listeners::tls::{CertificateFiles, MutualTls};
+use navarch_translate::listeners::tls::MutualTls;
 
 fn facts() -> ProxyFacts {
-    ProxyFacts {
-        kind: ProxyKind::Sidecar,
-        id: "".into(),
-        namespace: "default".into(),
-        dns_domain: "default.svc.cluster.local".into(),
-        addresses: vec!["0.0.0.0".parse().expect("an address")],
-        labels: Default::default(),
-        locality: Locality::default(),
-        cluster_id: "Kubernetes".into(),
-        network: "".into(),
-        network_view: Vec::new(),
-        service_account: "".into(),
-        workload_name: "".into(),
-        node_name: "".into(),
-        interception: InterceptionMode::Redirect,
-        istio_version: IstioVersion::MAX,
-        metadata: Default::default(),
-        service_cluster: "".into(),
-    }
+    let id = "sidecar~0.0.0.0~~default.svc.cluster.local";
+    let metadata = serde_json::json!({"CLUSTER_ID": "Kubernetes"});
+    let metadata = metadata.as_object().expect("an object");
+    ProxyFacts::parse(id, "", metadata, Locality::default()).expect("a node")
 }
 
 fn settings(direction: Direction) -> ListenerSettings {

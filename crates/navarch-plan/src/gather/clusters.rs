@@ -1,7 +1,7 @@
 //! Gathering of clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use navarch_model::networking::IstioIngressListener;
@@ -13,8 +13,8 @@ use navarch_snapshot::bound::Instance;
 use navarch_snapshot::scope::OutboundMode;
 use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::clusters::{
-    ClientCertificates, ClusterPatches, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput,
-    InboundTarget, NameServer, Outbound, OutboundInput, ServiceIdentity, discovery, takes_dialled_address,
+    ClusterPatches, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput, InboundTarget,
+    NameServer, Outbound, OutboundInput, ServiceIdentity, discovery, takes_dialled_address,
 };
 
 use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
@@ -47,31 +47,18 @@ pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
 }
 
 fn cluster_view(cx: &Cx<'_>, facts: &ProxyFacts) -> ClusterView {
-    let chain = facts.metadata("TLS_CLIENT_CERT_CHAIN");
+    let certificates = &facts.client_certificates;
+    let mesh = &cx.view().mesh().config;
     ClusterView {
         kind: facts.kind,
         ip_mode: facts.ip_mode(),
-        preserve_header_case: preserves_header_case(cx, facts),
-        client_certificates: (!chain.is_empty()).then(|| ClientCertificates {
-            chain: chain.to_owned(),
-            key: facts.metadata("TLS_CLIENT_KEY").to_owned(),
-            roots: facts.metadata("TLS_CLIENT_ROOT_CERT").to_owned(),
-        }),
+        preserve_header_case: facts
+            .proxy_config(mesh)
+            .proxy_headers
+            .as_ref()
+            .is_some_and(|headers| headers.preserve_http1_header_case == Some(true)),
+        client_certificates: (!certificates.chain.is_empty()).then(|| certificates.clone()),
     }
-}
-
-/// `proxyHeaders.preserveHttp1HeaderCase` of the proxy's own configuration if it states any, else of the mesh's default.
-fn preserves_header_case(cx: &Cx<'_>, facts: &ProxyFacts) -> bool {
-    let own = facts.metadata("PROXY_CONFIG");
-    if own.is_empty() {
-        let headers =
-            cx.view().mesh().config.default_config.as_ref().and_then(|config| config.proxy_headers.clone());
-        return headers.and_then(|headers| headers.preserve_http1_header_case) == Some(true);
-    }
-    serde_json::from_str::<serde_json::Value>(own)
-        .ok()
-        .and_then(|config| config.get("proxyHeaders")?.get("preserveHttp1HeaderCase")?.as_bool())
-        .unwrap_or(false)
 }
 
 /// What clusters of services depend on of a proxy.
@@ -186,20 +173,15 @@ fn fixed(
         mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
         view: view.clone(),
         dynamic_dns: dynamic.then(|| name_server(&class.facts)),
-        external_secrets: class.facts.metadata("credential") == "true",
+        external_secrets: class.facts.external_secrets,
         patches: patches.clone(),
     };
     cx.get::<Fixed>(&input).to_vec()
 }
 
-/// The name server beside the proxy, if it takes the workload's questions (`DNS_CAPTURE`, `DNS_PROXY_ADDR`).
+/// Who resolves the names of destinations that nobody declares.
 pub(super) fn name_server(facts: &ProxyFacts) -> NameServer {
-    const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053);
-    if !facts.flag("DNS_CAPTURE") {
-        return NameServer::Default;
-    }
-    let stated = facts.metadata("DNS_PROXY_ADDR").replace("localhost", "127.0.0.1");
-    NameServer::Local(stated.parse().unwrap_or(USUAL))
+    facts.dns_capture.map_or(NameServer::Default, NameServer::Local)
 }
 
 /// The clusters of the workload's own ports: of the Sidecar's ingress listeners if it has any, else of the services it backs. Without

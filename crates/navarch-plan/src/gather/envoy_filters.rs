@@ -1,11 +1,10 @@
 //! Which EnvoyFilters apply to a proxy.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter, PatchContext, ProxyMatch};
-use navarch_model::proxy::ProxyFacts;
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::proxy::{NodeMetadata, ProxyFacts};
+use navarch_model::{Config, Hashed};
 use navarch_translate::clusters::{ClusterPatch, ClusterPatches};
 use navarch_translate::listeners::patch::{ListenerPatch, ListenerPatches};
 use navarch_translate::routes::patch::{RoutePatch, RoutePatches};
@@ -20,7 +19,7 @@ const VERSION_PATTERN_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FilterTarget {
     workload: Workload,
-    metadata: BTreeMap<Name, Name>,
+    metadata: NodeMetadata,
 }
 
 impl FilterTarget {
@@ -39,17 +38,13 @@ impl FilterTarget {
     }
 
     fn has(&self, wanted: &ProxyMatch) -> bool {
-        let version = self.metadata.get("ISTIO_VERSION").map_or("", |version| version);
+        let version = self.metadata.istio_version();
         let pattern = wanted.proxy_version.as_str();
         let right_version = pattern.is_empty()
             || (!version.is_empty()
                 && pattern.len() <= VERSION_PATTERN_MAX
                 && regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(version)));
-        right_version
-            && wanted
-                .metadata
-                .iter()
-                .all(|(key, value)| self.metadata.get(key.as_str()).is_some_and(|found| **found == **value))
+        right_version && wanted.metadata.iter().all(|(key, value)| self.metadata.has(key, value))
     }
 }
 

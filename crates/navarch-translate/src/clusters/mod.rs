@@ -28,7 +28,7 @@ use navarch_model::networking::{
     ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
     PatchContext, SimpleLb, TcpKeepalive, TrafficPolicy,
 };
-use navarch_model::proxy::{IpMode, ProxyKind};
+use navarch_model::proxy::{CertificateFiles, IpMode, ProxyKind};
 use navarch_model::service::{Registry, Resolution, Service};
 use navarch_model::{Hashed, Name};
 use prost::Message;
@@ -93,15 +93,7 @@ pub struct ClusterView {
     /// `proxyHeaders.preserveHttp1HeaderCase` of the proxy's own configuration.
     pub preserve_header_case: bool,
     /// Certificates that the proxy was started with, in place of mesh certificates.
-    pub client_certificates: Option<ClientCertificates>,
-}
-
-/// `TLS_CLIENT_CERT_CHAIN`, `TLS_CLIENT_KEY` and `TLS_CLIENT_ROOT_CERT` of the node: paths.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClientCertificates {
-    pub chain: String,
-    pub key: String,
-    pub roots: String,
+    pub client_certificates: Option<CertificateFiles>,
 }
 
 /// Changes that EnvoyFilters make to the clusters of a client, in the order in which they are made.

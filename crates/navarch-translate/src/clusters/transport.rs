@@ -85,9 +85,9 @@ fn choose(rule: Option<&ClientTlsSettings>, context: &Context<'_>) -> Option<Cho
     let with_certificates = |base: &ClientTlsSettings, names: &[String], sni: &str| {
         certificates.map(|certificates| ClientTlsSettings {
             mode: ClientTlsMode::Mutual,
-            ca_certificates: certificates.roots.clone(),
-            client_certificate: certificates.chain.clone(),
-            private_key: certificates.key.clone(),
+            ca_certificates: certificates.roots.to_string(),
+            client_certificate: certificates.chain.to_string(),
+            private_key: certificates.key.to_string(),
             subject_alt_names: names.to_vec(),
             sni: sni.to_owned(),
             insecure_skip_verify: base.insecure_skip_verify,

@@ -16,6 +16,7 @@ use navarch_envoy::proto::envoy::extensions::transport_sockets::quic::v3::QuicDo
 use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use navarch_envoy::wkt;
 use navarch_model::mesh::{ForwardClientCertDetails, TlsConfig};
+use navarch_model::proxy::CertificateFiles;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 
@@ -30,9 +31,7 @@ use crate::listeners::inspectors;
 use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::TcpRoute;
-use crate::listeners::tls::{
-    CertificateFiles, ServerContext, server_context, transport_socket as tls_socket,
-};
+use crate::listeners::tls::{ServerContext, server_context, transport_socket as tls_socket};
 
 /// Clients that do not complete a handshake in this time are dropped: they hold memory.
 const HANDSHAKE_TIMEOUT_SECS: u32 = 15;

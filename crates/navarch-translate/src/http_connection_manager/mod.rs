@@ -2,7 +2,7 @@
 
 mod settings;
 
-pub use settings::{ClientCertDetails, Direction, Headers, HttpSettings, connection_settings, proxy_config};
+pub use settings::{ClientCertDetails, Direction, Headers, HttpSettings, connection_settings};
 
 use std::time::Duration;
 

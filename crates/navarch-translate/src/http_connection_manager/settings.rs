@@ -7,9 +7,8 @@ use navarch_envoy::proto::envoy::config::accesslog::v3::AccessLog;
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use navarch_model::mesh::{
     ConnectionProfile, ConnectionSettings, ForwardClientCertDetails, HeadersWithUnderscoresAction,
-    MeshConfig, PathNormalizationType, PathWithEscapedSlashesAction, ProxyConfig, parse_proxy_config,
+    MeshConfig, PathNormalizationType, PathWithEscapedSlashesAction, ProxyConfig,
 };
-use navarch_model::proxy::ProxyFacts;
 
 use crate::encoded::Encoded;
 use crate::filters::HttpFilters;
@@ -182,14 +181,4 @@ fn with_edge_defaults(mut settings: ConnectionSettings) -> ConnectionSettings {
         settings.http_path_with_escaped_slashes_action = PathWithEscapedSlashesAction::UnescapeAndRedirect;
     }
     settings
-}
-
-/// The configuration of a proxy: its own if it states any, as a whole, else the mesh's default.
-///
-/// A statement that does not parse leaves what could be read of it; the proxy's agent has reported it before.
-pub fn proxy_config(facts: &ProxyFacts, mesh: &MeshConfig) -> ProxyConfig {
-    match facts.metadata("PROXY_CONFIG") {
-        "" => mesh.default_config.clone().unwrap_or_default(),
-        own => parse_proxy_config(&ProxyConfig::default(), own, "PROXY_CONFIG", 1).0,
-    }
 }

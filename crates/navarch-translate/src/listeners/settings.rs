@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use navarch_envoy::proto::envoy::config::accesslog::v3::AccessLog;
 use navarch_model::Name;
-use navarch_model::duration::parse_duration;
 use navarch_model::mesh::{MeshConfig, ProxyConfig};
 use navarch_model::proxy::{InterceptionMode, IpMode, ProxyFacts};
 
@@ -58,31 +57,26 @@ impl ListenerSettings {
     /// Settings as mesh and proxy state them, with the access logs and tracing of the mesh's own settings; whoever knows
     /// of policies, telemetry and extensions adds theirs.
     pub fn new(direction: Direction, mesh: &MeshConfig, proxy: &ProxyConfig, facts: &ProxyFacts) -> Self {
-        let idle_timeout = parse_duration(facts.metadata("IDLE_TIMEOUT")).ok();
         let identity = tracing::Identity::of(facts, &facts.labels);
         let logs = |place| from_mesh(mesh, place).into_iter().map(Encoded::new).collect();
         let mut http = HttpSettings::new(direction, mesh, proxy);
-        http.idle_timeout = idle_timeout;
-        http.accept_http_10 = facts.metadata("HTTP10") == "1";
+        http.idle_timeout = facts.idle_timeout;
+        http.accept_http_10 = facts.http_10;
         http.access_log = logs(Place::Http);
         http.tracing = tracing::from_mesh(mesh, proxy, &identity).map(Encoded::new);
         let inbound = direction == Direction::Inbound;
-        let (port, balance, stat_name) = if inbound {
-            (
-                mesh.proxy_inbound_listen_port,
-                "INBOUND_LISTENER_EXACT_BALANCE",
-                &mesh.inbound_cluster_stat_name,
-            )
+        let (port, exact_balance, stat_name) = if inbound {
+            (mesh.proxy_inbound_listen_port, facts.exact_balance_inbound, &mesh.inbound_cluster_stat_name)
         } else {
-            (mesh.proxy_listen_port, "OUTBOUND_LISTENER_EXACT_BALANCE", &mesh.outbound_cluster_stat_name)
+            (mesh.proxy_listen_port, facts.exact_balance_outbound, &mesh.outbound_cluster_stat_name)
         };
         ListenerSettings {
             ip_mode: facts.ip_mode(),
             interception: facts.interception,
             listen_port: u16::try_from(port).unwrap_or_default(),
             protocol_detection_timeout: mesh.protocol_detection_timeout,
-            exact_balance: facts.flag(balance),
-            idle_timeout,
+            exact_balance,
+            idle_timeout: facts.idle_timeout,
             http,
             network_filters: NetworkFilters::default(),
             tcp_access_log: logs(Place::Tcp),

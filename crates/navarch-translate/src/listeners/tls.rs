@@ -11,7 +11,7 @@ use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::{
 use navarch_envoy::proto::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 use navarch_model::mesh::{self, MeshConfig};
 use navarch_model::networking::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
-use navarch_model::proxy::ProxyFacts;
+use navarch_model::proxy::CertificateFiles;
 use navarch_model::{Name, TrustDomains, identity};
 
 use crate::sds;
@@ -73,33 +73,14 @@ pub struct MutualTls {
     pub files: CertificateFiles,
 }
 
-/// Certificates that a workload brings itself (`TLS_SERVER_*` metadata); empty where it uses those of the mesh.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct CertificateFiles {
-    pub certificate: String,
-    pub key: String,
-    pub roots: String,
+fn certificate_secret(chain: &str, key: &str) -> SdsSecretConfig {
+    let name = sds::certificate_files(chain, key);
+    sds::workload_secret(name.as_deref().unwrap_or(sds::WORKLOAD_CERTIFICATE))
 }
 
-impl CertificateFiles {
-    /// The files that a proxy states.
-    pub fn of(facts: &ProxyFacts) -> Self {
-        CertificateFiles {
-            certificate: facts.metadata("TLS_SERVER_CERT_CHAIN").to_owned(),
-            key: facts.metadata("TLS_SERVER_KEY").to_owned(),
-            roots: facts.metadata("TLS_SERVER_ROOT_CERT").to_owned(),
-        }
-    }
-
-    fn certificate_secret(&self) -> SdsSecretConfig {
-        let name = sds::certificate_files(&self.certificate, &self.key);
-        sds::workload_secret(name.as_deref().unwrap_or(sds::WORKLOAD_CERTIFICATE))
-    }
-
-    fn roots_secret(&self) -> SdsSecretConfig {
-        let name = sds::root_file(&self.roots);
-        sds::workload_secret(name.as_deref().unwrap_or(sds::WORKLOAD_ROOTS))
-    }
+fn roots_secret(roots: &str) -> SdsSecretConfig {
+    let name = sds::root_file(roots);
+    sds::workload_secret(name.as_deref().unwrap_or(sds::WORKLOAD_ROOTS))
 }
 
 impl MutualTls {
@@ -143,8 +124,11 @@ impl MutualTls {
                     tls_maximum_protocol_version: tls_parameters::TlsProtocol::TlSv13 as i32,
                     ..TlsParameters::default()
                 }),
-                tls_certificate_sds_secret_configs: vec![self.files.certificate_secret()],
-                validation_context_type: Some(combined(validation, self.files.roots_secret())),
+                tls_certificate_sds_secret_configs: vec![certificate_secret(
+                    &self.files.chain,
+                    &self.files.key,
+                )],
+                validation_context_type: Some(combined(validation, roots_secret(&self.files.roots))),
                 ..CommonTlsContext::default()
             }),
             ..DownstreamTlsContext::default()
@@ -193,9 +177,10 @@ pub fn server_context(settings: &ServerTlsSettings, server: ServerContext<'_>) -
     let validate = require || settings.mode == ServerTlsMode::OptionalMutual;
     let mut common = CommonTlsContext { alpn_protocols: strings(alpn), ..CommonTlsContext::default() };
     if istio_mutual {
-        common.tls_certificate_sds_secret_configs = vec![server.files.certificate_secret()];
+        common.tls_certificate_sds_secret_configs =
+            vec![certificate_secret(&server.files.chain, &server.files.key)];
         common.validation_context_type =
-            validate.then(|| combined(files_validation(settings), server.files.roots_secret()));
+            validate.then(|| combined(files_validation(settings), roots_secret(&server.files.roots)));
     } else if settings.credential_names.is_empty() && settings.credential_name.is_empty() {
         file_certificates(&mut common, settings, validate);
     } else {
@@ -213,21 +198,17 @@ pub fn server_context(settings: &ServerTlsSettings, server: ServerContext<'_>) -
 }
 
 fn file_certificates(common: &mut CommonTlsContext, settings: &ServerTlsSettings, validate: bool) {
-    let files = |certificate: &str, key: &str| {
-        let roots = settings.ca_certificates.clone();
-        CertificateFiles { certificate: certificate.to_owned(), key: key.to_owned(), roots }
-    };
     common.tls_certificate_sds_secret_configs = if settings.tls_certificates.is_empty() {
-        vec![files(&settings.server_certificate, &settings.private_key).certificate_secret()]
+        vec![certificate_secret(&settings.server_certificate, &settings.private_key)]
     } else {
         settings
             .tls_certificates
             .iter()
-            .map(|pair| files(&pair.server_certificate, &pair.private_key).certificate_secret())
+            .map(|pair| certificate_secret(&pair.server_certificate, &pair.private_key))
             .collect()
     };
     common.validation_context_type =
-        validate.then(|| combined(files_validation(settings), files("", "").roots_secret()));
+        validate.then(|| combined(files_validation(settings), roots_secret(&settings.ca_certificates)));
 }
 
 fn files_validation(settings: &ServerTlsSettings) -> CertificateValidationContext {

@@ -41,8 +41,8 @@ impl Identity {
         Identity {
             canonical_revision: label("service.istio.io/canonical-revision", "latest"),
             canonical_service: label("service.istio.io/canonical-name", "unknown"),
-            mesh_id: or(facts.metadata("MESH_ID"), "unknown"),
-            namespace: or(facts.metadata("NAMESPACE"), "default"),
+            mesh_id: or(&facts.mesh_id, "unknown"),
+            namespace: or(&facts.stated_namespace, "default"),
             cluster_id: or(&facts.cluster_id, "unknown"),
         }
     }

@@ -60,9 +60,7 @@ impl Tracee {
 /// The name of a service by OpenTelemetry's semantic conventions ("Kubernetes attributes", service attributes): annotation, labels,
 /// owner.
 fn conventional_name(facts: &ProxyFacts, labels: &Labels) -> Name {
-    let annotations: Option<serde_json::Value> = serde_json::from_str(facts.metadata("ANNOTATIONS")).ok();
-    let annotation =
-        annotations.as_ref().and_then(|all| all.get("resource.opentelemetry.io/service.name")?.as_str());
+    let annotation = facts.annotations.get("resource.opentelemetry.io/service.name").map(|value| &**value);
     let label = |key: &str| labels.get(key).map(|value| &**value);
     let candidates = [
         annotation,

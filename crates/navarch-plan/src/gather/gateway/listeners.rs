@@ -17,10 +17,9 @@ use navarch_translate::gateway::merge::{MergedPort, claim_hosts};
 use navarch_translate::gateway::{
     GatewayChain, GatewayListener, GatewayListenerInput, GatewaySettings, MergedServer, Transport,
 };
-use navarch_translate::http_connection_manager::{Direction, connection_settings, proxy_config};
+use navarch_translate::http_connection_manager::{Direction, connection_settings};
 use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::tcp::{Destination, TcpRoute};
-use navarch_translate::listeners::tls::CertificateFiles;
 use navarch_translate::names;
 
 use super::GatewaysOf;
@@ -43,7 +42,7 @@ pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
     let mut gathering = Gathering { cx, scope, labels: &labels, claimed: BTreeMap::new() };
     let mut listeners: BTreeMap<(Name, u16, Transport), GatewayListenerInput> = BTreeMap::new();
     for port in &gateways.ports {
-        if class.facts.flag("UNPRIVILEGED_POD") && port.port.number < FIRST_UNPRIVILEGED_PORT {
+        if class.facts.unprivileged && port.port.number < FIRST_UNPRIVILEGED_PORT {
             continue;
         }
         for transport in [Transport::Tcp, Transport::Quic] {
@@ -82,7 +81,7 @@ fn binds(class: &Class, stated: &str) -> (Name, Vec<Name>) {
 
 fn settings(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<GatewaySettings>> {
     let mesh = &cx.view().mesh().config;
-    let proxy = proxy_config(&class.facts, mesh);
+    let proxy = class.facts.proxy_config(mesh);
     let topology = proxy.gateway_topology.clone().unwrap_or_default();
     let mut listener = common(cx, class, Direction::Gateway);
     listener.http.stateful_sessions = *cx.gather::<AnySessions>(&());
@@ -90,7 +89,7 @@ fn settings(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<GatewaySettings>> {
     Arc::new(Hashed::new(GatewaySettings {
         listener: Arc::new(Hashed::new(listener)),
         tls_defaults: mesh.tls_defaults.clone(),
-        files: CertificateFiles::of(&class.facts),
+        files: class.facts.server_certificates.clone(),
         trusted_proxies: topology.num_trusted_proxies,
         forward_client_cert: match topology.forward_client_cert_details {
             ForwardClientCertDetails::Undefined => ForwardClientCertDetails::SanitizeSet,

@@ -14,7 +14,6 @@ use navarch_translate::gateway::{MergedGateways, merge};
 
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use navarch_translate::http_connection_manager::proxy_config;
 
 /// Services by which a Gateway made from the Gateway API is served, instead of a selector.
 const SERVICES_ANNOTATION: &str = "internal.istio.io/gateway-service";
@@ -44,7 +43,7 @@ impl Gather for GatewaysOf {
         if selected.is_empty() {
             return None;
         }
-        let proxy = proxy_config(&class.facts, &cx.view().mesh().config);
+        let proxy = class.facts.proxy_config(&cx.view().mesh().config);
         let http3 = proxy.proxy_metadata.get(HTTP3_SETTING).is_some_and(|value| value == "true");
         Some(Arc::new(Hashed::new(merge(&selected, http3))))
     }

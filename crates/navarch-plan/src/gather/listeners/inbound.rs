@@ -126,7 +126,7 @@ impl Ports<'_> {
             CaptureMode::Iptables => false,
         };
         let protocol = Protocol::parse(&stated.protocol);
-        if bind_to_port && facts.flag("UNPRIVILEGED_POD") && (1..1024).contains(&number) {
+        if bind_to_port && facts.unprivileged && (1..1024).contains(&number) {
             return None;
         }
         let wildcards = names(wildcards(self.settings.listener.ip_mode));

@@ -41,7 +41,7 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     let common = elsewhere(cx, &groups).map(|groups| pieces(&groups));
 
     let mut local = Vec::new();
-    if let Some(port) = http_proxy_port(cx, class) {
+    if let Some(port) = class.facts.http_proxy_port(&cx.view().mesh().config) {
         let first = Arc::new(Hashed::new(http_proxy(class, port)));
         let input = OutboundInput { settings: settings.all.clone(), first, later: Vec::new() };
         local.push(cx.get::<OutboundListener>(&input));
@@ -129,13 +129,6 @@ fn listener(cx: &Cx<'_>, settings: &Arc<Hashed<OutboundSettings>>, group: &Group
     let first = contributions.next()?;
     let later = contributions.collect();
     Some(cx.get::<OutboundListener>(&OutboundInput { settings: settings.clone(), first, later }))
-}
-
-/// The port of the HTTP proxy that applications may be configured to use: the proxy's own, or that of the mesh.
-fn http_proxy_port(cx: &Cx<'_>, class: &Class) -> Option<u16> {
-    let own = class.facts.metadata("HTTP_PROXY_PORT").parse::<u16>().ok();
-    let of_mesh = || u16::try_from(cx.view().mesh().config.proxy_http_port).ok();
-    own.or_else(of_mesh).filter(|port| *port != 0)
 }
 
 fn http_proxy(class: &Class, port: u16) -> Contribution {

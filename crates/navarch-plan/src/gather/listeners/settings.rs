@@ -10,12 +10,12 @@ use navarch_snapshot::scope::OutboundMode;
 use navarch_translate::clusters::unknown_hosts_cache;
 use navarch_translate::filters::http::dynamic_forward_proxy;
 use navarch_translate::filters::{HttpFilters, HttpPhase};
-use navarch_translate::http_connection_manager::{Direction, proxy_config};
+use navarch_translate::http_connection_manager::Direction;
 use navarch_translate::listeners::inbound::InboundSettings;
 use navarch_translate::listeners::outbound::OutboundSettings;
 use navarch_translate::listeners::patch::ListenerPatches;
 use navarch_translate::listeners::settings::ListenerSettings;
-use navarch_translate::listeners::tls::{CertificateFiles, MutualTls};
+use navarch_translate::listeners::tls::MutualTls;
 use navarch_translate::names;
 use navarch_translate::routes::patch::RoutePatch;
 
@@ -69,7 +69,7 @@ pub fn outbound(cx: &Cx<'_>, class: &Class, scope: &Scope, persistent_sessions: 
 /// The settings of a class for incoming traffic.
 pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
     let mesh = &cx.view().mesh().config;
-    let tls = MutualTls::new(mesh, CertificateFiles::of(&class.facts));
+    let tls = MutualTls::new(mesh, class.facts.server_certificates.clone());
     let all = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
     let inbound =
         |patch: &&RoutePatch| matches!(patch.context, PatchContext::Any | PatchContext::SidecarInbound);
@@ -85,7 +85,7 @@ pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
 /// What all listeners of a class in one direction have in common, with everything that configuration adds.
 pub fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSettings {
     let mesh: &MeshConfig = &cx.view().mesh().config;
-    let proxy = proxy_config(&class.facts, mesh);
+    let proxy = class.facts.proxy_config(mesh);
     let mut settings = ListenerSettings::new(direction, mesh, &proxy, &class.facts);
     telemetry::apply(cx, &class.facts, &proxy, &mut settings);
     extensions::add_filters(cx, class, direction, &mut settings.http.filters, &mut settings.network_filters);

@@ -52,8 +52,8 @@ impl CommonView {
             dns_domain: facts.dns_domain.clone(),
             ip_mode: facts.ip_mode(),
             intercepted: facts.interception != InterceptionMode::None,
-            unprivileged: facts.flag("UNPRIVILEGED_POD"),
-            dns_capture: facts.flag("DNS_CAPTURE"),
+            unprivileged: facts.unprivileged,
+            dns_capture: facts.dns_capture.is_some(),
             own_ports: own_ports(facts, Some(mesh)),
             stat_name: Name::from(mesh.outbound_cluster_stat_name.as_str()),
         }
@@ -96,18 +96,12 @@ impl ProxyView {
 /// Ports that the proxy itself listens on at every address: those of its bootstrap, and those of the virtual listeners if a mesh
 /// is given.
 pub fn own_ports(facts: &ProxyFacts, mesh: Option<&MeshConfig>) -> Vec<u16> {
-    const KEYS: [&str; 4] = [
-        "ENVOY_STATUS_PORT",
-        "ENVOY_PROMETHEUS_PORT",
-        "ENVOY_SECURE_METRICS_PORT",
-        "ENVOY_SECURE_MERGED_METRICS_PORT",
-    ];
-    let stated = KEYS.iter().filter_map(|key| facts.metadata(key).parse::<u16>().ok());
     let virtual_listeners = mesh
         .into_iter()
         .flat_map(|mesh| [mesh.proxy_listen_port, mesh.proxy_inbound_listen_port])
         .filter_map(|port| u16::try_from(port).ok());
-    let mut ports: Vec<u16> = stated.chain(virtual_listeners).filter(|port| *port != 0).collect();
+    let mut ports: Vec<u16> =
+        facts.bootstrap_ports.iter().copied().chain(virtual_listeners).filter(|port| *port != 0).collect();
     ports.sort_unstable();
     ports.dedup();
     ports

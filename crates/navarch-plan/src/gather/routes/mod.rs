@@ -11,7 +11,7 @@ mod unregistered;
 
 use std::sync::Arc;
 
-use navarch_model::proxy::{ProxyFacts, ProxyKind};
+use navarch_model::proxy::ProxyKind;
 use navarch_model::{Hashed, Labels, Name};
 use navarch_snapshot::Scope;
 use navarch_translate::http_connection_manager::{Direction, Headers};
@@ -21,7 +21,6 @@ use crate::class::Class;
 use crate::engine::Cx;
 use crate::gather::envoy_filters::{FilterTarget, RoutePatchesOf};
 use crate::parts::Parts;
-use navarch_translate::http_connection_manager::proxy_config;
 
 /// What routes depend on of a client. Clients that differ in nothing else share their route configurations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +40,7 @@ impl Client {
     fn of(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>) -> Arc<Hashed<Self>> {
         let facts = &class.facts;
         let mesh = &cx.view().mesh().config;
-        let headers = Headers::new(Direction::Outbound, &proxy_config(facts, mesh));
+        let headers = Headers::new(Direction::Outbound, &facts.proxy_config(mesh));
         Arc::new(Hashed::new(Client {
             scope: scope.clone(),
             namespace: facts.namespace.clone(),
@@ -49,11 +48,11 @@ impl Client {
             domains: DomainView {
                 dns_domain: facts.dns_domain.clone(),
                 ip_mode: facts.ip_mode(),
-                auto_allocated_addresses: facts.flag("DNS_CAPTURE"),
+                auto_allocated_addresses: facts.dns_capture.is_some(),
             },
             include_request_attempt_count: headers.include_request_attempt_count,
             x_forwarded_host: headers.append_x_forwarded_host,
-            http_proxy: serves_http_proxy(facts, mesh.proxy_http_port),
+            http_proxy: facts.http_proxy_port(mesh).is_some(),
         }))
     }
 }
@@ -71,13 +70,6 @@ impl Client {
             namespace,
             ..self.clone()
         })))
-    }
-}
-
-fn serves_http_proxy(facts: &ProxyFacts, mesh_port: i32) -> bool {
-    match facts.metadata("HTTP_PROXY_PORT") {
-        "" => mesh_port > 0,
-        stated => stated.parse::<u16>().is_ok_and(|port| port > 0),
     }
 }
 
