@@ -488,6 +488,10 @@ impl Gather for SidecarRoutes {
         {
             configs.entry(target.key()).or_default();
         }
+        if client.http_proxy {
+            // The listener of the HTTP proxy asks for its routes also where no egress listener serves all ports: then no host is known.
+            configs.entry(ConfigKey { name: HTTP_PROXY.into(), all_ports: true }).or_default();
+        }
         let hosts = cx.gather::<SeenHosts>(client);
         for hosts in hosts.all() {
             for (key, contribution) in &hosts.configs {
