@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use navarch_xds::{Peer, Transport};
+use navarch_xds::{Evidence, Peer, Transport};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
@@ -113,16 +113,26 @@ impl Transport for Tls {
         let authenticated = self.files.client_ca.is_some();
         async move {
             let io = handshake.await?;
-            let identities = match io.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-                Some(certificate) => vec![identity(certificate).map_err(io::Error::other)?],
+            let chain = io.get_ref().1.peer_certificates().unwrap_or_default();
+            let (identities, evidence) = match chain.first() {
+                Some(certificate) => {
+                    let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+                    let id = identity(certificate).map_err(io::Error::other)?;
+                    (vec![id], Evidence::of(ClientCertificates(chain)))
+                }
                 // The handshake has seen to that; to be sure.
                 None if authenticated => return Err(io::Error::other("there is no client certificate")),
-                None => Vec::new(),
+                None => (Vec::new(), Evidence::default()),
             };
-            Ok((io, Peer { address, identities, encrypted: true }))
+            Ok((io, Peer { address, identities, encrypted: true, evidence }))
         }
     }
 }
+
+/// What a client has shown and the handshake has verified, the certificate of the client first: the [`Evidence`] of peers
+/// that have certificates.
+#[derive(Clone, Debug)]
+pub struct ClientCertificates(pub Vec<CertificateDer<'static>>);
 
 /// The one SPIFFE id of a certificate (SPIFFE X.509-SVID, "SPIFFE ID": exactly one URI).
 fn identity(certificate: &CertificateDer<'_>) -> Result<String, String> {

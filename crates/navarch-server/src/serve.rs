@@ -87,12 +87,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     };
     let pages = Arc::new(OnceLock::new());
     let reports = Arc::new(Reports::new(metrics.clone()));
-    let server = Server::reporting(
-        FleetDiscovery { fleet: fleet.clone(), pages: pages.clone() },
-        settings,
-        Observed::new(metrics.clone(), fleet.clone()),
-        reports.clone(),
-    );
+    let server = Server::builder(FleetDiscovery { fleet: fleet.clone(), pages: pages.clone() })
+        .settings(settings)
+        .observer(Observed::new(metrics.clone(), fleet.clone()))
+        .loads(reports.clone())
+        .build();
     let admin = Arc::new(Admin {
         fleet: fleet.clone(),
         registry: server.registry(),

@@ -51,7 +51,8 @@ pub fn server(front: SocketAddr, upstream: SocketAddr) -> Result<Server, Box<dyn
             .with(XdsType::Eds, one(XdsType::Eds, "app", &endpoints)?)
             .with(XdsType::Lds, one(XdsType::Lds, "front", &listener)?),
     ));
-    Ok(Server::new(Static(class), Settings { identifier: "static".into(), ..Settings::default() }))
+    let settings = Settings { identifier: "static".into(), ..Settings::default() };
+    Ok(Server::builder(Static(class)).settings(settings).build())
 }
 
 #[tokio::main]

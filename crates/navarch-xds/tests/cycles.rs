@@ -97,7 +97,8 @@ async fn start(runtime: Runtime) -> Running {
     class.publish(plan(1));
     let settings = Settings { streams_per_second: 1e9, ..Settings::default() };
     let fleet = Fleet(class.clone(), counts.clone());
-    let server = Server::reporting(fleet, settings, counts.clone(), loads.clone());
+    let server =
+        Server::builder(fleet).settings(settings).observer(counts.clone()).loads(loads.clone()).build();
     let registry = server.registry();
     let bound = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await.expect("ran").expect("a port");
     let uri = format!("http://{}", bound.local_addr().expect("an address"));

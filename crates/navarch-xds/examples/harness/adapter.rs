@@ -189,7 +189,7 @@ impl Adapter {
     pub fn new() -> Self {
         let nodes = Nodes::default();
         let settings = Settings { streams_per_second: 1e6, brake: None, ..Settings::default() };
-        Self { server: Server::new(nodes.clone(), settings), nodes }
+        Self { server: Server::builder(nodes.clone()).settings(settings).build(), nodes }
     }
 
     /// Serves xDS and the control interface, both, on one port.

@@ -113,6 +113,11 @@ impl Call {
         poll_fn(|cx| self.poll_room(cx)).await
     }
 
+    /// Resolves when the client wants no answer any more.
+    pub async fn given_up(&mut self) {
+        let _ = poll_fn(|cx| self.responses.poll_reset(cx)).await;
+    }
+
     /// Sends a message, in pieces, as [`Call::poll_room`] is polled.
     pub fn send(&mut self, message: impl IntoIterator<Item = Bytes>) {
         self.unsent.extend(message);

@@ -9,6 +9,7 @@ mod connection;
 mod exchange;
 mod grpc;
 mod load;
+mod service;
 mod services;
 
 use std::any::Any;
@@ -24,6 +25,7 @@ pub use connection::{Plaintext, Transport};
 pub(crate) use grpc::framed;
 pub use grpc::{Code, Status};
 pub use load::{ClusterLoad, LastLoads, LoadReports};
+pub use service::{Limits, Service, UnaryCall};
 
 use crate::brake::Brake;
 use crate::class::Class;
@@ -34,6 +36,7 @@ use crate::status::{Registry, StreamStatus};
 use crate::stream::Event;
 use admission::Admission;
 use call::{Call, End, Offer};
+use service::{Registered, Services};
 
 const AGGREGATED: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
 
@@ -97,13 +100,53 @@ pub struct Peer {
     pub identities: Vec<String>,
     /// Whether the transport is encrypted.
     pub encrypted: bool,
+    /// What the [`Transport`] has to say to those who know its type, for example the certificates of the client. The server does
+    /// not look into it.
+    pub evidence: Evidence,
 }
+
+/// Something that a [`Transport`] leaves for those who know its type. Its content is never printed, and it is equal to its own
+/// clones.
+#[derive(Clone, Default)]
+pub struct Evidence(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Evidence {
+    /// Leaves a value.
+    #[must_use]
+    pub fn of(value: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(value)))
+    }
+
+    /// The value, if it is of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.as_ref()?.downcast_ref()
+    }
+}
+
+impl std::fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Evidence(..)" } else { "Evidence" })
+    }
+}
+
+impl PartialEq for Evidence {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Evidence {}
 
 impl Peer {
     /// A peer without encryption and without identity.
     #[must_use]
     pub fn plaintext(address: SocketAddr) -> Self {
-        Self { address, identities: Vec::new(), encrypted: false }
+        Self { address, identities: Vec::new(), encrypted: false, evidence: Evidence::default() }
     }
 }
 
@@ -244,6 +287,7 @@ pub(crate) struct Shared {
     discovery: Box<dyn Discovery>,
     observer: Box<dyn Observer>,
     loads: Box<dyn LoadReports>,
+    services: Services,
     settings: Settings,
     encoder: Encoder,
     registry: Arc<Registry>,
@@ -251,6 +295,63 @@ pub(crate) struct Shared {
     streams: AtomicU64,
     /// Set once: the server ends, and its streams within this time.
     shutdown: watch::Sender<Option<Duration>>,
+}
+
+/// A server that is being put together.
+pub struct Builder {
+    discovery: Box<dyn Discovery>,
+    observer: Box<dyn Observer>,
+    loads: Box<dyn LoadReports>,
+    services: Services,
+    settings: Settings,
+}
+
+impl Builder {
+    /// Limits and times, if not the usual ones.
+    #[must_use]
+    pub fn settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// Who hears of what happens.
+    #[must_use]
+    pub fn observer(self, observer: impl Observer) -> Self {
+        Self { observer: Box::new(observer), ..self }
+    }
+
+    /// Who hears the load reports of clients.
+    #[must_use]
+    pub fn loads(self, loads: impl LoadReports) -> Self {
+        Self { loads: Box::new(loads), ..self }
+    }
+
+    /// One more unary gRPC method on the port, by its path: `/package.Service/Method`. The last one with a path counts; the paths
+    /// of the server itself cannot be taken.
+    #[must_use]
+    pub fn service(mut self, path: impl Into<String>, service: impl Service) -> Self {
+        self.services.add(path.into(), Box::new(service));
+        self
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn build(self) -> Server {
+        let Self { discovery, observer, loads, services, settings } = self;
+        Server {
+            shared: Arc::new(Shared {
+                discovery,
+                observer,
+                loads,
+                services,
+                encoder: Encoder::new(&settings.identifier),
+                registry: Arc::default(),
+                admission: Admission::new(settings.streams_per_second, settings.admission_wait_max),
+                streams: AtomicU64::new(0),
+                shutdown: watch::Sender::new(None),
+                settings,
+            }),
+        }
+    }
 }
 
 /// What a request path asks for.
@@ -262,38 +363,15 @@ pub(crate) struct Method {
 }
 
 impl Server {
-    /// A server that serves what `discovery` says.
+    /// A server that serves what `discovery` says; the rest of it is optional.
     #[must_use]
-    pub fn new(discovery: impl Discovery, settings: Settings) -> Self {
-        Self::observed(discovery, settings, ())
-    }
-
-    /// A server that reports to `observer`.
-    #[must_use]
-    pub fn observed(discovery: impl Discovery, settings: Settings, observer: impl Observer) -> Self {
-        Self::reporting(discovery, settings, observer, ())
-    }
-
-    /// A server that reports to `observer`, and hands load reports of clients to `loads`.
-    #[must_use]
-    pub fn reporting(
-        discovery: impl Discovery,
-        settings: Settings,
-        observer: impl Observer,
-        loads: impl LoadReports,
-    ) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                discovery: Box::new(discovery),
-                observer: Box::new(observer),
-                loads: Box::new(loads),
-                encoder: Encoder::new(&settings.identifier),
-                registry: Arc::default(),
-                admission: Admission::new(settings.streams_per_second, settings.admission_wait_max),
-                streams: AtomicU64::new(0),
-                shutdown: watch::Sender::new(None),
-                settings,
-            }),
+    pub fn builder(discovery: impl Discovery) -> Builder {
+        Builder {
+            discovery: Box::new(discovery),
+            observer: Box::new(()),
+            loads: Box::new(()),
+            services: Services::default(),
+            settings: Settings::default(),
         }
     }
 
@@ -338,7 +416,8 @@ impl Shared {
         ending: watch::Receiver<Option<Ending>>,
     ) -> Result<(), End> {
         let asked = match self.admit(offer.request.uri().path()).await {
-            Ok(asked) => asked,
+            Ok(Asked::Own(own)) => own,
+            Ok(Asked::Brought(service)) => return service.serve(*offer, peer, &self.settings).await,
             Err(status) => {
                 // Who is gone does not listen.
                 let _ = offer.respond.send_response(grpc::refuse(&status), true);
@@ -348,8 +427,8 @@ impl Shared {
         let Ok(mut call) = Call::accept(*offer, self.settings.request_bytes_max) else { return Ok(()) };
         let work = async {
             match asked {
-                Asked::Discovery(method) => exchange::serve(self, method, &mut call, peer).await,
-                Asked::Other(service) => services::serve(self, service, &mut call, peer).await,
+                Own::Discovery(method) => exchange::serve(self, method, &mut call, peer).await,
+                Own::Other(service) => services::serve(self, service, &mut call, peer).await,
             }
         };
         let result = tokio::select! {
@@ -368,14 +447,16 @@ impl Shared {
 
     /// What is asked for, if it may be answered. Before anything is read or computed, so that a herd of returning
     /// clients costs little.
-    async fn admit(&self, path: &str) -> Result<Asked, Status> {
+    async fn admit(&self, path: &str) -> Result<Asked<'_>, Status> {
         let unavailable = |message: &str| Err(Status::new(Code::Unavailable, message));
         if self.shutdown.borrow().is_some() {
             return unavailable("shutting down");
         }
-        let service = services::service(path).map(Asked::Other);
-        let Some(asked) = method(path).map(Asked::Discovery).or(service) else {
-            return Err(Status::new(Code::Unimplemented, "no such method"));
+        let other = services::service(path).map(Own::Other);
+        let Some(own) = method(path).map(Own::Discovery).or(other) else {
+            // Their calls are short, and have limits of their own.
+            let brought = self.services.get(path).map(Asked::Brought);
+            return brought.ok_or_else(|| Status::new(Code::Unimplemented, "no such method"));
         };
         let Some(wait) = self.admission.admit() else {
             self.observer.refused();
@@ -387,14 +468,21 @@ impl Shared {
                 return unavailable("shutting down");
             }
         }
-        Ok(asked)
+        Ok(Asked::Own(own))
     }
 }
 
 /// What the path of a request asks for.
-enum Asked {
+enum Asked<'s> {
+    Own(Own),
+    /// A service that was brought to the port.
+    Brought(&'s Registered),
+}
+
+/// What the server itself serves.
+enum Own {
     Discovery(Method),
-    Other(services::Service),
+    Other(services::BuiltIn),
 }
 
 /// Waits until a call has to end. Calls do not end all at once, or their clients would return all at once.

@@ -18,7 +18,7 @@ use crate::syncz::client_config;
 
 /// A method of a service that is not discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
+pub(super) enum BuiltIn {
     /// `LoadReportingService/StreamLoadStats`.
     LoadStats,
     /// `ClientStatusDiscoveryService/StreamClientStatus`.
@@ -28,14 +28,14 @@ pub(super) enum Service {
 }
 
 /// The service of a request path.
-pub(super) fn service(path: &str) -> Option<Service> {
+pub(super) fn service(path: &str) -> Option<BuiltIn> {
     match path {
-        "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats" => Some(Service::LoadStats),
+        "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats" => Some(BuiltIn::LoadStats),
         "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus" => {
-            Some(Service::StreamStatus)
+            Some(BuiltIn::StreamStatus)
         }
         "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus" => {
-            Some(Service::FetchStatus)
+            Some(BuiltIn::FetchStatus)
         }
         _ => None,
     }
@@ -44,18 +44,18 @@ pub(super) fn service(path: &str) -> Option<Service> {
 /// Answers a call until it ends.
 pub(super) async fn serve(
     shared: &Shared,
-    service: Service,
+    service: BuiltIn,
     call: &mut Call,
     peer: Arc<Peer>,
 ) -> Result<(), End> {
     let mut exchange = Exchange { shared, call, peer };
     match service {
-        Service::LoadStats => exchange.load_stats().await,
-        Service::StreamStatus => {
+        BuiltIn::LoadStats => exchange.load_stats().await,
+        BuiltIn::StreamStatus => {
             while exchange.client_status().await? {}
             Ok(())
         }
-        Service::FetchStatus => exchange.client_status().await.map(|_| ()),
+        BuiltIn::FetchStatus => exchange.client_status().await.map(|_| ()),
     }
 }
 

@@ -204,7 +204,8 @@ impl Plane {
         let class = Class::new();
         let settings = Settings { identifier: self.identifier(), ..self.settings.clone() };
         let (observer, loads) = (Notes(self.heard.clone()), Notes(self.heard.clone()));
-        let server = Server::reporting(Script(class.clone()), settings, observer, loads);
+        let server =
+            Server::builder(Script(class.clone())).settings(settings).observer(observer).loads(loads).build();
         let registry = server.registry();
         let mut incarnation = Incarnation { runtime: None, class, registry, revision: 0 };
         if let Some(config) = config {

@@ -1,5 +1,6 @@
 //! The server over real connections on loopback: everything that is not a matter of one stream's state.
 
+mod brought;
 mod services;
 
 use std::collections::BTreeMap;
@@ -93,7 +94,11 @@ async fn start(settings: Settings) -> Running {
 
 async fn start_with(settings: Settings, class: Arc<Class>) -> Running {
     let loads = Arc::new(LastLoads::default());
-    let server = Server::reporting(Fleet(class.clone()), settings, (), loads.clone());
+    let server = Server::builder(Fleet(class.clone())).settings(settings).loads(loads.clone()).build();
+    serve(server, class, loads).await
+}
+
+async fn serve(server: Server, class: Arc<Class>, loads: Arc<LastLoads>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let serving = server.clone();
