@@ -31,6 +31,12 @@ const RULES: &[Rule] = &[
         why: "Envoy's types know nothing of ours, so any client of them can be tested alone",
     },
     Rule {
+        krate: "navarch-accept",
+        may_reach: &["navarch-envoy"],
+        never: IO,
+        why: "what Envoy refuses does not depend on who made it",
+    },
+    Rule {
         krate: "navarch-model",
         may_reach: &[],
         never: &["tokio", "hyper", "tonic", "notify", "axum", "h2", "prost"],
@@ -147,8 +153,11 @@ const FOR_TESTS: &[&str] =
 const MAY_NAME: &[(&str, &[&str])] = &[
     // The messages of Istio's certificate service are three, and are no messages of Envoy.
     ("prost", &["navarch-envoy", "navarch-xds", "navarch-translate", "navarch-identity", "xtask"]),
-    ("prost-types", &["navarch-envoy", "navarch-xds", "navarch-translate", "navarch-identity", "xtask"]),
-    ("prost-reflect", &["navarch-envoy"]),
+    (
+        "prost-types",
+        &["navarch-accept", "navarch-envoy", "navarch-xds", "navarch-translate", "navarch-identity", "xtask"],
+    ),
+    ("prost-reflect", &["navarch-accept", "navarch-envoy", "xtask"]),
     ("prost-build", &["xtask"]),
     ("tonic", &["navarch-xds"]),
     ("tonic-prost", &["navarch-xds"]),

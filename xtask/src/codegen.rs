@@ -1,10 +1,13 @@
 //! `cargo xtask codegen`: the generated half of `navarch-envoy`.
 //!
 //! In: the `.proto` files of the crate `envoy-types`, descriptors of the PyPI package `xds-protos` for the few
-//! messages that crate lacks, and the tables of [`istio`]. Out: `src/generated/*.rs` and `descriptors.binpb`, both
-//! committed, so that a build needs neither `protoc` nor the network. This command needs both.
+//! messages that crate lacks, and the tables of [`istio`]. Out: `src/generated/*.rs` and `descriptors.binpb`, and for
+//! `navarch-accept` the table of the fields that hold extensions. All are committed, so that a build needs neither
+//! `protoc` nor the network. This command needs both.
 
+mod categories;
 mod istio;
+mod options;
 mod roots;
 mod sources;
 mod trim;
@@ -30,8 +33,14 @@ pub fn run(args: &Args) -> Result<()> {
     let scratch = root.join("target/codegen");
     std::fs::create_dir_all(&scratch)?;
 
-    let mut set = sources::load(&scratch)?;
+    let encoded = sources::load(&scratch)?;
+    let mut set = FileDescriptorSet::default();
+    for bytes in &encoded {
+        add_missing(&mut set, FileDescriptorSet::decode(bytes.as_slice())?.file);
+    }
     add_missing(&mut set, istio::files());
+    let categories = categories::table(&set);
+    ensure!(!categories.is_empty(), "no comment names the category of an extension");
     let set = trim::without_options(set);
 
     let typed = trim::closure(&set, roots::PACKAGES)?;
@@ -43,7 +52,9 @@ pub fn run(args: &Args) -> Result<()> {
         .into_iter()
         .map(|(name, text)| (envoy.join("src/generated").join(name), text))
         .collect::<BTreeMap<_, _>>();
-    outputs.insert(envoy.join("descriptors.binpb"), set.encode_to_vec());
+    let descriptors = options::descriptors(&encoded, &istio::files())?;
+    outputs.insert(envoy.join("descriptors.binpb"), descriptors);
+    outputs.insert(root.join("crates/navarch-accept/tables/categories.txt"), categories.into_bytes());
 
     let stale = stale_files(&envoy.join("src/generated"), &outputs)?;
     if args.check { compare(&outputs, &stale) } else { write(&outputs, &stale) }

@@ -131,6 +131,7 @@ pub const PACKAGES: &[&str] = &[
     "istio",
     "stats",
     "udpa.type",
+    "validate",
     "xds.core",
     "xds.data.orca",
     "xds.type",

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use prost::Message;
-use prost_types::FileDescriptorSet;
 
 /// The crate whose `proto/` folder is the source of the Envoy API.
 const ENVOY_TYPES: &str = "0.7.7";
@@ -49,15 +47,15 @@ for name in sys.argv[1:]:
 sys.stdout.buffer.write(descriptor_pb2.FileDescriptorSet(file=found.values()).SerializeToString(deterministic=True))
 "#;
 
-/// The whole API: every file of `envoy-types`, then the files only `xds-protos` has, in dependency order.
-pub fn load(scratch: &Path) -> Result<FileDescriptorSet> {
+/// The whole API as encoded descriptor sets: every file of `envoy-types` with its comments, then what `xds-protos` has
+/// beside it, in dependency order.
+pub fn load(scratch: &Path) -> Result<Vec<Vec<u8>>> {
     let python = python(scratch)?;
     let protos = envoy_types(scratch)?;
-    let mut set = compile(&python, &protos, scratch)?;
+    let set = compile(&python, &protos, scratch)?;
     let extra = Command::new(&python).arg("-c").arg(EXTRACT).args(EXTRA_MODULES).output()?;
     ensure!(extra.status.success(), "xds-protos: {}", String::from_utf8_lossy(&extra.stderr));
-    super::add_missing(&mut set, FileDescriptorSet::decode(extra.stdout.as_slice())?.file);
-    Ok(set)
+    Ok(vec![set, extra.stdout])
 }
 
 /// The `proto/` folder of the pinned crate, fetched by cargo through a throw-away manifest.
@@ -98,7 +96,7 @@ fn python(scratch: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-fn compile(python: &Path, protos: &Path, scratch: &Path) -> Result<FileDescriptorSet> {
+fn compile(python: &Path, protos: &Path, scratch: &Path) -> Result<Vec<u8>> {
     let mut includes = Vec::new();
     let mut files = Vec::new();
     for entry in std::fs::read_dir(protos)? {
@@ -110,11 +108,11 @@ fn compile(python: &Path, protos: &Path, scratch: &Path) -> Result<FileDescripto
     includes.sort();
     let output = scratch.join("envoy.binpb");
     let mut command = Command::new(python);
-    command.args(["-m", "grpc_tools.protoc", "--include_imports"]);
+    command.args(["-m", "grpc_tools.protoc", "--include_imports", "--include_source_info"]);
     command.arg(format!("--descriptor_set_out={}", output.display()));
     command.args(includes.iter().map(|include| format!("-I{}", include.display())));
     succeed(command.args(&files))?;
-    Ok(FileDescriptorSet::decode(std::fs::read(&output)?.as_slice())?)
+    Ok(std::fs::read(&output)?)
 }
 
 /// Import paths of the cel-spec repository start one folder below its top.

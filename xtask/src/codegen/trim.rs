@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 /// Drops what no consumer reads: source positions, comments and options that steer other languages' generators.
-/// Validation rules are extensions of the options and were dropped when the set was decoded.
+/// Extensions of the options were dropped when the set was decoded.
 pub fn without_options(mut set: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut set.file {
         file.source_code_info = None;
