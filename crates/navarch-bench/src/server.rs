@@ -148,7 +148,12 @@ impl Server {
     #[must_use]
     pub fn counters(&self) -> std::collections::BTreeMap<String, f64> {
         let text = self.admin.and_then(|admin| get(admin, "/metrics").ok()).unwrap_or_default();
-        let wanted = ["navarch_memo{", "navarch_gathers{", "navarch_revision", "pilot_xds_pushes{"];
+        let wanted = [
+            "navarch_memo_lookups_total{",
+            "navarch_gather_runs_total{",
+            "navarch_revision",
+            "pilot_xds_pushes{",
+        ];
         let samples = text.lines().filter(|line| wanted.iter().any(|start| line.starts_with(start)));
         samples
             .filter_map(|line| line.rsplit_once(' '))

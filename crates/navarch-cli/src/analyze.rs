@@ -55,16 +55,16 @@ pub fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
         Format::Json => output::json(&findings)?,
         Format::Table => {
             for finding in findings {
-                println!("{finding}");
+                output::line(&finding.to_string())?;
             }
             let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-            println!(
+            output::line(&format!(
                 "{} objects, {} errors, {} warnings, {} notes",
                 loaded.snapshot.objects().count(),
                 count(Severity::Error),
                 count(Severity::Warning),
                 count(Severity::Info)
-            );
+            ))?;
         }
     }
     let found = findings.iter().any(|finding| args.failure_threshold.includes(finding.severity));

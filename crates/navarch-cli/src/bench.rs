@@ -140,7 +140,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     }
     match args.output {
         Format::Json => output::json(&report)?,
-        Format::Table => print!("{}", report.text()),
+        Format::Table => output::print(&report.text())?,
     }
     Ok(if report.correct() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

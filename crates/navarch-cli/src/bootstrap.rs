@@ -59,8 +59,9 @@ pub fn run(args: &BootstrapArgs) -> Result<ExitCode> {
 impl BootstrapArgs {
     fn tls(&self) -> Result<Option<Tls>> {
         let Some(ca) = &self.tls_ca else { return Ok(None) };
-        // Envoy may run in another directory.
+        // Envoy may run in another directory, and says little about files that it cannot read.
         let absolute = |path: &Path| {
+            std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
             std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))
         };
         let client = match (&self.tls_cert, &self.tls_key) {

@@ -7,6 +7,7 @@ use clap::Args;
 use navarch_server::status::ConfirmedRemovals;
 
 use crate::admin::AdminArgs;
+use crate::output;
 
 /// Let removals go that are held back
 ///
@@ -21,9 +22,9 @@ pub struct ConfirmRemovalsArgs {
 /// Confirms, and says on how many streams removals were held.
 pub async fn run(args: ConfirmRemovalsArgs) -> Result<ExitCode> {
     let confirmed: ConfirmedRemovals = args.admin.post("/debug/removals/confirm").await?;
-    println!(
+    output::line(&format!(
         "Removals up to revision {} are confirmed; on {} stream(s) some were held.",
         confirmed.revision, confirmed.proxies
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

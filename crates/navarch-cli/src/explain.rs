@@ -40,7 +40,7 @@ pub async fn run(args: ExplainArgs) -> Result<ExitCode> {
     let explained: ExplainedResource = args.admin.get(&path).await?;
     match args.output {
         Format::Json => output::json(&explained)?,
-        Format::Table => print!("{}", render(&explained)),
+        Format::Table => output::print(&render(&explained))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,12 @@
 //! The one binary, named `navarch`: the command line and nothing else.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic on a closed pipe: see `output`")]
+
 mod admin;
 mod analyze;
 mod bench;
 mod bootstrap;
+mod completion;
 mod confirm_removals;
 mod explain;
 mod output;
@@ -17,14 +20,14 @@ mod wait;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// An istiod-compatible control plane for stock Envoy
 ///
 /// Reads Istio and Kubernetes configuration from a directory of YAML files and keeps a fleet of Envoys in sync over xDS. Needs no
 /// Kubernetes, no root and no other service.
 #[derive(Parser)]
-#[command(name = "navarch", version, max_term_width = 100)]
+#[command(name = "navarch", version = VERSION, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,13 +44,23 @@ enum Command {
     Bootstrap(bootstrap::BootstrapArgs),
     Render(render::RenderArgs),
     Bench(bench::BenchArgs),
+    Completion(completion::CompletionArgs),
+    Man(completion::ManArgs),
 }
+
+/// The version, and the commit that it was built from where that is known.
+const VERSION: &str = env!("NAVARCH_VERSION");
+
+/// Exit status when the reader of the output has gone: what a shell reports of a program that SIGPIPE ended.
+const CLOSED_PIPE: u8 = 141;
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
+        // As a program that the signal SIGPIPE ends.
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::from(CLOSED_PIPE),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::note(&format!("error: {error:#}"));
             ExitCode::from(2)
         }
     }
@@ -64,6 +77,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Completion(args) => completion::completion(&args, &mut Cli::command()),
+        Command::Man(args) => completion::man(&args, Cli::command()),
     }
 }
 

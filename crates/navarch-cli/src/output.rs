@@ -1,4 +1,9 @@
 //! Printing for people and for programs.
+//!
+//! Commands print through these functions and never with `println!`, which panics when the reader of a pipe has gone
+//! (`navarch analyze | head -1`).
+
+use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -15,6 +20,52 @@ pub enum Format {
 
 /// Prints a value as indented JSON.
 pub fn json(value: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Prints a line.
+pub fn line(text: &str) -> Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Prints text as it is.
+///
+/// # Errors
+/// If standard output cannot be written to; see [`is_closed_pipe`].
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Prints a line to standard error. If nobody can read it, there is nobody to tell.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Whether a command failed only because the reader of its output has gone.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn only_a_reader_that_has_gone_is_a_closed_pipe() {
+        let check = |kind: io::ErrorKind, expected: bool| {
+            let failed: Result<()> = Err(io::Error::from(kind)).context("printing");
+            assert_eq!(failed.is_err_and(|error| is_closed_pipe(&error)), expected, "{kind:?}");
+        };
+        check(io::ErrorKind::BrokenPipe, true);
+        check(io::ErrorKind::StorageFull, false);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use navarch_server::status::{FleetStatus, ProxyStatus, SyncState};
 
@@ -31,15 +31,21 @@ pub struct ProxyStatusArgs {
     output: Format,
 }
 
-/// Prints the table. Exit status 1 if a proxy rejects something.
+/// Prints the table. Exit status 1 if a proxy rejects something, 2 if no proxy has the name that was asked for.
 pub async fn run(args: ProxyStatusArgs) -> Result<ExitCode> {
     let mut status: FleetStatus = args.admin.get("/debug/proxies").await?;
     if let Some(name) = &args.name {
+        let connected = status.proxies.len();
         status.proxies.retain(|proxy| proxy.name.contains(name.as_str()));
+        if status.proxies.is_empty() {
+            bail!(
+                "none of the {connected} proxies connected to this replica has a name that contains {name}"
+            );
+        }
     }
     match args.output {
         Format::Json => output::json(&status)?,
-        Format::Table => print!("{}", render(&status)),
+        Format::Table => output::print(&render(&status))?,
     }
     let rejects =
         status.proxies.iter().any(|proxy| proxy.types.values().any(|t| t.state == SyncState::Error));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use navarch_model::finding::Severity;
 use navarch_server::load::{Loaded, load};
@@ -16,7 +16,7 @@ use crate::proxy::ProxyArgs;
 /// Print a complete static configuration for a proxy
 ///
 /// What the control plane would send is written into one file that `envoy -c` runs without any control plane. What a static
-/// file cannot express is said on standard error.
+/// file cannot express is said on standard error; if something does not work without it, the exit status is 1.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch render --config ./mesh --name web -n default -l app=web > web.json && envoy -c web.json"
@@ -61,10 +61,20 @@ pub fn run(args: &RenderArgs) -> Result<ExitCode> {
         node.locality.as_ref().map(|l| (&*l.region, &*l.zone, &*l.sub_zone)),
     )?;
     for finding in loaded.findings.iter().filter(|finding| finding.severity == Severity::Error) {
-        eprintln!("{finding}");
+        output::note(&finding.to_string());
     }
     for note in &made.notes {
-        eprintln!("note: {note}");
+        output::note(&format!("note: {note}"));
+    }
+    for left_out in &made.left_out {
+        output::note(&format!("error: {left_out}"));
+    }
+    if made.resources["listeners"].as_array().is_none_or(Vec::is_empty) {
+        bail!(
+            "nothing would listen at {}: {}",
+            node.id,
+            "no Gateway selects its labels (--label), no Sidecar gives it a listener, or all of its listeners are left out"
+        );
     }
     let admin = SocketAddr::from(([127, 0, 0, 1], args.admin_port));
     output::json(&json!({
@@ -72,5 +82,5 @@ pub fn run(args: &RenderArgs) -> Result<ExitCode> {
         "admin": { "address": { "socket_address": { "address": admin.ip().to_string(), "port_value": admin.port() } } },
         "static_resources": made.resources,
     }))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if made.left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

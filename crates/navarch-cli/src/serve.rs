@@ -1,12 +1,12 @@
 //! `navarch serve`: the control plane.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use navarch_server::secure::TlsFiles;
 use navarch_server::serve::{Brake, Options, serve};
@@ -35,10 +35,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAMESPACE", env = "NAVARCH_SYSTEM_NAMESPACE")]
     system_namespace: Option<String>,
     /// Where the xDS server listens (plaintext)
-    #[arg(long, default_value = "127.0.0.1:15010", env = "NAVARCH_XDS_ADDR")]
+    #[arg(long, default_value = "127.0.0.1:15010", value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_XDS_ADDR")]
     xds_addr: SocketAddr,
     /// Also serve xDS over TLS here
-    #[arg(long, value_name = "ADDR", requires_all = ["tls_cert", "tls_key"], env = "NAVARCH_SECURE_ADDR")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen_address, requires_all = ["tls_cert", "tls_key"], env = "NAVARCH_SECURE_ADDR")]
     secure_addr: Option<SocketAddr>,
     /// PEM file with the server's certificate and what leads to its root; read again when it changes, as the others
     #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_CERT")]
@@ -50,7 +50,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
     /// Where health, readiness, metrics and debug pages are
-    #[arg(long, default_value = "127.0.0.1:15014", env = "NAVARCH_ADMIN_ADDR")]
+    #[arg(long, default_value = "127.0.0.1:15014", value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_ADMIN_ADDR")]
     admin_addr: SocketAddr,
     /// Time between two revisions while changes do not stop, and quiet time after edits of several files; a single edit after a quiet
     /// time is applied at once
@@ -85,9 +85,12 @@ enum LogFormat {
 
 /// Serves until SIGINT or SIGTERM.
 pub fn run(args: ServeArgs) -> Result<ExitCode> {
-    let filter = EnvFilter::try_new(&args.log_level)
-        .with_context(|| format!("--log-level {} is not a level or a filter", args.log_level))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = log_filter(&args.log_level)?;
+    // Standard error may be a pipe whose reader has gone; that is not a reason to stop serving.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match args.log_format {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().init(),
@@ -120,10 +123,65 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What `--log-level` says.
+///
+/// A lone word that is not a level would be taken as the name of a part of the program, and silence all others.
+fn log_filter(text: &str) -> Result<EnvFilter> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',').map(str::trim) {
+        let names_a_target = directive.contains(['=', '[', ':']);
+        if !names_a_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive)) {
+            bail!("--log-level {directive} is not one of {}; for one part: name=debug", LEVELS.join(", "));
+        }
+    }
+    EnvFilter::try_new(text).with_context(|| format!("--log-level {text} is not a level or a filter"))
+}
+
+/// An address to listen on. A host name stands for the first of its addresses, an IPv4 address before others.
+fn listen_address(text: &str) -> Result<SocketAddr> {
+    let found = text.to_socket_addrs().with_context(|| format!("{text} is not host:port"))?;
+    found.min_by_key(|address| !address.is_ipv4()).with_context(|| format!("{text} has no address"))
+}
+
 /// A connection is an open file. The usual limit of 1,024 is one for programs that use `select`, which this one does not.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // Not to be allowed what one is allowed to is not expected; then the limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_does_not_exist_is_not_taken_for_a_part_of_the_program() {
+        for (text, usable) in [
+            ("info", true),
+            ("WARN", true),
+            ("info,navarch_xds=debug", true),
+            ("navarch_xds=debug", true),
+            ("off", true),
+            ("loud", false),
+            ("info,loud", false),
+            ("", false),
+            ("info=loud", false),
+        ] {
+            assert_eq!(log_filter(text).is_ok(), usable, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_addresses() {
+        let check = |text: &str, expected: Option<&str>| {
+            let found = listen_address(text).ok().map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        };
+        check("127.0.0.1:1", Some("127.0.0.1:1"));
+        check("localhost:15010", Some("127.0.0.1:15010"));
+        check("[::1]:2", Some("[::1]:2"));
+        check("127.0.0.1", None);
+        check("127.0.0.1:70000", None);
+    }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use navarch_server::status::FleetStatus;
 
 use crate::admin::AdminArgs;
+use crate::output;
 
 /// How often the control plane is asked.
 const POLL: Duration = Duration::from_millis(50);
@@ -22,8 +23,8 @@ pub struct WaitArgs {
     /// The revision to wait for; the newest one at the time of the call if not given
     #[arg(long)]
     revision: Option<u64>,
-    /// At least so many proxies must be connected
-    #[arg(long, default_value_t = 0)]
+    /// At least so many proxies must be connected. With 0 a fleet without any proxy counts as live
+    #[arg(long, default_value_t = 1, value_name = "N")]
     proxies: usize,
     /// How long to wait, such as 500ms, 30s, 2m
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
@@ -42,20 +43,28 @@ pub async fn run(args: WaitArgs) -> Result<ExitCode> {
         let live = status.proxies.iter().filter(|proxy| proxy.is_live(revision)).count();
         let total = status.proxies.len();
         if status.is_live(revision) && total >= args.proxies {
-            println!("revision {revision} is live on {live} of {total} proxies");
+            output::line(&format!("revision {revision} is live on {live} of {total} proxies"))?;
             return Ok(ExitCode::SUCCESS);
         }
         if started.elapsed() >= args.timeout {
-            eprintln!(
+            output::note(&format!(
                 "revision {revision} is live on {live} of {} proxies after {:?}",
                 total.max(args.proxies),
                 args.timeout
-            );
+            ));
+            if total < args.proxies {
+                output::note(&format!("  {total} connected, of at least {} (--proxies)", args.proxies));
+            }
             for proxy in status.proxies.iter().filter(|proxy| !proxy.is_live(revision)) {
                 let behind = proxy.types.iter().filter(|(_, ty)| ty.acked != ty.sent || ty.error.is_some());
                 let types: Vec<String> =
                     behind.map(|(name, ty)| format!("{name} {}", ty.state.as_str())).collect();
-                eprintln!("  {} is at revision {} ({})", proxy.name, proxy.revision, types.join(", "));
+                output::note(&format!(
+                    "  {} is at revision {} ({})",
+                    proxy.name,
+                    proxy.revision,
+                    types.join(", ")
+                ));
             }
             return Ok(ExitCode::from(1));
         }

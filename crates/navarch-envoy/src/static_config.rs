@@ -13,8 +13,10 @@ use crate::types::XdsType;
 pub struct StaticConfig {
     /// `static_resources` of a bootstrap.
     pub resources: Value,
-    /// What was left out and why, one sentence each, sorted.
+    /// What is less than a control plane would send though it works, one sentence each, sorted.
     pub notes: Vec<String>,
+    /// What does not work because it had to be left out, and why, one sentence each, sorted.
+    pub left_out: Vec<String>,
 }
 
 /// Writes all discovered resources into each other: endpoints into clusters, routes and extensions into listeners.
@@ -33,6 +35,7 @@ pub fn static_config(resources: &ProxyResources) -> StaticConfig {
         extensions: by_name(XdsType::Ecds),
         secrets: by_name(XdsType::Sds),
         notes: BTreeSet::new(),
+        left_out: BTreeSet::new(),
     };
     let clusters: Vec<Value> =
         by_name(XdsType::Cds).into_values().filter_map(|cluster| writer.cluster(cluster)).collect();
@@ -42,6 +45,7 @@ pub fn static_config(resources: &ProxyResources) -> StaticConfig {
     StaticConfig {
         resources: json!({ "clusters": clusters, "listeners": listeners, "secrets": secrets }),
         notes: writer.notes.into_iter().collect(),
+        left_out: writer.left_out.into_iter().collect(),
     }
 }
 
@@ -51,6 +55,7 @@ struct Writer {
     extensions: BTreeMap<String, Value>,
     secrets: BTreeMap<String, Value>,
     notes: BTreeSet<String>,
+    left_out: BTreeSet<String>,
 }
 
 impl Writer {
@@ -78,7 +83,7 @@ impl Writer {
             });
         }
         if let Some(secret) = missing_secret(&cluster, &self.secrets) {
-            self.notes.insert(format!("cluster `{name}` is left out: there is no secret `{secret}`"));
+            self.left_out.insert(format!("cluster `{name}` is left out: there is no secret `{secret}`"));
             return None;
         }
         remove_secret_sources(&mut cluster);
@@ -92,14 +97,14 @@ impl Writer {
             chains.retain(|chain| {
                 let missing = missing_secret(chain, &self.secrets);
                 if let Some(secret) = &missing {
-                    self.notes.insert(format!(
+                    self.left_out.insert(format!(
                         "filter chains of listener `{name}` with TLS are left out: there is no secret `{secret}`"
                     ));
                 }
                 missing.is_none()
             });
             if chains.is_empty() && !fields.contains_key("defaultFilterChain") {
-                self.notes
+                self.left_out
                     .insert(format!("listener `{name}` is left out: it has no filter chain without TLS"));
                 return None;
             }
@@ -142,7 +147,7 @@ impl Writer {
                 filter.insert("typedConfig".to_owned(), config.clone());
             }
             None => {
-                self.notes
+                self.left_out
                     .insert(format!("extension `{name}` has no configuration; Envoy will reject its filter"));
             }
         }
@@ -231,7 +236,7 @@ mod tests {
                 ),
             );
         let made = static_config(&resources);
-        assert_eq!(made.notes, Vec::<String>::new());
+        assert_eq!((made.notes, made.left_out), (Vec::new(), Vec::new()));
         let cluster = &made.resources["clusters"][0];
         assert_eq!(cluster["type"], "STATIC");
         assert_eq!(cluster["loadAssignment"]["endpoints"][0]["priority"], 1);
@@ -255,12 +260,7 @@ mod tests {
         );
         let made = static_config(&resources);
         assert_eq!(made.resources["clusters"], json!([{ "name": "auto", "transportSocketMatches": [] }]));
-        assert_eq!(
-            made.notes,
-            [
-                "cluster `strict` is left out: there is no secret `default`",
-                "mutual TLS to the mesh is left out: there is no secret `default`"
-            ]
-        );
+        assert_eq!(made.notes, ["mutual TLS to the mesh is left out: there is no secret `default`"]);
+        assert_eq!(made.left_out, ["cluster `strict` is left out: there is no secret `default`"]);
     }
 }

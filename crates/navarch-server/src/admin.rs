@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -9,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
@@ -20,7 +21,8 @@ use tokio::net::TcpListener;
 
 use crate::blame;
 use crate::fleet::{Client, Fleet};
-use crate::metrics::Metrics;
+use crate::guard::{self, Guard};
+use crate::metrics::{Metrics, bring_to};
 use crate::reports::Reports;
 use crate::status::{
     ConfirmedRemovals, FleetStatus, HeldRemovals, ProxyStatus, RejectedResource, Rejection, SyncState,
@@ -36,6 +38,8 @@ pub struct Admin {
     pub reports: Arc<Reports>,
     /// Name of this replica.
     pub replica: String,
+    /// Set once streams are being closed, see [`Admin::drain`].
+    pub draining: AtomicBool,
 }
 
 /// Serves the pages until the listener breaks.
@@ -44,7 +48,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/", get(index))
         .route("/debug", get(index))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/ready", get(|| async { "ready\n" }))
+        .route("/ready", get(ready))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
@@ -67,6 +71,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             "/debug/registryz",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.registryz()) }),
         )
+        .layer(middleware::from_fn_with_state(Guard::of(&listener), guard::check))
         .with_state(admin);
     if let Err(error) = axum::serve(listener, pages).await {
         tracing::error!(%error, "the admin port is closed");
@@ -92,6 +97,14 @@ async fn index() -> &'static str {
      /debug/registryz                    services\n"
 }
 
+/// Whether new proxies are welcome: not while the server closes its streams.
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.draining.load(Ordering::Relaxed) {
+        false => "ready\n".into_response(),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response(),
+    }
+}
+
 async fn version() -> Json<Value> {
     Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
@@ -99,10 +112,10 @@ async fn version() -> Json<Value> {
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.fleet.planner().inspect(|engine| {
         let counts = engine.memo().counts();
-        admin.metrics.memo.with_label_values(&["hit"]).set(counts.hits as i64);
-        admin.metrics.memo.with_label_values(&["miss"]).set(counts.misses as i64);
+        bring_to(&admin.metrics.memo.with_label_values(&["hit"]), counts.hits);
+        bring_to(&admin.metrics.memo.with_label_values(&["miss"]), counts.misses);
         for (gather, runs) in engine.runs() {
-            admin.metrics.gathers.with_label_values(&[gather]).set(runs as i64);
+            bring_to(&admin.metrics.gathers.with_label_values(&[gather]), runs);
         }
     });
     admin.metrics.removals_held.set(admin.registry.holding() as i64);
@@ -238,6 +251,11 @@ async fn checksum(State(admin): State<Arc<Admin>>, Query(query): Query<ChecksumQ
 }
 
 impl Admin {
+    /// From now on the server says that it is not ready.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
     /// Proxies of which removals are held back.
     pub fn removals(&self) -> Value {
         let status = self.fleet_status();

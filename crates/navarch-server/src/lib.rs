@@ -8,6 +8,7 @@ pub mod blame;
 pub mod debug;
 pub mod error;
 pub mod fleet;
+pub mod guard;
 pub mod load;
 pub mod metrics;
 pub mod observe;

@@ -1,5 +1,8 @@
 //! Metrics in Prometheus format, under the names that istiod's dashboards ask for where the meaning is the same.
 
+use navarch_envoy::XdsType;
+use navarch_model::finding::Severity;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -43,10 +46,15 @@ pub struct Metrics {
     pub services: IntGauge,
     /// Classes of proxies.
     pub classes: IntGauge,
-    /// Translations that the memo had, and that it had not.
-    pub memo: IntGaugeVec,
+    /// Translations that the memo had (`hit`), and that it had not (`miss`).
+    pub memo: IntCounterVec,
     /// How often each gather has run.
-    pub gathers: IntGaugeVec,
+    pub gathers: IntCounterVec,
+}
+
+/// Brings a counter to a total that is counted elsewhere.
+pub fn bring_to(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 impl Metrics {
@@ -61,8 +69,8 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let counters = |name: &str, help: &str| {
-            let metric = IntCounterVec::new(Opts::new(name, help), &["type"])?;
+        let counters = |name: &str, help: &str, label: &str| {
+            let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
@@ -89,14 +97,23 @@ impl Metrics {
             &["cluster", "result"],
         )?;
         registry.register(Box::new(load_requests.clone()))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         let info = gauges("pilot_info", "Version of the control plane", "version")?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Metrics {
             revision: gauge("navarch_revision", "Revision of the configuration that is being served")?,
             streams: gauges("pilot_xds", "Connected proxies by version", "version")?,
-            pushes: counters("pilot_xds_pushes", "Responses sent, by type")?,
-            push_bytes: counters("navarch_xds_push_bytes_total", "Bytes of responses sent, by type")?,
-            rejects: counters("pilot_total_xds_rejects", "Responses rejected by proxies, by type")?,
+            pushes: of_types(counters("pilot_xds_pushes", "Responses sent, by type", "type")?),
+            push_bytes: of_types(counters(
+                "navarch_xds_push_bytes_total",
+                "Bytes of responses sent, by type",
+                "type",
+            )?),
+            rejects: of_types(counters(
+                "pilot_total_xds_rejects",
+                "Responses rejected by proxies, by type",
+                "type",
+            )?),
             removals_held: gauge(
                 "navarch_removals_held",
                 "Proxies of which removals are held back, because too much would go at once",
@@ -110,14 +127,22 @@ impl Metrics {
                 "Seconds from the first event of a change to its revision",
             )?,
             plan: seconds("navarch_plan_seconds", "Seconds to plan every class that a revision affects")?,
-            findings: gauges("navarch_findings", "Findings in the configuration, by severity", "severity")?,
+            findings: of_severities(gauges(
+                "navarch_findings",
+                "Findings in the configuration, by severity",
+                "severity",
+            )?),
             scan_errors,
             load_reports,
             load_requests,
             services: gauge("pilot_services", "Services known")?,
             classes: gauge("navarch_classes", "Classes of proxies that get the same configuration")?,
-            memo: gauges("navarch_memo", "Translations found in the memo, and made", "result")?,
-            gathers: gauges("navarch_gathers", "How often each gather has run", "gather")?,
+            memo: counters(
+                "navarch_memo_lookups_total",
+                "Translations found in the memo, and made",
+                "result",
+            )?,
+            gathers: counters("navarch_gather_runs_total", "How often each gather has run", "gather")?,
             registry,
         })
     }
@@ -131,6 +156,26 @@ impl Metrics {
         }
         String::from_utf8(text).unwrap_or_default()
     }
+}
+
+/// Makes a series for each type, so that a rate does not miss the first event.
+fn of_types(metric: IntCounterVec) -> IntCounterVec {
+    for ty in XdsType::ALL {
+        metric.with_label_values(&[label(ty).as_str()]);
+    }
+    metric
+}
+
+fn of_severities(metric: IntGaugeVec) -> IntGaugeVec {
+    for severity in [Severity::Error, Severity::Warning, Severity::Info] {
+        metric.with_label_values(&[severity.to_string().as_str()]);
+    }
+    metric
+}
+
+/// The value of the label `type`, as istiod writes it: `cds`, `eds`, ...
+pub fn label(ty: XdsType) -> String {
+    ty.short().to_lowercase()
 }
 
 #[cfg(test)]
@@ -147,8 +192,20 @@ mod tests {
             "pilot_xds_pushes{type=\"cds\"} 1",
             "pilot_total_xds_rejects{type=\"lds\"} 1",
             "pilot_services 0",
+            "pilot_total_xds_rejects{type=\"rds\"} 0",
+            "navarch_findings{severity=\"error\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+    }
+
+    #[test]
+    fn what_only_grows_is_a_counter_and_its_name_says_so() {
+        let text = Metrics::new().expect("distinct names").render();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE navarch_")?.split_once(' '));
+        for (name, ty) in types {
+            assert_eq!(name.ends_with("_total"), ty == "counter", "navarch_{name} is a {ty}");
         }
     }
 }

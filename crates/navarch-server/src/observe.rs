@@ -7,7 +7,7 @@ use navarch_xds::{Event, Node, Observer};
 use parking_lot::Mutex;
 
 use crate::fleet::Fleet;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, label};
 
 /// Revisions whose time of publication is remembered; older ones are no news.
 const REVISIONS: usize = 64;
@@ -44,14 +44,14 @@ impl Observer for Observed {
         match event {
             Event::Sent { ty, revision, .. } => {
                 self.first_seen(*revision);
-                self.metrics.pushes.with_label_values(&[ty.short().to_lowercase().as_str()]).inc();
+                self.metrics.pushes.with_label_values(&[label(*ty).as_str()]).inc();
             }
             Event::Accepted { revision, .. } => {
                 let at = self.first_seen(*revision);
                 self.metrics.convergence.observe(at.elapsed().as_secs_f64());
             }
             Event::Rejected { ty, names, text, .. } => {
-                self.metrics.rejects.with_label_values(&[ty.short().to_lowercase().as_str()]).inc();
+                self.metrics.rejects.with_label_values(&[label(*ty).as_str()]).inc();
                 tracing::error!(node = %node.id, ty = ty.short(), resources = ?names, revision = self.fleet.planned_revision(), "rejected: {text}");
             }
             Event::RemovalsHeld { ty, revision, removals, of } => {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -99,6 +100,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         findings: pipeline.findings(),
         reports,
         replica,
+        draining: AtomicBool::new(false),
     });
     let _ = pages.set(admin.clone());
     tracing::info!(
@@ -109,7 +111,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         "serving {}",
         options.config.display()
     );
-    let admin_task = tokio::spawn(admin::serve(http, admin));
+    let admin_task = tokio::spawn(admin::serve(http, admin.clone()));
     let follow = {
         let options = options.clone();
         tokio::spawn(async move {
@@ -136,6 +138,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
             return result.map_err(Error::Serve);
         }
     }
+    admin.drain();
     server.shutdown(options.drain).await;
     follow.abort();
     admin_task.abort();

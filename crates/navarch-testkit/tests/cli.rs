@@ -1,0 +1,95 @@
+//! The command line as a program among others: readers that go away, words that are wrong, exit statuses.
+
+use std::io::pipe;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::Result;
+use navarch_testkit::{navarch, workspace};
+
+const EDGE: &str = "\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: default}
+spec:
+  selector: {app: edge}
+  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ['*']}]
+";
+
+/// A directory with one Gateway, as text.
+fn mesh(name: &str) -> Result<String> {
+    let directory = workspace::scratch(name)?.join("mesh");
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join("edge.yaml"), EDGE)?;
+    Ok(directory.display().to_string())
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_reader_that_goes_away_is_not_a_crash() -> Result<()> {
+    let mesh = mesh("cli-pipe")?;
+    let render = ["render", "--config", &mesh, "--type", "router", "--name", "edge", "-l", "app=edge"];
+    for arguments in [
+        ["analyze", "--config", &mesh].as_slice(),
+        &["analyze", "--config", &mesh, "-o", "json"],
+        &render,
+        &["bootstrap", "--name", "web"],
+        &["completion", "bash"],
+    ] {
+        let (reader, writer) = pipe()?;
+        drop(reader);
+        let output = Command::new(navarch::binary()?)
+            .args(arguments)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()?
+            .wait_with_output()?;
+        // As of a program that the signal SIGPIPE ends.
+        assert_eq!(output.status.code(), Some(141), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{arguments:?}");
+    }
+    // Nobody hears the error either.
+    let (reader, writer) = pipe()?;
+    drop(reader);
+    let status = Command::new(navarch::binary()?)
+        .args(["proxy-status", "--admin-addr", "127.0.0.1:1"])
+        .stderr(writer)
+        .status()?;
+    assert_eq!(status.code(), Some(2));
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_meant_is_said() -> Result<()> {
+    let mesh = mesh("cli-words")?;
+    for (arguments, status, said) in [
+        (
+            ["render", "--config", &mesh, "--type", "router", "--name", "other", "-l", "app=other"]
+                .as_slice(),
+            2,
+            "nothing would listen",
+        ),
+        (&["serve", "--config", &mesh, "--log-level", "loud"], 2, "loud is not one of"),
+        (&["serve", "--config", &mesh, "--xds-addr", "15010"], 2, "15010 is not host:port"),
+        (&["bootstrap", "--name", "web", "--tls-ca", "absent.pem"], 2, "cannot read absent.pem"),
+    ] {
+        let output = navarch::run(arguments)?;
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(output.stdout, b"", "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn manual_pages_and_versions_are_made() -> Result<()> {
+    let directory = workspace::scratch("cli-man")?;
+    let output = navarch::run(["man", &directory.display().to_string()])?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = std::fs::read_to_string(directory.join("navarch-proxy-status.1"))?;
+    assert!(page.contains("SYNCED"), "{page}");
+    assert!(navarch::stdout(["--version"])?.starts_with("navarch "));
+    Ok(())
+}
