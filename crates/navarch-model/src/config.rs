@@ -1,5 +1,8 @@
 //! `Config`: a configuration object as translation sees it.
 
+use crate::cluster::ClusterId;
+use crate::kinds::Noun;
+use crate::object::ObjectKey;
 use crate::service::{Labels, Name};
 
 /// A configuration object of one kind: its identity, what decides precedence, and its specification.
@@ -21,5 +24,17 @@ impl<T> Config<T> {
     /// Sort key for "oldest first": creation time, then name, then namespace (Istio's order everywhere).
     pub fn age_order(&self) -> (i64, &str, &str) {
         (self.created_at, &self.name, &self.namespace)
+    }
+}
+
+impl<T: Noun> Config<T> {
+    /// The identity of the object. Configuration is of the local cluster.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey {
+            kind: T::KIND,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            cluster: ClusterId::LOCAL,
+        }
     }
 }

@@ -58,7 +58,7 @@ macro_rules! kinds {
         impl Kind {
             pub const ALL: &'static [Kind] = &[ $( Kind::$kind, )+ ];
 
-            /// The kind as objects state it.
+            /// The kind as objects state it. Kinds of two API groups may have the same name.
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$kind => $text, )+ }
             }
@@ -138,6 +138,8 @@ macro_rules! kinds {
     };
 }
 
+// A row starts with the name in this program, which no two kinds share, and the name that objects state, which two kinds
+// of different groups may share.
 kinds! {
     VirtualService "VirtualService": networking::VirtualService,
         "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" Namespaced Spec;
@@ -193,6 +195,11 @@ impl Kind {
         Self::ALL.iter().copied().find(|k| k.as_str() == kind && k.group() == group)
     }
 
+    /// Whether the name means another kind unless the group is stated: the first kind with a name has it for itself.
+    fn needs_group(self) -> bool {
+        Self::ALL.iter().take_while(|kind| **kind != self).any(|kind| kind.as_str() == self.as_str())
+    }
+
     /// `group/version` with the preferred version, as objects state it.
     pub fn api_version(self) -> String {
         let version = self.versions().first().copied().unwrap_or_default();
@@ -203,14 +210,17 @@ impl Kind {
     }
 }
 
+/// The name alone where it says which kind is meant, else with the group, as kubectl writes it: `Gateway` is Istio's,
+/// `Gateway.gateway.networking.k8s.io` would be that of the Gateway API.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.as_str())?;
+        if self.needs_group() { write!(f, ".{}", self.group()) } else { Ok(()) }
     }
 }
 
 impl Serialize for Kind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+        serializer.collect_str(self)
     }
 }

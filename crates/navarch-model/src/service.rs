@@ -66,6 +66,16 @@ pub struct Service {
     pub dns_race_first_tcp_connect: bool,
 }
 
+impl Service {
+    /// The port, if there is exactly one.
+    pub fn only_port(&self) -> Option<u16> {
+        match self.ports.as_slice() {
+            [port] => Some(port.port),
+            _ => None,
+        }
+    }
+}
+
 /// Which kind of object declared a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Registry {

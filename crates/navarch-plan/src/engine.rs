@@ -198,6 +198,12 @@ impl Engine {
         self.runs.lock().clone()
     }
 
+    /// Asks something on the side, as a gather would. Nobody is told when the answer changes.
+    pub fn ask<T>(&self, question: impl FnOnce(&Cx<'_>) -> T) -> T {
+        let view = self.snapshot.view();
+        question(&Cx { engine: self, view, read: RefCell::default(), used: RefCell::default() })
+    }
+
     /// A root: keeps `G` of `key` alive, and everything it is built on.
     pub fn root<G: Gather>(&self, key: &G::Key) -> Root<G> {
         Root { unit: self.unit::<G>(key) }

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::class::Class;
 use crate::engine::{Cx, Engine, Gather, Root};
+use crate::explain::{Explanation, explain};
 use crate::gather;
 use crate::memo::Memo;
 use crate::parts::{Parts, Planned};
@@ -86,6 +87,18 @@ impl Planner {
             work();
         });
         plans.iter().map(|plan| plan.resources(engine)).collect()
+    }
+
+    /// Why a resource of a proxy is what it is; `None` if the proxy has no such resource. Asks the gathers that made it, whose
+    /// answers are there as long as the proxy's plan is.
+    pub fn explain(
+        &self,
+        facts: &ProxyFacts,
+        resources: &ProxyResources,
+        ty: XdsType,
+        name: &str,
+    ) -> Option<Explanation> {
+        explain(&self.engine.read(), facts, resources, ty, name)
     }
 
     /// Looks at the engine: its snapshot, its counters.

@@ -8,7 +8,6 @@ use navarch_model::endpoint::Locality;
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, parse_text};
 use navarch_plan::Planner;
-use navarch_plan::explain::explain;
 use navarch_snapshot::World;
 use navarch_snapshot::world::Options;
 
@@ -58,10 +57,10 @@ fn check(ty: XdsType, name: &str, expected: &[&str]) {
     let snapshot = World::new(Options::default()).apply(ChangeSet::upserting(parsed.objects));
     let id = "sidecar~10.9.0.1~web.front~front.svc.cluster.local";
     let facts = ProxyFacts::parse(id, "web", &serde_json::Map::new(), Locality::default()).expect("a node");
-    let planner = Planner::new(snapshot.clone());
+    let planner = Planner::new(snapshot);
     let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
     let resources = planner.resources(&plan);
-    let explanation = explain(&snapshot, &facts, &resources, ty, name);
+    let explanation = planner.explain(&facts, &resources, ty, name);
     let explanation = explanation.unwrap_or_else(|| panic!("{name} is not among the resources"));
     let mut lines = Vec::new();
     for part in &explanation.parts {
@@ -128,5 +127,6 @@ fn a_resource_that_is_not_there_has_no_explanation() {
         Locality::default(),
     );
     let resources = navarch_envoy::ProxyResources::new(1);
-    assert_eq!(explain(&snapshot, &facts.expect("a node"), &resources, XdsType::Cds, "nothing"), None);
+    let planner = Planner::new(snapshot);
+    assert_eq!(planner.explain(&facts.expect("a node"), &resources, XdsType::Cds, "nothing"), None);
 }

@@ -2,8 +2,7 @@
 
 use navarch_envoy::XdsType;
 use navarch_model::Object;
-use navarch_plan::explain::{Explanation, explain};
-use navarch_snapshot::Snapshot;
+use navarch_plan::explain::Explanation;
 
 use crate::fleet::{Client, Fleet};
 use crate::status::{ExplainedPart, ExplainedResource, Place};
@@ -14,7 +13,7 @@ const SOURCES_MAX: usize = 8;
 /// `file:line:column Kind namespace/name` of the objects behind a resource, in the order of their keys.
 pub fn sources(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Vec<String> {
     let snapshot = fleet.snapshot();
-    let Some(explanation) = explain_resource(fleet, &snapshot, client, ty, name) else { return Vec::new() };
+    let Some(explanation) = explain_resource(fleet, client, ty, name) else { return Vec::new() };
     let objects = explanation.objects().into_iter().filter_map(|key| snapshot.object(key));
     objects.take(SOURCES_MAX).map(|object| format!("{} {}", place_of(object, ""), object.key)).collect()
 }
@@ -22,7 +21,7 @@ pub fn sources(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Vec<S
 /// A resource explained, with places.
 pub fn explained(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Option<ExplainedResource> {
     let snapshot = fleet.snapshot();
-    let explanation = explain_resource(fleet, &snapshot, client, ty, name)?;
+    let explanation = explain_resource(fleet, client, ty, name)?;
     let place = |key: &navarch_model::ObjectKey, field: &str, text: &str| Place {
         place: snapshot.object(key).map(|object| place_of(object, field)).unwrap_or_default(),
         object: key.to_string(),
@@ -47,12 +46,7 @@ fn place_of(object: &Object, field: &str) -> String {
     position.map(|position| position.to_string()).unwrap_or_default()
 }
 
-fn explain_resource(
-    fleet: &Fleet,
-    snapshot: &Snapshot,
-    client: &Client,
-    ty: XdsType,
-    name: &str,
-) -> Option<Explanation> {
-    explain(snapshot, &client.facts, &*fleet.resources(client)?, ty, name)
+fn explain_resource(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Option<Explanation> {
+    let resources = fleet.resources(client)?;
+    fleet.planner().explain(&client.facts, &resources, ty, name)
 }

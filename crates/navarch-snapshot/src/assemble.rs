@@ -1,32 +1,32 @@
 //! From derived values to the parts of a snapshot: contributions of many objects put together host by host.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use navarch_model::endpoint::{Endpoint, EndpointSet, TlsMode};
 use navarch_model::mesh::MeshConfig;
 use navarch_model::object::ObjectKey;
+use navarch_model::route::{Parent, RouteSet};
 use navarch_model::service::{Registry, Resolution, Service};
-use navarch_model::{Hashed, Name, SmallMap, TrustDomains};
+use navarch_model::{Hashed, Name, Precedence, SmallMap, TrustDomains};
 
-use crate::bind::{BoundRoutes, rule_order};
-use crate::bound::{
-    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, PortSummary, service_order,
-};
+use crate::bind::{Lowered, rule_order};
+use crate::bound::{BoundRule, DestinationUse, EndpointSummary, PortSummary, service_order};
 use crate::derive::{Changes, Derived, Step};
 use crate::few::Few;
-use crate::host::{MESH_GATEWAY, is_wildcard};
+use crate::host::is_wildcard;
 use crate::network::Networks;
 use crate::part::{Bucket, bucket_of};
 use crate::snapshot::{List, Snapshot};
 
 type SharedService = Arc<Hashed<Service>>;
-type SharedRoutes = Arc<Hashed<BoundVirtualService>>;
+type SharedRoutes = Arc<Hashed<RouteSet>>;
 type SharedRule = Arc<Hashed<BoundRule>>;
-/// Creation time, name and namespace: the order that decides conflicts.
-type Age = (i64, Name, Name);
-/// Uses of a destination, by age of the VirtualService and position in it.
-type Uses = BTreeMap<(Age, usize), Arc<Hashed<DestinationUse>>>;
+/// Sets of routes in the order that decides conflicts. No two have the same place.
+type Ranked = BTreeMap<Precedence, SharedRoutes>;
+/// Uses of a destination, by the routes and the position in them.
+type Uses = BTreeMap<(Precedence, usize), Arc<Hashed<DestinationUse>>>;
 /// The services of an object before and after a change.
 type ServicesStep = (ObjectKey, Step<Vec<SharedService>>);
 /// Values by namespace.
@@ -41,9 +41,9 @@ pub(crate) struct Assembly {
     alias_targets: BTreeMap<(Name, Name), Name>,
     /// Names that lead to a host, resolved through chains.
     aliases: BTreeMap<Name, Vec<Name>>,
-    routes_by_host: HashMap<Name, BTreeMap<Age, SharedRoutes>>,
-    wildcard_routes: BTreeMap<Age, SharedRoutes>,
-    routes_by_gateway: HashMap<Name, BTreeMap<Age, SharedRoutes>>,
+    routes_by_host: HashMap<Name, Ranked>,
+    wildcard_routes: Ranked,
+    routes_by_gateway: HashMap<ObjectKey, Ranked>,
     uses_by_host: HashMap<Name, Uses>,
     rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Touched {
     pub endpoint_hosts: BTreeSet<Name>,
     pub route_hosts: BTreeSet<Name>,
     pub rule_hosts: BTreeSet<Name>,
-    /// Hosts that VirtualServices send traffic to.
+    /// Hosts that routes send traffic to.
     pub destinations: BTreeSet<Name>,
 }
 
@@ -97,13 +97,13 @@ impl Assembly {
         touched
     }
 
-    /// VirtualServices for sidecars that have a host, oldest first.
+    /// Routes for sidecars that have a host, oldest first.
     pub fn routes_for(&self, host: &str) -> impl Iterator<Item = &SharedRoutes> {
         let exact = self.routes_by_host.get(host).into_iter().flat_map(BTreeMap::values);
         let wildcard = self
             .wildcard_routes
             .values()
-            .filter(move |rule| is_wildcard(host) && rule.hosts.iter().any(|own| &**own == host));
+            .filter(move |set| is_wildcard(host) && set.hosts.iter().any(|own| &**own == host));
         exact.chain(wildcard)
     }
 
@@ -321,43 +321,33 @@ impl Assembly {
     fn update_routes(
         &mut self,
         snapshot: &mut Snapshot,
-        changes: &[(ObjectKey, Step<BoundRoutes>)],
+        changes: &[(ObjectKey, Step<Lowered>)],
         touched: &mut Touched,
     ) {
         let mut gateways = BTreeSet::new();
         let mut wildcard = false;
         for (_, step) in changes {
-            for (routes, present) in [(&step.before, false), (&step.after, true)] {
-                let Some(BoundRoutes { rule: Some(rule), uses, .. }) = routes else { continue };
-                let age: Age =
-                    (rule.config.created_at, rule.config.name.clone(), rule.config.namespace.clone());
-                for gateway in rule.gateways.iter().filter(|gateway| &***gateway != MESH_GATEWAY) {
-                    place(&mut self.routes_by_gateway, gateway, age.clone(), present.then(|| rule.clone()));
-                    gateways.insert(gateway.clone());
-                }
-                if !rule.for_mesh() {
-                    continue;
-                }
-                for host in &rule.hosts {
-                    if is_wildcard(host) {
-                        wildcard = true;
-                        match present {
-                            true => self.wildcard_routes.insert(age.clone(), rule.clone()),
-                            false => self.wildcard_routes.remove(&age),
-                        };
-                    } else {
-                        place(&mut self.routes_by_host, host, age.clone(), present.then(|| rule.clone()));
+            for (lowered, present) in [(&step.before, false), (&step.after, true)] {
+                let Some(Lowered { sets, uses, findings: _ }) = lowered else { continue };
+                for set in sets {
+                    for gateway in set.parents.iter().filter_map(Parent::gateway) {
+                        self.place_routes(set, present, Place::Gateway(gateway));
+                        gateways.insert(gateway.clone());
                     }
-                    touched.route_hosts.insert(host.clone());
+                    for host in set.hosts.iter().filter(|_| set.for_mesh()) {
+                        wildcard |= is_wildcard(host);
+                        self.place_routes(set, present, Place::Host(host));
+                        touched.route_hosts.insert(host.clone());
+                    }
                 }
                 for (index, used) in uses.iter().enumerate() {
-                    let order = (age.clone(), index);
+                    let order = (used.precedence.clone(), index);
                     place(&mut self.uses_by_host, &used.host, order, present.then(|| used.clone()));
                     touched.destinations.insert(used.host.clone());
                 }
             }
         }
-        snapshot.virtual_services.edit(touched.route_hosts.iter().map(|host| {
+        snapshot.routes.edit(touched.route_hosts.iter().map(|host| {
             (host.clone(), self.routes_by_host.get(host).map(|rules| rules.values().cloned().collect()))
         }));
         snapshot.destinations.edit(touched.destinations.iter().map(|host| {
@@ -365,16 +355,33 @@ impl Assembly {
             (host.clone(), uses)
         }));
         if wildcard {
-            snapshot.wildcard_virtual_services = list(self.wildcard_routes.values().cloned());
+            snapshot.wildcard_routes = list(self.wildcard_routes.values().cloned());
         }
         for gateway in gateways {
             match self.routes_by_gateway.get(&gateway) {
                 Some(rules) => {
-                    snapshot.gateway_virtual_services.insert(gateway, list(rules.values().cloned()));
+                    snapshot.gateway_routes.insert(gateway, list(rules.values().cloned()));
                 }
                 None => {
-                    snapshot.gateway_virtual_services.remove(&gateway);
+                    snapshot.gateway_routes.remove(&gateway);
                 }
+            }
+        }
+    }
+
+    /// Files a set of routes in a place, or takes it out.
+    fn place_routes(&mut self, set: &SharedRoutes, present: bool, at: Place<'_>) {
+        let (order, value) = (set.precedence.clone(), present.then(|| set.clone()));
+        match (at, value) {
+            (Place::Gateway(gateway), value) => place(&mut self.routes_by_gateway, gateway, order, value),
+            (Place::Host(host), value) if !is_wildcard(host) => {
+                place(&mut self.routes_by_host, host, order, value)
+            }
+            (Place::Host(_), Some(set)) => {
+                self.wildcard_routes.insert(order, set);
+            }
+            (Place::Host(_), None) => {
+                self.wildcard_routes.remove(&order);
             }
         }
     }
@@ -407,40 +414,51 @@ impl Assembly {
     }
 }
 
+/// Where a set of routes is found.
+enum Place<'a> {
+    Gateway(&'a ObjectKey),
+    Host(&'a Name),
+}
+
 /// Looks again at which namespaces have something in the buckets that changed.
 fn update_footprints(snapshot: &mut Snapshot, touched: &Touched) {
     let hosts = touched.service_hosts.iter().chain(&touched.route_hosts).chain(&touched.destinations);
     let buckets: BTreeSet<Bucket> = hosts.map(|host| bucket_of(host)).collect();
     for bucket in buckets {
         let services = snapshot.services.bucket(bucket).values().flatten();
-        let routes = snapshot.virtual_services.bucket(bucket).values().flatten();
+        let routes = snapshot.routes.bucket(bucket).values().flatten();
         let uses = snapshot.destinations.bucket(bucket).values().flatten();
         let namespaces = services
             .map(|service| &service.namespace)
-            .chain(routes.map(|rule| &rule.config.namespace))
-            .chain(uses.map(|used| &used.namespace));
+            .chain(routes.map(|set| set.namespace()))
+            .chain(uses.map(|used| used.namespace()));
         let namespaces = namespaces.cloned().collect();
         snapshot.footprints.edit(bucket, namespaces);
     }
 }
 
-fn list<T: std::hash::Hash>(values: impl IntoIterator<Item = Arc<Hashed<T>>>) -> List<T> {
+fn list<T: Hash>(values: impl IntoIterator<Item = Arc<Hashed<T>>>) -> List<T> {
     let mut values: Vec<Arc<Hashed<T>>> = values.into_iter().collect();
     values.shrink_to_fit();
     Arc::new(Hashed::new(values))
 }
 
 /// Puts a value in (`Some`) or takes it out, and keeps no empty maps.
-fn place<K: Ord, V>(maps: &mut HashMap<Name, BTreeMap<K, V>>, name: &Name, key: K, value: Option<V>) {
+fn place<I: Hash + Eq + Clone, K: Ord, V>(
+    maps: &mut HashMap<I, BTreeMap<K, V>>,
+    at: &I,
+    key: K,
+    value: Option<V>,
+) {
     match value {
         Some(value) => {
-            maps.entry(name.clone()).or_default().insert(key, value);
+            maps.entry(at.clone()).or_default().insert(key, value);
         }
         None => {
-            if let Some(map) = maps.get_mut(name) {
+            if let Some(map) = maps.get_mut(at) {
                 map.remove(&key);
                 if map.is_empty() {
-                    maps.remove(name);
+                    maps.remove(at);
                 }
             }
         }

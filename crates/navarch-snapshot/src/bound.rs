@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::Locality;
-use navarch_model::networking::{DestinationRule, VirtualService};
+use navarch_model::networking::DestinationRule;
 use navarch_model::service::{Protocol, Registry, Service, Visibility};
-use navarch_model::{Config, Hashed, Labels, Name, SmallMap};
+use navarch_model::{Config, Hashed, Labels, Name, Precedence, SmallMap};
 
 /// A DestinationRule with its host fully qualified and its visibility resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,29 +19,7 @@ pub struct BoundRule {
     pub export_to: Visibility,
 }
 
-/// A VirtualService as routing uses it: delegates merged in, short names qualified, visibility resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BoundVirtualService {
-    /// The hosts in the specification are the same as `hosts`; destinations are fully qualified too.
-    /// Shared, because translators of routes take it as it is.
-    pub config: Arc<Hashed<Config<VirtualService>>>,
-    /// Fully qualified, as declared; may be wildcards.
-    pub hosts: Vec<Name>,
-    /// `mesh` or `<namespace>/<name>`, never empty.
-    pub gateways: Vec<Name>,
-    pub export_to: Visibility,
-    /// Namespace and name of the VirtualService and of the delegates merged into it.
-    pub sources: Vec<(Name, Name)>,
-}
-
-impl BoundVirtualService {
-    /// Whether it applies to sidecars.
-    pub fn for_mesh(&self) -> bool {
-        self.gateways.iter().any(|gateway| &**gateway == crate::host::MESH_GATEWAY)
-    }
-}
-
-/// That a VirtualService of the gateway `mesh` sends traffic to a host: a Sidecar that imports the VirtualService imports the host.
+/// That routes of the mesh send traffic to a host: a Sidecar that imports the routes imports the host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DestinationUse {
     /// The host that traffic is sent to.
@@ -50,12 +28,17 @@ pub struct DestinationUse {
     pub ports: BTreeSet<u16>,
     /// Only clients in these namespaces send traffic there, if the route says so.
     pub source_namespaces: Option<BTreeSet<Name>>,
-    /// Identity of the VirtualService, and what decides whether a client imports it.
-    pub namespace: Name,
-    pub name: Name,
-    pub created_at: i64,
-    pub virtual_hosts: Vec<Name>,
+    /// Identity of the routes, and what decides whether a client imports them.
+    pub precedence: Precedence,
+    pub route_hosts: Vec<Name>,
     pub export_to: Visibility,
+}
+
+impl DestinationUse {
+    /// The namespace of the object that has the routes.
+    pub fn namespace(&self) -> &Name {
+        &self.precedence.key.namespace
+    }
 }
 
 /// A workload that the registry knows: a Pod, a WorkloadEntry or an endpoint written in a ServiceEntry.

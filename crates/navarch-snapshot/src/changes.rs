@@ -28,12 +28,12 @@ impl Snapshot {
         by_bucket(Part::Services, self.services.is_same(&before.services));
         by_bucket(Part::EndpointSummaries, self.summaries.is_same(&before.summaries));
         by_bucket(Part::DestinationRules, self.rules.is_same(&before.rules));
-        by_bucket(Part::VirtualServices, self.virtual_services.is_same(&before.virtual_services));
+        by_bucket(Part::Routes, self.routes.is_same(&before.routes));
         by_bucket(Part::Destinations, self.destinations.is_same(&before.destinations));
         parts.extend(self.endpoints.changed_since(&before.endpoints).into_iter().map(Part::Endpoints));
         parts.extend(self.footprints.changed_since(&before.footprints).cloned().map(Part::Footprint));
-        let gateways = changed_keys(&self.gateway_virtual_services, &before.gateway_virtual_services);
-        parts.extend(gateways.cloned().map(Part::GatewayVirtualServices));
+        let gateways = changed_keys(&self.gateway_routes, &before.gateway_routes);
+        parts.extend(gateways.cloned().map(Part::GatewayRoutes));
         parts.extend(changed_keys(&self.workloads, &before.workloads).copied().map(Part::Workload));
         parts.extend(
             changed_keys(&self.selectors, &before.selectors)

@@ -12,7 +12,8 @@ use navarch_model::object::Object;
 /// The label that every workload has by running on a node.
 pub const NODE_LABEL: &str = "kubernetes.io/hostname";
 
-/// Whether the configuration of some client depends on its node because of this object. May err on the side of yes.
+/// Whether the configuration of some client depends on its node because of this object. May err on the side of yes. Objects
+/// with routes are not looked at here: what they say is known once it is lowered ([`crate::bind::routes`]).
 pub(crate) fn looks_at_node(object: &Object) -> bool {
     let selects = |selector: Option<&BTreeMap<String, String>>| {
         selector.is_some_and(|labels| labels.contains_key(NODE_LABEL))
@@ -32,13 +33,6 @@ pub(crate) fn looks_at_node(object: &Object) -> bool {
         Spec::DestinationRule(rule) => {
             selects(rule.workload_selector.as_ref().map(|selector| &selector.match_labels))
                 || prioritises_node(rule)
-        }
-        Spec::VirtualService(routes) => {
-            let http =
-                routes.http.iter().flat_map(|route| &route.match_).map(|matches| &matches.source_labels);
-            let tcp = routes.tcp.iter().flat_map(|route| &route.match_).map(|matches| &matches.source_labels);
-            let tls = routes.tls.iter().flat_map(|route| &route.match_).map(|matches| &matches.source_labels);
-            http.chain(tcp).chain(tls).any(|labels| labels.contains_key(NODE_LABEL))
         }
         Spec::Gateway(gateway) => gateway.selector.contains_key(NODE_LABEL),
         Spec::Sidecar(sidecar) => {

@@ -9,7 +9,7 @@ use navarch_model::object::ObjectKey;
 use navarch_model::{Hashed, Name};
 
 use crate::assemble::Touched;
-use crate::bind::{self, BoundRoutes};
+use crate::bind::{self, Lowered};
 use crate::bound::{BoundRule, NetworkGateway, WorkloadFacts};
 use crate::few::Few;
 use crate::registry::store::{DeclaredServices, Input, Reader, Settings, Store};
@@ -24,7 +24,7 @@ enum Unit {
     Endpoints(ObjectKey),
     /// The workloads at an address.
     Workloads(IpAddr),
-    /// A VirtualService, with its delegates.
+    /// The routes of an object, with its delegates.
     Routes(ObjectKey),
     /// A DestinationRule.
     Rule(ObjectKey),
@@ -46,7 +46,7 @@ impl Unit {
                 Kind::Service | Kind::ServiceEntry => {
                     [Some(Unit::Services(key.clone())), Some(Unit::Endpoints(key.clone()))]
                 }
-                Kind::VirtualService => [Some(Unit::Routes(key.clone())), None],
+                kind if bind::has_routes(kind) => [Some(Unit::Routes(key.clone())), None],
                 Kind::DestinationRule => [Some(Unit::Rule(key.clone())), None],
                 _ => [None, None],
             },
@@ -130,7 +130,7 @@ pub(crate) struct Changes {
     pub endpoint_hosts: BTreeSet<Name>,
     pub network_gateways: bool,
     pub workloads: BTreeMap<IpAddr, Vec<WorkloadFacts>>,
-    pub routes: Vec<(ObjectKey, Step<BoundRoutes>)>,
+    pub routes: Vec<(ObjectKey, Step<Lowered>)>,
     pub rules: Vec<(ObjectKey, Step<Arc<Hashed<BoundRule>>>)>,
     /// How many units were derived again, to other values or to equal ones.
     pub derived: usize,
@@ -146,7 +146,7 @@ pub(crate) struct Derived {
     /// Gateways to this network, of the objects that have any.
     pub network_gateways: BTreeMap<ObjectKey, Vec<NetworkGateway>>,
     pub endpoints: HashMap<ObjectKey, HostEndpoints>,
-    pub routes: HashMap<ObjectKey, BoundRoutes>,
+    pub routes: HashMap<ObjectKey, Lowered>,
     pub rules: HashMap<ObjectKey, Arc<Hashed<BoundRule>>>,
     /// Addresses that have workloads.
     addresses: BTreeSet<IpAddr>,
@@ -284,7 +284,7 @@ impl Derived {
         unit: &Unit,
         changes: &mut Changes,
     ) {
-        let after = self.run(store, settings, unit, |reader| bind::virtual_service(reader, key));
+        let after = self.run(store, settings, unit, |reader| bind::routes(reader, key));
         if !store.objects().contains_key(key) {
             self.dependencies.forget(unit);
         }
@@ -292,7 +292,7 @@ impl Derived {
         if before.as_ref() != Some(&after) {
             changes.routes.push((key.clone(), Step { before, after: Some(after.clone()) }));
         }
-        if after != BoundRoutes::default() {
+        if after != Lowered::default() {
             self.routes.insert(key.clone(), after);
         }
     }
@@ -318,11 +318,10 @@ impl Derived {
         }
     }
 
-    /// Adds the hosts that a VirtualService, DestinationRule or ServiceEntry is about.
+    /// Adds the hosts that an object with routes, a DestinationRule or a ServiceEntry is about.
     pub fn hosts_of(&self, key: &ObjectKey, hosts: &mut Touched) {
-        if let Some(rule) = self.routes.get(key).and_then(|routes| routes.rule.as_ref()) {
-            hosts.route_hosts.extend(rule.hosts.iter().cloned());
-        }
+        let sets = self.routes.get(key).into_iter().flat_map(|routes| &routes.sets);
+        hosts.route_hosts.extend(sets.flat_map(|set| &set.hosts).cloned());
         hosts.rule_hosts.extend(self.rules.get(key).map(|rule| rule.host.clone()));
         let services = self.services.get(key).into_iter().flatten();
         hosts.service_hosts.extend(services.map(|service| service.hostname.clone()));

@@ -7,19 +7,20 @@ use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::service::Registry;
+use navarch_model::route::{Audience, RouteSet};
+use navarch_model::service::{Registry, Visibility};
 
 use crate::assemble::Assembly;
-use crate::bound::{BoundRule, BoundVirtualService};
+use crate::bound::BoundRule;
 use crate::snapshot::Snapshot;
 
 /// What findings are about; they are found again when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     Mesh,
-    /// A VirtualService and its delegates.
+    /// An object with routes and its delegates.
     Routes(ObjectKey),
-    /// VirtualServices for one host.
+    /// Routes for one host.
     RouteHost(Name),
     /// DestinationRules for one host.
     RuleHost(Name),
@@ -58,36 +59,35 @@ fn about(object: &Object, path: &str, finding: Finding) -> Finding {
     finding.of(object.key.clone()).at(object.locate(path)).path(path)
 }
 
-/// VirtualServices that never apply to sidecars, because an older one has the same host and audience.
+/// Routes that never apply to sidecars, because older ones have the same host and audience.
 pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut winners: Vec<&BoundVirtualService> = Vec::new();
-    for rule in assembly.routes_for(host) {
-        let rule: &BoundVirtualService = rule;
-        match winners.iter().find(|winner| same_audience(winner, rule)) {
-            None => winners.push(rule),
+    let mut winners: Vec<&RouteSet> = Vec::new();
+    for set in assembly.routes_for(host) {
+        let set: &RouteSet = set;
+        match winners.iter().find(|winner| same_audience(winner, set)) {
+            None => winners.push(set),
             Some(winner) => {
-                let key = ObjectKey::new(Kind::VirtualService, &rule.config.namespace, &rule.config.name);
-                let Some(object) = snapshot.object(&key) else { continue };
-                let position = rule.hosts.iter().position(|own| &**own == host).unwrap_or(0);
+                let Some(object) = snapshot.object(set.key()) else { continue };
                 let message = format!(
-                    "sidecars use VirtualService {}/{} for host {host}, which is older; this one is ignored for it",
-                    winner.config.namespace, winner.config.name
+                    "sidecars use {} for host {host}, which is older; this one is ignored for it",
+                    winner.key()
                 );
                 let finding = Finding::warning(Code::Unreachable, message)
                     .hint("merge the routes into one VirtualService, or use delegates");
-                findings.push(about(object, &format!("spec.hosts[{position}]"), finding));
+                findings.push(about(object, set.host_field(host), finding));
             }
         }
     }
     findings
 }
 
-/// Whether every client that sees the newer rule sees the older one with the same precedence.
-fn same_audience(older: &BoundVirtualService, newer: &BoundVirtualService) -> bool {
-    let public = navarch_model::service::Visibility::Public;
+/// Whether every client that sees the newer routes sees the older ones with the same precedence.
+fn same_audience(older: &RouteSet, newer: &RouteSet) -> bool {
+    let everyone = older.export_to == Visibility::Public && older.audience == Audience::Everyone;
     older.export_to == newer.export_to
-        && (older.export_to == public || older.config.namespace == newer.config.namespace)
+        && older.audience == newer.audience
+        && (everyone || older.namespace() == newer.namespace())
 }
 
 /// Subsets that an older DestinationRule for the same host already defines.
@@ -100,8 +100,7 @@ pub(crate) fn of_rule_host(snapshot: &Snapshot, assembly: &Assembly, host: &str)
         if older.is_empty() {
             continue;
         }
-        let key = ObjectKey::new(Kind::DestinationRule, &rule.config.namespace, &rule.config.name);
-        let Some(object) = snapshot.object(&key) else { continue };
+        let Some(object) = snapshot.object(&rule.config.key()) else { continue };
         for (position, subset) in rule.config.spec.subsets.iter().enumerate() {
             let definer = older
                 .iter()

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use navarch_model::route::MESH_GATEWAY;
+
 /// Whether the host is a pattern: it starts with `*`.
 pub fn is_wildcard(host: &str) -> bool {
     host.starts_with('*')
@@ -57,9 +59,6 @@ pub fn qualify_gateway(gateway: &str, namespace: &str) -> String {
         Some((name, rest)) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
     }
 }
-
-/// The reserved gateway that stands for all sidecars.
-pub const MESH_GATEWAY: &str = "mesh";
 
 #[cfg(test)]
 mod tests {

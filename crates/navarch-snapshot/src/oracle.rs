@@ -331,7 +331,7 @@ fn assert_nothing_is_seen_outside_the_footprint(snapshot: &Snapshot) {
             assert_eq!(scope.services_in(&view, bucket), []);
             for listener in scope.egress_listeners() {
                 assert_eq!(scope.listener_services_in(&view, listener, bucket), []);
-                assert!(scope.listener_virtual_services_in(&view, listener, bucket).is_empty());
+                assert!(scope.listener_routes_in(&view, listener, bucket).is_empty());
             }
         }
     }

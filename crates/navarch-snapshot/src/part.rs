@@ -39,19 +39,21 @@ pub enum Part {
     DestinationRules(Bucket),
     /// DestinationRules for wildcard hosts.
     WildcardDestinationRules,
-    /// VirtualServices of the gateway `mesh` for an exact host in the bucket.
-    VirtualServices(Bucket),
-    /// VirtualServices of the gateway `mesh` for wildcard hosts.
-    WildcardVirtualServices,
-    /// Which VirtualServices of the gateway `mesh` send traffic to a host in the bucket.
+    /// Routes of the mesh for an exact host in the bucket.
+    Routes(Bucket),
+    /// Routes of the mesh for wildcard hosts.
+    WildcardRoutes,
+    /// Which routes of the mesh send traffic to a host in the bucket.
     Destinations(Bucket),
-    /// Buckets that services, VirtualServices and the destinations of VirtualServices of a namespace fall into.
+    /// Buckets that services, routes and the destinations of routes of a namespace fall into.
     Footprint(Name),
-    /// VirtualServices bound to a gateway, named `<namespace>/<name>`.
-    GatewayVirtualServices(Name),
+    /// Routes bound to a gateway.
+    GatewayRoutes(ObjectKey),
+    /// Listeners of all gateways, of which a mesh has few.
+    Gateways,
     /// Objects of another kind in a namespace.
     Objects(Kind, Name),
-    /// All objects of a kind, for kinds of which a mesh has few (Gateway).
+    /// All objects of a kind, for kinds of which a mesh has few.
     AllObjects(Kind),
     /// The set of namespaces and their labels.
     Namespaces,
@@ -71,10 +73,11 @@ pub enum Part {
 
 impl Part {
     /// The parts that there is one of.
-    pub(crate) const SINGLE: [Part; 6] = [
+    pub(crate) const SINGLE: [Part; 7] = [
         Part::Mesh,
         Part::WildcardDestinationRules,
-        Part::WildcardVirtualServices,
+        Part::WildcardRoutes,
+        Part::Gateways,
         Part::Namespaces,
         Part::NetworkGateways,
         Part::ClientNodes,

@@ -9,12 +9,13 @@ use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::object::{Object, ObjectKey};
+use navarch_model::route::RouteSet;
 use navarch_model::service::Service;
 use navarch_model::{ClusterId, Fingerprint, Hashed, Name, SmallMap};
 
+use crate::bind::Gateways;
 use crate::bound::{
-    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
-    WorkloadFacts,
+    BoundRule, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, WorkloadFacts,
 };
 use crate::buckets::Buckets;
 use crate::footprint::Footprints;
@@ -43,11 +44,12 @@ pub struct Snapshot {
     pub(crate) summaries: NamespacedHosts<EndpointSummary>,
     pub(crate) rules: Hosts<BoundRule>,
     pub(crate) wildcard_rules: List<BoundRule>,
-    pub(crate) virtual_services: Hosts<BoundVirtualService>,
-    pub(crate) wildcard_virtual_services: List<BoundVirtualService>,
+    pub(crate) routes: Hosts<RouteSet>,
+    pub(crate) wildcard_routes: List<RouteSet>,
     pub(crate) destinations: Hosts<DestinationUse>,
     pub(crate) footprints: Footprints,
-    pub(crate) gateway_virtual_services: imbl::OrdMap<Name, List<BoundVirtualService>>,
+    pub(crate) gateway_routes: imbl::OrdMap<ObjectKey, List<RouteSet>>,
+    pub(crate) gateways: Gateways,
     pub(crate) tables: Tables,
     pub(crate) namespaces: Arc<Hashed<BTreeMap<Name, NamespaceFacts>>>,
     pub(crate) workloads: imbl::OrdMap<IpAddr, List<WorkloadFacts>>,
@@ -70,11 +72,12 @@ impl Snapshot {
             summaries: Buckets::default(),
             rules: Buckets::default(),
             wildcard_rules: Arc::default(),
-            virtual_services: Buckets::default(),
-            wildcard_virtual_services: Arc::default(),
+            routes: Buckets::default(),
+            wildcard_routes: Arc::default(),
             destinations: Buckets::default(),
             footprints: Footprints::default(),
-            gateway_virtual_services: imbl::OrdMap::new(),
+            gateway_routes: imbl::OrdMap::new(),
+            gateways: Gateways::default(),
             tables: Tables::default(),
             namespaces: Arc::default(),
             workloads: imbl::OrdMap::new(),
@@ -107,12 +110,13 @@ impl Snapshot {
             Part::EndpointSummaries(bucket) => self.summaries.fingerprint(*bucket),
             Part::DestinationRules(bucket) => self.rules.fingerprint(*bucket),
             Part::WildcardDestinationRules => self.wildcard_rules.fingerprint(),
-            Part::VirtualServices(bucket) => self.virtual_services.fingerprint(*bucket),
-            Part::WildcardVirtualServices => self.wildcard_virtual_services.fingerprint(),
+            Part::Routes(bucket) => self.routes.fingerprint(*bucket),
+            Part::WildcardRoutes => self.wildcard_routes.fingerprint(),
+            Part::Gateways => self.gateways.fingerprint(),
             Part::Destinations(bucket) => self.destinations.fingerprint(*bucket),
             Part::Footprint(namespace) => Fingerprint::of(&self.footprints.of(namespace)),
-            Part::GatewayVirtualServices(gateway) => {
-                list_or_nothing(self.gateway_virtual_services.get(gateway).map(|list| list.fingerprint()))
+            Part::GatewayRoutes(gateway) => {
+                list_or_nothing(self.gateway_routes.get(gateway).map(|list| list.fingerprint()))
             }
             Part::Objects(kind, namespace) => self.tables.fingerprint(*kind, namespace),
             Part::AllObjects(kind) => self.tables.fingerprint_all(*kind),
@@ -180,13 +184,13 @@ impl Snapshot {
                 Part::Services(bucket),
                 Part::EndpointSummaries(bucket),
                 Part::DestinationRules(bucket),
-                Part::VirtualServices(bucket),
+                Part::Routes(bucket),
                 Part::Destinations(bucket),
             ]);
         }
         parts.extend(self.endpoints.hosts().cloned().map(Part::Endpoints));
         parts.extend(self.footprints.namespaces().cloned().map(Part::Footprint));
-        parts.extend(self.gateway_virtual_services.keys().cloned().map(Part::GatewayVirtualServices));
+        parts.extend(self.gateway_routes.keys().cloned().map(Part::GatewayRoutes));
         parts.extend(self.workloads.keys().copied().map(Part::Workload));
         parts.extend(self.selectors.keys().cloned().map(|(namespace, key, value)| Part::Selectors {
             namespace,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use navarch_model::extensions::{TrafficExtension, WasmPlugin};
 use navarch_model::kinds::{Kind, Noun};
-use navarch_model::networking::{EnvoyFilter, Gateway, ProxyConfig, Sidecar, WorkloadEntry, WorkloadGroup};
+use navarch_model::networking::{EnvoyFilter, ProxyConfig, Sidecar, WorkloadEntry, WorkloadGroup};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use navarch_model::telemetry::Telemetry;
@@ -16,7 +16,7 @@ use crate::changes::changed_keys;
 /// A list of objects of one kind, oldest first.
 pub type Listing<T> = Vec<Arc<Hashed<Config<T>>>>;
 
-/// A kind whose objects a snapshot lists by namespace.
+/// A kind whose objects a snapshot lists by namespace. The kind of a table is that of its type, whatever both are called.
 pub trait Listed: Noun + Clone + Hash + Send + Sync + 'static {
     #[doc(hidden)]
     fn table(tables: &Tables) -> &Table<Self>;
@@ -113,7 +113,7 @@ pub(crate) fn typed<T: Noun + Clone + Hash>(object: &Object) -> Option<Config<T>
 }
 
 macro_rules! tables {
-    ($( $field:ident: $type:ident, )+) => {
+    ($( $field:ident: $type:ty, )+) => {
         /// All tables.
         #[derive(Clone, Debug, Default)]
         pub struct Tables {
@@ -132,14 +132,14 @@ macro_rules! tables {
             /// Takes in a new or changed object; kinds without a table are left alone.
             pub(crate) fn set(&mut self, object: &Object) {
                 match object.key.kind {
-                    $( Kind::$type => self.$field.set(object), )+
+                    $( <$type as Noun>::KIND => self.$field.set(object), )+
                     _ => {}
                 }
             }
 
             pub(crate) fn remove(&mut self, key: &ObjectKey) {
                 match key.kind {
-                    $( Kind::$type => self.$field.remove(key), )+
+                    $( <$type as Noun>::KIND => self.$field.remove(key), )+
                     _ => {}
                 }
             }
@@ -152,7 +152,7 @@ macro_rules! tables {
             /// Fingerprint of the objects of a kind in a namespace.
             pub(crate) fn fingerprint(&self, kind: Kind, namespace: &str) -> Fingerprint {
                 match kind {
-                    $( Kind::$type => self.$field.fingerprint_of(namespace), )+
+                    $( <$type as Noun>::KIND => self.$field.fingerprint_of(namespace), )+
                     _ => Fingerprint::of(&()),
                 }
             }
@@ -160,7 +160,7 @@ macro_rules! tables {
             /// Fingerprint of all objects of a kind.
             pub(crate) fn fingerprint_all(&self, kind: Kind) -> Fingerprint {
                 match kind {
-                    $( Kind::$type => self.$field.fingerprint, )+
+                    $( <$type as Noun>::KIND => self.$field.fingerprint, )+
                     _ => Fingerprint::of(&()),
                 }
             }
@@ -169,10 +169,10 @@ macro_rules! tables {
             pub(crate) fn changed_since(&self, before: &Tables) -> Vec<crate::Part> {
                 let mut parts = Vec::new();
                 $(
-                    parts.push(crate::Part::AllObjects(Kind::$type));
+                    parts.push(crate::Part::AllObjects(<$type as Noun>::KIND));
                     parts.extend(
                         changed_keys(&self.$field.by_namespace, &before.$field.by_namespace)
-                            .map(|namespace| crate::Part::Objects(Kind::$type, namespace.clone())),
+                            .map(|namespace| crate::Part::Objects(<$type as Noun>::KIND, namespace.clone())),
                     );
                 )+
                 parts
@@ -182,12 +182,12 @@ macro_rules! tables {
             pub(crate) fn parts(&self) -> Vec<crate::Part> {
                 let mut parts = Vec::new();
                 $(
-                    parts.push(crate::Part::AllObjects(Kind::$type));
+                    parts.push(crate::Part::AllObjects(<$type as Noun>::KIND));
                     parts.extend(
                         self.$field
                             .by_namespace
                             .keys()
-                            .map(|namespace| crate::Part::Objects(Kind::$type, namespace.clone())),
+                            .map(|namespace| crate::Part::Objects(<$type as Noun>::KIND, namespace.clone())),
                     );
                 )+
                 parts
@@ -197,7 +197,6 @@ macro_rules! tables {
 }
 
 tables! {
-    gateways: Gateway,
     sidecars: Sidecar,
     envoy_filters: EnvoyFilter,
     workload_entries: WorkloadEntry,

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use navarch_model::endpoint::EndpointSet;
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes::{ConfigMap, Secret};
+use navarch_model::listener::ListenerSet;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::object::ObjectKey;
+use navarch_model::route::RouteSet;
 use navarch_model::service::Service;
 use navarch_model::{Config, Fingerprint, Hashed, Labels, Name};
 
 use crate::bound::{
-    BoundRule, BoundVirtualService, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways,
-    WorkloadFacts, selects, service_order,
+    BoundRule, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, WorkloadFacts, selects,
+    service_order,
 };
 use crate::footprint::BucketSet;
 use crate::part::{Bucket, Part, bucket_of};
@@ -156,42 +158,45 @@ impl<'s> View<'s> {
         &self.snapshot.wildcard_rules
     }
 
-    /// VirtualServices of the gateway `mesh` for exactly this host, oldest first.
-    pub fn virtual_services(&self, host: &str) -> &'s [Arc<Hashed<BoundVirtualService>>] {
-        self.virtual_services_in(bucket_of(host)).get(host).map_or(&[], Vec::as_slice)
+    /// Routes of the mesh for exactly this host, oldest first.
+    pub fn routes(&self, host: &str) -> &'s [Arc<Hashed<RouteSet>>] {
+        self.routes_in(bucket_of(host)).get(host).map_or(&[], Vec::as_slice)
     }
 
-    /// VirtualServices of the gateway `mesh` by exact host, oldest first.
-    pub fn virtual_services_in(
-        &self,
-        bucket: Bucket,
-    ) -> &'s BTreeMap<Name, Vec<Arc<Hashed<BoundVirtualService>>>> {
-        self.record(Part::VirtualServices(bucket));
-        self.snapshot.virtual_services.bucket(bucket)
+    /// Routes of the mesh by exact host, oldest first.
+    pub fn routes_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<RouteSet>>>> {
+        self.record(Part::Routes(bucket));
+        self.snapshot.routes.bucket(bucket)
     }
 
-    /// VirtualServices of the gateway `mesh` that have a wildcard host, oldest first.
-    pub fn wildcard_virtual_services(&self) -> &'s [Arc<Hashed<BoundVirtualService>>] {
-        self.record(Part::WildcardVirtualServices);
-        &self.snapshot.wildcard_virtual_services
+    /// Routes of the mesh that have a wildcard host, oldest first.
+    pub fn wildcard_routes(&self) -> &'s [Arc<Hashed<RouteSet>>] {
+        self.record(Part::WildcardRoutes);
+        &self.snapshot.wildcard_routes
     }
 
-    /// Which VirtualServices of the gateway `mesh` send traffic to hosts of a bucket, oldest first.
+    /// Which routes of the mesh send traffic to hosts of a bucket, oldest first.
     pub fn destinations_in(&self, bucket: Bucket) -> &'s BTreeMap<Name, Vec<Arc<Hashed<DestinationUse>>>> {
         self.record(Part::Destinations(bucket));
         self.snapshot.destinations.bucket(bucket)
     }
 
-    /// Buckets that services, VirtualServices and the destinations of VirtualServices of a namespace fall into.
+    /// Buckets that services, routes and the destinations of routes of a namespace fall into.
     pub fn footprint(&self, namespace: &str) -> BucketSet {
         self.record(Part::Footprint(Name::from(namespace)));
         self.snapshot.footprints.of(namespace)
     }
 
-    /// VirtualServices bound to the gateway `<namespace>/<name>`, oldest first.
-    pub fn gateway_virtual_services(&self, gateway: &str) -> &'s [Arc<Hashed<BoundVirtualService>>] {
-        self.record(Part::GatewayVirtualServices(Name::from(gateway)));
-        self.snapshot.gateway_virtual_services.get(gateway).map_or(&[], |list| list.as_slice())
+    /// Routes bound to a gateway, oldest first.
+    pub fn gateway_routes(&self, gateway: &ObjectKey) -> &'s [Arc<Hashed<RouteSet>>] {
+        self.record(Part::GatewayRoutes(gateway.clone()));
+        self.snapshot.gateway_routes.get(gateway).map_or(&[], |list| list.as_slice())
+    }
+
+    /// Listeners of all gateways, oldest gateway first.
+    pub fn gateways(&self) -> impl Iterator<Item = &'s Arc<Hashed<ListenerSet>>> + use<'s> {
+        self.record(Part::Gateways);
+        self.snapshot.gateways.iter()
     }
 
     /// Objects of a kind in a namespace, oldest first.

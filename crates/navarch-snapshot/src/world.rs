@@ -19,8 +19,9 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{ClusterId, Hashed, Name, TrustDomains};
 
 use crate::assemble::{Assembly, Touched};
+use crate::bind::has_routes;
 use crate::bound::NamespaceFacts;
-use crate::client_node::looks_at_node;
+use crate::client_node::{NODE_LABEL, looks_at_node};
 use crate::derive::Derived;
 use crate::findings::{self, Findings, Subject};
 use crate::namespaces::is_selected;
@@ -89,7 +90,7 @@ pub struct World {
 pub struct Work {
     /// Values that were derived again: the services or the endpoints of an object, the workloads at an address, a bound rule.
     pub derived: usize,
-    /// Hosts of which the services, the endpoints, the VirtualServices, the DestinationRules or the uses as destination were put
+    /// Hosts of which the services, the endpoints, the routes, the DestinationRules or the uses as destination were put
     /// together again. A host counts once for each of these.
     pub assembled: usize,
 }
@@ -150,7 +151,10 @@ impl World {
         for (key, step) in &changes.routes {
             let found = step.after.as_ref().map(|routes| routes.findings.clone()).unwrap_or_default();
             self.findings.set(Subject::Routes(key.clone()), found);
+            let mut sets = step.after.iter().flat_map(|routes| &routes.sets);
+            self.note_node_reader(key, sets.any(|set| set.looks_at_label(NODE_LABEL)));
         }
+        next.client_nodes_matter = !self.node_readers.is_empty();
         let networks = &self.settings.networks;
         let mut hosts = self.assembly.update(&mut next, &self.derived, changes, networks, identities_changed);
         self.work = Work { derived, assembled: hosts.len() };
@@ -182,7 +186,7 @@ impl World {
             let key = object.key.clone();
             next.objects.insert(key.clone(), object);
             match key.kind {
-                Kind::VirtualService => {
+                kind if has_routes(kind) => {
                     touched.insert(Input::Object(key.clone()));
                     keys.push(key);
                 }
@@ -289,15 +293,16 @@ impl World {
                 Some(object) => next.tables.set(object),
                 None => next.tables.remove(&key),
             }
-            if object.as_ref().is_some_and(|object| looks_at_node(object)) {
-                self.node_readers.insert(key.clone());
-            } else {
-                self.node_readers.remove(&key);
+            next.gateways.set(&key, object.as_deref());
+            // What routes look at is known once they are lowered.
+            if !has_routes(key.kind) {
+                let looks = object.as_ref().is_some_and(|object| looks_at_node(object));
+                self.note_node_reader(&key, looks);
             }
             namespaces |= key.kind == Kind::Namespace;
             touched.extend(self.store.set(&key, object));
         }
-        next.client_nodes_matter = !self.node_readers.is_empty();
+        next.gateways.settle();
         next.tables.settle();
         next.objects = self.store.objects().clone();
         if namespaces {
@@ -310,6 +315,14 @@ impl World {
                 (object.key.name.clone(), facts)
             });
             next.namespaces = Arc::new(Hashed::new(facts.collect()));
+        }
+    }
+
+    fn note_node_reader(&mut self, key: &ObjectKey, looks: bool) {
+        if looks {
+            self.node_readers.insert(key.clone());
+        } else {
+            self.node_readers.remove(key);
         }
     }
 

@@ -74,17 +74,14 @@ status: {{phase: Running, podIP: {address}}}
     assert_eq!(touched(&rule("DestinationRule", "{host: a}")), [Part::DestinationRules(bucket_of(host))]);
     assert_eq!(
         touched(&rule("VirtualService", "{hosts: [a], http: [{route: [{destination: {host: b}}]}]}")),
-        [
-            Part::VirtualServices(bucket_of(host)),
-            Part::Destinations(bucket_of("b.default.svc.cluster.local"))
-        ]
+        [Part::Routes(bucket_of(host)), Part::Destinations(bucket_of("b.default.svc.cluster.local"))]
     );
     assert_eq!(
         touched(&rule(
             "VirtualService",
             "{hosts: [a], gateways: [g], http: [{route: [{destination: {host: b}}]}]}"
         )),
-        [Part::GatewayVirtualServices("default/g".into())]
+        [Part::GatewayRoutes(ObjectKey::new(Kind::Gateway, "default", "g"))]
     );
     assert_eq!(
         touched(&rule("Sidecar", "{egress: [{hosts: ['./*']}]}")),
@@ -97,7 +94,7 @@ fn reads_tell_whether_a_result_still_holds() {
     let mut world = world(MESH);
     let before = world.snapshot().clone();
     let view = before.view();
-    assert!(view.virtual_services("a.default.svc.cluster.local").is_empty());
+    assert!(view.routes("a.default.svc.cluster.local").is_empty());
     assert!(view.secret("default", "missing").is_none());
     let reads = view.into_reads();
     assert_eq!(reads.len(), 2);

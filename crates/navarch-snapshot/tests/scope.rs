@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use navarch_model::{Kind, ObjectKey};
 use navarch_snapshot::scope::OutboundMode;
 
 /// A Kubernetes Service.
@@ -254,7 +255,7 @@ fn destination_rules_by_precedence() {
         let labels = labels.map(labels_of);
         let found =
             scope.destination_rule(&view, &service, labels.as_ref()).map_or_else(String::new, |rule| {
-                let sources: Vec<&str> = rule.sources.iter().map(|(_, name)| &**name).collect();
+                let sources: Vec<&str> = rule.sources.iter().map(|key| &*key.name).collect();
                 let subsets: Vec<&str> =
                     rule.spec.subsets.iter().map(|subset| subset.name.as_str()).collect();
                 let policy =
@@ -337,7 +338,7 @@ fn virtual_services_by_precedence() {
         let snapshot = snapshot(&routes(given));
         let view = snapshot.view();
         let scope = scope_of(&view, &sidecar(namespace, "10.9.9.9", &[]));
-        let found = scope.virtual_service_for(&view, None, host).map(|rule| names(&[rule])[0].clone());
+        let found = scope.route_set_for(&view, None, host).map(|rule| names(&[rule])[0].clone());
         assert_eq!(found.as_deref(), expected, "{given:?} {namespace} {host}");
     };
     let h = "hosts: [h.com]";
@@ -364,7 +365,7 @@ fn virtual_services_by_precedence() {
 }
 
 #[test]
-fn gateways_get_their_virtual_services_in_order() {
+fn gateways_get_their_routes_in_order() {
     let snapshot = snapshot(&routes(&[
         ("a/one", "hosts: [h.com], gateways: [edge]"),
         ("a/two", "hosts: [h.com], gateways: [infra/edge, mesh]"),
@@ -374,12 +375,14 @@ fn gateways_get_their_virtual_services_in_order() {
     let view = snapshot.view();
     let check = |namespace: &str, gateway: &str, expected: &[&str]| {
         let scope = scope_of(&view, &proxy("router", namespace, "10.9.9.9", &[]));
-        assert_eq!(names(&scope.gateway_virtual_services(&view, gateway)), expected, "{namespace} {gateway}");
+        let (owner, name) = gateway.split_once('/').unwrap();
+        let key = ObjectKey::new(Kind::Gateway, owner, name);
+        assert_eq!(names(&scope.gateway_routes(&view, &key)), expected, "{namespace} {gateway}");
     };
     check("infra", "a/edge", &["b/three", "a/one"]);
     check("a", "a/edge", &["a/one"]);
     check("a", "infra/edge", &["a/two"]);
     check("a", "none/edge", &[]);
     let scope = scope_of(&view, &sidecar("a", "10.9.9.8", &[]));
-    assert_eq!(names(&scope.virtual_services(&view, "h.com")), ["a/two"]);
+    assert_eq!(names(&scope.routes(&view, "h.com")), ["a/two"]);
 }

@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod http_connection_manager;
 pub mod listeners;
 pub mod names;
+mod origin;
 pub mod patch_values;
 pub mod pure;
 pub mod routes;

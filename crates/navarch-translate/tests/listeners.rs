@@ -45,7 +45,8 @@ fn contribution(protocol: Protocol, host: &str, names: &[&str], blocks: &[&str])
     let tcp = TcpChain {
         server_names: shared(names),
         destination_blocks: shared(blocks),
-        config: None,
+        origin: None,
+        names_origin: false,
         route: TcpRoute::to(&format!("outbound|80||{host}")),
     };
     let http = HttpChain {

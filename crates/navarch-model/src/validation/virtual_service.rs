@@ -12,9 +12,8 @@ use crate::networking::{
     HttpMatchRequest, HttpRetry, HttpRoute, HttpRouteDestination, L4MatchAttributes, RedirectPort,
     RouteDestination, StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, VirtualService,
 };
+use crate::route::MESH_GATEWAY;
 
-/// The gateway that stands for all sidecars.
-const MESH: &str = "mesh";
 /// The longest body of a direct response, which is Envoy's limit too.
 const LONGEST_BODY: usize = 1 << 20;
 const LARGE_BODY: usize = 100 << 10;
@@ -38,7 +37,7 @@ impl Validate for VirtualService {
             }
         }
         gateway_names(report, &self.gateways);
-        let in_mesh = self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == MESH);
+        let in_mesh = self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == MESH_GATEWAY);
         self.validate_hosts(report, in_mesh);
         if self.http.is_empty() && self.tls.is_empty() && self.tcp.is_empty() {
             let message = "there is no http, tls or tcp route";

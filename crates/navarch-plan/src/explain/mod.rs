@@ -1,17 +1,18 @@
 //! Explanations: which objects a resource stems from, and which objects lost.
 //!
-//! Made on demand from the snapshot, with the functions that planning uses to choose; nothing is recorded while planning. Where
-//! a resource says what it stems from (the metadata `istio`, as istiod writes it), that is read.
+//! Made on demand: the functions that planning uses to choose are asked again, and so are the gathers that made the pieces of a
+//! resource, which know the field that each was made from. Nothing is recorded for it while planning.
 
-mod metadata;
 mod routes;
 mod rules;
 mod services;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use navarch_envoy::json::any_to_json;
 use navarch_envoy::{ProxyResources, XdsType};
+use navarch_model::Hashed;
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
 use navarch_model::proxy::ProxyFacts;
@@ -19,6 +20,8 @@ use navarch_snapshot::{Scope, Snapshot, View};
 use serde_json::Value;
 
 use crate::class::Class;
+use crate::engine::Engine;
+use crate::gather::listeners::{self, ChainOrigin};
 
 /// Why a resource is what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +82,13 @@ impl Part {
         }
     }
 
+    /// Adds an object unless some field of it is there already.
+    fn add_unknown(&mut self, object: &ObjectKey, role: &str) {
+        if !self.sources.iter().any(|source| source.object == *object) {
+            self.add(object.clone(), "", role);
+        }
+    }
+
     fn lose(&mut self, object: ObjectKey, reason: impl Into<String>) {
         let lost = Lost { object, reason: reason.into() };
         if !self.lost.contains(&lost) {
@@ -88,28 +98,29 @@ impl Part {
 }
 
 /// Explains a resource of a proxy; `None` if the proxy has no such resource.
-pub fn explain(
-    snapshot: &Snapshot,
+pub(crate) fn explain(
+    engine: &Engine,
     facts: &ProxyFacts,
     resources: &ProxyResources,
     ty: XdsType,
     name: &str,
 ) -> Option<Explanation> {
     let resource = resources.set(ty).get(name)?;
+    let snapshot = engine.snapshot();
     let view = snapshot.view();
-    let class = Class::of(facts, &view);
-    let scope = Scope::resolve(&view, &class.facts, class.labels());
+    let class = Arc::new(Hashed::new(Class::of(facts, &view)));
+    let scope = Arc::new(Hashed::new(Scope::resolve(&view, &class.facts, class.labels())));
     let body = match ty {
         // A secret's contents say nothing about where it comes from.
         XdsType::Sds => Value::Null,
         _ => any_to_json(ty.type_url(), &resource.body()),
     };
-    let explainer = Explainer { snapshot, view, class, scope };
+    let explainer = Explainer { engine, snapshot, view, class, scope };
     let parts = match ty {
         XdsType::Cds => explainer.cluster(name),
         XdsType::Eds => explainer.endpoints(name),
-        XdsType::Rds => explainer.route_configuration(&body),
-        XdsType::Lds => explainer.listener(name, &body),
+        XdsType::Rds => explainer.route_configuration(name, &body),
+        XdsType::Lds => explainer.listener(name),
         XdsType::Ecds => explainer.extension(name),
         XdsType::Sds => explainer.secret(name),
         _ => Vec::new(),
@@ -119,10 +130,11 @@ pub fn explain(
 
 /// Everything an explanation may look at.
 struct Explainer<'s> {
+    engine: &'s Engine,
     snapshot: &'s Snapshot,
     view: View<'s>,
-    class: Class,
-    scope: Scope,
+    class: Arc<Hashed<Class>>,
+    scope: Arc<Hashed<Scope>>,
 }
 
 impl Explainer<'_> {
@@ -165,16 +177,21 @@ impl Explainer<'_> {
         part
     }
 
-    fn listener(&self, name: &str, body: &Value) -> Vec<Part> {
-        let mut parts = Vec::new();
-        let chains = body.get("filterChains").and_then(Value::as_array);
-        for chain in chains.into_iter().flatten().chain(body.get("defaultFilterChain")) {
-            let chain_name = chain.get("name").and_then(Value::as_str).unwrap_or("without a name");
-            let mut part = Part::new(format!("filter chain {chain_name}"));
-            metadata::add_sources(self, chain, &mut part);
-            parts.push(part);
-        }
+    fn listener(&self, name: &str) -> Vec<Part> {
         let mut whole = Part::new(format!("listener {name}"));
+        let mut chains: Vec<Part> = Vec::new();
+        let origins = self.engine.ask(|cx| listeners::origins(cx, &self.class, &self.scope, name));
+        for ChainOrigin { takes, origin, opens } in origins {
+            let (key, field) = (origin.key, &*origin.field);
+            if opens {
+                whole.add(key, field, "opens the port");
+            } else if takes.is_empty() {
+                whole.add(key, field, "says where connections go");
+            } else {
+                let chain = Part::new(format!("filter chain for {}", takes.join(", ")));
+                chains.push(chain.from(key, field, "says where connections go"));
+            }
+        }
         match name {
             "virtualInbound" => self.add_inbound(&mut whole),
             "virtualOutbound" => {
@@ -183,7 +200,8 @@ impl Explainer<'_> {
             }
             _ => self.add_listener_owners(name, &mut whole),
         }
-        parts.insert(0, whole);
+        let mut parts = vec![whole];
+        parts.extend(chains);
         parts.retain(|part| !part.sources.is_empty() || !part.lost.is_empty());
         parts
     }

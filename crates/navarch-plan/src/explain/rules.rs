@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use navarch_model::Hashed;
-use navarch_model::kinds::Kind;
 use navarch_model::networking::DestinationRule;
-use navarch_model::object::ObjectKey;
 use navarch_model::service::Service;
 use navarch_snapshot::bound::BoundRule;
 use navarch_snapshot::host::covers;
@@ -26,10 +24,9 @@ impl Explainer<'_> {
         let sources = chosen.as_ref().map(|rule| rule.sources.clone()).unwrap_or_default();
         let what = if subset.is_empty() { "traffic policy".to_owned() } else { format!("subset {subset}") };
         let mut part = Part::new(what);
-        for (namespace, name) in &sources {
-            let key = ObjectKey::new(Kind::DestinationRule, namespace, name);
+        for key in &sources {
             let Some(rule) =
-                self.snapshot.object(&key).and_then(|object| object.spec::<DestinationRule>().cloned())
+                self.snapshot.object(key).and_then(|object| object.spec::<DestinationRule>().cloned())
             else {
                 continue;
             };
@@ -41,15 +38,14 @@ impl Explainer<'_> {
                 );
             }
             if rule.traffic_policy.is_some() {
-                part.add(key, "spec.trafficPolicy", "sets the policy of the host");
+                part.add(key.clone(), "spec.trafficPolicy", "sets the policy of the host");
             } else if part.sources.is_empty() {
-                part.add(key, "spec.host", "applies to the host");
+                part.add(key.clone(), "spec.host", "applies to the host");
             }
         }
         for rule in candidates {
-            let source = (rule.config.namespace.clone(), rule.config.name.clone());
-            if !sources.contains(&source) {
-                let key = ObjectKey::new(Kind::DestinationRule, &source.0, &source.1);
+            let key = rule.config.key();
+            if !sources.contains(&key) {
                 part.lose(key, self.why_not(rule, service, sources.is_empty()));
             }
         }

@@ -2,8 +2,9 @@
 
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes::{EndpointSlice, Endpoints};
-use navarch_model::networking::{Gateway, SidecarPort};
+use navarch_model::networking::SidecarPort;
 use navarch_model::object::{Object, ObjectKey};
+use navarch_model::proxy::ProxyKind;
 use navarch_model::service::{Registry, Service};
 use navarch_snapshot::authn;
 
@@ -129,22 +130,12 @@ impl Explainer<'_> {
         }
     }
 
-    /// `10.0.0.1_80`: the services with this address and port; `0.0.0.0_80`: every service with the port, or the Gateways.
+    /// `10.0.0.1_80`: the services with this address and port; `0.0.0.0_80`: every service with the port. Listeners of
+    /// gateways know what they were made from.
     pub(super) fn add_listener_owners(&self, name: &str, part: &mut Part) {
         let Some((address, port)) = name.rsplit_once('_') else { return };
         let Ok(port) = port.parse::<u16>() else { return };
-        for object in self.snapshot.objects_of(Kind::Gateway) {
-            let Some(gateway) = object.spec::<Gateway>() else { continue };
-            let selected = gateway.selector.iter().all(|(key, value)| {
-                self.class.labels().get(key.as_str()).is_some_and(|label| **label == **value)
-            });
-            for (position, server) in gateway.servers.iter().enumerate() {
-                if selected && server.port.as_ref().is_some_and(|known| known.number == u32::from(port)) {
-                    part.add(object.key.clone(), format!("spec.servers[{position}]"), "opens the port");
-                }
-            }
-        }
-        if !part.sources.is_empty() {
+        if self.class.facts.kind == ProxyKind::Router {
             return;
         }
         for service in self.snapshot.services() {

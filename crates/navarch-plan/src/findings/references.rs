@@ -1,18 +1,16 @@
-//! Destinations of VirtualServices that are not there: hosts nobody registers, subsets and ports that nobody defines.
+//! Destinations of routes that are not there: hosts nobody registers, subsets and ports that nobody defines.
 //!
-//! Requests that are sent there fail. The answers are gathered bucket by bucket, so an edit looks again only at the VirtualServices that
-//! name something in a bucket that it changed.
+//! Requests that are sent there fail. The answers are gathered bucket by bucket, so an edit looks again only at the routes that name something
+//! in a bucket that it changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::Config;
 use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
-use navarch_model::kinds::Kind;
-use navarch_model::networking::{Destination, Gateway, VirtualService};
 use navarch_model::object::ObjectKey;
-use navarch_snapshot::bound::BoundVirtualService;
-use navarch_snapshot::host::{MESH_GATEWAY, covers, is_wildcard};
+use navarch_model::route::{Destination, Parent, RouteSet};
+use navarch_snapshot::host::{covers, is_wildcard};
 use navarch_snapshot::{BUCKETS, Bucket, Snapshot, View};
 
 use super::Problem;
@@ -53,15 +51,19 @@ impl Gather for AllReferences {
         let mut problems: Vec<Problem> =
             (0..BUCKETS).flat_map(|bucket| (*cx.gather::<InBucket>(&bucket)).clone()).collect();
         problems.extend(cx.gather::<OfWildcards>(&()).iter().cloned());
-        for gateway in cx.view().all_objects::<Gateway>() {
-            let name = Name::from(format!("{}/{}", gateway.namespace, gateway.name));
-            problems.extend(cx.gather::<OfGateway>(&name).iter().cloned());
+        for gateway in cx.view().gateways() {
+            problems.extend(cx.gather::<OfGateway>(gateway.key()).iter().cloned());
         }
+        // Routes of a delegate are looked at once for each of those that delegate to it.
+        let mut known: BTreeSet<(ObjectKey, String, Finding)> = BTreeSet::new();
+        problems.retain(|Problem { key, path, finding }| {
+            known.insert((key.clone(), path.clone(), finding.clone()))
+        });
         problems
     }
 }
 
-/// VirtualServices of sidecars whose first host is in a bucket.
+/// Routes of sidecars whose first host is in a bucket.
 struct InBucket;
 
 impl Gather for InBucket {
@@ -70,19 +72,19 @@ impl Gather for InBucket {
     type Output = Vec<Problem>;
 
     fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<Problem> {
-        let rules = cx.view().virtual_services_in(*bucket).iter();
-        // A VirtualService is filed under each of its hosts.
-        let first = rules.flat_map(|(host, rules)| rules.iter().filter(|rule| is_first(rule, host)));
-        first.flat_map(|rule| missing(cx.view(), rule)).collect()
+        let sets = cx.view().routes_in(*bucket).iter();
+        // A set is filed under each of its hosts.
+        let first = sets.flat_map(|(host, sets)| sets.iter().filter(|set| is_first(set, host)));
+        first.flat_map(|set| missing(cx.view(), set)).collect()
     }
 }
 
-/// Whether it is the first exact host of the VirtualService. One with a wildcard host is looked at with those.
-fn is_first(rule: &BoundVirtualService, host: &Name) -> bool {
-    !rule.hosts.iter().any(|host| is_wildcard(host)) && rule.hosts.first() == Some(host)
+/// Whether it is the first exact host of the set. One with a wildcard host is looked at with those.
+fn is_first(set: &RouteSet, host: &Name) -> bool {
+    !set.hosts.iter().any(|host| is_wildcard(host)) && set.hosts.first() == Some(host)
 }
 
-/// VirtualServices of sidecars with wildcard hosts.
+/// Routes of sidecars with wildcard hosts.
 struct OfWildcards;
 
 impl Gather for OfWildcards {
@@ -91,101 +93,59 @@ impl Gather for OfWildcards {
     type Output = Vec<Problem>;
 
     fn run((): &(), cx: &Cx<'_>) -> Vec<Problem> {
-        cx.view().wildcard_virtual_services().iter().flat_map(|rule| missing(cx.view(), rule)).collect()
+        cx.view().wildcard_routes().iter().flat_map(|set| missing(cx.view(), set)).collect()
     }
 }
 
-/// VirtualServices of a gateway, `<namespace>/<name>`, that are not for sidecars too.
+/// Routes of a gateway that are not for sidecars too.
 struct OfGateway;
 
 impl Gather for OfGateway {
     const NAME: &'static str = "references.gateway";
-    type Key = Name;
+    type Key = ObjectKey;
     type Output = Vec<Problem>;
 
-    fn run(gateway: &Name, cx: &Cx<'_>) -> Vec<Problem> {
-        let rules = cx.view().gateway_virtual_services(gateway).iter();
-        let own = rules.filter(|rule| {
+    fn run(gateway: &ObjectKey, cx: &Cx<'_>) -> Vec<Problem> {
+        let sets = cx.view().gateway_routes(gateway).iter();
+        let own = sets.filter(|set| {
             // One that is bound to several is looked at with the first.
-            let first = rule.gateways.iter().find(|name| &***name != MESH_GATEWAY);
-            !rule.for_mesh() && first == Some(gateway)
+            !set.for_mesh() && set.parents.iter().find_map(Parent::gateway) == Some(gateway)
         });
-        own.flat_map(|rule| missing(cx.view(), rule)).collect()
+        own.flat_map(|set| missing(cx.view(), set)).collect()
     }
 }
 
-/// The destinations of a VirtualService that are not there.
-fn missing(view: &View<'_>, rule: &BoundVirtualService) -> Vec<Problem> {
-    let config = &**rule.config;
-    // With delegates the routes are merged: their positions are not those in the file.
-    let delegates = rule.sources.len() > 1;
-    let mut problems = Vec::new();
-    for (path, destination) in destinations(&config.spec) {
-        if let Some((field, finding)) = check(view, config, destination) {
-            let path = if delegates && path.starts_with("spec.http") {
-                "spec.http".to_owned()
-            } else {
-                format!("{path}.{field}")
-            };
-            let key = ObjectKey::new(Kind::VirtualService, &config.namespace, &config.name);
-            problems.push(Problem { key, path, finding });
-        }
-    }
-    problems
-}
-
-/// All destinations, with the paths of the fields that name them.
-fn destinations(spec: &VirtualService) -> Vec<(String, &Destination)> {
-    let mut found = Vec::new();
-    for (index, http) in spec.http.iter().enumerate() {
-        let path = format!("spec.http[{index}]");
-        for (position, to) in http.route.iter().enumerate() {
-            let to = to.destination.iter();
-            found.extend(to.map(|to| (format!("{path}.route[{position}].destination"), to)));
-        }
-        found.extend(http.mirror.iter().map(|to| (format!("{path}.mirror"), to)));
-        for (position, mirror) in http.mirrors.iter().enumerate() {
-            let to = mirror.destination.iter();
-            found.extend(to.map(|to| (format!("{path}.mirrors[{position}].destination"), to)));
-        }
-    }
-    let tls = spec.tls.iter().enumerate().map(|(index, tls)| ("tls", index, &tls.route));
-    let tcp = spec.tcp.iter().enumerate().map(|(index, tcp)| ("tcp", index, &tcp.route));
-    for (field, index, routes) in tls.chain(tcp) {
-        for (position, to) in routes.iter().enumerate() {
-            let to = to.destination.iter();
-            found.extend(to.map(|to| (format!("spec.{field}[{index}].route[{position}].destination"), to)));
-        }
-    }
-    found
+/// The destinations of a set that are not there.
+fn missing(view: &View<'_>, set: &RouteSet) -> Vec<Problem> {
+    let problems = set.destinations().filter_map(|destination| {
+        let (field, finding) = check(view, &destination)?;
+        let path = format!("{}.{field}", destination.field);
+        Some(Problem { key: destination.key.clone(), path, finding })
+    });
+    problems.collect()
 }
 
 /// What is wrong with a destination, and which of its fields says so.
-fn check(
-    view: &View<'_>,
-    config: &Config<VirtualService>,
-    destination: &Destination,
-) -> Option<(&'static str, Finding)> {
-    let host = destination.host.to_ascii_lowercase();
+fn check(view: &View<'_>, destination: &Destination<'_>) -> Option<(&'static str, Finding)> {
+    let to = destination.to;
+    let host = to.host.to_ascii_lowercase();
     let services = view.services(&host);
     if services.is_empty() && !is_covered(view, &host) {
         let message = format!("no Service or ServiceEntry has the host {host}; what is sent there fails");
         let hint = format!(
             "correct the host, or add a ServiceEntry; a short name is completed with the namespace {}",
-            config.namespace
+            destination.key.namespace
         );
         return Some(("host", Finding::warning(Code::InvalidReference, message).hint(hint)));
     }
-    if !destination.subset.is_empty() && !has_subset(view, &host, &destination.subset) {
-        let message = format!(
-            "no DestinationRule for {host} defines subset {:?}; what is sent there fails",
-            destination.subset
-        );
+    if !to.subset.is_empty() && !has_subset(view, &host, &to.subset) {
+        let message =
+            format!("no DestinationRule for {host} defines subset {:?}; what is sent there fails", to.subset);
         let hint = "add the subset to the DestinationRule, or correct its name";
         return Some(("subset", Finding::warning(Code::InvalidReference, message).hint(hint)));
     }
-    let port = destination.port.as_ref()?.number;
-    let known = services.iter().any(|service| service.ports.iter().any(|own| u32::from(own.port) == port));
+    let port = to.port?;
+    let known = services.iter().any(|service| service.ports.iter().any(|own| own.port == port));
     if !services.is_empty() && !known {
         let message = format!("{host} has no port {port}; what is sent there fails");
         let hint = "name a port of the service, not of its workloads";

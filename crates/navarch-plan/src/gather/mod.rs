@@ -14,3 +14,13 @@ pub mod secrets;
 pub mod security;
 pub(crate) mod telemetry;
 mod upstream;
+
+use navarch_model::Name;
+use navarch_model::networking::Destination;
+use navarch_translate::names;
+
+/// The cluster of the egress proxy that a Sidecar names.
+pub(crate) fn egress_proxy_cluster(proxy: &Destination) -> Name {
+    let port = proxy.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
+    Name::from(names::outbound(port.unwrap_or_default(), &proxy.subset, &proxy.host))
+}

@@ -5,12 +5,14 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use navarch_model::endpoint::{EndpointSet, Locality, TlsMode};
-use navarch_model::networking::{Gateway, ServerTlsMode};
+use navarch_model::listener::GatewayProxies;
+use navarch_model::networking::{ServerTlsMode, ServerTlsSettings};
 use navarch_model::proxy::{IpMode, ProxyFacts, ProxyKind};
 use navarch_model::security::{MutualTlsMode, PeerAuthentication};
 use navarch_model::service::Service;
 use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use navarch_snapshot::authn::{MtlsMode, mtls_mode};
+use navarch_snapshot::bound::selects;
 use navarch_snapshot::{BUCKETS, Bucket, BucketSet, Scope, View, host};
 use navarch_translate::clusters::ClusterMesh;
 use navarch_translate::endpoints::{
@@ -372,7 +374,7 @@ impl EndpointSettings {
     }
 }
 
-/// Whether a gateway forwards mesh TLS by server name: some Gateway for it has a server with `AUTO_PASSTHROUGH`.
+/// Whether a gateway forwards mesh TLS by server name: some listener for it is of mode `AUTO_PASSTHROUGH`.
 pub struct ForwardsMeshTls;
 
 impl Gather for ForwardsMeshTls {
@@ -382,16 +384,14 @@ impl Gather for ForwardsMeshTls {
     type Output = bool;
 
     fn run(labels: &Self::Key, cx: &Cx<'_>) -> bool {
-        cx.view().all_objects::<Gateway>().iter().any(|gateway| {
-            let selects = gateway
-                .spec
-                .selector
-                .iter()
-                .all(|(key, value)| labels.get(key.as_str()).is_some_and(|label| **label == **value));
-            selects
-                && gateway.spec.servers.iter().any(|server| {
-                    server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough)
-                })
+        let gateways: Vec<_> = cx.view().gateways().collect();
+        gateways.into_iter().any(|gateway| {
+            let selected = match &gateway.proxies {
+                GatewayProxies::Labelled(selector) => selects(selector, labels),
+                GatewayProxies::Behind { .. } => true,
+            };
+            let passes_on = |tls: &ServerTlsSettings| tls.mode == ServerTlsMode::AutoPassthrough;
+            selected && gateway.listeners.iter().any(|listener| listener.tls.as_ref().is_some_and(passes_on))
         })
     }
 }

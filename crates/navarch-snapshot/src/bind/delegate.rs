@@ -1,38 +1,83 @@
 //! Merging the routes of a delegate VirtualService into the route that delegates (Istio: "VirtualService", delegate).
+//!
+//! Both sides are taken apart field by field, so that a field that the API gets cannot be forgotten here.
 
 use std::collections::BTreeMap;
 
 use navarch_model::networking::{HttpMatchRequest, HttpRoute};
 use navarch_model::values::StringMatch;
 
-/// The delegate's routes under the conditions of the root's route. Routes that could never match are left out; their number is
-/// the second result.
-pub(super) fn merge_routes(root: &HttpRoute, delegate: &[HttpRoute]) -> (Vec<HttpRoute>, usize) {
-    let merged: Vec<HttpRoute> = delegate.iter().filter_map(|route| merge_route(root, route)).collect();
-    let dropped = delegate.len() - merged.len();
-    (merged, dropped)
+/// A route of a delegate, under the conditions of the route that delegates.
+pub(super) struct Merged {
+    /// Position in the delegate.
+    pub index: usize,
+    pub route: HttpRoute,
+    /// The route that delegates says where requests are mirrored to.
+    pub inherits_mirror: bool,
+    pub inherits_mirrors: bool,
+}
+
+/// The delegate's routes under the conditions of the root's route. Routes that could never match are left out.
+pub(super) fn merge_routes(root: &HttpRoute, delegate: &[HttpRoute]) -> Vec<Merged> {
+    let merged = delegate.iter().enumerate().map(|(index, route)| {
+        Some(Merged {
+            index,
+            route: merge_route(root, route)?,
+            inherits_mirror: route.mirror.is_none(),
+            inherits_mirrors: route.mirrors.is_empty(),
+        })
+    });
+    merged.flatten().collect()
 }
 
 /// What the delegate leaves unset, it inherits.
 fn merge_route(root: &HttpRoute, delegate: &HttpRoute) -> Option<HttpRoute> {
-    let mut route = delegate.clone();
-    route.match_ = merge_matches(&root.match_, &delegate.match_)?;
-    // One level only: a delegate cannot delegate further.
-    route.delegate = None;
-    route.name = joined(&root.name, &delegate.name);
-    macro_rules! inherit {
-        ($($field:ident),+) => { $(
-            if route.$field.is_none() {
-                route.$field.clone_from(&root.$field);
-            }
-        )+ };
-    }
-    inherit!(rewrite, direct_response, timeout, retries, fault, mirror, mirror_percent, mirror_percentage);
-    inherit!(cors_policy, headers);
-    if route.mirrors.is_empty() {
-        route.mirrors.clone_from(&root.mirrors);
-    }
-    Some(route)
+    let HttpRoute {
+        name,
+        match_,
+        // A route that delegates has no destinations and no redirect, so there are none to inherit.
+        route,
+        redirect,
+        direct_response,
+        // One level only: a delegate cannot delegate further.
+        delegate: _,
+        rewrite,
+        timeout,
+        retries,
+        fault,
+        mirror,
+        mirrors,
+        mirror_percent,
+        mirror_percentage,
+        cors_policy,
+        headers,
+    } = delegate;
+    Some(HttpRoute {
+        name: joined(&root.name, name),
+        match_: merge_matches(&root.match_, match_)?,
+        route: route.clone(),
+        redirect: redirect.clone(),
+        direct_response: or(direct_response, &root.direct_response),
+        delegate: None,
+        rewrite: or(rewrite, &root.rewrite),
+        timeout: or(timeout, &root.timeout),
+        retries: or(retries, &root.retries),
+        fault: or(fault, &root.fault),
+        mirror: or(mirror, &root.mirror),
+        mirrors: if mirrors.is_empty() { root.mirrors.clone() } else { mirrors.clone() },
+        mirror_percent: or(mirror_percent, &root.mirror_percent),
+        mirror_percentage: or(mirror_percentage, &root.mirror_percentage),
+        cors_policy: or(cors_policy, &root.cors_policy),
+        headers: or(headers, &root.headers),
+    })
+}
+
+fn or<T: Clone>(own: &Option<T>, inherited: &Option<T>) -> Option<T> {
+    own.as_ref().or(inherited.as_ref()).cloned()
+}
+
+fn or_text(own: &str, inherited: &str) -> String {
+    if own.is_empty() { inherited.to_owned() } else { own.to_owned() }
 }
 
 fn joined(root: &str, delegate: &str) -> String {
@@ -64,33 +109,39 @@ fn merge_matches(root: &[HttpMatchRequest], delegate: &[HttpMatchRequest]) -> Op
 }
 
 fn merge_match(root: &HttpMatchRequest, delegate: &HttpMatchRequest) -> HttpMatchRequest {
-    let mut merged = delegate.clone();
-    merged.name = joined(&root.name, &delegate.name);
-    macro_rules! inherit {
-        ($($field:ident),+) => { $(
-            if merged.$field.is_none() {
-                merged.$field.clone_from(&root.$field);
-            }
-        )+ };
+    let HttpMatchRequest {
+        name,
+        uri,
+        scheme,
+        method,
+        authority,
+        headers,
+        port,
+        source_labels,
+        gateways,
+        query_params,
+        ignore_uri_case,
+        without_headers,
+        source_namespace,
+        stat_prefix,
+    } = delegate;
+    HttpMatchRequest {
+        name: joined(&root.name, name),
+        uri: or(uri, &root.uri),
+        scheme: or(scheme, &root.scheme),
+        method: or(method, &root.method),
+        authority: or(authority, &root.authority),
+        headers: united(&root.headers, headers),
+        port: if *port == 0 { root.port } else { *port },
+        source_labels: united(&root.source_labels, source_labels),
+        gateways: if gateways.is_empty() { root.gateways.clone() } else { gateways.clone() },
+        query_params: united(&root.query_params, query_params),
+        // Both are the same, or they would conflict.
+        ignore_uri_case: *ignore_uri_case,
+        without_headers: united(&root.without_headers, without_headers),
+        source_namespace: or_text(source_namespace, &root.source_namespace),
+        stat_prefix: or_text(stat_prefix, &root.stat_prefix),
     }
-    inherit!(uri, scheme, method, authority);
-    merged.headers = united(&root.headers, &delegate.headers);
-    merged.without_headers = united(&root.without_headers, &delegate.without_headers);
-    merged.query_params = united(&root.query_params, &delegate.query_params);
-    merged.source_labels = united(&root.source_labels, &delegate.source_labels);
-    if merged.port == 0 {
-        merged.port = root.port;
-    }
-    if merged.source_namespace.is_empty() {
-        merged.source_namespace.clone_from(&root.source_namespace);
-    }
-    if merged.gateways.is_empty() {
-        merged.gateways.clone_from(&root.gateways);
-    }
-    if merged.stat_prefix.is_empty() {
-        merged.stat_prefix.clone_from(&root.stat_prefix);
-    }
-    merged
 }
 
 /// The delegate's entries over the root's.
@@ -102,29 +153,40 @@ fn united<V: Clone>(root: &BTreeMap<String, V>, delegate: &BTreeMap<String, V>) 
 
 /// Whether the delegate's condition is not within the root's.
 fn conflict(root: &HttpMatchRequest, leaf: &HttpMatchRequest) -> bool {
-    let texts = [
-        (&root.uri, &leaf.uri),
-        (&root.scheme, &leaf.scheme),
-        (&root.method, &leaf.method),
-        (&root.authority, &leaf.authority),
-    ];
+    let HttpMatchRequest {
+        name: _,
+        uri,
+        scheme,
+        method,
+        authority,
+        headers,
+        port,
+        source_labels,
+        gateways,
+        query_params,
+        ignore_uri_case,
+        without_headers,
+        source_namespace,
+        stat_prefix: _,
+    } = leaf;
+    let texts =
+        [(&root.uri, uri), (&root.scheme, scheme), (&root.method, method), (&root.authority, authority)];
     let maps = [
-        (&root.headers, &leaf.headers),
-        (&root.without_headers, &leaf.without_headers),
-        (&root.query_params, &leaf.query_params),
+        (&root.headers, headers),
+        (&root.without_headers, without_headers),
+        (&root.query_params, query_params),
     ];
     texts.into_iter().any(|(root, leaf)| text_conflict(root.as_ref(), leaf.as_ref()))
         || maps
             .into_iter()
             .any(|(root, leaf)| leaf.iter().any(|(key, leaf)| text_conflict(root.get(key), Some(leaf))))
-        || root.ignore_uri_case != leaf.ignore_uri_case
-        || (root.port != 0 && leaf.port != 0 && root.port != leaf.port)
-        || (!root.source_namespace.is_empty() && root.source_namespace != leaf.source_namespace)
-        || leaf
-            .source_labels
+        || root.ignore_uri_case != *ignore_uri_case
+        || (root.port != 0 && *port != 0 && root.port != *port)
+        || (!root.source_namespace.is_empty() && root.source_namespace != *source_namespace)
+        || source_labels
             .iter()
             .any(|(key, leaf)| root.source_labels.get(key).is_some_and(|root| root != leaf))
-        || gateway_conflict(&root.gateways, &leaf.gateways)
+        || gateway_conflict(&root.gateways, gateways)
 }
 
 fn gateway_conflict(root: &[String], leaf: &[String]) -> bool {
@@ -188,13 +250,13 @@ mod tests {
             match_: uris.iter().map(|text| uri(text)).collect(),
             ..HttpRoute::default()
         };
-        let (merged, dropped) =
-            merge_routes(&root, &[leaf("one", &["/a/x", "/b/x"]), leaf("", &[]), leaf("no", &["/c"])]);
-        assert_eq!(dropped, 1);
-        let names: Vec<&str> = merged.iter().map(|route| route.name.as_str()).collect();
-        assert_eq!(names, ["root-one", "root"]);
-        assert_eq!(merged[0].match_, [uri("/a/x"), uri("/b/x")]);
-        assert_eq!(merged[1].match_, [uri("/a"), uri("/b")]);
-        assert_eq!(merged[0].timeout, root.timeout);
+        let merged =
+            merge_routes(&root, &[leaf("one", &["/a/x", "/b/x"]), leaf("no", &["/c"]), leaf("", &[])]);
+        let names: Vec<(usize, &str)> =
+            merged.iter().map(|merged| (merged.index, merged.route.name.as_str())).collect();
+        assert_eq!(names, [(0, "root-one"), (2, "root")]);
+        assert_eq!(merged[0].route.match_, [uri("/a/x"), uri("/b/x")]);
+        assert_eq!(merged[1].route.match_, [uri("/a"), uri("/b")]);
+        assert_eq!(merged[0].route.timeout, root.timeout);
     }
 }

@@ -1,22 +1,51 @@
 //! From rules as they are written to rules bound to hosts: names qualified, delegates merged, visibility resolved.
+//!
+//! Every API of routes ends here: what it says becomes sets of routes, and nobody behind this module knows which API it was.
 
 mod delegate;
+mod gateway;
+mod lower;
 mod virtual_service;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use navarch_model::finding::Finding;
+use navarch_model::kinds::Kind;
 use navarch_model::networking::DestinationRule;
 use navarch_model::object::ObjectKey;
+use navarch_model::route::RouteSet;
 use navarch_model::service::Visibility;
 use navarch_model::{Hashed, Name};
 
-use crate::bound::BoundRule;
+use crate::bound::{BoundRule, DestinationUse};
 use crate::host::qualify;
 use crate::registry::store::Reader;
 use crate::tables::typed;
 
-pub(crate) use virtual_service::{BoundRoutes, virtual_service};
+pub(crate) use gateway::Gateways;
+
+/// The routes of an object, and what is wrong with them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Lowered {
+    pub sets: Vec<Arc<Hashed<RouteSet>>>,
+    /// Where they send the traffic of sidecars.
+    pub uses: Vec<Arc<Hashed<DestinationUse>>>,
+    pub findings: Vec<Finding>,
+}
+
+/// Whether objects of a kind have routes.
+pub(crate) fn has_routes(kind: Kind) -> bool {
+    kind == Kind::VirtualService
+}
+
+/// The routes of an object.
+pub(crate) fn routes(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
+    match key.kind {
+        Kind::VirtualService => virtual_service::virtual_service(reader, key),
+        _ => Lowered::default(),
+    }
+}
 
 /// A DestinationRule bound to its host.
 pub(crate) fn destination_rule(reader: &Reader<'_>, key: &ObjectKey) -> Option<Arc<Hashed<BoundRule>>> {

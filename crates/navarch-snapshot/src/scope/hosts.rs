@@ -108,8 +108,8 @@ impl HostFilter {
         }
     }
 
-    /// Whether a VirtualService in `namespace` is imported: one of its hosts overlaps with an import, and is not excluded.
-    pub(super) fn includes_virtual_service(&self, hosts: &[Name], namespace: &str) -> bool {
+    /// Whether routes for hosts, of an object in `namespace`, are imported: one of the hosts overlaps with an import, and is not excluded.
+    pub(super) fn includes_routes(&self, hosts: &[Name], namespace: &str) -> bool {
         self.sets(namespace).any(|set| {
             hosts.iter().any(|host| set.overlaps(host) && !self.sets(namespace).any(|set| set.excludes(host)))
         })
@@ -130,7 +130,7 @@ impl HostSet {
         self.exact.contains(host) || self.wildcards.iter().any(|import| covers(import, host))
     }
 
-    /// As `includes`, in both directions: a VirtualService for `*.example.com` concerns who imports `a.example.com`.
+    /// As `includes`, in both directions: routes for `*.example.com` concerns who imports `a.example.com`.
     fn overlaps(&self, host: &str) -> bool {
         self.exact.contains(host)
             || self.wildcards.iter().any(|import| overlap(import, host))
@@ -166,10 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn virtual_services_are_imported_by_overlap() {
+    fn routes_are_imported_by_overlap() {
         let check = |hosts: &[&str], virtual_hosts: &[&str], expected: bool| {
             let virtual_hosts: Vec<Name> = virtual_hosts.iter().copied().map(Name::from).collect();
-            let found = filter(hosts).includes_virtual_service(&virtual_hosts, "other");
+            let found = filter(hosts).includes_routes(&virtual_hosts, "other");
             assert_eq!(found, expected, "{hosts:?} {virtual_hosts:?}");
         };
         check(&["other/a.com"], &["a.com"], true);

@@ -6,9 +6,9 @@
 mod elsewhere;
 mod hosts;
 mod resolve;
+mod routes;
 mod rules;
 mod services;
-mod virtual_services;
 
 use std::sync::Arc;
 

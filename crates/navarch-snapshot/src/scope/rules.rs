@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use navarch_model::networking::DestinationRule;
 use navarch_model::service::{Service, Visibility};
-use navarch_model::{EffectiveRule, Hashed, Name};
+use navarch_model::{EffectiveRule, Hashed, Name, ObjectKey};
 
 use super::{Labels, Scope};
 use crate::bound::{BoundRule, selects};
@@ -22,7 +22,7 @@ struct Merged {
     namespace: Name,
     /// As declared; a rule with a selector is private to its namespace.
     export_to: BTreeSet<String>,
-    sources: Vec<(Name, Name)>,
+    sources: Vec<ObjectKey>,
 }
 
 impl Scope {
@@ -177,7 +177,7 @@ fn merge(rules: &[&SharedRule]) -> Vec<Merged> {
         } else {
             spec.export_to.iter().cloned().collect()
         };
-        let source = (rule.config.namespace.clone(), rule.config.name.clone());
+        let source = rule.config.key();
         let mut separate = true;
         for existing in &mut merged {
             separate = merge_into(existing, spec, &export_to, &source);
@@ -199,7 +199,7 @@ fn merge_into(
     existing: &mut Merged,
     spec: &DestinationRule,
     export_to: &BTreeSet<String>,
-    source: &(Name, Name),
+    source: &ObjectKey,
 ) -> bool {
     let same_audience = *export_to == existing.export_to;
     let wider_audience = !existing.export_to.is_empty() && export_to.is_superset(&existing.export_to);

@@ -17,7 +17,7 @@ type SharedService = Arc<Hashed<Service>>;
 impl Scope {
     /// The services the client sees in a bucket, one per host, oldest first: what it needs clusters for.
     ///
-    /// Includes the destinations of imported VirtualServices. A service may be cut down to the ports that are imported.
+    /// Includes the destinations of imported routes. A service may be cut down to the ports that are imported.
     pub fn services_in(&self, view: &View<'_>, bucket: Bucket) -> Vec<SharedService> {
         let hosts = view.services_in(bucket);
         let destinations = if self.needs_destinations() { Some(view.destinations_in(bucket)) } else { None };
@@ -33,7 +33,7 @@ impl Scope {
     }
 
     /// The buckets in which the client may see something; it sees nothing in the others. Counted are services, hosts of
-    /// VirtualServices, and services that imported VirtualServices send traffic to.
+    /// routes, and services that imported routes send traffic to.
     pub fn buckets(&self, view: &View<'_>) -> BucketSet {
         if !self.is_sidecar() {
             return BucketSet::ALL;
@@ -99,7 +99,7 @@ impl Scope {
         is_public(a).cmp(&is_public(b)).then_with(by_age)
     }
 
-    /// Whether destinations of VirtualServices can add to what the listeners import. They cannot if everything is imported.
+    /// Whether destinations of routes can add to what the listeners import. They cannot if everything is imported.
     fn needs_destinations(&self) -> bool {
         self.is_sidecar()
             && !self.egress.iter().any(|listener| !listener.match_port && listener.hosts.is_everything())
@@ -188,14 +188,14 @@ impl Scope {
         Some(own.or_else(kubernetes).unwrap_or(first).namespace.clone())
     }
 
-    /// Whether a listener imports the VirtualService that sends traffic to a destination.
+    /// Whether a listener imports the routes that send traffic to a destination.
     fn imports(&self, view: &View<'_>, listener: &EgressListener, used: &DestinationUse) -> bool {
         self.may_use(view, &used.export_to)
             && used
                 .source_namespaces
                 .as_ref()
                 .is_none_or(|names| names.iter().any(|name| self.is_in(view, name)))
-            && listener.hosts.includes_virtual_service(&used.virtual_hosts, &used.namespace)
+            && listener.hosts.includes_routes(&used.route_hosts, used.namespace())
     }
 
     /// The service that a destination host means: that of the client's namespace, else the best visible one.
@@ -232,7 +232,7 @@ impl EgressListener {
         Some(Arc::new(Hashed::new(Service { ports: vec![port.clone()], ..(***service).clone() })))
     }
 
-    /// The service as destination of a VirtualService: with the ports that are named, or all of them.
+    /// The service as destination of routes: with the ports that are named, or all of them.
     fn cut_for_destination(&self, service: &SharedService, used: &DestinationUse) -> Option<SharedService> {
         if self.match_port {
             return self.cut_to_port(service);

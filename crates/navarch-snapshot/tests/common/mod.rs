@@ -10,8 +10,8 @@ use navarch_model::endpoint::{Address, Endpoint, Locality};
 use navarch_model::mesh::{MeshSettings, parse_mesh_config};
 use navarch_model::object::Object;
 use navarch_model::proxy::ProxyFacts;
+use navarch_model::route::RouteSet;
 use navarch_model::{Hashed, Labels};
-use navarch_snapshot::bound::BoundVirtualService;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Scope, Snapshot, View, World, workload};
 
@@ -95,7 +95,7 @@ pub fn endpoint_text(endpoint: &Endpoint) -> String {
     format!("{address}:{}/{}", endpoint.port, endpoint.service_port_name)
 }
 
-/// Names of VirtualServices.
-pub fn names(rules: &[Arc<Hashed<BoundVirtualService>>]) -> Vec<String> {
-    rules.iter().map(|rule| format!("{}/{}", rule.config.namespace, rule.config.name)).collect()
+/// Names of the objects that have routes.
+pub fn names(sets: &[Arc<Hashed<RouteSet>>]) -> Vec<String> {
+    sets.iter().map(|set| format!("{}/{}", set.key().namespace, set.key().name)).collect()
 }

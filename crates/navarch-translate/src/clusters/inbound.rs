@@ -90,8 +90,8 @@ pub fn inbound_cluster(input: &InboundInput) -> Cluster {
     if let Some(port) = u16::try_from(input.service_port).ok().filter(|_| traffic_policy.is_some()) {
         policy = Policy::of_port(traffic_policy, port);
         let source = input.rule.as_ref().and_then(|rule| rule.sources.first());
-        if let (Some((namespace, name)), true) = (source, draft.cluster.metadata.is_some()) {
-            metadata::rule(&mut draft, namespace, name);
+        if let (Some(source), true) = (source, draft.cluster.metadata.is_some()) {
+            metadata::rule(&mut draft, source);
         }
     }
     let policy = policy.with_defaults(&input.mesh);

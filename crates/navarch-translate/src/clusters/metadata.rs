@@ -2,11 +2,12 @@
 
 use navarch_envoy::proto::envoy::config::core::v3::Metadata;
 use navarch_envoy::wkt::{self, Struct, Value};
-use navarch_model::Name;
+use navarch_model::ObjectKey;
 use navarch_model::networking::ClientTlsMode;
 use navarch_model::service::Service;
 
 use super::Draft;
+use crate::origin;
 
 const ISTIO: &str = "istio";
 
@@ -29,9 +30,8 @@ pub(super) fn external(draft: &mut Draft) {
 }
 
 /// The DestinationRule that shaped the cluster.
-pub(super) fn rule(draft: &mut Draft, namespace: &Name, name: &Name) {
-    let path = format!("/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}");
-    set(draft, "config", wkt::string(path));
+pub(super) fn rule(draft: &mut Draft, key: &ObjectKey) {
+    set(draft, "config", wkt::string(origin::path("v1", key)));
 }
 
 /// The subset that the cluster is.

@@ -143,8 +143,8 @@ impl<'a> Builder<'a> {
         if self.service.mesh_external {
             metadata::external(&mut draft);
         }
-        if let Some((namespace, name)) = self.rule.and_then(|rule| rule.sources.first()) {
-            metadata::rule(&mut draft, namespace, name);
+        if let Some(rule) = self.rule.and_then(|rule| rule.sources.first()) {
+            metadata::rule(&mut draft, rule);
             metadata::alpn_override(&mut draft, policy.tls.map(|tls| tls.mode));
         }
         Some(draft)
@@ -165,8 +165,8 @@ impl<'a> Builder<'a> {
         let mut draft = self.draft(&subset.name, discovery)?;
         let policy = policy.with_subset(subset.traffic_policy.as_ref(), self.port.port);
         self.apply(&mut draft, policy, &subset.name, passthrough);
-        if let Some((namespace, name)) = self.rule.and_then(|rule| rule.sources.first()) {
-            metadata::rule(&mut draft, namespace, name);
+        if let Some(rule) = self.rule.and_then(|rule| rule.sources.first()) {
+            metadata::rule(&mut draft, rule);
             metadata::subset(&mut draft, &subset.name);
             metadata::alpn_override(&mut draft, policy.tls.map(|tls| tls.mode));
         }

@@ -29,7 +29,7 @@ use navarch_model::service::{
     Protocol, Registry, Resolution, Service, ServicePort, TrafficDistribution, Visibility,
 };
 use navarch_model::values::Json;
-use navarch_model::{EffectiveRule, Hashed, Name};
+use navarch_model::{EffectiveRule, Hashed, Kind, Name, ObjectKey};
 
 use super::inbound::inbound_cluster;
 use super::*;
@@ -84,7 +84,10 @@ fn mesh() -> ClusterMesh {
 
 fn input(service: Service, rule: Option<DestinationRule>) -> OutboundInput {
     let rule = rule.map(|spec| {
-        Arc::new(Hashed::new(EffectiveRule { spec, sources: vec![(name("default"), name("shop"))] }))
+        Arc::new(Hashed::new(EffectiveRule {
+            spec,
+            sources: vec![ObjectKey::new(Kind::DestinationRule, "default", "shop")],
+        }))
     });
     OutboundInput {
         service: Arc::new(Hashed::new(service)),

@@ -15,12 +15,12 @@ use navarch_envoy::proto::envoy::config::listener::v3::{
 use navarch_envoy::proto::envoy::extensions::transport_sockets::quic::v3::QuicDownstreamTransport;
 use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use navarch_envoy::wkt;
+use navarch_model::listener::GatewayListener;
 use navarch_model::mesh::{ForwardClientCertDetails, TlsConfig};
 use navarch_model::proxy::CertificateFiles;
 use navarch_model::service::Protocol;
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, Origin};
 
-use super::merge::{MergedServer, Transport};
 use crate::Pure;
 use crate::encoded::messages;
 use crate::filters::NetworkPhase;
@@ -61,22 +61,36 @@ pub struct GatewaySettings {
     pub buffer_limit_bytes: Option<u32>,
 }
 
+/// Transport protocol of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    Tcp,
+    Quic,
+}
+
 /// One filter chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum GatewayChain {
-    /// All plain HTTP servers of the port.
-    Http { route_name: String, protocol: Protocol },
-    /// A server that terminates HTTPS.
-    Https { server: Arc<Hashed<MergedServer>> },
-    /// A server that passes on bytes, after terminating TLS if `tls` is set. `port` is the one that the Gateway states.
-    Tcp { sni_hosts: Vec<String>, tls: Option<Arc<Hashed<MergedServer>>>, port: u16, route: TcpRoute },
+    /// All plain HTTP listeners of the port.
+    Http { route_name: Name, protocol: Protocol },
+    /// A listener that terminates HTTPS.
+    Https { listener: Arc<Hashed<GatewayListener>>, sni_hosts: Vec<Name>, route_name: Name },
+    /// A listener that passes on bytes, after terminating TLS if `tls` is set. `port` is the one that the gateway states, `origin`
+    /// the rule that says where they go.
+    Tcp {
+        sni_hosts: Vec<Name>,
+        tls: Option<Arc<Hashed<GatewayListener>>>,
+        port: u16,
+        origin: Origin,
+        route: TcpRoute,
+    },
     /// Mesh mutual TLS that is passed on to where its server name says. Policies apply at the other end.
     MeshTls { sni: Name, port: u16, route: TcpRoute },
 }
 
-/// The key of [`GatewayListener`].
+/// The key of [`GatewayPort`].
 #[derive(Clone, Debug, Hash)]
-pub struct GatewayListenerInput {
+pub struct GatewayPortInput {
     pub settings: Arc<Hashed<GatewaySettings>>,
     pub transport: Transport,
     pub bind: Name,
@@ -86,21 +100,22 @@ pub struct GatewayListenerInput {
     pub chains: Vec<GatewayChain>,
 }
 
-/// A listener of a gateway. Envoy rejects one without chains, so there has to be one. Without a name if an EnvoyFilter removes it.
-pub struct GatewayListener;
+/// The listener of a gateway on one port and address. Envoy rejects one without chains, so there has to be one. Without a name if an EnvoyFilter removes it.
+pub struct GatewayPort;
 
-impl Pure for GatewayListener {
+impl Pure for GatewayPort {
     const NAME: &'static str = "gateway_listener";
-    type Input = GatewayListenerInput;
+    type Input = GatewayPortInput;
     type Output = Resource;
 
-    fn run(input: &GatewayListenerInput) -> Resource {
+    fn run(input: &GatewayPortInput) -> Resource {
         encode_patched(input.build(), &input.settings.listener.patches)
     }
 }
 
-impl GatewayListenerInput {
-    fn name(&self) -> String {
+impl GatewayPortInput {
+    /// The name of the listener.
+    pub fn name(&self) -> String {
         match self.transport {
             Transport::Tcp => addresses::listener_name(&self.bind, self.port),
             Transport::Quic => format!("udp_{}", addresses::listener_name(&self.bind, self.port)),
@@ -159,11 +174,11 @@ impl GatewayListenerInput {
     fn filter_chain(&self, chain: &GatewayChain, unguarded: &ListenerSettings) -> FilterChain {
         let (matched, tls) = match chain {
             GatewayChain::Http { .. } => (None, None),
-            GatewayChain::Https { server } => (chain_match(&server.sni_hosts, &[]), Some(server)),
+            GatewayChain::Https { listener, sni_hosts, .. } => (chain_match(sni_hosts, &[]), Some(listener)),
             GatewayChain::Tcp { sni_hosts, tls, .. } => (chain_match(sni_hosts, &[]), tls.as_ref()),
-            GatewayChain::MeshTls { sni, .. } => (chain_match(&[sni.to_string()], MESH_ALPN), None),
+            GatewayChain::MeshTls { sni, .. } => (chain_match(std::slice::from_ref(sni), MESH_ALPN), None),
         };
-        let context = tls.and_then(|server| self.tls_context(server));
+        let context = tls.and_then(|listener| self.tls_context(listener));
         FilterChain {
             filter_chain_match: matched,
             transport_socket: context.map(|context| self.socket(&context)),
@@ -173,14 +188,15 @@ impl GatewayListenerInput {
         }
     }
 
-    fn tls_context(&self, server: &MergedServer) -> Option<DownstreamTlsContext> {
+    fn tls_context(&self, listener: &GatewayListener) -> Option<DownstreamTlsContext> {
+        let protocol = listener.protocol();
         let context = ServerContext {
             defaults: self.settings.tls_defaults.as_ref(),
             files: &self.settings.files,
             quic: self.transport == Transport::Quic,
-            terminates_tcp: !server.protocol.is_http() && server.protocol != Protocol::Https,
+            terminates_tcp: !protocol.is_http() && protocol != Protocol::Https,
         };
-        server.tls().map(|tls| server_context(tls, context))
+        listener.tls.as_ref().map(|tls| server_context(tls, context))
     }
 
     fn socket(&self, context: &DownstreamTlsContext) -> TransportSocket {
@@ -200,8 +216,8 @@ impl GatewayListenerInput {
     fn filters(&self, chain: &GatewayChain, unguarded: &ListenerSettings) -> Vec<Filter> {
         match chain {
             GatewayChain::Http { route_name, protocol } => self.http_filters(route_name, *protocol, ""),
-            GatewayChain::Https { server } => {
-                self.http_filters(&server.route_name, server.protocol, &server.server.name)
+            GatewayChain::Https { listener, route_name, .. } => {
+                self.http_filters(route_name, listener.protocol(), &listener.name)
             }
             GatewayChain::Tcp { route, port, .. } => route.filters(&self.settings.listener, *port),
             GatewayChain::MeshTls { route, port, .. } => route.filters(unguarded, *port),
@@ -243,12 +259,13 @@ fn use_udp(address: &mut Address) {
 }
 
 /// Matches server names and application protocols; `*` is every name, and a chain for everything has no match.
-fn chain_match(sni_hosts: &[String], alpn: &[&str]) -> Option<FilterChainMatch> {
-    let any_name = sni_hosts.is_empty() || sni_hosts.iter().any(|host| host == "*");
+fn chain_match(sni_hosts: &[Name], alpn: &[&str]) -> Option<FilterChainMatch> {
+    let any_name = sni_hosts.is_empty() || sni_hosts.iter().any(|host| &**host == "*");
     if any_name && alpn.is_empty() {
         return None;
     }
-    let mut server_names = if any_name { Vec::new() } else { sni_hosts.to_vec() };
+    let names = sni_hosts.iter().filter(|_| !any_name);
+    let mut server_names: Vec<String> = names.map(|host| host.to_string()).collect();
     server_names.sort();
     Some(FilterChainMatch {
         server_names,
@@ -264,11 +281,12 @@ mod tests {
     #[test]
     fn a_chain_for_every_name_has_no_match() {
         let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        assert_eq!(chain_match(&strings(&["*"]), &[]), None);
-        assert_eq!(chain_match(&strings(&["a.com", "*"]), &[]), None);
-        let names = |hosts: &[&str]| chain_match(&strings(hosts), &[]).map(|matched| matched.server_names);
-        assert_eq!(names(&["b.com", "a.com"]), Some(strings(&["a.com", "b.com"])));
-        let with_alpn = chain_match(&strings(&["*"]), MESH_ALPN);
+        let names = |texts: &[&str]| texts.iter().copied().map(Name::from).collect::<Vec<Name>>();
+        assert_eq!(chain_match(&names(&["*"]), &[]), None);
+        assert_eq!(chain_match(&names(&["a.com", "*"]), &[]), None);
+        let matched = chain_match(&names(&["b.com", "a.com"]), &[]).map(|matched| matched.server_names);
+        assert_eq!(matched, Some(strings(&["a.com", "b.com"])));
+        let with_alpn = chain_match(&names(&["*"]), MESH_ALPN);
         assert_eq!(with_alpn.map(|matched| matched.application_protocols), Some(strings(MESH_ALPN)));
     }
 }

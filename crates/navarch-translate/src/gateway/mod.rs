@@ -1,9 +1,7 @@
-//! Gateways: the servers of all Gateways of one workload, and the listeners that serve them.
+//! Gateways: what their listeners and route configurations are in Envoy's terms.
 
 pub mod listener;
-pub mod merge;
 pub mod routes;
 
-pub use listener::{GatewayChain, GatewayListener, GatewayListenerInput, GatewaySettings};
-pub use merge::{MergedGateways, MergedServer, Transport, merge};
+pub use listener::{GatewayChain, GatewayPort, GatewayPortInput, GatewaySettings, Transport};
 pub use routes::{GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput};

@@ -21,7 +21,7 @@ const VIRTUAL_HOSTS: u8 = 0x12;
 pub struct GatewayHost {
     /// The port of the first server with the host; part of the virtual host's name.
     pub port: u16,
-    /// Routes of each VirtualService, in the order in which they are put together: indices into the routes of the input.
+    /// Routes of each set, in the order in which they are put together: indices into the routes of the input.
     pub routes: Vec<usize>,
     /// Plain requests are redirected to HTTPS.
     pub require_tls: bool,
@@ -34,7 +34,7 @@ pub struct GatewayRouteConfigurationInput {
     pub name: Name,
     /// The port in the name of the virtual host that answers 404 if there are no others.
     pub port: u16,
-    /// Routes of the VirtualServices that hosts refer to.
+    /// Routes of the sets that hosts refer to.
     pub routes: Vec<Routes>,
     /// By host in lower case.
     pub hosts: BTreeMap<String, GatewayHost>,
@@ -44,8 +44,8 @@ pub struct GatewayRouteConfigurationInput {
 
 /// The route configuration of one or more servers of a gateway.
 ///
-/// Hosts with the same routes share a virtual host, named after the most specific of them: a VirtualService with a thousand hosts
-/// does not become a thousand copies of its routes.
+/// Hosts with the same routes share a virtual host, named after the most specific of them: a set with a thousand hosts does
+/// not become a thousand copies of its routes.
 pub struct GatewayRouteConfiguration;
 
 impl Pure for GatewayRouteConfiguration {
@@ -106,7 +106,7 @@ fn shared_hosts(input: &GatewayRouteConfigurationInput) -> Vec<VirtualHost> {
         .collect()
 }
 
-/// The routes of all VirtualServices of a host, those that match everything last.
+/// The routes of all sets of a host, those that match everything last.
 fn ordered_routes(host: &GatewayHost, routes: &[Routes]) -> Vec<EncodedRoute> {
     let all = || host.routes.iter().filter_map(|index| routes.get(*index)).flat_map(|routes| routes.iter());
     let specific = all().filter(|route| !route.catch_all);
@@ -130,7 +130,7 @@ mod tests {
 
     fn route(name: &str, catch_all: bool) -> EncodedRoute {
         let route = envoy::Route { name: name.into(), ..envoy::Route::default() };
-        EncodedRoute { bytes: route.encode_to_vec().into(), catch_all }
+        EncodedRoute { bytes: route.encode_to_vec().into(), catch_all, origin: None }
     }
 
     /// Domains and route names of each virtual host.

@@ -14,7 +14,7 @@ use navarch_envoy::wkt;
 use navarch_model::networking::{HttpRetry, PatchContext};
 use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, ObjectKey};
 
 use crate::Pure;
 use crate::encoded::messages;
@@ -26,7 +26,7 @@ use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{self, TcpRoute};
 use crate::listeners::tls::{self, MutualTls};
 use crate::listeners::{
-    CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, VIRTUAL_INBOUND, address, balance, inspectors,
+    CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_INBOUND, address, balance, chain_metadata, inspectors,
 };
 use crate::names;
 use crate::routes::patch::{PatchTarget, RoutePatches};
@@ -78,8 +78,8 @@ pub struct InboundPort {
     /// Prefix of TCP statistics.
     pub stat_prefix: Name,
     pub mode: MutualTlsMode,
-    /// The Sidecar that the port stems from.
-    pub config: Option<ConfigRef>,
+    /// The Sidecar that the port stems from, as metadata names it: as if it were in the namespace of the workload.
+    pub config: Option<ObjectKey>,
 }
 
 /// Everything the virtual inbound listener is made of.
@@ -305,7 +305,7 @@ impl ServiceChains<'_> {
             transport_socket: kind
                 .terminates
                 .then(|| tls::transport_socket(&self.settings.tls.context(alpn))),
-            metadata: self.port.config.as_ref().map(ConfigRef::metadata),
+            metadata: self.port.config.as_ref().map(chain_metadata),
             ..FilterChain::default()
         }
     }

@@ -17,9 +17,11 @@ pub mod virtual_outbound;
 
 use navarch_envoy::proto::envoy::config::core::v3::Metadata;
 use navarch_envoy::proto::envoy::config::listener::v3::{Listener, listener};
-use navarch_envoy::{Resource, XdsType, wkt};
-use navarch_model::Name;
+use navarch_envoy::{Resource, XdsType};
+use navarch_model::ObjectKey;
 use prost::Message;
+
+use crate::origin;
 
 /// Name of the listener that takes all intercepted outbound connections.
 pub const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
@@ -28,42 +30,12 @@ pub const VIRTUAL_INBOUND: &str = "virtualInbound";
 /// Connections accepted per event of a socket: one, so that connections are spread evenly over the worker threads.
 const CONNECTIONS_PER_SOCKET_EVENT: u32 = 1;
 
-/// A configuration object that a filter chain stems from; it is named in the chain's metadata.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConfigRef {
-    /// For example `networking.istio.io/v1alpha3`.
-    pub api_version: Name,
-    /// For example `virtual-service`.
-    pub kind: Name,
-    pub namespace: Name,
-    pub name: Name,
-}
+/// The version of the API by which istiod names the objects that filter chains stem from.
+const CONFIG_VERSION: &str = "v1alpha3";
 
-impl ConfigRef {
-    /// A VirtualService.
-    pub fn virtual_service(namespace: &Name, name: &Name) -> Self {
-        Self::networking("virtual-service", namespace, name)
-    }
-
-    /// A Sidecar.
-    pub fn sidecar(namespace: &Name, name: &Name) -> Self {
-        Self::networking("sidecar", namespace, name)
-    }
-
-    fn networking(kind: &str, namespace: &Name, name: &Name) -> Self {
-        ConfigRef {
-            api_version: Name::from("networking.istio.io/v1alpha3"),
-            kind: Name::from(kind),
-            namespace: namespace.clone(),
-            name: name.clone(),
-        }
-    }
-
-    fn metadata(&self) -> Metadata {
-        let path =
-            format!("/apis/{}/namespaces/{}/{}/{}", self.api_version, self.namespace, self.kind, self.name);
-        wkt::metadata("istio", wkt::structure([("config", wkt::string(path))]))
-    }
+/// Metadata of a filter chain that names the object it stems from.
+fn chain_metadata(key: &ObjectKey) -> Metadata {
+    origin::metadata(CONFIG_VERSION, key)
 }
 
 /// Encodes a listener under its own name.

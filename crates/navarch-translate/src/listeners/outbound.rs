@@ -7,7 +7,7 @@ use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
 use navarch_envoy::proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use navarch_envoy::wkt;
 use navarch_model::service::Protocol;
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, Origin};
 
 use crate::Pure;
 use crate::filters::network::http_chain;
@@ -16,7 +16,7 @@ use crate::listeners::merge::{Chain, Entry, merge};
 use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{DnsCache, TcpRoute};
-use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, ConfigRef, address, balance, inspectors};
+use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, address, balance, chain_metadata, inspectors};
 
 /// Application protocols by which the HTTP inspector marks plaintext HTTP.
 pub const PLAINTEXT_HTTP: &[&str] = &["http/1.1", "h2c"];
@@ -73,7 +73,10 @@ pub fn treatment(protocol: Protocol) -> Option<Treatment> {
 pub struct TcpChain {
     pub server_names: Vec<Name>,
     pub destination_blocks: Vec<Name>,
-    pub config: Option<ConfigRef>,
+    /// The route that it stems from; `None` for the service itself.
+    pub origin: Option<Origin>,
+    /// Whether its metadata names that, as istiod does for some chains.
+    pub names_origin: bool,
     pub route: TcpRoute,
 }
 
@@ -183,8 +186,10 @@ fn add_inspectors(listener: &mut Listener, settings: &OutboundSettings, entry: &
 
 fn filter_chain(settings: &OutboundSettings, port: u16, name: &str, chain: &Chain<'_>) -> FilterChain {
     let listener = &settings.listener;
-    let (filters, config) = match chain {
-        Chain::Tcp(chain) => (chain.route.filters(listener, port), chain.config.as_ref()),
+    let (filters, origin) = match chain {
+        Chain::Tcp(chain) => {
+            (chain.route.filters(listener, port), chain.origin.as_ref().filter(|_| chain.names_origin))
+        }
         Chain::Http(chain) => {
             let mut options = Options::new(
                 &listener.http,
@@ -201,7 +206,7 @@ fn filter_chain(settings: &OutboundSettings, port: u16, name: &str, chain: &Chai
     };
     FilterChain {
         filters,
-        metadata: config.map(ConfigRef::metadata),
+        metadata: origin.map(|origin| chain_metadata(&origin.key)),
         transport_socket_connect_timeout: Some(wkt::duration_secs(HANDSHAKE_TIMEOUT_SECONDS)),
         ..FilterChain::default()
     }

@@ -19,18 +19,20 @@ use navarch_envoy::proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use navarch_envoy::proto::envoy::r#type::v3::FractionalPercent;
 use navarch_envoy::wkt;
 use navarch_model::networking::{
-    ConsistentHashLb, Destination, HttpBody, HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite,
-    HttpRoute, HttpRouteDestination, RedirectPort, RedirectPortSelection,
+    ConsistentHashLb, HttpBody, HttpDirectResponse, HttpRedirect, HttpRetry, RedirectPort,
+    RedirectPortSelection,
 };
+use navarch_model::route::{Forward, HttpBackend, MissingBackend, PathRewrite, Share};
 use navarch_model::values::Percent;
 use prost::Message;
 
 use super::filter_config::{percent, whole_percent};
 use super::hash_policy::hash_policy;
 use super::headers::HeaderMutations;
+use super::http_routes::{EncodedRoute, HttpRoutesInput, RouteContext};
 use super::route_match::regex;
-use super::virtual_service::{EncodedRoute, HttpRoutesInput, RouteContext};
-use super::{Semantics, outbound_cluster, retry, route_match};
+use super::{retry, route_match};
+use crate::names;
 
 /// Answers with a redirect; nothing if the status code is none that redirects.
 pub(super) fn redirect(redirect: &HttpRedirect, context: &RouteContext) -> Option<Action> {
@@ -109,67 +111,62 @@ pub(super) fn set_timeout(action: &mut RouteAction, timeout: Option<std::time::D
     }
 }
 
-/// Forwards to the destinations of a route; adds what the destinations say about headers to `out`.
+/// Forwards to the backends of a rule; adds what the backends say about headers to `out`.
 pub(super) fn forward(
     out: &mut Route,
-    route: &HttpRoute,
+    forward: &Forward,
     index: usize,
     authority: Option<String>,
     input: &HttpRoutesInput,
-    semantics: Semantics,
 ) {
     let context = &input.context;
     let mut action = RouteAction::default();
-    set_timeout(&mut action, route.timeout, context.proxyless);
-    if semantics == Semantics::GatewayApi {
-        // Gateway API: requests to backends that do not exist are answered with 500.
+    set_timeout(&mut action, forward.timeout, context.proxyless);
+    if forward.missing == MissingBackend::InternalError {
         action.cluster_not_found_response_code = ClusterNotFoundResponseCode::InternalServerError.into();
     }
     let mut authority = authority;
-    if let Some(rewrite) = &route.rewrite {
+    if let Some(rewrite) = &forward.rewrite {
         action.append_x_forwarded_host = context.x_forwarded_host;
-        rewrite_path(&mut action, rewrite, out.r#match.as_ref(), semantics);
+        rewrite_path(&mut action, rewrite.path.as_ref(), out.r#match.as_ref());
         if !rewrite.authority.is_empty() {
             authority = Some(rewrite.authority.clone());
         }
     }
     action.host_rewrite_specifier = authority.map(HostRewriteSpecifier::HostRewriteLiteral);
-    action.request_mirror_policies = mirrors(route, input);
+    action.request_mirror_policies = mirrors(forward, input);
 
     let mut sticky = false;
-    if let [destination] = route.route.as_slice() {
-        sticky = single(out, &mut action, destination, (index, 0), input);
+    if let [backend] = forward.backends.as_slice() {
+        sticky = single(out, &mut action, backend, (index, 0), input);
     } else {
-        weighted(&mut action, &route.route, index, input);
+        weighted(&mut action, &forward.backends, index, input);
     }
-    let retries = route.retries.as_ref().or(context.default_retries.as_deref().map(|retries| &**retries));
+    let retries = forward.retries.as_ref().or(context.default_retries.as_deref().map(|retries| &**retries));
     action.retry_policy = retry::policy(retries, sticky);
     out.action = Some(Action::Route(action));
 }
 
-fn rewrite_path(
-    action: &mut RouteAction,
-    rewrite: &HttpRewrite,
-    matched: Option<&RouteMatch>,
-    semantics: Semantics,
-) {
-    if let Some(stated) = &rewrite.uri_regex_rewrite {
-        action.regex_rewrite = Some(RegexMatchAndSubstitute {
-            pattern: Some(regex(&stated.match_)),
-            substitution: stated.rewrite.clone(),
-        });
-    } else if semantics == Semantics::GatewayApi && rewrite.uri == "/" {
-        // Removing a prefix must leave a path that starts with a slash, also where nothing follows the prefix.
-        let prefix = match matched.and_then(|matched| matched.path_specifier.as_ref()) {
-            Some(PathSpecifier::PathSeparatedPrefix(prefix)) => prefix.as_str(),
-            _ => "",
-        };
-        action.regex_rewrite = Some(RegexMatchAndSubstitute {
-            pattern: Some(regex(&format!("^{}(/?)(.*)", quoted(prefix)))),
-            substitution: r"/\2".to_owned(),
-        });
-    } else {
-        action.prefix_rewrite = rewrite.uri.clone();
+fn rewrite_path(action: &mut RouteAction, rewrite: Option<&PathRewrite>, matched: Option<&RouteMatch>) {
+    match rewrite {
+        None => {}
+        Some(PathRewrite::Matched(path)) => action.prefix_rewrite.clone_from(path),
+        Some(PathRewrite::Regex(stated)) => {
+            action.regex_rewrite = Some(RegexMatchAndSubstitute {
+                pattern: Some(regex(&stated.match_)),
+                substitution: stated.rewrite.clone(),
+            });
+        }
+        Some(PathRewrite::RemovePrefix) => {
+            let prefix = match matched.and_then(|matched| matched.path_specifier.as_ref()) {
+                Some(PathSpecifier::PathSeparatedPrefix(prefix)) => prefix.as_str(),
+                _ => "",
+            };
+            action.regex_rewrite = Some(RegexMatchAndSubstitute {
+                pattern: Some(regex(&format!("^{}(/?)(.*)", quoted(prefix)))),
+                substitution: r"/\2".to_owned(),
+            });
+        }
     }
 }
 
@@ -185,31 +182,22 @@ fn quoted(text: &str) -> String {
     out
 }
 
-fn mirrors(route: &HttpRoute, input: &HttpRoutesInput) -> Vec<RequestMirrorPolicy> {
-    let whole = || Some(whole_percent(100));
-    let stated = |share: Percent| (share > Percent::ZERO).then(|| percent(share));
-    let single = route.mirror.as_ref().and_then(|destination| {
-        let share = match (route.mirror_percentage, route.mirror_percent) {
-            (Some(share), _) => stated(share),
-            (None, Some(share)) => (share > 0).then(|| whole_percent(share)),
-            (None, None) => whole(),
-        };
-        Some((destination, share?))
-    });
-    let several = route.mirrors.iter().filter_map(|mirror| {
-        let share = mirror.percentage.map_or_else(whole, stated)?;
-        Some((mirror.destination.as_ref()?, share))
-    });
-    single.into_iter().chain(several).map(|(destination, share)| mirror(destination, share, input)).collect()
+fn mirrors(forward: &Forward, input: &HttpRoutesInput) -> Vec<RequestMirrorPolicy> {
+    let share = |share: Share| match share {
+        Share::Percent(0) | Share::Fine(Percent::ZERO) => None,
+        Share::Percent(share) => Some(whole_percent(share)),
+        Share::Fine(share) => Some(percent(share)),
+    };
+    let mirrored = forward
+        .mirrors
+        .iter()
+        .filter_map(|mirror| Some((input.cluster(&mirror.backend), share(mirror.share)?)));
+    mirrored.map(|(cluster, share)| mirror(cluster, share)).collect()
 }
 
-fn mirror(
-    destination: &Destination,
-    share: FractionalPercent,
-    input: &HttpRoutesInput,
-) -> RequestMirrorPolicy {
+fn mirror(cluster: String, share: FractionalPercent) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
-        cluster: input.cluster(Some(destination)),
+        cluster,
         runtime_fraction: Some(RuntimeFractionalPercent {
             default_value: Some(share),
             ..RuntimeFractionalPercent::default()
@@ -224,19 +212,18 @@ fn mirror(
 fn single(
     out: &mut Route,
     action: &mut RouteAction,
-    destination: &HttpRouteDestination,
+    backend: &HttpBackend,
     position: (usize, usize),
     input: &HttpRoutesInput,
 ) -> bool {
-    action.cluster_specifier =
-        Some(ClusterSpecifier::Cluster(input.cluster(destination.destination.as_ref())));
-    if let Some(headers) = &destination.headers {
+    action.cluster_specifier = Some(ClusterSpecifier::Cluster(input.cluster(&backend.backend)));
+    if let Some(headers) = &backend.headers {
         let mutations = HeaderMutations::of(headers);
         out.request_headers_to_add.extend(mutations.request_add);
         out.request_headers_to_remove.extend(mutations.request_remove);
         out.response_headers_to_add.extend(mutations.response_add);
         out.response_headers_to_remove.extend(mutations.response_remove);
-        // What the route says about the host goes first, as it would with several destinations.
+        // What the rule says about the host goes first, as it would with several backends.
         if action.host_rewrite_specifier.is_none() {
             action.host_rewrite_specifier = mutations.authority.map(HostRewriteSpecifier::HostRewriteLiteral);
         }
@@ -247,23 +234,15 @@ fn single(
 }
 
 /// Forwards to several clusters by weight; those without weight get nothing.
-fn weighted(
-    action: &mut RouteAction,
-    destinations: &[HttpRouteDestination],
-    index: usize,
-    input: &HttpRoutesInput,
-) {
-    let mut clusters = Vec::with_capacity(destinations.len());
-    for (position, destination) in destinations.iter().enumerate() {
-        let Some(weight) = u32::try_from(destination.weight).ok().filter(|weight| *weight > 0) else {
-            continue;
-        };
+fn weighted(action: &mut RouteAction, backends: &[HttpBackend], index: usize, input: &HttpRoutesInput) {
+    let mut clusters = Vec::with_capacity(backends.len());
+    for (position, backend) in backends.iter().enumerate().filter(|(_, backend)| backend.weight > 0) {
         let mut cluster = ClusterWeight {
-            name: input.cluster(destination.destination.as_ref()),
-            weight: Some(weight),
+            name: input.cluster(&backend.backend),
+            weight: Some(backend.weight),
             ..ClusterWeight::default()
         };
-        if let Some(headers) = &destination.headers {
+        if let Some(headers) = &backend.headers {
             let mutations = HeaderMutations::of(headers);
             cluster.request_headers_to_add = mutations.request_add;
             cluster.request_headers_to_remove = mutations.request_remove;
@@ -279,8 +258,8 @@ fn weighted(
         Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..WeightedCluster::default() }));
 }
 
-/// The name of the operation in traces: the destination if there is one, else the VirtualService.
-pub(super) fn operation(action: Option<&Action>, virtual_service: &str, port: u16, path: &str) -> String {
+/// The name of the operation in traces: the destination if there is one, else the object that has the route.
+pub(super) fn operation(action: Option<&Action>, owner: &str, port: u16, path: &str) -> String {
     if let Some(Action::Route(RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
         ..
@@ -291,10 +270,10 @@ pub(super) fn operation(action: Option<&Action>, virtual_service: &str, port: u1
             return format!("{host}:{port}{path}");
         }
     }
-    format!("{virtual_service}:{port}{path}")
+    format!("{owner}:{port}{path}")
 }
 
-/// The route to a port of a service without VirtualService.
+/// The route to a port of a service for which there are no other routes.
 ///
 /// The retry policy takes no notice of consistent hashing, as istiod's does not.
 pub fn default_route(
@@ -304,7 +283,7 @@ pub fn default_route(
     hash: Option<&ConsistentHashLb>,
 ) -> EncodedRoute {
     let mut action = RouteAction {
-        cluster_specifier: Some(ClusterSpecifier::Cluster(outbound_cluster(u32::from(port), "", host))),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(names::outbound(port, "", host))),
         retry_policy: retry::policy(default_retries, false),
         hash_policy: hash.and_then(hash_policy).into_iter().collect(),
         ..RouteAction::default()
@@ -317,7 +296,7 @@ pub fn default_route(
         action: Some(Action::Route(action)),
         ..Route::default()
     };
-    EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true }
+    EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true, origin: None }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub fn alternative_hosts(host: &str, dns_domain: &str) -> Vec<String> {
     out.into_iter().map(|domain| domain.text).collect()
 }
 
-/// The domains of a host of a VirtualService that is no service.
+/// The domains of a host that routes name and that is not a service.
 pub fn of_host(host: &str) -> Vec<Domain> {
     vec![Domain { text: bracketed(host), alternative: false }]
 }

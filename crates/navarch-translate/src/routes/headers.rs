@@ -1,4 +1,4 @@
-//! Header operations (VirtualService `headers` of routes and of destinations).
+//! Header operations of rules and of backends.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Retry policies (VirtualService `http.retries`, MeshConfig `defaultHttpRetryPolicy`).
+//! Retry policies, of rules and of MeshConfig (`defaultHttpRetryPolicy`).
 
 use std::time::Duration;
 

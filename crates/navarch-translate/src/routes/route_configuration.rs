@@ -10,12 +10,12 @@ use navarch_envoy::proto::envoy::config::route::v3::route::Action;
 use navarch_envoy::proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{Resource, XdsType, wkt};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, Precedence};
 use prost::Message;
 
+use super::http_routes::EncodedRoute;
 use super::route_match;
 use super::virtual_host::{Content, Domain, VirtualHost};
-use super::virtual_service::EncodedRoute;
 use crate::Pure;
 
 /// Tag byte of `virtual_hosts` in `envoy.config.route.v3.RouteConfiguration`.
@@ -57,16 +57,16 @@ pub struct Ranked {
 
 impl Ranked {
     /// The virtual host for clients in a namespace.
-    fn host_for(&self, namespace: &str) -> &VirtualHost {
+    pub fn host_for(&self, namespace: &str) -> &VirtualHost {
         let near = self.near.iter().find(|(known, _)| **known == *namespace);
         near.map_or(&self.host, |(_, host)| host)
     }
 }
 
-/// Routes of VirtualServices go before default routes; older VirtualServices before newer; hosts before services.
+/// Routes that somebody wrote go before default routes; older ones before newer; hosts before services.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rank {
-    VirtualService { created_at: i64, name: Name, namespace: Name, is_service: bool, position: u32 },
+    Routes { precedence: Precedence, is_service: bool, position: u32 },
     Default { host: Name, position: u32 },
 }
 
@@ -190,7 +190,7 @@ impl CatchAllHost {
             action: Some(action),
             ..envoy::Route::default()
         };
-        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true }];
+        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true, origin: None }];
         let domains = vec![Domain { text: "*".to_owned(), alternative: false }];
         let content = Content {
             routes: &routes,

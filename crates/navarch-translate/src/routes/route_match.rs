@@ -1,4 +1,4 @@
-//! Match conditions of HTTP routes (VirtualService `http.match`).
+//! Match conditions of HTTP routes.
 
 use navarch_envoy::proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use navarch_envoy::proto::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
@@ -10,10 +10,8 @@ use navarch_envoy::proto::envoy::r#type::matcher::v3::{
     ListMatcher, MetadataMatcher, OrMatcher, RegexMatcher, StringMatcher, ValueMatcher, list_matcher,
     metadata_matcher,
 };
-use navarch_model::networking::HttpMatchRequest;
+use navarch_model::route::{HttpMatch, PathMatch};
 use navarch_model::values::StringMatch;
-
-use super::Semantics;
 
 /// Header names that stand for a claim of the request's token start with this (Istio: "JWT claim based routing").
 const CLAIM_PREFIX: &str = "@request.auth.claims";
@@ -44,9 +42,8 @@ pub(super) fn everything() -> RouteMatch {
 
 /// Translates one match condition, or the absence of any.
 ///
-/// `port`, `gateways`, `sourceLabels` and `sourceNamespace` are decided here and now, before this is called; Envoy never
-/// sees them.
-pub(super) fn route_match(semantics: Semantics, condition: Option<&HttpMatchRequest>) -> RouteMatch {
+/// Conditions on the client are decided before this is called; Envoy never sees them.
+pub(super) fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
     let mut out = everything();
     let Some(condition) = condition else { return out };
 
@@ -69,10 +66,10 @@ pub(super) fn route_match(semantics: Semantics, condition: Option<&HttpMatchRequ
     }
     out.headers.sort_by(|a, b| a.name.cmp(&b.name));
 
-    if let Some(path) = condition.uri.as_ref().and_then(|uri| path(semantics, uri)) {
-        out.path_specifier = Some(path);
+    if let Some(stated) = &condition.path {
+        out.path_specifier = Some(path(stated));
     }
-    out.case_sensitive = Some(!condition.ignore_uri_case);
+    out.case_sensitive = Some(!condition.ignore_path_case);
 
     let pseudo = [
         (":method", &condition.method),
@@ -89,17 +86,17 @@ pub(super) fn route_match(semantics: Semantics, condition: Option<&HttpMatchRequ
     out
 }
 
-/// Prefixes of the Gateway API and of Ingress end at a path segment; those of Istio anywhere.
-fn path(semantics: Semantics, uri: &StringMatch) -> Option<PathSpecifier> {
-    Some(match uri {
-        StringMatch::Any => return None,
-        StringMatch::Exact(path) => PathSpecifier::Path(path.clone()),
-        StringMatch::Prefix(prefix) if semantics != Semantics::Istio && prefix != "/" => {
+fn path(stated: &PathMatch) -> PathSpecifier {
+    match stated {
+        PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
+        PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
+        // Envoy wants no slash at the end, and refuses the prefix that every path has.
+        PathMatch::PathPrefix(prefix) if prefix == "/" => PathSpecifier::Prefix(prefix.clone()),
+        PathMatch::PathPrefix(prefix) => {
             PathSpecifier::PathSeparatedPrefix(prefix.strip_suffix('/').unwrap_or(prefix).to_owned())
         }
-        StringMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
-        StringMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern)),
-    })
+        PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern)),
+    }
 }
 
 /// A condition without pattern asks for presence; so does the regular expression `*`, which is none.
@@ -212,46 +209,40 @@ mod tests {
 
     #[test]
     fn only_a_bare_path_that_matches_all_is_a_catch_all() {
-        let check = |condition: HttpMatchRequest, expected: bool| {
-            assert_eq!(
-                is_catch_all(&route_match(Semantics::Istio, Some(&condition))),
-                expected,
-                "{condition:?}"
-            );
+        let check = |condition: HttpMatch, expected: bool| {
+            assert_eq!(is_catch_all(&route_match(Some(&condition))), expected, "{condition:?}");
         };
-        let uri = |uri: StringMatch| HttpMatchRequest { uri: Some(uri), ..HttpMatchRequest::default() };
-        check(HttpMatchRequest::default(), true);
-        check(uri(StringMatch::Prefix("/".into())), true);
-        check(uri(StringMatch::Regex(".*".into())), true);
-        check(uri(StringMatch::Prefix("/a".into())), false);
-        check(uri(StringMatch::Exact("/".into())), false);
-        let with = |name: &str| HttpMatchRequest {
+        let path = |path: PathMatch| HttpMatch { path: Some(path), ..HttpMatch::default() };
+        check(HttpMatch::default(), true);
+        check(path(PathMatch::Prefix("/".into())), true);
+        check(path(PathMatch::PathPrefix("/".into())), true);
+        check(path(PathMatch::Regex(".*".into())), true);
+        check(path(PathMatch::Prefix("/a".into())), false);
+        check(path(PathMatch::PathPrefix("/a".into())), false);
+        check(path(PathMatch::Exact("/".into())), false);
+        let with = |name: &str| HttpMatch {
             headers: [(name.to_owned(), StringMatch::Exact("x".into()))].into(),
-            ..HttpMatchRequest::default()
+            ..HttpMatch::default()
         };
         check(with("x-user"), false);
         check(with("@request.auth.claims.sub"), false);
     }
 
     #[test]
-    fn prefixes_end_at_segments_only_outside_of_istio() {
-        let check = |semantics, prefix: &str, expected: PathSpecifier| {
-            assert_eq!(path(semantics, &StringMatch::Prefix(prefix.to_owned())), Some(expected));
-        };
-        check(Semantics::Istio, "/a/", PathSpecifier::Prefix("/a/".into()));
-        check(Semantics::GatewayApi, "/a/", PathSpecifier::PathSeparatedPrefix("/a".into()));
-        check(Semantics::Ingress, "/a", PathSpecifier::PathSeparatedPrefix("/a".into()));
-        check(Semantics::GatewayApi, "/", PathSpecifier::Prefix("/".into()));
+    fn a_prefix_of_segments_has_no_slash_at_its_end() {
+        let check = |stated: PathMatch, expected: PathSpecifier| assert_eq!(path(&stated), expected);
+        check(PathMatch::Prefix("/a/".into()), PathSpecifier::Prefix("/a/".into()));
+        check(PathMatch::PathPrefix("/a/".into()), PathSpecifier::PathSeparatedPrefix("/a".into()));
+        check(PathMatch::PathPrefix("/a".into()), PathSpecifier::PathSeparatedPrefix("/a".into()));
+        check(PathMatch::PathPrefix("/".into()), PathSpecifier::Prefix("/".into()));
     }
 
     #[test]
     fn an_inverted_presence_test_does_not_treat_missing_as_empty() {
         let check = |pattern: StringMatch, missing_as_empty: bool| {
-            let condition = HttpMatchRequest {
-                without_headers: [("x".to_owned(), pattern)].into(),
-                ..HttpMatchRequest::default()
-            };
-            let out = route_match(Semantics::Istio, Some(&condition));
+            let condition =
+                HttpMatch { without_headers: [("x".to_owned(), pattern)].into(), ..HttpMatch::default() };
+            let out = route_match(Some(&condition));
             let flags: Vec<_> =
                 out.headers.iter().map(|h| (h.invert_match, h.treat_missing_header_as_empty)).collect();
             assert_eq!(flags, [(true, missing_as_empty)]);

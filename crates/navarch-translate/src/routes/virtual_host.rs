@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::domains::{self, DomainView};
 use super::filter_config::{STATEFUL_SESSION_FILTER, stateful_session};
-use super::virtual_service::{EncodedRoute, Routes};
+use super::http_routes::{EncodedRoute, Routes};
 use crate::Pure;
 
 /// Tag bytes of `envoy.config.route.v3.VirtualHost`.
@@ -28,7 +28,7 @@ pub struct Domain {
     pub alternative: bool,
 }
 
-/// A virtual host as one service or one host of a VirtualService contributes it.
+/// A virtual host as one service or one host of a set of routes contributes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VirtualHost {
     /// `<host>:<port>`.
@@ -36,6 +36,8 @@ pub struct VirtualHost {
     /// The service behind it, whose full name is nobody else's; nothing for hosts that are no service.
     pub service: Option<Name>,
     pub domains: Vec<Domain>,
+    /// The routes that somebody wrote for it, which know what they were made from.
+    pub routes: Option<Routes>,
     /// The encoded message with all domains.
     complete: Bytes,
     /// The encoded message without name and domains.
@@ -82,7 +84,7 @@ impl VirtualHost {
         let complete = Bytes::from(encode(&name, domains.iter().map(|domain| domain.text.as_str()), &rest));
         // One buffer for both: the rest is the end of the whole.
         let rest = complete.slice(complete.len() - rest.len()..);
-        VirtualHost { name, service, domains, complete, rest }
+        VirtualHost { name, service, domains, routes: None, complete, rest }
     }
 
     /// The encoded message with all domains.
@@ -99,7 +101,7 @@ impl VirtualHost {
 /// Where the routes of a virtual host come from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RouteSource {
-    /// A VirtualService.
+    /// Rules that somebody wrote.
     Routes(Routes),
     /// One route to the service itself.
     Default { retries: Option<Arc<Hashed<HttpRetry>>>, hash: Option<ConsistentHashLb> },
@@ -110,7 +112,7 @@ pub enum RouteSource {
 pub struct SidecarVirtualHostInput {
     pub host: Name,
     pub port: u16,
-    /// The service with that host; nothing for a host that only a VirtualService names.
+    /// The service with that host; nothing for a host that only routes name.
     pub service: Option<Arc<Hashed<Service>>>,
     pub domains: DomainView,
     /// The listener serves all ports, so domains name theirs.
@@ -151,12 +153,13 @@ impl Pure for SidecarVirtualHost {
             require_tls: false,
         };
         let name = domains::with_port(&input.host, input.port);
-        Hashed::new(VirtualHost::new(
-            name,
-            service.map(|service| service.hostname.clone()),
-            domains,
-            &content,
-        ))
+        let service = service.map(|service| service.hostname.clone());
+        let host = VirtualHost::new(name, service, domains, &content);
+        let routes = match &input.routes {
+            RouteSource::Routes(routes) => Some(routes.clone()),
+            RouteSource::Default { .. } => None,
+        };
+        Hashed::new(VirtualHost { routes, ..host })
     }
 }
 
@@ -178,7 +181,7 @@ mod tests {
     #[test]
     fn the_pieces_make_the_message() {
         let route = envoy::Route { name: "r".into(), ..envoy::Route::default() };
-        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: false }];
+        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: false, origin: None }];
         let session = PersistentSession::Header("x-session".into());
         let content = Content {
             routes: &routes,

@@ -4,30 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::mesh::ForwardClientCertDetails;
-use navarch_model::networking::{
-    Destination as RouteTarget, L4MatchAttributes, PatchContext, RouteDestination, ServerTlsMode,
-    TlsMatchAttributes,
-};
-use navarch_model::service::{Protocol, Service};
-use navarch_model::{EffectiveRule, Hashed, Labels, Name};
-use navarch_snapshot::bound::BoundVirtualService;
+use navarch_model::networking::{PatchContext, ServerTlsMode};
+use navarch_model::route::{ClientMatch, Parent, RouteSet, StreamBackend};
+use navarch_model::service::Protocol;
+use navarch_model::{Hashed, Labels, Name};
 use navarch_snapshot::host::{covers, overlap};
 use navarch_snapshot::{BUCKETS, Bucket, Scope};
-use navarch_translate::gateway::merge::{MergedPort, claim_hosts};
-use navarch_translate::gateway::{
-    GatewayChain, GatewayListener, GatewayListenerInput, GatewaySettings, MergedServer, Transport,
-};
+use navarch_translate::gateway::{GatewayChain, GatewayPort, GatewayPortInput, GatewaySettings, Transport};
 use navarch_translate::http_connection_manager::{Direction, connection_settings};
 use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::tcp::{Destination, TcpRoute};
 use navarch_translate::names;
 
-use super::GatewaysOf;
+use super::merge::{MergedPort, claim_hosts};
+use super::{GatewaysOf, MergedGateways, MergedListener};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::gather::listeners::added_listeners;
 use crate::gather::listeners::settings::common;
-use crate::gather::listeners::tcp_routes::Traffic;
+use crate::gather::listeners::tcp_routes::{Streams, Traffic};
+use crate::gather::listeners::{ChainOrigin, added_listeners};
 use crate::gather::routes::labels::mentioned;
 use crate::parts::{BucketResources, Parts};
 
@@ -37,10 +32,54 @@ const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 /// The listeners of a gateway.
 pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
     let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Parts::default() };
+    let inputs = inputs(cx, class, scope, gateways);
+    let with_chains = inputs.iter().filter(|input| !input.chains.is_empty());
+    let made = with_chains.map(|input| cx.get::<GatewayPort>(input));
+    let mut made: BucketResources = made.filter(|listener| !listener.name().is_empty()).collect();
+    made.extend(added_listeners(cx, class, PatchContext::Gateway));
+    made.sort_by(|a, b| a.name().cmp(b.name()));
+    Parts::local(made)
+}
+
+/// What a listener was made from: the listeners of gateways that open it, and the rules behind its chains.
+pub fn origins(
+    cx: &Cx<'_>,
+    class: &Arc<Hashed<Class>>,
+    scope: &Arc<Hashed<Scope>>,
+    listener: &str,
+) -> Vec<ChainOrigin> {
+    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Vec::new() };
+    let mut origins = Vec::new();
+    for input in inputs(cx, class, scope, gateways).iter().filter(|input| input.name() == listener) {
+        let opened = gateways
+            .ports
+            .iter()
+            .filter(|port| port.port.number == input.port && binds(class, &port.port.bind).0 == input.bind);
+        origins.extend(opened.flat_map(|port| &port.listeners).map(|opened| {
+            let takes = opened.sni_hosts.clone();
+            ChainOrigin { takes, origin: opened.listener.origin.clone(), opens: true }
+        }));
+        origins.extend(input.chains.iter().filter_map(|chain| match chain {
+            GatewayChain::Tcp { sni_hosts, origin, .. } => {
+                Some(ChainOrigin { takes: sni_hosts.clone(), origin: origin.clone(), opens: false })
+            }
+            GatewayChain::Http { .. } | GatewayChain::Https { .. } | GatewayChain::MeshTls { .. } => None,
+        }));
+    }
+    origins
+}
+
+/// What the listeners are made of, by address, port and transport; also those that have no chains and are not made.
+fn inputs(
+    cx: &Cx<'_>,
+    class: &Arc<Hashed<Class>>,
+    scope: &Arc<Hashed<Scope>>,
+    gateways: &MergedGateways,
+) -> Vec<GatewayPortInput> {
     let settings = settings(cx, class);
     let labels = mentioned(cx, &class.facts.namespace, class.labels());
     let mut gathering = Gathering { cx, scope, labels: &labels, claimed: BTreeMap::new() };
-    let mut listeners: BTreeMap<(Name, u16, Transport), GatewayListenerInput> = BTreeMap::new();
+    let mut listeners: BTreeMap<(Name, u16, Transport), GatewayPortInput> = BTreeMap::new();
     for port in &gateways.ports {
         if class.facts.unprivileged && port.port.number < FIRST_UNPRIVILEGED_PORT {
             continue;
@@ -50,7 +89,7 @@ pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
             let (bind, extra_binds) = binds(class, &port.port.bind);
             let listener =
                 listeners.entry((bind.clone(), port.port.number, transport)).or_insert_with(|| {
-                    GatewayListenerInput {
+                    GatewayPortInput {
                         settings: settings.clone(),
                         transport,
                         bind,
@@ -62,18 +101,13 @@ pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
             listener.chains.extend(gathering.chains(merged, transport));
         }
     }
-    let with_chains = listeners.values().filter(|input| !input.chains.is_empty());
-    let made = with_chains.map(|input| cx.get::<GatewayListener>(input));
-    let mut made: BucketResources = made.filter(|listener| !listener.name().is_empty()).collect();
-    made.extend(added_listeners(cx, class, PatchContext::Gateway));
-    made.sort_by(|a, b| a.name().cmp(b.name()));
-    Parts::local(made)
+    listeners.into_values().collect()
 }
 
 /// The addresses to listen on: the stated one, else all of the workload's families.
-fn binds(class: &Class, stated: &str) -> (Name, Vec<Name>) {
+fn binds(class: &Class, stated: &Name) -> (Name, Vec<Name>) {
     if !stated.is_empty() {
-        return (Name::from(stated), Vec::new());
+        return (stated.clone(), Vec::new());
     }
     let mut all = wildcards(class.facts.ip_mode()).iter().map(|address| Name::from(*address));
     (all.next().unwrap_or_else(|| Name::from("")), all.collect())
@@ -133,7 +167,7 @@ struct Gathering<'a, 'e> {
     scope: &'a Arc<Hashed<Scope>>,
     labels: &'a Labels,
     /// Server names that chains of a port match: Envoy would reject a second chain with the same.
-    claimed: BTreeMap<(u16, String), String>,
+    claimed: BTreeMap<(u16, Name), Name>,
 }
 
 impl Gathering<'_, '_> {
@@ -143,65 +177,66 @@ impl Gathering<'_, '_> {
             return vec![GatewayChain::Http { route_name: merged.route_name.clone(), protocol }];
         }
         let mut chains = Vec::new();
-        for server in &merged.servers {
-            if server.terminates_https() {
-                chains.push(GatewayChain::Https { server: server.clone() });
-            } else if !server.passes_tls_through() {
-                chains.extend(self.tcp(server));
-            } else if server.tls().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough) {
-                chains.extend(self.mesh_tls(server));
+        for listener in &merged.listeners {
+            if listener.terminates_https() {
+                chains.push(GatewayChain::Https {
+                    listener: listener.listener.clone(),
+                    sni_hosts: listener.sni_hosts.clone(),
+                    route_name: listener.route_name.clone(),
+                });
+            } else if !listener.passes_tls_through() {
+                chains.extend(self.tcp(listener));
+            } else if listener.tls().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough) {
+                chains.extend(self.mesh_tls(listener));
             } else {
-                chains.extend(self.tls(server, merged.port.number));
+                chains.extend(self.tls(listener, merged.port.number));
             }
         }
         chains
     }
 
-    /// VirtualServices of the server's gateway that share a host with it.
-    fn rules(&self, server: &MergedServer) -> Vec<Arc<Hashed<BoundVirtualService>>> {
-        let mut rules = self.scope.gateway_virtual_services(self.cx.view(), &server.gateway);
-        rules.retain(|rule| {
-            server.server.hosts.iter().any(|host| {
-                let name = match host.split_once('/') {
-                    Some((namespace, _)) if namespace != &*rule.config.namespace => return false,
-                    Some((_, name)) => name,
-                    None => host.as_str(),
-                };
-                rule.hosts.iter().any(|other| overlap(name, other))
-            })
+    /// Routes of the listener's gateway that share a host with it.
+    fn sets(&self, listener: &MergedListener) -> Vec<Arc<Hashed<RouteSet>>> {
+        let mut sets = self.scope.gateway_routes(self.cx.view(), listener.gateway());
+        sets.retain(|set| {
+            let mut hosts = listener.listener.hosts_for(set.namespace());
+            hosts.any(|host| set.hosts.iter().any(|other| overlap(host, other)))
         });
-        rules
+        sets
     }
 
-    /// Bytes, after TLS is terminated if the server says so: the first TCP route that fits the server.
-    fn tcp(&self, server: &Arc<Hashed<MergedServer>>) -> Option<GatewayChain> {
-        let rules = self.rules(server);
-        let routes = rules.iter().flat_map(|rule| rule.config.spec.tcp.iter().map(move |tcp| (rule, tcp)));
-        let (rule, tcp) = routes.filter(|(_, tcp)| !tcp.route.is_empty()).find(|(_, tcp)| {
-            tcp.match_.is_empty() || tcp.match_.iter().any(|matched| fits_tcp(matched, server))
+    /// Bytes, after TLS is terminated if the server says so: the first rule that fits the listener.
+    fn tcp(&self, listener: &Arc<Hashed<MergedListener>>) -> Option<GatewayChain> {
+        let sets = self.sets(listener);
+        let mut rules = sets.iter().flat_map(|set| set.tcp.iter().map(move |tcp| (set, tcp)));
+        let (set, tcp) = rules.find(|(_, tcp)| {
+            tcp.matches.is_empty() || tcp.matches.iter().any(|matched| fits(&matched.client, listener))
         })?;
         Some(GatewayChain::Tcp {
-            sni_hosts: server.sni_hosts.clone(),
-            tls: server.tls().is_some().then(|| server.clone()),
-            port: server.port,
-            route: self.route(&tcp.route, rule, server)?,
+            sni_hosts: listener.sni_hosts.clone(),
+            tls: listener.tls().is_some().then(|| listener.listener.clone()),
+            port: listener.port(),
+            origin: tcp.origin.clone(),
+            route: self.route(&tcp.backends, set, listener)?,
         })
     }
 
     /// TLS that is passed on by server name.
-    fn tls(&mut self, server: &MergedServer, number: u16) -> Vec<GatewayChain> {
+    fn tls(&mut self, listener: &MergedListener, number: u16) -> Vec<GatewayChain> {
         let mut chains = Vec::new();
-        for rule in self.rules(server) {
-            for tls in rule.config.spec.tls.iter().filter(|tls| !tls.route.is_empty()) {
-                for matched in tls.match_.iter().filter(|matched| fits_tls(matched, server)) {
-                    if !claim_hosts(&mut self.claimed, number, &matched.sni_hosts, &server.server.bind) {
+        for set in self.sets(listener) {
+            for tls in &set.tls {
+                for matched in tls.matches.iter().filter(|matched| fits(&matched.client, listener)) {
+                    if !claim_hosts(&mut self.claimed, number, &matched.server_names, &listener.listener.bind)
+                    {
                         continue;
                     }
-                    let Some(route) = self.route(&tls.route, &rule, server) else { continue };
+                    let Some(route) = self.route(&tls.backends, &set, listener) else { continue };
                     chains.push(GatewayChain::Tcp {
-                        sni_hosts: matched.sni_hosts.clone(),
+                        sni_hosts: matched.server_names.clone(),
                         tls: None,
-                        port: server.port,
+                        port: listener.port(),
+                        origin: tls.origin.clone(),
                         route,
                     });
                 }
@@ -211,8 +246,8 @@ impl Gathering<'_, '_> {
     }
 
     /// Mesh TLS that is passed on to the service, port and subset that its server name says.
-    fn mesh_tls(&self, server: &MergedServer) -> Vec<GatewayChain> {
-        let hosts = Arc::new(server.sni_hosts.clone());
+    fn mesh_tls(&self, listener: &MergedListener) -> Vec<GatewayChain> {
+        let hosts = Arc::new(listener.sni_hosts.clone());
         let mut chains = Vec::new();
         for bucket in 0..BUCKETS {
             let key = MeshTlsKey {
@@ -228,68 +263,24 @@ impl Gathering<'_, '_> {
 
     fn route(
         &self,
-        targets: &[RouteDestination],
-        rule: &BoundVirtualService,
-        server: &MergedServer,
+        backends: &[StreamBackend],
+        set: &RouteSet,
+        listener: &MergedListener,
     ) -> Option<TcpRoute> {
-        let target = |to: &RouteDestination| to.destination.clone().unwrap_or_default();
-        let first = target(targets.first()?);
-        let service = self.service(&first.host);
-        let effective = service.as_ref().and_then(|service| self.rule(service));
-        let traffic = Traffic::of(effective.as_deref().map(|rule| &rule.spec));
-        if targets.len() == 1 {
-            let cluster = cluster(&first, service.as_deref().map(|service| &**service), server.port);
-            let destination = Destination::Cluster(Name::from(cluster.as_str()));
-            return Some(traffic.route(destination, &cluster, &first.subset, server.protocol));
-        }
-        let clusters: Vec<(Name, u32)> = targets
-            .iter()
-            .filter_map(|to| {
-                let weight = u32::try_from(to.weight).ok().filter(|weight| *weight > 0)?;
-                let target = target(to);
-                let service = self.service(&target.host);
-                let cluster = cluster(&target, service.as_deref().map(|service| &**service), server.port);
-                Some((Name::from(cluster), weight))
-            })
-            .collect();
-        if clusters.is_empty() {
-            return None;
-        }
-        let stat_prefix = format!("{}.{}", rule.config.name, rule.config.namespace);
-        Some(traffic.route(Destination::Weighted(clusters), &stat_prefix, "", server.protocol))
-    }
-
-    fn service(&self, host: &str) -> Option<Arc<Hashed<Service>>> {
-        self.scope.service(self.cx.view(), host)
-    }
-
-    fn rule(&self, service: &Service) -> Option<Arc<Hashed<EffectiveRule>>> {
-        self.scope.destination_rule(self.cx.view(), service, Some(self.labels))
+        let streams = Streams {
+            cx: self.cx,
+            scope: self.scope,
+            labels: self.labels,
+            port: listener.port(),
+            protocol: listener.protocol,
+        };
+        streams.route(backends, set, |_, _, cluster| cluster.to_owned())
     }
 }
 
-/// The cluster of a destination: its port is the stated one, else the only one of the service, else the server's.
-fn cluster(destination: &RouteTarget, service: Option<&Service>, port: u16) -> String {
-    let host = service.and_then(|service| service.external_name.as_deref()).unwrap_or(&destination.host);
-    let port = match (&destination.port, service.map(|service| service.ports.as_slice())) {
-        (Some(port), _) => u16::try_from(port.number).unwrap_or_default(),
-        (None, Some([only])) => only.port,
-        (None, _) => port,
-    };
-    names::outbound(port, &destination.subset, host)
-}
-
-fn fits(port: u32, gateways: &[String], server: &MergedServer) -> bool {
-    (port == 0 || port == u32::from(server.port))
-        && (gateways.is_empty() || gateways.iter().any(|gateway| *gateway == *server.gateway))
-}
-
-fn fits_tcp(matched: &L4MatchAttributes, server: &MergedServer) -> bool {
-    fits(matched.port, &matched.gateways, server)
-}
-
-fn fits_tls(matched: &TlsMatchAttributes, server: &MergedServer) -> bool {
-    fits(matched.port, &matched.gateways, server)
+/// Whether conditions on the client hold for clients of a listener. Labels and namespaces of clients are not known here.
+fn fits(client: &ClientMatch, listener: &MergedListener) -> bool {
+    client.holds_on(listener.port()) && client.holds_at(&Parent::Gateway(listener.gateway().clone()))
 }
 
 /// Chains for the services of a bucket that a server of mode AUTO_PASSTHROUGH reaches.
@@ -299,7 +290,7 @@ struct MeshTlsChains;
 struct MeshTlsKey {
     scope: Arc<Hashed<Scope>>,
     labels: Labels,
-    hosts: Arc<Vec<String>>,
+    hosts: Arc<Vec<Name>>,
     bucket: Bucket,
 }
 

@@ -143,12 +143,10 @@ impl Gather for MentionedInBucket {
     fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<Name> {
         let view = cx.view();
         let mut keys: BTreeSet<&str> = BTreeSet::new();
-        let of_bucket = view.virtual_services_in(*bucket).values().flatten();
-        for rule in of_bucket.chain(view.wildcard_virtual_services()) {
-            let spec = &rule.config.spec;
-            let tcp = spec.tcp.iter().flat_map(|route| &route.match_).map(|m| &m.source_labels);
-            let tls = spec.tls.iter().flat_map(|route| &route.match_).map(|m| &m.source_labels);
-            keys.extend(tcp.chain(tls).flat_map(|labels| labels.keys()).map(String::as_str));
+        let of_bucket = view.routes_in(*bucket).values().flatten();
+        for set in of_bucket.chain(view.wildcard_routes()) {
+            let labels = set.stream_clients().flat_map(|client| client.labels.keys());
+            keys.extend(labels.map(|key| &**key));
         }
         let of_bucket = view.services_in(*bucket).keys().flat_map(|host| view.destination_rules(host));
         for rule in of_bucket.chain(view.wildcard_destination_rules()) {

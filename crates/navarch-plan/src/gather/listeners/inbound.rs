@@ -8,12 +8,11 @@ use navarch_envoy::Resource;
 use navarch_model::networking::{CaptureMode, IstioIngressListener};
 use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Kind, Name, ObjectKey};
 use navarch_snapshot::Scope;
 use navarch_snapshot::authn::{MtlsMode, PeerPolicy, peer_policy};
 use navarch_snapshot::bound::Instance;
 use navarch_translate::clusters::stat_pattern;
-use navarch_translate::listeners::ConfigRef;
 use navarch_translate::listeners::address::{names, wildcards};
 use navarch_translate::listeners::inbound::{
     BoundPort, BoundPortInput, InboundPort, InboundSettings, MutualTlsMode, VirtualInbound,
@@ -156,7 +155,7 @@ impl Ports<'_> {
                 stat_prefix: Name::from(cluster.as_str()),
                 cluster: Name::from(cluster),
                 mode: mode(self.policy.mode_for(stated.number)),
-                config: Some(ConfigRef::sidecar(self.scope.namespace(), &sidecar.name)),
+                config: Some(ObjectKey::new(Kind::Sidecar, self.scope.namespace(), &sidecar.name)),
             },
         })
     }

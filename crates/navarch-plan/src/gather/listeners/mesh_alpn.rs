@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use navarch_model::EffectiveRule;
-use navarch_model::networking::{ClientTlsMode, ClientTlsSettings, TrafficPolicy, VirtualService};
+use navarch_model::networking::{ClientTlsMode, ClientTlsSettings, TrafficPolicy};
 use navarch_model::service::Service;
 use navarch_snapshot::host::overlap;
 
@@ -16,23 +16,16 @@ use super::service::PortOf;
 pub fn applies(service: &PortOf<'_, '_>) -> bool {
     let PortOf { cx, scope, listener, .. } = service;
     let host = &*service.service.hostname;
-    let mut rules = scope.listener_virtual_services(cx.view(), listener, host);
-    rules.extend(scope.listener_wildcard_virtual_services(cx.view(), listener));
-    let rules = rules.iter().filter(|rule| rule.hosts.iter().any(|pattern| overlap(pattern, host)));
-    let targets: BTreeSet<&str> = rules.flat_map(|rule| destinations(&rule.config.spec)).collect();
+    let mut sets = scope.listener_routes(cx.view(), listener, host);
+    sets.extend(scope.listener_wildcard_routes(cx.view(), listener));
+    let sets = sets.iter().filter(|set| set.hosts.iter().any(|pattern| overlap(pattern, host)));
+    let targets: BTreeSet<&str> =
+        sets.flat_map(|set| set.http_destinations()).map(|destination| &*destination.to.host).collect();
     in_mesh(service, service.service)
         && targets
             .into_iter()
             .filter(|target| *target != host)
             .all(|target| scope.service(cx.view(), target).is_some_and(|target| in_mesh(service, &target)))
-}
-
-fn destinations(rule: &VirtualService) -> impl Iterator<Item = &str> {
-    rule.http.iter().flat_map(|http| {
-        let routes = http.route.iter().filter_map(|route| route.destination.as_ref());
-        let mirrors = http.mirrors.iter().filter_map(|mirror| mirror.destination.as_ref());
-        routes.chain(mirrors).chain(&http.mirror).map(|destination| destination.host.as_str())
-    })
 }
 
 /// Whether connections to a service use mesh TLS or none.

@@ -18,9 +18,9 @@ mod view;
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
-use navarch_model::Hashed;
 use navarch_model::networking::PatchContext;
 use navarch_model::proxy::ProxyKind;
+use navarch_model::{Hashed, Name, Origin};
 use navarch_snapshot::Scope;
 use navarch_translate::listeners::patch::AddedListener;
 
@@ -28,6 +28,30 @@ use crate::class::Class;
 use crate::engine::Cx;
 use crate::gather::gateway;
 use crate::parts::Parts;
+
+/// What a filter chain was made from.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainOrigin {
+    /// Server names and blocks of addresses whose connections it takes; empty if it takes all.
+    pub takes: Vec<Name>,
+    pub origin: Origin,
+    /// It is what opens the port, rather than what says where connections go.
+    pub opens: bool,
+}
+
+/// What the filter chains of a listener were made from, as far as somebody wrote rules or listeners for them.
+pub(crate) fn origins(
+    cx: &Cx<'_>,
+    class: &Arc<Hashed<Class>>,
+    scope: &Arc<Hashed<Scope>>,
+    listener: &str,
+) -> Vec<ChainOrigin> {
+    match class.facts.kind {
+        ProxyKind::Sidecar => outbound::origins(cx, class, scope, listener),
+        ProxyKind::Router => gateway::origins(cx, class, scope, listener),
+        ProxyKind::Waypoint | ProxyKind::Ztunnel => Vec::new(),
+    }
+}
 
 /// The listeners of a class.
 pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {

@@ -7,12 +7,13 @@ use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::Scope;
-use navarch_translate::listeners::address::{loopbacks, names};
+use navarch_translate::listeners::address::{listener_name, loopbacks, names};
 use navarch_translate::listeners::outbound::{
-    Contribution, HttpChain, OutboundInput, OutboundListener, OutboundSettings,
+    Contribution, HttpChain, OutboundInput, OutboundListener, OutboundSettings, TcpChain,
 };
 use navarch_translate::listeners::virtual_outbound::VirtualOutbound;
 
+use super::ChainOrigin;
 use super::bucket::MentionedLabels;
 use super::groups::{Group, Groups, GroupsKey, Piece, elsewhere};
 use super::settings;
@@ -50,6 +51,27 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
         local.push(cx.get::<VirtualOutbound>(&settings.all));
     }
     Parts { shared, common, local }
+}
+
+/// The rules that chains of an outbound listener were made from, with the connections that each chain takes.
+pub fn origins(
+    cx: &Cx<'_>,
+    class: &Arc<Hashed<Class>>,
+    scope: &Arc<Hashed<Scope>>,
+    listener: &str,
+) -> Vec<ChainOrigin> {
+    let mentioned = cx.gather::<MentionedLabels>(&());
+    let view = ProxyView::of(class, &cx.view().mesh().config, &mentioned);
+    let groups = cx.gather::<Groups>(&(scope.clone(), Arc::new(Hashed::new(view))));
+    let places = groups.pieces.iter().flat_map(|piece| piece.iter());
+    let group =
+        places.filter(|((bind, port), _)| listener_name(bind, *port) == listener).map(|(_, group)| group);
+    let chains = group.flat_map(|group| &group.counting).flat_map(|entry| &entry.contribution.tcp);
+    let origin = |chain: &TcpChain| {
+        let takes = chain.server_names.iter().chain(&chain.destination_blocks).cloned().collect();
+        Some(ChainOrigin { takes, origin: chain.origin.clone()?, opens: false })
+    };
+    chains.filter_map(origin).collect()
 }
 
 /// Listeners with HTTP carry settings of the workload (trace tags, filters); those for bytes only are shared by workloads.

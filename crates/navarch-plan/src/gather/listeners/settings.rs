@@ -25,7 +25,7 @@ use crate::gather::attachment::Workload;
 use crate::gather::clusters::name_server;
 use crate::gather::envoy_filters::{FilterTarget, ListenerPatchesOf, RoutePatchesOf};
 use crate::gather::security::SecurityFilters;
-use crate::gather::{extensions, telemetry};
+use crate::gather::{egress_proxy_cluster, extensions, telemetry};
 
 /// Settings of outbound listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,10 +115,7 @@ pub fn patches(cx: &Cx<'_>, class: &Class, context: PatchContext) -> ListenerPat
 fn catch_all(scope: &Scope) -> Name {
     match scope.outbound_traffic_policy() {
         Some(policy) if policy.mode != OutboundMode::RegistryOnly => match &policy.egress_proxy {
-            Some(proxy) => {
-                let port = proxy.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
-                Name::from(names::outbound(port.unwrap_or_default(), &proxy.subset, &proxy.host))
-            }
+            Some(proxy) => egress_proxy_cluster(proxy),
             None => Name::from(names::PASSTHROUGH),
         },
         _ => Name::from(names::BLACK_HOLE),

@@ -1,18 +1,17 @@
-//! TCP and TLS routes of VirtualServices, and what goes where without them.
+//! Routes of connections, and what goes where without them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_model::networking::{
-    Destination as RouteTarget, DestinationRule, HashKey, LbPolicy, LoadBalancerSettings, RouteDestination,
-    TrafficPolicy, TunnelSettings,
+    DestinationRule, HashKey, LbPolicy, LoadBalancerSettings, TrafficPolicy, TunnelSettings,
 };
+use navarch_model::route::{Backend, ClientMatch, Parent, RouteSet, ServiceBackend, StreamBackend};
 use navarch_model::service::{Protocol, Service, Visibility};
-use navarch_model::{EffectiveRule, Hashed, Name};
-use navarch_snapshot::bound::BoundVirtualService;
+use navarch_model::{EffectiveRule, Hashed, Labels, Name, ObjectKey};
+use navarch_snapshot::Scope;
 use navarch_snapshot::host::{is_wildcard, overlap};
 use navarch_translate::clusters::stat_pattern;
-use navarch_translate::listeners::ConfigRef;
 use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::outbound::TcpChain;
 use navarch_translate::listeners::tcp::{Destination, TcpRoute, Tunnel};
@@ -20,49 +19,44 @@ use navarch_translate::names;
 use navarch_translate::routes::domains::{alternative_hosts, near};
 
 use super::service::{PortOf, Wanted, dynamic_dns};
-
-/// The gateway that stands for sidecars.
-const MESH: &str = "mesh";
+use crate::engine::Cx;
 
 /// The chains for bytes of one port.
 pub fn chains(service: &PortOf<'_, '_>, wanted: &Wanted<'_>) -> Vec<TcpChain> {
-    let rules = virtual_services(service);
-    let routes = Routes { service, wanted, rules };
+    let routes = Routes { service, wanted, sets: stream_routes(service) };
     if wanted.port.protocol.is_tls() { routes.tls() } else { routes.tcp() }
 }
 
-/// The VirtualServices with TCP or TLS routes for a host, in the order in which they decide.
-fn virtual_services(service: &PortOf<'_, '_>) -> Vec<Arc<Hashed<BoundVirtualService>>> {
+/// The sets with rules for connections to a host, in the order in which they decide.
+fn stream_routes(service: &PortOf<'_, '_>) -> Vec<Arc<Hashed<RouteSet>>> {
     let PortOf { cx, scope, listener, .. } = service;
     let host = &*service.service.hostname;
     let view = cx.view();
-    let mut rules = scope.listener_virtual_services(view, listener, host);
-    rules.extend(scope.listener_wildcard_virtual_services(view, listener));
+    let mut sets = scope.listener_routes(view, listener, host);
+    sets.extend(scope.listener_wildcard_routes(view, listener));
     if is_wildcard(host) {
         // A wildcard service also gets the routes of hosts below it.
         for bucket in scope.buckets(view).iter() {
-            rules.extend(scope.listener_virtual_services_in(view, listener, bucket).into_values().flatten());
+            sets.extend(scope.listener_routes_in(view, listener, bucket).into_values().flatten());
         }
     }
-    let routes_bytes =
-        |rule: &BoundVirtualService| !rule.config.spec.tcp.is_empty() || !rule.config.spec.tls.is_empty();
-    rules.retain(|rule| routes_bytes(rule) && rule.hosts.iter().any(|pattern| overlap(pattern, host)));
-    let class = |rule: &BoundVirtualService| match &rule.export_to {
+    let routes_bytes = |set: &RouteSet| !set.tcp.is_empty() || !set.tls.is_empty();
+    sets.retain(|set| routes_bytes(set) && set.hosts.iter().any(|pattern| overlap(pattern, host)));
+    let class = |set: &RouteSet| match &set.export_to {
         Visibility::Public => 2,
-        _ if scope.is_in(view, &rule.config.namespace) => 0,
+        _ if scope.is_in(view, set.namespace()) => 0,
         _ => 1,
     };
-    rules.sort_by(|a, b| {
-        class(a).cmp(&class(b)).then_with(|| a.config.age_order().cmp(&b.config.age_order()))
-    });
-    rules.dedup_by(|a, b| a.config.age_order() == b.config.age_order());
-    rules
+    sets.sort_by(|a, b| class(a).cmp(&class(b)).then_with(|| a.precedence.cmp(&b.precedence)));
+    // A set that has several of the hosts is found more than once.
+    sets.dedup_by(|a, b| a.precedence == b.precedence);
+    sets
 }
 
 struct Routes<'a, 'e> {
     service: &'a PortOf<'a, 'e>,
     wanted: &'a Wanted<'a>,
-    rules: Vec<Arc<Hashed<BoundVirtualService>>>,
+    sets: Vec<Arc<Hashed<RouteSet>>>,
 }
 
 impl Routes<'_, '_> {
@@ -70,117 +64,80 @@ impl Routes<'_, '_> {
     /// holds counts.
     fn tls(&self) -> Vec<TcpChain> {
         let mut chains = Vec::new();
-        let mut seen: BTreeSet<(&[String], &[String])> = BTreeSet::new();
+        let mut seen: BTreeSet<(&[Name], &[Name])> = BTreeSet::new();
         let mut blocks = self.wanted.binding.blocks.clone();
-        for rule in &self.rules {
-            for tls in rule.config.spec.tls.iter().filter(|tls| !tls.route.is_empty()) {
-                for condition in &tls.match_ {
-                    let holds = self.holds(
-                        &condition.gateways,
-                        &condition.source_labels,
-                        condition.port,
-                        &condition.source_namespace,
-                    );
-                    if !holds {
-                        continue;
-                    }
-                    if !condition.destination_subnets.is_empty() && self.wanted.port.number > 0 {
-                        blocks = shared(&condition.destination_subnets);
-                    }
-                    if seen.insert((&condition.sni_hosts, &condition.destination_subnets)) {
-                        chains.extend(self.route(&tls.route, rule).map(|route| TcpChain {
-                            server_names: shared(&condition.sni_hosts),
-                            destination_blocks: blocks.clone(),
-                            config: Some(origin(rule)),
-                            route,
-                        }));
-                    }
+        for (set, tls) in self.sets.iter().flat_map(|set| set.tls.iter().map(move |tls| (set, tls))) {
+            for condition in tls.matches.iter().filter(|condition| self.holds(&condition.client)) {
+                if !condition.destination_blocks.is_empty() && self.wanted.port.number > 0 {
+                    blocks.clone_from(&condition.destination_blocks);
+                }
+                if seen.insert((&condition.server_names, &condition.destination_blocks)) {
+                    chains.extend(self.route(&tls.backends, set).map(|route| TcpChain {
+                        server_names: condition.server_names.clone(),
+                        destination_blocks: blocks.clone(),
+                        origin: Some(tls.origin.clone()),
+                        names_origin: true,
+                        route,
+                    }));
                 }
             }
         }
         if chains.is_empty() {
-            chains.push(TcpChain {
-                server_names: self.server_names(&blocks),
-                destination_blocks: blocks,
-                config: None,
-                route: self.default_route(),
-            });
+            chains.push(self.default_chain(self.server_names(&blocks), blocks));
         }
         chains
     }
 
-    /// Chains by destination block. The first route without blocks takes the rest.
+    /// Chains by destination block. The first rule without blocks takes the rest.
     fn tcp(&self) -> Vec<TcpChain> {
         let own = &self.wanted.binding.blocks;
         let mut chains = Vec::new();
         let mut replaces_default = false;
-        for rule in &self.rules {
-            for tcp in rule.config.spec.tcp.iter().filter(|tcp| !tcp.route.is_empty()) {
-                let mut blocks: Vec<Name> = Vec::new();
-                let mut takes_all = tcp.match_.is_empty();
-                for condition in &tcp.match_ {
-                    let holds = self.holds(
-                        &condition.gateways,
-                        &condition.source_labels,
-                        condition.port,
-                        &condition.source_namespace,
-                    );
-                    if !holds {
-                        continue;
-                    }
-                    if condition.destination_subnets.is_empty() || self.wanted.port.number == 0 {
-                        takes_all = true;
-                        break;
-                    }
-                    blocks.extend(shared(&condition.destination_subnets));
-                }
-                if takes_all {
-                    chains.extend(self.route(&tcp.route, rule).map(|route| TcpChain {
-                        server_names: Vec::new(),
-                        destination_blocks: own.clone(),
-                        config: Some(origin(rule)),
-                        route,
-                    }));
-                    return chains;
-                }
-                if blocks.is_empty() {
-                    continue;
-                }
-                // Two chains for the same blocks would be rejected by Envoy.
-                replaces_default |= sorted(&blocks) == sorted(own);
-                chains.extend(self.route(&tcp.route, rule).map(|route| TcpChain {
-                    server_names: Vec::new(),
-                    destination_blocks: blocks,
-                    config: None,
-                    route,
-                }));
+        for (set, tcp) in self.sets.iter().flat_map(|set| set.tcp.iter().map(move |tcp| (set, tcp))) {
+            let holding = || tcp.matches.iter().filter(|condition| self.holds(&condition.client));
+            let takes_all = tcp.matches.is_empty()
+                || holding()
+                    .any(|condition| condition.destination_blocks.is_empty() || self.wanted.port.number == 0);
+            let chain = |destination_blocks: Vec<Name>, route: TcpRoute| TcpChain {
+                server_names: Vec::new(),
+                destination_blocks,
+                origin: Some(tcp.origin.clone()),
+                names_origin: takes_all,
+                route,
+            };
+            if takes_all {
+                chains.extend(self.route(&tcp.backends, set).map(|route| chain(own.clone(), route)));
+                return chains;
             }
+            let blocks: Vec<Name> =
+                holding().flat_map(|condition| condition.destination_blocks.iter().cloned()).collect();
+            if blocks.is_empty() {
+                continue;
+            }
+            // Two chains for the same blocks would be rejected by Envoy.
+            replaces_default |= sorted(&blocks) == sorted(own);
+            chains.extend(self.route(&tcp.backends, set).map(|route| chain(blocks, route)));
         }
         if !replaces_default {
-            chains.push(TcpChain {
-                server_names: Vec::new(),
-                destination_blocks: own.clone(),
-                config: None,
-                route: self.default_route(),
-            });
+            chains.push(self.default_chain(Vec::new(), own.clone()));
         }
         chains
     }
 
+    fn default_chain(&self, server_names: Vec<Name>, destination_blocks: Vec<Name>) -> TcpChain {
+        let route = self.default_route();
+        TcpChain { server_names, destination_blocks, origin: None, names_origin: false, route }
+    }
+
     /// Whether the conditions that are known now hold.
-    fn holds(
-        &self,
-        gateways: &[String],
-        labels: &BTreeMap<String, String>,
-        port: u32,
-        namespace: &str,
-    ) -> bool {
-        let own = &self.service.proxy.labels;
-        (gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH))
-            && labels.iter().all(|(key, value)| own.get(key.as_str()).is_some_and(|label| **label == **value))
-            && (port == 0 || port == u32::from(self.wanted.port.number))
-            && (namespace.is_empty()
-                || self.service.scope.is_in(self.service.cx.view(), &Name::from(namespace)))
+    fn holds(&self, client: &ClientMatch) -> bool {
+        client.holds_at(&Parent::Mesh)
+            && client.holds_for(&self.service.proxy.labels)
+            && client.holds_on(self.wanted.port.number)
+            && client
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| self.service.scope.is_in(self.service.cx.view(), namespace))
     }
 
     /// Server names that tell the service from others on the same address; none if the address does.
@@ -205,85 +162,37 @@ impl Routes<'_, '_> {
         hosts
     }
 
-    /// Where the routes of a VirtualService lead.
-    fn route(&self, targets: &[RouteDestination], rule: &BoundVirtualService) -> Option<TcpRoute> {
-        let first = targets.first()?.destination.clone().unwrap_or_default();
-        let service = self.lookup(&first.host);
-        let effective = service.as_ref().and_then(|service| self.rule(service));
-        let traffic = Traffic::of(effective.as_deref().map(|rule| &rule.spec));
-        let (destination, stat_prefix, subset) = if targets.len() == 1 {
-            let cluster = self.cluster(&first, service.as_deref().map(|service| &**service));
-            let stat = match &service {
-                Some(service) => self.stat_prefix(service, &first.subset, self.wanted.port.number, &cluster),
-                None => cluster.clone(),
-            };
-            (Destination::Cluster(Name::from(cluster)), stat, first.subset.as_str())
-        } else {
-            let clusters: Vec<(Name, u32)> = targets
-                .iter()
-                .filter_map(|target| {
-                    let weight = u32::try_from(target.weight).ok().filter(|weight| *weight > 0)?;
-                    let destination = target.destination.clone().unwrap_or_default();
-                    let service = self.lookup(&destination.host);
-                    let cluster = self.cluster(&destination, service.as_deref().map(|service| &**service));
-                    Some((Name::from(cluster), weight))
-                })
-                .collect();
-            if clusters.is_empty() {
-                return None;
-            }
-            let stat = format!("{}.{}", rule.config.name, rule.config.namespace);
-            // A subset's settings cannot apply to a part of the connections.
-            (Destination::Weighted(clusters), stat, "")
-        };
-        Some(self.tcp_route(destination, &stat_prefix, &traffic, subset))
+    /// Where a rule leads.
+    fn route(&self, backends: &[StreamBackend], set: &RouteSet) -> Option<TcpRoute> {
+        self.streams().route(backends, set, |service, to, cluster| {
+            self.stat_prefix(service, &to.subset, self.wanted.port.number, cluster)
+        })
     }
 
-    /// Without a route of a VirtualService: the service itself.
+    fn streams(&self) -> Streams<'_, '_> {
+        Streams {
+            cx: self.service.cx,
+            scope: self.service.scope,
+            labels: &self.service.proxy.labels,
+            port: self.wanted.port.number,
+            protocol: self.wanted.port.protocol,
+        }
+    }
+
+    /// Without a rule: the service itself.
     fn default_route(&self) -> TcpRoute {
         let service = self.service.service;
         // The port of an egress listener may differ from the service's; with several ports there is nothing to go by.
-        let port = match service.ports.as_slice() {
-            [only] => only.port,
-            _ => self.wanted.port.number,
-        };
+        let port = service.only_port().unwrap_or(self.wanted.port.number);
         let cluster = names::outbound(port, "", &service.hostname);
         let stat_prefix = self.stat_prefix(service, "", port, &cluster);
-        let effective = self.rule(service);
+        let streams = self.streams();
+        let effective = streams.rule(service);
         let traffic = Traffic::of(effective.as_deref().map(|rule| &rule.spec));
-        let mut route = self.tcp_route(Destination::Cluster(Name::from(cluster)), &stat_prefix, &traffic, "");
+        let destination = Destination::Cluster(Name::from(cluster));
+        let mut route = traffic.route(destination, &stat_prefix, "", streams.protocol);
         route.sni_dns_cache = dynamic_dns(self.service);
         route
-    }
-
-    fn tcp_route(
-        &self,
-        destination: Destination,
-        stat_prefix: &str,
-        traffic: &Traffic<'_>,
-        subset: &str,
-    ) -> TcpRoute {
-        traffic.route(destination, stat_prefix, subset, self.wanted.port.protocol)
-    }
-
-    fn lookup(&self, host: &str) -> Option<Arc<Hashed<Service>>> {
-        self.service.scope.service(self.service.cx.view(), host)
-    }
-
-    fn rule(&self, service: &Service) -> Option<Arc<Hashed<EffectiveRule>>> {
-        let labels = Some(&self.service.proxy.labels);
-        self.service.scope.destination_rule(self.service.cx.view(), service, labels)
-    }
-
-    fn cluster(&self, destination: &RouteTarget, service: Option<&Service>) -> String {
-        let external = service.and_then(|service| service.external_name.as_deref());
-        let host = external.unwrap_or(&destination.host);
-        let port = match (&destination.port, service.map(|service| service.ports.as_slice())) {
-            (Some(port), _) => u16::try_from(port.number).unwrap_or_default(),
-            (None, Some([only])) => only.port,
-            (None, _) => self.wanted.port.number,
-        };
-        names::outbound(port, &destination.subset, host)
     }
 
     fn stat_prefix(&self, service: &Service, subset: &str, port: u16, cluster: &str) -> String {
@@ -292,6 +201,66 @@ impl Routes<'_, '_> {
             return cluster.to_owned();
         }
         stat_pattern(pattern, service, subset, u32::from(port), &self.wanted.port.name, 0)
+    }
+}
+
+/// What the routes of connections on one port are made with, at sidecars and at gateways.
+pub(crate) struct Streams<'a, 'e> {
+    pub cx: &'a Cx<'e>,
+    pub scope: &'a Scope,
+    /// Labels of the client.
+    pub labels: &'a Labels,
+    /// The port of the listener.
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+impl Streams<'_, '_> {
+    /// Where a rule of a set leads; nothing if no backend gets a share. `stat_prefix` names the statistics of a single service.
+    pub fn route(
+        &self,
+        backends: &[StreamBackend],
+        set: &RouteSet,
+        stat_prefix: impl Fn(&Service, &ServiceBackend, &str) -> String,
+    ) -> Option<TcpRoute> {
+        let first = backends.first()?;
+        let (service, cluster) = self.resolve(&first.backend);
+        let effective = service.as_ref().and_then(|service| self.rule(service));
+        let traffic = Traffic::of(effective.as_deref().map(|rule| &rule.spec));
+        if backends.len() == 1 {
+            let to = first.backend.service();
+            let stat = match (&service, to) {
+                (Some(service), Some(to)) => stat_prefix(service, to, &cluster),
+                _ => cluster.clone(),
+            };
+            let subset = to.map_or("", |to| &to.subset);
+            let destination = Destination::Cluster(Name::from(cluster));
+            return Some(traffic.route(destination, &stat, subset, self.protocol));
+        }
+        let shares = backends.iter().filter(|to| to.weight > 0);
+        let clusters: Vec<(Name, u32)> =
+            shares.map(|to| (Name::from(self.resolve(&to.backend).1), to.weight)).collect();
+        if clusters.is_empty() {
+            return None;
+        }
+        let ObjectKey { namespace, name, .. } = set.key();
+        // A subset's settings cannot apply to a part of the connections.
+        let destination = Destination::Weighted(clusters);
+        Some(traffic.route(destination, &format!("{name}.{namespace}"), "", self.protocol))
+    }
+
+    /// The service that a backend means, if the client knows it, and its cluster.
+    fn resolve(&self, backend: &Backend) -> (Option<Arc<Hashed<Service>>>, String) {
+        let Some(to) = backend.service() else { return (None, names::UNKNOWN_SERVICE.to_owned()) };
+        let service = self.scope.service(self.cx.view(), &to.host);
+        let external = service.as_ref().and_then(|service| service.external_name.as_deref());
+        let only_port = service.as_ref().and_then(|service| service.only_port());
+        let cluster = names::backend(to, external, only_port, self.port);
+        (service, cluster)
+    }
+
+    fn rule(&self, service: &Service) -> Option<Arc<Hashed<EffectiveRule>>> {
+        self.scope.destination_rule(self.cx.view(), service, Some(self.labels))
     }
 }
 
@@ -364,14 +333,6 @@ fn tunnel(settings: &TunnelSettings) -> Tunnel {
     let port = settings.target_port;
     let hostname = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     Tunnel { hostname: Name::from(hostname), use_post: settings.protocol == "POST" }
-}
-
-fn origin(rule: &BoundVirtualService) -> ConfigRef {
-    ConfigRef::virtual_service(&rule.config.namespace, &rule.config.name)
-}
-
-fn shared(texts: &[String]) -> Vec<Name> {
-    texts.iter().map(|text| Name::from(text.as_str())).collect()
 }
 
 fn sorted(blocks: &[Name]) -> Vec<&Name> {

@@ -1,16 +1,15 @@
-//! Routes of gateways: what VirtualServices say about the hosts of servers.
+//! Routes of gateways: what sets of routes say about the hosts of listeners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
 use navarch_model::networking::PatchContext;
+use navarch_model::route::Parent;
 use navarch_model::service::{PersistentSession, Service};
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, ObjectKey, Origin, Precedence};
 use navarch_snapshot::host::covers;
-use navarch_translate::gateway::{
-    GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput, MergedGateways, MergedServer,
-};
+use navarch_translate::gateway::{GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput};
 use navarch_translate::routes::patch::{
     PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches, gateway_port,
 };
@@ -18,13 +17,13 @@ use navarch_translate::routes::{RouteContext, Routes};
 
 use super::Client;
 use super::lookup::{default_retries, destination_hosts, destination_service, routes_of};
-use super::sidecar::{SharedRule, SharedService};
+use super::sidecar::{SharedRoutes, SharedService};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::gather::gateway::GatewaysOf;
+use crate::gather::gateway::{GatewaysOf, MergedGateways, MergedListener};
 use crate::parts::{BucketResources, Parts};
 
-/// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS server.
+/// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS listener.
 pub(super) fn routes(
     cx: &Cx<'_>,
     class: &Arc<Hashed<Class>>,
@@ -35,11 +34,28 @@ pub(super) fn routes(
     let key = GatewayKey { client: client.clone(), gateways: gateways.clone() };
     let mut resources = BucketResources::new();
     for name in gateways.routes.keys() {
-        let made =
-            cx.gather::<RouteConfigurationOf>(&(key.clone(), Name::from(name.as_str()))).resource.clone();
+        let made = cx.gather::<RouteConfigurationOf>(&(key.clone(), name.clone())).resource.clone();
         resources.push(if patches.is_empty() { made } else { patched(cx, gateways, made, patches) });
     }
     Parts::local(resources)
+}
+
+/// The rules behind the virtual hosts of a route configuration, by domain.
+pub(super) fn origins(
+    cx: &Cx<'_>,
+    class: &Arc<Hashed<Class>>,
+    client: &Arc<Hashed<Client>>,
+    configuration: &str,
+) -> BTreeMap<String, BTreeSet<Origin>> {
+    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return BTreeMap::new() };
+    let key = GatewayKey { client: client.clone(), gateways: gateways.clone() };
+    let Collected { routes, hosts, .. } = Collected::of(cx, &key, &Name::from(configuration));
+    let origins = hosts.into_iter().map(|(domain, host)| {
+        let routes =
+            host.routes.iter().filter_map(|index| routes.get(*index)).flat_map(|routes| routes.iter());
+        (domain, routes.filter_map(|route| route.origin.clone()).collect())
+    });
+    origins.collect()
 }
 
 /// A route configuration with what EnvoyFilters change.
@@ -51,7 +67,8 @@ fn patched(
 ) -> Arc<Resource> {
     let number = gateway_port(resource.name());
     let behind = gateways.routes.iter().filter(|(name, _)| gateway_port(name) == number);
-    let server_ports = behind.flat_map(|(_, servers)| servers.iter().map(|server| server.port)).collect();
+    let server_ports =
+        behind.flat_map(|(_, listeners)| listeners.iter().map(|listener| listener.port())).collect();
     let target = PatchTarget { context: PatchContext::Gateway, server_ports };
     cx.get::<PatchedRoutes>(&PatchedRoutesInput { resource, target, patches: patches.clone() })
 }
@@ -84,22 +101,10 @@ impl Gather for RouteConfigurationOf {
     type Output = Configuration;
 
     fn run((key, name): &Self::Key, cx: &Cx<'_>) -> Configuration {
-        let servers = key.gateways.routes.get(&**name).map_or(&[][..], Vec::as_slice);
-        let mut collected = Collected {
-            alt_svc: key.gateways.http3_routes.contains(&**name),
-            client: &key.client,
-            cx,
-            routes: Vec::new(),
-            known: BTreeMap::new(),
-            hosts: BTreeMap::new(),
-        };
-        for server in servers {
-            collected.add_server(server);
-        }
-        let Collected { routes, hosts, .. } = collected;
+        let Collected { listeners, routes, hosts, .. } = Collected::of(cx, key, name);
         let resource = cx.get::<GatewayRouteConfiguration>(&GatewayRouteConfigurationInput {
             name: name.clone(),
-            port: servers.first().map_or(0, |server| server.port),
+            port: listeners.first().map_or(0, |listener| listener.port()),
             routes: routes.clone(),
             hosts,
             include_request_attempt_count: key.client.include_request_attempt_count,
@@ -113,48 +118,73 @@ impl Gather for RouteConfigurationOf {
 struct Collected<'a, 'e> {
     cx: &'a Cx<'e>,
     client: &'a Arc<Hashed<Client>>,
+    listeners: &'a [Arc<Hashed<MergedListener>>],
     alt_svc: bool,
     routes: Vec<Routes>,
-    /// Routes by gateway and VirtualService: those of the first server count for all servers of the configuration.
-    known: BTreeMap<(Name, Name, Name), (usize, Arc<RoutesOfRule>)>,
+    /// Routes by gateway and set: those of the first listener count for all of the configuration.
+    known: BTreeMap<(ObjectKey, Precedence), (usize, Arc<RoutesOfSet>)>,
     hosts: BTreeMap<String, GatewayHost>,
 }
 
-impl Collected<'_, '_> {
-    fn add_server(&mut self, server: &MergedServer) {
-        for rule in self.client.scope.gateway_virtual_services(self.cx.view(), &server.gateway) {
-            let hosts = intersection(&hosts_for_namespace(server, &rule.config.namespace), &rule.hosts);
+impl<'a, 'e> Collected<'a, 'e> {
+    /// What a route configuration is made of.
+    fn of(cx: &'a Cx<'e>, key: &'a GatewayKey, name: &Name) -> Self {
+        let listeners = key.gateways.routes.get(name).map_or(&[][..], Vec::as_slice);
+        let mut collected = Collected {
+            cx,
+            client: &key.client,
+            listeners,
+            alt_svc: key.gateways.http3_routes.contains(name),
+            routes: Vec::new(),
+            known: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+        };
+        for listener in listeners {
+            collected.add_listener(listener);
+        }
+        collected
+    }
+
+    fn add_listener(&mut self, listener: &MergedListener) {
+        for set in self.client.scope.gateway_routes(self.cx.view(), listener.gateway()) {
+            let own: Vec<&Name> = listener.listener.hosts_for(set.namespace()).collect();
+            let hosts = intersection(&own, &set.hosts);
             if hosts.is_empty() {
                 continue;
             }
-            let Some((index, found)) = self.routes_of(server, &rule) else { continue };
+            let Some((index, found)) = self.routes_of(listener, &set) else { continue };
             for host in hosts {
-                self.add_host(host.to_ascii_lowercase(), server, index, &found);
+                self.add_host(host.to_ascii_lowercase(), listener, index, &found);
             }
         }
-        if server.redirects_to_https() {
-            for host in &server.server.hosts {
-                self.entry(host.to_ascii_lowercase(), server).require_tls = true;
+        if listener.redirects_to_https() {
+            for host in &listener.listener.hosts {
+                // As istiod: with the namespace, if the host is for the routes of one.
+                self.entry(host.to_string().to_ascii_lowercase(), listener).require_tls = true;
             }
         }
     }
 
-    fn routes_of(&mut self, server: &MergedServer, rule: &SharedRule) -> Option<(usize, Arc<RoutesOfRule>)> {
-        let id = (server.gateway.clone(), rule.config.namespace.clone(), rule.config.name.clone());
+    fn routes_of(
+        &mut self,
+        listener: &MergedListener,
+        set: &SharedRoutes,
+    ) -> Option<(usize, Arc<RoutesOfSet>)> {
+        let id = (listener.gateway().clone(), set.precedence.clone());
         if let Some(known) = self.known.get(&id) {
             return Some(known.clone());
         }
         let context = RouteContext {
-            port: server.port,
-            gateway: Some(server.gateway.clone()),
-            tls: server.tls().is_some(),
+            port: listener.port(),
+            parent: Parent::Gateway(listener.gateway().clone()),
+            tls: listener.tls().is_some(),
             alt_svc: self.alt_svc,
             x_forwarded_host: self.client.x_forwarded_host,
             proxyless: false,
             default_retries: default_retries(self.cx),
         };
-        let key = RuleKey { client: self.client.clone(), rule: rule.clone(), context };
-        let found = self.cx.gather::<RoutesOfRule>(&key);
+        let key = SetKey { client: self.client.clone(), set: set.clone(), context };
+        let found = self.cx.gather::<RoutesOfSet>(&key);
         if found.routes.is_empty() {
             return None;
         }
@@ -164,22 +194,22 @@ impl Collected<'_, '_> {
         Some(entry)
     }
 
-    fn add_host(&mut self, host: String, server: &MergedServer, index: usize, found: &RoutesOfRule) {
+    fn add_host(&mut self, host: String, listener: &MergedListener, index: usize, found: &RoutesOfSet) {
         let is_new = !self.hosts.contains_key(&host);
         let session = found.sessions.get(host.as_str()).cloned();
-        let entry = self.entry(host, server);
+        let entry = self.entry(host, listener);
         entry.routes.push(index);
         if is_new {
             entry.session = session;
         }
-        if server.redirects_to_https() {
+        if listener.redirects_to_https() {
             entry.require_tls = true;
         }
     }
 
-    fn entry(&mut self, host: String, server: &MergedServer) -> &mut GatewayHost {
+    fn entry(&mut self, host: String, listener: &MergedListener) -> &mut GatewayHost {
         self.hosts.entry(host).or_insert_with(|| GatewayHost {
-            port: server.port,
+            port: listener.port(),
             routes: Vec::new(),
             require_tls: false,
             session: None,
@@ -187,28 +217,15 @@ impl Collected<'_, '_> {
     }
 }
 
-/// Hosts of a server that are meant for VirtualServices of a namespace.
-fn hosts_for_namespace<'s>(server: &'s MergedServer, namespace: &str) -> Vec<&'s str> {
-    server
-        .server
-        .hosts
-        .iter()
-        .filter_map(|host| match host.split_once('/') {
-            Some((stated, name)) => (stated == namespace || stated == "*").then_some(name),
-            None => Some(host.as_str()),
-        })
-        .collect()
-}
-
 /// What both lists stand for: of two hosts that overlap, the more specific one.
-fn intersection<'a>(server: &[&'a str], rule: &'a [Name]) -> Vec<&'a str> {
-    let mut out: Vec<&'a str> = Vec::new();
-    for own in server {
-        for other in rule {
+fn intersection<'a>(listener: &[&'a Name], routes: &'a [Name]) -> Vec<&'a Name> {
+    let mut out: Vec<&'a Name> = Vec::new();
+    for own in listener {
+        for other in routes {
             let both = if covers(other, own) {
                 *own
             } else if covers(own, other) {
-                &**other
+                other
             } else {
                 continue;
             };
@@ -220,41 +237,41 @@ fn intersection<'a>(server: &[&'a str], rule: &'a [Name]) -> Vec<&'a str> {
     out
 }
 
-/// The routes of one VirtualService at one gateway.
+/// The routes of one set at one gateway.
 #[derive(Clone, Debug, PartialEq)]
-struct RoutesOfRule {
+struct RoutesOfSet {
     routes: Routes,
     /// Sessions of the destinations, by host.
     sessions: BTreeMap<Name, PersistentSession>,
 }
 
 #[derive(Clone, Debug, Hash)]
-struct RuleKey {
+struct SetKey {
     client: Arc<Hashed<Client>>,
-    rule: SharedRule,
+    set: SharedRoutes,
     context: RouteContext,
 }
 
-impl Gather for RoutesOfRule {
-    const NAME: &'static str = "gateway_virtual_service";
-    type Key = RuleKey;
-    type Output = RoutesOfRule;
+impl Gather for RoutesOfSet {
+    const NAME: &'static str = "gateway_route_set";
+    type Key = SetKey;
+    type Output = RoutesOfSet;
 
-    fn run(key: &RuleKey, cx: &Cx<'_>) -> RoutesOfRule {
-        let namespace = &key.rule.config.namespace;
+    fn run(key: &SetKey, cx: &Cx<'_>) -> RoutesOfSet {
+        let namespace = key.set.namespace();
         let lookup = |host: &str| service_for(cx, &key.client, namespace, host);
-        let routes = routes_of(cx, &key.client, &key.rule, key.context.clone(), |host| {
+        let routes = routes_of(cx, &key.client, &key.set, key.context.clone(), |host| {
             lookup(host).map(|service| destination_service(&service))
         });
-        let sessions = destination_hosts(&key.rule.config.spec)
+        let sessions = destination_hosts(&key.set)
             .into_iter()
-            .filter_map(|host| Some((Name::from(host), lookup(host)?.persistent_session.clone()?)))
+            .filter_map(|host| Some((host.clone(), lookup(host)?.persistent_session.clone()?)))
             .collect();
-        RoutesOfRule { routes, sessions }
+        RoutesOfSet { routes, sessions }
     }
 }
 
-/// The service behind a host for a VirtualService of `namespace`: its own, if the gateway may see it, else the gateway's.
+/// The service behind a host for routes of `namespace`: its own, if the gateway may see it, else the gateway's.
 fn service_for(cx: &Cx<'_>, client: &Client, namespace: &Name, host: &str) -> Option<SharedService> {
     let own = cx.view().services(host).iter().find(|service: &&Arc<Hashed<Service>>| {
         service.namespace == *namespace && service.export_to.includes(client.scope.namespace())
@@ -268,9 +285,11 @@ mod tests {
 
     #[test]
     fn of_two_hosts_that_overlap_the_more_specific_is_served() {
-        let check = |server: &[&str], rule: &[&str], expected: &[&str]| {
-            let rule: Vec<Name> = rule.iter().copied().map(Name::from).collect();
-            assert_eq!(intersection(server, &rule), expected);
+        let check = |listener: &[&str], routes: &[&str], expected: &[&str]| {
+            let names = |texts: &[&str]| texts.iter().copied().map(Name::from).collect::<Vec<_>>();
+            let (listener, routes) = (names(listener), names(routes));
+            let both = intersection(&listener.iter().collect::<Vec<_>>(), &routes);
+            assert_eq!(both.into_iter().map(|host| &**host).collect::<Vec<_>>(), expected);
         };
         check(&["*.com"], &["a.com", "b.org"], &["a.com"]);
         check(&["a.com", "b.com"], &["*.com"], &["a.com", "b.com"]);

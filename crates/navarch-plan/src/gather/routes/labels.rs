@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use navarch_model::networking::VirtualService;
+use navarch_model::route::RouteSet;
 use navarch_model::{Labels, Name};
 use navarch_snapshot::bound::BoundRule;
 use navarch_snapshot::{BUCKETS, Bucket};
@@ -14,7 +14,7 @@ use crate::engine::{Cx, Gather};
 /// Label keys that are mentioned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mentions {
-    /// By VirtualServices, for clients in any namespace.
+    /// By routes, for clients in any namespace.
     everywhere: BTreeSet<Name>,
     /// By workload selectors of DestinationRules, for clients in the rule's namespace.
     by_namespace: BTreeMap<Name, BTreeSet<Name>>,
@@ -28,10 +28,8 @@ impl Mentions {
         }
     }
 
-    fn add_virtual_service(&mut self, spec: &VirtualService) {
-        let http =
-            spec.http.iter().flat_map(|route| &route.match_).flat_map(|matched| matched.source_labels.keys());
-        self.everywhere.extend(http.map(|key| Name::from(key.as_str())));
+    fn add_routes(&mut self, set: &RouteSet) {
+        self.everywhere.extend(set.http_clients().flat_map(|client| client.labels.keys()).cloned());
     }
 
     fn add_rule(&mut self, rule: &BoundRule) {
@@ -65,8 +63,8 @@ impl Gather for AllMentions {
         for rule in cx.view().wildcard_destination_rules() {
             all.add_rule(rule);
         }
-        for rule in cx.view().wildcard_virtual_services() {
-            all.add_virtual_service(&rule.config.spec);
+        for set in cx.view().wildcard_routes() {
+            all.add_routes(set);
         }
         all
     }
@@ -81,8 +79,8 @@ impl Gather for BucketMentions {
 
     fn run(bucket: &Bucket, cx: &Cx<'_>) -> Mentions {
         let mut found = Mentions::default();
-        for rule in cx.view().virtual_services_in(*bucket).values().flatten() {
-            found.add_virtual_service(&rule.config.spec);
+        for set in cx.view().routes_in(*bucket).values().flatten() {
+            found.add_routes(set);
         }
         for rule in cx.view().destination_rules_in(*bucket).values().flatten() {
             found.add_rule(rule);

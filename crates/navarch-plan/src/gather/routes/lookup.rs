@@ -1,12 +1,12 @@
-//! From a VirtualService to the input of its translation: what destinations are, and how requests stick to them.
+//! From a set of routes to the input of its translation: what its backends are, and how requests stick to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use navarch_model::networking::{ConsistentHashLb, HttpRetry, VirtualService};
+use navarch_model::networking::{ConsistentHashLb, HttpRetry};
+use navarch_model::route::{HttpRule, RouteSet};
 use navarch_model::service::Service;
 use navarch_model::{EffectiveRule, Hashed, Name};
-use navarch_snapshot::bound::BoundVirtualService;
 use navarch_translate::routes::hash_policy;
 use navarch_translate::routes::{
     DestinationService, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
@@ -22,67 +22,53 @@ pub(super) fn default_retries(cx: &Cx<'_>) -> Option<Arc<Hashed<HttpRetry>>> {
 
 /// What routes need to know of a service.
 pub(super) fn destination_service(service: &Service) -> DestinationService {
-    let only_port = match service.ports.as_slice() {
-        [port] => Some(port.port),
-        _ => None,
-    };
     DestinationService {
-        only_port,
+        only_port: service.only_port(),
         external_name: service.external_name.clone(),
         session: service.persistent_session.clone(),
     }
 }
 
-/// The routes of a VirtualService in a context. `lookup` says what is behind the host of a destination.
+/// The routes of a set in a context. `lookup` says what is behind the host of a destination.
 pub(super) fn routes_of(
     cx: &Cx<'_>,
     client: &Client,
-    rule: &BoundVirtualService,
+    set: &Arc<Hashed<RouteSet>>,
     context: RouteContext,
     lookup: impl Fn(&str) -> Option<DestinationService>,
 ) -> Routes {
-    let spec = &rule.config.spec;
-    for matched in spec.http.iter().flat_map(|route| &route.match_) {
-        if !matched.source_namespace.is_empty() {
-            client.scope.ask(cx.view(), &matched.source_namespace);
-        }
+    for namespace in set.http_clients().filter_map(|matched| matched.namespace.as_ref()) {
+        client.scope.ask(cx.view(), namespace);
     }
     let mut services = BTreeMap::new();
-    for host in destination_hosts(spec) {
+    for host in destination_hosts(set) {
         if let Some(service) = lookup(host).filter(|service| *service != DestinationService::default()) {
-            services.insert(Name::from(host), service);
+            services.insert(host.clone(), service);
         }
     }
     cx.get::<HttpRoutes>(&HttpRoutesInput {
-        virtual_service: rule.config.clone(),
+        set: set.clone(),
         context,
-        source: Source::mentioned(spec, &client.namespace, &client.labels),
+        source: Source::mentioned(set, &client.namespace, &client.labels),
         services,
-        hashes: hashes(cx, client, spec),
+        hashes: hashes(cx, client, set),
     })
 }
 
 /// Hosts that requests are sent to, each once.
-pub(super) fn destination_hosts(spec: &VirtualService) -> BTreeSet<&str> {
-    spec.http
-        .iter()
-        .flat_map(|route| {
-            let forwarded = route.route.iter().filter_map(|to| to.destination.as_ref());
-            let mirrored = route.mirrors.iter().filter_map(|mirror| mirror.destination.as_ref());
-            forwarded.chain(&route.mirror).chain(mirrored)
-        })
-        .map(|destination| destination.host.as_str())
-        .collect()
+pub(super) fn destination_hosts(set: &RouteSet) -> BTreeSet<&Name> {
+    set.http_destinations().map(|destination| &destination.to.host).collect()
 }
 
-/// Consistent hashing of the destinations, by index of route and destination.
-fn hashes(cx: &Cx<'_>, client: &Client, spec: &VirtualService) -> BTreeMap<(usize, usize), ConsistentHashLb> {
+/// Consistent hashing of the backends, by index of rule and backend.
+fn hashes(cx: &Cx<'_>, client: &Client, set: &RouteSet) -> BTreeMap<(usize, usize), ConsistentHashLb> {
     let mut found = BTreeMap::new();
-    for (index, route) in spec.http.iter().enumerate() {
-        for (position, to) in route.route.iter().enumerate() {
-            let Some(destination) = &to.destination else { continue };
-            let Some(rule) = destination_rule(cx, client, &destination.host) else { continue };
-            if let Some(hash) = hash_policy::for_destination(&rule.spec, destination) {
+    let forwarding = set.http.iter().map(HttpRule::forward).enumerate();
+    for (index, forward) in forwarding.filter_map(|(index, forward)| Some((index, forward?))) {
+        for (position, to) in forward.backends.iter().enumerate() {
+            let Some(to) = to.backend.service() else { continue };
+            let Some(rule) = destination_rule(cx, client, &to.host) else { continue };
+            if let Some(hash) = hash_policy::for_backend(&rule.spec, to) {
                 found.insert((index, position), hash.clone());
             }
         }

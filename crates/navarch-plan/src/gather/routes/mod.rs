@@ -1,7 +1,7 @@
 //! Gathering of routes.
 //!
 //! For sidecars, every bucket of hosts contributes encoded virtual hosts to route configurations, one per port; a configuration
-//! is put together again only if one of its contributions differs. For gateways, every VirtualService contributes routes.
+//! is put together again only if one of its contributions differs. For gateways, every set of routes contributes routes.
 
 mod gateway;
 pub(crate) mod labels;
@@ -9,10 +9,11 @@ mod lookup;
 mod sidecar;
 mod unregistered;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_model::proxy::ProxyKind;
-use navarch_model::{Hashed, Labels, Name};
+use navarch_model::{Hashed, Labels, Name, Origin};
 use navarch_snapshot::Scope;
 use navarch_translate::http_connection_manager::{Direction, Headers};
 use navarch_translate::routes::domains::{self, DomainView};
@@ -27,7 +28,7 @@ use crate::parts::Parts;
 pub(crate) struct Client {
     pub scope: Arc<Hashed<Scope>>,
     pub namespace: Name,
-    /// Labels that conditions of VirtualServices or selectors of DestinationRules mention.
+    /// Labels that conditions of routes or selectors of DestinationRules mention.
     pub labels: Labels,
     pub domains: DomainView,
     pub include_request_attempt_count: bool,
@@ -70,6 +71,20 @@ impl Client {
             namespace,
             ..self.clone()
         })))
+    }
+}
+
+/// The rules that the virtual hosts of a route configuration were made from, by name of the virtual host or by domain.
+pub(crate) fn origins(
+    cx: &Cx<'_>,
+    class: &Arc<Hashed<Class>>,
+    scope: &Arc<Hashed<Scope>>,
+    configuration: &str,
+) -> BTreeMap<String, BTreeSet<Origin>> {
+    match class.facts.kind {
+        ProxyKind::Sidecar => sidecar::origins(cx, &Client::of(cx, class, scope), configuration),
+        ProxyKind::Router => gateway::origins(cx, class, &Client::of(cx, class, scope), configuration),
+        ProxyKind::Waypoint | ProxyKind::Ztunnel => BTreeMap::new(),
     }
 }
 

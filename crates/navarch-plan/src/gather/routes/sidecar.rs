@@ -4,40 +4,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
-use navarch_model::networking::{Destination, PatchContext};
+use navarch_model::networking::PatchContext;
+use navarch_model::route::{Audience, HostMeaning, RouteSet};
 use navarch_model::service::{Protocol, Resolution, Service, ServicePort};
-use navarch_model::{Hashed, Name};
-use navarch_snapshot::bound::BoundVirtualService;
+use navarch_model::{Hashed, Name, Origin};
 use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
 use navarch_snapshot::scope::{EgressListener, OutboundMode};
 use navarch_snapshot::{BUCKETS, Bucket};
+use navarch_translate::names;
 use navarch_translate::routes::domains::{DomainView, near};
 use navarch_translate::routes::hash_policy;
 use navarch_translate::routes::patch::{PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches};
 use navarch_translate::routes::route_configuration::of_detected_port;
 use navarch_translate::routes::{
     CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,
-    RouteContext, RouteSource, Routes, Semantics, SidecarVirtualHost, SidecarVirtualHostInput,
-    outbound_cluster,
+    RouteContext, RouteSource, Routes, SidecarVirtualHost, SidecarVirtualHostInput,
 };
 
 use super::Client;
 use super::lookup::{default_retries, destination_rule, destination_service, routes_of};
 use super::unregistered::{UnregisteredWildcards, unregistered};
 use crate::engine::{Cx, Gather};
+use crate::gather::egress_proxy_cluster;
 use crate::gather::upstream::SeenBuckets;
 use crate::parts::{Asked, BucketResources, Parts, Pieces, Seen, in_buckets};
 
 /// Name of the route configuration for requests with absolute URLs.
 const HTTP_PROXY: &str = "http_proxy";
-/// Where `ALLOW_ANY` sends requests.
-const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
-/// Where `ALLOW_ANY_DYNAMIC_DNS` sends requests.
-const DYNAMIC_DNS_CLUSTER: &str = "AllowAnyDynamicDNSCluster";
 
-/// Services and VirtualServices shared with the snapshot.
+/// Services and sets of routes shared with the snapshot.
 pub(super) type SharedService = Arc<Hashed<Service>>;
-pub(super) type SharedRule = Arc<Hashed<BoundVirtualService>>;
+pub(super) type SharedRoutes = Arc<Hashed<RouteSet>>;
 
 /// The routes of a sidecar.
 pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RoutePatches) -> Parts {
@@ -47,6 +44,29 @@ pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RouteP
         cx.gather::<PatchedSidecarRoutes>(&(client.clone(), patches.clone()))
     };
     Parts::seen(&seen, BucketResources::new())
+}
+
+/// The rules behind the virtual hosts of a route configuration, by name of the virtual host. A configuration for one port of a
+/// service has the virtual host that the service has among those of the port.
+pub(super) fn origins(
+    cx: &Cx<'_>,
+    client: &Arc<Hashed<Client>>,
+    configuration: &str,
+) -> BTreeMap<String, BTreeSet<Origin>> {
+    let mut origins: BTreeMap<String, BTreeSet<Origin>> = BTreeMap::new();
+    let of_one_service = configuration.contains(':');
+    let seen = cx.gather::<SeenHosts>(client);
+    let configs = seen.all().flat_map(|hosts| &hosts.configs);
+    for (_, contribution) in configs.filter(|(key, _)| of_one_service || *key.name == *configuration) {
+        for host in contribution.iter().map(|ranked| ranked.host_for(&client.namespace)) {
+            let routes = host.routes.iter().flat_map(|routes| routes.iter());
+            origins
+                .entry(host.name.clone())
+                .or_default()
+                .extend(routes.filter_map(|route| route.origin.clone()));
+        }
+    }
+    origins
 }
 
 /// The same with what EnvoyFilters change.
@@ -190,15 +210,15 @@ impl<'a, 'e> Collector<'a, 'e> {
         }
     }
 
-    /// The routes of a VirtualService for a target; nothing if none applies.
-    pub fn routes(&mut self, target: &Target<'_>, rule: &SharedRule) -> Option<Routes> {
+    /// The routes of a set for a target; nothing if none applies.
+    pub fn routes(&mut self, target: &Target<'_>, set: &SharedRoutes) -> Option<Routes> {
         let context = RouteContext {
             port: target.port.unwrap_or(0),
             x_forwarded_host: self.client.x_forwarded_host,
             default_retries: default_retries(self.cx),
             ..RouteContext::default()
         };
-        let routes = routes_of(self.cx, self.client, rule, context, |host| {
+        let routes = routes_of(self.cx, self.client, set, context, |host| {
             let services = self.client.scope.listener_services(self.cx.view(), target.listener, host);
             let service = services.iter().rev().find(|service| target.ports(service).next().is_some())?;
             let mut known = destination_service(service);
@@ -215,14 +235,12 @@ impl<'a, 'e> Collector<'a, 'e> {
     }
 
     /// Adds the virtual hosts of a service.
-    pub fn add_service(&mut self, target: &Target<'_>, service: &SharedService, wildcards: &[SharedRule]) {
+    pub fn add_service(&mut self, target: &Target<'_>, service: &SharedService, wildcards: &[SharedRoutes]) {
         let routed = self.routed(target, service, wildcards);
         for (position, port) in target.ports(service).filter(|(_, port)| may_be_http(port.protocol)) {
             let position = u32::try_from(position).unwrap_or(u32::MAX);
             let (rank, routes) = match &routed {
-                Some((rule, routes)) => {
-                    (virtual_service_rank(rule, true, position), RouteSource::Routes(routes.clone()))
-                }
+                Some((set, routes)) => (rank(set, true, position), RouteSource::Routes(routes.clone())),
                 // Aliases have no virtual host of their own: they are domains of the service that they stand for.
                 None if service.resolution == Resolution::Alias => continue,
                 None => (
@@ -239,17 +257,17 @@ impl<'a, 'e> Collector<'a, 'e> {
         }
     }
 
-    /// Adds a host of a VirtualService that is no service on the target's port.
+    /// Adds a host of a set of routes that is not a service on the target's port.
     pub fn add_host(
         &mut self,
         target: &Target<'_>,
         port: u16,
-        rule: &SharedRule,
+        set: &SharedRoutes,
         position: usize,
         routes: &Routes,
     ) {
-        let Some(host) = rule.hosts.get(position) else { return };
-        let rank = virtual_service_rank(rule, false, u32::try_from(position).unwrap_or(u32::MAX));
+        let Some(host) = set.hosts.get(position) else { return };
+        let rank = rank(set, false, u32::try_from(position).unwrap_or(u32::MAX));
         let lower = Name::from(host.to_ascii_lowercase());
         let host = self.cx.get::<SidecarVirtualHost>(&SidecarVirtualHostInput {
             host: lower,
@@ -310,62 +328,58 @@ impl<'a, 'e> Collector<'a, 'e> {
         }
     }
 
-    /// The VirtualService that routes a service's requests, with its routes: the first for exactly the host whose conditions can
+    /// The set that routes a service's requests, with its routes: the first for exactly the host whose conditions can
     /// hold, else the one with the most specific wildcard.
     fn routed(
         &mut self,
         target: &Target<'_>,
         service: &SharedService,
-        wildcards: &[SharedRule],
-    ) -> Option<(SharedRule, Routes)> {
+        wildcards: &[SharedRoutes],
+    ) -> Option<(SharedRoutes, Routes)> {
         let host = service.hostname.to_ascii_lowercase();
-        let exact = self.client.scope.listener_virtual_services(self.cx.view(), target.listener, &host);
+        let exact = self.client.scope.listener_routes(self.cx.view(), target.listener, &host);
         if exact.is_empty() {
-            let rule = most_specific_rule(&host, wildcards)?;
-            // Gateway API: a wildcard host stands for itself, not for the services that it covers.
-            if Semantics::of(&rule.config.annotations) == Semantics::GatewayApi {
+            let set = most_specific(&host, wildcards)?;
+            if set.host_meaning == HostMeaning::Services {
                 return None;
             }
-            let routes = self.routes(target, rule)?;
-            return Some((rule.clone(), routes));
+            let routes = self.routes(target, set)?;
+            return Some((set.clone(), routes));
         }
-        exact.into_iter().find_map(|rule| {
-            if !may_route(self.cx, self.client, &rule, service) {
+        exact.into_iter().find_map(|set| {
+            if !may_route(self.cx, self.client, &set, service) {
                 return None;
             }
-            let routes = self.routes(target, &rule)?;
-            Some((rule, routes))
+            let routes = self.routes(target, &set)?;
+            Some((set, routes))
         })
     }
 }
 
-/// Gateway API: routes of a service are written by its owner, for everybody, or by a client's namespace, for itself.
-pub(super) fn may_route(cx: &Cx<'_>, client: &Client, rule: &BoundVirtualService, service: &Service) -> bool {
-    Semantics::of(&rule.config.annotations) != Semantics::GatewayApi
-        || rule.config.namespace == service.namespace
-        || client.scope.is_in(cx.view(), &rule.config.namespace)
-}
-
-/// The first VirtualService with the most specific wildcard that covers a host.
-pub(super) fn most_specific_rule<'r>(host: &str, wildcards: &'r [SharedRule]) -> Option<&'r SharedRule> {
-    let covering = wildcards.iter().flat_map(|rule| {
-        let hosts = rule.hosts.iter().filter(|pattern| is_wildcard(pattern) && covers(pattern, host));
-        hosts.map(move |pattern| (pattern, rule))
-    });
-    covering.min_by(|(a, _), (b, _)| by_specificity(a, b)).map(|(_, rule)| rule)
-}
-
-fn virtual_service_rank(rule: &BoundVirtualService, is_service: bool, position: u32) -> Rank {
-    Rank::VirtualService {
-        created_at: rule.config.created_at,
-        name: rule.config.name.clone(),
-        namespace: rule.config.namespace.clone(),
-        is_service,
-        position,
+/// Whether a set routes the client's requests to a service.
+pub(super) fn may_route(cx: &Cx<'_>, client: &Client, set: &RouteSet, service: &Service) -> bool {
+    match set.audience {
+        Audience::Everyone => true,
+        Audience::ProducerOrConsumer => {
+            *set.namespace() == service.namespace || client.scope.is_in(cx.view(), set.namespace())
+        }
     }
 }
 
-/// The virtual hosts of the services and VirtualService hosts of one bucket.
+/// The first set with the most specific wildcard that covers a host.
+pub(super) fn most_specific<'r>(host: &str, wildcards: &'r [SharedRoutes]) -> Option<&'r SharedRoutes> {
+    let covering = wildcards.iter().flat_map(|set| {
+        let hosts = set.hosts.iter().filter(|pattern| is_wildcard(pattern) && covers(pattern, host));
+        hosts.map(move |pattern| (pattern, set))
+    });
+    covering.min_by(|(a, _), (b, _)| by_specificity(a, b)).map(|(_, set)| set)
+}
+
+fn rank(set: &RouteSet, is_service: bool, position: u32) -> Rank {
+    Rank::Routes { precedence: set.precedence.clone(), is_service, position }
+}
+
+/// The virtual hosts of the services and of the hosts of routes of one bucket.
 struct BucketHosts;
 
 impl Gather for BucketHosts {
@@ -376,7 +390,7 @@ impl Gather for BucketHosts {
     fn run((client, bucket): &Self::Key, cx: &Cx<'_>) -> Hosts {
         let mut collector = Collector::new(cx, client);
         for listener in client.scope.egress_listeners() {
-            let wildcards = client.scope.listener_wildcard_virtual_services(cx.view(), listener);
+            let wildcards = client.scope.listener_wildcard_routes(cx.view(), listener);
             let services = client.scope.listener_services_in(cx.view(), listener, *bucket);
             for target in targets(client, listener, &services) {
                 for service in on_target(&target, &services) {
@@ -524,12 +538,10 @@ fn catch_all(client: &Client) -> Option<CatchAllHost> {
     let kind = match policy.map(|policy| policy.mode) {
         Some(OutboundMode::AllowAny) => {
             let proxy = policy.and_then(|policy| policy.egress_proxy.as_ref());
-            CatchAll::Allow {
-                cluster: proxy.map_or_else(|| PASSTHROUGH_CLUSTER.into(), egress_proxy_cluster),
-            }
+            CatchAll::Allow { cluster: proxy.map_or_else(|| names::PASSTHROUGH.into(), egress_proxy_cluster) }
         }
         Some(OutboundMode::AllowAnyDynamicDns) => {
-            CatchAll::AllowDynamicDns { cluster: DYNAMIC_DNS_CLUSTER.into() }
+            CatchAll::AllowDynamicDns { cluster: names::ALLOW_ANY_DYNAMIC_DNS.into() }
         }
         Some(OutboundMode::RegistryOnly) | None => CatchAll::Block,
     };
@@ -538,9 +550,4 @@ fn catch_all(client: &Client) -> Option<CatchAllHost> {
         include_request_attempt_count: client.include_request_attempt_count,
         append_x_forwarded_host: client.x_forwarded_host,
     })
-}
-
-fn egress_proxy_cluster(proxy: &Destination) -> Name {
-    let port = proxy.port.as_ref().map_or(0, |port| port.number);
-    outbound_cluster(port, &proxy.subset, &proxy.host).into()
 }

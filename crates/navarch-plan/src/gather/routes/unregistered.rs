@@ -1,20 +1,20 @@
-//! Hosts of VirtualServices that are no services.
+//! Hosts of routes that are not services.
 //!
-//! On port 80, a VirtualService may name any host: requests to it are routed although nobody registered it. On other ports its
+//! On port 80, routes may name any host: requests to it are routed although nobody registered it. On other ports their
 //! further hosts are served only where one of its hosts is a service. (Both as istiod does.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_model::Hashed;
+use navarch_model::route::HostMeaning;
 use navarch_snapshot::Bucket;
 use navarch_snapshot::host::{is_wildcard, overlap};
 use navarch_snapshot::scope::EgressListener;
-use navarch_translate::routes::Semantics;
 
 use super::Client;
 use super::sidecar::{
-    Collector, Hosts, SharedRule, SharedService, Target, may_be_http, may_route, most_specific_rule,
+    Collector, Hosts, SharedRoutes, SharedService, Target, may_be_http, may_route, most_specific,
     port_target, stated_target,
 };
 use crate::engine::{Cx, Gather};
@@ -32,9 +32,9 @@ pub(super) fn unregistered(
 ) {
     let client = collector.client;
     let view = collector.cx.view();
-    for (host, rules) in client.scope.listener_virtual_services_in(view, listener, bucket) {
+    for (host, sets) in client.scope.listener_routes_in(view, listener, bucket) {
         let ports: BTreeSet<u16> =
-            rules.iter().flat_map(|rule| other_ports(collector, listener, rule)).collect();
+            sets.iter().flat_map(|set| other_ports(collector, listener, set)).collect();
         let mut targets: Vec<Target<'_>> = stated_target(client, listener).into_iter().collect();
         targets.extend(
             ports
@@ -54,39 +54,39 @@ pub(super) fn unregistered(
             }
             // Where all ports are served, only port 80 may go without saying.
             let port = target.port.unwrap_or(ANY_HOST_PORT);
-            let winner = rules.iter().find_map(|rule| {
+            let winner = sets.iter().find_map(|set| {
                 let applies = match target.port {
-                    Some(ANY_HOST_PORT) => may_stand_alone(collector, &target, rule),
-                    _ => !has_wildcard(rule) && matches_service(collector, &target, rule, port),
+                    Some(ANY_HOST_PORT) => may_stand_alone(collector, &target, set),
+                    _ => !has_wildcard(set) && matches_service(collector, &target, set, port),
                 };
-                let routes = if applies { collector.routes(&target, rule) } else { None }?;
-                let position = rule.hosts.iter().position(|other| *other == host)?;
-                Some((rule, position, routes))
+                let routes = if applies { collector.routes(&target, set) } else { None }?;
+                let position = set.hosts.iter().position(|other| *other == host)?;
+                Some((set, position, routes))
             });
-            if let Some((rule, position, routes)) = winner {
-                collector.add_host(&target, port, rule, position, &routes);
+            if let Some((set, position, routes)) = winner {
+                collector.add_host(&target, port, set, position, &routes);
             }
         }
     }
 }
 
-fn has_wildcard(rule: &SharedRule) -> bool {
-    rule.hosts.iter().any(|host| is_wildcard(host))
+fn has_wildcard(set: &SharedRoutes) -> bool {
+    set.hosts.iter().any(|host| is_wildcard(host))
 }
 
-/// A VirtualService for exactly the host of a service keeps wildcards away from it.
-fn has_own_rule(collector: &Collector<'_, '_>, target: &Target<'_>, service: &SharedService) -> bool {
+/// Routes for exactly the host of a service keep wildcards away from it.
+fn has_own_routes(collector: &Collector<'_, '_>, target: &Target<'_>, service: &SharedService) -> bool {
     let (client, view) = (collector.client, collector.cx.view());
-    !client.scope.listener_virtual_services(view, target.listener, &service.hostname).is_empty()
+    !client.scope.listener_routes(view, target.listener, &service.hostname).is_empty()
 }
 
-/// Ports on which services with the exact hosts of a VirtualService may serve HTTP; of one with a single host, none that matter.
-fn other_ports(collector: &Collector<'_, '_>, listener: &EgressListener, rule: &SharedRule) -> Vec<u16> {
-    if rule.hosts.len() < 2 || has_wildcard(rule) {
+/// Ports on which services with the exact hosts of a set may serve HTTP; of one with a single host, none that matter.
+fn other_ports(collector: &Collector<'_, '_>, listener: &EgressListener, set: &SharedRoutes) -> Vec<u16> {
+    if set.hosts.len() < 2 || has_wildcard(set) {
         return Vec::new();
     }
     let view = collector.cx.view();
-    rule.hosts
+    set.hosts
         .iter()
         .flat_map(|host| collector.client.scope.listener_services(view, listener, host))
         .flat_map(|service| {
@@ -96,18 +96,23 @@ fn other_ports(collector: &Collector<'_, '_>, listener: &EgressListener, rule: &
         .collect()
 }
 
-/// A VirtualService may stand alone on port 80, unless it stems from the Gateway API: that routes services only.
-fn may_stand_alone(collector: &Collector<'_, '_>, target: &Target<'_>, rule: &SharedRule) -> bool {
-    Semantics::of(&rule.config.annotations) != Semantics::GatewayApi
-        || exact_services(collector, target, rule)
+/// Whether a set may stand alone on port 80, or its hosts have to be services.
+fn may_stand_alone(collector: &Collector<'_, '_>, target: &Target<'_>, set: &SharedRoutes) -> bool {
+    set.host_meaning != HostMeaning::Services
+        || exact_services(collector, target, set)
             .iter()
-            .any(|service| may_route(collector.cx, collector.client, rule, service))
+            .any(|service| may_route(collector.cx, collector.client, set, service))
 }
 
-/// Whether an exact host of the VirtualService is a service that may serve HTTP on `port`.
-fn matches_service(collector: &Collector<'_, '_>, target: &Target<'_>, rule: &SharedRule, port: u16) -> bool {
-    exact_services(collector, target, rule).iter().any(|service| {
-        may_route(collector.cx, collector.client, rule, service)
+/// Whether an exact host of the set is a service that may serve HTTP on `port`.
+fn matches_service(
+    collector: &Collector<'_, '_>,
+    target: &Target<'_>,
+    set: &SharedRoutes,
+    port: u16,
+) -> bool {
+    exact_services(collector, target, set).iter().any(|service| {
+        may_route(collector.cx, collector.client, set, service)
             && service.ports.iter().any(|other| other.port == port && may_be_http(other.protocol))
     })
 }
@@ -115,10 +120,10 @@ fn matches_service(collector: &Collector<'_, '_>, target: &Target<'_>, rule: &Sh
 fn exact_services(
     collector: &Collector<'_, '_>,
     target: &Target<'_>,
-    rule: &SharedRule,
+    set: &SharedRoutes,
 ) -> Vec<SharedService> {
     let view = collector.cx.view();
-    let exact = rule.hosts.iter().filter(|host| !is_wildcard(host));
+    let exact = set.hosts.iter().filter(|host| !is_wildcard(host));
     exact
         .flat_map(|host| collector.client.scope.listener_services(view, target.listener, host))
         .filter(|service| target.ports(service).next().is_some())
@@ -126,7 +131,7 @@ fn exact_services(
 }
 
 /// Wildcard hosts that no service falls under, and the hosts beside them. Looks at all services, but only if there are wildcard
-/// VirtualServices at all.
+/// routes at all.
 pub(super) struct UnregisteredWildcards;
 
 impl Gather for UnregisteredWildcards {
@@ -137,7 +142,7 @@ impl Gather for UnregisteredWildcards {
     fn run(client: &Self::Key, cx: &Cx<'_>) -> Hosts {
         let mut collector = Collector::new(cx, client);
         for listener in client.scope.egress_listeners() {
-            let wildcards = client.scope.listener_wildcard_virtual_services(cx.view(), listener);
+            let wildcards = client.scope.listener_wildcard_routes(cx.view(), listener);
             if !wildcards.is_empty() {
                 add_wildcards(&mut collector, listener, &wildcards);
             }
@@ -146,7 +151,7 @@ impl Gather for UnregisteredWildcards {
     }
 }
 
-fn add_wildcards(collector: &mut Collector<'_, '_>, listener: &EgressListener, wildcards: &[SharedRule]) {
+fn add_wildcards(collector: &mut Collector<'_, '_>, listener: &EgressListener, wildcards: &[SharedRoutes]) {
     let client = collector.client;
     let view = collector.cx.view();
     let seen = collector.cx.gather::<SeenBuckets>(&client.scope);
@@ -164,36 +169,35 @@ fn add_wildcards(collector: &mut Collector<'_, '_>, listener: &EgressListener, w
     for target in targets {
         let there: Vec<&SharedService> =
             services.iter().filter(|service| target.ports(service).next().is_some()).collect();
-        for rule in wildcards {
-            add_rule(collector, &target, rule, wildcards, &there);
+        for set in wildcards {
+            add_set(collector, &target, set, wildcards, &there);
         }
     }
 }
 
-fn add_rule(
+fn add_set(
     collector: &mut Collector<'_, '_>,
     target: &Target<'_>,
-    rule: &SharedRule,
-    wildcards: &[SharedRule],
+    set: &SharedRoutes,
+    wildcards: &[SharedRoutes],
     services: &[&SharedService],
 ) {
     let client = collector.client;
     let port = target.port.unwrap_or(ANY_HOST_PORT);
-    let gateway_api = Semantics::of(&rule.config.annotations) == Semantics::GatewayApi;
+    let services_only = set.host_meaning == HostMeaning::Services;
     let names =
-        |service: &SharedService| rule.hosts.iter().any(|host| host.eq_ignore_ascii_case(&service.hostname));
+        |service: &SharedService| set.hosts.iter().any(|host| host.eq_ignore_ascii_case(&service.hostname));
     let routed: Vec<&&SharedService> = services
         .iter()
         .filter(|service| {
             names(service)
-                || (!gateway_api
-                    && most_specific_rule(&service.hostname, wildcards)
-                        .is_some_and(|best| Arc::ptr_eq(best, rule))
-                    && !has_own_rule(collector, target, service))
+                || (!services_only
+                    && most_specific(&service.hostname, wildcards).is_some_and(|best| Arc::ptr_eq(best, set))
+                    && !has_own_routes(collector, target, service))
         })
-        .filter(|service| may_route(collector.cx, client, rule, service))
+        .filter(|service| may_route(collector.cx, client, set, service))
         .collect();
-    if gateway_api && routed.is_empty() {
+    if services_only && routed.is_empty() {
         return;
     }
     let serves = routed
@@ -202,17 +206,17 @@ fn add_rule(
     if !serves && target.port != Some(ANY_HOST_PORT) {
         return;
     }
-    let Some(routes) = collector.routes(target, rule) else { return };
-    for (position, host) in rule.hosts.iter().enumerate() {
+    let Some(routes) = collector.routes(target, set) else { return };
+    for (position, host) in set.hosts.iter().enumerate() {
         let alone = if is_wildcard(host) {
-            gateway_api || !services.iter().any(|service| overlap(host, &service.hostname))
+            services_only || !services.iter().any(|service| overlap(host, &service.hostname))
         } else {
             // On port 80 the bucket of the host takes care of it.
             target.port != Some(ANY_HOST_PORT)
                 && !services.iter().any(|service| service.hostname.eq_ignore_ascii_case(host))
         };
         if alone {
-            collector.add_host(target, port, rule, position, &routes);
+            collector.add_host(target, port, set, position, &routes);
         }
     }
 }

@@ -1,0 +1,144 @@
+//! Rules for requests.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Backend, ClientMatch, Destination, HttpBackend, MissingBackend};
+use crate::networking::{
+    CorsPolicy, Headers, HttpDirectResponse, HttpFaultInjection, HttpRedirect, HttpRetry, RegexRewrite,
+};
+use crate::origin::Origin;
+use crate::values::{Percent, StringMatch};
+
+/// What becomes of requests that meet one of some conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpRule {
+    /// The field that the rule was made from; of a delegate, if it is one of its routes.
+    pub origin: Origin,
+    pub name: String,
+    /// One of them has to hold; empty means every request.
+    pub matches: Vec<HttpMatch>,
+    pub action: HttpAction,
+    /// Changes to headers of every request and response of the rule.
+    pub headers: Option<Headers>,
+    pub fault: Option<HttpFaultInjection>,
+    pub cors: Option<CorsPolicy>,
+}
+
+/// Conditions that must all hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HttpMatch {
+    /// Becomes part of the route's name.
+    pub name: String,
+    pub client: ClientMatch,
+    pub path: Option<PathMatch>,
+    pub ignore_path_case: bool,
+    pub scheme: Option<StringMatch>,
+    pub method: Option<StringMatch>,
+    pub authority: Option<StringMatch>,
+    /// By name; names that start with `@request.auth.claims` stand for claims of the token.
+    pub headers: BTreeMap<String, StringMatch>,
+    /// As `headers`, and must not hold.
+    pub without_headers: BTreeMap<String, StringMatch>,
+    pub query_params: BTreeMap<String, StringMatch>,
+    /// Statistics of the route get this prefix, if it is not empty.
+    pub stat_prefix: String,
+}
+
+/// A condition on the path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    Exact(String),
+    /// The path starts with the text, wherever that ends. (VirtualService.)
+    Prefix(String),
+    /// The path starts with these segments: `/a` takes `/a` and `/a/b`, not `/ab`. (Gateway API, Ingress.)
+    PathPrefix(String),
+    /// The whole path is as the regular expression says.
+    Regex(String),
+}
+
+/// What is done with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HttpAction {
+    /// Answered with a redirect.
+    Redirect(HttpRedirect),
+    /// Answered without asking anybody.
+    Respond(HttpDirectResponse),
+    /// Passed on.
+    Forward(Forward),
+}
+
+/// How a request is passed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Forward {
+    pub backends: Vec<HttpBackend>,
+    pub missing: MissingBackend,
+    pub rewrite: Option<Rewrite>,
+    /// Unset means none.
+    pub timeout: Option<Duration>,
+    /// Unset means the default of the mesh settings.
+    pub retries: Option<HttpRetry>,
+    pub mirrors: Vec<Mirror>,
+}
+
+/// Changes to the request before it is passed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rewrite {
+    /// Empty leaves it as it is.
+    pub authority: String,
+    pub path: Option<PathRewrite>,
+}
+
+/// A change to the path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathRewrite {
+    /// Replaces what the condition on the path matched.
+    Matched(String),
+    /// Takes away the prefix that matched. What is left starts with a slash, also where nothing follows the prefix.
+    RemovePrefix,
+    Regex(RegexRewrite),
+}
+
+/// A share of the requests is copied to another service, whose answers are dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mirror {
+    pub backend: Backend,
+    pub share: Share,
+    /// The field that names the backend. A delegate's rule may have it from the rule that delegates.
+    pub origin: Origin,
+}
+
+/// A share of requests, as finely as it is stated: Envoy is told the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// In whole percent.
+    Percent(u32),
+    Fine(Percent),
+}
+
+impl HttpRule {
+    /// The services that requests are sent to, mirrored ones included.
+    pub fn destinations(&self) -> impl Iterator<Item = Destination<'_>> {
+        let HttpRule { origin, name: _, matches: _, action, headers: _, fault: _, cors: _ } = self;
+        let forward = match action {
+            HttpAction::Forward(forward) => Some(forward),
+            HttpAction::Redirect(_) | HttpAction::Respond(_) => None,
+        };
+        let named = forward.into_iter().flat_map(|forward| {
+            let Forward { backends, missing: _, rewrite: _, timeout: _, retries: _, mirrors } = forward;
+            let backends = backends.iter().map(|to| (&to.backend, &origin.key, &to.field));
+            backends.chain(mirrors.iter().map(|to| (&to.backend, &to.origin.key, &to.origin.field)))
+        });
+        named.filter_map(|(backend, key, field)| {
+            Some(Destination { to: backend.service()?, key, field, http: Some(self) })
+        })
+    }
+
+    /// How requests are passed on, if they are.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.action {
+            HttpAction::Forward(forward) => Some(forward),
+            HttpAction::Redirect(_) | HttpAction::Respond(_) => None,
+        }
+    }
+}
