@@ -84,7 +84,7 @@ mod tests {
                     "a.yaml:3:1",
                     "VirtualService default/reviews",
                     "spec.http[0]",
-                    "makes route v2",
+                    "says where requests go",
                 )],
                 lost: vec![place(
                     "b.yaml:1:1",
@@ -98,7 +98,7 @@ mod tests {
 RDS 9080
 
 virtual host reviews:9080
-  from  a.yaml:3:1  VirtualService default/reviews spec.http[0]: makes route v2
+  from  a.yaml:3:1  VirtualService default/reviews spec.http[0]: says where requests go
   not   b.yaml:1:1  VirtualService other/reviews: exportTo does not include it
 ";
         assert_eq!(render(&explained), expected);

@@ -138,8 +138,8 @@ macro_rules! kinds {
     };
 }
 
-// A row starts with the name in this program, which no two kinds share, and the name that objects state, which two kinds
-// of different groups may share.
+// A row starts with the name in this program, which no two kinds share, and the name that objects state,
+// which two kinds of different groups may share.
 kinds! {
     VirtualService "VirtualService": networking::VirtualService,
         "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" Namespaced Spec;
@@ -195,7 +195,8 @@ impl Kind {
         Self::ALL.iter().copied().find(|k| k.as_str() == kind && k.group() == group)
     }
 
-    /// Whether the name means another kind unless the group is stated: the first kind with a name has it for itself.
+    /// Whether the name means another kind unless the group is stated: the first kind with a name has it for
+    /// itself.
     fn needs_group(self) -> bool {
         Self::ALL.iter().take_while(|kind| **kind != self).any(|kind| kind.as_str() == self.as_str())
     }
@@ -210,8 +211,8 @@ impl Kind {
     }
 }
 
-/// The name alone where it says which kind is meant, else with the group, as kubectl writes it: `Gateway` is Istio's,
-/// `Gateway.gateway.networking.k8s.io` would be that of the Gateway API.
+/// The name alone where it says which kind is meant, else with the group, as kubectl writes it: `Gateway` is
+/// Istio's, `Gateway.gateway.networking.k8s.io` would be that of the Gateway API.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())?;

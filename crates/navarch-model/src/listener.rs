@@ -1,7 +1,8 @@
 //! `GatewayListener`: a port that gateway proxies open, whatever API says so.
 //!
-//! As routes are lowered to [`crate::route::RouteSet`], so are the ports of gateways to this noun: Istio's `Server` is one
-//! producer. It is an input of translation: it can be compared and hashed, and it names no file and no line.
+//! As routes are lowered to [`crate::route::RouteSet`], so are the ports of gateways to this noun: Istio's
+//! `Server` is one producer. It is an input of translation: it can be compared and hashed, and it names no
+//! file and no line.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,11 +19,11 @@ pub struct ListenerSet {
     /// Identity of the gateway, and its place where several claim a port.
     pub precedence: Precedence,
     pub proxies: GatewayProxies,
-    /// Proxies were made for this gateway. They take no listeners from other namespaces, whose hosts and credentials are not to
-    /// be mixed with its own, unless those are `admitted`.
+    /// Proxies were made for this gateway. They take no listeners from other namespaces, whose hosts and
+    /// credentials are not to be mixed with its own, unless those are `admitted`.
     pub provisioned: bool,
-    /// May be served by proxies that were made for a gateway of another namespace. (Gateway API: listeners name their proxies'
-    /// Service, so they get there only if it is meant.)
+    /// May be served by proxies that were made for a gateway of another namespace. (Gateway API: listeners
+    /// name their proxies' Service, so they get there only if it is meant.)
     pub admitted: bool,
     pub listeners: Vec<Arc<Hashed<GatewayListener>>>,
 }
@@ -50,7 +51,8 @@ pub struct GatewayListener {
     /// The port as the gateway states it. Proxies listen on the one that their Service makes of it.
     pub port: u16,
     pub port_name: Name,
-    /// As the gateway writes it: listeners share a port only if they write the same. [`GatewayListener::protocol`] reads it.
+    /// As the gateway writes it: listeners share a port only if they write the same.
+    /// [`GatewayListener::protocol`] reads it.
     pub protocol: Name,
     /// Address to listen on; empty for all.
     pub bind: Name,

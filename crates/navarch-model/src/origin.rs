@@ -9,8 +9,8 @@ use crate::service::{self, Name};
 
 /// The field of an object that something was made from.
 ///
-/// It travels with what is made, so that nobody has to find it again from the result. It names no file and no line:
-/// moving an object to another place changes nothing that is computed from it.
+/// It travels with what is made, so that nobody has to find it again from the result. It names no file and no
+/// line: moving an object to another place changes nothing that is computed from it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     pub key: ObjectKey,
@@ -32,9 +32,9 @@ impl Origin {
 
 /// What decides between things that claim the same host, port or name, and tells them apart.
 ///
-/// Ordered as Istio orders objects everywhere: oldest first, then by name, then by namespace. What is equal in all of
-/// these differs in its kind or, if one object stands for several things, in its position, so nothing replaces anything
-/// else in a map that is keyed by this.
+/// Ordered as Istio orders objects everywhere: oldest first, then by name, then by namespace. What is equal
+/// in all of these differs in its kind or, if one object stands for several things, in its position, so
+/// nothing replaces anything else in a map that is keyed by this.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Precedence {
     /// Seconds since the epoch.

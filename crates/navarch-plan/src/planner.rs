@@ -89,8 +89,8 @@ impl Planner {
         plans.iter().map(|plan| plan.resources(engine)).collect()
     }
 
-    /// Why a resource of a proxy is what it is; `None` if the proxy has no such resource. Asks the gathers that made it, whose
-    /// answers are there as long as the proxy's plan is.
+    /// Why a resource of a proxy is what it is; `None` if the proxy has no such resource. Asks the gathers
+    /// that made it, whose answers are there as long as the proxy's plan is.
     pub fn explain(
         &self,
         facts: &ProxyFacts,

@@ -12,8 +12,9 @@ use navarch_model::object::Object;
 /// The label that every workload has by running on a node.
 pub const NODE_LABEL: &str = "kubernetes.io/hostname";
 
-/// Whether the configuration of some client depends on its node because of this object. May err on the side of yes. Objects
-/// with routes are not looked at here: what they say is known once it is lowered ([`crate::bind::routes`]).
+/// Whether the configuration of some client depends on its node because of this object. May err on the side
+/// of yes. Objects with routes are not looked at here: what they say is known once it is lowered
+/// ([`crate::bind::routes`]).
 pub(crate) fn looks_at_node(object: &Object) -> bool {
     let selects = |selector: Option<&BTreeMap<String, String>>| {
         selector.is_some_and(|labels| labels.contains_key(NODE_LABEL))

@@ -33,7 +33,7 @@ enum Unit {
 impl Unit {
     /// The units that are about an input, whether they have asked for it before or not: an object, an address or a service that
     /// is new has no unit yet that could have asked.
-    fn about(input: &Input) -> impl Iterator<Item = Unit> {
+    fn about(input: &Input, settings: &Settings) -> impl Iterator<Item = Unit> + use<> {
         let units = match input {
             Input::Address(address) => [Some(Unit::Workloads(*address)), None],
             Input::Services(key) => [Some(Unit::Endpoints(key.clone())), None],
@@ -46,7 +46,7 @@ impl Unit {
                 Kind::Service | Kind::ServiceEntry => {
                     [Some(Unit::Services(key.clone())), Some(Unit::Endpoints(key.clone()))]
                 }
-                kind if bind::has_routes(kind) => [Some(Unit::Routes(key.clone())), None],
+                kind if bind::has_routes(settings, kind) => [Some(Unit::Routes(key.clone())), None],
                 Kind::DestinationRule => [Some(Unit::Rule(key.clone())), None],
                 _ => [None, None],
             },
@@ -64,8 +64,8 @@ struct Dependencies {
 }
 
 impl Dependencies {
-    fn record(&mut self, unit: &Unit, mut asked: BTreeSet<Input>) {
-        asked.retain(|input| !Unit::about(input).any(|own| own == *unit));
+    fn record(&mut self, unit: &Unit, settings: &Settings, mut asked: BTreeSet<Input>) {
+        asked.retain(|input| !Unit::about(input, settings).any(|own| own == *unit));
         let before = self.asked.get(unit).map_or(&[][..], |before| before);
         if before.iter().map(|input| &**input).eq(&asked) {
             return;
@@ -156,7 +156,7 @@ impl Derived {
     /// Derives again what the touched inputs may have changed.
     pub fn update(&mut self, store: &Store, settings: &Settings, mut touched: BTreeSet<Input>) -> Changes {
         let mut changes = Changes::default();
-        let mut dirty = self.dirty(&touched);
+        let mut dirty = self.dirty(settings, &touched);
         // Services first: endpoints and workloads ask for them.
         let services: Vec<Unit> =
             dirty.iter().filter(|unit| matches!(unit, Unit::Services(_))).cloned().collect();
@@ -168,7 +168,9 @@ impl Derived {
                 touched.insert(Input::Services(key.clone()));
             }
         }
-        dirty.extend(self.dirty(&touched).into_iter().filter(|unit| !matches!(unit, Unit::Services(_))));
+        dirty.extend(
+            self.dirty(settings, &touched).into_iter().filter(|unit| !matches!(unit, Unit::Services(_))),
+        );
         changes.derived += dirty.len();
         for unit in dirty {
             match &unit {
@@ -185,9 +187,9 @@ impl Derived {
     }
 
     /// Units that asked for something touched, and those that are about it.
-    fn dirty(&self, touched: &BTreeSet<Input>) -> BTreeSet<Unit> {
+    fn dirty(&self, settings: &Settings, touched: &BTreeSet<Input>) -> BTreeSet<Unit> {
         let askers = touched.iter().flat_map(|input| self.dependencies.askers(input)).cloned();
-        askers.chain(touched.iter().flat_map(Unit::about)).collect()
+        askers.chain(touched.iter().flat_map(|input| Unit::about(input, settings))).collect()
     }
 
     fn run<T>(
@@ -200,7 +202,7 @@ impl Derived {
         let reader = Reader::new(store, settings, &self.services);
         let value = derive(&reader);
         let asked = reader.into_asked();
-        self.dependencies.record(unit, asked);
+        self.dependencies.record(unit, settings, asked);
         value
     }
 

@@ -16,7 +16,8 @@ use crate::changes::changed_keys;
 /// A list of objects of one kind, oldest first.
 pub type Listing<T> = Vec<Arc<Hashed<Config<T>>>>;
 
-/// A kind whose objects a snapshot lists by namespace. The kind of a table is that of its type, whatever both are called.
+/// A kind whose objects a snapshot lists by namespace. The kind of a table is that of its type, whatever both
+/// are called.
 pub trait Listed: Noun + Clone + Hash + Send + Sync + 'static {
     #[doc(hidden)]
     fn table(tables: &Tables) -> &Table<Self>;

@@ -19,6 +19,7 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{ClusterId, Hashed, Name, TrustDomains};
 
 use crate::assemble::{Assembly, Touched};
+pub use crate::bind::RouteProducer;
 use crate::bind::has_routes;
 use crate::bound::NamespaceFacts;
 use crate::client_node::{NODE_LABEL, looks_at_node};
@@ -45,6 +46,9 @@ pub struct Options {
     /// Namespace that the control plane runs in, if it runs in the cluster. Its label `topology.istio.io/network` names the network
     /// of workloads that state none. Without it the label means nothing, as for an istiod outside of a cluster.
     pub system_namespace: Option<Name>,
+    /// What makes routes from objects of further kinds. An API that has a kind of its own is lowered by this
+    /// crate; this is for programs that bring theirs.
+    pub route_producers: Vec<(Kind, RouteProducer)>,
     /// Mesh settings from outside; without them the ConfigMap `istio` of the namespace `istio-system` counts, if there is one.
     pub mesh: Option<MeshSettings>,
 }
@@ -55,6 +59,7 @@ impl Default for Options {
             cluster_name: Name::from("Kubernetes"),
             domain: Name::from("cluster.local"),
             system_namespace: None,
+            route_producers: Vec::new(),
             mesh: None,
         }
     }
@@ -90,8 +95,8 @@ pub struct World {
 pub struct Work {
     /// Values that were derived again: the services or the endpoints of an object, the workloads at an address, a bound rule.
     pub derived: usize,
-    /// Hosts of which the services, the endpoints, the routes, the DestinationRules or the uses as destination were put
-    /// together again. A host counts once for each of these.
+    /// Hosts of which the services, the endpoints, the routes, the DestinationRules or the uses as
+    /// destination were put together again. A host counts once for each of these.
     pub assembled: usize,
 }
 
@@ -111,6 +116,7 @@ impl World {
                 system_namespace: options.system_namespace,
                 mesh: snapshot.mesh.clone(),
                 networks,
+                route_producers: options.route_producers,
             },
             store: Store::default(),
             derived: Derived::default(),
@@ -186,7 +192,7 @@ impl World {
             let key = object.key.clone();
             next.objects.insert(key.clone(), object);
             match key.kind {
-                kind if has_routes(kind) => {
+                kind if has_routes(&self.settings, kind) => {
                     touched.insert(Input::Object(key.clone()));
                     keys.push(key);
                 }
@@ -295,7 +301,7 @@ impl World {
             }
             next.gateways.set(&key, object.as_deref());
             // What routes look at is known once they are lowered.
-            if !has_routes(key.kind) {
+            if !has_routes(&self.settings, key.kind) {
                 let looks = object.as_ref().is_some_and(|object| looks_at_node(object));
                 self.note_node_reader(&key, looks);
             }

@@ -23,8 +23,8 @@ pub fn outbound(port: u16, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
-/// The service that a route names: its port is the stated one, else the only one of the service, else the listener's.
-/// `external` is the host that an ExternalName service stands for.
+/// The service that a route names: its port is the stated one, else the only one of the service, else the
+/// listener's. `external` is the host that an ExternalName service stands for.
 pub fn backend(to: &ServiceBackend, external: Option<&str>, only_port: Option<u16>, listener: u16) -> String {
     outbound(to.port_of(only_port, listener), &to.subset, external.unwrap_or(&to.host))
 }

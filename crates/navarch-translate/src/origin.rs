@@ -9,14 +9,14 @@ pub(crate) fn metadata(version: &str, key: &ObjectKey) -> Metadata {
     wkt::metadata("istio", wkt::structure([("config", wkt::string(path(version, key)))]))
 }
 
-/// `/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews`. The version is the one that istiod writes
-/// in this place, not the one of the object.
+/// `/apis/networking.istio.io/v1/namespaces/default/destination-rule/reviews`. The version is the one that
+/// istiod writes in this place, not the one of the object.
 pub(crate) fn path(version: &str, key: &ObjectKey) -> String {
     let (group, kind) = (key.kind.group(), hyphenated(key.kind.as_str()));
     format!("/apis/{group}/{version}/namespaces/{}/{kind}/{}", key.namespace, key.name)
 }
 
-/// `VirtualService` as `virtual-service`, `HTTPRoute` as `http-route`.
+/// `DestinationRule` as `destination-rule`, `HTTPRoute` as `http-route`.
 fn hyphenated(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 4);
     let letters: Vec<char> = name.chars().collect();
@@ -38,10 +38,10 @@ mod tests {
 
     #[test]
     fn objects_are_named_as_istiod_names_them() {
-        let key = ObjectKey::new(Kind::VirtualService, "default", "reviews");
+        let key = ObjectKey::new(Kind::DestinationRule, "default", "reviews");
         assert_eq!(
             path("v1", &key),
-            "/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews"
+            "/apis/networking.istio.io/v1/namespaces/default/destination-rule/reviews"
         );
         for (name, expected) in [
             ("Sidecar", "sidecar"),

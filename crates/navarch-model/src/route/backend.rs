@@ -8,8 +8,8 @@ use crate::service::Name;
 pub enum Backend {
     /// A service.
     Service(ServiceBackend),
-    /// The configuration names something that cannot take traffic. Its share fails, as [`MissingBackend`] says, instead of
-    /// going to the other backends.
+    /// The configuration names something that cannot take traffic. Its share fails, as [`MissingBackend`]
+    /// says, instead of going to the other backends.
     Invalid,
 }
 
@@ -25,8 +25,8 @@ pub struct ServiceBackend {
 }
 
 impl ServiceBackend {
-    /// The port that is meant for a service whose only port this is (`None` if it has several or is not known), on a
-    /// listener.
+    /// The port that is meant for a service whose only port this is (`None` if it has several or is not
+    /// known), on a listener.
     pub fn port_of(&self, only: Option<u16>, listener: u16) -> u16 {
         self.port.or(only).unwrap_or(listener)
     }

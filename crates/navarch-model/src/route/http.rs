@@ -94,7 +94,8 @@ pub struct Rewrite {
 pub enum PathRewrite {
     /// Replaces what the condition on the path matched.
     Matched(String),
-    /// Takes away the prefix that matched. What is left starts with a slash, also where nothing follows the prefix.
+    /// Takes away the prefix that matched. What is left starts with a slash, also where nothing follows the
+    /// prefix.
     RemovePrefix,
     Regex(RegexRewrite),
 }

@@ -1,9 +1,10 @@
 //! `RouteSet`: how requests and connections to some hosts are routed, whatever API says so.
 //!
-//! Every API of routes is lowered to this noun when its objects are bound, so that choosing and translating routes know one
-//! noun only. Where APIs differ, the difference is data: a prefix that ends at path segments is another [`PathMatch`] than
-//! one that does not, and whose clients a set routes is its [`Audience`]. Value types that are the same in all APIs (header
-//! operations, CORS, faults, retries) are those of [`crate::networking`].
+//! Every API of routes is lowered to this noun when its objects are bound, so that choosing and translating
+//! routes know one noun only. Where APIs differ, the difference is data: a prefix that ends at path segments
+//! is another [`PathMatch`] than one that does not, and whose clients a set routes is its [`Audience`]. Value
+//! types that are the same in all APIs (header operations, CORS, faults, retries) are those of
+//! [`crate::networking`].
 //!
 //! A set is an input of translation: it can be compared and hashed, and it names no file and no line.
 
@@ -26,7 +27,8 @@ use crate::service::{Name, Visibility};
 /// Routes for some hosts. One object may stand for several sets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteSet {
-    /// Identity of the set, and its place where several claim a host. Holds the key of the object that it was made from.
+    /// Identity of the set, and its place where several claim a host. Holds the key of the object that it was
+    /// made from.
     pub precedence: Precedence,
     /// Fully qualified; may be wildcards.
     pub hosts: Vec<Name>,
@@ -50,19 +52,21 @@ pub enum Audience {
     /// Everybody's.
     #[default]
     Everyone,
-    /// Written by the owner of a service it routes everybody's requests (a producer route); written in another namespace,
-    /// those of that namespace's own clients (a consumer route), for whom it comes before what the owner says. (Gateway API
-    /// for service meshes.)
+    /// Written by the owner of a service it routes everybody's requests (a producer route); written in
+    /// another namespace, those of that namespace's own clients (a consumer route), for whom it comes before
+    /// what the owner says. (Gateway API for service meshes.)
     ProducerOrConsumer,
 }
 
 /// What a host of a set stands for in the mesh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostMeaning {
-    /// Any name: a wildcard stands for all services that it covers, and a name that nobody registered is served on port 80.
+    /// Any name: a wildcard stands for all services that it covers, and a name that nobody registered is
+    /// served on port 80.
     #[default]
     AnyName,
-    /// A service. A wildcard stands for itself, not for services that it covers. (Gateway API for service meshes.)
+    /// A service. A wildcard stands for itself, not for services that it covers. (Gateway API for service
+    /// meshes.)
     Services,
 }
 

@@ -1,7 +1,8 @@
 //! Explanations: which objects a resource stems from, and which objects lost.
 //!
-//! Made on demand: the functions that planning uses to choose are asked again, and so are the gathers that made the pieces of a
-//! resource, which know the field that each was made from. Nothing is recorded for it while planning.
+//! Made on demand: the functions that planning uses to choose are asked again, and so are the gathers that
+//! made the pieces of a resource, which know the field that each was made from. Nothing is recorded for it
+//! while planning.
 
 mod routes;
 mod rules;

@@ -130,8 +130,8 @@ impl Explainer<'_> {
         }
     }
 
-    /// `10.0.0.1_80`: the services with this address and port; `0.0.0.0_80`: every service with the port. Listeners of
-    /// gateways know what they were made from.
+    /// `10.0.0.1_80`: the services with this address and port; `0.0.0.0_80`: every service with the port.
+    /// Listeners of gateways know what they were made from.
     pub(super) fn add_listener_owners(&self, name: &str, part: &mut Part) {
         let Some((address, port)) = name.rsplit_once('_') else { return };
         let Ok(port) = port.parse::<u16>() else { return };

@@ -1,7 +1,7 @@
 //! Destinations of routes that are not there: hosts nobody registers, subsets and ports that nobody defines.
 //!
-//! Requests that are sent there fail. The answers are gathered bucket by bucket, so an edit looks again only at the routes that name something
-//! in a bucket that it changed.
+//! Requests that are sent there fail. The answers are gathered bucket by bucket, so an edit looks again only
+//! at the routes that name something in a bucket that it changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

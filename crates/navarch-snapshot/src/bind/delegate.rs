@@ -17,7 +17,8 @@ pub(super) struct Merged {
     pub inherits_mirrors: bool,
 }
 
-/// The delegate's routes under the conditions of the root's route. Routes that could never match are left out.
+/// The delegate's routes under the conditions of the root's route. Routes that could never match are left
+/// out.
 pub(super) fn merge_routes(root: &HttpRoute, delegate: &[HttpRoute]) -> Vec<Merged> {
     let merged = delegate.iter().enumerate().map(|(index, route)| {
         Some(Merged {

@@ -9,9 +9,9 @@ use navarch_model::object::{Metadata, Object, ObjectKey};
 use navarch_model::service::name;
 use navarch_model::{Fingerprint, Hashed, Name, Origin, Precedence};
 
-/// Annotations by which a Gateway says that it was made from a Gateway of the Gateway API: the Services that its proxies are
-/// behind, the namespace of the object it was made from, that it was made from one, and the service account of proxies that were
-/// made for it.
+/// Annotations by which a Gateway says that it was made from a Gateway of the Gateway API: the Services that
+/// its proxies are behind, the namespace of the object it was made from, that it was made from one, and the
+/// service account of proxies that were made for it.
 const SERVICES_ANNOTATION: &str = "internal.istio.io/gateway-service";
 const PARENT_NAMESPACE_ANNOTATION: &str = "internal.istio.io/parent-namespace";
 const DIALECT_ANNOTATION: &str = "internal.istio.io/gateway-semantics";
@@ -130,8 +130,8 @@ fn listener(server: &Server, origin: Origin) -> Option<GatewayListener> {
     })
 }
 
-/// Resolves the namespaces of hosts: `./host` is for routes of the Gateway's own namespace, `*/host` for those of any. The host
-/// `*/*` makes all others superfluous.
+/// Resolves the namespaces of hosts: `./host` is for routes of the Gateway's own namespace, `*/host` for
+/// those of any. The host `*/*` makes all others superfluous.
 fn resolved_hosts(hosts: &[String], namespace: &Name) -> Vec<ListenerHost> {
     let host = |text: &str, routes_of: Option<Name>| ListenerHost { name: Name::from(text), routes_of };
     if hosts.iter().any(|host| host == "*/*") {

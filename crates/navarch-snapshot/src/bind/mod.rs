@@ -1,10 +1,12 @@
 //! From rules as they are written to rules bound to hosts: names qualified, delegates merged, visibility resolved.
 //!
-//! Every API of routes ends here: what it says becomes sets of routes, and nobody behind this module knows which API it was.
+//! Every API of routes ends here: what it says becomes sets of routes, and nobody behind this module knows
+//! which API it was.
 
 mod delegate;
 mod gateway;
 mod lower;
+mod uses;
 mod virtual_service;
 
 use std::collections::BTreeSet;
@@ -13,14 +15,14 @@ use std::sync::Arc;
 use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::networking::DestinationRule;
-use navarch_model::object::ObjectKey;
+use navarch_model::object::{Object, ObjectKey};
 use navarch_model::route::RouteSet;
 use navarch_model::service::Visibility;
 use navarch_model::{Hashed, Name};
 
 use crate::bound::{BoundRule, DestinationUse};
 use crate::host::qualify;
-use crate::registry::store::Reader;
+use crate::registry::store::{Reader, Settings};
 use crate::tables::typed;
 
 pub(crate) use gateway::Gateways;
@@ -34,16 +36,29 @@ pub(crate) struct Lowered {
     pub findings: Vec<Finding>,
 }
 
+/// Makes sets of routes from an object of a kind that has none of its own.
+pub type RouteProducer = fn(&Object) -> Vec<RouteSet>;
+
+impl Lowered {
+    fn new(sets: Vec<RouteSet>, findings: Vec<Finding>) -> Self {
+        let uses = sets.iter().filter(|set| set.for_mesh()).flat_map(uses::destination_uses).collect();
+        Lowered { sets: sets.into_iter().map(Hashed::new).map(Arc::new).collect(), uses, findings }
+    }
+}
+
 /// Whether objects of a kind have routes.
-pub(crate) fn has_routes(kind: Kind) -> bool {
-    kind == Kind::VirtualService
+pub(crate) fn has_routes(settings: &Settings, kind: Kind) -> bool {
+    kind == Kind::VirtualService || settings.route_producer(kind).is_some()
 }
 
 /// The routes of an object.
 pub(crate) fn routes(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
     match key.kind {
         Kind::VirtualService => virtual_service::virtual_service(reader, key),
-        _ => Lowered::default(),
+        kind => match (reader.route_producer(kind), reader.object(key)) {
+            (Some(produce), Some(object)) => Lowered::new(produce(object), Vec::new()),
+            _ => Lowered::default(),
+        },
     }
 }
 

@@ -1,20 +1,16 @@
 //! VirtualServices as sets of routes: short names become full names, delegates are merged in.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::networking::{Delegate, Destination, HttpRoute, VirtualService};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::route::{HttpRule, Parent, RouteSet};
 use navarch_model::service::Visibility;
-use navarch_model::{Hashed, Name, Origin, Precedence};
+use navarch_model::{Name, Origin, Precedence};
 
 use super::Lowered;
 use super::delegate::{Merged, merge_routes};
 use super::lower::{self, Dialect, RuleOrigin};
-use crate::bound::DestinationUse;
 use crate::host::{qualify, qualify_gateway};
 use crate::registry::store::Reader;
 use crate::registry::visibility;
@@ -50,8 +46,7 @@ pub(crate) fn virtual_service(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
         tls: lower::tls_rules(key, tls),
         tcp: lower::tcp_rules(key, tcp),
     };
-    let uses = if set.for_mesh() { destination_uses(&set) } else { Vec::new() };
-    Lowered { sets: vec![Arc::new(Hashed::new(set))], uses, findings }
+    Lowered::new(vec![set], findings)
 }
 
 fn exported(reader: &Reader<'_>, export_to: &[String], namespace: &Name) -> Visibility {
@@ -171,31 +166,4 @@ fn find_delegate(
     let mut spec: VirtualService = (***spec).clone();
     qualify_all(&mut spec, owner, reader.domain());
     Ok((key, spec))
-}
-
-/// Which hosts the routes send traffic to, on which ports, for clients in which namespaces.
-fn destination_uses(set: &RouteSet) -> Vec<Arc<Hashed<DestinationUse>>> {
-    type Sources = Option<BTreeSet<Name>>;
-    let mut uses: BTreeMap<(Name, Sources), BTreeSet<u16>> = BTreeMap::new();
-    for destination in set.destinations() {
-        let sources = destination.http.and_then(source_namespaces);
-        let ports = uses.entry((destination.to.host.clone(), sources)).or_default();
-        ports.insert(destination.to.port.unwrap_or(0));
-    }
-    let uses = uses.into_iter().map(|((host, source_namespaces), ports)| DestinationUse {
-        host,
-        ports,
-        source_namespaces,
-        precedence: set.precedence.clone(),
-        route_hosts: set.hosts.clone(),
-        export_to: set.export_to.clone(),
-    });
-    uses.map(Hashed::new).map(Arc::new).collect()
-}
-
-/// The namespaces of clients that a rule is for, if one of its conditions names one.
-fn source_namespaces(rule: &HttpRule) -> Option<BTreeSet<Name>> {
-    let stated = rule.matches.iter().filter_map(|matched| matched.client.namespace.clone());
-    let names: BTreeSet<Name> = stated.collect();
-    (!names.is_empty()).then_some(names)
 }

@@ -15,6 +15,7 @@ use navarch_model::networking::{ServiceEntry, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{ClusterId, Hashed, Name};
 
+use crate::bind::RouteProducer;
 use crate::few::Few;
 use crate::network::Networks;
 use crate::registry::workloads;
@@ -200,6 +201,14 @@ pub(crate) struct Settings {
     pub system_namespace: Option<Name>,
     pub mesh: Arc<Hashed<MeshSettings>>,
     pub networks: Networks,
+    pub route_producers: Vec<(Kind, RouteProducer)>,
+}
+
+impl Settings {
+    /// What makes routes from objects of a kind that has none of its own.
+    pub fn route_producer(&self, kind: Kind) -> Option<RouteProducer> {
+        self.route_producers.iter().find(|(known, _)| *known == kind).map(|(_, produce)| *produce)
+    }
 }
 
 /// Services that objects declare, after conversion, by object.
@@ -255,6 +264,11 @@ impl<'a> Reader<'a> {
     /// Namespace that the control plane runs in. Never changes.
     pub fn system_namespace(&self) -> Option<&'a Name> {
         self.settings.system_namespace.as_ref()
+    }
+
+    /// What makes routes from objects of a kind that has none of its own. Never changes.
+    pub fn route_producer(&self, kind: Kind) -> Option<RouteProducer> {
+        self.settings.route_producer(kind)
     }
 
     /// One object.

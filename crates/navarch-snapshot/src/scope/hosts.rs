@@ -108,7 +108,8 @@ impl HostFilter {
         }
     }
 
-    /// Whether routes for hosts, of an object in `namespace`, are imported: one of the hosts overlaps with an import, and is not excluded.
+    /// Whether routes for hosts, of an object in `namespace`, are imported: one of the hosts overlaps with an
+    /// import, and is not excluded.
     pub(super) fn includes_routes(&self, hosts: &[Name], namespace: &str) -> bool {
         self.sets(namespace).any(|set| {
             hosts.iter().any(|host| set.overlaps(host) && !self.sets(namespace).any(|set| set.excludes(host)))

@@ -17,10 +17,11 @@ use crate::view::View;
 type SharedRoutes = Arc<Hashed<RouteSet>>;
 
 impl Scope {
-    /// Routes for exactly this host that the client uses, those that count first; the sets after them have lost.
+    /// Routes for exactly this host that the client uses, those that count first; the sets after them have
+    /// lost.
     ///
-    /// Private ones of the client's namespace come before those exported to the namespace, and those before public ones; each
-    /// oldest first.
+    /// Private ones of the client's namespace come before those exported to the namespace, and those before
+    /// public ones; each oldest first.
     pub fn routes(&self, view: &View<'_>, host: &str) -> Vec<SharedRoutes> {
         self.ordered(view, view.routes(host), |set| self.imports_routes(set))
     }
@@ -59,8 +60,8 @@ impl Scope {
         self.ordered(view, view.wildcard_routes(), |set| listener.imports_routes(set))
     }
 
-    /// The set that routes a service's traffic: the first for its exact host, else the first of the most specific
-    /// wildcard. Without a listener: of all that the client imports.
+    /// The set that routes a service's traffic: the first for its exact host, else the first of the most
+    /// specific wildcard. Without a listener: of all that the client imports.
     pub fn route_set_for(
         &self,
         view: &View<'_>,
@@ -118,7 +119,8 @@ impl Scope {
         }
     }
 
-    /// Why, of two sets that the client uses, the first routes a host: what [`Scope::route_set_for`] decides by, step by step.
+    /// Why, of two sets that the client uses, the first routes a host: what [`Scope::route_set_for`] decides
+    /// by, step by step.
     pub fn why_before(&self, view: &View<'_>, host: &str, first: &RouteSet, second: &RouteSet) -> String {
         let [ours, theirs] = [first, second].map(|set| most_specific(set, host));
         let [near, far] = [first, second].map(|set| self.reach(view, set));

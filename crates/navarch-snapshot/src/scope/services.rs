@@ -17,7 +17,8 @@ type SharedService = Arc<Hashed<Service>>;
 impl Scope {
     /// The services the client sees in a bucket, one per host, oldest first: what it needs clusters for.
     ///
-    /// Includes the destinations of imported routes. A service may be cut down to the ports that are imported.
+    /// Includes the destinations of imported routes. A service may be cut down to the ports that are
+    /// imported.
     pub fn services_in(&self, view: &View<'_>, bucket: Bucket) -> Vec<SharedService> {
         let hosts = view.services_in(bucket);
         let destinations = if self.needs_destinations() { Some(view.destinations_in(bucket)) } else { None };
@@ -99,7 +100,8 @@ impl Scope {
         is_public(a).cmp(&is_public(b)).then_with(by_age)
     }
 
-    /// Whether destinations of routes can add to what the listeners import. They cannot if everything is imported.
+    /// Whether destinations of routes can add to what the listeners import. They cannot if everything is
+    /// imported.
     fn needs_destinations(&self) -> bool {
         self.is_sidecar()
             && !self.egress.iter().any(|listener| !listener.match_port && listener.hosts.is_everything())

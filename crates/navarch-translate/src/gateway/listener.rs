@@ -75,8 +75,8 @@ pub enum GatewayChain {
     Http { route_name: Name, protocol: Protocol },
     /// A listener that terminates HTTPS.
     Https { listener: Arc<Hashed<GatewayListener>>, sni_hosts: Vec<Name>, route_name: Name },
-    /// A listener that passes on bytes, after terminating TLS if `tls` is set. `port` is the one that the gateway states, `origin`
-    /// the rule that says where they go.
+    /// A listener that passes on bytes, after terminating TLS if `tls` is set. `port` is the one that the
+    /// gateway states, `origin` the rule that says where they go.
     Tcp {
         sni_hosts: Vec<Name>,
         tls: Option<Arc<Hashed<GatewayListener>>>,
@@ -100,7 +100,8 @@ pub struct GatewayPortInput {
     pub chains: Vec<GatewayChain>,
 }
 
-/// The listener of a gateway on one port and address. Envoy rejects one without chains, so there has to be one. Without a name if an EnvoyFilter removes it.
+/// The listener of a gateway on one port and address. Envoy rejects one without chains, so there has to be
+/// one. Without a name if an EnvoyFilter removes it.
 pub struct GatewayPort;
 
 impl Pure for GatewayPort {

@@ -44,8 +44,8 @@ pub struct GatewayRouteConfigurationInput {
 
 /// The route configuration of one or more servers of a gateway.
 ///
-/// Hosts with the same routes share a virtual host, named after the most specific of them: a set with a thousand hosts does
-/// not become a thousand copies of its routes.
+/// Hosts with the same routes share a virtual host, named after the most specific of them: a set with a
+/// thousand hosts does not become a thousand copies of its routes.
 pub struct GatewayRouteConfiguration;
 
 impl Pure for GatewayRouteConfiguration {

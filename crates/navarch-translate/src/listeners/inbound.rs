@@ -78,7 +78,8 @@ pub struct InboundPort {
     /// Prefix of TCP statistics.
     pub stat_prefix: Name,
     pub mode: MutualTlsMode,
-    /// The Sidecar that the port stems from, as metadata names it: as if it were in the namespace of the workload.
+    /// The Sidecar that the port stems from, as metadata names it: as if it were in the namespace of the
+    /// workload.
     pub config: Option<ObjectKey>,
 }
 

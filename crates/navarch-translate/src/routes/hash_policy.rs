@@ -39,15 +39,16 @@ pub fn hash_policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
     Some(HashPolicy { policy_specifier: Some(specifier), ..HashPolicy::default() })
 }
 
-/// The hash that holds for requests to a port of a service that has no routes of its own: of the port, else of the host.
+/// The hash that holds for requests to a port of a service that has no routes of its own: of the port, else
+/// of the host.
 pub fn for_service(rule: &DestinationRule, port: u16) -> Option<&ConsistentHashLb> {
     let policy = rule.traffic_policy.as_ref()?;
     let of_port = of_port(&policy.port_level_settings, u32::from(port));
     of_port.or_else(|| consistent_hash(policy.load_balancer.as_ref()))
 }
 
-/// The hash that holds for a backend of a route. The most specific wins: the port of the subset, the subset, the port, the
-/// host. Only a port that the route states counts.
+/// The hash that holds for a backend of a route. The most specific wins: the port of the subset, the subset,
+/// the port, the host. Only a port that the route states counts.
 pub fn for_backend<'r>(rule: &'r DestinationRule, backend: &ServiceBackend) -> Option<&'r ConsistentHashLb> {
     let port = backend.port.map(u32::from);
     let at_port = |settings: &'r [PortTrafficPolicy]| port.and_then(|port| of_port(settings, port));

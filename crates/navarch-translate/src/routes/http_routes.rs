@@ -52,8 +52,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// The part of a client's identity that the conditions of a set mention. Clients that differ in nothing that is mentioned
-    /// share the routes.
+    /// The part of a client's identity that the conditions of a set mention. Clients that differ in nothing
+    /// that is mentioned share the routes.
     pub fn mentioned(set: &RouteSet, namespace: &Name, labels: &Labels) -> Self {
         let mentions = |key: &Name| set.http_clients().any(|client| client.labels.contains_key(key));
         Source {
@@ -117,8 +117,8 @@ pub struct EncodedRoute {
     pub origin: Option<Origin>,
 }
 
-/// The routes of a set, in order, up to the first that matches everything. Empty if none applies to the client and the port; the
-/// set then counts as absent.
+/// The routes of a set, in order, up to the first that matches everything. Empty if none applies to the
+/// client and the port; the set then counts as absent.
 pub struct HttpRoutes;
 
 impl Pure for HttpRoutes {
@@ -150,7 +150,8 @@ fn translate_all(input: &HttpRoutesInput) -> Vec<EncodedRoute> {
     out
 }
 
-/// Whether the conditions that the control plane decides hold: port, gateway, labels and namespace of the client.
+/// Whether the conditions that the control plane decides hold: port, gateway, labels and namespace of the
+/// client.
 ///
 /// Conditions on the gateway replace those on the client.
 fn applies(condition: &HttpMatch, input: &HttpRoutesInput) -> bool {
@@ -226,8 +227,8 @@ fn translate(
     EncodedRoute { bytes: out.encode_to_vec().into(), catch_all, origin: Some(rule.origin.clone()) }
 }
 
-/// The session of the backends that get requests. If several have one the first counts, but a backend without session before
-/// the second takes it away (istiod's rule, kept for equal answers).
+/// The session of the backends that get requests. If several have one the first counts, but a backend without
+/// session before the second takes it away (istiod's rule, kept for equal answers).
 fn session<'i>(forward: &Forward, input: &'i HttpRoutesInput) -> Option<&'i PersistentSession> {
     let several = forward.backends.len() > 1;
     let mut found = None;
@@ -251,8 +252,13 @@ mod tests {
     use navarch_model::service::Visibility;
     use navarch_model::{Kind, ObjectKey, Precedence};
 
+    /// Rules may be of any kind.
+    fn owner() -> ObjectKey {
+        ObjectKey::new(Kind::ServiceEntry, "shop", "vs")
+    }
+
     fn input(http: Vec<HttpRule>) -> HttpRoutesInput {
-        let key = ObjectKey::new(Kind::VirtualService, "shop", "vs");
+        let key = owner();
         let set = RouteSet {
             precedence: Precedence { created_at: 0, key, position: 0 },
             hosts: Vec::new(),
@@ -276,7 +282,7 @@ mod tests {
 
     fn rule(matches: Vec<HttpMatch>, backends: Vec<HttpBackend>) -> HttpRule {
         HttpRule {
-            origin: Origin::object(ObjectKey::new(Kind::VirtualService, "shop", "vs")),
+            origin: Origin::object(owner()),
             name: String::new(),
             matches,
             action: HttpAction::Forward(Forward { backends, ..Forward::default() }),

@@ -1,9 +1,9 @@
 //! Route configurations (RDS).
 //!
-//! A route configuration is put together from encoded pieces: a set of rules becomes encoded routes ([`HttpRoutes`]), a host
-//! becomes an encoded virtual host ([`virtual_host`]), and [`RouteConfiguration`] concatenates virtual hosts. Protobuf allows
-//! that: a repeated field is its elements one after the other. So a change of one host costs the translation of that host and a
-//! copy of the others.
+//! A route configuration is put together from encoded pieces: a set of rules becomes encoded routes
+//! ([`HttpRoutes`]), a host becomes an encoded virtual host ([`virtual_host`]), and [`RouteConfiguration`]
+//! concatenates virtual hosts. Protobuf allows that: a repeated field is its elements one after the other. So
+//! a change of one host costs the translation of that host and a copy of the others.
 
 mod action;
 pub mod domains;

@@ -69,7 +69,8 @@ pub fn origins(
     origins
 }
 
-/// What the listeners are made of, by address, port and transport; also those that have no chains and are not made.
+/// What the listeners are made of, by address, port and transport; also those that have no chains and are not
+/// made.
 fn inputs(
     cx: &Cx<'_>,
     class: &Arc<Hashed<Class>>,
@@ -278,7 +279,8 @@ impl Gathering<'_, '_> {
     }
 }
 
-/// Whether conditions on the client hold for clients of a listener. Labels and namespaces of clients are not known here.
+/// Whether conditions on the client hold for clients of a listener. Labels and namespaces of clients are not
+/// known here.
 fn fits(client: &ClientMatch, listener: &MergedListener) -> bool {
     client.holds_on(listener.port()) && client.holds_at(&Parent::Gateway(listener.gateway().clone()))
 }

@@ -1,7 +1,7 @@
 //! Merging the listeners of all gateways that one workload serves, port by port.
 //!
-//! Listeners on one port share a socket if Envoy can tell their traffic apart: plain HTTP by host, TLS by server name.
-//! What cannot be told apart is left out; the oldest gateway wins.
+//! Listeners on one port share a socket if Envoy can tell their traffic apart: plain HTTP by host, TLS by
+//! server name. What cannot be told apart is left out; the oldest gateway wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,8 @@ pub struct SelectedGateway {
     pub set: Arc<Hashed<ListenerSet>>,
     /// The gateway names its Service instead of selecting workloads by label.
     pub by_service: bool,
-    /// Ports of the Services that the workload backs, oldest Service first; for a gateway that names its Service, only that.
+    /// Ports of the Services that the workload backs, oldest Service first; for a gateway that names its
+    /// Service, only that.
     pub ports: Arc<Vec<ServicePortOfGateway>>,
 }
 
@@ -34,7 +35,8 @@ pub struct ServicePortOfGateway {
     pub translation_disabled: bool,
 }
 
-/// What tells listeners apart: protocols that cannot share a port still get separate entries if they bind elsewhere.
+/// What tells listeners apart: protocols that cannot share a port still get separate entries if they bind
+/// elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerPort {
     /// The port that the workload listens on.
@@ -89,8 +91,8 @@ impl MergedListener {
         self.listener.tls.as_ref()
     }
 
-    /// `http.<port>[.<bind>]` is shared by all plain listeners of a port; `https.<port>.<port name>.<gateway>.<namespace>[.<bind>]`
-    /// belongs to one listener.
+    /// `http.<port>[.<bind>]` is shared by all plain listeners of a port; `https.<port>.<port
+    /// name>.<gateway>.<namespace>[.<bind>]` belongs to one listener.
     fn route_configuration(&self, number: u16) -> Name {
         let GatewayListener { origin, port, port_name, bind, .. } = &**self.listener;
         let bind = if bind.is_empty() { String::new() } else { format!(".{bind}") };
@@ -157,7 +159,8 @@ pub struct MergedGateways {
     pub routes: BTreeMap<Name, Vec<Arc<Hashed<MergedListener>>>>,
     /// Route configurations whose responses offer HTTP/3.
     pub http3_routes: BTreeSet<Name>,
-    /// Credentials that listeners name. Gateways may be anywhere; what they name is looked up beside the workload.
+    /// Credentials that listeners name. Gateways may be anywhere; what they name is looked up beside the
+    /// workload.
     pub credentials: BTreeSet<String>,
 }
 
@@ -232,7 +235,8 @@ impl Merge {
         self.out.ports.push(MergedPort { port: key, route_name, listeners: vec![listener] });
     }
 
-    /// Another listener on the port of a plain-text one: fine if both speak HTTP, or if it listens on another address.
+    /// Another listener on the port of a plain-text one: fine if both speak HTTP, or if it listens on another
+    /// address.
     fn place_beside_plain(
         &mut self,
         key: ListenerPort,
@@ -261,7 +265,8 @@ impl Merge {
         true
     }
 
-    /// Another listener on the port of TLS listeners: fine if it is told apart by server name and has routes of its own.
+    /// Another listener on the port of TLS listeners: fine if it is told apart by server name and has routes
+    /// of its own.
     fn place_beside_tls(&mut self, key: ListenerPort, listener: Arc<Hashed<MergedListener>>) -> bool {
         if !listener.serves_tls() {
             self.place_first(key, listener);
@@ -297,8 +302,8 @@ impl Merge {
     }
 }
 
-/// Takes TLS hosts for an address; false, and nothing taken, if one is taken on the same address. Also keeps server names of
-/// TLS routes apart.
+/// Takes TLS hosts for an address; false, and nothing taken, if one is taken on the same address. Also keeps
+/// server names of TLS routes apart.
 pub fn claim_hosts<H: Ord + Clone>(
     taken: &mut BTreeMap<(u16, H), Name>,
     port: u16,
@@ -412,7 +417,8 @@ mod tests {
         }
     }
 
-    /// Listener port, route configuration and number of listeners for each port; names of route configurations.
+    /// Listener port, route configuration and number of listeners for each port; names of route
+    /// configurations.
     fn check(gateways: &[SelectedGateway], ports: &[(u16, &str, usize)], routes: &[&str]) {
         let merged = merge(gateways, false);
         let got: Vec<_> =

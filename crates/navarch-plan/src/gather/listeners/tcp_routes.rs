@@ -216,7 +216,8 @@ pub(crate) struct Streams<'a, 'e> {
 }
 
 impl Streams<'_, '_> {
-    /// Where a rule of a set leads; nothing if no backend gets a share. `stat_prefix` names the statistics of a single service.
+    /// Where a rule of a set leads; nothing if no backend gets a share. `stat_prefix` names the statistics of
+    /// a single service.
     pub fn route(
         &self,
         backends: &[StreamBackend],

@@ -23,7 +23,8 @@ use crate::engine::{Cx, Gather};
 use crate::gather::gateway::{GatewaysOf, MergedGateways, MergedListener};
 use crate::parts::{BucketResources, Parts};
 
-/// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS listener.
+/// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS
+/// listener.
 pub(super) fn routes(
     cx: &Cx<'_>,
     class: &Arc<Hashed<Class>>,
@@ -271,7 +272,8 @@ impl Gather for RoutesOfSet {
     }
 }
 
-/// The service behind a host for routes of `namespace`: its own, if the gateway may see it, else the gateway's.
+/// The service behind a host for routes of `namespace`: its own, if the gateway may see it, else the
+/// gateway's.
 fn service_for(cx: &Cx<'_>, client: &Client, namespace: &Name, host: &str) -> Option<SharedService> {
     let own = cx.view().services(host).iter().find(|service: &&Arc<Hashed<Service>>| {
         service.namespace == *namespace && service.export_to.includes(client.scope.namespace())

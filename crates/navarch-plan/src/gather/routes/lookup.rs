@@ -1,4 +1,5 @@
-//! From a set of routes to the input of its translation: what its backends are, and how requests stick to them.
+//! From a set of routes to the input of its translation: what its backends are, and how requests stick to
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Gathering of routes.
 //!
-//! For sidecars, every bucket of hosts contributes encoded virtual hosts to route configurations, one per port; a configuration
-//! is put together again only if one of its contributions differs. For gateways, every set of routes contributes routes.
+//! For sidecars, every bucket of hosts contributes encoded virtual hosts to route configurations, one per
+//! port; a configuration is put together again only if one of its contributions differs. For gateways, every
+//! set of routes contributes routes.
 
 mod gateway;
 pub(crate) mod labels;
@@ -74,7 +75,8 @@ impl Client {
     }
 }
 
-/// The rules that the virtual hosts of a route configuration were made from, by name of the virtual host or by domain.
+/// The rules that the virtual hosts of a route configuration were made from, by name of the virtual host or
+/// by domain.
 pub(crate) fn origins(
     cx: &Cx<'_>,
     class: &Arc<Hashed<Class>>,

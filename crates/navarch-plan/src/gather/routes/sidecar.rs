@@ -46,8 +46,8 @@ pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RouteP
     Parts::seen(&seen, BucketResources::new())
 }
 
-/// The rules behind the virtual hosts of a route configuration, by name of the virtual host. A configuration for one port of a
-/// service has the virtual host that the service has among those of the port.
+/// The rules behind the virtual hosts of a route configuration, by name of the virtual host. A configuration
+/// for one port of a service has the virtual host that the service has among those of the port.
 pub(super) fn origins(
     cx: &Cx<'_>,
     client: &Arc<Hashed<Client>>,
@@ -328,8 +328,8 @@ impl<'a, 'e> Collector<'a, 'e> {
         }
     }
 
-    /// The set that routes a service's requests, with its routes: the first for exactly the host whose conditions can
-    /// hold, else the one with the most specific wildcard.
+    /// The set that routes a service's requests, with its routes: the first for exactly the host whose
+    /// conditions can hold, else the one with the most specific wildcard.
     fn routed(
         &mut self,
         target: &Target<'_>,

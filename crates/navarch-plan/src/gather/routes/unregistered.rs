@@ -1,7 +1,7 @@
 //! Hosts of routes that are not services.
 //!
-//! On port 80, routes may name any host: requests to it are routed although nobody registered it. On other ports their
-//! further hosts are served only where one of its hosts is a service. (Both as istiod does.)
+//! On port 80, routes may name any host: requests to it are routed although nobody registered it. On other
+//! ports their further hosts are served only where one of its hosts is a service. (Both as istiod does.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -80,7 +80,8 @@ fn has_own_routes(collector: &Collector<'_, '_>, target: &Target<'_>, service: &
     !client.scope.listener_routes(view, target.listener, &service.hostname).is_empty()
 }
 
-/// Ports on which services with the exact hosts of a set may serve HTTP; of one with a single host, none that matter.
+/// Ports on which services with the exact hosts of a set may serve HTTP; of one with a single host, none that
+/// matter.
 fn other_ports(collector: &Collector<'_, '_>, listener: &EgressListener, set: &SharedRoutes) -> Vec<u16> {
     if set.hosts.len() < 2 || has_wildcard(set) {
         return Vec::new();
