@@ -1,9 +1,9 @@
 //! `cargo xtask codegen`: the generated half of `navarch-envoy`.
 //!
-//! In: the `.proto` files of the crate `envoy-types`, descriptors of the PyPI package `xds-protos` for the few
-//! messages that crate lacks, and the tables of [`istio`]. Out: `src/generated/*.rs` and `descriptors.binpb`, and for
-//! `navarch-accept` the table of the fields that hold extensions. All are committed, so that a build needs neither
-//! `protoc` nor the network. This command needs both.
+//! In: the `.proto` files of the crate `envoy-types`, descriptors of the PyPI package `xds-protos` for the
+//! few messages that crate lacks, and the tables of [`istio`]. Out: `src/generated/*.rs` and
+//! `descriptors.binpb`, and for `navarch-accept` the table of the fields that hold extensions. All are
+//! committed, so that a build needs neither `protoc` nor the network. This command needs both.
 
 mod categories;
 mod istio;

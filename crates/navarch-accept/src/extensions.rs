@@ -1,10 +1,10 @@
 //! Which extensions stock Envoy has, and where each may stand.
 //!
 //! `tables/extensions.txt` is what the pinned Envoy says of itself on its admin port; a test compares them.
-//! `tables/categories.txt` is what the API's comments say of its fields. Envoy finds an extension by the type of its
-//! configuration alone; the name that stands beside it is free, with few exceptions.
+//! `tables/categories.txt` is what the API's comments say of its fields. Envoy finds an extension by the type
+//! of its configuration alone; the name that stands beside it is free, with few exceptions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 /// What the pinned Envoy registers: its version, then `<category> <name> [<type>,...]` in each line.
@@ -12,12 +12,29 @@ pub const TABLE: &str = include_str!("../tables/extensions.txt");
 
 const CATEGORIES: &str = include_str!("../tables/categories.txt");
 
-/// The category of what stands in `typed_per_filter_config`. Envoy has none for it; the table makes it of the HTTP
-/// filters without those of [`NOT_PER_ROUTE`].
+/// The category of what stands in `typed_per_filter_config`. Envoy has none for it; the table makes it of the
+/// HTTP filters without those of [`NOT_PER_ROUTE`].
 pub const PER_ROUTE: &str = "per route";
 
-/// HTTP filters that Envoy refuses in `typed_per_filter_config` ("doesn't support virtual host or route specific
-/// configurations").
+/// The category of what is found by the key of its map.
+pub const BY_KEY: &str = "by key";
+
+/// The protocol options that are not extensions of their own, but of filters.
+const OPTIONS_OF_FILTERS: &[(&str, &str)] = &[
+    (
+        "envoy.filters.network.redis_proxy",
+        "envoy.extensions.filters.network.redis_proxy.v3.RedisProtocolOptions",
+    ),
+    (
+        "envoy.filters.network.thrift_proxy",
+        "envoy.extensions.filters.network.thrift_proxy.v3.ThriftProtocolOptions",
+    ),
+    ("envoy.upstreams.http.http_protocol_options", "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
+    ("envoy.upstreams.tcp.tcp_protocol_options", "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"),
+];
+
+/// HTTP filters that Envoy refuses in `typed_per_filter_config` ("doesn't support virtual host or route
+/// specific configurations").
 const NOT_PER_ROUTE: &[&str] = &[
     "envoy.filters.http.a2a",
     "envoy.filters.http.alternate_protocols_cache",
@@ -44,8 +61,16 @@ const NOT_PER_ROUTE: &[&str] = &[
 const CORRECTIONS: &[(&str, &str, &[&str])] = &[
     ("envoy.config.cluster.v3.Cluster", "transport_socket", &["envoy.transport_sockets.upstream"]),
     ("envoy.config.cluster.v3.Filter", "typed_config", &["envoy.filters.upstream_network"]),
-    // Found by the key of the map, and not by type.
-    ("envoy.config.cluster.v3.Cluster", "typed_extension_protocol_options", &[]),
+    ("envoy.config.cluster.v3.Cluster", "typed_extension_protocol_options", &[BY_KEY]),
+    (
+        "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext",
+        "custom_handshaker",
+        &["envoy.tls_handshakers"],
+    ),
+    // Found by name if not by type; the list of policies may hold unknown ones. Checks of their own look at
+    // them.
+    ("envoy.config.cluster.v3.Cluster.CustomClusterType", "typed_config", &[]),
+    ("envoy.config.cluster.v3.LoadBalancingPolicy.Policy", "typed_extension_config", &[]),
     ("envoy.config.common.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate", "input", INPUTS),
     ("envoy.config.common.matcher.v3.Matcher.MatcherTree", "input", INPUTS),
     ("xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate", "input", INPUTS),
@@ -107,10 +132,11 @@ pub fn categories(message: &str, field: &str) -> Vec<&'static str> {
 
 /// The extensions of an Envoy.
 pub struct Extensions {
-    /// Category and type of configuration, with the type as which Envoy reads it: the type of the filter's own
-    /// configuration stands for that of a route, and the other way round, without a check of the type.
+    /// Category and type of configuration, with the type as which Envoy reads it: the type of the filter's
+    /// own configuration stands for that of a route, and the other way round, without a check of the type.
     by_type: HashMap<(&'static str, &'static str), &'static str>,
-    names: HashSet<(&'static str, &'static str)>,
+    /// Category and name, with the type of the configuration if it has one of its own.
+    names: HashMap<(&'static str, &'static str), Option<&'static str>>,
     types: BTreeMap<&'static str, BTreeSet<&'static str>>,
 }
 
@@ -122,7 +148,7 @@ pub fn stock() -> &'static Extensions {
 
 impl Extensions {
     fn parse(table: &'static str) -> Self {
-        let mut found = Self { by_type: HashMap::new(), names: HashSet::new(), types: BTreeMap::new() };
+        let mut found = Self { by_type: HashMap::new(), names: HashMap::new(), types: BTreeMap::new() };
         for line in table.lines().skip(1) {
             let mut words = line.split(' ');
             let (Some(category), Some(name)) = (words.next(), words.next()) else { continue };
@@ -133,8 +159,8 @@ impl Extensions {
     }
 
     fn add(&mut self, category: &'static str, name: &'static str, types: &[&'static str]) {
-        self.names.insert((category, name));
         let own = types.iter().find(|name| !is_of_routes(name)).or(types.first());
+        self.names.insert((category, name), own.copied());
         let of_routes = types.iter().find(|name| is_of_routes(name)).or(types.first());
         for kind in types {
             self.types.entry(kind).or_default().insert(category);
@@ -145,8 +171,8 @@ impl Extensions {
         }
     }
 
-    /// The type as which Envoy reads a configuration of the type `full_name` in a place for extensions of one of the
-    /// categories; nothing if it refuses it there.
+    /// The type as which Envoy reads a configuration of the type `full_name` in a place for extensions of one
+    /// of the categories; nothing if it refuses it there.
     pub fn read_as(&self, categories: &[&str], full_name: &str) -> Option<&'static str> {
         // The keys are static and the arguments are not; their lifetimes do not matter to the comparison.
         categories.iter().find_map(|category| self.by_type.get(&(*category, full_name)).copied())
@@ -154,7 +180,18 @@ impl Extensions {
 
     /// Whether there is an extension of this name.
     pub fn has_name(&self, category: &str, name: &str) -> bool {
-        self.names.contains(&(category, name))
+        self.names.contains_key(&(category, name))
+    }
+
+    /// The type of the configuration of the extension with this name.
+    pub fn type_of(&self, category: &str, name: &str) -> Option<&'static str> {
+        self.names.get(&(category, name)).copied().flatten()
+    }
+
+    /// The type as which Envoy reads the protocol options with this key; nothing if it refuses them.
+    pub fn options_of(&self, key: &str) -> Option<&'static str> {
+        let of_filters = OPTIONS_OF_FILTERS.iter().find(|(name, _)| *name == key).map(|(_, kind)| *kind);
+        of_filters.or_else(|| self.by_type.get(&("envoy.upstream_options", key)).copied())
     }
 
     /// The categories in which a type of configuration is known.

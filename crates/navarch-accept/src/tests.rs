@@ -126,6 +126,9 @@ fn extensions_are_looked_up_in_their_places_and_read() {
     check(
         listeners,
         listener(typed(limit, json!({ "stat_prefix": "x", "max_connections": 0 }))),
-        &["filter_chains[0].filters[0].typed_config.max_connections: is 0, but must be at least 1"],
+        &[
+            "filter_chains[0].filters[0].typed_config.max_connections: is 0, but must be at least 1",
+            "filter_chains[0].filters[0]: is the filter `f`, which cannot be the last one",
+        ],
     );
 }

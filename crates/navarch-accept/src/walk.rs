@@ -1,7 +1,7 @@
 //! The way through an encoded message and everything inside it.
 //!
-//! Nothing is decoded that no rule asks for: a message is read as it stands on the wire, and only the fields that its
-//! [`Shape`] lists are looked at.
+//! Nothing is decoded that no rule asks for: a message is read as it stands on the wire, and only the fields
+//! that its [`Shape`] lists are looked at.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use navarch_envoy::dynamic::encode;
 use navarch_envoy::json::{from_json_lenient, to_json};
 use smallvec::SmallVec;
 
-use crate::extensions::stock;
+use crate::extensions::{BY_KEY, PER_ROUTE, stock};
 use crate::schema::{AnyRule, Field, Integer, Item, Shape, outside, shape_of};
 use crate::violation::{Rule, Violation};
 use crate::wire::{Fields, Value, last, message, messages, text, varint};
@@ -70,7 +70,13 @@ pub struct At<'a> {
 }
 
 impl At<'_> {
-    /// Something is wrong at `below`, a path inside the message that is looked at; empty for the message itself.
+    /// Whether the message that is looked at is the resource, and not inside of one.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.path.step, Step::Root)
+    }
+
+    /// Something is wrong at `below`, a path inside the message that is looked at; empty for the message
+    /// itself.
     pub fn say(&mut self, rule: Rule, below: &str, words: String) {
         let mut path = self.path.to_string();
         if !below.is_empty() {
@@ -131,6 +137,9 @@ impl Walk {
             self.field(field, value, path, place, optional, count);
         }
         self.missing(shape, seen, path);
+        if shape.config.is_some_and(|slot| seen & 1u128.checked_shl(slot).unwrap_or(0) == 0) && !optional {
+            self.without_config(shape, path, place);
+        }
         self.counts(shape, bytes, &counts, path);
         if let Some(check) = shape.check {
             check(bytes, &mut At { found: &mut self.found, path });
@@ -183,6 +192,20 @@ impl Walk {
             if seen & 1u128.checked_shl(needed.slot).unwrap_or(0) == 0 {
                 self.say(&path.to(Step::Field(&needed.name)), Rule::Constraint, needed.words.clone());
             }
+        }
+    }
+
+    /// An extension is found by the type of its configuration, so it needs one.
+    fn without_config(&mut self, shape: &Shape, path: &Path<'_>, place: Place<'_>) {
+        let own = shape.fields.iter().find(|field| field.name == "typed_config");
+        let own = own.map(|field| field.categories.as_slice()).unwrap_or_default();
+        let categories = if place.categories.is_empty() { own } else { place.categories };
+        if !categories.is_empty() {
+            let words = format!(
+                "is missing: Envoy finds an extension of `{}` by its type",
+                categories.join("` or `")
+            );
+            self.say(&path.to(Step::Field("typed_config")), Rule::Extension, words);
         }
     }
 
@@ -246,8 +269,28 @@ impl Walk {
             other => Cow::Borrowed(other.and_then(Value::bytes).unwrap_or_default()),
         };
         let at = path.to(Step::Key(&shown));
+        if inner.place.categories == [BY_KEY] {
+            let any = message(entry, 2).unwrap_or_default();
+            return self.protocol_options(&String::from_utf8_lossy(&shown), any, &at);
+        }
         self.value(key, number.unwrap_or(default(key)), &at, inner);
         self.value(value, last(entry, 2).unwrap_or(default(value)), &at, inner);
+    }
+
+    /// The options of a protocol are found by their key, and read as the type that belongs to it.
+    fn protocol_options(&mut self, key: &str, any: &[u8], path: &Path<'_>) {
+        let Some(kind) = stock().options_of(key) else {
+            let words = "is for an extension of stock Envoy that does not exist or has no protocol options";
+            return self.say(path, Rule::Extension, words.to_owned());
+        };
+        match unwrapped(text(any, 1), message(any, 2).unwrap_or_default()) {
+            Err(words) => self.say(path, Rule::Constraint, words),
+            Ok((_, payload)) => {
+                if let Some(shape) = shape_of(kind) {
+                    self.message(&shape, &payload, path, Place::default());
+                }
+            }
+        }
     }
 
     fn any(&mut self, rule: &AnyRule, bytes: &[u8], path: &Path<'_>, inner: Inner<'_>) {
@@ -275,8 +318,7 @@ impl Walk {
             return;
         }
         // Of a filter for one route that wraps another, the inner one is the extension.
-        if name == "envoy.config.route.v3.FilterConfig" && categories.contains(&crate::extensions::PER_ROUTE)
-        {
+        if name == "envoy.config.route.v3.FilterConfig" && categories.contains(&PER_ROUTE) {
             if let Some(shape) = shape_of(name) {
                 self.message(&shape, &payload, path, Place::default());
             }
@@ -318,8 +360,8 @@ fn unknown(name: &str, categories: &[&str]) -> String {
     format!("has the type `{name}`, which is an extension of `{known}`, but must be one of `{wanted}`")
 }
 
-/// Type URL and payload of the configuration that an `Any` stands for: a `TypedStruct` stands for a message of
-/// another type in the form of JSON.
+/// Type URL and payload of the configuration that an `Any` stands for: a `TypedStruct` stands for a message
+/// of another type in the form of JSON.
 fn unwrapped<'a>(url: &'a str, payload: &'a [u8]) -> Result<(Cow<'a, str>, Cow<'a, [u8]>), String> {
     let name = url.rsplit_once('/').map_or(url, |(_, name)| name);
     if !matches!(name, "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct") {
@@ -345,7 +387,8 @@ fn is_number(item: &Item) -> bool {
 /// Takes one number off a packed list.
 fn unpack<'a>(item: &Item, rest: &mut &'a [u8]) -> Option<Value<'a>> {
     match item {
-        // No rule of the API is about packed numbers of a fixed size; what their size is, the shape does not know.
+        // No rule of the API is about packed numbers of a fixed size; what their size is, the shape does not
+        // know.
         Item::Integer(Integer::Fixed | Integer::SignedFixed, _) | Item::Real(_) => None,
         _ => varint(rest).map(Value::Varint),
     }
@@ -396,7 +439,8 @@ fn show_nanoseconds(nanoseconds: i128) -> String {
     format!("{seconds}.{}s", fraction.trim_end_matches('0'))
 }
 
-/// Whether a repeated field has a value twice. Only lists of texts and messages are asked; numbers would be packed.
+/// Whether a repeated field has a value twice. Only lists of texts and messages are asked; numbers would be
+/// packed.
 fn has_duplicates(bytes: &[u8], number: u32) -> bool {
     let mut seen: BTreeSet<&[u8]> = BTreeSet::new();
     !messages(bytes, number).all(|element| seen.insert(element))

@@ -35,7 +35,8 @@ impl<'a> Value<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Number and value of each field of a message, in the order in which they stand. The first malformed one ends it.
+/// Number and value of each field of a message, in the order in which they stand. The first malformed one
+/// ends it.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],

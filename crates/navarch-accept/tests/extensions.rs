@@ -1,5 +1,5 @@
-//! The table of extensions is what the pinned Envoy says of itself. `NAVARCH_UPDATE=1` (or `cargo xtask golden
-//! --update`) rewrites it.
+//! The table of extensions is what the pinned Envoy says of itself. `NAVARCH_UPDATE=1` (or `cargo xtask
+//! golden --update`) rewrites it.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -13,7 +13,8 @@ const MESSAGE_FIELDS: i32 = 2;
 const MESSAGE_NESTED: i32 = 3;
 const MESSAGE_ONEOFS: i32 = 8;
 
-/// `<message> <field> <category>[,<category>...]`, a line for each field, sorted. The set must have source positions.
+/// `<message> <field> <category>[,<category>...]`, a line for each field, sorted. The set must have source
+/// positions.
 pub fn table(set: &FileDescriptorSet) -> String {
     let mut lines: BTreeMap<String, String> = BTreeMap::new();
     for file in &set.file {
@@ -40,8 +41,8 @@ fn categories(comment: &str) -> Option<String> {
     Some(names.join(","))
 }
 
-/// What a comment at a path inside a message is about: the name of the message within the file, and the fields. A
-/// comment on a message or a `oneof` is about its field `typed_config`.
+/// What a comment at a path inside a message is about: the name of the message within the file, and the
+/// fields. A comment on a message or a `oneof` is about its field `typed_config`.
 fn fields(message: &DescriptorProto, path: &[i32]) -> Option<(String, Vec<String>)> {
     let typed_config = || {
         let held = message.field.iter().filter(|field| field.name() == "typed_config");

@@ -1,15 +1,16 @@
-//! The descriptor set as it is committed: without what no consumer reads, with the options that say what Envoy
-//! accepts.
+//! The descriptor set as it is committed: without what no consumer reads, with the options that say what
+//! Envoy accepts.
 //!
-//! Those options are extensions. The plain descriptor types drop them when they are decoded, so the set goes through
-//! dynamic messages here.
+//! Those options are extensions. The plain descriptor types drop them when they are decoded, so the set goes
+//! through dynamic messages here.
 
 use anyhow::{Context, Result};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 use prost_types::FileDescriptorProto;
 
-/// The extensions that are kept: the validation rules of Envoy's API, and what Envoy refuses because it is too old.
+/// The extensions that are kept: the validation rules of Envoy's API, and what Envoy refuses because it is
+/// too old.
 const KEPT: &[&str] = &[
     "validate.rules",
     "validate.required",
@@ -19,10 +20,11 @@ const KEPT: &[&str] = &[
     "envoy.annotations.disallowed_by_default_enum",
 ];
 
-/// One encoded descriptor set of the encoded `sets` and of `extra`; of two files with one name the first counts.
+/// One encoded descriptor set of the encoded `sets` and of `extra`; of two files with one name the first
+/// counts.
 ///
-/// Source positions, comments and all options but [`KEPT`] and the standard ones of messages, fields and enum values
-/// are dropped. The first set must define the extensions.
+/// Source positions, comments and all options but [`KEPT`] and the standard ones of messages, fields and enum
+/// values are dropped. The first set must define the extensions.
 pub fn descriptors(sets: &[Vec<u8>], extra: &[FileDescriptorProto]) -> Result<Vec<u8>> {
     let pool = DescriptorPool::decode(sets.first().context("no descriptor set")?.as_slice())?;
     let kind = |name: &str| pool.get_message_by_name(name).with_context(|| format!("{name} is missing"));

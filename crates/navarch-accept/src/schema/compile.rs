@@ -21,6 +21,9 @@ use crate::extensions::categories;
 #[cfg(test)]
 pub const SLOTS: u32 = 128;
 
+/// The longest duration, in nanoseconds: as many whole seconds as fit into 64 bits of them.
+const LONGEST: i128 = 9_223_372_036_999_999_999;
+
 /// `Any`s that Envoy hands on as they are.
 const OPAQUE: &[(&str, &str)] = &[
     ("envoy.config.core.v3.Metadata", "typed_filter_metadata"),
@@ -81,6 +84,7 @@ pub fn message(kind: &MessageDescriptor) -> Shape {
         counted: 0,
         optional: kind.get_field_by_name("is_optional").map(|field| field.number()),
         check: crate::structure::check_of(kind.full_name()),
+        config: None,
     };
     let off = kind.options();
     if is_set(&off, options().disabled.as_ref()) || is_set(&off, options().ignored.as_ref()) {
@@ -94,13 +98,29 @@ pub fn message(kind: &MessageDescriptor) -> Shape {
         let words = format!("is missing: one of {} must be set", names.join(", "));
         shape.needed.push(Needed { slot, name: oneof.name().to_owned(), words });
     }
+    shape.config = holder(kind).then(|| slots.take());
     for field in kind.fields() {
-        if let Some(field) = compile(&mut shape, &mut slots, &field) {
+        if let Some(mut field) = compile(&mut shape, &mut slots, &field) {
+            if matches!(field.name.as_str(), "typed_config" | "config_discovery") {
+                field.slot = field.slot.or(shape.config);
+            }
             shape.fields.push(field);
         }
     }
     shape.fields.sort_by_key(|field| field.number);
     shape
+}
+
+/// Whether the message is a name with the configuration of an extension beside it, which Envoy cannot do
+/// without.
+fn holder(kind: &MessageDescriptor) -> bool {
+    let config = kind.get_field_by_name("typed_config");
+    kind.get_field_by_name("name").is_some()
+        && config.is_some_and(|config| {
+            let of_any =
+                config.kind().as_message().is_some_and(|kind| kind.full_name() == "google.protobuf.Any");
+            of_any && !is_required(&rules(&config))
+        })
 }
 
 struct Slots {
@@ -240,7 +260,8 @@ fn value_item(field: &FieldDescriptor, rules: &FieldRules) -> Option<Item> {
         Kind::Enum(kind) => enum_item(&kind, rules),
         Kind::String => match &rules.r#type {
             Some(Type::String(rules)) => Some(Item::Text(text(rules))),
-            // Text that is not UTF-8 does not decode, so every text can be wrong. What makes resources checks that.
+            // Text that is not UTF-8 does not decode, so every text can be wrong. What makes resources checks
+            // that.
             _ => None,
         },
         Kind::Bytes => match &rules.r#type {
@@ -275,7 +296,12 @@ fn message_item(field: &FieldDescriptor, kind: &MessageDescriptor, rules: &Field
             "Any" => Some(Item::Any(any(field, rules))),
             "Duration" => match &rules.r#type {
                 Some(Type::Duration(rules)) => Some(Item::Duration(durations(rules))),
-                _ => None,
+                // Envoy's code refuses what is negative, or too long, wherever it reads a duration.
+                _ => Some(Item::Duration(Range {
+                    at_least: Some(0),
+                    at_most: Some(LONGEST),
+                    ..Range::default()
+                })),
             },
             _ => {
                 // The wrappers of scalars are the messages with rules of another type than theirs.
@@ -307,7 +333,7 @@ fn matters(kind: &MessageDescriptor) -> bool {
 }
 
 fn has_rules(kind: &MessageDescriptor) -> bool {
-    kind.full_name() == "google.protobuf.Any"
+    matches!(kind.full_name(), "google.protobuf.Any" | "google.protobuf.Duration")
         || crate::structure::check_of(kind.full_name()).is_some()
         || kind.oneofs().any(|oneof| is_set(&oneof.options(), options().required.as_ref()))
         || kind.fields().any(|field| {
@@ -424,9 +450,8 @@ fn header(known: Option<&WellKnown>, strict: bool) -> Option<Header> {
     let Some(WellKnown::WellKnownRegex(known)) = known else { return None };
     match (KnownRegex::try_from(*known).ok()?, strict) {
         (KnownRegex::HttpHeaderName, true) => Some(Header::Name),
-        (KnownRegex::HttpHeaderName, false) => Some(Header::LooseName),
         (KnownRegex::HttpHeaderValue, true) => Some(Header::Value),
-        (KnownRegex::HttpHeaderValue, false) => Some(Header::LooseValue),
+        (KnownRegex::HttpHeaderName | KnownRegex::HttpHeaderValue, false) => Some(Header::Loose),
         (KnownRegex::Unknown, _) => None,
     }
 }

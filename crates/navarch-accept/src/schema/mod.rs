@@ -1,8 +1,9 @@
 //! What is asked of each type of message, compiled once per type from its descriptor.
 //!
-//! In: descriptors with the options of protoc-gen-validate, and the table of the fields that hold extensions. Out: a
-//! [`Shape`], which lists only the fields in which something can be wrong. The source of the rules' meaning is
-//! `validate/validate.proto`; where that leaves room, what the C++ generator makes of it counts, since Envoy runs that.
+//! In: descriptors with the options of protoc-gen-validate, and the table of the fields that hold extensions.
+//! Out: a [`Shape`], which lists only the fields in which something can be wrong. The source of the rules'
+//! meaning is `validate/validate.proto`; where that leaves room, what the C++ generator makes of it counts,
+//! since Envoy runs that.
 
 mod compile;
 mod range;
@@ -30,8 +31,11 @@ pub struct Shape {
     pub needed: Vec<Needed>,
     /// How many fields have elements that are counted.
     pub counted: usize,
-    /// The number of a field `is_optional`: if it is set, Envoy leaves out an extension that it does not have.
+    /// The number of a field `is_optional`: if it is set, Envoy leaves out an extension that it does not
+    /// have.
     pub optional: Option<u32>,
+    /// The bit that the configuration of an extension sets, in a message that holds one.
+    pub config: Option<u32>,
     /// What Envoy's code insists on beyond the rules.
     pub check: Option<Check>,
 }
@@ -82,7 +86,8 @@ pub enum Item {
     Integer(Integer, Range<i128>),
     Real(Range<f64>),
     Text(TextRule),
-    /// The numbers that the enum defines, if no others are allowed, with their names; and those that Envoy refuses.
+    /// The numbers that the enum defines, if no others are allowed, with their names; and those that Envoy
+    /// refuses.
     Enum(EnumRule),
     /// Nanoseconds.
     Duration(Range<i128>),

@@ -1,7 +1,6 @@
 //! EnvoyFilter. Whether a patch's value fits Envoy's API is for the translator to say, who knows that API.
 
 use super::checks::missing;
-use super::regex::re2_problem;
 use super::service_entry::workload_selector;
 use super::{Report, Validate};
 use crate::finding::Code;
@@ -55,7 +54,7 @@ fn object_match(report: &mut Report<'_>, rule: &EnvoyConfigObjectMatch, apply_to
             if version.len() > LONGEST_VERSION {
                 let message = "the pattern is too long and is not matched";
                 report.warning(Code::NoEffect, message, format!("the limit is {LONGEST_VERSION} characters"));
-            } else if let Some(problem) = re2_problem(version) {
+            } else if let Some(problem) = navarch_re2::problem(version) {
                 report.error(
                     Code::InvalidRegex,
                     format!("{version:?}: {problem}"),
