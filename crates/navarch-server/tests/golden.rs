@@ -61,7 +61,9 @@ fn answer(case: &Case) -> Result<Answer> {
 fn resources(loaded: &Loaded, node: &Value) -> Result<Resources> {
     let text = |field: &str| node[field].as_str().unwrap_or_default();
     let metadata = node["metadata"].as_object().context("a node without metadata")?;
-    let facts = ProxyFacts::parse(text("id"), text("cluster"), metadata, Locality::default())?;
+    let place = |field: &str| node["locality"][field].as_str().unwrap_or_default().into();
+    let locality = Locality { region: place("region"), zone: place("zone"), sub_zone: place("subZone") };
+    let facts = ProxyFacts::parse(text("id"), text("cluster"), metadata, locality)?;
     let planner = Planner::new(loaded.snapshot.clone());
     let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
     let made = planner.resources(&plan);

@@ -25,9 +25,9 @@ pub fn of_resources(resources: &Resources) -> Value {
     listeners.extend(list("routes").into_iter().enumerate().map(|(n, routes)| holding_routes(n, routes)));
 
     // An extension configuration has no place of its own: as a filter of a holding listener.
-    let extensions = list("extensions");
-    if !extensions.is_empty() {
-        listeners.push(holding_filters(extensions));
+    let (network, http): (Vec<_>, Vec<_>) = list("extensions").into_iter().partition(is_network_filter);
+    if !http.is_empty() || !network.is_empty() {
+        listeners.push(holding_filters(network, http));
     }
     json!({
         "node": {"id": "validate", "cluster": "validate"},
@@ -88,9 +88,17 @@ fn holding_routes(n: usize, mut routes: Value) -> Value {
     holding_listener(&format!("validate-routes-{n}"), json!({"routeConfig": routes}), Vec::new())
 }
 
-fn holding_filters(filters: Vec<Value>) -> Value {
+fn is_network_filter(extension: &Value) -> bool {
+    extension["typedConfig"]["@type"].as_str().is_some_and(|ty| ty.contains(".filters.network."))
+}
+
+fn holding_filters(network: Vec<Value>, http: Vec<Value>) -> Value {
     let routes = json!({"routeConfig": {"virtualHosts": []}});
-    holding_listener("validate-extensions", routes, filters)
+    let mut listener = holding_listener("validate-extensions", routes, http);
+    if let Some(filters) = listener["filterChains"][0]["filters"].as_array_mut() {
+        filters.splice(0..0, network);
+    }
+    listener
 }
 
 fn holding_listener(name: &str, mut manager: Value, mut filters: Vec<Value>) -> Value {
