@@ -35,7 +35,7 @@ pub fn golden(update: bool) -> Result<()> {
     let mut command = cargo("test");
     command.args(["--workspace", "--quiet", "golden"]);
     if update {
-        command.env("NAVARCH_UPDATE", "1").env("UPDATE", "1");
+        command.env("NAVARCH_UPDATE", "1");
     }
     run(&mut command)
 }

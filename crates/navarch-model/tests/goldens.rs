@@ -1,6 +1,6 @@
 //! Wrong configuration, one file per subject in `malformed/` and `invalid/`, with the expected findings beside it as text.
 //!
-//! `UPDATE=1 cargo test -p navarch-model --test goldens` writes the expectations; look at the difference before you keep it.
+//! `cargo xtask golden --update` writes the expectations; look at the difference before you keep it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -43,6 +43,11 @@ fn render(parsed: &Parsed) -> String {
     text
 }
 
+/// Whether goldens are rewritten, and not compared: the one switch of the whole workspace.
+fn updating() -> bool {
+    std::env::var_os("NAVARCH_UPDATE").is_some_and(|value| value == "1")
+}
+
 /// The lines that only one of the two has.
 fn difference(expected: &str, found: &str) -> String {
     let only = |sign: char, these: &str, others: &str| -> String {
@@ -53,8 +58,8 @@ fn difference(expected: &str, found: &str) -> String {
 }
 
 #[test]
-fn findings_are_as_written_beside_each_case() {
-    let update = std::env::var_os("UPDATE").is_some();
+fn golden_findings_are_as_written_beside_each_case() {
+    let update = updating();
     let mut wrong = Vec::new();
     for case in cases() {
         let found = render(&parse(&case));
@@ -126,7 +131,7 @@ fn a_file_that_is_no_text_is_one_finding() {
 
 /// Every finding is listed in the documentation, with the same words.
 #[test]
-fn the_documentation_lists_every_code() {
+fn golden_documentation_lists_every_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/findings.md");
     let mut expected = String::from(
         "# Findings\n\nWhat navarch says about configuration, wherever it says it: logs, `navarch analyze`, status. Each finding has a\n\
@@ -137,7 +142,7 @@ fn the_documentation_lists_every_code() {
     for code in Code::ALL {
         writeln!(expected, "| {code} | {} |", code.title()).unwrap();
     }
-    if std::env::var_os("UPDATE").is_some() {
+    if updating() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &expected).unwrap();
     }

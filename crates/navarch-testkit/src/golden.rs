@@ -38,7 +38,7 @@ pub struct Answer {
 /// Runs every case below `root` and compares, or rewrites with `NAVARCH_UPDATE=1`. The error
 /// lists every file that differs, with the first differing lines.
 pub fn run(root: &Path, mut answer: impl FnMut(&Case) -> Result<Answer>) -> Result<()> {
-    let update = std::env::var_os("NAVARCH_UPDATE").is_some_and(|v| v == "1");
+    let update = updating();
     let mut report = String::new();
     let cases = cases(root)?;
     if cases.is_empty() {
@@ -56,6 +56,11 @@ pub fn run(root: &Path, mut answer: impl FnMut(&Case) -> Result<Answer>) -> Resu
         bail!("{report}\nIf the change is meant, run `cargo xtask golden --update` and review the diff.");
     }
     Ok(())
+}
+
+/// Whether goldens are rewritten, and not compared. The one switch of the whole workspace.
+pub fn updating() -> bool {
+    std::env::var_os("NAVARCH_UPDATE").is_some_and(|value| value == "1")
 }
 
 /// All cases below `root`, sorted by name.

@@ -1,6 +1,6 @@
 //! `docs/xds-conformance.md` from the names of the tests, so that it cannot claim what is not tested.
 //!
-//! Rewritten with `UPDATE_DOCS=1 cargo test -p navarch-xds --test conformance table`.
+//! Rewritten with `cargo xtask golden --update`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ const SCENARIOS: &str = include_str!("scenarios.txt");
 const HEAD: &str = "# xDS conformance
 
 What a server must get right for Envoy, gRPC and ztunnel, and the tests that show it. Written by a test from the names of
-the tests in `crates/navarch-xds`; `UPDATE_DOCS=1 cargo test -p navarch-xds --test conformance table` rewrites it.
+the tests in `crates/navarch-xds`; `cargo xtask golden --update` rewrites it.
 
 `yes`: there is a test. `n.a.`: nothing a server can do, or not its matter. `no`: not done, or not tested.
 
@@ -98,10 +98,10 @@ fn table() -> String {
 }
 
 #[test]
-fn table_is_up_to_date() {
+fn golden_table_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/xds-conformance.md");
     let table = table();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if navarch_testkit::golden::updating() {
         fs::write(&path, &table).expect("written");
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
