@@ -4,7 +4,9 @@ mod arch;
 mod check;
 mod codegen;
 mod demo;
+mod documents;
 mod hygiene;
+mod ratchet;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

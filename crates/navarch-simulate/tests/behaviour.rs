@@ -4,6 +4,8 @@
 //! share beside those of `meshes/proxies/all.yaml`, and `cases`. Each case has a name, a `mesh` of its own and `calls`. A call is `[<what>, <from which proxy and to which address>, <expected>]`; see
 //! [`Line`]. What is expected is a map of a few facts of the outcome; a bare string is the fact `to`.
 
+#![expect(clippy::disallowed_methods, reason = "cases are files, and a variable chooses one")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

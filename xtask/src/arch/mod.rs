@@ -3,7 +3,10 @@
 //! The direction of the data flow is a test, on indirect edges too: a crate that cannot name
 //! tokio cannot do IO, and one that cannot name the snapshot is a function of its arguments.
 
-use crate::hygiene;
+mod circles;
+mod imports;
+
+use crate::{hygiene, ratchet};
 use anyhow::{Result, bail};
 use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand};
 use navarch_testkit::workspace;
@@ -214,7 +217,10 @@ pub fn run() -> Result<()> {
         .exec()?;
     let (ours, graph) = graph(&metadata, &built()?);
     let mut problems = check(&ours, &graph);
-    problems.extend(hygiene::check(&workspace::root())?);
+    let found = hygiene::check(&workspace::root())?;
+    problems.extend(found.problems);
+    problems.extend(ratchet::WIDE_COMMENTS.check(&found.wide_comments));
+    problems.extend(ratchet::CIRCLES.check(&all_circles(&ours)?));
     if problems.is_empty() {
         println!("{} crates keep to their rules; {} packages in the tree", ours.len(), graph.len());
         return Ok(());
@@ -223,6 +229,17 @@ pub fn run() -> Result<()> {
         eprintln!("{problem}");
     }
     bail!("{} problem(s)", problems.len())
+}
+
+/// The circles of all our crates, as `crate: file <-> file`.
+fn all_circles(ours: &BTreeSet<String>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in ours {
+        let dir = if name == "xtask" { name.into() } else { std::path::Path::new("crates").join(name) };
+        let circles = circles::of_crate(&workspace::root().join(dir).join("src"))?;
+        found.extend(circles.iter().map(|files| format!("{name}: {}", files.join(" <-> "))));
+    }
+    Ok(found)
 }
 
 /// The names of all packages that are built on any platform. The metadata of cargo also lists optional packages that only a weak
@@ -265,7 +282,7 @@ fn check(ours: &BTreeSet<String>, graph: &Graph) -> Vec<String> {
     for name in ours {
         match RULES.iter().find(|rule| rule.krate == name) {
             Some(rule) => check_rule(rule, ours, graph, &mut problems),
-            None => problems.push(format!("{name} has no rule: give it one in xtask/src/arch.rs")),
+            None => problems.push(format!("{name} has no rule: give it one in xtask/src/arch/mod.rs")),
         }
     }
     for rule in RULES.iter().filter(|rule| !ours.contains(rule.krate)) {
