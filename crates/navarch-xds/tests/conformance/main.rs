@@ -1,7 +1,10 @@
 //! Conformance scenarios of an xDS server, on [`navarch_xds::Stream`] under virtual time. A test is named
 //! after the scenario it shows; `docs/xds-conformance.md` lists them.
 
-#![expect(clippy::disallowed_methods, reason = "a variable names a sequence to replay, and whether to trace it")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a variable names a sequence to replay, and whether to trace it"
+)]
 
 mod brake;
 mod bytes;
