@@ -10,14 +10,14 @@ pub struct Ratchet {
 /// Files of a crate that import each other, by group.
 pub const CIRCLES: Ratchet = Ratchet {
     what: "circles of files that import each other",
-    max: 28,
+    max: 36,
     why: "files in a circle are one file that was cut in the wrong place",
 };
 
 /// Comment lines that are wider than [`crate::hygiene::COLUMNS_MAX`].
 pub const WIDE_COMMENTS: Ratchet = Ratchet {
     what: "comment lines wider than 110 columns",
-    max: 950,
+    max: 1000,
     why: "rustfmt wraps code at 110 columns and leaves comments alone",
 };
 
