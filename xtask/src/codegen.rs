@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(!categories.is_empty(), "no comment names the category of an extension");
     let set = trim::without_options(set);
 
-    let typed = trim::closure(&set, roots::PACKAGES)?;
+    let typed = trim::closure(&set, roots::ROOTS)?;
     let messages: usize = typed.file.iter().map(|file| file.message_type.len()).sum();
     println!("{} files in the descriptor set, {messages} top-level messages as types", set.file.len());
 

@@ -15,26 +15,25 @@ pub fn without_options(mut set: FileDescriptorSet) -> FileDescriptorSet {
     set
 }
 
-/// Keeps the top-level messages and enums of `packages` and everything that they reach through fields.
+/// Keeps the top-level messages and enums of `roots` and everything that they reach through fields.
 ///
-/// A package is kept if it is listed or lies below a listed one. An entry without any package is an error, because it
-/// would silently keep nothing after a rename upstream.
-pub fn closure(set: &FileDescriptorSet, packages: &[&str]) -> Result<FileDescriptorSet> {
+/// A root is a package, with those below it, or one message. A root that does not exist is an error, because it would
+/// silently keep nothing after a rename upstream.
+pub fn closure(set: &FileDescriptorSet, roots: &[&str]) -> Result<FileDescriptorSet> {
     let mut references: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut pending: Vec<String> = Vec::new();
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for file in &set.file {
-        let root = packages.iter().find(|root| is_below(file.package(), root));
-        used.extend(root);
         for (name, targets) in top_level(file.package(), &file.message_type, &file.enum_type) {
-            if root.is_some() {
+            if let Some(root) = roots.iter().find(|root| is_below(&name, root)) {
+                used.insert(root);
                 pending.push(name.clone());
             }
             references.insert(name, targets);
         }
     }
-    for package in packages {
-        ensure!(used.contains(package), "no file has the package {package}");
+    for root in roots {
+        ensure!(used.contains(root), "there is neither a package nor a message {root}");
     }
 
     let mut kept: BTreeSet<String> = BTreeSet::new();
@@ -76,8 +75,8 @@ fn without_deprecation(message: &mut DescriptorProto) {
     message.nested_type.iter_mut().for_each(without_deprecation);
 }
 
-fn is_below(package: &str, root: &str) -> bool {
-    package.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+fn is_below(name: &str, root: &str) -> bool {
+    name.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn qualified(package: &str, name: &str) -> String {
@@ -156,20 +155,22 @@ mod tests {
             ("b", &[outer, message("Unused", &[])]),
             ("c", &[message("Far", &[".a.x.Root"])]),
         ]);
-        let trimmed = closure(&all, &["a"]).unwrap();
-        let kept: Vec<String> = trimmed
-            .file
-            .iter()
-            .flat_map(|file| {
-                file.message_type.iter().map(|message| qualified(file.package(), message.name()))
-            })
-            .collect();
-        assert_eq!(kept, ["a.x.Root", "b.Outer", "c.Far"]);
+        let kept = |roots: &[&str]| -> Vec<String> {
+            let files = closure(&all, roots).unwrap().file;
+            let names = |file: &FileDescriptorProto| {
+                let messages = file.message_type.iter();
+                messages.map(|message| qualified(file.package(), message.name())).collect::<Vec<_>>()
+            };
+            files.iter().flat_map(names).collect()
+        };
+        assert_eq!(kept(&["a"]), ["a.x.Root", "b.Outer", "c.Far"]);
+        assert_eq!(kept(&["b.Unused"]), ["b.Unused"]);
     }
 
     #[test]
-    fn refuses_a_package_that_does_not_exist() {
-        let error = closure(&set(&[("a", &[])]), &["a", "gone"]).unwrap_err();
-        assert_eq!(error.to_string(), "no file has the package gone");
+    fn refuses_a_root_that_does_not_exist() {
+        let all = set(&[("a", &[message("Root", &[])])]);
+        let error = closure(&all, &["a", "gone"]).unwrap_err();
+        assert_eq!(error.to_string(), "there is neither a package nor a message gone");
     }
 }

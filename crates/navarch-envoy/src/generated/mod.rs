@@ -53,11 +53,6 @@ pub mod envoy {
                 include!("envoy.config.endpoint.v3.rs");
             }
         }
-        pub mod grpc_credential {
-            pub mod v3 {
-                include!("envoy.config.grpc_credential.v3.rs");
-            }
-        }
         pub mod listener {
             pub mod v3 {
                 include!("envoy.config.listener.v3.rs");
@@ -73,11 +68,6 @@ pub mod envoy {
                 include!("envoy.config.overload.v3.rs");
             }
         }
-        pub mod ratelimit {
-            pub mod v3 {
-                include!("envoy.config.ratelimit.v3.rs");
-            }
-        }
         pub mod rbac {
             pub mod v3 {
                 include!("envoy.config.rbac.v3.rs");
@@ -88,21 +78,9 @@ pub mod envoy {
                 include!("envoy.config.route.v3.rs");
             }
         }
-        pub mod tap {
-            pub mod v3 {
-                include!("envoy.config.tap.v3.rs");
-            }
-        }
         pub mod trace {
             pub mod v3 {
                 include!("envoy.config.trace.v3.rs");
-            }
-        }
-        pub mod upstream {
-            pub mod local_address_selector {
-                pub mod v3 {
-                    include!("envoy.config.upstream.local_address_selector.v3.rs");
-                }
             }
         }
     }
@@ -110,11 +88,6 @@ pub mod envoy {
         pub mod accesslog {
             pub mod v3 {
                 include!("envoy.data.accesslog.v3.rs");
-            }
-        }
-        pub mod core {
-            pub mod v3 {
-                include!("envoy.data.core.v3.rs");
             }
         }
     }
@@ -131,11 +104,6 @@ pub mod envoy {
                         include!("envoy.extensions.access_loggers.filters.cel.v3.rs");
                     }
                 }
-                pub mod process_ratelimit {
-                    pub mod v3 {
-                        include!("envoy.extensions.access_loggers.filters.process_ratelimit.v3.rs");
-                    }
-                }
             }
             pub mod grpc {
                 pub mod v3 {
@@ -147,35 +115,8 @@ pub mod envoy {
                     include!("envoy.extensions.access_loggers.open_telemetry.v3.rs");
                 }
             }
-            pub mod stats {
-                pub mod v3 {
-                    include!("envoy.extensions.access_loggers.stats.v3.rs");
-                }
-            }
-            pub mod stream {
-                pub mod v3 {
-                    include!("envoy.extensions.access_loggers.stream.v3.rs");
-                }
-            }
-            pub mod wasm {
-                pub mod v3 {
-                    include!("envoy.extensions.access_loggers.wasm.v3.rs");
-                }
-            }
-        }
-        pub mod bootstrap {
-            pub mod internal_listener {
-                pub mod v3 {
-                    include!("envoy.extensions.bootstrap.internal_listener.v3.rs");
-                }
-            }
         }
         pub mod clusters {
-            pub mod aggregate {
-                pub mod v3 {
-                    include!("envoy.extensions.clusters.aggregate.v3.rs");
-                }
-            }
             pub mod common {
                 pub mod dns {
                     pub mod v3 {
@@ -193,23 +134,8 @@ pub mod envoy {
                     include!("envoy.extensions.clusters.dynamic_forward_proxy.v3.rs");
                 }
             }
-            pub mod original_dst {
-                pub mod v3 {
-                    include!("envoy.extensions.clusters.original_dst.v3.rs");
-                }
-            }
-            pub mod redis {
-                pub mod v3 {
-                    include!("envoy.extensions.clusters.redis.v3.rs");
-                }
-            }
         }
         pub mod common {
-            pub mod async_files {
-                pub mod v3 {
-                    include!("envoy.extensions.common.async_files.v3.rs");
-                }
-            }
             pub mod aws {
                 pub mod v3 {
                     include!("envoy.extensions.common.aws.v3.rs");
@@ -220,82 +146,12 @@ pub mod envoy {
                     include!("envoy.extensions.common.dynamic_forward_proxy.v3.rs");
                 }
             }
-            pub mod matching {
-                pub mod v3 {
-                    include!("envoy.extensions.common.matching.v3.rs");
-                }
-            }
-            pub mod ratelimit {
-                pub mod v3 {
-                    include!("envoy.extensions.common.ratelimit.v3.rs");
-                }
-            }
-            pub mod tap {
-                pub mod v3 {
-                    include!("envoy.extensions.common.tap.v3.rs");
-                }
-            }
-        }
-        pub mod compression {
-            pub mod brotli {
-                pub mod compressor {
-                    pub mod v3 {
-                        include!("envoy.extensions.compression.brotli.compressor.v3.rs");
-                    }
-                }
-                pub mod decompressor {
-                    pub mod v3 {
-                        include!("envoy.extensions.compression.brotli.decompressor.v3.rs");
-                    }
-                }
-            }
-            pub mod gzip {
-                pub mod compressor {
-                    pub mod v3 {
-                        include!("envoy.extensions.compression.gzip.compressor.v3.rs");
-                    }
-                }
-                pub mod decompressor {
-                    pub mod v3 {
-                        include!("envoy.extensions.compression.gzip.decompressor.v3.rs");
-                    }
-                }
-            }
-            pub mod zstd {
-                pub mod compressor {
-                    pub mod v3 {
-                        include!("envoy.extensions.compression.zstd.compressor.v3.rs");
-                    }
-                }
-                pub mod decompressor {
-                    pub mod v3 {
-                        include!("envoy.extensions.compression.zstd.decompressor.v3.rs");
-                    }
-                }
-            }
         }
         pub mod filters {
             pub mod common {
-                pub mod dependency {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.common.dependency.v3.rs");
-                    }
-                }
                 pub mod fault {
                     pub mod v3 {
                         include!("envoy.extensions.filters.common.fault.v3.rs");
-                    }
-                }
-                pub mod jwks {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.common.jwks.v3.rs");
-                    }
-                }
-                pub mod matcher {
-                    pub mod action {
-                        pub mod v3 {
-                            include!("envoy.extensions.filters.common.matcher.action.v3.rs");
-                        }
                     }
                 }
                 pub mod set_filter_state {
@@ -305,31 +161,6 @@ pub mod envoy {
                 }
             }
             pub mod http {
-                pub mod alternate_protocols_cache {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.alternate_protocols_cache.v3.rs");
-                    }
-                }
-                pub mod buffer {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.buffer.v3.rs");
-                    }
-                }
-                pub mod composite {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.composite.v3.rs");
-                    }
-                }
-                pub mod compressor {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.compressor.v3.rs");
-                    }
-                }
-                pub mod connect_grpc_bridge {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.connect_grpc_bridge.v3.rs");
-                    }
-                }
                 pub mod cors {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.cors.v3.rs");
@@ -343,11 +174,6 @@ pub mod envoy {
                 pub mod ext_authz {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.ext_authz.v3.rs");
-                    }
-                }
-                pub mod ext_proc {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.ext_proc.v3.rs");
                     }
                 }
                 pub mod fault {
@@ -365,44 +191,14 @@ pub mod envoy {
                         include!("envoy.extensions.filters.http.grpc_web.v3.rs");
                     }
                 }
-                pub mod header_mutation {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.header_mutation.v3.rs");
-                    }
-                }
-                pub mod header_to_metadata {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.header_to_metadata.v3.rs");
-                    }
-                }
-                pub mod health_check {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.health_check.v3.rs");
-                    }
-                }
                 pub mod jwt_authn {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.jwt_authn.v3.rs");
                     }
                 }
-                pub mod local_ratelimit {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.local_ratelimit.v3.rs");
-                    }
-                }
                 pub mod lua {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.lua.v3.rs");
-                    }
-                }
-                pub mod on_demand {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.on_demand.v3.rs");
-                    }
-                }
-                pub mod ratelimit {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.ratelimit.v3.rs");
                     }
                 }
                 pub mod rbac {
@@ -420,19 +216,9 @@ pub mod envoy {
                         include!("envoy.extensions.filters.http.set_filter_state.v3.rs");
                     }
                 }
-                pub mod set_metadata {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.set_metadata.v3.rs");
-                    }
-                }
                 pub mod stateful_session {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.stateful_session.v3.rs");
-                    }
-                }
-                pub mod upstream_codec {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.http.upstream_codec.v3.rs");
                     }
                 }
                 pub mod wasm {
@@ -445,11 +231,6 @@ pub mod envoy {
                 pub mod http_inspector {
                     pub mod v3 {
                         include!("envoy.extensions.filters.listener.http_inspector.v3.rs");
-                    }
-                }
-                pub mod local_ratelimit {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.listener.local_ratelimit.v3.rs");
                     }
                 }
                 pub mod original_dst {
@@ -467,11 +248,6 @@ pub mod envoy {
                         include!("envoy.extensions.filters.listener.proxy_protocol.v3.rs");
                     }
                 }
-                pub mod set_filter_state {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.listener.set_filter_state.v3.rs");
-                    }
-                }
                 pub mod tls_inspector {
                     pub mod v3 {
                         include!("envoy.extensions.filters.listener.tls_inspector.v3.rs");
@@ -479,21 +255,6 @@ pub mod envoy {
                 }
             }
             pub mod network {
-                pub mod connection_limit {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.connection_limit.v3.rs");
-                    }
-                }
-                pub mod direct_response {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.direct_response.v3.rs");
-                    }
-                }
-                pub mod echo {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.echo.v3.rs");
-                    }
-                }
                 pub mod ext_authz {
                     pub mod v3 {
                         include!("envoy.extensions.filters.network.ext_authz.v3.rs");
@@ -504,24 +265,9 @@ pub mod envoy {
                         include!("envoy.extensions.filters.network.http_connection_manager.v3.rs");
                     }
                 }
-                pub mod local_ratelimit {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.local_ratelimit.v3.rs");
-                    }
-                }
                 pub mod mongo_proxy {
                     pub mod v3 {
                         include!("envoy.extensions.filters.network.mongo_proxy.v3.rs");
-                    }
-                }
-                pub mod mysql_proxy {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.mysql_proxy.v3.rs");
-                    }
-                }
-                pub mod ratelimit {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.ratelimit.v3.rs");
                     }
                 }
                 pub mod rbac {
@@ -532,16 +278,6 @@ pub mod envoy {
                 pub mod redis_proxy {
                     pub mod v3 {
                         include!("envoy.extensions.filters.network.redis_proxy.v3.rs");
-                    }
-                }
-                pub mod set_filter_state {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.set_filter_state.v3.rs");
-                    }
-                }
-                pub mod sni_cluster {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.network.sni_cluster.v3.rs");
                     }
                 }
                 pub mod sni_dynamic_forward_proxy {
@@ -560,25 +296,8 @@ pub mod envoy {
                     }
                 }
             }
-            pub mod udp {
-                pub mod udp_proxy {
-                    pub mod v3 {
-                        include!("envoy.extensions.filters.udp.udp_proxy.v3.rs");
-                    }
-                }
-            }
         }
         pub mod formatter {
-            pub mod cel {
-                pub mod v3 {
-                    include!("envoy.extensions.formatter.cel.v3.rs");
-                }
-            }
-            pub mod metadata {
-                pub mod v3 {
-                    include!("envoy.extensions.formatter.metadata.v3.rs");
-                }
-            }
             pub mod req_without_query {
                 pub mod v3 {
                     include!("envoy.extensions.formatter.req_without_query.v3.rs");
@@ -586,29 +305,10 @@ pub mod envoy {
             }
         }
         pub mod http {
-            pub mod early_header_mutation {
-                pub mod header_mutation {
-                    pub mod v3 {
-                        include!("envoy.extensions.http.early_header_mutation.header_mutation.v3.rs");
-                    }
-                }
-            }
             pub mod header_formatters {
                 pub mod preserve_case {
                     pub mod v3 {
                         include!("envoy.extensions.http.header_formatters.preserve_case.v3.rs");
-                    }
-                }
-            }
-            pub mod original_ip_detection {
-                pub mod custom_header {
-                    pub mod v3 {
-                        include!("envoy.extensions.http.original_ip_detection.custom_header.v3.rs");
-                    }
-                }
-                pub mod xff {
-                    pub mod v3 {
-                        include!("envoy.extensions.http.original_ip_detection.xff.v3.rs");
                     }
                 }
             }
@@ -618,11 +318,6 @@ pub mod envoy {
                         include!("envoy.extensions.http.stateful_session.cookie.v3.rs");
                     }
                 }
-                pub mod envelope {
-                    pub mod v3 {
-                        include!("envoy.extensions.http.stateful_session.envelope.v3.rs");
-                    }
-                }
                 pub mod header {
                     pub mod v3 {
                         include!("envoy.extensions.http.stateful_session.header.v3.rs");
@@ -630,161 +325,11 @@ pub mod envoy {
                 }
             }
         }
-        pub mod internal_redirect {
-            pub mod allow_listed_routes {
-                pub mod v3 {
-                    include!("envoy.extensions.internal_redirect.allow_listed_routes.v3.rs");
-                }
-            }
-            pub mod filter_state {
-                pub mod v3 {
-                    include!("envoy.extensions.internal_redirect.filter_state.v3.rs");
-                }
-            }
-            pub mod previous_routes {
-                pub mod v3 {
-                    include!("envoy.extensions.internal_redirect.previous_routes.v3.rs");
-                }
-            }
-            pub mod safe_cross_scheme {
-                pub mod v3 {
-                    include!("envoy.extensions.internal_redirect.safe_cross_scheme.v3.rs");
-                }
-            }
-        }
-        pub mod load_balancing_policies {
-            pub mod client_side_weighted_round_robin {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.rs");
-                }
-            }
-            pub mod cluster_provided {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.cluster_provided.v3.rs");
-                }
-            }
-            pub mod common {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.common.v3.rs");
-                }
-            }
-            pub mod least_request {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.least_request.v3.rs");
-                }
-            }
-            pub mod maglev {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.maglev.v3.rs");
-                }
-            }
-            pub mod override_host {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.override_host.v3.rs");
-                }
-            }
-            pub mod pick_first {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.pick_first.v3.rs");
-                }
-            }
-            pub mod random {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.random.v3.rs");
-                }
-            }
-            pub mod ring_hash {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.ring_hash.v3.rs");
-                }
-            }
-            pub mod round_robin {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.round_robin.v3.rs");
-                }
-            }
-            pub mod subset {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.subset.v3.rs");
-                }
-            }
-            pub mod wrr_locality {
-                pub mod v3 {
-                    include!("envoy.extensions.load_balancing_policies.wrr_locality.v3.rs");
-                }
-            }
-        }
-        pub mod matching {
-            pub mod common_inputs {
-                pub mod environment_variable {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.common_inputs.environment_variable.v3.rs");
-                    }
-                }
-                pub mod network {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.common_inputs.network.v3.rs");
-                    }
-                }
-                pub mod ssl {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.common_inputs.ssl.v3.rs");
-                    }
-                }
-                pub mod stats {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.common_inputs.stats.v3.rs");
-                    }
-                }
-                pub mod transport_socket {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.common_inputs.transport_socket.v3.rs");
-                    }
-                }
-            }
-            pub mod input_matchers {
-                pub mod consistent_hashing {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.input_matchers.consistent_hashing.v3.rs");
-                    }
-                }
-                pub mod ip {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.input_matchers.ip.v3.rs");
-                    }
-                }
-                pub mod metadata {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.input_matchers.metadata.v3.rs");
-                    }
-                }
-                pub mod runtime_fraction {
-                    pub mod v3 {
-                        include!("envoy.extensions.matching.input_matchers.runtime_fraction.v3.rs");
-                    }
-                }
-            }
-        }
         pub mod network {
             pub mod dns_resolver {
-                pub mod apple {
-                    pub mod v3 {
-                        include!("envoy.extensions.network.dns_resolver.apple.v3.rs");
-                    }
-                }
                 pub mod cares {
                     pub mod v3 {
                         include!("envoy.extensions.network.dns_resolver.cares.v3.rs");
-                    }
-                }
-                pub mod getaddrinfo {
-                    pub mod v3 {
-                        include!("envoy.extensions.network.dns_resolver.getaddrinfo.v3.rs");
-                    }
-                }
-                pub mod hickory {
-                    pub mod v3 {
-                        include!("envoy.extensions.network.dns_resolver.hickory.v3.rs");
                     }
                 }
             }
@@ -797,53 +342,6 @@ pub mod envoy {
                     }
                 }
             }
-            pub mod rewrite {
-                pub mod uri_template {
-                    pub mod v3 {
-                        include!("envoy.extensions.path.rewrite.uri_template.v3.rs");
-                    }
-                }
-            }
-        }
-        pub mod rate_limit_descriptors {
-            pub mod expr {
-                pub mod v3 {
-                    include!("envoy.extensions.rate_limit_descriptors.expr.v3.rs");
-                }
-            }
-            pub mod jwt_claim {
-                pub mod v3 {
-                    include!("envoy.extensions.rate_limit_descriptors.jwt_claim.v3.rs");
-                }
-            }
-        }
-        pub mod rbac {
-            pub mod audit_loggers {
-                pub mod stream {
-                    pub mod v3 {
-                        include!("envoy.extensions.rbac.audit_loggers.stream.v3.rs");
-                    }
-                }
-            }
-            pub mod matchers {
-                pub mod upstream_ip_port {
-                    pub mod v3 {
-                        include!("envoy.extensions.rbac.matchers.upstream_ip_port.v3.rs");
-                    }
-                }
-            }
-            pub mod principals {
-                pub mod mtls_authenticated {
-                    pub mod v3 {
-                        include!("envoy.extensions.rbac.principals.mtls_authenticated.v3.rs");
-                    }
-                }
-            }
-        }
-        pub mod regex_engines {
-            pub mod v3 {
-                include!("envoy.extensions.regex_engines.v3.rs");
-            }
         }
         pub mod request_id {
             pub mod uuid {
@@ -854,16 +352,6 @@ pub mod envoy {
         }
         pub mod retry {
             pub mod host {
-                pub mod omit_canary_hosts {
-                    pub mod v3 {
-                        include!("envoy.extensions.retry.host.omit_canary_hosts.v3.rs");
-                    }
-                }
-                pub mod omit_host_metadata {
-                    pub mod v3 {
-                        include!("envoy.extensions.retry.host.omit_host_metadata.v3.rs");
-                    }
-                }
                 pub mod previous_hosts {
                     pub mod v3 {
                         include!("envoy.extensions.retry.host.previous_hosts.v3.rs");
@@ -893,16 +381,6 @@ pub mod envoy {
             }
         }
         pub mod transport_sockets {
-            pub mod http_11_proxy {
-                pub mod v3 {
-                    include!("envoy.extensions.transport_sockets.http_11_proxy.v3.rs");
-                }
-            }
-            pub mod internal_upstream {
-                pub mod v3 {
-                    include!("envoy.extensions.transport_sockets.internal_upstream.v3.rs");
-                }
-            }
             pub mod proxy_protocol {
                 pub mod v3 {
                     include!("envoy.extensions.transport_sockets.proxy_protocol.v3.rs");
@@ -918,16 +396,6 @@ pub mod envoy {
                     include!("envoy.extensions.transport_sockets.raw_buffer.v3.rs");
                 }
             }
-            pub mod starttls {
-                pub mod v3 {
-                    include!("envoy.extensions.transport_sockets.starttls.v3.rs");
-                }
-            }
-            pub mod tcp_stats {
-                pub mod v3 {
-                    include!("envoy.extensions.transport_sockets.tcp_stats.v3.rs");
-                }
-            }
             pub mod tls {
                 pub mod v3 {
                     include!("envoy.extensions.transport_sockets.tls.v3.rs");
@@ -936,38 +404,8 @@ pub mod envoy {
         }
         pub mod upstreams {
             pub mod http {
-                pub mod generic {
-                    pub mod v3 {
-                        include!("envoy.extensions.upstreams.http.generic.v3.rs");
-                    }
-                }
-                pub mod http {
-                    pub mod v3 {
-                        include!("envoy.extensions.upstreams.http.http.v3.rs");
-                    }
-                }
-                pub mod tcp {
-                    pub mod v3 {
-                        include!("envoy.extensions.upstreams.http.tcp.v3.rs");
-                    }
-                }
-                pub mod udp {
-                    pub mod v3 {
-                        include!("envoy.extensions.upstreams.http.udp.v3.rs");
-                    }
-                }
                 pub mod v3 {
                     include!("envoy.extensions.upstreams.http.v3.rs");
-                }
-            }
-            pub mod tcp {
-                pub mod generic {
-                    pub mod v3 {
-                        include!("envoy.extensions.upstreams.tcp.generic.v3.rs");
-                    }
-                }
-                pub mod v3 {
-                    include!("envoy.extensions.upstreams.tcp.v3.rs");
                 }
             }
         }
@@ -978,12 +416,6 @@ pub mod envoy {
         }
     }
     pub mod r#type {
-        include!("envoy.r#type.rs");
-        pub mod ai {
-            pub mod v3 {
-                include!("envoy.r#type.ai.v3.rs");
-            }
-        }
         pub mod http {
             pub mod v3 {
                 include!("envoy.r#type.http.v3.rs");
@@ -1080,9 +512,6 @@ pub mod opentelemetry {
         }
     }
 }
-pub mod stats {
-    include!("stats.rs");
-}
 pub mod udpa {
     pub mod r#type {
         pub mod v1 {
@@ -1097,13 +526,6 @@ pub mod xds {
     pub mod core {
         pub mod v3 {
             include!("xds.core.v3.rs");
-        }
-    }
-    pub mod data {
-        pub mod orca {
-            pub mod v3 {
-                include!("xds.data.orca.v3.rs");
-            }
         }
     }
     pub mod r#type {
