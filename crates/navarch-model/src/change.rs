@@ -1,19 +1,21 @@
-//! `ChangeSet`: what a source tells the world.
+//! `ChangeSet`: what the world is told.
 
 use std::sync::Arc;
 
-use crate::mesh::MeshSettings;
+use crate::fact::{Fact, FactKey};
 use crate::object::{Object, ObjectKey};
 
-/// Changes that take effect together: the step from one consistent state of a source to the next.
+/// Changes that take effect together: the step from one consistent state of the sources to the next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChangeSet {
     /// New and changed objects. If a key is there twice, the last one counts.
     pub upserts: Vec<Arc<Object>>,
     /// Objects that are gone. A key that is also among the upserts stays.
     pub removals: Vec<ObjectKey>,
-    /// Mesh settings that were given from outside, such as a file. Once given, the ConfigMap of the mesh no longer counts.
-    pub mesh: Option<MeshSettings>,
+    /// New and changed facts. If a key is there twice, the last one counts.
+    pub facts: Vec<Fact>,
+    /// Facts that hold no longer. A key that is also among the facts stays.
+    pub retracted: Vec<FactKey>,
 }
 
 impl ChangeSet {
@@ -27,7 +29,13 @@ impl ChangeSet {
         ChangeSet { removals: keys.into_iter().collect(), ..ChangeSet::default() }
     }
 
+    /// A change set that only states facts.
+    pub fn stating(facts: impl IntoIterator<Item = Fact>) -> Self {
+        ChangeSet { facts: facts.into_iter().collect(), ..ChangeSet::default() }
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.upserts.is_empty() && self.removals.is_empty() && self.mesh.is_none()
+        let ChangeSet { upserts, removals, facts, retracted } = self;
+        upserts.is_empty() && removals.is_empty() && facts.is_empty() && retracted.is_empty()
     }
 }

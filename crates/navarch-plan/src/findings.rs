@@ -70,7 +70,7 @@ fn problems(view: &View<'_>) -> Vec<Problem> {
         found.provider_of_policy(view, &policy);
     }
     for policy in view.all_objects::<RequestAuthentication>() {
-        found.keys(&policy);
+        found.keys(view, &policy);
     }
     for telemetry in view.all_objects::<Telemetry>() {
         found.providers_of_telemetry(view, &telemetry);
@@ -135,10 +135,11 @@ impl Found {
         }
     }
 
-    /// Keys are not fetched, so tokens cannot be checked with keys of elsewhere.
-    fn keys(&mut self, policy: &Config<RequestAuthentication>) {
+    /// Keys are not fetched, so tokens can only be checked with keys of elsewhere that somebody states.
+    fn keys(&mut self, view: &View<'_>, policy: &Config<RequestAuthentication>) {
         for (index, rule) in policy.spec.jwt_rules.iter().enumerate() {
-            let Some(source) = key_source(rule) else { continue };
+            let unknown = |source: &String| view.jwks(source).is_none();
+            let Some(source) = key_source(rule).filter(unknown) else { continue };
             let field = if rule.jwks_uri.is_empty() { "issuer" } else { "jwksUri" };
             let message =
                 format!("keys are not fetched from {source}; every token of {:?} is refused", rule.issuer);

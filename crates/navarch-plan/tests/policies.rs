@@ -5,6 +5,7 @@ use std::sync::Arc;
 use navarch_envoy::{ProxyResources, XdsType, diff};
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
+use navarch_model::fact::{Fact, FactKey};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, Position, parse_text};
 use navarch_plan::{ClassPlan, Planner, TranslationFindings};
@@ -63,7 +64,11 @@ spec:
 
     /// What an edit changes, as `<proxy> <type> <resource>`.
     fn edit(&mut self, text: &str) -> Vec<String> {
-        self.planner.advance(self.world.apply(change(text)));
+        self.apply(change(text))
+    }
+
+    fn apply(&mut self, change: ChangeSet) -> Vec<String> {
+        self.planner.advance(self.world.apply(change));
         let mut changed = Vec::new();
         for ((name, plan), last) in self.plans.iter().zip(&mut self.last) {
             let next = self.planner.resources(plan);
@@ -134,6 +139,30 @@ fn patches_change_what_they_name_on_the_proxies_that_they_are_for() {
         let mut rig = Rig::new();
         assert_eq!(rig.edit(&policy("EnvoyFilter", namespace, spec)), expected, "{namespace} {spec}");
     }
+}
+
+/// Keys that somebody states make `jwksUri` work, for who checks tokens with them and for nobody else.
+#[test]
+fn keys_of_elsewhere_are_used_once_they_are_known() {
+    let mut rig = Rig::new();
+    let text = policy("RequestAuthentication", "front", "{jwtRules: [{issuer: a, jwksUri: https://a/keys}]}");
+    rig.edit(&text);
+    let keys = |source: &str| Fact::Jwks { source: source.into(), keys: "{\"keys\":[]}".into() };
+    let found = |rig: &Rig| TranslationFindings::default().about(rig.world.snapshot()).len();
+    let contains = |rig: &Rig, text: &str| {
+        let listeners = rig.last[0].set(XdsType::Lds);
+        listeners.iter().any(|l| l.body().windows(text.len()).any(|window| window == text.as_bytes()))
+    };
+    assert_eq!(found(&rig), 1, "every token is refused");
+    assert!(!contains(&rig, "{\"keys\":[]}"));
+    assert_eq!(rig.apply(ChangeSet::stating([keys("https://b/keys")])), [""; 0]);
+    let changed = rig.apply(ChangeSet::stating([keys("https://a/keys")]));
+    assert!(!changed.is_empty() && changed.iter().all(|what| what.starts_with("front LDS")), "{changed:?}");
+    assert!(contains(&rig, "{\"keys\":[]}"));
+    assert_eq!(found(&rig), 0);
+    let retracted = vec![FactKey::Jwks("https://a/keys".into())];
+    assert_eq!(rig.apply(ChangeSet { retracted, ..ChangeSet::default() }), changed);
+    assert!(!contains(&rig, "{\"keys\":[]}"));
 }
 
 /// The findings of translation, as `line: path: message`.

@@ -1,17 +1,12 @@
 //! Why the control plane cannot start or go on.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 /// An error of the control plane as a whole. What is wrong inside the configuration is never one of these.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Source(#[from] navarch_sources::SourceError),
     #[error("cannot listen on {address} ({purpose}); is another navarch running?")]
     Listen {
         address: SocketAddr,
@@ -21,6 +16,8 @@ pub enum Error {
     },
     #[error("TLS cannot be served")]
     Tls(#[from] crate::secure::TlsError),
+    #[error("reading the configuration broke off")]
+    Panicked,
     #[error("the node cannot be served: {0}")]
     Node(String),
     #[error("cannot start a thread")]

@@ -5,16 +5,17 @@
 
 pub mod admin;
 pub mod blame;
+pub mod debounce;
 pub mod debug;
 pub mod error;
 pub mod fleet;
 pub mod guard;
+pub mod inputs;
 pub mod load;
 pub mod metrics;
 pub mod observe;
 pub mod pipeline;
 pub mod reports;
-pub mod rhythm;
 pub mod secure;
 pub mod serve;
 pub mod status;

@@ -1,6 +1,5 @@
 //! The pipeline: from "something may have changed" to a published revision.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,24 +8,19 @@ use navarch_model::finding::{Finding, Severity};
 use navarch_plan::TranslationFindings;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
-use navarch_sources::files::{Hint, Watch};
+use navarch_sources::{Source, SourceError};
 
+use crate::debounce::{Changes, Debounce};
 use crate::error::Error;
 use crate::fleet::Fleet;
-use crate::load::Reader;
+use crate::inputs::Inputs;
 use crate::metrics::Metrics;
-use crate::rhythm::Rhythm;
-
-/// How often the directory is looked at even if nothing is reported: some file systems report nothing.
-const POLL: Duration = Duration::from_secs(10);
 
 /// Owns the world: the only writer.
 pub struct Pipeline {
-    reader: Reader,
+    inputs: Inputs,
     world: World,
     findings: Arc<ArcSwap<Vec<Finding>>>,
-    /// What is wrong with the files as they were read last.
-    written: Vec<Finding>,
     metrics: Metrics,
     logged: Vec<Finding>,
     translation: TranslationFindings,
@@ -35,28 +29,35 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Reads the configuration for the first time.
+    /// Reads the configuration for the first time, which takes until every source has been read as a whole.
     ///
     /// # Errors
-    /// If the directory or the mesh file cannot be read: there is nothing to serve.
-    pub fn open(
-        config: &Path,
-        mesh_config: Option<&Path>,
+    /// If a source cannot be read: there is nothing to serve.
+    pub async fn open(
+        sources: Vec<Box<dyn Source>>,
         world: Options,
         metrics: Metrics,
     ) -> Result<Self, Error> {
         let mut pipeline = Pipeline {
-            reader: Reader::new(config, mesh_config),
+            inputs: Inputs::new(sources),
             world: World::new(world),
             findings: Arc::default(),
-            written: Vec::new(),
             metrics,
             logged: Vec::new(),
             translation: TranslationFindings::default(),
             examined: None,
         };
-        pipeline.step(&Hint::Anywhere)?;
-        pipeline.examine();
+        loop {
+            let (opened, read) = pipeline.work(Pipeline::step).await.ok_or(Error::Panicked)?;
+            pipeline = opened;
+            if let Some(error) = read.errors.into_iter().next() {
+                return Err(error.into());
+            }
+            let Some(missing) = pipeline.inputs.waits_for() else { break };
+            tracing::info!("waiting for {missing}");
+            pipeline.inputs.changed().await;
+        }
+        let (pipeline, ()) = pipeline.work(Pipeline::examine).await.ok_or(Error::Panicked)?;
         Ok(pipeline)
     }
 
@@ -70,19 +71,18 @@ impl Pipeline {
         self.findings.clone()
     }
 
-    /// Reads what changed and applies it. `None` if nothing changed.
-    fn step(&mut self, hint: &Hint) -> Result<Option<Arc<Snapshot>>, Error> {
+    /// Reads what changed and applies it.
+    fn step(&mut self) -> Step {
         let before = self.world.snapshot().revision();
-        let (changes, findings) = self.reader.read(hint)?;
-        self.written = findings;
+        let (changes, errors) = self.inputs.read();
         let snapshot = if changes.is_empty() { self.snapshot() } else { self.world.apply(changes) };
-        Ok((snapshot.revision() != before).then_some(snapshot))
+        Step { changed: (snapshot.revision() != before).then_some(snapshot), errors }
     }
 
     /// Looks for what is wrong. Proxies do not wait for it: what they get does not depend on it.
     fn examine(&mut self) {
         let snapshot = self.snapshot();
-        let mut findings = self.written.clone();
+        let mut findings = self.inputs.findings().to_vec();
         findings.extend(snapshot.findings().iter().cloned());
         findings.extend(self.translation.about(&snapshot));
         findings.sort();
@@ -132,34 +132,25 @@ impl Pipeline {
         self.findings.store(Arc::new(findings));
     }
 
-    /// Follows the directory for ever, see [`Rhythm`].
-    pub async fn run(mut self, config: &Path, debounce: Duration, debounce_max: Duration, fleet: Arc<Fleet>) {
-        let mut watch = Watch::new(config, POLL);
-        let mut rhythm = Rhythm::new(debounce, debounce_max);
+    /// Follows the sources as long as the server runs, see [`Debounce`].
+    pub async fn run(mut self, debounce: Duration, debounce_max: Duration, fleet: Arc<Fleet>) {
+        let mut debounce = Debounce::new(debounce, debounce_max);
         loop {
-            let first = rhythm.gather(&mut watch).await;
+            let first = debounce.gather(&mut self.inputs).await;
             let began = tokio::time::Instant::now();
-            let hint = watch.take_hint();
-            let Some((mut pipeline, result)) = self.work(move |pipeline| pipeline.step(&hint)).await else {
-                return;
-            };
-            match result {
-                Ok(Some(snapshot)) => {
-                    let revision = snapshot.revision();
-                    fleet.publish(snapshot).await;
-                    let elapsed = first.elapsed();
-                    pipeline.metrics.commit.observe(elapsed.as_secs_f64());
-                    tracing::info!(revision, ms = elapsed.as_millis() as u64, "published");
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    pipeline.metrics.scan_errors.inc();
-                    let cause =
-                        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    tracing::error!(%error, cause, "the last good configuration stays in use");
-                }
+            let Some((mut pipeline, step)) = self.work(Pipeline::step).await else { return };
+            if let Some(snapshot) = step.changed {
+                let revision = snapshot.revision();
+                fleet.publish(snapshot).await;
+                let elapsed = first.elapsed();
+                pipeline.metrics.commit.observe(elapsed.as_secs_f64());
+                tracing::info!(revision, ms = elapsed.as_millis() as u64, "published");
             }
-            rhythm.applied(began);
+            for error in step.errors {
+                pipeline.metrics.scan_errors.inc();
+                tracing::error!(%error, cause = %error.cause, "the last good configuration stays in use");
+            }
+            debounce.applied(began);
             (pipeline, ()) = match pipeline.work(Pipeline::examine).await {
                 Some(worked) => worked,
                 None => return,
@@ -169,11 +160,27 @@ impl Pipeline {
     }
 }
 
+/// What one step did.
+struct Step {
+    /// The new snapshot, if the revision grew.
+    changed: Option<Arc<Snapshot>>,
+    /// Sources that could not be read, and keep what they said.
+    errors: Vec<SourceError>,
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
+    use std::path::Path;
+
+    use navarch_model::ClusterId;
+    use navarch_model::document::Origin;
+    use navarch_model::finding::Code;
+    use navarch_sources::memory::Memory;
 
     use super::*;
+    use crate::inputs::of_watched_files;
 
     fn entry(index: usize, port: u16) -> String {
         format!(
@@ -192,6 +199,76 @@ mod tests {
         panic!("{what}");
     }
 
+    /// A pipeline of a directory and memory, and the fleet that it publishes to.
+    async fn beside_files(root: &Path) -> (Memory, Pipeline, Arc<Fleet>) {
+        let origin = Origin::Cluster { id: ClusterId::LOCAL, name: "memory".into() };
+        let memory = Memory::new("memory", origin);
+        memory.complete();
+        let mut sources = of_watched_files(root, None);
+        sources.push(Box::new(memory.clone()));
+        let metrics = Metrics::new().expect("metrics");
+        let pipeline = Pipeline::open(sources, Options::default(), metrics.clone()).await.expect("readable");
+        let fleet = Fleet::start(pipeline.snapshot(), metrics).expect("a fleet");
+        (memory, pipeline, fleet)
+    }
+
+    /// The ports of all services, in order.
+    fn ports(fleet: &Fleet) -> Vec<u16> {
+        let snapshot = fleet.snapshot();
+        let ports = snapshot.services().flat_map(|service| &service.ports).map(|port| port.port);
+        ports.collect::<BTreeSet<u16>>().into_iter().collect()
+    }
+
+    #[tokio::test]
+    async fn two_sources_feed_one_world_and_see_what_the_other_claims() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |text: &str| fs::write(directory.path().join("0.yaml"), text).expect("written");
+        write(&entry(0, 80));
+        let (memory, pipeline, fleet) = beside_files(directory.path()).await;
+        let findings = pipeline.findings();
+        let codes = || findings.load().iter().map(|finding| finding.code).collect::<Vec<_>>();
+        let (debounce, longest) = (Duration::from_millis(10), Duration::from_secs(1));
+        let follow = {
+            let fleet = fleet.clone();
+            tokio::spawn(async move { pipeline.run(debounce, longest, fleet).await })
+        };
+        memory.write("1", &entry(1, 81));
+        until("an object of the second source", || ports(&fleet) == [80, 81]).await;
+        memory.write("0", &entry(0, 90));
+        until("a second definition", || codes() == [Code::DuplicateObject]).await;
+        assert_eq!(ports(&fleet), [80, 81], "the directory comes first");
+        write("{{{");
+        until("the version that can be read", || ports(&fleet) == [81, 90]).await;
+        memory.write("0", "{{{");
+        until("the last good version of the directory", || ports(&fleet) == [80, 81]).await;
+        until("both are said", || codes().contains(&Code::LastGood)).await;
+        write(&entry(0, 82));
+        until("the mended one", || ports(&fleet) == [81, 82]).await;
+        // A source that cannot be read keeps what it said, and the other one is followed.
+        memory.fail("not today");
+        write(&entry(0, 83));
+        until("the other source", || ports(&fleet) == [81, 83]).await;
+        follow.abort();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_served_before_every_source_has_been_read_as_a_whole() {
+        let origin = Origin::Cluster { id: ClusterId::LOCAL, name: "memory".into() };
+        let memory = Memory::new("memory", origin);
+        let metrics = Metrics::new().expect("metrics");
+        let opening = Pipeline::open(vec![Box::new(memory.clone())], Options::default(), metrics);
+        let opening = tokio::spawn(opening);
+        for index in 0..3 {
+            memory.write(index.to_string(), &entry(index, 80));
+            tokio::task::yield_now().await;
+            assert!(!opening.is_finished());
+        }
+        memory.complete();
+        let pipeline = opening.await.expect("no panic").expect("readable");
+        assert_eq!(pipeline.snapshot().services().count(), 3);
+        assert_eq!(pipeline.snapshot().revision(), 1, "as one state");
+    }
+
     /// As Git does it: one file after the other is deleted and created.
     #[tokio::test]
     async fn a_checkout_of_many_files_is_one_revision() {
@@ -199,16 +276,16 @@ mod tests {
         let path = |index: usize| directory.path().join(format!("{index}.yaml"));
         (0..40).for_each(|index| fs::write(path(index), entry(index, 80)).expect("written"));
         let metrics = Metrics::new().expect("metrics");
-        let pipeline = Pipeline::open(directory.path(), None, Options::default(), metrics.clone());
+        let sources = of_watched_files(directory.path(), None);
+        let pipeline = Pipeline::open(sources, Options::default(), metrics.clone()).await;
         let pipeline = pipeline.expect("a configuration");
         let before = pipeline.snapshot().revision();
         let fleet = Fleet::start(pipeline.snapshot(), metrics).expect("a fleet");
-        let root = directory.path().to_owned();
         // Far longer than writing the files takes, even where many tests run at once.
         let (debounce, longest) = (Duration::from_millis(1500), Duration::from_secs(5));
         let follow = {
             let fleet = fleet.clone();
-            tokio::spawn(async move { pipeline.run(&root, debounce, longest, fleet).await })
+            tokio::spawn(async move { pipeline.run(debounce, longest, fleet).await })
         };
         tokio::time::sleep(Duration::from_millis(100)).await;
         for index in 0..40 {

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Admin};
 use crate::error::Error;
 use crate::fleet::{Fleet, FleetDiscovery};
+use crate::inputs;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
@@ -64,17 +65,12 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         None => None,
     };
     let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
-    let pipeline = {
-        let (options, metrics) = (options.clone(), metrics.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let world = navarch_snapshot::world::Options {
-                system_namespace: options.system_namespace.map(Into::into),
-                ..Default::default()
-            };
-            Pipeline::open(&options.config, options.mesh_config.as_deref(), world, metrics)
-        });
-        opened.await.map_err(|error| Error::Serve(std::io::Error::other(error)))??
+    let sources = inputs::of_watched_files(&options.config, options.mesh_config.as_deref());
+    let world = navarch_snapshot::world::Options {
+        system_namespace: options.system_namespace.as_deref().map(Into::into),
+        ..Default::default()
     };
+    let pipeline = Pipeline::open(sources, world, metrics.clone()).await?;
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
@@ -115,7 +111,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let follow = {
         let options = options.clone();
         tokio::spawn(async move {
-            pipeline.run(&options.config, options.debounce, options.debounce_max, fleet).await;
+            pipeline.run(options.debounce, options.debounce_max, fleet).await;
         })
     };
     if let (Some((listener, _)), Some((asked, _))) = (&secure, &options.secure) {

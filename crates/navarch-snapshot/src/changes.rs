@@ -41,6 +41,7 @@ impl Snapshot {
                 .map(|(namespace, key, value)| Part::Selectors { namespace, key, value }),
         );
         parts.extend(changed_keys(&self.objects, &before.objects).filter_map(Part::of_object));
+        parts.extend(changed_keys(&self.facts, &before.facts).filter_map(Part::of_fact));
         parts.extend(self.tables.changed_since(&before.tables));
         parts
     }

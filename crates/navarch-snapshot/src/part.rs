@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use navarch_model::Name;
+use navarch_model::fact::FactKey;
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
 
@@ -69,6 +70,8 @@ pub enum Part {
     Secret { namespace: Name, name: Name },
     /// One ConfigMap.
     ConfigMap { namespace: Name, name: Name },
+    /// One fact.
+    Fact(FactKey),
 }
 
 impl Part {
@@ -82,6 +85,17 @@ impl Part {
         Part::NetworkGateways,
         Part::ClientNodes,
     ];
+
+    /// The part that a fact is, if translation may read it by itself.
+    pub(crate) fn of_fact(key: &FactKey) -> Option<Part> {
+        match key {
+            FactKey::Jwks(_) | FactKey::TrustBundle(_) | FactKey::Resolved(_) => {
+                Some(Part::Fact(key.clone()))
+            }
+            // The first is a part of the mesh settings, the second only concerns people.
+            FactKey::MeshConfig | FactKey::Refused(_) => None,
+        }
+    }
 
     /// The part that an object is by itself.
     pub(crate) fn of_object(key: &ObjectKey) -> Option<Part> {

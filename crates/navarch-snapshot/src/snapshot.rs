@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::EndpointSet;
+use navarch_model::fact::{Fact, FactKey};
 use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshSettings;
@@ -58,15 +59,16 @@ pub struct Snapshot {
     /// Some object looks at the node of clients.
     pub(crate) client_nodes_matter: bool,
     pub(crate) objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
+    pub(crate) facts: imbl::OrdMap<FactKey, Arc<Hashed<Fact>>>,
     pub(crate) findings: Arc<Vec<Finding>>,
 }
 
 impl Snapshot {
     /// An empty mesh.
-    pub(crate) fn empty(mesh: MeshSettings) -> Self {
+    pub(crate) fn empty() -> Self {
         Snapshot {
             revision: 0,
-            mesh: Arc::new(Hashed::new(mesh)),
+            mesh: Arc::new(Hashed::new(MeshSettings::default())),
             services: Buckets::default(),
             endpoints: Buckets::default(),
             summaries: Buckets::default(),
@@ -85,6 +87,7 @@ impl Snapshot {
             network_gateways: Arc::default(),
             client_nodes_matter: false,
             objects: imbl::OrdMap::new(),
+            facts: imbl::OrdMap::new(),
             findings: Arc::default(),
         }
     }
@@ -130,6 +133,7 @@ impl Snapshot {
             }
             Part::NetworkGateways => self.network_gateways.fingerprint(),
             Part::ClientNodes => Fingerprint::of(&self.client_nodes_matter),
+            Part::Fact(key) => list_or_nothing(self.facts.get(key).map(|fact| fact.fingerprint())),
             Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
             Part::ConfigMap { namespace, name } => self.object_fingerprint(Kind::ConfigMap, namespace, name),
         }
@@ -198,6 +202,7 @@ impl Snapshot {
             value,
         }));
         parts.extend(self.objects.keys().filter_map(Part::of_object));
+        parts.extend(self.facts.keys().filter_map(Part::of_fact));
         parts.extend(self.tables.parts());
         parts
     }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::EndpointSet;
+use navarch_model::fact::{Fact, FactKey};
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::listener::ListenerSet;
@@ -234,6 +235,36 @@ impl<'s> View<'s> {
         let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
         self.record(Part::ConfigMap { namespace: key.namespace.clone(), name: key.name.clone() });
         self.snapshot.objects.get(&key)?.spec::<ConfigMap>()
+    }
+
+    /// The public keys (JWKS) that are found with a URL, if they are known.
+    pub fn jwks(&self, source: &str) -> Option<&'s Arc<str>> {
+        match self.fact(FactKey::Jwks(Name::from(source)))? {
+            Fact::Jwks { keys, .. } => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// The roots of a trust domain in PEM, if they are known.
+    pub fn trust_bundle(&self, domain: &str) -> Option<&'s Arc<str>> {
+        match self.fact(FactKey::TrustBundle(Name::from(domain)))? {
+            Fact::TrustBundle { roots, .. } => Some(roots),
+            _ => None,
+        }
+    }
+
+    /// The addresses of a host name, if it has been resolved.
+    pub fn resolved(&self, host: &str) -> Option<&'s [IpAddr]> {
+        match self.fact(FactKey::Resolved(Name::from(host)))? {
+            Fact::Resolved { addresses, .. } => Some(addresses),
+            _ => None,
+        }
+    }
+
+    fn fact(&self, key: FactKey) -> Option<&'s Fact> {
+        let fact = self.snapshot.facts.get(&key).map(|fact| &***fact);
+        self.record(Part::Fact(key));
+        fact
     }
 
     /// The workload at an address. Pods that share the address of their node are told apart by [`View::workloads`].

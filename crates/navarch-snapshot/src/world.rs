@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_model::change::ChangeSet;
+use navarch_model::fact::{Fact, FactKey};
 use navarch_model::finding::Severity;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{MeshSettings, parse_config_map};
@@ -27,6 +28,7 @@ use crate::derive::Derived;
 use crate::findings::{self, Findings, Subject};
 use crate::namespaces::is_selected;
 use crate::network::Networks;
+use crate::part::Part;
 use crate::registry::store::{Input, Settings, Store};
 use crate::snapshot::Snapshot;
 
@@ -49,8 +51,6 @@ pub struct Options {
     /// What makes routes from objects of further kinds. An API that has a kind of its own is lowered by this
     /// crate; this is for programs that bring theirs.
     pub route_producers: Vec<(Kind, RouteProducer)>,
-    /// Mesh settings from outside; without them the ConfigMap `istio` of the namespace `istio-system` counts, if there is one.
-    pub mesh: Option<MeshSettings>,
 }
 
 impl Default for Options {
@@ -60,7 +60,6 @@ impl Default for Options {
             domain: Name::from("cluster.local"),
             system_namespace: None,
             route_producers: Vec::new(),
-            mesh: None,
         }
     }
 }
@@ -77,8 +76,6 @@ impl Options {
 pub struct World {
     /// Objects of namespaces that the mesh does not look at. All others are in the store.
     unselected: BTreeMap<ObjectKey, Arc<Object>>,
-    /// The mesh settings came from outside.
-    mesh_is_given: bool,
     settings: Settings,
     store: Store,
     derived: Derived,
@@ -88,6 +85,15 @@ pub struct World {
     node_readers: BTreeSet<ObjectKey>,
     current: Arc<Snapshot>,
     work: Work,
+}
+
+/// What changed among the facts.
+#[derive(Debug, Default)]
+struct Stated {
+    /// The mesh settings that are given outside of objects.
+    mesh: bool,
+    /// Something that translation may read.
+    readable: bool,
 }
 
 /// What a change made the world do. Depends on the change, and not on the size of the mesh.
@@ -103,13 +109,11 @@ pub struct Work {
 impl World {
     /// An empty world.
     pub fn new(options: Options) -> World {
-        let mesh_is_given = options.mesh.is_some();
-        let mut snapshot = Snapshot::empty(options.mesh.unwrap_or_default());
+        let mut snapshot = Snapshot::empty();
         let networks = Networks::new(&snapshot.mesh.networks);
         snapshot.network_gateways = Arc::new(Hashed::new(networks.gateways([])));
         World {
             unselected: BTreeMap::new(),
-            mesh_is_given,
             settings: Settings {
                 cluster_name: options.cluster_name,
                 domain: options.domain,
@@ -142,12 +146,13 @@ impl World {
     /// written elsewhere is no change, though the snapshot knows the new place.
     pub fn apply(&mut self, change: ChangeSet) -> Arc<Snapshot> {
         let mut next = (*self.current).clone();
-        let given = change.mesh.clone();
+        let stated = self.take_facts(&mut next, &change);
         let (edits, moved) = self.edits(change);
         let mut touched = BTreeSet::new();
         let moved = self.take_moved(&mut next, moved, &mut touched);
 
-        let mesh_changed = self.update_mesh(given, &edits);
+        let given = next.facts.get(&FactKey::MeshConfig).map(|fact| (***fact).clone());
+        let mesh_changed = self.update_mesh(given, stated.mesh, &edits);
         let identities_changed = mesh_changed && self.take_mesh(&mut next, &mut touched);
         self.update_store(&mut next, &edits, mesh_changed, &mut touched);
 
@@ -169,11 +174,32 @@ impl World {
         }
         self.update_findings(&mut next, hosts);
 
-        if mesh_changed || !edits.is_empty() {
+        if mesh_changed || stated.readable || !edits.is_empty() {
             next.revision += 1;
         }
         self.current = Arc::new(next);
         self.current.clone()
+    }
+
+    /// Puts facts into the snapshot.
+    fn take_facts(&self, next: &mut Snapshot, change: &ChangeSet) -> Stated {
+        let mut stated: BTreeMap<FactKey, Option<&Fact>> =
+            change.retracted.iter().map(|key| (key.clone(), None)).collect();
+        stated.extend(change.facts.iter().map(|fact| (fact.key(), Some(fact))));
+        let mut changed = Stated::default();
+        for (key, fact) in stated {
+            let before = next.facts.get(&key).map(|fact| &***fact);
+            if before == fact {
+                continue;
+            }
+            changed.mesh |= key == FactKey::MeshConfig;
+            changed.readable |= Part::of_fact(&key).is_some();
+            match fact {
+                Some(fact) => next.facts.insert(key, Arc::new(Hashed::new(fact.clone()))),
+                None => next.facts.remove(&key),
+            };
+        }
+        changed
     }
 
     /// Takes objects that say what they said before, from another place: what is found about them is to name the new place.
@@ -228,24 +254,25 @@ impl World {
         (edits, moved)
     }
 
-    /// Finds the mesh settings that count now. Returns whether they are others than before.
-    fn update_mesh(&mut self, given: Option<MeshSettings>, edits: &Edits) -> bool {
+    /// Finds the mesh settings that count now: those that are given as a fact, or else those of the ConfigMap. Returns whether they are
+    /// others than before.
+    fn update_mesh(&mut self, given: Option<Fact>, given_changed: bool, edits: &Edits) -> bool {
         let (namespace, name) = MESH_CONFIG_MAP;
-        let settings = match given {
-            Some(settings) => {
-                self.mesh_is_given = true;
+        let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
+        let settings = match (given, edits.get(&key)) {
+            (Some(_), _) if !given_changed => return false,
+            (Some(Fact::MeshConfig(settings)), _) => {
                 self.findings.set(Subject::Mesh, Vec::new());
-                settings
+                (*settings).clone()
             }
-            None if self.mesh_is_given => return false,
-            None => match edits.get(&ObjectKey::new(Kind::ConfigMap, namespace, name)) {
-                None => return false,
-                Some(None) => {
+            (_, None) if !given_changed => return false,
+            (_, edited) => match edited.cloned().unwrap_or_else(|| self.known(&key).cloned()) {
+                None => {
                     self.findings.set(Subject::Mesh, Vec::new());
                     MeshSettings::default()
                 }
-                Some(Some(object)) => {
-                    let Some((settings, found)) = parse_config_map(object) else { return false };
+                Some(object) => {
+                    let Some((settings, found)) = parse_config_map(&object) else { return false };
                     let usable = found.iter().all(|finding| finding.severity != Severity::Error);
                     self.findings.set(Subject::Mesh, found);
                     if !usable {

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use navarch_model::change::ChangeSet;
+use navarch_model::fact::{Fact, FactKey};
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
 use navarch_snapshot::world::Options;
@@ -128,11 +129,39 @@ data: {{mesh: 'trustDomain: {trust_domain}'}}
     // Settings that cannot be read leave the last good ones in force.
     assert_eq!(trust_domain(ChangeSet::upserting(config_map("[broken"))), "one");
     assert_eq!(trust_domain(ChangeSet::upserting(config_map("two"))), "two");
-    assert_eq!(
-        trust_domain(ChangeSet { mesh: Some(Default::default()), ..ChangeSet::default() }),
-        "cluster.local"
-    );
+    assert_eq!(trust_domain(ChangeSet::stating([Fact::MeshConfig(Default::default())])), "cluster.local");
     assert_eq!(trust_domain(ChangeSet::upserting(config_map("three"))), "cluster.local");
+    let retracted = vec![FactKey::MeshConfig];
+    assert_eq!(trust_domain(ChangeSet { retracted, ..ChangeSet::default() }), "three");
+}
+
+#[test]
+fn a_fact_wakes_who_asked_for_it() {
+    let mut world = World::new(Options::default());
+    let view = world.snapshot().view();
+    assert!(view.jwks("https://a/keys").is_none());
+    assert!(view.trust_bundle("a").is_none() && view.resolved("a.example").is_none());
+    let reads = view.into_reads();
+    let keys = |source: &str, keys: &str| Fact::Jwks { source: source.into(), keys: keys.into() };
+    let before = world.snapshot().clone();
+    assert!(reads.hold_in(&world.apply(ChangeSet::stating([keys("https://b/keys", "{}")]))));
+    let after = world.apply(ChangeSet::stating([keys("https://a/keys", "{}")]));
+    assert!(!reads.hold_in(&after));
+    let part = |source: &str| Part::Fact(FactKey::Jwks(source.into()));
+    assert_eq!(after.changed_since(&before), [part("https://a/keys"), part("https://b/keys")]);
+    assert_eq!(after.view().jwks("https://a/keys").map(|keys| &**keys), Some("{}"));
+    let facts = [
+        Fact::TrustBundle { domain: "a".into(), roots: "PEM".into() },
+        Fact::Resolved { host: "a.example".into(), addresses: vec!["10.0.0.1".parse().unwrap()] },
+    ];
+    let after = world.apply(ChangeSet::stating(facts));
+    assert_eq!(after.view().trust_bundle("a").map(|roots| &**roots), Some("PEM"));
+    assert_eq!(after.view().resolved("a.example").map(<[_]>::len), Some(1));
+    let retracted = vec![FactKey::Resolved("a.example".into())];
+    let gone = world.apply(ChangeSet { retracted, ..ChangeSet::default() });
+    assert!(gone.view().resolved("a.example").is_none());
+    assert_eq!(gone.revision(), after.revision() + 1);
+    assert_eq!(world.apply(ChangeSet::stating([keys("https://a/keys", "{}")])).revision(), gone.revision());
 }
 
 #[test]

@@ -1,6 +1,13 @@
-//! Where configuration comes from: a watched directory of YAML.
+//! Where configuration comes from.
 //!
-//! In: files. Out: `ChangeSet`s, each the difference between two states of the whole directory, and findings. This crate must
-//! never know Envoy or xDS.
+//! In: files, and whatever else is a [`Source`]. Out: a `ChangeSet`, which is the difference between two states of all sources, and
+//! findings. Which version of an object is in use when it is written twice, or cannot be read any more, is decided for all sources
+//! together, by [`Claims`]. This crate must never know Envoy or xDS.
 
+mod claims;
 pub mod files;
+pub mod memory;
+mod source;
+
+pub use claims::{Claims, Difference};
+pub use source::{Batch, PlaceId, Settled, Source, SourceError, SourceId, StatusWriter, Update, Written};

@@ -13,6 +13,7 @@ use navarch_translate::access_log::Upstream;
 use navarch_translate::filters::HttpPhase;
 use navarch_translate::filters::http::PhasedHttpFilter;
 use navarch_translate::http_connection_manager::Direction;
+use navarch_translate::security::jwt::key_source;
 use navarch_translate::security::{
     Authorization, AuthorizationInput, ExternalAuthorizer, Lookup, PolicyFilters, RequestAuthenticationInput,
     TokenChecks,
@@ -115,10 +116,15 @@ fn request_authentication(workload: &Workload, cx: &Cx<'_>) -> Option<RequestAut
             target_refs: &policy.target_refs,
         },
     );
+    // Keys that are not known (yet) are missing: every token is refused that they would check.
+    let rules = policies.iter().flat_map(|policy| &policy.spec.jwt_rules);
+    let keys: BTreeMap<String, Arc<str>> = rules
+        .filter_map(key_source)
+        .filter_map(|source| Some((source.clone(), cx.view().jwks(&source)?.clone())))
+        .collect();
     (!policies.is_empty()).then(|| RequestAuthenticationInput {
         policies,
-        // Nothing fetches keys yet: rules without inline keys refuse every token.
-        keys: BTreeMap::new(),
+        keys,
         clear_route_cache: workload.kind != navarch_model::proxy::ProxyKind::Sidecar,
     })
 }

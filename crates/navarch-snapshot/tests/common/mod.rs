@@ -7,6 +7,7 @@ use std::sync::Arc;
 use navarch_model::change::ChangeSet;
 use navarch_model::document::parse_text;
 use navarch_model::endpoint::{Address, Endpoint, Locality};
+use navarch_model::fact::Fact;
 use navarch_model::mesh::{MeshSettings, parse_mesh_config};
 use navarch_model::object::Object;
 use navarch_model::proxy::ProxyFacts;
@@ -33,8 +34,9 @@ pub fn world_with_mesh(yaml: &str, mesh: &str) -> World {
     let (config, findings) = parse_mesh_config(mesh, "mesh.yaml", 1);
     assert!(findings.is_empty(), "{findings:#?}");
     let mesh = MeshSettings { config, ..MeshSettings::default() };
-    let mut world = World::new(Options { mesh: Some(mesh), ..Options::default() });
-    world.apply(ChangeSet::upserting(objects(yaml)));
+    let mut world = World::new(Options::default());
+    let facts = vec![Fact::MeshConfig(Arc::new(mesh))];
+    world.apply(ChangeSet { facts, ..ChangeSet::upserting(objects(yaml)) });
     world
 }
 

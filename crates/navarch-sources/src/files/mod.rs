@@ -1,9 +1,10 @@
-//! A directory of YAML and JSON files.
+//! A directory of YAML and JSON files, and the file with the mesh settings.
 
+mod mesh_file;
 mod source;
 mod tree;
 mod watch;
 
-pub use source::{FileSource, Scan};
-pub use tree::{FILE_BYTES_MAX, Hint};
-pub use watch::{Burst, Watch};
+pub use mesh_file::MeshFile;
+pub use source::FileSource;
+pub use tree::FILE_BYTES_MAX;

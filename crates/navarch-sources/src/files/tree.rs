@@ -173,6 +173,14 @@ impl Tree {
     }
 }
 
+/// The text of a file.
+///
+/// # Errors
+/// If it is not there, too large, or not text.
+pub(super) fn read_file(path: &Path) -> io::Result<String> {
+    read(&found(path)?)
+}
+
 /// Identifies a file that is there.
 fn found(path: &Path) -> io::Result<Stamp> {
     let metadata = fs::metadata(path)?;

@@ -8,8 +8,10 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::tree::Hint;
+use crate::source::Settled;
 
 /// Paths that are remembered; when more change at once, looking at everything is cheaper.
 const PATHS_MAX: usize = 1024;
@@ -22,30 +24,50 @@ pub struct Watch {
     woken: Arc<Notify>,
     pending: Arc<Mutex<Pending>>,
     root: PathBuf,
+    reach: Reach,
     watcher: Option<RecommendedWatcher>,
     poll: Duration,
+    /// When it wakes up at the latest.
+    due: Option<Instant>,
+}
+
+/// How far a watch sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// What is in the directory.
+    Directory,
+    /// Everything below it.
+    Tree,
 }
 
 impl Watch {
-    /// Watches `root` and everything below it.
-    pub fn new(root: &Path, poll: Duration) -> Self {
-        let mut watch = Watch {
+    /// A watch of `root` that nothing has been looked at through.
+    pub fn new(root: &Path, reach: Reach, poll: Duration) -> Self {
+        let pending = Pending { anywhere: true, ..Pending::default() };
+        Watch {
             woken: Arc::default(),
-            pending: Arc::default(),
+            pending: Arc::new(Mutex::new(pending)),
             root: root.to_owned(),
+            reach,
             watcher: None,
             poll,
-        };
-        watch.start();
-        watch
+            due: None,
+        }
     }
 
-    /// Waits until something may have changed. Changes since the last call count.
+    /// Waits until something may have changed since the last [`Watch::take_hint`]. May be dropped and called again at any time.
     pub async fn changed(&mut self) {
         if self.watcher.is_none() {
             self.start();
+            if self.watcher.is_some() {
+                // Nobody knows what changed before.
+                lock(&self.pending).anywhere = true;
+                return;
+            }
         }
-        if tokio::time::timeout(self.poll, self.woken.notified()).await.is_err() {
+        let due = *self.due.get_or_insert_with(|| Instant::now() + self.poll);
+        if tokio::time::timeout_at(due, self.woken.notified()).await.is_err() {
+            self.due = None;
             lock(&self.pending).anywhere = true;
         }
         if !self.root.exists() {
@@ -61,14 +83,18 @@ impl Watch {
         if pending.anywhere || self.watcher.is_none() { Hint::Anywhere } else { Hint::Paths(pending.paths) }
     }
 
-    /// What has been reported since [`Watch::take_hint`].
-    pub fn burst(&self) -> Burst {
-        let pending = lock(&self.pending);
-        Burst { files: pending.written.len(), unfinished: !pending.unfinished.is_empty() }
+    /// What has been reported since [`Watch::take_hint`] looks like.
+    pub fn settled(&self) -> Settled {
+        lock(&self.pending).settled()
     }
 
-    fn start(&mut self) {
+    /// Starts to be told of changes, if that is not so already.
+    pub fn start(&mut self) {
         let (woken, pending) = (self.woken.clone(), self.pending.clone());
+        let mode = match self.reach {
+            Reach::Directory => RecursiveMode::NonRecursive,
+            Reach::Tree => RecursiveMode::Recursive,
+        };
         let on_event = move |event: notify::Result<notify::Event>| {
             match event {
                 Ok(event) if event.kind.is_access() && event.kind != CLOSED => return,
@@ -78,27 +104,17 @@ impl Watch {
             woken.notify_one();
         };
         let started = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-            watcher.watch(&self.root, RecursiveMode::Recursive)?;
+            watcher.watch(&self.root, mode)?;
             Ok(watcher)
         });
         match started {
             Ok(watcher) => self.watcher = Some(watcher),
             Err(error) => {
                 tracing::warn!(directory = %self.root.display(), %error, poll_s = self.poll.as_secs(),
-                    "cannot watch the configuration directory; looking at it from time to time instead");
+                    "cannot watch a directory; looking at it from time to time instead");
             }
         }
     }
-}
-
-/// What the events so far look like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Burst {
-    /// Files that have been written and closed, or moved into place.
-    pub files: usize,
-    /// Something is being written, or was taken away and may be about to be put back: Git and many editors replace a file by
-    /// deleting and creating it. What is there now may be half of what is meant.
-    pub unfinished: bool,
 }
 
 /// A file that was open for writing has been closed.
@@ -109,11 +125,21 @@ const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write)
 struct Pending {
     anywhere: bool,
     paths: BTreeSet<PathBuf>,
+    /// Files that have been written and closed, or moved into place.
     written: BTreeSet<PathBuf>,
+    /// What is being written, or was taken away.
     unfinished: BTreeSet<PathBuf>,
 }
 
 impl Pending {
+    fn settled(&self) -> Settled {
+        match (self.unfinished.is_empty(), self.written.len()) {
+            (false, _) => Settled::Unfinished,
+            (true, 0 | 1) => Settled::Edit,
+            (true, _) => Settled::Batch,
+        }
+    }
+
     fn add(&mut self, event: notify::Event) {
         self.sort(&event);
         self.paths.extend(event.paths);
@@ -153,15 +179,19 @@ mod tests {
 
     use super::*;
 
-    /// What is reported once `expected` is, or in the end.
-    async fn burst(watch: &mut Watch, expected: Burst) -> Burst {
+    /// How many files have been written, and how far that has come, once it is as expected, or in the end.
+    async fn burst(watch: &mut Watch, expected: (usize, Settled)) -> (usize, Settled) {
+        let found = |watch: &Watch| {
+            let pending = lock(&watch.pending);
+            (pending.written.len(), pending.settled())
+        };
         for _ in 0..50 {
-            if watch.burst() == expected {
+            if found(watch) == expected {
                 break;
             }
             let _ = tokio::time::timeout(Duration::from_millis(100), watch.changed()).await;
         }
-        let found = watch.burst();
+        let found = found(watch);
         watch.take_hint();
         found
     }
@@ -171,9 +201,10 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let path = |name: &str| root.path().join(name);
         fs::write(path("a.yaml"), "1").expect("written");
-        let mut watch = Watch::new(root.path(), Duration::from_secs(60));
-        let whole = |files| Burst { files, unfinished: false };
-        let half = |files| Burst { files, unfinished: true };
+        let mut watch = Watch::new(root.path(), Reach::Tree, Duration::from_secs(60));
+        watch.start();
+        let whole = |files| (files, if files > 1 { Settled::Batch } else { Settled::Edit });
+        let half = |files| (files, Settled::Unfinished);
 
         fs::write(path("a.yaml"), "2").expect("written");
         assert_eq!(burst(&mut watch, whole(1)).await, whole(1), "written in place");

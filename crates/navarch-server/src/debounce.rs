@@ -1,9 +1,9 @@
-//! When changes are applied: at once after a quiet time, and at a bounded rhythm while they do not stop.
+//! When changes are applied: at once after a quiet time, and at bounded intervals while they do not stop.
 
 use std::future::Future;
 use std::time::Duration;
 
-use navarch_sources::files::{Burst, Watch};
+use navarch_sources::Settled;
 use tokio::time::Instant;
 
 /// Quiet time after which one file that was written counts as the whole change. What one command writes follows closer.
@@ -14,18 +14,8 @@ pub trait Changes {
     /// Resolves when something may have changed. Changes since the last call count.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// What the changes look like that were not looked at yet.
-    fn burst(&self) -> Burst;
-}
-
-impl Changes for Watch {
-    fn changed(&mut self) -> impl Future<Output = ()> + Send {
-        Watch::changed(self)
-    }
-
-    fn burst(&self) -> Burst {
-        Watch::burst(self)
-    }
+    /// What the changes that were not looked at yet look like.
+    fn settled(&self) -> Settled;
 }
 
 /// Decides when to look.
@@ -35,17 +25,17 @@ impl Changes for Watch {
 /// are applied every `debounce`, or every twice what applying the last ones took, if that is longer: at most half of the time
 /// goes into planning. Events that follow one another closer than [`SETTLE`] are one edit, for at most `longest`.
 #[derive(Debug)]
-pub struct Rhythm {
+pub struct Debounce {
     debounce: Duration,
     longest: Duration,
     /// Not before.
     next: Instant,
 }
 
-impl Rhythm {
-    /// A rhythm that may start at once.
+impl Debounce {
+    /// One that may look at once.
     pub fn new(debounce: Duration, longest: Duration) -> Self {
-        Rhythm { debounce, longest: longest.max(debounce), next: Instant::now() }
+        Debounce { debounce, longest: longest.max(debounce), next: Instant::now() }
     }
 
     /// Waits for a change, and until it is time to look at it. Gives when the first one was reported.
@@ -54,7 +44,7 @@ impl Rhythm {
         let first = Instant::now();
         let mut last = first;
         loop {
-            let due = self.due(first, last, changes.burst());
+            let due = self.due(first, last, changes.settled());
             if Instant::now() >= due || tokio::time::timeout_at(due, changes.changed()).await.is_err() {
                 return first;
             }
@@ -62,12 +52,12 @@ impl Rhythm {
         }
     }
 
-    fn due(&self, first: Instant, last: Instant, burst: Burst) -> Instant {
-        let settled = last + SETTLE.min(self.debounce);
-        let quiet = match burst {
-            Burst { unfinished: true, .. } => last + self.debounce,
-            Burst { files: 0 | 1, .. } => settled,
-            Burst { .. } => settled.max(first + self.debounce).min(last + self.debounce),
+    fn due(&self, first: Instant, last: Instant, settled: Settled) -> Instant {
+        let soon = last + SETTLE.min(self.debounce);
+        let quiet = match settled {
+            Settled::Edit => soon,
+            Settled::Batch => soon.max(first + self.debounce).min(last + self.debounce),
+            Settled::Unfinished => last + self.debounce,
         };
         quiet.min(first + self.longest).max(self.next)
     }
@@ -89,15 +79,15 @@ mod tests {
     const DEBOUNCE: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// Changes at given times after the start, in milliseconds, with what the burst looks like from then on.
+    /// Changes at given times after the start, in milliseconds, with how far they have come from then on.
     struct Script {
         start: Instant,
-        events: Vec<(u64, Burst)>,
+        events: Vec<(u64, Settled)>,
         seen: usize,
     }
 
     impl Script {
-        fn new(events: impl IntoIterator<Item = (u64, Burst)>) -> Self {
+        fn new(events: impl IntoIterator<Item = (u64, Settled)>) -> Self {
             Script { start: Instant::now(), events: events.into_iter().collect(), seen: 0 }
         }
     }
@@ -110,26 +100,26 @@ mod tests {
             self.seen = self.events.iter().take_while(|(at, _)| *at <= now).count();
         }
 
-        fn burst(&self) -> Burst {
+        fn settled(&self) -> Settled {
             self.events[self.seen - 1].1
         }
     }
 
-    const ONE: Burst = Burst { files: 1, unfinished: false };
-    const MANY: Burst = Burst { files: 2, unfinished: false };
-    const HALF: Burst = Burst { files: 1, unfinished: true };
+    const ONE: Settled = Settled::Edit;
+    const MANY: Settled = Settled::Batch;
+    const HALF: Settled = Settled::Unfinished;
 
     /// When each of the changes is looked at, in milliseconds, if applying takes `cost`.
-    async fn looks(events: impl IntoIterator<Item = (u64, Burst)>, cost: u64) -> Vec<u64> {
+    async fn looks(events: impl IntoIterator<Item = (u64, Settled)>, cost: u64) -> Vec<u64> {
         let mut script = Script::new(events);
-        let mut rhythm = Rhythm::new(DEBOUNCE, LONGEST);
+        let mut debounce = Debounce::new(DEBOUNCE, LONGEST);
         let mut looks = Vec::new();
         while script.seen < script.events.len() {
-            rhythm.gather(&mut script).await;
+            debounce.gather(&mut script).await;
             looks.push(script.start.elapsed().as_millis() as u64);
             let began = Instant::now();
             sleep(Duration::from_millis(cost)).await;
-            rhythm.applied(began);
+            debounce.applied(began);
         }
         looks
     }

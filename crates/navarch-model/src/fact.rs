@@ -1,0 +1,65 @@
+//! Facts: what the world is told beside objects.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::key::ObjectKey;
+use crate::mesh::MeshSettings;
+use crate::service::Name;
+
+/// Something that holds and is not an object: settings that somebody gave, keys that were fetched, names that were resolved.
+///
+/// Facts come through the same door as objects ([`crate::change::ChangeSet`]), so that they take effect in one revision with them,
+/// and are parts of a snapshot whose readers are recorded. What reads the network or the clock makes facts; nothing below asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// Mesh settings that were given outside of objects, such as in a file. While they hold, the mesh's ConfigMap does not count.
+    MeshConfig(Arc<MeshSettings>),
+    /// The public keys (JWKS, RFC 7517) that an issuer of tokens signs with.
+    Jwks {
+        /// The URL that they are found with: `jwksUri`, or the discovery document of the issuer.
+        source: Name,
+        keys: Arc<str>,
+    },
+    /// The roots that certificates of a trust domain lead to, in PEM.
+    TrustBundle { domain: Name, roots: Arc<str> },
+    /// The addresses of a host name.
+    Resolved { host: Name, addresses: Vec<IpAddr> },
+    /// The present version of an object cannot be used.
+    Refused { object: ObjectKey, refusal: Refusal },
+}
+
+/// Why the present version of an object is not used, and what is instead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    /// What is wrong with it.
+    pub message: String,
+    /// Its last good version stays in use.
+    pub last_good: bool,
+}
+
+/// What a fact is about. There is one fact with a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FactKey {
+    MeshConfig,
+    /// By source.
+    Jwks(Name),
+    /// By trust domain.
+    TrustBundle(Name),
+    /// By host.
+    Resolved(Name),
+    Refused(ObjectKey),
+}
+
+impl Fact {
+    /// What the fact is about.
+    pub fn key(&self) -> FactKey {
+        match self {
+            Fact::MeshConfig(_) => FactKey::MeshConfig,
+            Fact::Jwks { source, .. } => FactKey::Jwks(source.clone()),
+            Fact::TrustBundle { domain, .. } => FactKey::TrustBundle(domain.clone()),
+            Fact::Resolved { host, .. } => FactKey::Resolved(host.clone()),
+            Fact::Refused { object, .. } => FactKey::Refused(object.clone()),
+        }
+    }
+}
