@@ -183,24 +183,28 @@ impl Assembly {
         }
     }
 
-    /// Returns whether an alias may be another one now.
+    /// Returns whether an alias is another one now.
     fn update_alias_targets(&mut self, derived: &Derived, changes: &[ServicesStep]) -> bool {
         let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after)).flatten();
-        let aliases: BTreeSet<(Name, Name)> = steps
-            .filter(|service| service.resolution == Resolution::Alias)
-            .map(|service| (service.namespace.clone(), service.hostname.clone()))
-            .collect();
-        for alias in &aliases {
-            let (namespace, host) = alias;
-            let own = |service: &&SharedService| service.namespace == *namespace;
-            let declared = self.in_one_cluster(derived, host).into_iter().map(|(_, service)| service);
-            let service = declared.filter(own).find(|service| service.resolution == Resolution::Alias);
-            match service.and_then(|service| service.external_name.clone()) {
-                Some(target) => self.alias_targets.insert(alias.clone(), target),
-                None => self.alias_targets.remove(alias),
+        // Also of services that are not aliases: one of another cluster that is may count now, or no longer.
+        let names: BTreeSet<(Name, Name)> =
+            steps.map(|service| (service.namespace.clone(), service.hostname.clone())).collect();
+        let mut changed = false;
+        for name in names {
+            let declared = self.in_one_cluster(derived, &name.1).into_iter().map(|(_, service)| service);
+            let mut aliases = declared
+                .filter(|service| service.namespace == name.0 && service.resolution == Resolution::Alias);
+            let target = aliases.next().and_then(|service| service.external_name.clone());
+            if self.alias_targets.get(&name) == target.as_ref() {
+                continue;
+            }
+            changed = true;
+            match target {
+                Some(target) => self.alias_targets.insert(name, target),
+                None => self.alias_targets.remove(&name),
             };
         }
-        !aliases.is_empty()
+        changed
     }
 
     /// Puts the Kubernetes Services with a selector under its first label.

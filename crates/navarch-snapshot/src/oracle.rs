@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use navarch_model::change::ChangeSet;
 use navarch_model::document::parse_text;
 use navarch_model::endpoint::Locality;
+use navarch_model::kubernetes::Service;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{ClusterId, Name, Place};
@@ -383,6 +384,23 @@ fn everything_at_once_and_one_by_one() {
         check(&all.iter().map(|edit| vec![*edit]).collect::<Vec<_>>());
         check(&all.iter().rev().map(|edit| vec![*edit]).collect::<Vec<_>>());
     }
+}
+
+/// Found by the property test.
+#[test]
+fn an_alias_of_another_cluster_gives_way_to_a_service_of_the_local_one() {
+    let index = |position: usize| pool().len() * 2 + position;
+    let of = |name: &str, alias: bool| {
+        let found = pool().iter().position(|object| {
+            let service = object.spec::<Service>();
+            &*object.key.name == name
+                && service.is_some_and(|service| (service.spec.type_ == "ExternalName") == alias)
+        });
+        found.unwrap()
+    };
+    let (alias, service, target) = (index(of("b", true)), of("b", false), of("a", false));
+    check(&[vec![(alias, false)], vec![(service, false)], vec![(target, false)]]);
+    check(&[vec![(alias, false), (service, false)], vec![(target, false)], vec![(service, true)]]);
 }
 
 #[test]
