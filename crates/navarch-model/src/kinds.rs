@@ -225,3 +225,18 @@ impl Serialize for Kind {
         serializer.collect_str(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_is_found_by_group_and_name_and_shown_by_a_name_of_its_own() {
+        let shown: BTreeSet<String> = Kind::ALL.iter().map(Kind::to_string).collect();
+        assert_eq!(shown.len(), Kind::ALL.len(), "{shown:?}");
+        for kind in Kind::ALL {
+            assert_eq!(Kind::find(kind.group(), kind.as_str()), Some(*kind));
+        }
+    }
+}

@@ -50,12 +50,15 @@ metadata: {name: everything, namespace: istio-system}
 spec: {host: '*.local', trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}}
 ";
 
-/// `+Kind namespace/name field` for sources, `-Kind namespace/name` for losers, in the order of parts.
 fn check(ty: XdsType, name: &str, expected: &[&str]) {
-    let parsed = parse_text("mesh.yaml", MESH);
+    check_for("sidecar~10.9.0.1~web.front~front.svc.cluster.local", MESH, ty, name, expected);
+}
+
+/// `+Kind namespace/name field` for sources, `-Kind namespace/name` for losers, in the order of parts.
+fn check_for(id: &str, mesh: &str, ty: XdsType, name: &str, expected: &[&str]) {
+    let parsed = parse_text("mesh.yaml", mesh);
     assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
     let snapshot = World::new(Options::default()).apply(ChangeSet::upserting(parsed.objects));
-    let id = "sidecar~10.9.0.1~web.front~front.svc.cluster.local";
     let facts = ProxyFacts::parse(id, "web", &serde_json::Map::new(), Locality::default()).expect("a node");
     let planner = Planner::new(snapshot);
     let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
@@ -115,6 +118,68 @@ fn a_virtual_host_names_the_oldest_virtual_service_and_those_that_lost() {
             "-VirtualService shop/young",
         ],
     );
+}
+
+#[test]
+fn a_route_of_a_delegate_names_the_delegate() {
+    let mesh = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: root, namespace: shop}
+spec:
+  hosts: [reviews]
+  http: [{match: [{uri: {prefix: /a}}], delegate: {name: leaf}}, {route: [{destination: {host: reviews}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: leaf, namespace: shop}
+spec:
+  http:
+  - {match: [{uri: {prefix: /q}}], route: [{destination: {host: reviews}}]}
+  - {match: [{uri: {prefix: /a/b}}], route: [{destination: {host: reviews}}]}
+";
+    check_for(
+        "sidecar~10.9.0.1~web.front~front.svc.cluster.local",
+        mesh,
+        XdsType::Rds,
+        "80",
+        &[
+            "+Service shop/reviews",
+            "+VirtualService shop/leaf spec.http[1]",
+            "+VirtualService shop/root spec.http[1]",
+        ],
+    );
+}
+
+#[test]
+fn a_listener_of_a_gateway_names_what_opens_the_port_and_what_routes_its_connections() {
+    let mesh = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}
+  - {port: {number: 443, name: tls, protocol: TLS}, tls: {mode: PASSTHROUGH}, hosts: [a.com]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: pass, namespace: shop}
+spec:
+  hosts: [a.com]
+  gateways: [edge]
+  tls: [{match: [{sniHosts: [a.com]}], route: [{destination: {host: reviews}}]}]
+";
+    let check = |name: &str, expected: &[&str]| {
+        check_for("router~10.9.0.1~edge.shop~shop.svc.cluster.local", mesh, XdsType::Lds, name, expected);
+    };
+    check("0.0.0.0_80", &["+Gateway shop/edge spec.servers[0]"]);
+    check("0.0.0.0_443", &["+Gateway shop/edge spec.servers[1]", "+VirtualService shop/pass spec.tls[0]"]);
 }
 
 #[test]

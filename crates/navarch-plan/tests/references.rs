@@ -96,6 +96,27 @@ fn destinations_that_are_not_there_are_found() {
 }
 
 #[test]
+fn what_a_delegate_names_is_found_in_the_delegate() {
+    let rule = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: \
+             shop}}\nspec: {spec}\n---\n"
+        )
+    };
+    let leaf = "{http: [{route: [{destination: {host: ratings}}]}]}";
+    let root = |host: &str| format!("{{hosts: [{host}], http: [{{delegate: {{name: leaf}}}}]}}");
+    let mut world = World::new(Options::default());
+    world.apply(change(SERVICES));
+    let rules = [rule("leaf", leaf), rule("one", &root("one.com")), rule("two", &root("two.com"))];
+    let snapshot = world.apply(change(&rules.concat()));
+    let found = TranslationFindings::default().about(&snapshot);
+    let objects: Vec<_> =
+        found.iter().map(|finding| (finding.object.clone(), finding.path.as_str())).collect();
+    let key = ObjectKey::new(Kind::VirtualService, "shop", "leaf");
+    assert_eq!(objects, [(Some(key), "spec.http[0].route[0].destination.host")]);
+}
+
+#[test]
 fn findings_come_and_go_with_what_is_named() {
     let mut world = World::new(Options::default());
     let mut findings = TranslationFindings::default();

@@ -73,8 +73,12 @@ pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str
                     "sidecars use {} for host {host}, which is older; this one is ignored for it",
                     winner.key()
                 );
-                let finding = Finding::warning(Code::Unreachable, message)
-                    .hint("merge the routes into one VirtualService, or use delegates");
+                let hint = if winner.key().kind == set.key().kind {
+                    "merge the routes into one VirtualService, or use delegates"
+                } else {
+                    "route the host with one of the two"
+                };
+                let finding = Finding::warning(Code::Unreachable, message).hint(hint);
                 findings.push(about(object, set.host_field(host), finding));
             }
         }

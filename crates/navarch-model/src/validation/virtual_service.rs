@@ -8,9 +8,9 @@ use super::regex::regex;
 use super::{Report, Validate, unreachable};
 use crate::finding::Code;
 use crate::networking::{
-    CorsPolicy, Destination, FaultAbortKind, FaultDelayKind, Headers, HttpBody, HttpFaultInjection,
-    HttpMatchRequest, HttpRetry, HttpRoute, HttpRouteDestination, L4MatchAttributes, RedirectPort,
-    RouteDestination, StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, VirtualService,
+    CorsPolicy, Destination, FaultAbortKind, FaultDelayKind, GRPC_STATUSES, Headers, HttpBody,
+    HttpFaultInjection, HttpMatchRequest, HttpRetry, HttpRoute, HttpRouteDestination, L4MatchAttributes,
+    RedirectPort, RouteDestination, StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, VirtualService,
 };
 use crate::route::MESH_GATEWAY;
 
@@ -385,26 +385,6 @@ fn fault(report: &mut Report<'_>, fault: &HttpFaultInjection) {
         None => {}
     });
 }
-
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 fn http_status(report: &mut Report<'_>, field: &str, status: i64) {
     if !(200..=599).contains(&status) {

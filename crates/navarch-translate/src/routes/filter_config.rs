@@ -22,7 +22,7 @@ use navarch_envoy::proto::envoy::r#type::v3::FractionalPercent;
 use navarch_envoy::proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 use navarch_envoy::wkt;
 use navarch_model::networking::{
-    self, FaultAbortKind, FaultDelayKind, HttpFaultInjection, UnmatchedPreflights,
+    self, FaultAbortKind, FaultDelayKind, GRPC_STATUSES, HttpFaultInjection, UnmatchedPreflights,
 };
 use navarch_model::service::PersistentSession;
 use navarch_model::values::Percent;
@@ -73,26 +73,11 @@ pub(super) fn fault(fault: &HttpFaultInjection) -> Any {
 
 /// The number of a gRPC status; names that do not exist were refused by validation.
 fn grpc_status(name: &str) -> u32 {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.iter().position(|known| *known == name).and_then(|code| u32::try_from(code).ok()).unwrap_or(0)
+    GRPC_STATUSES
+        .iter()
+        .position(|known| *known == name)
+        .and_then(|code| u32::try_from(code).ok())
+        .unwrap_or(0)
 }
 
 /// Translates a CORS policy.
