@@ -1,33 +1,68 @@
 //! `navarch analyze`: what is wrong with the configuration.
 
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use annotate_snippets::Renderer;
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use navarch_model::finding::{Finding, Severity};
+use navarch_server::load::{Loaded, load_from};
+use navarch_sources::Source;
+use navarch_sources::files::{FILE_BYTES_MAX, FileSource, MeshFile, Text};
 
-use crate::output::{self, Format};
-use crate::render::ConfigArgs;
+use crate::findings::{self, Lines};
+use crate::output;
 
 /// Exit status when there are findings at or above the threshold, as with `istioctl analyze`.
 const FOUND: u8 = 79;
 
-/// Check a configuration directory without serving it
+/// Check configuration without serving it
 ///
-/// Exit status 79 if there are findings of the threshold's severity or worse.
+/// Directories, files and standard input (`-`) are read as one configuration. Exit status 79 if there are findings of the
+/// threshold's severity or worse.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  navarch analyze --config ./mesh\n  navarch analyze --config ./mesh --failure-threshold warning -o json"
+    after_help = "Examples:\n  navarch analyze ./mesh\n  navarch analyze ./mesh change.yaml --failure-threshold warning\n  kubectl kustomize . | navarch analyze -\n  \
+                  navarch analyze ./mesh -o sarif > findings.sarif"
 )]
 pub struct AnalyzeArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
+    /// Directories and files with Kubernetes and Istio objects; `-` is standard input
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// A directory with Kubernetes and Istio objects, as `navarch serve` has it
+    #[arg(long, value_name = "DIR", env = "NAVARCH_CONFIG", required_unless_present_any = ["paths", "file"])]
+    config: Option<PathBuf>,
+    /// As a path without this option; as kubectl has it
+    #[arg(short, long = "filename", id = "file", value_name = "PATH")]
+    files: Vec<PathBuf>,
+    /// File with the MeshConfig
+    #[arg(long, value_name = "FILE", env = "NAVARCH_MESH_CONFIG")]
+    mesh_config: Option<PathBuf>,
     /// Severity from which on the exit status says so
     #[arg(long, default_value = "error")]
     failure_threshold: Threshold,
-    /// How to print: table or json
+    /// Also list the objects of kinds that a mesh does not read
+    #[arg(short, long)]
+    verbose: bool,
+    /// How to print
     #[arg(short, long, default_value = "table")]
     output: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people: with the lines that the findings are about
+    Table,
+    /// One line each
+    Lines,
+    /// For programs
+    Json,
+    /// For code scanning: SARIF 2.1.0
+    Sarif,
+    /// For GitHub Actions: annotations of changed files
+    Github,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -49,24 +84,84 @@ impl Threshold {
 
 /// Prints the findings.
 pub fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
-    let loaded = args.config.load()?;
-    let findings: &[Finding] = &loaded.findings;
+    let loaded = load_from(args.sources()?).context("the configuration cannot be read")?;
+    let all: &[Finding] = &loaded.findings;
     match args.output {
-        Format::Json => output::json(&findings)?,
-        Format::Table => {
-            for finding in findings {
-                output::line(&finding.to_string())?;
-            }
-            let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-            output::line(&format!(
-                "{} objects, {} errors, {} warnings, {} notes",
-                loaded.snapshot.objects().count(),
-                count(Severity::Error),
-                count(Severity::Warning),
-                count(Severity::Info)
-            ))?;
-        }
+        Format::Json => output::json(&all)?,
+        Format::Sarif => output::json(&findings::sarif(all))?,
+        Format::Github => output::print(&each_line(all.iter().map(findings::workflow_command)))?,
+        Format::Lines => output::print(&each_line(all.iter().map(ToString::to_string)))?,
+        Format::Table => args.print_table(&loaded)?,
     }
-    let found = findings.iter().any(|finding| args.failure_threshold.includes(finding.severity));
+    let found = all.iter().any(|finding| args.failure_threshold.includes(finding.severity));
     Ok(if found { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
+}
+
+fn each_line(lines: impl Iterator<Item = String>) -> String {
+    lines.map(|line| line + "\n").collect()
+}
+
+impl AnalyzeArgs {
+    /// What is analyzed, in the order in which it is named: of two versions of an object the first counts.
+    fn sources(&self) -> Result<Vec<Box<dyn Source>>> {
+        let mut sources: Vec<Box<dyn Source>> = Vec::new();
+        for path in self.config.iter().chain(&self.paths).chain(&self.files) {
+            sources.push(source(path)?);
+        }
+        if let Some(path) = &self.mesh_config {
+            sources.push(Box::new(MeshFile::new(path)));
+        }
+        Ok(sources)
+    }
+
+    fn print_table(&self, loaded: &Loaded) -> Result<()> {
+        let (shown, left_out) = match self.verbose {
+            true => (loaded.findings.iter().collect(), None),
+            false => findings::without_foreign_kinds(&loaded.findings),
+        };
+        let is_coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let renderer = if is_coloured { Renderer::styled() } else { Renderer::plain() };
+        let mut lines = Lines::default();
+        for finding in &shown {
+            output::line(&format!("{}\n", findings::report(finding, &mut lines, &renderer)))?;
+        }
+        if let Some(left_out) = left_out {
+            output::line(&left_out)?;
+        }
+        let count =
+            |severity| loaded.findings.iter().filter(|finding| finding.severity == severity).count();
+        output::line(&format!(
+            "{} objects, {} errors, {} warnings, {} notes",
+            loaded.snapshot.objects().count(),
+            count(Severity::Error),
+            count(Severity::Warning),
+            count(Severity::Info)
+        ))
+    }
+}
+
+/// Whatever a path stands for. Positions are called as the path is, so that editors find them.
+fn source(path: &Path) -> Result<Box<dyn Source>> {
+    if path == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+        return Ok(Box::new(Text::new("<stdin>", within_limit(path, text)?)));
+    }
+    let kind = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if kind.is_dir() {
+        return Ok(Box::new(FileSource::new(path).called(path)));
+    }
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Box::new(Text::new(&path.display().to_string(), within_limit(path, text)?)))
+}
+
+fn within_limit(path: &Path, text: Vec<u8>) -> Result<Vec<u8>> {
+    if text.len() as u64 > FILE_BYTES_MAX {
+        bail!("{} has more than {FILE_BYTES_MAX} bytes", path.display());
+    }
+    Ok(text)
 }

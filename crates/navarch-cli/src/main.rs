@@ -9,6 +9,7 @@ mod bootstrap;
 mod completion;
 mod confirm_removals;
 mod explain;
+mod findings;
 mod output;
 mod proxy;
 mod proxy_status;
