@@ -1,16 +1,15 @@
 //! `navarch analyze`: what is wrong with the configuration.
 
-use std::io::{IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use annotate_snippets::Renderer;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use navarch_model::finding::{Finding, Severity};
+use navarch_server::inputs::of_paths;
 use navarch_server::load::{Loaded, load_from};
-use navarch_sources::Source;
-use navarch_sources::files::{FILE_BYTES_MAX, FileSource, MeshFile, Text};
 
 use crate::findings::{self, Lines};
 use crate::output;
@@ -84,7 +83,7 @@ impl Threshold {
 
 /// Prints the findings.
 pub fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
-    let loaded = load_from(args.sources()?).context("the configuration cannot be read")?;
+    let loaded = args.load()?;
     let all: &[Finding] = &loaded.findings;
     match args.output {
         Format::Json => output::json(&all)?,
@@ -103,15 +102,11 @@ fn each_line(lines: impl Iterator<Item = String>) -> String {
 
 impl AnalyzeArgs {
     /// What is analyzed, in the order in which it is named: of two versions of an object the first counts.
-    fn sources(&self) -> Result<Vec<Box<dyn Source>>> {
-        let mut sources: Vec<Box<dyn Source>> = Vec::new();
-        for path in self.config.iter().chain(&self.paths).chain(&self.files) {
-            sources.push(source(path)?);
-        }
-        if let Some(path) = &self.mesh_config {
-            sources.push(Box::new(MeshFile::new(path)));
-        }
-        Ok(sources)
+    fn load(&self) -> Result<Loaded> {
+        let paths: Vec<PathBuf> = self.config.iter().chain(&self.paths).chain(&self.files).cloned().collect();
+        let sources = of_paths(&paths, self.mesh_config.as_deref());
+        let sources = sources.context("there is nothing to analyze")?;
+        load_from(sources).context("the configuration cannot be read")
     }
 
     fn print_table(&self, loaded: &Loaded) -> Result<()> {
@@ -128,8 +123,7 @@ impl AnalyzeArgs {
         if let Some(left_out) = left_out {
             output::line(&left_out)?;
         }
-        let count =
-            |severity| loaded.findings.iter().filter(|finding| finding.severity == severity).count();
+        let count = |severity| loaded.findings.iter().filter(|finding| finding.severity == severity).count();
         output::line(&format!(
             "{} objects, {} errors, {} warnings, {} notes",
             loaded.snapshot.objects().count(),
@@ -138,30 +132,4 @@ impl AnalyzeArgs {
             count(Severity::Info)
         ))
     }
-}
-
-/// Whatever a path stands for. Positions are called as the path is, so that editors find them.
-fn source(path: &Path) -> Result<Box<dyn Source>> {
-    if path == Path::new("-") {
-        let mut text = Vec::new();
-        std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-        return Ok(Box::new(Text::new("<stdin>", within_limit(path, text)?)));
-    }
-    let kind = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if kind.is_dir() {
-        return Ok(Box::new(FileSource::new(path).called(path)));
-    }
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut text)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Box::new(Text::new(&path.display().to_string(), within_limit(path, text)?)))
-}
-
-fn within_limit(path: &Path, text: Vec<u8>) -> Result<Vec<u8>> {
-    if text.len() as u64 > FILE_BYTES_MAX {
-        bail!("{} has more than {FILE_BYTES_MAX} bytes", path.display());
-    }
-    Ok(text)
 }

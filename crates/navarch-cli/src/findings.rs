@@ -100,9 +100,9 @@ pub fn without_foreign_kinds(findings: &[Finding]) -> (Vec<&Finding>, Option<Str
 
 /// For code scanning: SARIF 2.1.0, "Static Analysis Results Interchange Format".
 pub fn sarif(findings: &[Finding]) -> Value {
-    let rules = Code::ALL.iter().map(|code| {
-        json!({ "id": code.as_str(), "shortDescription": { "text": code.title() } })
-    });
+    let rules = Code::ALL
+        .iter()
+        .map(|code| json!({ "id": code.as_str(), "shortDescription": { "text": code.title() } }));
     let results = findings.iter().map(|finding| {
         let hint = finding.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();
         let mut result = json!({

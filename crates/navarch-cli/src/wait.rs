@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use navarch_server::status::FleetStatus;
+use navarch_server::status::{FleetStatus, RefreshedSources};
 
 use crate::admin::AdminArgs;
 use crate::output;
@@ -15,12 +15,12 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Wait until every connected proxy has acknowledged a revision
 ///
-/// Exit status 0 when everything in the revision that concerns a proxy has been acknowledged by it, for every proxy; 1 when the time is
+/// The control plane first looks at its sources, so that everything that is saved before the call is in the revision. Exit status 0 when everything in the revision that concerns a proxy has been acknowledged by it, for every proxy; 1 when the time is
 /// over, with the proxies that are behind.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  navarch wait\n  navarch wait --revision 42 --timeout 10s --proxies 3")]
 pub struct WaitArgs {
-    /// The revision to wait for; the newest one at the time of the call if not given
+    /// The revision to wait for; if not given, the one that holds everything that is saved
     #[arg(long)]
     revision: Option<u64>,
     /// At least so many proxies must be connected. With 0 a fleet without any proxy counts as live
@@ -36,14 +36,23 @@ pub struct WaitArgs {
 /// Polls until the revision is live everywhere.
 pub async fn run(args: WaitArgs) -> Result<ExitCode> {
     let started = Instant::now();
-    let mut target = args.revision;
+    let target = match args.revision {
+        Some(revision) => revision,
+        None => newest(&args.admin).await?,
+    };
     loop {
         let status: FleetStatus = args.admin.get("/debug/proxies").await?;
-        let revision = *target.get_or_insert(status.revision);
+        let revision = target;
         let live = status.proxies.iter().filter(|proxy| proxy.is_live(revision)).count();
         let total = status.proxies.len();
         if status.is_live(revision) && total >= args.proxies {
             output::line(&format!("revision {revision} is live on {live} of {total} proxies"))?;
+            if status.errors > 0 {
+                output::note(&format!(
+                    "note: the configuration has {} error(s); the last good version of those objects is in use",
+                    status.errors
+                ));
+            }
             return Ok(ExitCode::SUCCESS);
         }
         if started.elapsed() >= args.timeout {
@@ -72,6 +81,15 @@ pub async fn run(args: WaitArgs) -> Result<ExitCode> {
     }
 }
 
+/// The revision that holds everything that has been saved.
+async fn newest(admin: &AdminArgs) -> Result<u64> {
+    let refreshed: RefreshedSources = admin.post("/debug/refresh").await?;
+    match refreshed.errors.first() {
+        None => Ok(refreshed.revision),
+        Some(error) => bail!("what is saved is not in effect: {error}"),
+    }
+}
+
 /// Parses `500ms`, `30s`, `2m`, `1h`.
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -83,7 +101,7 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
         "s" => number.saturating_mul(1000),
         "m" => number.saturating_mul(60_000),
         "h" => number.saturating_mul(3_600_000),
-        _ => anyhow::bail!("{text} needs a unit: ms, s, m or h"),
+        _ => bail!("{text} needs a unit: ms, s, m or h"),
     };
     Ok(Duration::from_millis(millis))
 }

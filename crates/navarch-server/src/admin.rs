@@ -23,15 +23,17 @@ use crate::blame;
 use crate::fleet::{Client, Fleet};
 use crate::guard::{self, Guard};
 use crate::metrics::{Metrics, bring_to};
+use crate::refresh::{Refresh, Refreshed};
 use crate::reports::Reports;
 use crate::status::{
-    ConfirmedRemovals, FleetStatus, HeldRemovals, ProxyStatus, RejectedResource, Rejection, SyncState,
-    TypeStatus,
+    ConfirmedRemovals, FleetStatus, HeldRemovals, ProxyStatus, RefreshedSources, RejectedResource, Rejection,
+    SyncState, TypeStatus,
 };
 
 /// What the pages are made from.
 pub struct Admin {
     pub fleet: Arc<Fleet>,
+    pub refresh: Refresh,
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
     pub findings: Arc<ArcSwap<Vec<Finding>>>,
@@ -62,6 +64,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.removals()) }),
         )
         .route("/debug/removals/confirm", post(confirm_removals))
+        .route("/debug/refresh", post(refresh))
         .route(
             "/debug/loads",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.reports.page()) }),
@@ -92,6 +95,7 @@ async fn index() -> &'static str {
      /debug/findings                     what is wrong with the configuration\n\
      /debug/removals                     removals that are held back, because too much would go at once\n\
      /debug/removals/confirm             POST: they are meant (navarch confirm-removals)\n\
+     /debug/refresh                      POST: look at the sources of configuration now (navarch wait)\n\
      /debug/loads                        what clients report of their load (LRS)\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"
@@ -132,6 +136,16 @@ async fn confirm_removals(State(admin): State<Arc<Admin>>) -> Json<ConfirmedRemo
     let proxies = admin.registry.confirm_removals(revision);
     tracing::warn!(revision, proxies, "removals are confirmed");
     Json(ConfirmedRemovals { revision, proxies })
+}
+
+/// Everything that was written before the request is in the revision of the answer.
+async fn refresh(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.refresh.now().await {
+        Some(Refreshed { revision, errors }) => Json(RefreshedSources { revision, errors }).into_response(),
+        None => {
+            (StatusCode::SERVICE_UNAVAILABLE, "changes are no longer followed; see the log\n").into_response()
+        }
+    }
 }
 
 async fn findings(State(admin): State<Arc<Admin>>) -> Json<Value> {

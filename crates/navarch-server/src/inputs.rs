@@ -1,12 +1,14 @@
 //! All sources as one: when one of them may have changed, and what is different over all of them.
 
+use std::fs::File;
 use std::future::poll_fn;
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::task::Poll;
 
 use navarch_model::change::ChangeSet;
 use navarch_model::finding::Finding;
-use navarch_sources::files::{FileSource, MeshFile};
+use navarch_sources::files::{FILE_BYTES_MAX, FileSource, MeshFile, Text};
 use navarch_sources::{Claims, Difference, Settled, Source, SourceError, SourceId};
 
 use crate::debounce::Changes;
@@ -63,6 +65,14 @@ impl Inputs {
         (changes, errors)
     }
 
+    /// Looks at everything of every source at the next [`Inputs::read`], whatever was reported.
+    pub fn look_again(&mut self) {
+        for input in &mut self.sources {
+            input.source.look_again();
+            input.woken = true;
+        }
+    }
+
     /// The name of a source that has not been read as a whole yet.
     pub fn waits_for(&self) -> Option<String> {
         let missing = self.sources.iter().find(|input| !input.complete);
@@ -109,6 +119,39 @@ pub fn of_files(config: &Path, mesh_config: Option<&Path>) -> Vec<Box<dyn Source
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(FileSource::new(config))];
     sources.extend(mesh_config.map(|path| Box::new(MeshFile::new(path)) as Box<dyn Source>));
     sources
+}
+
+/// The sources of directories, files and standard input (`-`), in this order, and of the file with the MeshConfig if there is one.
+/// Positions call files as the paths do, so that editors find them.
+///
+/// # Errors
+/// If a path cannot be read, or a file has more than [`FILE_BYTES_MAX`] bytes.
+pub fn of_paths(paths: &[PathBuf], mesh_config: Option<&Path>) -> Result<Vec<Box<dyn Source>>, SourceError> {
+    let of_path = |path: &PathBuf| -> io::Result<Box<dyn Source>> {
+        if path.as_os_str() == "-" {
+            return Ok(Box::new(Text::new("<stdin>", bytes_of(io::stdin().lock())?)));
+        }
+        if std::fs::metadata(path)?.is_dir() {
+            return Ok(Box::new(FileSource::new(path).called(path)));
+        }
+        Ok(Box::new(Text::new(path.display().to_string(), bytes_of(File::open(path)?)?)))
+    };
+    let mut sources = Vec::new();
+    for path in paths {
+        let failed = |cause: io::Error| SourceError { name: path.display().to_string(), cause: cause.into() };
+        sources.push(of_path(path).map_err(failed)?);
+    }
+    sources.extend(mesh_config.map(|path| Box::new(MeshFile::new(path)) as Box<dyn Source>));
+    Ok(sources)
+}
+
+fn bytes_of(read: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    read.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// As [`of_files`], for who follows their changes.

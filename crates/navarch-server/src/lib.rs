@@ -15,6 +15,7 @@ pub mod load;
 pub mod metrics;
 pub mod observe;
 pub mod pipeline;
+pub mod refresh;
 pub mod reports;
 pub mod secure;
 pub mod serve;

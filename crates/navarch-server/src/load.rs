@@ -11,6 +11,7 @@ use navarch_model::proxy::ProxyFacts;
 use navarch_plan::{Planner, TranslationFindings};
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
+use navarch_sources::Source;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -29,7 +30,15 @@ pub struct Loaded {
 /// # Errors
 /// If the directory or the file cannot be read. What is wrong inside is a finding.
 pub fn load(config: &Path, mesh_config: Option<&Path>) -> Result<Loaded, Error> {
-    let mut inputs = Inputs::new(inputs::of_files(config, mesh_config));
+    load_from(inputs::of_files(config, mesh_config))
+}
+
+/// As [`load`], from whatever sources.
+///
+/// # Errors
+/// If a source cannot be read. What is wrong inside is a finding.
+pub fn load_from(sources: Vec<Box<dyn Source>>) -> Result<Loaded, Error> {
+    let mut inputs = Inputs::new(sources);
     let (changes, errors) = inputs.read();
     if let Some(error) = errors.into_iter().next() {
         return Err(error.into());

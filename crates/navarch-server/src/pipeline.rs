@@ -9,12 +9,14 @@ use navarch_plan::TranslationFindings;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::{Source, SourceError};
+use tokio::time::Instant;
 
 use crate::debounce::{Changes, Debounce};
 use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::inputs::Inputs;
 use crate::metrics::Metrics;
+use crate::refresh::{Refreshed, Requests};
 
 /// Owns the world: the only writer.
 pub struct Pipeline {
@@ -132,12 +134,26 @@ impl Pipeline {
         self.findings.store(Arc::new(findings));
     }
 
-    /// Follows the sources as long as the server runs, see [`Debounce`].
-    pub async fn run(mut self, debounce: Duration, debounce_max: Duration, fleet: Arc<Fleet>) {
+    /// Follows the sources as long as the server runs, see [`Debounce`]. Requests are answered without waiting for quiet.
+    pub async fn run(
+        mut self,
+        debounce: Duration,
+        debounce_max: Duration,
+        fleet: Arc<Fleet>,
+        mut requests: Requests,
+    ) {
         let mut debounce = Debounce::new(debounce, debounce_max);
         loop {
-            let first = debounce.gather(&mut self.inputs).await;
-            let began = tokio::time::Instant::now();
+            let mut asked = Vec::new();
+            let first = tokio::select! {
+                first = debounce.gather(&mut self.inputs) => first,
+                Some(request) = requests.recv() => {
+                    asked.push(request);
+                    self.inputs.look_again();
+                    Instant::now()
+                }
+            };
+            let began = Instant::now();
             let Some((mut pipeline, step)) = self.work(Pipeline::step).await else { return };
             if let Some(snapshot) = step.changed {
                 let revision = snapshot.revision();
@@ -146,9 +162,15 @@ impl Pipeline {
                 pipeline.metrics.commit.observe(elapsed.as_secs_f64());
                 tracing::info!(revision, ms = elapsed.as_millis() as u64, "published");
             }
-            for error in step.errors {
+            for error in &step.errors {
                 pipeline.metrics.scan_errors.inc();
                 tracing::error!(%error, cause = %error.cause, "the last good configuration stays in use");
+            }
+            for request in asked {
+                let errors = step.errors.iter().map(|error| format!("{error}: {}", error.cause)).collect();
+                let revision = pipeline.world.snapshot().revision();
+                // Who asked may have gone.
+                let _ = request.send(Refreshed { revision, errors });
             }
             debounce.applied(began);
             (pipeline, ()) = match pipeline.work(Pipeline::examine).await {
@@ -230,7 +252,7 @@ mod tests {
         let (debounce, longest) = (Duration::from_millis(10), Duration::from_secs(1));
         let follow = {
             let fleet = fleet.clone();
-            tokio::spawn(async move { pipeline.run(debounce, longest, fleet).await })
+            tokio::spawn(async move { pipeline.run(debounce, longest, fleet, refresh::channel().1).await })
         };
         memory.write("1", &entry(1, 81));
         until("an object of the second source", || ports(&fleet) == [80, 81]).await;
@@ -285,7 +307,7 @@ mod tests {
         let (debounce, longest) = (Duration::from_millis(1500), Duration::from_secs(5));
         let follow = {
             let fleet = fleet.clone();
-            tokio::spawn(async move { pipeline.run(debounce, longest, fleet).await })
+            tokio::spawn(async move { pipeline.run(debounce, longest, fleet, refresh::channel().1).await })
         };
         tokio::time::sleep(Duration::from_millis(100)).await;
         for index in 0..40 {

@@ -18,6 +18,7 @@ use crate::inputs;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
+use crate::refresh::{self, Refresh};
 use crate::reports::Reports;
 use crate::secure::{Tls, TlsFiles};
 
@@ -89,8 +90,10 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         .observer(Observed::new(metrics.clone(), fleet.clone()))
         .loads(reports.clone())
         .build();
+    let (refresh, requests) = refresh::channel();
     let admin = Arc::new(Admin {
         fleet: fleet.clone(),
+        refresh: refresh.clone(),
         registry: server.registry(),
         metrics,
         findings: pipeline.findings(),
@@ -111,9 +114,10 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let follow = {
         let options = options.clone();
         tokio::spawn(async move {
-            pipeline.run(options.debounce, options.debounce_max, fleet).await;
+            pipeline.run(options.debounce, options.debounce_max, fleet, requests).await;
         })
     };
+    tokio::spawn(refresh_on_hangup(refresh));
     if let (Some((listener, _)), Some((asked, _))) = (&secure, &options.secure) {
         tracing::info!(xds = %local(listener, *asked), "serving over TLS");
     }
@@ -168,6 +172,16 @@ async fn stop_signal() {
     tokio::select! {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
+    }
+}
+
+/// As daemons do on SIGHUP: reads the configuration again. Changes are followed anyway; this does not rely on being told of them.
+async fn refresh_on_hangup(refresh: Refresh) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        if let Some(refreshed) = refresh.now().await {
+            tracing::info!(revision = refreshed.revision, "read again on SIGHUP");
+        }
     }
 }
 

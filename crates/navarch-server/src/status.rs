@@ -54,6 +54,15 @@ pub struct HeldRemovals {
     pub resources: BTreeMap<String, usize>,
 }
 
+/// What looking at the sources of configuration came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshedSources {
+    /// The revision that holds everything that was written before.
+    pub revision: u64,
+    /// Sources that could not be read, and why; what they said before stays in force.
+    pub errors: Vec<String>,
+}
+
 /// What the confirmation of removals did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmedRemovals {

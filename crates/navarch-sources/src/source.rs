@@ -27,6 +27,10 @@ pub trait Source: Send {
     /// What the changes that were not read yet look like.
     fn settled(&self) -> Settled;
 
+    /// Somebody says that something may have changed, whatever was reported: the next [`Source::read`] looks at everything. Not needed
+    /// where nothing goes unreported.
+    fn look_again(&mut self) {}
+
     /// Reads what changed since the last call; at the first, everything. Called where it may wait for files.
     ///
     /// # Errors

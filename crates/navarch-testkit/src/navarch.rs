@@ -188,6 +188,11 @@ impl Server {
         stdout(args.iter().copied().chain(["--admin-addr", &admin]))
     }
 
+    /// Sends it a signal, for example `HUP`.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        self.process.as_ref().context("not running")?.signal(signal)
+    }
+
     /// Ends it with SIGKILL. [`Server::restart`] starts it again on the same addresses.
     pub fn kill(&mut self) {
         self.process = None;

@@ -1,6 +1,6 @@
 //! The command line as a program among others: readers that go away, words that are wrong, exit statuses.
 
-use std::io::pipe;
+use std::io::{Write, pipe};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::Result;
@@ -33,7 +33,7 @@ fn a_reader_that_goes_away_is_not_a_crash() -> Result<()> {
     let render = ["render", "--config", &mesh, "--type", "router", "--name", "edge", "-l", "app=edge"];
     for arguments in [
         ["analyze", "--config", &mesh].as_slice(),
-        &["analyze", "--config", &mesh, "-o", "json"],
+        &["analyze", &mesh, "-o", "json"],
         &render,
         &["bootstrap", "--name", "web"],
         &["completion", "bash"],
@@ -80,6 +80,41 @@ fn what_cannot_be_meant_is_said() -> Result<()> {
         assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
         assert_eq!(output.stdout, b"", "{arguments:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn what_is_piped_in_is_analyzed_with_what_is_there() -> Result<()> {
+    let mesh = mesh("cli-stdin")?;
+    let route = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: default}
+spec:
+  hosts: ['*']
+  gateways: [edge]
+  http: [{route: [{destination: {host: web.example.com}, weight: -1}]}]
+";
+    let check = |arguments: &[&str], said: &str| -> Result<()> {
+        let mut child = Command::new(navarch::binary()?)
+            .args(["analyze", &mesh, "-"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(route.as_bytes())?;
+        }
+        let output = child.wait_with_output()?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(stdout.contains(said), "{arguments:?}: {stdout}");
+        assert_eq!(output.status.code(), Some(79), "{arguments:?}: {stdout}");
+        Ok(())
+    };
+    check(&["-o", "lines"], " <stdin>:7:66: VirtualService default/web: ")?;
+    check(&[], "--> <stdin>:7:66")?;
+    check(&["-o", "github"], "::error file=<stdin>,line=7,col=66,")?;
+    check(&["-o", "sarif"], "\"startLine\": 7")?;
     Ok(())
 }
 

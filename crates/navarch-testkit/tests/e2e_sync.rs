@@ -2,7 +2,7 @@
 
 mod common;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use common::{Fixture, METADATA, NODE, PLAINTEXT, bootstrap, routes, settled, workload};
 use navarch_testkit::{
     envoy::Envoy,
@@ -151,6 +151,39 @@ async fn a_killed_server(protocol: &str, extra: &[&str]) -> Result<()> {
     fixture.wait_for("v2").await?;
     assert_eq!(envoy.rejections().await?, Default::default());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_after_a_save_is_for_what_was_saved() -> Result<()> {
+    let fixture = Fixture::new("wait").await?;
+    let server = fixture.serve("wait-server").await?;
+    let _envoy = fixture.sidecar("wait-envoy", server.xds()).await?;
+    fixture.wait_for("v1").await?;
+
+    let mut known = revision_of(&server.command(&["wait"])?)?;
+    for version in ["v2", "v1"].into_iter().cycle().take(20) {
+        fixture.write("routes.yaml", &routes(version))?;
+        let live = revision_of(&server.command(&["wait"])?)?;
+        assert!(live > known, "revision {live} is from before the save");
+        known = live;
+    }
+    fixture.wait_for("v1").await?;
+
+    // A signal that tells daemons to read again does not end the server.
+    server.signal("HUP")?;
+    wait::until("the server to read again", wait::STEP, || async {
+        ensure!(server.log().contains("read again on SIGHUP"), "not yet");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(revision_of(&server.command(&["wait"])?)?, known);
+    Ok(())
+}
+
+/// The revision in `revision N is live on ...`.
+fn revision_of(said: &str) -> Result<u64> {
+    let number = said.split_whitespace().nth(1).context("no revision")?;
+    Ok(number.parse()?)
 }
 
 /// What Envoy has really added, changed or removed.

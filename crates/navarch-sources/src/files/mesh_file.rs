@@ -59,6 +59,10 @@ impl Source for MeshFile {
         self.watch.settled()
     }
 
+    fn look_again(&mut self) {
+        self.watch.look_anywhere();
+    }
+
     fn read(&mut self) -> Result<Batch, SourceError> {
         self.watch.take_hint();
         let text = tree::read_file(&self.path).map_err(|error| self.error(error))?;

@@ -2,9 +2,11 @@
 
 mod mesh_file;
 mod source;
+mod text;
 mod tree;
 mod watch;
 
 pub use mesh_file::MeshFile;
 pub use source::FileSource;
+pub use text::Text;
 pub use tree::FILE_BYTES_MAX;

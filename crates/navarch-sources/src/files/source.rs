@@ -22,6 +22,8 @@ pub(super) const POLL: Duration = Duration::from_secs(10);
 /// files that changed cost.
 pub struct FileSource {
     root: PathBuf,
+    /// What positions call the directory; empty if they are relative to it.
+    shown: PathBuf,
     tree: Tree,
     watch: Watch,
 }
@@ -31,7 +33,14 @@ impl FileSource {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let watch = Watch::new(&root, Reach::Tree, POLL);
-        FileSource { tree: Tree::new(root.clone()), root, watch }
+        FileSource { tree: Tree::new(root.clone()), root, shown: PathBuf::new(), watch }
+    }
+
+    /// The same, with a directory that positions start with: `mesh/web.yaml:3:1` instead of `web.yaml:3:1`.
+    #[must_use]
+    pub fn called(mut self, shown: impl Into<PathBuf>) -> Self {
+        self.shown = shown.into();
+        self
     }
 
     /// A source that has read nothing yet, watched from now on.
@@ -55,21 +64,26 @@ impl Source for FileSource {
         self.watch.settled()
     }
 
+    fn look_again(&mut self) {
+        self.watch.look_anywhere();
+    }
+
     fn read(&mut self) -> Result<Batch, SourceError> {
         let hint = self.watch.take_hint();
         let rescan =
             self.tree.look(&hint).map_err(|error| SourceError { name: self.name(), cause: error.into() })?;
         let mut batch = Batch::default();
+        let shown = |path: &Path| self.shown.join(path).display().to_string();
         let mut tell = |path: &Path, update| batch.places.push((Arc::from(path), update));
         for path in &rescan.removed {
             tell(path, Update::Gone);
         }
         for (path, text) in &rescan.changed {
-            let parsed = navarch_model::parse_text(&path.display().to_string(), text);
+            let parsed = navarch_model::parse_text(&shown(path), text);
             tell(path, Update::Says(parsed));
         }
         for (path, reason) in &rescan.unreadable {
-            tell(path, Update::Unreadable(cannot_be_read(&path.display().to_string(), reason)));
+            tell(path, Update::Unreadable(cannot_be_read(&shown(path), reason)));
         }
         Ok(batch)
     }

@@ -83,6 +83,11 @@ impl Watch {
         if pending.anywhere || self.watcher.is_none() { Hint::Anywhere } else { Hint::Paths(pending.paths) }
     }
 
+    /// The next hint says that something may have changed anywhere.
+    pub fn look_anywhere(&self) {
+        lock(&self.pending).anywhere = true;
+    }
+
     /// What has been reported since [`Watch::take_hint`] looks like.
     pub fn settled(&self) -> Settled {
         lock(&self.pending).settled()
