@@ -203,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::inputs::of_watched_files;
+    use crate::refresh;
 
     fn entry(index: usize, port: u16) -> String {
         format!(
