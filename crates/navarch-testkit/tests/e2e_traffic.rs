@@ -4,7 +4,7 @@
 mod traffic;
 
 use anyhow::{Result, ensure};
-use traffic::{changes, edge::Edge, resilience, routing, tls};
+use traffic::{changes, edge::Edge, resilience, restarts, routing, tls};
 
 /// Tries every capability, and fails with all that do not hold.
 macro_rules! capabilities {
@@ -73,4 +73,13 @@ async fn changes_under_load_lose_nothing() -> Result<()> {
         changes::endpoints_and_settings_change_under_load,
         changes::policies_change_under_load,
     )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_lose_nothing() -> Result<()> {
+    // Who comes back again and again before anything could be removed has much to lose at once.
+    let mut edge = Edge::with("traffic-restarts", &[], &["--removals-max", "100"]).await?;
+    let plan = restarts::Plan::from_environment()?;
+    restarts::nothing_is_lost_when_the_server_restarts(&mut edge, plan).await?;
+    edge.nothing_rejected().await
 }

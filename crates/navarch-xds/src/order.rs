@@ -3,6 +3,7 @@
 //! Make before break (xDS spec, "Eventual consistency considerations"): what is referred to arrives before
 //! what refers to it, and goes after it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use navarch_envoy::wire::{Fields, Value, put_varint};
@@ -19,6 +20,11 @@ pub const CLUSTER_RESPONSES_MAX: usize = 3;
 /// After this time without an acknowledgement, one more cluster response may go than
 /// [`CLUSTER_RESPONSES_MAX`].
 pub const CLUSTER_RESPONSE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long after the last type that a returning client asked for it may still ask for another one. Its
+/// requests come together, so this is long. Until then, what it holds of that type may refer to anything that
+/// it holds.
+pub const RETURN_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Longest time to wait for the request that tells whether a returning client is past its start. It comes
 /// with the others, unless the client has not started. When all return at once, with long lists of what they
@@ -49,7 +55,7 @@ pub const fn acked_before_removal(ty: XdsType) -> &'static [XdsType] {
     match ty {
         Cds => &[Lds, Srds, Rds, Vhds, Ecds],
         Sds => &[Cds, Lds],
-        // Endpoints stay with clusters that go, see `Stream::endpoints_of_leaving_clusters`.
+        // Endpoints stay with clusters that go, see `Stream::pinned_endpoints`.
         _ => &[],
     }
 }
@@ -136,11 +142,16 @@ pub fn discovers_hosts(routes: &[u8]) -> bool {
     Fields::new(routes).any(|(number, _)| number == VHDS)
 }
 
-/// Whether a cluster takes its endpoints from the assignment of this name.
+/// The name of the assignment that a cluster takes its endpoints from, if they come over the same stream.
 #[must_use]
-pub fn has_cluster_of(resources: &ProxyResources, assignment: &str) -> bool {
-    let mut clusters = resources.set(XdsType::Cds).iter();
-    clusters.any(|cluster| cluster_facts(cluster.name(), &cluster.body()).endpoints == Some(assignment))
+pub fn assignment_of(cluster: &Resource) -> Option<String> {
+    cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
+}
+
+/// The names of all assignments that clusters take their endpoints from.
+#[must_use]
+pub fn assignments(resources: &ProxyResources) -> BTreeSet<String> {
+    resources.set(XdsType::Cds).iter().filter_map(|cluster| assignment_of(cluster)).collect()
 }
 
 /// The address of an encoded `envoy.config.listener.v3.Listener`, as it is encoded.

@@ -8,7 +8,10 @@ use navarch_testkit::{
     navarch::{self, Server},
     ports, wait, workspace,
 };
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 const NODE: &str = "router~127.0.3.3~edge.default~default.svc.cluster.local";
 const METADATA: [(&str, &str); 3] =
@@ -25,13 +28,20 @@ pub struct Edge {
 impl Edge {
     /// `extra` are more arguments of `navarch bootstrap`.
     pub async fn new(name: &str, extra: &[&str]) -> Result<Edge> {
+        Edge::with(name, extra, &[]).await
+    }
+
+    /// [`Edge::new`] with more arguments of `navarch serve`.
+    pub async fn with(name: &str, extra: &[&str], serve: &[&str]) -> Result<Edge> {
         let config = workspace::scratch(name)?.join("config");
         std::fs::create_dir_all(&config)?;
         let port = ports::free_port()?;
         let server =
             format!("{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: ['*.traffic.test']}}");
         navarch::replace(&config.join("edge.yaml"), &gateway("edge", &server))?;
-        let server = Server::start(&format!("{name}-server"), &config).await?;
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
+        let server = Server::start_on(&format!("{name}-server"), &config, xds, admin, serve).await?;
         let bootstrap = navarch::bootstrap(NODE, &METADATA, server.xds(), extra)?;
         let mut envoy = Envoy::start(&format!("{name}-envoy"), bootstrap).await?;
         envoy.wait_live().await?;

@@ -5,5 +5,6 @@ pub mod changes;
 pub mod connection;
 pub mod edge;
 pub mod resilience;
+pub mod restarts;
 pub mod routing;
 pub mod tls;

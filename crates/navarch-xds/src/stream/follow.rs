@@ -98,19 +98,19 @@ impl Stream {
         };
         // A client that had no cluster with endpoints yet has not asked for any, but will on this stream.
         let aggregated = self.state(XdsType::Lds).requested || self.state(XdsType::Rds).requested;
+        let is_first = before.is_none();
         let endpoints = &mut self.types[XdsType::Eds];
+        let follows = endpoints.requested || (aggregated && !is_first);
         let mut slow = false;
-        let follows = endpoints.requested || (aggregated && before.is_some());
-        if !follows && before.is_none() {
-            return;
-        }
         for cluster in outgoing.news.iter().chain(&substitutes) {
             let body = cluster.body();
             let facts = order::cluster_facts(cluster.name(), &body);
-            slow |= facts.slow_to_warm && before.is_some_and(|before| before.get(cluster.name()).is_none());
-            let Some(name) = facts.endpoints.filter(|_| follows) else { continue };
+            slow |= facts.slow_to_warm && before.is_none_or(|before| before.get(cluster.name()).is_none());
+            let Some(name) = facts.endpoints else { continue };
             let known = cx.resources.set(XdsType::Eds);
-            if endpoints.subscription.covers(name) {
+            if !follows {
+                self.endpoints_unasked |= is_first;
+            } else if endpoints.subscription.covers(name) {
                 // A changed cluster warms until an assignment arrives after it, and delta Envoy does not ask
                 // for it.
                 endpoints.resend([name], known);
@@ -120,9 +120,9 @@ impl Stream {
                 endpoints.anticipate(name, known);
             }
         }
-        endpoints.clusters_sent |= !outgoing.news.is_empty();
+        endpoints.clusters_sent |= (follows || !is_first) && !outgoing.news.is_empty();
         if slow {
-            self.gate = Some(Gate { number: self.number, until: cx.now + order::WAIT_MAX });
+            self.gate = Some(Gate { number: self.number, until: cx.now + order::WAIT_MAX, is_first });
         }
     }
 }

@@ -23,7 +23,6 @@ use crate::order;
 use crate::request::{Request, Wish};
 use crate::response::{Protocol, Response};
 use crate::type_state::{Context, Outgoing, TypeState, TypeStates, Verdict, VerdictContext};
-
 /// Events kept for the observer; more than one exchange causes, so none is lost if they are taken after each
 /// step.
 const EVENTS_MAX: usize = 64;
@@ -40,6 +39,10 @@ pub struct Stream {
     /// Responses sent. Also the next nonce.
     number: u64,
     gate: Option<Gate>,
+    /// When a client that came with something from an earlier stream asked for the last type for the first time.
+    returned: Option<Instant>,
+    /// Clusters were sent before their endpoints were asked for.
+    endpoints_unasked: bool,
     brake: Option<Brake>,
     brake_state: BrakeState,
     /// Removals up to this revision are meant. Zero is a revision: that of a server that knows of nothing.
@@ -53,6 +56,8 @@ struct Gate {
     /// The response whose acknowledgement says that its clusters are warm.
     number: u64,
     until: Instant,
+    /// They are the first on the stream. Only to a client that has come back some of them are new, while others serve.
+    is_first: bool,
 }
 
 /// Something worth counting or logging.
@@ -123,6 +128,8 @@ impl Stream {
             diffs,
             number: 0,
             gate: None,
+            returned: None,
+            endpoints_unasked: false,
             brake: None,
             brake_state: BrakeState::default(),
             confirmed: None,
@@ -182,6 +189,9 @@ impl Stream {
         if let Some(held) = held {
             state.resume_held(held, self.client.held_is_subscribed(ty));
             self.judge_held(ty, now);
+        }
+        if first {
+            self.has_asked(ty, now);
         }
         if ty == XdsType::Lds {
             // It has started, see `ClientRules::holds`.
@@ -311,7 +321,8 @@ impl Stream {
         let refreshes = self.types.iter().filter_map(TypeState::refresh_at);
         let gate = self.gate.map(|gate| gate.until);
         let held = self.held_removals().map(|held| held.until);
-        let all = flow.chain(waits).chain(starts).chain(refreshes).chain(gate).chain(held);
+        let asked = self.has_asked_for_all_at();
+        let all = flow.chain(waits).chain(starts).chain(refreshes).chain(gate).chain(held).chain(asked);
         all.filter(|at| *at > now).min()
     }
 
@@ -332,7 +343,9 @@ impl Stream {
 
     /// Whether something that has to be sent before has not been sent, or new clusters are not warm.
     fn is_blocked(&self, ty: XdsType, resources: &ProxyResources, now: Instant) -> bool {
-        let gated = self.gate.is_some() && order::waits_for_warm_clusters(ty);
+        let is_shut = |gate: &Gate| !gate.is_first || self.returned.is_some();
+        let is_gated = self.gate.as_ref().is_some_and(is_shut) || self.awaits_clusters(now);
+        let gated = is_gated && order::waits_for_warm_clusters(ty);
         let is_start_unknown = self.state(ty).returning.start_unknown_until.is_some();
         let expired = |since: Instant| now.saturating_duration_since(since) >= order::WAIT_MAX;
         gated

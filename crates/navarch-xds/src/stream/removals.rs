@@ -1,10 +1,9 @@
 //! When removals go.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Instant;
 
-use navarch_envoy::{ProxyResources, Resource, XdsType};
+use navarch_envoy::{ProxyResources, XdsType};
 
 use super::{Event, Stream};
 use crate::brake::{self, BrakeState};
@@ -36,12 +35,8 @@ impl Stream {
             if !self.may_remove(ty, cx.resources, cx.now) {
                 continue;
             }
-            let pinned =
-                if ty == XdsType::Eds { self.endpoints_of_leaving_clusters() } else { BTreeSet::new() };
-            // The clusters of some assignments may be among those that only the names are known of.
-            let all_pinned = ty == XdsType::Eds && self.state(XdsType::Cds).leaving().has_names_only();
-            let is_pinned = |name: &str| all_pinned || pinned.contains(name);
-            if let Some(outgoing) = self.types[ty].make_removal(cx, is_pinned) {
+            let pinned = if ty == XdsType::Eds { self.pinned_endpoints(cx.now) } else { Pinned::default() };
+            if let Some(outgoing) = self.types[ty].make_removal(cx, |name| pinned.has(name)) {
                 return Some(self.send(ty, outgoing, cx));
             }
         }
@@ -107,15 +102,29 @@ impl Stream {
             && state.may_send(now)
             && order::acked_before_removal(ty)
                 .iter()
-                .all(|other| self.state(*other).has_let_go(ty, resources))
+                .all(|other| self.state(*other).has_let_go(ty, resources) && !self.may_still_ask(*other, now))
     }
 
     /// A cluster that goes takes its endpoints with it, and needs them until then.
-    fn endpoints_of_leaving_clusters(&self) -> BTreeSet<String> {
-        let leaving = self.state(XdsType::Cds).still_held();
-        let endpoints = |cluster: &Arc<Resource>| {
-            order::cluster_facts(cluster.name(), &cluster.body()).endpoints.map(str::to_owned)
-        };
-        leaving.filter_map(endpoints).collect()
+    fn pinned_endpoints(&self, now: Instant) -> Pinned {
+        let clusters = self.state(XdsType::Cds);
+        // Of what only the name is known, and of what the client has not asked for yet, nobody knows which it
+        // uses.
+        let all = clusters.is_losing_by_name() || self.may_still_ask(XdsType::Cds, now);
+        let names = clusters.still_held().filter_map(|cluster| order::assignment_of(cluster)).collect();
+        Pinned { all, names }
+    }
+}
+
+/// Resources that have to stay for now.
+#[derive(Debug, Default)]
+struct Pinned {
+    all: bool,
+    names: BTreeSet<String>,
+}
+
+impl Pinned {
+    fn has(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
     }
 }

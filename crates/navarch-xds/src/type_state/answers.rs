@@ -1,20 +1,24 @@
 //! Answers to names: those that were asked for, and those that have to be sent again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_envoy::{Resource, ResourceSet, XdsType};
 
+use super::leaving::Leaving;
 use super::respond::Draft;
+use super::returning::HeldVersions;
 use super::{Context, TypeState};
 use crate::missing::{self, Answer};
 use crate::nack::Held;
 use crate::names;
 use crate::order;
+use crate::response::Protocol;
 
 impl TypeState {
     /// Names that have to be answered. Says whether one was left out because the client holds it.
     pub(super) fn draft_names(&mut self, target: &ResourceSet, cx: &Context<'_>, draft: &mut Draft) -> bool {
-        let held = self.returning.take_kept();
+        let held = self.returning.take_by_name();
         let mut kept = false;
         let mut missing = Vec::new();
         for (name, anticipated) in self.due.take_names() {
@@ -22,7 +26,7 @@ impl TypeState {
             let mut found = target.resolve(&name).filter(is_asked).peekable();
             if found.peek().is_some() {
                 for resource in found {
-                    if held.has(resource) && *resource.name() == name {
+                    if held.keeps(resource) && *resource.name() == name {
                         kept = true;
                     } else {
                         self.draft_good(resource, draft);
@@ -36,7 +40,9 @@ impl TypeState {
                 missing.push(name.clone());
             }
         }
-        missing.into_iter().for_each(|name| self.draft_missing(name, cx, draft));
+        if !missing.is_empty() {
+            self.draft_missing(missing, &held, cx, draft);
+        }
         kept
     }
 
@@ -52,13 +58,35 @@ impl TypeState {
         draft.resources.insert(resource.name().clone(), resource.clone());
     }
 
-    fn draft_missing(&mut self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
-        // The assignment of a cluster that the client holds and nobody knows here any more. An empty one
-        // would take its endpoints, and goes when the cluster does; a removal ends waiting and takes nothing.
-        if cx.removals_held && self.ty == XdsType::Eds && !order::has_cluster_of(cx.resources, &name) {
-            self.leaving.stay_by_name(name.clone());
-            return draft.removed.push(name);
+    fn draft_missing(
+        &mut self,
+        missing: Vec<Arc<str>>,
+        held: &HeldVersions,
+        cx: &Context<'_>,
+        draft: &mut Draft,
+    ) {
+        // Assignments of clusters that the client holds and nobody knows here any more. An empty one would
+        // take the endpoints, and goes when the cluster does; a removal ends waiting and takes nothing.
+        let is_delta = self.ty == XdsType::Eds && cx.protocol == Protocol::Delta;
+        let may_stay = |leaving: &Leaving, name: &str| {
+            is_delta && (cx.removals_held || held.has_name(name) || leaving.has_name_only(name))
+        };
+        let used = if missing.iter().any(|name| may_stay(&self.leaving, name)) {
+            order::assignments(cx.resources)
+        } else {
+            BTreeSet::new()
+        };
+        for name in missing {
+            if may_stay(&self.leaving, &name) && !used.contains(&*name) {
+                self.leaving.stay_by_name(name.clone());
+                draft.removed.push(name);
+            } else {
+                self.answer_missing(name, cx, draft);
+            }
         }
+    }
+
+    fn answer_missing(&mut self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
         self.leaving.is_sent(&name);
         match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
             Answer::Empty(resource) => _ = draft.resources.insert(name, resource),

@@ -7,6 +7,7 @@ use navarch_envoy::{Resource, ResourceSet};
 use super::respond::Draft;
 use super::{Context, ResponseMark, TypeState};
 use crate::nack::Quarantine;
+use crate::order;
 use crate::response::{Batch, Protocol};
 
 impl TypeState {
@@ -38,11 +39,13 @@ impl TypeState {
         let Some(held) = held else { return Self::wildcard_of(target) };
         let is_there = |name: &str| target.get(name).is_some_and(|r| self.subscription.wants(r));
         let gone: Vec<_> = held.names().filter(|name| !is_there(name)).cloned().collect();
-        match cx.removals_held {
-            true => gone.into_iter().for_each(|name| self.leaving.stay_by_name(name)),
-            false => draft.removed.extend(gone),
+        // What the client holds beside it may refer to what is gone, until it has been told otherwise.
+        if cx.removals_held || order::removed_last(self.ty) {
+            gone.into_iter().for_each(|name| self.leaving.stay_by_name(name));
+        } else {
+            draft.removed.extend(gone);
         }
-        let differs = |r: &&Arc<Resource>| !r.is_on_demand() && !held.has(r);
+        let differs = |r: &&Arc<Resource>| !r.is_on_demand() && !held.keeps(r);
         Batch::List(target.iter().filter(differs).cloned().collect())
     }
 

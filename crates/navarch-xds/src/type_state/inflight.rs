@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use navarch_envoy::{Resource, ResourceSet, XdsType};
 
+use super::leaving::Going;
 use crate::nack::Held;
 use crate::order;
 use crate::response::{Batch, Protocol};
@@ -20,7 +21,7 @@ pub(crate) struct Inflight {
     pub news: Batch,
     pub removed: Vec<Arc<str>>,
     /// What it takes away at last.
-    pub taken: Vec<Arc<Resource>>,
+    pub taken: Going,
     /// What the client held before.
     pub before: Option<ResourceSet>,
     /// Where `before` is not what it held.
@@ -120,7 +121,7 @@ mod tests {
                 sent_at: now,
                 news: Batch::empty(),
                 removed: Vec::new(),
-                taken: Vec::new(),
+                taken: Going::default(),
                 before: None,
                 held_before: BTreeMap::new(),
                 complete: true,

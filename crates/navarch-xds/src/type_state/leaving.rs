@@ -25,7 +25,7 @@ pub(crate) struct Leaving {
 }
 
 /// What goes now.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Going {
     /// Resources.
     pub resources: Vec<Arc<Resource>>,

@@ -46,7 +46,7 @@ use crate::response::{Batch, Protocol};
 use crate::subscription::{Subscription, SubscriptionChange};
 use due::Due;
 use inflight::{Inflight, InflightQueue};
-use leaving::Leaving;
+use leaving::{Going, Leaving};
 use progress::Progress;
 use refresh::Refreshes;
 use returning::Returning;
@@ -77,7 +77,7 @@ pub(crate) struct Outgoing {
     pub missing: Vec<Arc<str>>,
     pub heartbeats: Vec<Arc<Resource>>,
     pub before: Option<ResourceSet>,
-    taken: Vec<Arc<Resource>>,
+    taken: Going,
     held_before: BTreeMap<Arc<str>, Held>,
 }
 

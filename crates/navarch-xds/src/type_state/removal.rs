@@ -20,7 +20,7 @@ impl TypeState {
         }
         let mut removed = Vec::new();
         let mut empties = Vec::new();
-        for name in taken.iter().map(|resource| resource.name().clone()).chain(names) {
+        for name in taken.iter().map(|resource| resource.name().clone()).chain(names.iter().cloned()) {
             self.refreshes.stop(&name);
             match self.ty {
                 // A removal would leave an active cluster its endpoints, and state-of-the-world has none.
@@ -40,12 +40,17 @@ impl TypeState {
         if cx.protocol == Protocol::Delta {
             outgoing.removed = removed;
         }
-        outgoing.taken = taken;
+        outgoing.taken = Going { resources: taken, names };
         Some(outgoing)
+    }
+
+    /// Whether the client may still hold resources of an earlier stream that only the names are known of.
+    pub fn is_losing_by_name(&self) -> bool {
+        self.leaving.has_names_only() || self.inflight.iter().any(|inflight| !inflight.taken.names.is_empty())
     }
 
     /// Resources that the client may still hold although they are no longer in the set.
     pub fn still_held(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.leaving.resources().chain(self.inflight.iter().flat_map(|inflight| &inflight.taken))
+        self.leaving.resources().chain(self.inflight.iter().flat_map(|inflight| &inflight.taken.resources))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use navarch_envoy::{Removal, Resource, ResourceSet, XdsType};
 
+use super::leaving::Going;
 use super::{Context, Outgoing, TypeState};
 use crate::nack::Held;
 use crate::order;
@@ -122,7 +123,7 @@ impl TypeState {
             missing: Vec::new(),
             heartbeats: Vec::new(),
             before,
-            taken: Vec::new(),
+            taken: Going::default(),
             held_before: mem::take(&mut self.held_before),
         }
     }

@@ -91,29 +91,40 @@ impl Returning {
 
     /// What is held, for the first answer to a wildcard.
     pub fn take(&mut self) -> Option<HeldVersions> {
-        self.held.take().map(HeldVersions)
+        let versions = self.held.take()?;
+        Some(HeldVersions { versions, is_enough: true })
     }
 
-    /// What is held and need not be sent again, for the first answer to names.
-    pub fn take_kept(&mut self) -> HeldVersions {
-        HeldVersions(self.held.take().filter(|_| self.keeps_held).unwrap_or_default())
+    /// What is held, for the first answer to names.
+    pub fn take_by_name(&mut self) -> HeldVersions {
+        HeldVersions { versions: self.held.take().unwrap_or_default(), is_enough: self.keeps_held }
     }
 }
 
 /// Names and versions that a delta client holds.
 #[derive(Debug)]
-pub(crate) struct HeldVersions(BTreeMap<Arc<str>, Option<Version>>);
+pub(crate) struct HeldVersions {
+    versions: BTreeMap<Arc<str>, Option<Version>>,
+    /// What is held at the current version need not be sent.
+    is_enough: bool,
+}
 
 impl HeldVersions {
     /// Whether the client holds this very content, and need not hear of it. What has a time to live it must
     /// hear of: nothing else starts its refreshes.
-    pub fn has(&self, resource: &Resource) -> bool {
-        resource.ttl().is_none() && self.0.get(resource.name()) == Some(&Some(resource.version()))
+    pub fn keeps(&self, resource: &Resource) -> bool {
+        let held = || self.versions.get(resource.name()) == Some(&Some(resource.version()));
+        self.is_enough && resource.ttl().is_none() && held()
+    }
+
+    /// Whether the client holds something of this name.
+    pub fn has_name(&self, name: &str) -> bool {
+        self.versions.contains_key(name)
     }
 
     /// The names.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.0.keys()
+        self.versions.keys()
     }
 }
 
@@ -139,12 +150,13 @@ mod tests {
     #[test]
     fn held_names_are_kept_only_if_they_may_be() {
         let mut returning = with(&["a", "b"]);
-        assert!(!returning.take_kept().has(&resource("a")));
+        let held = returning.take_by_name();
+        assert!(held.has_name("a") && !held.keeps(&resource("a")));
         let mut returning = with(&["a", "b", "c"]);
         returning.keep_held(["b"]);
         returning.need_if(|name| name == "c");
-        let held = returning.take_kept();
-        assert!(held.has(&resource("a")) && !held.has(&resource("b")) && !held.has(&resource("c")));
+        let held = returning.take_by_name();
+        assert!(held.keeps(&resource("a")) && !held.keeps(&resource("b")) && !held.keeps(&resource("c")));
         assert!(!returning.is_unanswered());
     }
 
@@ -152,12 +164,12 @@ mod tests {
     fn another_version_and_a_time_to_live_are_not_held() {
         let mut returning = with(&["a"]);
         let held = returning.take().expect("something held");
-        assert!(!held.has(&Resource::of(XdsType::Eds, "a", b"y")));
+        assert!(!held.keeps(&Resource::of(XdsType::Eds, "a", b"y")));
         let url = XdsType::Eds.type_url();
         let timed = Resource::builder(url, "a", b"x").ttl(Duration::from_secs(9)).build();
         let mut returning = Returning::default();
         returning.with([("a".to_owned(), timed.version().to_string())].into()).for_each(drop);
-        assert!(!returning.take().expect("something held").has(&timed));
+        assert!(!returning.take().expect("something held").keeps(&timed));
     }
 
     #[test]

@@ -27,12 +27,19 @@ fn rec_01_sotw_is_skipped_only_for_a_pure_wildcard_with_the_exact_version() {
 }
 
 #[test]
-fn rec_02_what_is_gone_is_removed_in_the_first_answer() {
-    let mut c = delta("CDS a1");
-    let a = c.version("CDS", "a", "1");
-    assert_eq!(c.ask_with("CDS", &[("a", &a), ("gone", &a)]), "CDS -gone");
+fn rec_02_what_is_gone_is_removed_when_nothing_that_is_held_can_refer_to_it() {
     let mut c = delta("LDS a1 b1");
     assert_eq!(c.ask_with("LDS", &[("gone", "x")]), "LDS a1 b1 -gone");
+    // Nothing else is asked for: the client may not have got round to it.
+    let mut c = delta("CDS a1");
+    let a = c.version("CDS", "a", "1");
+    assert_eq!(c.ask_with("CDS", &[("a", &a), ("gone", &a)]), "CDS");
+    assert_eq!(c.ack("CDS"), "");
+    assert_eq!(c.stream.watermark(), 0);
+    assert_eq!(c.sleep(4.9), "");
+    assert_eq!(c.sleep(0.2), "CDS -gone");
+    c.settle();
+    assert_eq!(c.stream.watermark(), 1);
 }
 
 #[test]
@@ -86,14 +93,16 @@ fn rec_04_envoy_that_waits_for_nothing_is_sent_only_what_differs() {
         let (mut c, sent) = returning(plan, &asks);
         assert_eq!(sent, expected, "{plan}");
         c.settle();
+        c.sleep(5.0);
+        c.settle();
         assert_eq!(c.stream.watermark(), 1, "{plan}");
         assert!(c.stream.status().iter().all(|ty| ty.state == SyncState::Synced), "{plan}");
         assert_eq!(c.settle(), "");
     };
     check("CDS a1 b1 | EDS a1 b1 | LDS l1 | RDS r1 s1", "CDS; LDS");
     check("CDS a1 b1 | EDS a2 b1 | LDS l1 | RDS r1 s2", "CDS; EDS a2; LDS; RDS s2");
-    // What is gone is said to be gone.
-    check("CDS a1 | EDS a1 | LDS l1 | RDS r1", "CDS -b; EDS b(); LDS; RDS -s");
+    // What is gone is said to be gone; clusters and their endpoints at last.
+    check("CDS a1 | EDS a1 | LDS l1 | RDS r1", "CDS; EDS -b; LDS; RDS -s");
     // A changed cluster waits for its assignment, and a new listener may wait for its routes.
     check("CDS a1 b2 | EDS a1 b1 | LDS l1 | RDS r1 s1", "CDS b2; EDS b1; LDS");
     check("CDS a1 b1 | EDS a1 b1 | LDS l2_r | RDS r1 s1", "CDS; LDS l2_r; RDS r1");
@@ -109,8 +118,9 @@ fn rec_04_envoy_that_waits_for_nothing_is_sent_only_what_differs() {
 fn rec_04_envoy_that_may_be_warming_is_sent_assignments() {
     let plan = "CDS a1 | EDS a1 | LDS l1 | RDS r1";
     // It does not ask for clusters: one of them warms.
-    let (_, sent) = returning(plan, &["EDS a", "LDS l", "RDS r"]);
-    assert_eq!(sent, "EDS a1; LDS");
+    let (mut c, sent) = returning(plan, &["EDS a", "LDS l", "RDS r"]);
+    assert_eq!(sent, "EDS a1");
+    assert_eq!(ask_holding(&mut c, "CDS a"), "CDS; LDS");
     // It does not ask for listeners: it is starting, and then a cluster may wait although it asks for
     // clusters.
     let (mut c, sent) = returning(plan, &["CDS a", "EDS a"]);
@@ -136,8 +146,118 @@ fn rec_04_a_time_to_live_is_started_on_every_stream() {
     };
     let (a, r) = (held(&c, "CDS"), held(&c, "RDS"));
     assert_eq!(c.ask_with("CDS", &[(&a.0, &a.1)]), "CDS a1");
+    assert_eq!(c.ask("EDS a"), "EDS a()");
     assert_eq!(c.ask("LDS"), "LDS");
     assert_eq!(c.ask_with("RDS r", &[(&r.0, &r.1)]), "RDS r1");
+}
+
+/// What a restarted server or another replica has: a cluster was renamed, and the route that uses it moved.
+const MOVED: &str = "CDS b1 | EDS b1 | LDS l1 | RDS r2";
+
+/// An Envoy that returns with the former state to one that has [`MOVED`].
+fn returning_to_moved() -> Client {
+    let mut c = delta(MOVED);
+    assert_eq!(ask_holding(&mut c, "CDS a"), "CDS b1");
+    assert_eq!(ask_holding(&mut c, "EDS a"), "");
+    // The cluster that is new is warm before the routes move, and the old one keeps its endpoints.
+    assert_eq!(ask_holding(&mut c, "LDS l"), "EDS b1 -a; LDS");
+    assert_eq!(ask_holding(&mut c, "RDS r"), "RDS r2");
+    for short in ["CDS", "EDS", "LDS"] {
+        assert_eq!(c.ack(short), "");
+    }
+    assert_eq!(c.sleep(60.0), "");
+    c
+}
+
+#[test]
+fn rec_15_a_cluster_goes_after_the_routes_of_a_returning_client_have_moved() {
+    let mut c = returning_to_moved();
+    assert_eq!(c.ack("RDS"), "CDS -a");
+    assert_eq!(c.stream.watermark(), 0);
+    assert_eq!(c.ack("CDS"), "EDS a()");
+    c.settle();
+    assert_eq!(c.stream.watermark(), 1);
+    // Routes that it rejects still need the cluster.
+    let mut c = returning_to_moved();
+    assert_eq!(c.nack("RDS", "r: bad"), "");
+    assert_eq!(c.sleep(600.0), "");
+    assert_eq!(c.plan("RDS r3"), "RDS r3");
+    assert_eq!(c.ack("RDS"), "CDS -a");
+    // It comes back before it has gone.
+    let mut c = returning_to_moved();
+    assert_eq!(c.plan("CDS a1 b1 | EDS a1 b1"), "CDS a1; EDS a1");
+    c.settle();
+    assert_eq!(c.sleep(60.0), "");
+}
+
+#[test]
+fn rec_15_a_client_moves_between_replicas_of_different_revisions_and_back() {
+    let mut c = returning_to_moved();
+    // Lost before its routes were accepted, it goes to a replica that is still at the former state: nothing
+    // of it has to be sent but the routes, if it had taken them.
+    c.reconnect("envoy");
+    c.plan("CDS a1 | EDS a1 | LDS l1 | RDS r1");
+    let held = |c: &Client, short: &str, name: &str, content: &str| {
+        (name.to_owned(), c.version(short, name, content))
+    };
+    let clusters = [held(&c, "CDS", "a", "1"), held(&c, "CDS", "b", "1")];
+    let endpoints = [held(&c, "EDS", "a", "1"), held(&c, "EDS", "b", "1")];
+    let routes = [held(&c, "RDS", "r", "2")];
+    let mut ask = |text: &str, held: &[(String, String)]| {
+        let held: Vec<_> = held.iter().map(|(name, version)| (name.as_str(), version.as_str())).collect();
+        c.ask_with(text, &held)
+    };
+    assert_eq!(ask("CDS", &clusters), "CDS");
+    assert_eq!(ask("EDS a b", &endpoints), "");
+    assert_eq!(ask("LDS", &[]), "EDS -b; LDS l1");
+    assert_eq!(ask("RDS r", &routes), "RDS r1");
+    for short in ["CDS", "EDS", "LDS"] {
+        assert_eq!(c.ack(short), "");
+    }
+    assert_eq!(c.sleep(60.0), "");
+    assert_eq!(c.ack("RDS"), "CDS -b");
+}
+
+#[test]
+fn rec_14_routes_wait_until_a_client_that_warms_a_cluster_asks_for_clusters() {
+    let asks = ["EDS a", "LDS l", "RDS r"];
+    let (mut c, sent) = returning("CDS a1 b1 | EDS a1 b1 | LDS l1 | RDS r2", &asks);
+    assert_eq!(sent, "EDS a1");
+    c.ack("EDS");
+    assert_eq!(ask_holding(&mut c, "CDS a"), "CDS b1; EDS b1; LDS; RDS r2");
+    // Not for long.
+    let (mut c, _) = returning("CDS a1 b1 | EDS a1 b1 | LDS l1 | RDS r2", &asks);
+    assert_eq!(c.sleep(4.9), "");
+    assert_eq!(c.sleep(0.2), "LDS; RDS r2");
+    // And endpoints of clusters that it may have stay until then.
+    let (mut c, sent) = returning("CDS | EDS | LDS l1 | RDS r2", &["EDS a", "LDS l", "RDS r"]);
+    assert_eq!(sent, "EDS -a");
+    c.ack("EDS");
+    assert_eq!(c.sleep(4.9), "");
+}
+
+#[test]
+fn rec_14_routes_wait_until_a_client_says_which_clusters_are_new() {
+    for mut c in both("CDS a1 | EDS a1 | LDS l1 | RDS r1") {
+        for ask in ["CDS", "EDS a", "LDS", "RDS r"] {
+            c.ask(ask);
+        }
+        c.settle();
+        let version = |c: &Client, short: &str| c.last_response(short).version.clone();
+        let versions = ["CDS", "EDS", "LDS", "RDS"].map(|short| version(&c, short));
+        c.reconnect("envoy");
+        c.plan("CDS a1 b1 | EDS a1 b1 | LDS l1 | RDS r2");
+        if c.protocol == Protocol::Sotw {
+            assert_eq!(c.ask_at("CDS", &versions[0]), "CDS a1 b1");
+            assert_eq!(c.ask_at("RDS r", &versions[3]), "");
+            assert_eq!(c.ask_at("EDS a", &versions[1]), "EDS a1 b1; RDS r2");
+        } else {
+            assert_eq!(ask_holding(&mut c, "CDS a"), "CDS b1");
+            assert_eq!(ask_holding(&mut c, "LDS l"), "");
+            assert_eq!(ask_holding(&mut c, "RDS r"), "");
+            assert_eq!(ask_holding(&mut c, "EDS a"), "EDS b1; LDS; RDS r2");
+        }
+    }
 }
 
 #[test]

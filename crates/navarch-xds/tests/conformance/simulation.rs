@@ -5,6 +5,9 @@
 //! routes of its listeners, warms a new or changed cluster until endpoints arrive after it, holds back the
 //! acknowledgement of clusters meanwhile, applies the good part of what it rejects, and returns from a lost
 //! stream without asking for clusters as long as one of them is warming.
+//!
+//! There are two replicas with plans of their own, and the client returns to either. A server that was killed
+//! and started again is a replica whose plan changed while nobody was connected.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,6 +29,7 @@ const BAD: char = '5';
 enum Step {
     /// Contents of clusters, endpoints, listeners; zero is "not there". Routes choose one of the clusters.
     Plan {
+        replica: usize,
         clusters: Vec<u8>,
         endpoints: Vec<u8>,
         listeners: Vec<u8>,
@@ -36,14 +40,27 @@ enum Step {
     /// The server takes requests.
     ToServer(usize),
     Sleep(u64),
-    Reconnect,
+    /// The stream is lost, and the client goes to this replica.
+    Reconnect(usize),
 }
 
-fn step(with_bad: bool, with_reconnect: bool) -> impl Strategy<Value = Step> {
-    let top = if with_bad { 6u8 } else { 5 };
+/// What happens besides plans and messages.
+#[derive(Clone, Copy, Default)]
+struct Mishaps {
+    bad: bool,
+    sleep: bool,
+    reconnect: bool,
+}
+
+const LOSSES: Mishaps = Mishaps { bad: false, sleep: true, reconnect: true };
+
+fn step(mishaps: Mishaps) -> impl Strategy<Value = Step> {
+    let top = if mishaps.bad { 6u8 } else { 5 };
     let contents = |len, top| prop::collection::vec(0..top, len);
-    let plan = (contents(5, top), contents(5, top), contents(2, 5), contents(2, 10));
-    let plan = plan.prop_map(|(clusters, endpoints, listeners, routes)| Step::Plan {
+    let replica = if mishaps.reconnect { 0..2usize } else { 0..1 };
+    let plan = (replica.clone(), contents(5, top), contents(5, top), contents(2, 5), contents(2, 10));
+    let plan = plan.prop_map(|(replica, clusters, endpoints, listeners, routes)| Step::Plan {
+        replica,
         clusters,
         endpoints,
         listeners,
@@ -53,8 +70,8 @@ fn step(with_bad: bool, with_reconnect: bool) -> impl Strategy<Value = Step> {
         3 => plan,
         4 => (1..4usize, any::<bool>()).prop_map(|(count, named)| Step::ToClient(count, named)),
         4 => (1..4usize).prop_map(Step::ToServer),
-        u32::from(with_reconnect) => (0..7u64).prop_map(Step::Sleep),
-        u32::from(with_reconnect) => Just(Step::Reconnect),
+        u32::from(mishaps.sleep) => (0..7u64).prop_map(Step::Sleep),
+        u32::from(mishaps.reconnect) => replica.prop_map(Step::Reconnect),
     ]
 }
 
@@ -106,8 +123,14 @@ struct Envoy {
     /// Cluster responses whose acknowledgement is held back.
     withheld: Vec<Request>,
     subscribed: BTreeMap<XdsType, BTreeSet<String>>,
-    nonces: BTreeMap<XdsType, (String, String)>,
+    nonces: BTreeMap<XdsType, String>,
+    /// What was accepted last, over all streams.
+    versions: BTreeMap<XdsType, String>,
     asked: BTreeSet<XdsType>,
+    /// Types of which a response has come on this stream.
+    answered: BTreeSet<XdsType>,
+    /// Routes whose cluster a state-of-the-world response took that knows nothing of what the client had.
+    excused: BTreeSet<String>,
     requests: VecDeque<Request>,
 }
 
@@ -122,7 +145,10 @@ impl Envoy {
             withheld: Vec::new(),
             subscribed: BTreeMap::new(),
             nonces: BTreeMap::new(),
+            versions: BTreeMap::new(),
             asked: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            excused: BTreeSet::new(),
             requests: VecDeque::new(),
         };
         envoy.connect();
@@ -134,16 +160,20 @@ impl Envoy {
         self.withheld.clear();
         self.nonces.clear();
         self.asked.clear();
+        self.answered.clear();
         if self.warming.is_empty() {
             self.ask(XdsType::Cds, &[], &[]);
         }
-        for ty in [XdsType::Eds, XdsType::Rds] {
-            let names: Vec<_> = self.names(ty).iter().cloned().collect();
-            if !names.is_empty() {
-                self.ask(ty, &names, &[]);
-            }
-        }
+        self.ask_by_name(XdsType::Eds);
         self.ask(XdsType::Lds, &[], &[]);
+        self.ask_by_name(XdsType::Rds);
+    }
+
+    fn ask_by_name(&mut self, ty: XdsType) {
+        let names: Vec<_> = self.names(ty).iter().cloned().collect();
+        if !names.is_empty() {
+            self.ask(ty, &names, &[]);
+        }
     }
 
     fn names(&mut self, ty: XdsType) -> &mut BTreeSet<String> {
@@ -162,20 +192,25 @@ impl Envoy {
 
     fn request(&mut self, ty: XdsType, add: &[String], drop: &[String]) -> Request {
         let first = self.asked.insert(ty);
-        let (nonce, version) = self.nonces.get(&ty).cloned().unwrap_or_default();
+        let nonce = self.nonces.get(&ty).cloned().unwrap_or_default();
+        let version = self.versions.get(&ty).cloned().unwrap_or_default();
+        let names = match ty {
+            XdsType::Cds | XdsType::Lds => Vec::new(),
+            _ => self.names(ty).iter().cloned().collect(),
+        };
         let wish = match self.protocol {
-            Protocol::Sotw => Wish::Exactly { names: self.names(ty).iter().cloned().collect(), version },
+            Protocol::Sotw => Wish::Exactly { names, version },
             Protocol::Delta => Wish::Change {
                 subscribe: add.to_vec(),
                 unsubscribe: drop.to_vec(),
-                held: if first { self.versions(ty) } else { BTreeMap::new() },
+                held: if first { self.held_versions(ty) } else { BTreeMap::new() },
             },
         };
         let nonce = if self.protocol == Protocol::Sotw { nonce } else { String::new() };
         Request { type_url: ty.type_url().into(), nonce, wish, ..Request::default() }
     }
 
-    fn versions(&self, ty: XdsType) -> BTreeMap<String, String> {
+    fn held_versions(&self, ty: XdsType) -> BTreeMap<String, String> {
         self.held(ty).into_iter().map(|(name, resource)| (name, resource.version().to_string())).collect()
     }
 
@@ -190,6 +225,10 @@ impl Envoy {
         if full {
             gone.extend(self.held(ty).into_keys().filter(|name| !listed.contains(name)));
         }
+        let first = self.answered.insert(ty);
+        if full && first && ty == XdsType::Cds {
+            self.excuse(&gone);
+        }
         self.apply(ty, &good, &gone);
         if ty == XdsType::Eds {
             // A cluster does not wait for better endpoints than those it rejected.
@@ -200,12 +239,13 @@ impl Envoy {
 
         let text = if self.names_errors { format!("{}: bad", bad.join(", ")) } else { "malformed".into() };
         let error = (!bad.is_empty()).then_some(Error { code: 13, text });
-        let version = match (&error, self.nonces.get(&ty)) {
-            (None, _) => response.version.clone(),
-            (Some(_), Some((_, version))) => version.clone(),
-            (Some(_), None) => String::new(),
-        };
-        self.nonces.insert(ty, (response.nonce.clone(), version));
+        match error {
+            None => _ = self.versions.insert(ty, response.version.clone()),
+            // It would return with the version that it had before, but has applied what is good in this one.
+            // That is a gap that no server can see, see decision 9.
+            Some(_) => _ = self.versions.remove(&ty),
+        }
+        self.nonces.insert(ty, response.nonce.clone());
         let mut answer = self.request(ty, &[], &[]);
         answer.nonce = response.nonce;
         answer.error = error;
@@ -222,6 +262,15 @@ impl Envoy {
         }
     }
 
+    /// Routes that refer to what is gone are not the server's fault until they are replaced.
+    fn excuse(&mut self, gone: &[String]) {
+        for (name, route) in self.held(XdsType::Rds) {
+            if target(&route).is_some_and(|cluster| gone.contains(&cluster)) {
+                self.excused.insert(name);
+            }
+        }
+    }
+
     fn warmed(&mut self, name: &str) {
         self.warming.remove(name);
         self.cold.remove(name);
@@ -234,7 +283,10 @@ impl Envoy {
                 for resource in good {
                     let name = resource.name().to_string();
                     if self.names(ty).contains(&name) {
-                        self.warmed(&name);
+                        match ty {
+                            XdsType::Eds => self.warmed(&name),
+                            _ => _ = self.excused.remove(&name),
+                        }
                         self.held.entry(ty).or_default().insert(name, resource.clone());
                     }
                 }
@@ -280,43 +332,61 @@ impl Envoy {
     }
 }
 
+/// The cluster that a route refers to, if it refers to one.
+fn target(route: &Resource) -> Option<String> {
+    let content = content(route);
+    let (_, cluster) = content.split_once('_')?;
+    (!cluster.is_empty()).then(|| cluster.to_owned())
+}
+
 struct World {
     envoy: Envoy,
     stream: Stream,
     streams: u64,
-    plan: Plan,
-    current: Arc<ProxyResources>,
+    plans: [Plan; 2],
+    /// The replica that the client is connected to.
+    at: usize,
     now: Instant,
     to_client: VecDeque<Response>,
-    /// Routes must always find their clusters, and find them warm. Not after a reconnect or a rejection.
+    /// Clusters that were configured at some time since the client connected.
+    configured: BTreeSet<String>,
+    /// Routes must always find their clusters, and find them warm. Not after a rejection, nor when time
+    /// passes in which the client takes nothing.
     strict: bool,
     brake: Option<Brake>,
 }
 
 impl World {
     fn new(protocol: Protocol, strict: bool, brake: Option<Brake>) -> Self {
-        let mut plan = Plan::default();
-        let current = plan.set("CDS | EDS | LDS | RDS");
+        let mut plans = [Plan::default(), Plan::default()];
+        plans.iter_mut().for_each(|plan| _ = plan.set("CDS | EDS | LDS | RDS"));
         let mut world = Self {
             envoy: Envoy::new(protocol),
             stream: new_stream(0, protocol).with_brake(brake),
             streams: 0,
-            plan,
-            current: current.clone(),
+            plans,
+            at: 0,
             now: Instant::now(),
             to_client: VecDeque::new(),
+            configured: BTreeSet::new(),
             strict,
             brake,
         };
-        world.stream.resources(current);
+        world.stream.resources(world.current());
         world
+    }
+
+    fn current(&self) -> Arc<ProxyResources> {
+        self.plans[self.at].current.clone().expect("a plan")
     }
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Plan { clusters, endpoints, listeners, routes } => {
-                self.current = self.plan.set(&text(clusters, endpoints, listeners, routes));
-                self.stream.resources(self.current.clone());
+            Step::Plan { replica, clusters, endpoints, listeners, routes } => {
+                let next = self.plans[*replica].set(&text(clusters, endpoints, listeners, routes));
+                if *replica == self.at {
+                    self.configure(next);
+                }
             }
             Step::ToClient(count, names_errors) => {
                 self.envoy.names_errors = *names_errors;
@@ -324,14 +394,21 @@ impl World {
             }
             Step::ToServer(count) => (0..*count).for_each(|_| _ = self.server_takes()),
             Step::Sleep(seconds) => self.now += Duration::from_secs(*seconds),
-            Step::Reconnect => {
+            Step::Reconnect(replica) => {
+                self.at = *replica;
                 self.streams += 1;
                 self.to_client.clear();
                 self.envoy.connect();
                 self.stream = new_stream(self.streams, self.envoy.protocol).with_brake(self.brake);
-                self.stream.resources(self.current.clone());
+                self.configured.clear();
+                self.configure(self.current());
             }
         }
+    }
+
+    fn configure(&mut self, resources: Arc<ProxyResources>) {
+        self.configured.extend(resources.set(XdsType::Cds).iter().map(|cluster| cluster.name().to_string()));
+        self.stream.resources(resources);
     }
 
     fn server_takes(&mut self) -> bool {
@@ -343,6 +420,9 @@ impl World {
     /// A response is made when the transport can take it, and taken by the client later.
     fn client_takes(&mut self) -> bool {
         if let Some(response) = self.stream.poll(self.now) {
+            if self.strict {
+                self.clusters_in_use_keep_their_endpoints(&response);
+            }
             self.to_client.push_back(response);
         }
         let Some(response) = self.to_client.pop_front() else { return false };
@@ -356,10 +436,29 @@ impl World {
     fn routes_find_their_clusters(&self) {
         let clusters = self.envoy.held(XdsType::Cds);
         for (name, route) in self.envoy.held(XdsType::Rds) {
-            let content = content(&route);
-            let Some((_, cluster)) = content.split_once('_') else { continue };
-            let is_warm = clusters.contains_key(cluster) && !self.envoy.cold.contains(cluster);
-            assert!(cluster.is_empty() || is_warm, "route {name} without its cluster {cluster}");
+            let Some(cluster) = target(&route).filter(|_| !self.envoy.excused.contains(&name)) else {
+                continue;
+            };
+            let is_warm = clusters.contains_key(&cluster) && !self.envoy.cold.contains(&cluster);
+            assert!(is_warm, "{:?}: route {name} without its cluster {cluster}", self.envoy.protocol);
+        }
+    }
+
+    /// A cluster of an earlier stream has its endpoints as long as a route refers to it. State-of-the-world takes it with
+    /// them.
+    fn clusters_in_use_keep_their_endpoints(&self, response: &Response) {
+        if self.envoy.protocol == Protocol::Sotw {
+            return;
+        }
+        let (assignments, routes) = (self.envoy.held(XdsType::Eds), self.envoy.held(XdsType::Rds));
+        let taken =
+            response.resources.iter().filter(|r| response.ty == XdsType::Eds && content(r).is_empty());
+        for cluster in
+            taken.map(|assignment| assignment.name()).filter(|name| !self.configured.contains(&***name))
+        {
+            let has_endpoints = assignments.get(&**cluster).is_some_and(|r| !content(r).is_empty());
+            let in_use = has_endpoints && routes.values().any(|r| target(r).as_deref() == Some(&**cluster));
+            assert!(!in_use, "cluster {cluster} without its endpoints");
         }
     }
 
@@ -379,21 +478,22 @@ impl World {
 
     fn check(&mut self) {
         self.rest();
-        let bad = |ty: XdsType| self.current.set(ty).iter().filter(|r| is_bad(r)).count();
+        let current = self.current();
+        let bad = |ty: XdsType| current.set(ty).iter().filter(|r| is_bad(r)).count();
         assert!(self.envoy.warming.is_empty() || bad(XdsType::Eds) > 0, "{:?}", self.envoy.warming);
         for ty in [XdsType::Cds, XdsType::Lds] {
             let held = self.envoy.held(ty);
-            for resource in self.current.set(ty).iter().filter(|r| !is_bad(r)) {
+            for resource in current.set(ty).iter().filter(|r| !is_bad(r)) {
                 assert_eq!(held.get(&**resource.name()), Some(resource), "{ty}");
             }
             for name in held.keys() {
-                assert!(self.current.set(ty).get(name).is_some(), "{ty} {name} is a ghost");
+                assert!(current.set(ty).get(name).is_some(), "{ty} {name} is a ghost");
             }
         }
         for (ty, of) in [(XdsType::Eds, XdsType::Cds), (XdsType::Rds, XdsType::Lds)] {
             let held = self.envoy.held(ty);
             for name in self.envoy.held(of).keys() {
-                match self.current.set(ty).get(name) {
+                match current.set(ty).get(name) {
                     Some(resource) if is_bad(resource) => {}
                     Some(resource) => assert_eq!(held.get(name), Some(resource), "{ty}"),
                     // Nothing is known: an assignment without endpoints.
@@ -404,7 +504,7 @@ impl World {
             }
         }
         if self.envoy.asked.contains(&XdsType::Cds) && bad(XdsType::Cds) + bad(XdsType::Eds) == 0 {
-            assert_eq!(self.stream.watermark(), self.current.revision());
+            assert_eq!(self.stream.watermark(), current.revision());
         }
     }
 }
@@ -444,19 +544,27 @@ proptest! {
     /// Make before break: at no time does a route refer to a cluster that the client does not have, or
     /// that has never been warm.
     #[test]
-    fn ord_02_no_route_without_its_cluster(steps in prop::collection::vec(step(false, false), 1..60)) {
+    fn ord_02_no_route_without_its_cluster(steps in prop::collection::vec(step(Mishaps::default()), 1..60)) {
+        run(&steps, true);
+    }
+
+    /// Nor when the client returns, to this server or to another one, with what it had.
+    #[test]
+    fn rec_15_and_ord_02_no_route_without_its_cluster_after_a_reconnect(
+        steps in prop::collection::vec(step(Mishaps { reconnect: true, ..Mishaps::default() }), 1..60),
+    ) {
         run(&steps, true);
     }
 
     #[test]
-    fn rec_05_the_client_holds_the_plan_after_losses(steps in prop::collection::vec(step(false, true), 1..60)) {
+    fn rec_05_the_client_holds_the_plan_after_losses(steps in prop::collection::vec(step(LOSSES), 1..60)) {
         run(&steps, false);
     }
 
     /// What is held back goes at last, and what is not configured any more never hinders what is.
     #[test]
     fn rmv_01_the_client_holds_the_plan_after_removals_were_held(
-        steps in prop::collection::vec(step(false, true), 1..60),
+        steps in prop::collection::vec(step(LOSSES), 1..60),
         hold in 1..30u64,
     ) {
         let brake = Brake { percent_max: 40, removals_min: 2, hold: Duration::from_secs(hold) };
@@ -466,7 +574,7 @@ proptest! {
     /// Nor does a route ever lose its cluster because of it.
     #[test]
     fn rmv_01_and_ord_02_no_route_without_its_cluster_while_removals_are_held(
-        steps in prop::collection::vec(step(false, false), 1..60),
+        steps in prop::collection::vec(step(Mishaps::default()), 1..60),
     ) {
         let brake = Brake { percent_max: 40, removals_min: 2, hold: Duration::from_secs(4) };
         run_with(&steps, true, Some(brake));
@@ -474,7 +582,7 @@ proptest! {
 
     #[test]
     fn nck_06_the_client_holds_the_good_part_of_the_plan(
-        steps in prop::collection::vec(step(true, true), 1..60),
+        steps in prop::collection::vec(step(Mishaps { bad: true, ..LOSSES }), 1..60),
     ) {
         run(&steps, false);
     }

@@ -437,15 +437,15 @@ async fn sot_18_and_del_13_every_any_has_the_type_of_the_response() {
 async fn rec_02_and_rec_13_reconnect_over_the_wire() {
     let running = start(settings()).await;
     let mut stream: Delta = running.open(DELTA).await.expect("a stream");
-    stream.send(ask_delta(XdsType::Cds, "n"));
-    let first = stream.next().await.expect("clusters");
+    stream.send(ask_delta(XdsType::Lds, "n"));
+    let first = stream.next().await.expect("listeners");
     let mut held: BTreeMap<String, String> =
         first.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect();
     held.insert("gone".into(), "1".into());
     let mut stream: Delta = running.open(DELTA).await.expect("a stream");
     let initial_resource_versions = held.into_iter().collect();
-    stream.send(DeltaDiscoveryRequest { initial_resource_versions, ..ask_delta(XdsType::Cds, "n") });
-    let second = stream.next().await.expect("clusters");
+    stream.send(DeltaDiscoveryRequest { initial_resource_versions, ..ask_delta(XdsType::Lds, "n") });
+    let second = stream.next().await.expect("listeners");
     assert_eq!((second.resources.len(), second.removed_resources), (0, vec!["gone".to_owned()]));
 }
 
@@ -500,13 +500,13 @@ async fn flw_02_client_that_does_not_read_is_cut_off_and_others_are_not() {
 async fn flw_05_large_requests_are_taken() {
     let running = start(settings()).await;
     let mut stream: Delta = running.open(DELTA).await.expect("a stream");
-    let name = |n: usize| (format!("outbound|80||service-{n}.namespace.svc.cluster.local"), "0".repeat(32));
+    let name = |n: usize| (format!("service-{n}.namespace.svc.cluster.local_0.0.0.0_8080"), "0".repeat(32));
     let held: BTreeMap<String, String> = (0..60_000).map(name).collect();
     let initial_resource_versions = held.into_iter().collect();
-    let request = DeltaDiscoveryRequest { initial_resource_versions, ..ask_delta(XdsType::Cds, "n") };
+    let request = DeltaDiscoveryRequest { initial_resource_versions, ..ask_delta(XdsType::Lds, "n") };
     assert!(request.encoded_len() > 5 << 20);
     stream.send(request);
-    assert_eq!(stream.next().await.expect("clusters").removed_resources.len(), 60_000);
+    assert_eq!(stream.next().await.expect("listeners").removed_resources.len(), 60_000);
 }
 
 #[tokio::test]

@@ -203,27 +203,27 @@ async fn ops_04_questions_over_delta_and_questions_that_are_not_for_the_client()
 async fn rmv_01_held_removals_go_when_they_are_confirmed() {
     let brake = Brake { percent_max: 50, removals_min: 2, hold: Duration::from_secs(600) };
     let running = start(Settings { brake: Some(brake), ..settings() }).await;
-    let clusters = |revision, names: &[&str]| {
-        let set = ResourceSet::of(names.iter().map(|name| named(XdsType::Cds, name, 10)));
-        Arc::new(ProxyResources::new(revision).with(XdsType::Cds, set))
+    let listeners = |revision, names: &[&str]| {
+        let set = ResourceSet::of(names.iter().map(|name| named(XdsType::Lds, name, 10)));
+        Arc::new(ProxyResources::new(revision).with(XdsType::Lds, set))
     };
-    running.class.publish(clusters(2, &["a", "b", "c"]));
+    running.class.publish(listeners(2, &["a", "b", "c"]));
     let mut stream: Delta = running.open(DELTA).await.expect("a stream");
-    stream.send(ask_delta(XdsType::Cds, "n"));
-    let answer = stream.next().await.expect("clusters");
-    let ask = ask_delta(XdsType::Cds, "n");
+    stream.send(ask_delta(XdsType::Lds, "n"));
+    let answer = stream.next().await.expect("listeners");
+    let ask = ask_delta(XdsType::Lds, "n");
     stream.send(DeltaDiscoveryRequest { response_nonce: answer.nonce, ..ask });
-    running.class.publish(clusters(3, &[]));
+    running.class.publish(listeners(3, &[]));
     let registry = running.registry();
     eventually("held", || registry.holding() == 1).await;
     assert!(stream.is_quiet().await);
     assert_eq!(registry.confirm_removals(2), 0);
     assert_eq!(registry.confirm_removals(3), 1);
     assert_eq!(stream.next().await.expect("removals").removed_resources, ["a", "b", "c"]);
-    // Who comes later with the same is not asked for again.
+    // What is meant is meant for those who come later, too.
     let mut late: Delta = running.open(DELTA).await.expect("a stream");
     let held = ["a", "b", "c"].map(|name| (name.to_owned(), "x".to_owned())).into_iter().collect();
-    late.send(DeltaDiscoveryRequest { initial_resource_versions: held, ..ask_delta(XdsType::Cds, "n") });
+    late.send(DeltaDiscoveryRequest { initial_resource_versions: held, ..ask_delta(XdsType::Lds, "n") });
     assert_eq!(late.next().await.expect("removals").removed_resources, ["a", "b", "c"]);
 }
 
