@@ -134,7 +134,9 @@ impl TypeState {
             let unknown = suspects.iter().any(|(_, held)| *held == Held::Unknown);
             let leaving = self.leaving.is_any_version_unknown();
             if unknown || leaving || self.quarantine.has_doubts() {
-                self.quarantine.doubt(suspects);
+                let doubtful: Vec<_> = suspects.into_iter().map(|(r, _)| (r, Held::Unknown)).collect();
+                self.inflight.not_held(doubtful.iter());
+                self.quarantine.doubt(doubtful);
                 return Blame::default();
             }
         }

@@ -243,3 +243,18 @@ fn nck_16_error_is_cleared_by_a_newer_ack_only() {
     c.ack("CDS");
     assert_eq!(state(&c, "CDS"), SyncState::Synced);
 }
+
+/// A client that returns with a version of another set may hold anything. Two responses are under way, both
+/// with something bad in them, and the client does not say what.
+#[test]
+fn nck_06_what_a_returning_client_holds_is_not_guessed() {
+    let mut c = sotw("CDS a2 c2 e5");
+    assert_eq!(c.ask_at("CDS", "of another set"), "CDS a2 c2 e5");
+    assert_eq!(c.plan("CDS a1 b5 c1 e1"), "CDS a1 b5 c1 e1");
+    assert_eq!(c.nack("CDS", "malformed"), "");
+    let sent = c.nack("CDS", "malformed");
+    // What it applied of the last response must not be taken back by what it was sent before.
+    assert!(!sent.contains("a2") && !sent.contains("c2"), "{sent}");
+    let sent = c.nack("CDS", "malformed");
+    assert!(!sent.contains("a2") && !sent.contains("c2"), "{sent}");
+}
