@@ -67,7 +67,9 @@ pub async fn nothing_is_lost_when_the_server_restarts(edge: &mut Edge, plan: Pla
             edge.server.write("restarting.yaml", &mesh.edit())?;
             random.pause(300).await;
         }
-        if restarts < plan.restarts {
+        // Spread over the calls.
+        let is_due = load.calls() * plan.restarts as u64 >= plan.calls * restarts as u64;
+        if restarts < plan.restarts && is_due {
             restarts += 1;
             edge.server.kill();
             for _ in 0..random.below(3) {
