@@ -97,13 +97,24 @@ struct Place<'a> {
 
 /// Everything that is wrong with an encoded message of a type.
 pub fn check(shape: &Shape, bytes: &[u8]) -> Vec<Violation> {
-    let mut walk = Walk { found: Vec::new() };
+    run(shape, bytes, false)
+}
+
+/// The same of a part that is merged into a message: what it lacks, the message may have.
+pub fn check_part(shape: &Shape, bytes: &[u8]) -> Vec<Violation> {
+    run(shape, bytes, true)
+}
+
+fn run(shape: &Shape, bytes: &[u8], part: bool) -> Vec<Violation> {
+    let mut walk = Walk { found: Vec::new(), part };
     walk.message(shape, bytes, &Path::ROOT, Place::default());
     walk.found
 }
 
 struct Walk {
     found: Vec<Violation>,
+    /// Nothing is said of what is missing, and of how fields go together.
+    part: bool,
 }
 
 impl Walk {
@@ -135,6 +146,12 @@ impl Walk {
             }
             let count = field.count.as_ref().and_then(|count| counts.get_mut(count.index));
             self.field(field, value, path, place, optional, count);
+        }
+        if let Some(check) = shape.content {
+            check(bytes, &mut At { found: &mut self.found, path });
+        }
+        if self.part {
+            return;
         }
         self.missing(shape, seen, path);
         if shape.config.is_some_and(|slot| seen & 1u128.checked_shl(slot).unwrap_or(0) == 0) && !optional {

@@ -83,6 +83,7 @@ codes! {
     InvalidUrl "NAV0315" "A URL is not valid.",
     InvalidExtension "NAV0316" "Embedded code or an Envoy patch is not usable.",
     Risky "NAV0317" "The setting is allowed and weakens security or reliability.",
+    RefusedByEnvoy "NAV0318" "Envoy would refuse what a patch makes; the patch is left out.",
 }
 
 impl fmt::Display for Code {

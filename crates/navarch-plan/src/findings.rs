@@ -97,6 +97,7 @@ impl Found {
                 self.add(Kind::EnvoyFilter, filter, format!("spec.configPatches[{index}].applyTo"), finding);
             }
             for problem in patch_values::problems(patch) {
+                let refused = problem.kind == PatchProblemKind::Refused;
                 let (code, hint) = match problem.kind {
                     PatchProblemKind::Unusable => {
                         (Code::InvalidExtension, "correct the value; Envoy's API reference names the fields")
@@ -104,17 +105,22 @@ impl Found {
                     PatchProblemKind::UnknownField => {
                         (Code::UnknownField, "check the spelling, and whether the field is of a newer Envoy")
                     }
-                    PatchProblemKind::Refused => (
-                        Code::InvalidExtension,
-                        "use INSERT_BEFORE and name the last filter, or INSERT_FIRST",
-                    ),
+                    PatchProblemKind::Refused if problem.path == "patch.operation" => {
+                        (Code::RefusedByEnvoy, "use INSERT_BEFORE and name the last filter, or INSERT_FIRST")
+                    }
+                    PatchProblemKind::Refused => {
+                        (Code::RefusedByEnvoy, "correct the value; Envoy's API reference says what it needs")
+                    }
                     PatchProblemKind::NoTarget => {
                         (Code::NoEffect, "remove the patch, or match a filter that Envoy has")
                     }
                 };
                 let path = format!("spec.configPatches[{index}].{}", problem.path);
-                let finding = Finding::warning(code, problem.message).hint(hint);
-                self.add(Kind::EnvoyFilter, filter, path, finding);
+                let finding = match refused {
+                    true => Finding::error(code, problem.message),
+                    false => Finding::warning(code, problem.message),
+                };
+                self.add(Kind::EnvoyFilter, filter, path, finding.hint(hint));
             }
         }
     }

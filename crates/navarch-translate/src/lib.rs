@@ -10,6 +10,7 @@ pub mod endpoints;
 pub mod extensions;
 pub mod filters;
 pub mod gateway;
+mod guard;
 pub mod http_connection_manager;
 pub mod listeners;
 pub mod names;

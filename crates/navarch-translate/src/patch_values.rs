@@ -1,5 +1,7 @@
 //! Whether the values of EnvoyFilter patches fit Envoy's API: what validation, which does not know that API, cannot say.
 
+use navarch_accept::{violations, violations_in_part};
+use navarch_envoy::dynamic;
 use navarch_envoy::json::from_json_lenient;
 use navarch_envoy::proto::envoy::config::cluster::v3::Cluster;
 use navarch_envoy::proto::envoy::config::core::v3::TypedExtensionConfig;
@@ -37,7 +39,7 @@ pub enum PatchProblemKind {
     UnknownField,
     /// What the patch names is never there.
     NoTarget,
-    /// Envoy refuses what the patch makes.
+    /// Envoy would refuse what the patch makes; the patch is left out.
     Refused,
 }
 
@@ -52,11 +54,14 @@ pub fn problems(patch: &EnvoyConfigObjectPatch) -> Vec<PatchProblem> {
         path => format!("patch.value.{path}"),
     };
     match from_json_lenient(&message, &value.to_serde()) {
-        Ok((_, unknown)) => found.extend(unknown.into_iter().map(|path| PatchProblem {
-            path: at(&path),
-            kind: PatchProblemKind::UnknownField,
-            message: format!("{message} has no such field; it is left out"),
-        })),
+        Ok((value, unknown)) => {
+            found.extend(unknown.into_iter().map(|path| PatchProblem {
+                path: at(&path),
+                kind: PatchProblemKind::UnknownField,
+                message: format!("{message} has no such field; it is left out"),
+            }));
+            found.extend(refused(patch, &message, &dynamic::encode(&value)));
+        }
         Err(error) => found.push(PatchProblem {
             path: at(&error.path),
             kind: PatchProblemKind::Unusable,
@@ -64,6 +69,27 @@ pub fn problems(patch: &EnvoyConfigObjectPatch) -> Vec<PatchProblem> {
         }),
     }
     found
+}
+
+/// What Envoy would refuse in the value, whatever it is put into. A value that is merged may be a part.
+fn refused(
+    patch: &EnvoyConfigObjectPatch,
+    message: &str,
+    bytes: &[u8],
+) -> impl Iterator<Item = PatchProblem> {
+    let found = match patch.patch.as_ref().map(|change| change.operation) {
+        Some(PatchOperation::Remove | PatchOperation::Invalid) | None => Vec::new(),
+        Some(PatchOperation::Merge | PatchOperation::MergeAndReplaceList) => {
+            violations_in_part(message, bytes)
+        }
+        _ => violations(message, bytes),
+    };
+    found.into_iter().map(|violation| PatchProblem {
+        // The path is that of the message, whose names the value may spell otherwise.
+        path: "patch.value".to_owned(),
+        kind: PatchProblemKind::Refused,
+        message: format!("Envoy would refuse it: {violation}; the patch is left out"),
+    })
 }
 
 /// The message that a value must be; nothing for what is not configuration of a running proxy.
@@ -108,7 +134,8 @@ fn behind_the_end(patch: &EnvoyConfigObjectPatch) -> Option<PatchProblem> {
     behind.then(|| PatchProblem {
         path: "patch.operation".to_owned(),
         kind: PatchProblemKind::Refused,
-        message: "the filter goes behind the last one, which ends the chain; Envoy refuses the listener"
+        message: "the filter goes behind the last one, which ends the chain; Envoy would refuse the listener, so the \
+                  patch is left out"
             .to_owned(),
     })
 }

@@ -86,7 +86,11 @@ fn describe(listener: Option<Listener>) -> String {
 }
 
 fn check(name: &str, yaml: &str, expected: &str) {
-    assert_eq!(describe(apply(listener(name), &patches(yaml))), expected, "{yaml}");
+    assert_eq!(
+        describe(apply(listener(name), &patches(yaml).iter().collect::<Vec<_>>())),
+        expected,
+        "{yaml}"
+    );
 }
 
 const UNCHANGED: &str = "(inspector) web: hcm[fault router]; bytes: tcp_proxy";
@@ -173,7 +177,7 @@ fn a_typed_configuration_is_merged_into_one_of_its_type_only() {
         )
     };
     let stat_prefix = |yaml: &str| {
-        let patched = apply(listener("l"), &patches(yaml)).expect("a listener");
+        let patched = apply(listener("l"), &patches(yaml).iter().collect::<Vec<_>>()).expect("a listener");
         let filter = patched.filter_chains.get(1).and_then(|chain| chain.filters.first()).cloned();
         match filter.and_then(|filter| filter.config_type) {
             Some(filter::ConfigType::TypedConfig(config)) => {

@@ -84,6 +84,7 @@ pub fn message(kind: &MessageDescriptor) -> Shape {
         counted: 0,
         optional: kind.get_field_by_name("is_optional").map(|field| field.number()),
         check: crate::structure::check_of(kind.full_name()),
+        content: crate::structure::content_of(kind.full_name()),
         config: None,
     };
     let off = kind.options();
@@ -335,6 +336,7 @@ fn matters(kind: &MessageDescriptor) -> bool {
 fn has_rules(kind: &MessageDescriptor) -> bool {
     matches!(kind.full_name(), "google.protobuf.Any" | "google.protobuf.Duration")
         || crate::structure::check_of(kind.full_name()).is_some()
+        || crate::structure::content_of(kind.full_name()).is_some()
         || kind.oneofs().any(|oneof| is_set(&oneof.options(), options().required.as_ref()))
         || kind.fields().any(|field| {
             let rules = rules(&field);

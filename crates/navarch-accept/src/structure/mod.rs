@@ -20,15 +20,16 @@ pub fn check_of(full_name: &str) -> Option<Check> {
     CHECKS.iter().find(|(message, _)| *message == full_name).map(|(_, check)| *check)
 }
 
+/// The check of what is wrong in a type of message whatever stands beside it, by its full name.
+pub fn content_of(full_name: &str) -> Option<Check> {
+    CONTENT.iter().find(|(message, _)| *message == full_name).map(|(_, check)| *check)
+}
+
 const CHECKS: &[(&str, Check)] = &[
-    ("envoy.extensions.access_loggers.file.v3.FileAccessLog", content::file_log),
-    ("envoy.config.core.v3.BindConfig", content::bind),
-    ("envoy.config.core.v3.SubstitutionFormatString", content::format_string),
     ("envoy.extensions.filters.network.http_connection_manager.v3.Rds", route::rds),
     ("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", tls::downstream),
     ("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", tls::upstream),
     ("envoy.extensions.transport_sockets.tls.v3.CommonTlsContext", tls::common),
-    ("envoy.extensions.transport_sockets.tls.v3.TlsParameters", tls::parameters),
     ("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", filters::http_local_limit),
     ("envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit", filters::network_local_limit),
     ("envoy.extensions.filters.http.lua.v3.Lua", filters::lua),
@@ -36,7 +37,6 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy.config.core.v3.ExtensionConfigSource", filters::extension_source),
     ("envoy.config.listener.v3.Listener", listener::listener),
     ("envoy.config.listener.v3.FilterChain", listener::filter_chain),
-    ("envoy.config.listener.v3.FilterChainMatch", listener::chain_match),
     (
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         filters::connection_manager,
@@ -48,8 +48,6 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy.extensions.filters.http.router.v3.Router", filters::router),
     ("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", filters::http_options),
     ("envoy.config.route.v3.RouteConfiguration", route::route_configuration),
-    ("envoy.config.route.v3.VirtualHost", route::virtual_host),
-    ("envoy.config.route.v3.Route", route::route),
     ("envoy.config.route.v3.RouteAction", route::route_action),
     ("envoy.config.route.v3.RouteAction.RequestMirrorPolicy", route::mirror),
     ("envoy.config.route.v3.WeightedCluster", route::weighted_cluster),
@@ -61,6 +59,17 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy.config.cluster.v3.Cluster.CustomClusterType", cluster::custom_type),
     ("envoy.config.cluster.v3.LoadBalancingPolicy", cluster::load_balancing_policy),
     ("envoy.config.endpoint.v3.ClusterLoadAssignment", cluster::assignment),
+];
+
+const CONTENT: &[(&str, Check)] = &[
+    ("envoy.config.route.v3.RouteConfiguration", route::headers_of_all),
+    ("envoy.extensions.transport_sockets.tls.v3.TlsParameters", tls::parameters),
+    ("envoy.config.listener.v3.FilterChainMatch", listener::chain_match),
+    ("envoy.config.route.v3.Route", route::route),
+    ("envoy.config.route.v3.VirtualHost", route::virtual_host),
+    ("envoy.extensions.access_loggers.file.v3.FileAccessLog", content::file_log),
+    ("envoy.config.core.v3.BindConfig", content::bind),
+    ("envoy.config.core.v3.SubstitutionFormatString", content::format_string),
     ("envoy.config.core.v3.CidrRange", content::cidr),
     ("envoy.type.matcher.v3.RegexMatcher", content::regex),
     ("xds.type.matcher.v3.RegexMatcher", content::regex),

@@ -16,7 +16,7 @@ use crate::wire::{message, messages, text};
 /// The longest body of a direct response, in bytes, if the route configuration does not say.
 const BODY_MAX: u64 = 4096;
 
-pub fn route_configuration(routes: &[u8], at: &mut At<'_>) {
+pub fn headers_of_all(routes: &[u8], at: &mut At<'_>) {
     headers(
         routes,
         &[
@@ -29,6 +29,9 @@ pub fn route_configuration(routes: &[u8], at: &mut At<'_>) {
         ],
         at,
     );
+}
+
+pub fn route_configuration(routes: &[u8], at: &mut At<'_>) {
     domains(routes, at);
     let most = wrapped(routes, rc::MAX_DIRECT_RESPONSE_BODY_SIZE_BYTES).unwrap_or(BODY_MAX);
     for (index, virtual_host) in messages(routes, rc::VIRTUAL_HOSTS).enumerate() {

@@ -11,6 +11,7 @@ use navarch_model::networking::{
 use prost::{Message, Name as _};
 
 use crate::encoded::Encoded;
+use crate::guard;
 
 /// A change to clusters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,14 +63,30 @@ impl ClusterPatch {
 
 /// A cluster after all patches, in order; nothing if one of them removes it. `hosts` are the services behind an inbound cluster, whose
 /// name does not tell.
+///
+/// Patches that would make Envoy refuse it are left out.
 pub(super) fn apply(
-    mut cluster: Cluster,
+    cluster: Cluster,
     patches: &[ClusterPatch],
     context: PatchContext,
     hosts: &[Name],
 ) -> Option<Cluster> {
+    let is_meant = |name: &str, patch: &ClusterPatch| {
+        patch.is_for(context) && matches(name, patch.matches.as_ref(), hosts)
+    };
+    if !patches.iter().any(|patch| is_meant(&cluster.name, patch)) {
+        return Some(cluster);
+    }
+    guard::accepted(patches, |patches| changed(cluster.clone(), patches, is_meant))
+}
+
+fn changed(
+    mut cluster: Cluster,
+    patches: &[&ClusterPatch],
+    is_meant: impl Fn(&str, &ClusterPatch) -> bool,
+) -> Option<Cluster> {
     for patch in patches {
-        if !patch.is_for(context) || !matches(&cluster.name, patch.matches.as_ref(), hosts) {
+        if !is_meant(&cluster.name, patch) {
             continue;
         }
         let lists = match patch.operation {
@@ -86,7 +103,7 @@ pub(super) fn apply(
     Some(cluster)
 }
 
-/// Clusters that patches add. Without a stated context they are added once, not for both directions of a sidecar.
+/// Clusters that patches add, without those that Envoy would refuse. Without a stated context they are added once, not for both directions of a sidecar.
 pub(super) fn added(patches: &[ClusterPatch], context: PatchContext) -> impl Iterator<Item = Cluster> {
     patches
         .iter()
@@ -96,6 +113,7 @@ pub(super) fn added(patches: &[ClusterPatch], context: PatchContext) -> impl Ite
                 && (patch.context != PatchContext::Any || context != PatchContext::SidecarInbound)
         })
         .map(|patch| Cluster::clone(&patch.value))
+        .filter(guard::is_accepted)
 }
 
 fn merged(cluster: &Cluster, patch: &Cluster, lists: Lists) -> Option<Cluster> {

@@ -22,6 +22,7 @@ use prost::{Message, Name};
 use crate::Pure;
 use crate::encoded::Encoded;
 use crate::filters::network::network_filter;
+use crate::guard;
 use crate::http_connection_manager as hcm;
 use crate::listeners::{VIRTUAL_INBOUND, VIRTUAL_OUTBOUND, encode};
 
@@ -105,7 +106,8 @@ fn read<M: Message + Name + Default>(json: Option<&serde_json::Value>) -> Option
     M::decode(dynamic::encode(&message)).ok().map(Encoded::new)
 }
 
-/// Makes a listener that an EnvoyFilter adds; other patches do not see it.
+/// Makes a listener that an EnvoyFilter adds; other patches do not see it. One that Envoy would refuse has no name: it is
+/// left out of what is sent.
 pub struct AddedListener;
 
 impl Pure for AddedListener {
@@ -114,20 +116,22 @@ impl Pure for AddedListener {
     type Output = Resource;
 
     fn run(listener: &Encoded<Listener>) -> Resource {
-        encode(listener)
+        if guard::is_accepted(&**listener) { encode(listener) } else { encode(&Listener::default()) }
     }
 }
 
-/// Encodes a listener after all patches. If one of them removes it, the resource has no name: it is left out of what is sent.
+/// Encodes a listener after all patches but those that would make Envoy refuse it. If one of them removes it, the resource
+/// has no name: it is left out of what is sent.
 pub fn encode_patched(listener: Listener, patches: &[ListenerPatch]) -> Resource {
     if patches.is_empty() {
         return encode(&listener);
     }
-    encode(&apply(listener, patches).unwrap_or_default())
+    let patched = guard::accepted(patches, |patches| apply(listener.clone(), patches));
+    encode(&patched.unwrap_or_default())
 }
 
 /// The listener after all patches; nothing if one of them removes it.
-pub fn apply(mut listener: Listener, patches: &[ListenerPatch]) -> Option<Listener> {
+pub fn apply(mut listener: Listener, patches: &[&ListenerPatch]) -> Option<Listener> {
     for patch in patches {
         let PatchValue::Listener(value) = &patch.value else { continue };
         if !matches_listener(&listener, patch, true) {
@@ -195,7 +199,7 @@ fn edit_list<T: Named>(list: &mut Vec<T>, operation: PatchOperation, at: Option<
     }
 }
 
-fn patch_listener_filters(listener: &mut Listener, patches: &[ListenerPatch]) {
+fn patch_listener_filters(listener: &mut Listener, patches: &[&ListenerPatch]) {
     for patch in patches {
         let PatchValue::ListenerFilter(value) = &patch.value else { continue };
         if !matches_listener(listener, patch, false) {
@@ -225,7 +229,7 @@ fn merged_any(base: &Any, change: &Any) -> Any {
     merge_any(base, change, Lists::Append).unwrap_or_else(|_| base.clone())
 }
 
-fn patch_filter_chains(listener: &mut Listener, patches: &[ListenerPatch]) {
+fn patch_filter_chains(listener: &mut Listener, patches: &[&ListenerPatch]) {
     let chains = std::mem::take(&mut listener.filter_chains);
     let patched = chains
         .into_iter()
@@ -251,7 +255,7 @@ fn patch_filter_chains(listener: &mut Listener, patches: &[ListenerPatch]) {
 fn patch_filter_chain(
     listener: &Listener,
     mut chain: FilterChain,
-    patches: &[ListenerPatch],
+    patches: &[&ListenerPatch],
 ) -> Option<FilterChain> {
     for patch in patches {
         let PatchValue::FilterChain(value) = &patch.value else { continue };
@@ -287,7 +291,7 @@ fn merge_transport_socket(chain: &mut FilterChain, value: &FilterChain) -> bool 
     true
 }
 
-fn patch_network_filters(listener: &Listener, chain: &mut FilterChain, patches: &[ListenerPatch]) {
+fn patch_network_filters(listener: &Listener, chain: &mut FilterChain, patches: &[&ListenerPatch]) {
     for patch in patches {
         let PatchValue::NetworkFilter(value) = &patch.value else { continue };
         if patch.operation == PatchOperation::Merge || !matches_chain(listener, chain, patch) {
@@ -309,7 +313,7 @@ fn merge_network_filter(
     listener: &Listener,
     chain: &FilterChain,
     filter: &mut Filter,
-    patches: &[ListenerPatch],
+    patches: &[&ListenerPatch],
 ) {
     for patch in patches {
         let PatchValue::NetworkFilter(value) = &patch.value else { continue };
@@ -333,12 +337,12 @@ fn patch_http_filters(
     listener: &Listener,
     chain: &FilterChain,
     filter: &mut Filter,
-    patches: &[ListenerPatch],
+    patches: &[&ListenerPatch],
 ) {
     let wanted: Vec<(&ListenerPatch, &Encoded<HttpFilter>)> = patches
         .iter()
         .filter_map(|patch| match &patch.value {
-            PatchValue::HttpFilter(value) => Some((patch, value)),
+            PatchValue::HttpFilter(value) => Some((*patch, value)),
             _ => None,
         })
         .filter(|(patch, _)| matches_chain(listener, chain, patch) && matches_filter(filter, patch))

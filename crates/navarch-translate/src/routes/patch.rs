@@ -19,6 +19,7 @@ use prost::{Message, Name};
 
 use crate::Pure;
 use crate::encoded::Encoded;
+use crate::guard;
 
 /// What is changed, and to what.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -157,29 +158,42 @@ impl PatchTarget {
                 || self.server_ports.iter().any(|port| u32::from(*port) == wanted.port_number))
     }
 
-    /// Makes all changes to a route configuration.
+    /// Makes all changes to a route configuration but those that would make Envoy refuse it.
     pub fn apply(&self, patches: &[RoutePatch], configuration: &mut RouteConfiguration) {
-        let name = configuration.name.clone();
         let patches: Vec<&RoutePatch> =
-            patches.iter().filter(|patch| self.is_meant_by(patch, &name)).collect();
-        for patch in &patches {
-            if let (RouteValue::Configuration(value), Some(lists)) = (&patch.value, patch.lists()) {
-                merge(configuration, value, lists);
-            }
+            patches.iter().filter(|patch| self.is_meant_by(patch, &configuration.name)).collect();
+        if patches.is_empty() {
+            return;
         }
-        let mut removed: BTreeSet<String> = BTreeSet::new();
-        for host in &mut configuration.virtual_hosts {
-            if !patch_host(&patches, host) {
-                removed.insert(host.name.clone());
-            }
+        let patched = guard::accepted(&patches, |patches| {
+            let patches: Vec<&RoutePatch> = patches.iter().map(|patch| **patch).collect();
+            Some(changed(configuration.clone(), &patches))
+        });
+        if let Some(patched) = patched {
+            *configuration = patched;
         }
-        for patch in &patches {
-            if let (RouteValue::Host(value), PatchOperation::Add) = (&patch.value, patch.operation) {
-                configuration.virtual_hosts.push(VirtualHost::clone(value));
-            }
-        }
-        configuration.virtual_hosts.retain(|host| !removed.contains(&host.name));
     }
+}
+
+fn changed(mut configuration: RouteConfiguration, patches: &[&RoutePatch]) -> RouteConfiguration {
+    for patch in patches {
+        if let (RouteValue::Configuration(value), Some(lists)) = (&patch.value, patch.lists()) {
+            merge(&mut configuration, value, lists);
+        }
+    }
+    let mut removed: BTreeSet<String> = BTreeSet::new();
+    for host in &mut configuration.virtual_hosts {
+        if !patch_host(patches, host) {
+            removed.insert(host.name.clone());
+        }
+    }
+    for patch in patches {
+        if let (RouteValue::Host(value), PatchOperation::Add) = (&patch.value, patch.operation) {
+            configuration.virtual_hosts.push(VirtualHost::clone(value));
+        }
+    }
+    configuration.virtual_hosts.retain(|host| !removed.contains(&host.name));
+    configuration
 }
 
 /// Changes a virtual host; false if it is to be removed.
@@ -401,11 +415,11 @@ mod tests {
         let both: &[&str] = &["first", "second"];
         check(&[host(json!({"vhost": "a"}), PatchOperation::Remove, json!({}))], &[("b", both)]);
         check(
-            &[host(json!({}), PatchOperation::Add, json!({"name": "c"}))],
+            &[host(json!({}), PatchOperation::Add, json!({"name": "c", "domains": ["c"]}))],
             &[("a", both), ("b", both), ("c", &[])],
         );
         check(
-            &[host(json!({"vhost": "b"}), PatchOperation::Replace, json!({"name": "c"}))],
+            &[host(json!({"vhost": "b"}), PatchOperation::Replace, json!({"name": "c", "domains": ["c"]}))],
             &[("a", both), ("c", &[])],
         );
         check(&[host(json!({"port": 81}), PatchOperation::Remove, json!({}))], &[("a", both), ("b", both)]);

@@ -83,5 +83,6 @@ pub(crate) fn added_listeners(cx: &Cx<'_>, class: &Class, context: PatchContext)
         .iter()
         .filter_map(|patch| patch.added(context))
         .map(|added| cx.get::<AddedListener>(added))
+        .filter(|listener| !listener.name().is_empty())
         .collect()
 }
