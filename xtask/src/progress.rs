@@ -12,8 +12,8 @@ use std::{
 /// The longest silence. Well under the ten seconds after which people wonder.
 pub const SILENCE_MAX: Duration = Duration::from_secs(8);
 
-/// Runs a program to its end, with its output passed on as it comes, and a line of ours whenever it has said nothing for
-/// [`SILENCE_MAX`]. `what` is what it does, for that line.
+/// Runs a program to its end, with its output passed on as it comes, and a line of ours whenever it has said
+/// nothing for [`SILENCE_MAX`]. `what` is what it does, for that line.
 pub fn run(what: &str, command: &mut Command) -> Result<()> {
     // The output goes through pipes, so cargo has to be told about the terminal.
     if std::io::stderr().is_terminal() && std::env::var_os("CARGO_TERM_COLOR").is_none() {

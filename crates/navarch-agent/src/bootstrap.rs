@@ -45,9 +45,9 @@ pub struct Authority {
 impl Bootstrap {
     /// The bootstrap as JSON, for `envoy -c`.
     ///
-    /// The ADS stream is delta, names the node in its first message only (the node of stock Envoy is 60 kB) and pings, so that a
-    /// half-open connection is noticed within 40 seconds. CDS and LDS are waited for without limit: a proxy without
-    /// configuration should not report that it is ready.
+    /// The ADS stream is delta, names the node in its first message only (the node of stock Envoy is 60 kB)
+    /// and pings, so that a half-open connection is noticed within 40 seconds. CDS and LDS are waited for
+    /// without limit: a proxy without configuration should not report that it is ready.
     pub fn to_json(&self) -> Value {
         let mut bootstrap = json!({
             "node": self.node,
@@ -66,7 +66,8 @@ impl Bootstrap {
                 "layers": [{
                     "name": "static",
                     "static_layer": {
-                        // Without a limit Envoy warns at every start; the limit is the one Istio's bootstrap documents as unlimited.
+                        // Without a limit Envoy warns at every start; the limit is the one Istio's bootstrap
+                        // documents as unlimited.
                         "overload": { "global_downstream_max_connections": 2_147_483_647 },
                     },
                 }, { "name": "admin", "admin_layer": {} }],

@@ -1,4 +1,5 @@
-//! Whether every proxy holds what it should: figures of a server that sends the wrong thing are worth nothing.
+//! Whether every proxy holds what it should: figures of a server that sends the wrong thing are worth
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,7 +27,8 @@ const SHOWN: usize = 10;
 pub struct Check {
     /// Proxies that were compared with another one of their class.
     pub proxies: usize,
-    /// Proxies that were compared with a plan made from scratch, resource by resource. With these the others of their class.
+    /// Proxies that were compared with a plan made from scratch, resource by resource. With these the others
+    /// of their class.
     pub planned: usize,
     pub mismatches: usize,
     /// The first ones.
@@ -42,8 +44,8 @@ impl Check {
     }
 }
 
-/// Compares all proxies of a class with each other, and one of each of `classes` classes with what the server says that it should
-/// hold. A difference may be a response on its way: it counts when it stays.
+/// Compares all proxies of a class with each other, and one of each of `classes` classes with what the server
+/// says that it should hold. A difference may be a response on its way: it counts when it stays.
 ///
 /// # Errors
 /// If navarch does not say what a proxy should hold.
@@ -76,8 +78,8 @@ async fn check_once(shape: &Shape, fleet: &Fleet, server: &Server, classes: usiz
     Ok(check)
 }
 
-/// Replicas of one Deployment hold the same: the same bytes, if the server encodes the same content as the same bytes, as navarch does.
-/// And each is known to be an endpoint.
+/// Replicas of one Deployment hold the same: the same bytes, if the server encodes the same content as the
+/// same bytes, as navarch does. And each is known to be an endpoint.
 fn compare_classes(shape: &Shape, fleet: &Fleet, bytes: bool, check: &mut Check) {
     let mut shared = fleet.shared.borrow_mut();
     let inbound = shared.known.texts.id(INBOUND);
@@ -108,8 +110,8 @@ fn compare_classes(shape: &Shape, fleet: &Fleet, bytes: bool, check: &mut Check)
     }
 }
 
-/// The first proxy of a class holds what the server plans for it from scratch: all clusters and listeners, and of the others what
-/// it refers to.
+/// The first proxy of a class holds what the server plans for it from scratch: all clusters and listeners,
+/// and of the others what it refers to.
 fn compare_planned(shape: &Shape, fleet: &Fleet, class: usize, answer: &Value, check: &mut Check) {
     let mut shared = fleet.shared.borrow_mut();
     let shared = &mut *shared;

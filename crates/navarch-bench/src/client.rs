@@ -19,7 +19,8 @@ use crate::fleet::Shared;
 use crate::message::Protocol;
 use crate::tls::Connectors;
 
-/// HTTP/2 windows of the size that Envoy offers by default: a stream is not stopped by flow control before the proxy is busy.
+/// HTTP/2 windows of the size that Envoy offers by default: a stream is not stopped by flow control before
+/// the proxy is busy.
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 24 << 20;
 /// Envoy's `retry_back_off` of a gRPC service by default: the first interval, and the longest.
@@ -67,8 +68,9 @@ pub async fn run(index: usize, target: Rc<Target>, shared: Rc<RefCell<Shared>>, 
     }
 }
 
-/// How long a proxy waits before it connects again after this many connections on which nothing came: as Envoy does, any time below an
-/// interval that doubles. What is random in Envoy is the same in every run here.
+/// How long a proxy waits before it connects again after this many connections on which nothing came: as
+/// Envoy does, any time below an interval that doubles. What is random in Envoy is the same in every run
+/// here.
 fn backoff(index: usize, failures: u32) -> Duration {
     let interval = FIRST_INTERVAL.saturating_mul(1 << failures.min(16)).min(LONGEST_INTERVAL);
     let mut hasher = DefaultHasher::new();

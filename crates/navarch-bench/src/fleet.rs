@@ -144,7 +144,8 @@ impl Shared {
         self.synced > before && self.synced == self.proxies.len()
     }
 
-    /// The acknowledgement of these changes has been handed to the connection. Says whether somebody may be waiting for that.
+    /// The acknowledgement of these changes has been handed to the connection. Says whether somebody may be
+    /// waiting for that.
     pub fn acknowledged(&mut self, index: usize, marks: &[(XdsType, Id, u32)]) -> bool {
         let now = Instant::now();
         let Shared { proxies, pending, delivered, .. } = self;
@@ -295,7 +296,8 @@ impl Fleet {
         });
     }
 
-    /// Waits until every expected change has reached everyone, or `within` has passed, and gives what was measured.
+    /// Waits until every expected change has reached everyone, or `within` has passed, and gives what was
+    /// measured.
     pub async fn delivered(&self, within: Duration) -> Vec<Delivery> {
         let deadline = Instant::now() + within;
         loop {

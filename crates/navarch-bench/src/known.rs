@@ -1,5 +1,5 @@
-//! What all clients know together: names, and what was learned of each distinct resource, so that a resource that a thousand
-//! clients receive is looked into once.
+//! What all clients know together: names, and what was learned of each distinct resource, so that a resource
+//! that a thousand clients receive is looked into once.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -86,7 +86,8 @@ impl Known {
     }
 }
 
-/// The name of the assignment that a cluster takes its endpoints from (`Cluster.type` = EDS: field 2 = 3), if it does.
+/// The name of the assignment that a cluster takes its endpoints from (`Cluster.type` = EDS: field 2 = 3), if
+/// it does.
 fn endpoints_of<'a>(received: &Received<'a>) -> Option<&'a str> {
     let discovered = Fields::new(received.body).any(|field| field == (2, Value::Varint(3)));
     // Cluster.eds_cluster_config.service_name; without it the cluster's name.

@@ -1,8 +1,9 @@
 //! A load generator and benchmark for xDS servers.
 //!
-//! In: the size of a mesh. It writes the configuration as YAML, starts `navarch serve` on it (or uses a server that runs), and
-//! connects thousands of simulated proxies from one process, each on a TCP connection of its own. Then it changes the configuration,
-//! and measures what a change costs the server and how long it takes until every proxy that it concerns has acknowledged it.
+//! In: the size of a mesh. It writes the configuration as YAML, starts `navarch serve` on it (or uses a
+//! server that runs), and connects thousands of simulated proxies from one process, each on a TCP connection
+//! of its own. Then it changes the configuration, and measures what a change costs the server and how long it
+//! takes until every proxy that it concerns has acknowledged it.
 //!
 //! Out: a [`Report`]. At the end what every proxy holds is compared with what the server plans from scratch.
 //!
@@ -49,7 +50,8 @@ pub struct Settings {
     pub repeat: usize,
     /// Endpoint changes per second, and for how long.
     pub churn: Option<(f64, Duration)>,
-    /// Proxies connect over mutual TLS, with certificates made for the run. Only with a server that is started here.
+    /// Proxies connect over mutual TLS, with certificates made for the run. Only with a server that is
+    /// started here.
     pub tls: bool,
     /// Whether all proxies reconnect at once.
     pub reconnect: bool,
@@ -112,8 +114,8 @@ impl Axis {
 /// Runs the benchmark.
 ///
 /// # Errors
-/// If the shape is impossible, the server does not start, or not all proxies come in sync. What is measured but wrong is
-/// in the report: see [`Report::correct`].
+/// If the shape is impossible, the server does not start, or not all proxies come in sync. What is measured
+/// but wrong is in the report: see [`Report::correct`].
 pub fn run(settings: &Settings) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
     let shapes = match &settings.curve {

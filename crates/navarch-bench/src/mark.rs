@@ -39,7 +39,8 @@ fn read_word(rest: &[u8]) -> Option<u32> {
     std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()
 }
 
-/// The byte before a string in protobuf is its length, which says where the address ends: the next byte may look like a digit.
+/// The byte before a string in protobuf is its length, which says where the address ends: the next byte may
+/// look like a digit.
 fn read_address(message: &[u8], at: usize) -> Option<u32> {
     let length = usize::from(*message.get(at.checked_sub(1)?)?);
     let text = std::str::from_utf8(message.get(at..at + length)?).ok()?;

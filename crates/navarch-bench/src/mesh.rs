@@ -1,8 +1,8 @@
 //! The configuration of a shape as a directory of YAML files, and edits of it.
 //!
-//! What is edited has a small file of its own, so that an edit costs what it touches. Every edit carries a number that can be found
-//! again in the resources made from it (see [`crate::mark`]): that is how a client knows which change it has been sent, with
-//! any server.
+//! What is edited has a small file of its own, so that an edit costs what it touches. Every edit carries a
+//! number that can be found again in the resources made from it (see [`crate::mark`]): that is how a client
+//! knows which change it has been sent, with any server.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -74,7 +74,8 @@ pub struct Edit {
     /// Relative to the directory of the configuration.
     pub file: PathBuf,
     pub text: String,
-    /// The name of the one resource in which the change shows, if it is the same for every edit of this place.
+    /// The name of the one resource in which the change shows, if it is the same for every edit of this
+    /// place.
     pub resource: Option<String>,
     /// The namespace whose proxies must notice; `None` if all must.
     pub namespace: Option<usize>,

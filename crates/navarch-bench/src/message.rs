@@ -30,7 +30,8 @@ impl Protocol {
 /// A discovery request of either protocol.
 #[derive(Default)]
 pub struct Request<'a> {
-    /// The encoded node; only on the first request of a stream, as Envoy does (`set_node_on_first_message_only`).
+    /// The encoded node; only on the first request of a stream, as Envoy does
+    /// (`set_node_on_first_message_only`).
     pub node: Option<&'a [u8]>,
     /// Delta: names to subscribe to. State of the world: all names.
     pub names: Vec<&'a str>,
@@ -179,7 +180,8 @@ pub fn text(bytes: &[u8]) -> &str {
 /// The Envoy that the proxies behave like: servers treat versions differently.
 const VERSION: &[u8] = b"1.40.0";
 
-/// The encoded `envoy.config.core.v3.Node` of a proxy. Values of `metadata` are text or, if they parse as such, JSON objects of text.
+/// The encoded `envoy.config.core.v3.Node` of a proxy. Values of `metadata` are text or, if they parse as
+/// such, JSON objects of text.
 #[must_use]
 pub fn node(id: &str, cluster: &str, metadata: &serde_json::Map<String, serde_json::Value>) -> Vec<u8> {
     let mut out = Vec::new();

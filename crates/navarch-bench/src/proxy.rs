@@ -1,7 +1,7 @@
 //! One simulated proxy: what it subscribes to, what it holds, when it acknowledges. No sockets here.
 //!
-//! It does as Envoy does: clusters first, then the endpoints of those that have any, listeners when these have come, the route
-//! configurations that the listeners name; every response is acknowledged at once.
+//! It does as Envoy does: clusters first, then the endpoints of those that have any, listeners when these
+//! have come, the route configurations that the listeners name; every response is acknowledged at once.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -55,7 +55,8 @@ pub struct Held {
 /// What a response did.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The acknowledgement and what is asked for next, in the order in which they go out; the acknowledgement is the first.
+    /// The acknowledgement and what is asked for next, in the order in which they go out; the acknowledgement
+    /// is the first.
     pub requests: Vec<Bytes>,
     /// Resources with a number of a change in them: type, name, number.
     pub marks: Vec<(XdsType, Id, u32)>,
@@ -83,7 +84,8 @@ impl Proxy {
         }
     }
 
-    /// The requests that open a connection: what Envoy had subscribed to before, with the versions that it holds.
+    /// The requests that open a connection: what Envoy had subscribed to before, with the versions that it
+    /// holds.
     pub fn connect(&mut self, known: &Known) -> Vec<Bytes> {
         self.introduced = false;
         for ty in [XdsType::Cds, XdsType::Eds, XdsType::Lds, XdsType::Rds] {
@@ -371,7 +373,8 @@ mod tests {
         out
     }
 
-    /// A request as text: the type, `+name` for names, `-name` for unsubscribed ones, `=name` for what is held, `!` for a nonce.
+    /// A request as text: the type, `+name` for names, `-name` for unsubscribed ones, `=name` for what is
+    /// held, `!` for a nonce.
     fn show(protocol: Protocol, request: &[u8]) -> String {
         let mut words = Vec::new();
         let mut ty = "";

@@ -248,8 +248,8 @@ impl Bench<'_> {
         Ok(Sample { seconds, resident: usage.resident, cpu_s: usage.cpu - before.cpu })
     }
 
-    /// All connections break at once and come back with what they hold. Over when a change made meanwhile has reached everyone, because
-    /// a server that honours versions has nothing else to say.
+    /// All connections break at once and come back with what they hold. Over when a change made meanwhile has
+    /// reached everyone, because a server that honours versions has nothing else to say.
     async fn reconnect(&mut self) -> Result<Load> {
         self.progress.say(format!("{}: everyone reconnects", self.shape.name));
         let (before, counts) = (self.server.usage()?, self.fleet.counts());

@@ -93,7 +93,8 @@ impl Server {
         Ok(server)
     }
 
-    /// A server that runs already and serves the configuration in `directory`; `command` brings it a changed file.
+    /// A server that runs already and serves the configuration in `directory`; `command` brings it a changed
+    /// file.
     ///
     /// # Errors
     /// If there is no such process.

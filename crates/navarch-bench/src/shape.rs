@@ -40,7 +40,8 @@ impl Shape {
         Shape::of("medium", 1_000, 2_000, 1_000, 100, 10, false)
     }
 
-    /// 10,000 services with 100,000 endpoints, 10,000 proxies of 500 deployments that see the 100 services of their namespace.
+    /// 10,000 services with 100,000 endpoints, 10,000 proxies of 500 deployments that see the 100 services of
+    /// their namespace.
     #[must_use]
     pub fn large() -> Self {
         Shape::of("large", 10_000, 100_000, 10_000, 500, 100, true)
@@ -97,9 +98,9 @@ impl Shape {
         Ok(())
     }
 
-    /// This shape with another number of services. Endpoints per service stay about the same, and so do the number of proxies that
-    /// a change concerns and what each of them sees: where a proxy sees its namespace only, there are more namespaces of the
-    /// same size, with as many proxies each.
+    /// This shape with another number of services. Endpoints per service stay about the same, and so do the
+    /// number of proxies that a change concerns and what each of them sees: where a proxy sees its namespace
+    /// only, there are more namespaces of the same size, with as many proxies each.
     #[must_use]
     pub fn with_services(&self, services: usize) -> Self {
         let in_proportion = |size: usize| (size * services).div_ceil(self.services.max(1)).max(1);

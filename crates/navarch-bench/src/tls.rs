@@ -16,7 +16,8 @@ use crate::shape::Shape;
 /// What the clients of each namespace connect with, by the number of the namespace.
 pub type Connectors = Arc<[TlsConnector]>;
 
-/// Writes the server's files into `directory`, and gives the arguments that lead `navarch serve` to them, and what clients connect with.
+/// Writes the server's files into `directory`, and gives the arguments that lead `navarch serve` to them, and
+/// what clients connect with.
 ///
 /// # Errors
 /// If a certificate cannot be made, or not be written.

@@ -1,4 +1,5 @@
-//! The benchmark itself, small and short: every phase runs, everything arrives, everything is right. Times are not looked at.
+//! The benchmark itself, small and short: every phase runs, everything arrives, everything is right. Times
+//! are not looked at.
 
 use std::time::Duration;
 
@@ -70,7 +71,8 @@ fn namespaces_with_state_of_the_world_along_a_curve() {
     assert!(report.correct(), "{}", report.text());
     let affected: Vec<_> = report.runs.iter().flat_map(|run| &run.changes).map(|c| c.affected).collect();
     assert_eq!(affected, [2, 2, 5, 5]);
-    // A line for each kind in each of two charts. Processor time may be too short to be seen, the delay never is.
+    // A line for each kind in each of two charts. Processor time may be too short to be seen, the delay never
+    // is.
     let svg = navarch_bench::curves(&report, Axis::Proxies);
     assert_eq!(svg.matches("<polyline").count(), 4);
     assert!(svg.matches("<circle").count() >= 4, "{svg}");

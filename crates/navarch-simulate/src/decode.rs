@@ -1,4 +1,5 @@
-//! Resources by name, decoded. A resource that is not what its type says counts as missing: Envoy would have rejected it.
+//! Resources by name, decoded. A resource that is not what its type says counts as missing: Envoy would have
+//! rejected it.
 
 use navarch_envoy::any::{type_url, unpack};
 use navarch_envoy::proto::envoy::config::cluster::v3::Cluster;

@@ -1,7 +1,8 @@
 //! Which filter chain takes a connection (Envoy: `FilterChainMatch`).
 //!
-//! The criteria are compared in a fixed order; each step keeps the chains with the most specific matching value, and there is no way
-//! back: if no chain is left at a later step, the default filter chain takes the connection.
+//! The criteria are compared in a fixed order; each step keeps the chains with the most specific matching
+//! value, and there is no way back: if no chain is left at a later step, the default filter chain takes the
+//! connection.
 
 use std::net::IpAddr;
 

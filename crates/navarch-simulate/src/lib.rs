@@ -1,7 +1,7 @@
 //! What a proxy with a given configuration does with a call, without a proxy.
 //!
-//! In: a [`Call`] and the resources of one proxy. Out: the [`Outcome`]: which listener, filter chain, virtual host and route take it, and
-//! where it goes.
+//! In: a [`Call`] and the resources of one proxy. Out: the [`Outcome`]: which listener, filter chain, virtual
+//! host and route take it, and where it goes.
 //!
 //! ```text
 //!   Call ── address ──> listener ── inspectors, chain match ──> filter chain
@@ -11,11 +11,13 @@
 //!                                                       └── EDS: endpoints by priority
 //! ```
 //!
-//! The rules are Envoy's (architecture overview: listeners, filter chain match, HTTP routing). What depends on things that only exist at
-//! run time, such as dynamic metadata, random fractions or the code of a Lua filter, is [`Action::Unknown`], never a guess. Filters that
-//! may deny a call but cannot route it elsewhere are listed in [`Outcome::unevaluated`].
+//! The rules are Envoy's (architecture overview: listeners, filter chain match, HTTP routing). What depends
+//! on things that only exist at run time, such as dynamic metadata, random fractions or the code of a Lua
+//! filter, is [`Action::Unknown`], never a guess. Filters that may deny a call but cannot route it elsewhere
+//! are listed in [`Outcome::unevaluated`].
 //!
-//! This crate never knows anything of ours but Envoy's types: the same engine answers for resources from any control plane.
+//! This crate never knows anything of ours but Envoy's types: the same engine answers for resources from any
+//! control plane.
 
 mod call;
 mod decode;

@@ -29,9 +29,10 @@ pub fn accept(resources: &ProxyResources, call: &Call, outcome: &mut Outcome) ->
 
 /// The listener that a connection ends up at.
 ///
-/// Outbound calls from behind a sidecar are redirected to the listener that restores the original destination and hands the
-/// connection to the listener of that address, if there is one. The inbound listener restores the destination too, but keeps the
-/// connection. Without redirection, a connection reaches whatever is bound.
+/// Outbound calls from behind a sidecar are redirected to the listener that restores the original destination
+/// and hands the connection to the listener of that address, if there is one. The inbound listener restores
+/// the destination too, but keeps the connection. Without redirection, a connection reaches whatever is
+/// bound.
 fn find<'a>(listeners: &'a [Listener], call: &Call) -> Option<&'a Listener> {
     let redirected = match call.direction {
         Direction::Outbound => listeners.iter().find(|listener| {

@@ -45,8 +45,8 @@ impl Tri {
     }
 }
 
-/// Whether the whole text matches, as RE2 does it for Envoy. The two syntaxes agree on what RE2 accepts; a pattern that does not
-/// compile here is unknown.
+/// Whether the whole text matches, as RE2 does it for Envoy. The two syntaxes agree on what RE2 accepts; a
+/// pattern that does not compile here is unknown.
 pub fn regex(pattern: &str, text: &str) -> Tri {
     match Regex::new(&format!(r"\A(?:{pattern})\z")) {
         Ok(regex) => regex.is_match(text).into(),

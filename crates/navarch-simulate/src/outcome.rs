@@ -78,7 +78,8 @@ pub enum Stage {
     Listener,
     /// No filter chain matches the connection.
     FilterChain,
-    /// The handshake fails: TLS where none is spoken, none where it is, or no certificate where one is required.
+    /// The handshake fails: TLS where none is spoken, none where it is, or no certificate where one is
+    /// required.
     Tls,
     /// The chain expects HTTP and gets something else.
     Protocol,
@@ -118,8 +119,8 @@ pub enum Upstream {
 }
 
 impl Upstream {
-    /// The endpoints that get traffic while nothing else fails: those of the first priority that has a usable one. All endpoints
-    /// of the first priority if none is usable, since Envoy then panics and uses them all.
+    /// The endpoints that get traffic while nothing else fails: those of the first priority that has a usable
+    /// one. All endpoints of the first priority if none is usable, since Envoy then panics and uses them all.
     #[must_use]
     pub fn preferred(&self) -> Vec<&Endpoint> {
         let Self::Endpoints(all) = self else { return Vec::new() };

@@ -1,8 +1,10 @@
 //! What calls do in small meshes, case by case: `tests/cases/*.yaml`.
 //!
-//! A file has a `base` from `tests/meshes`, an optional `mesh` and `proxies` (name to node id, labels, locality) that all its cases
-//! share beside those of `meshes/proxies/all.yaml`, and `cases`. Each case has a name, a `mesh` of its own and `calls`. A call is `[<what>, <from which proxy and to which address>, <expected>]`; see
-//! [`Line`]. What is expected is a map of a few facts of the outcome; a bare string is the fact `to`.
+//! A file has a `base` from `tests/meshes`, an optional `mesh` and `proxies` (name to node id, labels,
+//! locality) that all its cases share beside those of `meshes/proxies/all.yaml`, and `cases`. Each case has a
+//! name, a `mesh` of its own and `calls`. A call is `[<what>, <from which proxy and to which address>,
+//! <expected>]`; see [`Line`]. What is expected is a map of a few facts of the outcome; a bare string is the
+//! fact `to`.
 
 #![expect(clippy::disallowed_methods, reason = "cases are files, and a variable chooses one")]
 
@@ -138,7 +140,8 @@ fn plain(value: &Value) -> String {
 }
 
 /// `<METHOD> <host><path> [name=value]...` for HTTP, with `h2`, `https` or `mtls` before it for HTTP/2, HTTP in simple TLS and HTTP in
-/// Istio's mutual TLS; `tcp`, `tls <sni> [alpn=..]`, `mtls-tcp` for the rest. The second text is `[<proxy> ][in ]<address>:<port>`.
+/// Istio's mutual TLS; `tcp`, `tls <sni> [alpn=..]`, `mtls-tcp` for the rest. The second text is `[<proxy>
+/// ][in ]<address>:<port>`.
 struct Line {
     proxy: String,
     call: Call,

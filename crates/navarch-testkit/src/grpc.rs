@@ -31,8 +31,8 @@ pub fn obtain() -> Result<()> {
     Ok(())
 }
 
-/// A program that can run with the packages it needs, which are installed first if need be. Never skips: what is
-/// missing is an error that says what to do.
+/// A program that can run with the packages it needs, which are installed first if need be. Never skips: what
+/// is missing is an error that says what to do.
 fn program(language: Language) -> Result<Command> {
     let cache = workspace::target_dir().join("grpc");
     std::fs::create_dir_all(&cache)?;

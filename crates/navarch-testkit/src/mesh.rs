@@ -1,7 +1,7 @@
 //! Meshes of any size, as YAML: services with a pod and an EndpointSlice each, in ten namespaces.
 //!
-//! Every text is a complete document with the separator behind it, so that texts can be joined. Writing an object again with
-//! another argument is an edit.
+//! Every text is a complete document with the separator behind it, so that texts can be joined. Writing an
+//! object again with another argument is an edit.
 
 use std::net::Ipv4Addr;
 

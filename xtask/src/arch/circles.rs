@@ -1,7 +1,8 @@
 //! Circles: files of a crate that import each other.
 //!
-//! Files in a circle can only be read, moved and tested together, so a circle is one file that was cut in the wrong place. The
-//! import graph has an edge from the file that names an item to the file that defines it; re-exports are followed, `mod` and
+//! Files in a circle can only be read, moved and tested together, so a circle is one file that was cut in the
+//! wrong place. The import graph has an edge from the file that names an item to the file that defines it;
+//! re-exports are followed, `mod` and
 //! `pub use` alone are no edges, and code under `#[cfg(test)]` does not count. A circle is a strongly connected component.
 
 use super::imports::{Imports, Path as ItemPath, read};
@@ -100,7 +101,8 @@ struct Graph<'a> {
 }
 
 impl Graph<'_> {
-    /// The module of this crate that defines what `path` names in `module`; `None` for other crates and for what is local.
+    /// The module of this crate that defines what `path` names in `module`; `None` for other crates and for
+    /// what is local.
     fn resolve(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
         if depth > DEPTH_MAX {
             return None;

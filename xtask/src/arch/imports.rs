@@ -130,7 +130,8 @@ fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
     tokens.iter().skip(at).position(ends).map_or(tokens.len(), |length| at + length + 1)
 }
 
-/// The path as the file would name it, from inside `depth` of its own modules; `None` for what is within those.
+/// The path as the file would name it, from inside `depth` of its own modules; `None` for what is within
+/// those.
 fn local(path: Path, depth: usize) -> Option<Path> {
     let supers = path.iter().take_while(|part| *part == "super").count();
     match path.first().map(String::as_str) {

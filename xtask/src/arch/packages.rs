@@ -1,7 +1,7 @@
 //! `deny.toml`, without `cargo deny`: licences, bans, duplicates and sources of all packages in the tree.
 //!
-//! The program itself is three hundred packages that would be compiled before every check, and advisories, the one thing that only it
-//! can do, need a database from a network that a build machine may not have.
+//! The program itself is three hundred packages that would be compiled before every check, and advisories,
+//! the one thing that only it can do, need a database from a network that a build machine may not have.
 
 use super::tree;
 use anyhow::{Context, Result};

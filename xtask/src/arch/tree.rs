@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 use navarch_testkit::workspace;
 use std::collections::BTreeSet;
 
-/// Names and versions of all packages that are built on any of the platforms. The metadata of cargo also lists optional
-/// packages that only a weak feature (`package?/feature`) names.
+/// Names and versions of all packages that are built on any of the platforms. The metadata of cargo also
+/// lists optional packages that only a weak feature (`package?/feature`) names.
 pub fn built(targets: &[String]) -> Result<BTreeSet<(String, String)>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = std::process::Command::new(cargo)

@@ -1,7 +1,7 @@
 //! Messages that Istio defines itself and no package registry carries.
 //!
-//! Names, numbers and types are facts of the interface: the proxies, agents and certificate clients that talk to us
-//! use them. A `.proto` file each would be a copy; a table is enough.
+//! Names, numbers and types are facts of the interface: the proxies, agents and certificate clients that talk
+//! to us use them. A `.proto` file each would be a copy; a table is enough.
 
 mod ambient;
 mod table;

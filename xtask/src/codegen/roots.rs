@@ -1,8 +1,8 @@
 //! Which packages and messages become Rust types.
 
-/// What navarch names in Rust, and nothing else, since each type costs build time; what their messages reach through
-/// fields comes along. The descriptor set holds every package, so whatever is missing here can still be printed, parsed
-/// and patched.
+/// What navarch names in Rust, and nothing else, since each type costs build time; what their messages reach
+/// through fields comes along. The descriptor set holds every package, so whatever is missing here can still
+/// be printed, parsed and patched.
 pub const ROOTS: &[&str] = &[
     "envoy.admin.v3.BootstrapConfigDump",
     "envoy.admin.v3.ClustersConfigDump",

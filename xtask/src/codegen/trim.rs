@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, ensure};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
-/// Drops what no consumer reads: source positions, comments and options that steer other languages' generators.
-/// Extensions of the options were dropped when the set was decoded.
+/// Drops what no consumer reads: source positions, comments and options that steer other languages'
+/// generators. Extensions of the options were dropped when the set was decoded.
 pub fn without_options(mut set: FileDescriptorSet) -> FileDescriptorSet {
     for file in &mut set.file {
         file.source_code_info = None;
@@ -17,8 +17,8 @@ pub fn without_options(mut set: FileDescriptorSet) -> FileDescriptorSet {
 
 /// Keeps the top-level messages and enums of `roots` and everything that they reach through fields.
 ///
-/// A root is a package, with those below it, or one message. A root that does not exist is an error, because it would
-/// silently keep nothing after a rename upstream.
+/// A root is a package, with those below it, or one message. A root that does not exist is an error, because
+/// it would silently keep nothing after a rename upstream.
 pub fn closure(set: &FileDescriptorSet, roots: &[&str]) -> Result<FileDescriptorSet> {
     let mut references: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut pending: Vec<String> = Vec::new();

@@ -52,8 +52,8 @@ impl Envoy {
         Envoy::launch(name, bootstrap.into(), &[&["--disable-hot-restart"], args].concat()).await
     }
 
-    /// A process of an Envoy that is restarted hot: epoch 0 is the first, and each takes over from the one before. All
-    /// that runs at a time with the same base id, in any test, is one Envoy.
+    /// A process of an Envoy that is restarted hot: epoch 0 is the first, and each takes over from the one
+    /// before. All that runs at a time with the same base id, in any test, is one Envoy.
     pub async fn start_epoch(
         name: &str,
         bootstrap: impl Into<Bootstrap>,
