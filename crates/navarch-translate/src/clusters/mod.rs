@@ -241,7 +241,7 @@ pub fn stat_pattern(
 }
 
 /// Which families names are resolved to.
-fn lookup_family(mode: IpMode) -> DnsLookupFamily {
+pub(crate) fn lookup_family(mode: IpMode) -> DnsLookupFamily {
     match mode {
         IpMode::V4 => DnsLookupFamily::V4Only,
         IpMode::V6 => DnsLookupFamily::V6Only,

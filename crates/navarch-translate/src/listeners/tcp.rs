@@ -11,8 +11,10 @@ use navarch_envoy::proto::envoy::extensions::filters::network::tcp_proxy::v3::{T
 use navarch_envoy::proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 use navarch_envoy::wkt;
 use navarch_model::Name;
+use navarch_model::proxy::IpMode;
 use navarch_model::service::Protocol;
 
+use crate::clusters::lookup_family;
 use crate::encoded::messages;
 use crate::filters::NetworkPhase;
 use crate::filters::network::{network_filter, stats_chain, tcp_chain};
@@ -71,8 +73,8 @@ pub struct Tunnel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DnsCache {
     pub name: Name,
-    /// Value of Envoy's `Cluster.DnsLookupFamily`.
-    pub lookup_family: i32,
+    /// The families that names are resolved to are those of the proxy.
+    pub ip_mode: IpMode,
 }
 
 impl DnsCache {
@@ -80,7 +82,7 @@ impl DnsCache {
     pub fn config(&self) -> DnsCacheConfig {
         DnsCacheConfig {
             name: self.name.to_string(),
-            dns_lookup_family: self.lookup_family,
+            dns_lookup_family: lookup_family(self.ip_mode) as i32,
             ..DnsCacheConfig::default()
         }
     }

@@ -2,7 +2,6 @@
 
 use navarch_model::endpoint::{Address, Endpoint};
 use navarch_model::networking::CaptureMode;
-use navarch_model::proxy::IpMode;
 use navarch_model::service::{Protocol, Registry, Resolution, Service};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::Scope;
@@ -195,19 +194,6 @@ fn http_chain(service: &PortOf<'_, '_>, wanted: &Wanted<'_>, treatment: Treatmen
 /// The DNS cache of a wildcard host that is resolved when it is requested.
 pub fn dynamic_dns(service: &PortOf<'_, '_>) -> Option<DnsCache> {
     let host = &service.service.hostname;
-    (host.starts_with('*') && service.service.resolution == Resolution::DynamicDns).then(|| DnsCache {
-        name: Name::from(dns_cache(host)),
-        lookup_family: lookup_family(service.view().ip_mode),
-    })
-}
-
-/// Which families names are resolved to.
-fn lookup_family(mode: IpMode) -> i32 {
-    use navarch_envoy::proto::envoy::config::cluster::v3::cluster::DnsLookupFamily;
-    let family = match mode {
-        IpMode::V4 => DnsLookupFamily::V4Only,
-        IpMode::V6 => DnsLookupFamily::V6Only,
-        IpMode::Dual => DnsLookupFamily::All,
-    };
-    family as i32
+    (host.starts_with('*') && service.service.resolution == Resolution::DynamicDns)
+        .then(|| DnsCache { name: Name::from(dns_cache(host)), ip_mode: service.view().ip_mode })
 }
