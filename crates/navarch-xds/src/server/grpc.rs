@@ -23,6 +23,8 @@ pub enum Code {
     ResourceExhausted = 8,
     /// There is no such method, or it uses what is not supported.
     Unimplemented = 12,
+    /// Something is wrong here, and not with the client.
+    Internal = 13,
     /// Try again, here or elsewhere.
     Unavailable = 14,
     /// The client has to say who it is.

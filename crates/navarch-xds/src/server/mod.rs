@@ -4,6 +4,7 @@
 //! peer, and gets the [`Class`] to follow.
 
 mod admission;
+mod authenticate;
 mod call;
 mod connection;
 mod exchange;
@@ -18,9 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use http::HeaderMap;
 use navarch_envoy::XdsType;
 use tokio::sync::watch;
 
+pub use authenticate::Authenticate;
 pub use connection::{Plaintext, Transport};
 pub(crate) use grpc::framed;
 pub use grpc::{Code, Status};
@@ -285,6 +288,7 @@ pub struct Server {
 
 pub(crate) struct Shared {
     discovery: Box<dyn Discovery>,
+    authenticator: Box<dyn Authenticate>,
     observer: Box<dyn Observer>,
     loads: Box<dyn LoadReports>,
     services: Services,
@@ -300,6 +304,7 @@ pub(crate) struct Shared {
 /// A server that is being put together.
 pub struct Builder {
     discovery: Box<dyn Discovery>,
+    authenticator: Box<dyn Authenticate>,
     observer: Box<dyn Observer>,
     loads: Box<dyn LoadReports>,
     services: Services,
@@ -311,6 +316,12 @@ impl Builder {
     #[must_use]
     pub fn settings(self, settings: Settings) -> Self {
         Self { settings, ..self }
+    }
+
+    /// Who says who is calling, if not only the transport does.
+    #[must_use]
+    pub fn authenticator(self, authenticator: impl Authenticate) -> Self {
+        Self { authenticator: Box::new(authenticator), ..self }
     }
 
     /// Who hears of what happens.
@@ -336,10 +347,11 @@ impl Builder {
     /// The server.
     #[must_use]
     pub fn build(self) -> Server {
-        let Self { discovery, observer, loads, services, settings } = self;
+        let Self { discovery, authenticator, observer, loads, services, settings } = self;
         Server {
             shared: Arc::new(Shared {
                 discovery,
+                authenticator,
                 observer,
                 loads,
                 services,
@@ -368,6 +380,7 @@ impl Server {
     pub fn builder(discovery: impl Discovery) -> Builder {
         Builder {
             discovery: Box::new(discovery),
+            authenticator: Box::new(()),
             observer: Box::new(()),
             loads: Box::new(()),
             services: Services::default(),
@@ -424,6 +437,14 @@ impl Shared {
                 return Ok(());
             }
         };
+        let metadata = std::mem::take(offer.request.headers_mut());
+        let peer = match self.authenticate(metadata, peer).await {
+            Ok(peer) => peer,
+            Err(status) => {
+                let _ = offer.respond.send_response(grpc::refuse(&status), true);
+                return Ok(());
+            }
+        };
         let Ok(mut call) = Call::accept(*offer, self.settings.request_bytes_max) else { return Ok(()) };
         let work = async {
             match asked {
@@ -443,6 +464,13 @@ impl Shared {
         };
         tracing::debug!(code = ?status.code, message = %status.message, "stream ended");
         call.end(&status, self.settings.grace).await
+    }
+
+    async fn authenticate(&self, metadata: HeaderMap, peer: Arc<Peer>) -> Result<Arc<Peer>, Status> {
+        let authenticated = self.authenticator.authenticate(metadata, peer);
+        let late =
+            |_| Err(Status::new(Code::DeadlineExceeded, "who is calling could not be found out in time"));
+        tokio::time::timeout(self.settings.first_timeout, authenticated).await.unwrap_or_else(late)
     }
 
     /// What is asked for, if it may be answered. Before anything is read or computed, so that a herd of returning

@@ -1,5 +1,6 @@
 //! The server over real connections on loopback: everything that is not a matter of one stream's state.
 
+mod authenticated;
 mod brought;
 mod services;
 
