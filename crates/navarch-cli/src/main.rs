@@ -6,6 +6,7 @@ mod admin;
 mod analyze;
 mod bench;
 mod bootstrap;
+mod ca;
 mod completion;
 mod confirm_removals;
 mod explain;
@@ -16,6 +17,7 @@ mod proxy_status;
 mod render;
 mod serve;
 mod table;
+mod token;
 mod wait;
 
 use std::process::ExitCode;
@@ -44,6 +46,10 @@ enum Command {
     Analyze(analyze::AnalyzeArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Render(render::RenderArgs),
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     Bench(bench::BenchArgs),
     Completion(completion::CompletionArgs),
     Man(completion::ManArgs),
@@ -77,6 +83,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Analyze(args) => analyze::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Render(args) => render::run(&args),
+        Command::Ca(command) => ca::run(&command),
+        Command::Token(command) => token::run(&command),
         Command::Bench(args) => bench::run(args),
         Command::Completion(args) => completion::completion(&args, &mut Cli::command()),
         Command::Man(args) => completion::man(&args, Cli::command()),

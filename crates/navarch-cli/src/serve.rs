@@ -1,27 +1,33 @@
 //! `navarch serve`: the control plane.
 
 use std::io::IsTerminal;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use navarch_server::secure::TlsFiles;
+use navarch_server::identity;
+use navarch_server::secure::{ServerFiles, TlsFiles};
 use navarch_server::serve::{Brake, Options, serve};
 use tracing_subscriber::EnvFilter;
 
 use crate::wait::parse_duration;
 
+/// Istio's port for xDS over TLS, on loopback as all ports unless told otherwise.
+const SECURE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
+
 /// Serve the configuration in a directory to proxies
 ///
 /// The directory is watched: a save is in effect a moment later. A file that cannot be read never takes away what worked; see `navarch
 /// analyze`. Ports listen on loopback unless told otherwise: the xDS port is plaintext and trusts whoever connects. With
-/// --secure-addr the same is served over TLS, and with --tls-client-ca only to proxies whose certificate proves who they are.
+/// --state there is a certificate authority, and a port over TLS for those who prove who they are, with a certificate or a token
+/// (`navarch token create`). --secure-addr with --tls-cert serves over TLS without an authority.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug\n  navarch serve --config ./mesh --secure-addr \
+    after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug\n  navarch serve --config ./mesh --state \
+                  /var/lib/navarch --secure-addr 0.0.0.0:15012 --tls-name navarch.example.com\n  navarch serve --config ./mesh --secure-addr \
                   0.0.0.0:15012 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem"
 )]
 pub struct ServeArgs {
@@ -37,17 +43,33 @@ pub struct ServeArgs {
     /// Where the xDS server listens (plaintext)
     #[arg(long, default_value = "127.0.0.1:15010", value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_XDS_ADDR")]
     xds_addr: SocketAddr,
-    /// Also serve xDS over TLS here
-    #[arg(long, value_name = "HOST:PORT", value_parser = listen_address, requires_all = ["tls_cert", "tls_key"], env = "NAVARCH_SECURE_ADDR")]
+    /// Directory of the certificate authority's state: roots, keys, tokens. It is made on the first start, and only its owner may
+    /// enter it. With it, xDS and certificates are served over TLS, and everybody proves who they are
+    #[arg(long, value_name = "DIR", env = "NAVARCH_STATE")]
+    state: Option<PathBuf>,
+    /// Make an authority if the state directory is there and has none. Without it that is an error, since it is also what a disk
+    /// looks like that is not mounted. One that is there is never replaced
+    #[arg(long, requires = "state")]
+    new_authority: bool,
+    /// Directory with an authority of yours: ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem, or tls.crt, tls.key
+    /// and ca.crt; read again when they change
+    #[arg(long, value_name = "DIR", requires = "state", env = "NAVARCH_CA_DIR")]
+    ca_dir: Option<PathBuf>,
+    /// One more name or address that clients know this server by, in the certificate that its authority signs for it
+    #[arg(long, value_name = "NAME", requires = "state", env = "NAVARCH_TLS_NAME", value_delimiter = ',')]
+    tls_name: Vec<String>,
+    /// Serve xDS over TLS here; with --state 127.0.0.1:15012 if nothing else is said
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_SECURE_ADDR")]
     secure_addr: Option<SocketAddr>,
     /// PEM file with the server's certificate and what leads to its root; read again when it changes, as the others
-    #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_CERT")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "NAVARCH_TLS_CERT")]
     tls_cert: Option<PathBuf>,
     /// PEM file with its private key
-    #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_KEY")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "NAVARCH_TLS_KEY")]
     tls_key: Option<PathBuf>,
-    /// PEM file with roots of client certificates. Clients must have one, and be what its SPIFFE identity says
-    #[arg(long, value_name = "FILE", requires = "secure_addr", env = "NAVARCH_TLS_CLIENT_CA")]
+    /// PEM file with roots of client certificates. Clients must have one, and be what its SPIFFE identity says; with --state they
+    /// may also have one of its authority, or a token
+    #[arg(long, value_name = "FILE", env = "NAVARCH_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
     /// Where health, readiness, metrics and debug pages are
     #[arg(long, default_value = "127.0.0.1:15014", value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_ADMIN_ADDR")]
@@ -95,18 +117,20 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().init(),
     }
-    let secure = match (args.secure_addr, args.tls_cert, args.tls_key) {
-        (Some(address), Some(cert), Some(key)) => {
-            Some((address, TlsFiles { cert, key, client_ca: args.tls_client_ca }))
-        }
-        _ => None,
-    };
+    let secure = args.secure()?;
+    let identity = args.state.map(|state| identity::Options {
+        state,
+        new_authority: args.new_authority,
+        plugged: args.ca_dir,
+        names: args.tls_name,
+    });
     let options = Options {
         config: args.config,
         mesh_config: args.mesh_config,
         system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,
         secure,
+        identity,
         admin_addr: args.admin_addr,
         debounce: args.debounce,
         debounce_max: args.debounce_max.max(args.debounce),
@@ -141,6 +165,32 @@ fn log_filter(text: &str) -> Result<EnvFilter> {
 fn listen_address(text: &str) -> Result<SocketAddr> {
     let found = text.to_socket_addrs().with_context(|| format!("{text} is not host:port"))?;
     found.min_by_key(|address| !address.is_ipv4()).with_context(|| format!("{text} has no address"))
+}
+
+impl ServeArgs {
+    /// Where TLS is served, if it is, and with which files.
+    fn secure(&self) -> Result<Option<(SocketAddr, TlsFiles)>> {
+        let server = match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Some(ServerFiles { cert: cert.clone(), key: key.clone() }),
+            _ => None,
+        };
+        let files = TlsFiles { server, client_ca: self.tls_client_ca.clone() };
+        let has_files = files.server.is_some() || files.client_ca.is_some();
+        match self.secure_addr.or(self.state.is_some().then_some(SECURE)) {
+            None => {
+                ensure!(
+                    !has_files,
+                    "--tls-cert and --tls-client-ca are for TLS: say where with --secure-addr"
+                );
+                Ok(None)
+            }
+            Some(address) => {
+                let certified = files.server.is_some() || self.state.is_some();
+                ensure!(certified, "--secure-addr needs a certificate: --tls-cert and --tls-key, or --state");
+                Ok(Some((address, files)))
+            }
+        }
+    }
 }
 
 /// A connection is an open file. The usual limit of 1,024 is one for programs that use `select`, which this one does not.

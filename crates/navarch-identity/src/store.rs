@@ -30,6 +30,8 @@ pub enum StoreError {
     FileOpen { path: PathBuf, mode: u32 },
     #[error("{path} belongs to user {owner}, and this is user {user}")]
     Owner { path: PathBuf, owner: u32, user: u32 },
+    #[error("{path} is not there; `navarch serve --state` makes it")]
+    Absent { path: PathBuf },
     #[error("{path} is not a directory")]
     NotADirectory { path: PathBuf },
     #[error("{path} has {bytes} bytes, more than the {FILE_BYTES_MAX} that a file of the state may have")]
@@ -97,6 +99,17 @@ impl StateDirectory {
             #[cfg(test)]
             power: power::Power::default(),
         })
+    }
+
+    /// Opens a directory that is there.
+    ///
+    /// # Errors
+    /// If it is not there, others may enter it, or it cannot be used.
+    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        if !path.exists() {
+            return Err(StoreError::Absent { path: path.to_owned() });
+        }
+        Self::open(path)
     }
 
     /// How the directory was found when it was opened.
@@ -385,6 +398,9 @@ mod tests {
     #[test]
     fn what_cannot_be_a_state_is_refused() {
         let temp = tempfile::tempdir().expect("a directory");
+        let absent = temp.path().join("absent");
+        assert!(matches!(StateDirectory::open_existing(&absent), Err(StoreError::Absent { .. })));
+        assert!(!absent.exists());
         let file = temp.path().join("file");
         fs::write(&file, "x").expect("written");
         assert!(matches!(StateDirectory::open(&file), Err(StoreError::NotADirectory { .. })));

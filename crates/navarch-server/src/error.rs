@@ -18,6 +18,8 @@ pub enum Error {
     Tls(#[from] crate::secure::TlsError),
     #[error("reading the configuration broke off")]
     Panicked,
+    #[error("there is no certificate authority")]
+    Identity(#[from] crate::identity::IdentityError),
     #[error("the node cannot be served: {0}")]
     Node(String),
     #[error("cannot start a thread")]

@@ -10,6 +10,7 @@ pub mod debug;
 pub mod error;
 pub mod fleet;
 pub mod guard;
+pub mod identity;
 pub mod inputs;
 pub mod load;
 pub mod metrics;

@@ -8,14 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use navarch_identity::Timestamp;
+use navarch_identity::authority::{Authority, IssueError};
 use navarch_xds::{Evidence, Peer, Transport};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::identity::{Identity, now};
 
 /// How often the files are looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -24,13 +30,21 @@ const POLL: Duration = Duration::from_secs(2);
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Where the certificates are, as PEM.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsFiles {
-    /// The server's certificate, and what leads to its root.
+    /// The server's certificate with what leads to its root, and its key. Without them the authority signs
+    /// one.
+    pub server: Option<ServerFiles>,
+    /// Roots of client certificates, beside those of the authority. Without an authority a client must have a
+    /// certificate of theirs with a SPIFFE identity.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug)]
+pub struct ServerFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// Roots of client certificates. With it a client must have a certificate of theirs with a SPIFFE identity.
-    pub client_ca: Option<PathBuf>,
 }
 
 /// Why TLS cannot be served.
@@ -40,64 +54,95 @@ pub enum TlsError {
     Read { path: PathBuf, source: io::Error },
     #[error("{path} has no {what} in PEM form: {reason}")]
     Pem { path: PathBuf, what: &'static str, reason: String },
-    #[error("{path}: {reason}")]
-    Roots { path: PathBuf, reason: String },
-    #[error("{cert} and {key} cannot be used: {source}")]
-    Pair { cert: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("roots of client certificates from {origin}: {reason}")]
+    Roots { origin: String, reason: String },
+    #[error("the certificate and the key from {origin} cannot be used: {source}")]
+    Pair { origin: String, source: rustls::Error },
+    #[error("the authority signs no certificate for this port: {0}")]
+    Sign(#[from] IssueError),
+    #[error("there is no certificate for this port")]
+    NoCertificate,
 }
 
-/// The contents of the files.
-#[derive(PartialEq, Eq)]
+/// The contents of the files, and the authority beside them.
+#[derive(Clone)]
 struct Contents {
-    cert: Vec<u8>,
-    key: Vec<u8>,
+    server: Option<(Vec<u8>, Vec<u8>)>,
     client_ca: Option<Vec<u8>>,
+    authority: Option<Arc<Authority>>,
 }
 
-/// Serves TLS with what the files held when they were last good.
+impl PartialEq for Contents {
+    fn eq(&self, other: &Self) -> bool {
+        let Contents { server, client_ca, authority } = self;
+        let same = match (authority, &other.authority) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        same && *server == other.server && *client_ca == other.client_ca
+    }
+}
+
+/// What connections are taken with, and when its certificate is due for another one.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    renew_at: Option<Timestamp>,
+}
+
+/// Serves TLS with what the files held when they were last good, or with certificates of the authority.
 pub struct Tls {
     files: TlsFiles,
-    config: ArcSwap<ServerConfig>,
+    identity: Option<Arc<Identity>>,
+    loaded: ArcSwap<Loaded>,
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Reads the files, and has the authority sign what they do not provide.
     ///
     /// # Errors
     /// If they cannot be read, or not be used.
-    pub fn open(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
-        let config = config(&files, &read(&files)?)?;
-        Ok(Arc::new(Tls { files, config: ArcSwap::from_pointee(config) }))
+    pub fn open(files: TlsFiles, identity: Option<Arc<Identity>>) -> Result<Arc<Self>, TlsError> {
+        let contents = contents(&files, identity.as_deref())?;
+        let loaded = load(&files, identity.as_deref(), &contents)?;
+        Ok(Arc::new(Tls { files, identity, loaded: ArcSwap::from_pointee(loaded) }))
     }
 
-    /// Looks at the files for ever. What is wrong is logged, and the last good ones stay in use.
+    /// Looks at the files and the authority for ever. What is wrong is logged, and the last good certificates
+    /// stay in use.
     pub async fn follow(self: Arc<Self>) {
-        let mut seen = read(&self.files).ok();
+        let mut seen = contents(&self.files, self.identity.as_deref()).ok();
         loop {
             tokio::time::sleep(POLL).await;
-            let tls = self.clone();
-            let now = match tokio::task::spawn_blocking(move || read(&tls.files)).await {
-                Ok(Ok(contents)) => contents,
-                Ok(Err(error)) => {
-                    if seen.take().is_some() {
-                        tracing::error!(%error, "the last good certificates stay in use");
-                    }
-                    continue;
-                }
-                Err(_) => continue,
-            };
-            if seen.as_ref() == Some(&now) {
-                continue;
-            }
-            match config(&self.files, &now) {
-                Ok(config) => {
-                    self.config.store(Arc::new(config));
-                    tracing::info!(cert = %self.files.cert.display(), "new certificates are in use");
-                }
-                Err(error) => tracing::error!(%error, "the last good certificates stay in use"),
-            }
-            seen = Some(now);
+            let (tls, before) = (self.clone(), seen.clone());
+            let looked = tokio::task::spawn_blocking(move || tls.look(before)).await;
+            seen = looked.unwrap_or(seen);
         }
+    }
+
+    /// One look; what was seen.
+    fn look(&self, seen: Option<Contents>) -> Option<Contents> {
+        let current = match contents(&self.files, self.identity.as_deref()) {
+            Ok(current) => current,
+            Err(error) => {
+                if seen.is_some() {
+                    tracing::error!(%error, "the last good certificates stay in use");
+                }
+                return None;
+            }
+        };
+        let is_due = self.loaded.load().renew_at.is_some_and(|at| at <= now());
+        if seen.as_ref() == Some(&current) && !is_due {
+            return seen;
+        }
+        match load(&self.files, self.identity.as_deref(), &current) {
+            Ok(loaded) => {
+                self.loaded.store(Arc::new(loaded));
+                tracing::info!("new certificates are in use");
+            }
+            Err(error) => tracing::error!(%error, "the last good certificates stay in use"),
+        }
+        Some(current)
     }
 }
 
@@ -109,8 +154,9 @@ impl Transport for Tls {
         socket: TcpStream,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<(Self::Io, Peer)>> + Send {
-        let handshake = TlsAcceptor::from(self.config.load_full()).accept(socket);
-        let authenticated = self.files.client_ca.is_some();
+        let handshake = TlsAcceptor::from(self.loaded.load().config.clone()).accept(socket);
+        // With an authority there are also tokens, which come with each call.
+        let authenticated = self.files.client_ca.is_some() && self.identity.is_none();
         async move {
             let io = handshake.await?;
             let chain = io.get_ref().1.peer_certificates().unwrap_or_default();
@@ -129,8 +175,8 @@ impl Transport for Tls {
     }
 }
 
-/// What a client has shown and the handshake has verified, the certificate of the client first: the [`Evidence`] of peers
-/// that have certificates.
+/// What a client has shown and the handshake has verified, the certificate of the client first: the
+/// [`Evidence`] of peers that have certificates.
 #[derive(Clone, Debug)]
 pub struct ClientCertificates(pub Vec<CertificateDer<'static>>);
 
@@ -145,11 +191,15 @@ fn identity(certificate: &CertificateDer<'_>) -> Result<String, String> {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<Contents, TlsError> {
+fn contents(files: &TlsFiles, identity: Option<&Identity>) -> Result<Contents, TlsError> {
+    let server = match &files.server {
+        Some(ServerFiles { cert, key }) => Some((read_file(cert)?, read_file(key)?)),
+        None => None,
+    };
     Ok(Contents {
-        cert: read_file(&files.cert)?,
-        key: read_file(&files.key)?,
+        server,
         client_ca: files.client_ca.as_deref().map(read_file).transpose()?,
+        authority: identity.map(Identity::authority),
     })
 }
 
@@ -164,36 +214,80 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     read().map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
-fn config(files: &TlsFiles, contents: &Contents) -> Result<ServerConfig, TlsError> {
-    let chain = certificates(&files.cert, &contents.cert)?;
-    let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| TlsError::Pem {
-        path: files.key.clone(),
-        what: "private key",
-        reason: error.to_string(),
-    })?;
+fn load(files: &TlsFiles, identity: Option<&Identity>, contents: &Contents) -> Result<Loaded, TlsError> {
+    let own = certificate(files, identity, contents)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let clients = match (&files.client_ca, &contents.client_ca) {
-        (Some(path), Some(pem)) => {
-            let wrong = |reason: String| TlsError::Roots { path: path.clone(), reason };
-            let mut roots = RootCertStore::empty();
-            for root in certificates(path, pem)? {
-                roots.add(root).map_err(|error| wrong(error.to_string()))?;
-            }
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .build()
-                .map_err(|error| wrong(error.to_string()))?
-        }
-        _ => Arc::new(NoClientAuth),
-    };
-    let pair = |source| TlsError::Pair { cert: files.cert.clone(), key: files.key.clone(), source };
+    let clients = client_verifier(files, identity, contents, &provider)?;
+    let pair = |source| TlsError::Pair { origin: own.origin.clone(), source };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(pair)?
         .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)
+        .with_single_cert(own.chain, own.key)
         .map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok(Loaded { config: Arc::new(config), renew_at: own.renew_at })
+}
+
+/// The server's own certificate.
+struct Own {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    origin: String,
+    renew_at: Option<Timestamp>,
+}
+
+fn certificate(files: &TlsFiles, identity: Option<&Identity>, contents: &Contents) -> Result<Own, TlsError> {
+    if let (Some(ServerFiles { cert, key }), Some((cert_pem, key_pem))) = (&files.server, &contents.server) {
+        let chain = certificates(cert, cert_pem)?;
+        let origin = format!("{} and {}", cert.display(), key.display());
+        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| TlsError::Pem {
+            path: key.clone(),
+            what: "private key",
+            reason: error.to_string(),
+        })?;
+        return Ok(Own { chain, key, origin, renew_at: None });
+    }
+    let signed = identity.ok_or(TlsError::NoCertificate)?.server_certificate()?;
+    let half = now().until(signed.not_after) / 2;
+    let key = PrivatePkcs8KeyDer::from(signed.key.expose().to_vec());
+    let (origin, renew_at) = ("the authority".to_owned(), Some(now().after(half)));
+    Ok(Own { chain: signed.chain, key: key.into(), origin, renew_at })
+}
+
+/// Clients have certificates of the roots in the file and of the authority. With an authority they may also
+/// have none, and prove with each call who they are.
+fn client_verifier(
+    files: &TlsFiles,
+    identity: Option<&Identity>,
+    contents: &Contents,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let mut add = |origin: String, certificates: Vec<CertificateDer<'static>>| {
+        certificates
+            .into_iter()
+            .try_for_each(|root| roots.add(root))
+            .map_err(|error| TlsError::Roots { origin, reason: error.to_string() })
+    };
+    if let (Some(path), Some(pem)) = (&files.client_ca, &contents.client_ca) {
+        add(path.display().to_string(), certificates(path, pem)?)?;
+    }
+    if let Some(authority) = &contents.authority {
+        add("the authority".to_owned(), authority.roots().to_vec())?;
+    }
+    if roots.is_empty() {
+        return Ok(Arc::new(NoClientAuth));
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    if let Some(identity) = identity {
+        builder = builder.with_crls(identity.revoked()).allow_unknown_revocation_status();
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map_err(|error| TlsError::Roots {
+        origin: "the configured files".to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// All certificates of a file; at least one.
@@ -253,9 +347,9 @@ mod tests {
         let (wrong, junk) = (put("wrong.pem", &other_key.serialize_pem()), put("junk.pem", "hello"));
         let absent = directory.path().join("absent.pem");
         let check = |cert: &Path, key: &Path, client_ca: Option<&Path>, expected: &str| {
-            let files =
-                TlsFiles { cert: cert.into(), key: key.into(), client_ca: client_ca.map(Path::to_owned) };
-            let said = Tls::open(files).err().map(|error| error.to_string()).unwrap_or_default();
+            let server = Some(ServerFiles { cert: cert.into(), key: key.into() });
+            let files = TlsFiles { server, client_ca: client_ca.map(Path::to_owned) };
+            let said = Tls::open(files, None).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{said}");
         };
         check(&cert, &key, None, "");

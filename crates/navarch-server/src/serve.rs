@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use navarch_identity::service::CREATE_CERTIFICATE;
 pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
 use tokio::net::{TcpListener, TcpSocket};
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Admin};
 use crate::error::Error;
 use crate::fleet::{Fleet, FleetDiscovery};
+use crate::identity::{self, CreateCertificate, Identity, PortAuthenticator};
 use crate::inputs;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
@@ -40,6 +42,8 @@ pub struct Options {
     pub xds_addr: SocketAddr,
     /// xDS over TLS.
     pub secure: Option<(SocketAddr, TlsFiles)>,
+    /// The certificate authority.
+    pub identity: Option<identity::Options>,
     pub admin_addr: SocketAddr,
     pub debounce: Duration,
     pub debounce_max: Duration,
@@ -59,10 +63,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let xds = listen(options.xds_addr, "xDS, --xds-addr")?;
     let http = listen(options.admin_addr, "admin, --admin-addr")?;
     let secure = match &options.secure {
-        Some((address, files)) => {
-            let tls = Tls::open(files.clone())?;
-            Some((listen(*address, "xDS over TLS, --secure-addr")?, tls))
-        }
+        Some((address, _)) => Some(listen(*address, "xDS over TLS, --secure-addr")?),
         None => None,
     };
     let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
@@ -75,6 +76,14 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
+    let identity = match &options.identity {
+        Some(identity) => Some(Identity::open(identity, options.system_namespace.as_deref(), fleet.clone())?),
+        None => None,
+    };
+    let tls = match &options.secure {
+        Some((_, files)) => Some(Tls::open(files.clone(), identity.clone())?),
+        None => None,
+    };
     let replica = replica_name();
     let settings = Settings {
         identifier: identifier(&replica),
@@ -85,11 +94,17 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     };
     let pages = Arc::new(OnceLock::new());
     let reports = Arc::new(Reports::new(metrics.clone()));
-    let server = Server::builder(FleetDiscovery { fleet: fleet.clone(), pages: pages.clone() })
+    let mut server = Server::builder(FleetDiscovery { fleet: fleet.clone(), pages: pages.clone() })
         .settings(settings)
         .observer(Observed::new(metrics.clone(), fleet.clone()))
-        .loads(reports.clone())
-        .build();
+        .loads(reports.clone());
+    if let Some(identity) = &identity {
+        server = server
+            .authenticator(PortAuthenticator(identity.clone()))
+            .service(CREATE_CERTIFICATE, CreateCertificate(identity.clone()));
+        tokio::spawn(identity.clone().follow());
+    }
+    let server = server.build();
     let (refresh, requests) = refresh::channel();
     let admin = Arc::new(Admin {
         fleet: fleet.clone(),
@@ -118,13 +133,13 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         })
     };
     tokio::spawn(refresh_on_hangup(refresh));
-    if let (Some((listener, _)), Some((asked, _))) = (&secure, &options.secure) {
+    if let (Some(listener), Some((asked, _))) = (&secure, &options.secure) {
         tracing::info!(xds = %local(listener, *asked), "serving over TLS");
     }
     let mut served = tokio::task::JoinSet::new();
     let plaintext = server.clone();
     served.spawn(async move { plaintext.serve(xds).await });
-    if let Some((listener, tls)) = secure {
+    if let (Some(listener), Some(tls)) = (secure, tls) {
         served.spawn({
             let (server, tls) = (server.clone(), tls.clone());
             async move { server.serve_over(listener, tls).await }

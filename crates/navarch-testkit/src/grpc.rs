@@ -163,3 +163,15 @@ impl Client {
         Ok((text("code"), text("body")))
     }
 }
+
+/// Asks `address` for a certificate (`istio.v1.auth.IstioCertificateService/CreateCertificate`), as `grpc_certificate.py` says:
+/// the answer has `code`, and `chain` or `details`.
+pub fn certificate(address: SocketAddr, request: &Value) -> Result<Value> {
+    let mut command = program(Language::Python)?;
+    command.arg(script("grpc_certificate.py")).arg(address.to_string()).arg(request.to_string());
+    command.env("no_grpc_proxy", "*").env("no_proxy", "*");
+    let output = command.output().context("running the gRPC client")?;
+    let said = |bytes: &[u8]| crate::process::tail(&String::from_utf8_lossy(bytes), 10);
+    ensure!(output.status.success(), "the gRPC client: {}: {}", output.status, said(&output.stderr));
+    serde_json::from_slice(&output.stdout).with_context(|| said(&output.stdout))
+}

@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use super::{Authority, Horizon, HorizonError, IssueError, LeafLife, Root, Signer, SignerError};
 use crate::audit::{self, Event};
+use crate::certificate::Facts;
 use crate::pem::PemError;
 use crate::rotation::{Fleet, Pace, Report, RootId, Rotation, RotationError, Waiting};
 use crate::store::{Found, StateDirectory, StoreError};
@@ -255,6 +257,31 @@ impl Kept {
     }
 }
 
+/// A root as it is kept, without its key.
+#[derive(Clone, Debug)]
+pub struct KeptRoot {
+    pub id: RootId,
+    pub certificate: CertificateDer<'static>,
+    pub facts: Facts,
+}
+
+/// What a directory holds, without changing or claiming it: where the rotation is, and the roots that are
+/// trusted, the signing one first. `None`: there is no authority.
+///
+/// # Errors
+/// If what is there cannot be read.
+pub fn inspect(directory: &StateDirectory) -> Result<Option<(Rotation, Vec<KeptRoot>)>, KeptError> {
+    let Some(rotation) = read_state(directory)? else { return Ok(None) };
+    let mut roots = Vec::new();
+    for id in rotation.trusted() {
+        let Root { certificate, key: _ } = read_root(directory, &id)?;
+        let facts = Facts::of(&certificate)
+            .map_err(|problem| KeptError::Signer { root: id.clone(), problem: problem.into() })?;
+        roots.push(KeptRoot { id, certificate, facts });
+    }
+    Ok(Some((rotation, roots)))
+}
+
 fn read_state(directory: &StateDirectory) -> Result<Option<Rotation>, KeptError> {
     let Some(text) = directory.read(STATE)? else { return Ok(None) };
     let malformed = |reason: String| KeptError::Malformed {
@@ -395,6 +422,10 @@ mod tests {
         let temp = tempfile::tempdir().expect("a directory");
         let path = temp.path().join("state");
         let roots = open(&path).authority().roots_pem().to_owned();
+        let (rotation, found) =
+            inspect(&StateDirectory::open(&path).expect("open")).expect("read").expect("an authority");
+        assert_eq!((rotation.signing(), found.len()), (&found[0].id, 1));
+        assert_eq!(found[0].facts.uris, ["spiffe://cluster.local"]);
         assert_eq!(open(&path).authority().roots_pem(), roots);
         let kept = open_with(&path, NewAuthority::IfAbsent).expect("an authority");
         assert_eq!(kept.authority().roots_pem(), roots, "one that is there is not replaced");

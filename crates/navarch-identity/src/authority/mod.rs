@@ -17,7 +17,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 
-pub use kept::{Kept, KeptError, NewAuthority};
+pub use kept::{Kept, KeptError, KeptRoot, NewAuthority, inspect};
 pub use plugged::{Plugged, PluggedError, Refreshed};
 pub use root::{ROOT_LIFE, Root};
 pub use signer::{Signer, SignerError};

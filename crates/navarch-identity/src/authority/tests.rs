@@ -424,7 +424,9 @@ fn a_name_that_cannot_be_written_as_it_was_is_refused() {
         temp.path(),
     );
     std::fs::copy(temp.path().join("tls.crt"), temp.path().join("ca.crt")).expect("copied");
-    let now = Timestamp::from(std::time::SystemTime::now());
+    let certificate = std::fs::read(temp.path().join("tls.crt")).expect("read");
+    let certificate = crate::pem::certificates(&certificate).expect("a certificate");
+    let now = Facts::of(&certificate[0]).expect("facts").not_before.after(DAY);
     let error = Plugged::open(temp.path(), LeafLife::default(), now).expect_err("refused").to_string();
     assert!(error.contains("does not verify with the roots"), "{error}");
 }

@@ -1,0 +1,204 @@
+//! The certificate authority, running: its state directory, who is calling on the port over TLS, and requests
+//! for certificates.
+//!
+//! What it may sign and whom to believe is decided in `navarch-identity`; here are the clock, the threads and
+//! the port.
+
+mod port;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use navarch_identity::Timestamp;
+use navarch_identity::authenticate::{
+    Authenticators, Caller, CertificateAuthenticator, Presented, Purpose, UNAUTHENTICATED, bearer,
+};
+use navarch_identity::authority::{
+    Authority, IssueError, Kept, KeptError, LeafLife, NewAuthority, Plugged, PluggedError, Refreshed,
+    ServerCertificate, server_names,
+};
+use navarch_identity::service::{CertificateService, Impersonation};
+use navarch_identity::store::{Lock, StateDirectory, StoreError};
+use navarch_identity::tokens::join::{JoinAuthenticator, JoinTokens};
+use navarch_model::TrustDomains;
+use navarch_xds::Peer;
+use navarch_xds::server::{Code, Status};
+use parking_lot::Mutex;
+
+pub use port::{CreateCertificate, PortAuthenticator};
+
+use crate::fleet::Fleet;
+
+/// How often the files of an authority that the operator provides are looked at.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Where the control plane says it runs, if nothing says otherwise: Istio's root namespace.
+const NAMESPACE: &str = "istio-system";
+
+/// What is told of the authority.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What must outlive the process: roots, keys, tokens.
+    pub state: PathBuf,
+    /// Whether an authority may be made in a directory that is there and has none.
+    pub new_authority: bool,
+    /// Files of an authority that the operator provides.
+    pub plugged: Option<PathBuf>,
+    /// More names and addresses that clients know the control plane by.
+    pub names: Vec<String>,
+}
+
+/// Why there is no authority.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("the state directory cannot be used")]
+    Store(#[from] StoreError),
+    #[error("the authority of the state directory cannot be used")]
+    Kept(#[from] KeptError),
+    #[error("the authority that is provided cannot be used")]
+    Plugged(#[from] PluggedError),
+}
+
+/// Who signs.
+enum Source {
+    Kept(Kept),
+    Plugged(Mutex<Plugged>),
+}
+
+/// The authority and all that it takes to ask it for a certificate.
+pub struct Identity {
+    source: Source,
+    authenticators: Authenticators,
+    service: CertificateService,
+    names: Vec<String>,
+    fleet: Arc<Fleet>,
+    _lock: Lock,
+}
+
+/// Now, for those who are told it.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}
+
+impl Identity {
+    /// Opens the state directory and the authority.
+    ///
+    /// # Errors
+    /// If one of them cannot be used.
+    pub fn open(
+        options: &Options,
+        namespace: Option<&str>,
+        fleet: Arc<Fleet>,
+    ) -> Result<Arc<Self>, IdentityError> {
+        let directory = Arc::new(StateDirectory::open(&options.state)?);
+        let lock = directory.lock()?;
+        let life = LeafLife::default();
+        let source = match &options.plugged {
+            Some(plugged) => Source::Plugged(Mutex::new(Plugged::open(plugged, life, now())?)),
+            None => {
+                let new =
+                    if options.new_authority { NewAuthority::IfAbsent } else { NewAuthority::OnFirstStart };
+                let domains = trust_domains(&fleet);
+                let domain = domains.iter().next().map_or("", |domain| domain);
+                Source::Kept(Kept::open(directory.clone(), domain, life, new, now())?)
+            }
+        };
+        let tokens = Arc::new(JoinTokens::new(directory));
+        let authenticators = Authenticators::new(vec![
+            Arc::new(CertificateAuthenticator),
+            Arc::new(JoinAuthenticator { tokens }),
+        ]);
+        Ok(Arc::new(Identity {
+            source,
+            authenticators,
+            service: CertificateService::new(Impersonation::default()),
+            names: server_names(namespace.unwrap_or(NAMESPACE), "", &options.names),
+            fleet,
+            _lock: lock,
+        }))
+    }
+
+    /// What signs and what is trusted now.
+    #[must_use]
+    pub fn authority(&self) -> Arc<Authority> {
+        match &self.source {
+            Source::Kept(kept) => kept.authority(),
+            Source::Plugged(plugged) => plugged.lock().authority(),
+        }
+    }
+
+    /// Certificates that the authority has revoked.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<rustls::pki_types::CertificateRevocationListDer<'static>> {
+        match &self.source {
+            Source::Kept(_) => Vec::new(),
+            Source::Plugged(plugged) => plugged.lock().revoked().to_vec(),
+        }
+    }
+
+    /// A certificate for the control plane's own port, with a new key.
+    ///
+    /// # Errors
+    /// If the authority cannot sign.
+    pub fn server_certificate(&self) -> Result<ServerCertificate, IssueError> {
+        self.authority().issue_server(&self.names, now())
+    }
+
+    /// Looks for ever whether the files of the authority have changed.
+    pub async fn follow(self: Arc<Self>) {
+        let Source::Plugged(_) = self.source else { return };
+        loop {
+            tokio::time::sleep(POLL).await;
+            let identity = self.clone();
+            // Files are read, and signatures made.
+            let looked = tokio::task::spawn_blocking(move || {
+                let Source::Plugged(plugged) = &identity.source else { return };
+                match plugged.lock().refresh(now()) {
+                    Refreshed::Unchanged => {}
+                    Refreshed::Replaced => tracing::info!("the new files of the authority are in use"),
+                    Refreshed::Kept(error) => {
+                        tracing::error!(%error, "the last good files of the authority stay in use");
+                    }
+                }
+            });
+            let _ = looked.await;
+        }
+    }
+
+    /// Who is calling.
+    async fn caller(
+        self: &Arc<Self>,
+        call: &HeaderMap,
+        peer: &Peer,
+        purpose: Purpose,
+    ) -> Result<Caller, Status> {
+        let header = |name| call.get(name).map(http::HeaderValue::as_bytes);
+        let presented = Presented {
+            identities: peer.identities.iter().filter_map(|id| id.parse().ok()).collect(),
+            bearer: header("authorization").and_then(bearer),
+            cluster: header("clusterid").and_then(|text| String::from_utf8(text.to_vec()).ok()),
+            trust_domains: trust_domains(&self.fleet),
+            purpose,
+        };
+        let authenticated = if presented.bearer.is_some() {
+            // What is known of a token is in a file.
+            let (identity, runtime) = (self.clone(), tokio::runtime::Handle::current());
+            let looked = move || runtime.block_on(identity.authenticators.authenticate(&presented, now()));
+            let broken = |_| Status::new(Code::Internal, "the token cannot be looked at");
+            tokio::task::spawn_blocking(looked).await.map_err(broken)?
+        } else {
+            self.authenticators.authenticate(&presented, now()).await
+        };
+        authenticated.map_err(|reason| {
+            tracing::warn!(peer = %peer.address, %reason, "call refused: who is calling is not proven");
+            Status::new(Code::Unauthenticated, UNAUTHENTICATED)
+        })
+    }
+}
+
+fn trust_domains(fleet: &Fleet) -> TrustDomains {
+    TrustDomains::of(&fleet.snapshot().view().mesh().config)
+}
