@@ -124,6 +124,8 @@ struct Envoy {
     withheld: Vec<Request>,
     subscribed: BTreeMap<XdsType, BTreeSet<String>>,
     nonces: BTreeMap<XdsType, String>,
+    /// Whether it returns with the versions that it accepted last, as Envoy does. To return with none says less.
+    keeps_versions: bool,
     /// What was accepted last, over all streams.
     versions: BTreeMap<XdsType, String>,
     asked: BTreeSet<XdsType>,
@@ -135,7 +137,7 @@ struct Envoy {
 }
 
 impl Envoy {
-    fn new(protocol: Protocol) -> Self {
+    fn new(protocol: Protocol, keeps_versions: bool) -> Self {
         let mut envoy = Self {
             protocol,
             held: BTreeMap::new(),
@@ -145,6 +147,7 @@ impl Envoy {
             withheld: Vec::new(),
             subscribed: BTreeMap::new(),
             nonces: BTreeMap::new(),
+            keeps_versions,
             versions: BTreeMap::new(),
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
@@ -161,6 +164,9 @@ impl Envoy {
         self.nonces.clear();
         self.asked.clear();
         self.answered.clear();
+        if !self.keeps_versions {
+            self.versions.clear();
+        }
         if self.warming.is_empty() {
             self.ask(XdsType::Cds, &[], &[]);
         }
@@ -361,7 +367,7 @@ impl World {
         let mut plans = [Plan::default(), Plan::default()];
         plans.iter_mut().for_each(|plan| _ = plan.set("CDS | EDS | LDS | RDS"));
         let mut world = Self {
-            envoy: Envoy::new(protocol),
+            envoy: Envoy::new(protocol, strict),
             stream: new_stream(0, protocol).with_brake(brake),
             streams: 0,
             plans,
