@@ -1,5 +1,5 @@
-//! The table of configuration kinds. A kind is one row here and one type; the enums, the look-up by API group and the reading of
-//! documents follow from the row.
+//! The table of configuration kinds. A kind is one row here and one type; the enums, the look-up by API group
+//! and the reading of documents follow from the row.
 
 use std::fmt;
 use std::hash::Hash;
@@ -100,6 +100,11 @@ macro_rules! kinds {
         impl Spec {
             pub const fn kind(&self) -> Kind {
                 match self { $( Self::$kind(_) => Kind::$kind, )+ }
+            }
+
+            /// Feeds the specification to a hasher field by field, where hashing it feeds its fingerprint.
+            pub(crate) fn feed(&self, hasher: &mut impl std::hash::Hasher) {
+                match self { $( Self::$kind(spec) => Hash::hash::<_>(&***spec, hasher), )+ }
             }
         }
 

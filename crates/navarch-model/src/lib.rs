@@ -1,10 +1,12 @@
 //! The nouns of the control plane.
 //!
-//! In goes text: YAML or JSON documents with Istio's and Kubernetes' objects, and the node that a proxy sends. Out come typed,
-//! validated values that keep where they came from, and findings about what is wrong with them and what to do about it.
+//! In goes text: YAML or JSON documents with Istio's and Kubernetes' objects, and the node that a proxy
+//! sends. Out come typed, validated values that keep where they came from, and findings about what is wrong
+//! with them and what to do about it.
 //!
-//! Everything here is a plain value that can be compared and hashed, so that it may be an input of translation. This crate must
-//! never know Envoy's types, a Kubernetes client, a runtime, a socket, a clock or a file system.
+//! Everything here is a plain value that can be compared and hashed, so that it may be an input of
+//! translation. This crate must never know Envoy's types, a Kubernetes client, a runtime, a socket, a clock
+//! or a file system.
 
 pub mod change;
 pub mod cluster;
@@ -21,6 +23,7 @@ pub mod key;
 pub mod kinds;
 pub mod kubernetes;
 pub mod listener;
+mod mention;
 pub mod mesh;
 pub mod networking;
 pub mod object;

@@ -3,7 +3,7 @@
 mod metadata;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::service::{Labels, Name};
 
 /// Everything about a proxy that may shape its configuration, parsed once from its node.
 ///
-/// Two proxies with equal facts get equal configuration; narrower views, cut from the facts, decide what is shared between
-/// proxies that differ. Names in capitals are keys of the node's metadata.
+/// Two proxies with equal facts get equal configuration; narrower views, cut from the facts, decide what is
+/// shared between proxies that differ. Names in capitals are keys of the node's metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyFacts {
     pub kind: ProxyKind,
@@ -60,7 +60,8 @@ pub struct ProxyFacts {
     pub dns_capture: Option<SocketAddr>,
     /// The proxy may not bind ports below 1024 (`UNPRIVILEGED_POD`).
     pub unprivileged: bool,
-    /// Ports other than 0 that the bootstrap of the proxy listens on at every address (`ENVOY_STATUS_PORT` and others), sorted.
+    /// Ports other than 0 that the bootstrap of the proxy listens on at every address (`ENVOY_STATUS_PORT`
+    /// and others), sorted.
     pub bootstrap_ports: Vec<u16>,
     /// The idle timeout of connections (`IDLE_TIMEOUT`).
     pub idle_timeout: Option<Duration>,
@@ -100,7 +101,8 @@ pub struct PodPort {
     pub protocol: Name,
 }
 
-/// The metadata of a node as texts, for patterns that users write. Everything else has a field in [`ProxyFacts`].
+/// The metadata of a node as texts, for patterns that users write. Everything else has a field in
+/// [`ProxyFacts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeMetadata(BTreeMap<Name, Name>);
 
@@ -115,9 +117,11 @@ impl NodeMetadata {
         self.0.get("ISTIO_VERSION").map_or("", |version| version)
     }
 
-    /// Forgets a value.
-    pub fn remove(&mut self, key: &str) {
-        self.0.remove(key);
+    /// Those values that have one of these keys.
+    #[must_use]
+    pub fn only(&self, keys: &BTreeSet<Name>) -> Self {
+        let wanted = self.0.iter().filter(|(key, _)| keys.contains(*key));
+        NodeMetadata(wanted.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }
 
@@ -128,7 +132,8 @@ impl ProxyFacts {
         own.or(mesh.default_config.as_ref()).map(Cow::Borrowed).unwrap_or_default()
     }
 
-    /// The port of the HTTP proxy that applications may be configured to use: the proxy's own, or that of the mesh.
+    /// The port of the HTTP proxy that applications may be configured to use: the proxy's own, or that of the
+    /// mesh.
     pub fn http_proxy_port(&self, mesh: &MeshConfig) -> Option<u16> {
         let of_mesh = || u16::try_from(mesh.proxy_http_port).ok();
         self.own_http_proxy_port.or_else(of_mesh).filter(|port| *port != 0)
@@ -236,10 +241,10 @@ impl ProxyFacts {
 
     /// Reads what a proxy says about itself: `node.id`, `node.cluster`, `node.metadata` and `node.locality`.
     ///
-    /// The rules are Istio's (`pkg/model` in its tree): the id has exactly four parts, the addresses come from the metadata
-    /// `INSTANCE_IPS` if each of them is valid and from the id otherwise, the namespace comes from the metadata `NAMESPACE` or
-    /// else from the first label of the DNS domain. Metadata that cannot be used does not keep a proxy from being served; it is
-    /// returned beside the facts.
+    /// The rules are Istio's (`pkg/model` in its tree): the id has exactly four parts, the addresses come
+    /// from the metadata `INSTANCE_IPS` if each of them is valid and from the id otherwise, the namespace
+    /// comes from the metadata `NAMESPACE` or else from the first label of the DNS domain. Metadata that
+    /// cannot be used does not keep a proxy from being served; it is returned beside the facts.
     ///
     /// # Errors
     /// If the node cannot be served.

@@ -12,40 +12,42 @@ use navarch_snapshot::{Scope, View};
 
 /// Everything translation may know of a proxy.
 ///
-/// Proxies of equal class are planned once, however many they are: typically all replicas of a Deployment. What tells replicas
-/// apart (addresses, names, the node they run on) is removed unless it shapes configuration.
+/// Proxies of equal class are planned once, however many they are: typically all replicas of a Deployment.
+/// What tells replicas apart (addresses, names, the node they run on) is removed unless it shapes
+/// configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Class {
-    /// The node's facts without what is unique to one replica: the id is empty, addresses are unspecified addresses of the same
-    /// families, metadata that only names the replica is left out, and so is the Kubernetes node it runs on as long as nothing looks
-    /// at the nodes of clients. Labels and locality are those of the registry where it knows the
-    /// workload.
+    /// The node's facts without what is unique to one replica: the id is empty, addresses are unspecified
+    /// addresses of the same families, and metadata and the Kubernetes node it runs on are left out as long
+    /// as nothing looks at them. Labels and locality are those of the registry where it knows the workload.
     pub facts: ProxyFacts,
     /// The service ports that the workload serves, in the order that decides conflicts.
     pub instances: Vec<Instance>,
-    /// The real addresses, where they matter: nothing is intercepted, so listeners bind them; the proxy backs a headless
-    /// service, whose listeners leave out its own address; or its Sidecar accepts inbound traffic on the address of the instance, or sends it there.
+    /// The real addresses, where they matter: nothing is intercepted, so listeners bind them; the proxy backs
+    /// a headless service, whose listeners leave out its own address; or its Sidecar accepts inbound traffic
+    /// on the address of the instance, or sends it there.
     pub own_addresses: Vec<IpAddr>,
-    /// Whether secrets may be sent: the proxy has proven who it is, or it runs on the machine of the control plane. Part of the
-    /// class, so that secrets cannot be shared by accident.
+    /// Whether secrets may be sent: the proxy has proven who it is, or it runs on the machine of the control
+    /// plane. Part of the class, so that secrets cannot be shared by accident.
     pub may_have_secrets: bool,
 }
-
-/// Metadata keys whose values are unique to one replica and shape nothing.
-const REPLICA_KEYS: &[&str] = &[
-    "NAME",
-    "INSTANCE_IPS",
-    "POD_NAME",
-    "ISTIO_PROXY_SHA",
-    "PILOT_SAN",
-    "APP_CONTAINERS",
-    "LABELS",
-    "ANNOTATIONS",
-];
 
 impl Class {
     /// The class of a proxy, as the world stands.
     pub fn of(facts: &ProxyFacts, view: &View<'_>) -> Self {
+        let mut class = Self::exact(facts, view);
+        class.facts.metadata = facts.metadata.only(view.node_metadata_keys());
+        class.facts.annotations = shaping_annotations(&facts.annotations);
+        if !view.client_nodes_matter() {
+            class.facts.node_name = Name::default();
+            class.facts.labels.remove(NODE_LABEL);
+        }
+        class
+    }
+
+    /// The class with everything that a proxy states, whether or not somebody looks at it: what leaving it
+    /// out must not change.
+    pub fn exact(facts: &ProxyFacts, view: &View<'_>) -> Self {
         let workload = of_proxy(view, facts);
         let own_addresses = if facts.interception == InterceptionMode::None
             || workload.instances.iter().any(|instance| instance.service.headless)
@@ -56,17 +58,10 @@ impl Class {
             Vec::new()
         };
         let mut anonymous = facts.clone();
-        anonymous.id = Name::from("");
+        anonymous.id = Name::default();
         anonymous.addresses = facts.addresses.iter().map(unspecified).collect();
-        REPLICA_KEYS.iter().for_each(|key| anonymous.metadata.remove(key));
-        anonymous.annotations = shaping_annotations(&facts.annotations);
         anonymous.labels = workload.labels;
         anonymous.locality = workload.locality;
-        if !view.client_nodes_matter() {
-            anonymous.node_name = Name::from("");
-            anonymous.metadata.remove("NODE_NAME");
-            anonymous.labels.remove(NODE_LABEL);
-        }
         Class { facts: anonymous, instances: workload.instances, own_addresses, may_have_secrets: true }
     }
 
@@ -97,8 +92,8 @@ fn shaping_annotations(annotations: &Labels) -> Labels {
     read.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// `defaultEndpoint: 0.0.0.0:<port>` and `[::]:<port>` stand for the address of the instance, and an ingress listener that does
-/// not say where it listens listens there.
+/// `defaultEndpoint: 0.0.0.0:<port>` and `[::]:<port>` stand for the address of the instance, and an ingress
+/// listener that does not say where it listens listens there.
 fn sends_to_own_address(scope: &Scope) -> bool {
     scope.ingress().iter().any(|listener| {
         listener.bind.is_empty()

@@ -1,23 +1,24 @@
 //! The incremental engine: computations that are repeated only when something they read has changed.
 //!
-//! A [`Gather`] looks at the snapshot through a view that records what it reads, calls translators through the [`Memo`], and may
-//! ask for other gathers. The engine remembers its output together with the parts and gathers it read. When a new snapshot
-//! arrives, the computations that read a changed part are marked, and whatever was built on them; a marked computation is checked when
-//! somebody asks for it, and repeated if a read really differs. If the repetition gives an equal output, nothing above it is
-//! repeated.
+//! A [`Gather`] looks at the snapshot through a view that records what it reads, calls translators through
+//! the [`Memo`], and may ask for other gathers. The engine remembers its output together with the parts and
+//! gathers it read. When a new snapshot arrives, the computations that read a changed part are marked, and
+//! whatever was built on them; a marked computation is checked when somebody asks for it, and repeated if a
+//! read really differs. If the repetition gives an equal output, nothing above it is repeated.
 //!
-//! Nobody declares what a computation depends on, so nobody can forget to. The cost is a record per computation of the parts
-//! it read (a handful, because parts are coarse) and the rule that a gather may look at nothing but its key and its context.
+//! Nobody declares what a computation depends on, so nobody can forget to. The cost is a record per
+//! computation of the parts it read (a handful, because parts are coarse) and the rule that a gather may look
+//! at nothing but its key and its context.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use navarch_model::{Fingerprint, Hashed};
-use navarch_snapshot::{Part, Reads, Scope, Snapshot, View};
+use navarch_model::{Fingerprint, Hashed, Labels, Name};
+use navarch_snapshot::{ClientLabels, Part, Reads, Scope, Snapshot, View};
 use navarch_translate::Pure;
 use parking_lot::Mutex;
 
@@ -38,7 +39,8 @@ pub trait Gather: Sized + 'static {
     /// Computes the output from scratch.
     fn run(key: &Self::Key, cx: &Cx<'_>) -> Self::Output;
 
-    /// Computes the output, possibly starting from the one before. The result must be what [`Gather::run`] would return.
+    /// Computes the output, possibly starting from the one before. The result must be what [`Gather::run`]
+    /// would return.
     fn rerun(key: &Self::Key, cx: &Cx<'_>, _previous: &Self::Output) -> Self::Output {
         Self::run(key, cx)
     }
@@ -50,7 +52,42 @@ pub struct Cx<'e> {
     view: View<'e>,
     read: RefCell<BTreeMap<usize, Child>>,
     used: RefCell<Vec<Output>>,
+    /// Labels of clients that the gathers asked for.
+    labels_asked: RefCell<BTreeSet<Name>>,
 }
+
+/// Keys for the clients that one client is to different gathers, which ask for different labels: one for all
+/// that ask for the same.
+#[derive(Debug)]
+pub struct KeysByLabels<K>(Vec<(ClientLabels, Arc<Hashed<K>>)>);
+
+impl<K> Default for KeysByLabels<K> {
+    fn default() -> Self {
+        KeysByLabels(Vec::new())
+    }
+}
+
+impl<K: Hash> KeysByLabels<K> {
+    /// The key for a client of whom these labels are known.
+    pub fn get(&mut self, labels: &ClientLabels, key: impl FnOnce() -> K) -> Arc<Hashed<K>> {
+        if let Some((_, known)) = self.0.iter().find(|(known, _)| known == labels) {
+            return known.clone();
+        }
+        let made = Arc::new(Hashed::new(key()));
+        self.0.push((labels.clone(), made.clone()));
+        made
+    }
+}
+
+/// What an up-to-date gather has to say.
+struct Made<T> {
+    output: Arc<T>,
+    stamp: u64,
+    labels_asked: LabelSet,
+}
+
+/// Keys of labels of clients.
+pub type LabelSet = Arc<BTreeSet<Name>>;
 
 /// A translator's output, whatever its type.
 type Output = Arc<dyn Any + Send + Sync>;
@@ -58,6 +95,16 @@ type Output = Arc<dyn Any + Send + Sync>;
 type Child = (Arc<dyn Node>, u64);
 
 impl<'e> Cx<'e> {
+    fn new(engine: &'e Engine, view: View<'e>) -> Self {
+        Cx {
+            engine,
+            view,
+            read: RefCell::default(),
+            used: RefCell::default(),
+            labels_asked: RefCell::default(),
+        }
+    }
+
     /// The snapshot; every read is recorded.
     pub fn view(&self) -> &View<'e> {
         &self.view
@@ -76,19 +123,67 @@ impl<'e> Cx<'e> {
 
     /// The output of another gather, up to date.
     pub fn gather<G: Gather>(&self, key: &G::Key) -> Arc<G::Output> {
-        let unit = self.engine.unit::<G>(key);
-        let (output, stamp) = unit.output(self.engine);
-        let node: Arc<dyn Node> = unit;
-        self.read.borrow_mut().insert(address(&node), (node, stamp));
-        output
+        self.made::<G>(key).output
     }
 
-    /// The scope of a client elsewhere, with whom clients in most namespaces share what they get (see [`Scope::elsewhere`]).
+    fn made<G: Gather>(&self, key: &G::Key) -> Made<G::Output> {
+        let unit = self.engine.unit::<G>(key);
+        let made = unit.output(self.engine);
+        let node: Arc<dyn Node> = unit;
+        self.read.borrow_mut().insert(address(&node), (node, made.stamp));
+        if !made.labels_asked.is_empty() {
+            self.labels_asked.borrow_mut().extend(made.labels_asked.iter().cloned());
+        }
+        made
+    }
+
+    /// The output of another gather for a client whose labels it does not know before it asks for them, and
+    /// those that it was told. Clients that differ in other labels share the output.
+    pub fn narrow<G: Gather>(
+        &self,
+        client: &ClientLabels,
+        mut key: impl FnMut(&ClientLabels) -> G::Key,
+    ) -> (ClientLabels, Arc<G::Output>) {
+        if self.engine.exact {
+            return (client.clone(), self.gather::<G>(&key(client)));
+        }
+        let mut known = ClientLabels::default();
+        loop {
+            let made = self.made::<G>(&key(&known));
+            match known.with_asked(client, &made.labels_asked) {
+                Some(more) => known = more,
+                None => return (known, made.output),
+            }
+        }
+    }
+
+    /// The output of another gather, and the labels of clients that were asked for to make it.
+    pub fn gather_asked<G: Gather>(&self, key: &G::Key) -> (Arc<G::Output>, LabelSet) {
+        let made = self.made::<G>(key);
+        (made.output, made.labels_asked)
+    }
+
+    /// The labels of a client, for [`Cx::narrow`].
+    pub fn client_labels(&self, labels: &Labels) -> ClientLabels {
+        if self.engine.exact {
+            ClientLabels::exact(labels.clone())
+        } else {
+            ClientLabels::all(labels.clone())
+        }
+    }
+
+    /// The scope of a client elsewhere, with whom clients in most namespaces share what they get (see
+    /// [`Scope::elsewhere`]).
     pub fn elsewhere(&self, scope: &Scope) -> Option<Arc<Hashed<Scope>>> {
         if self.engine.exact {
             return None;
         }
         scope.elsewhere().map(|scope| Arc::new(Hashed::new(scope)))
+    }
+
+    /// Whether nothing is left out that a client states, so that it shows if it should not have been.
+    pub fn is_exact(&self) -> bool {
+        self.engine.exact
     }
 
     /// Layers that other plans use.
@@ -109,7 +204,11 @@ pub struct Engine {
     /// How many computations and translations the last sweep left.
     swept: usize,
     runs: Mutex<BTreeMap<&'static str, u64>>,
-    /// Nothing is shared between namespaces.
+    /// What most computations ask of the labels of clients.
+    no_labels: LabelSet,
+    /// What others ask. There are few of these: configuration looks at the same labels in many places.
+    label_sets: Mutex<BTreeSet<LabelSet>>,
+    /// Nothing is shared between namespaces, nor between clients with different labels.
     exact: bool,
 }
 
@@ -125,6 +224,8 @@ impl Engine {
             stamps: AtomicU64::new(1),
             swept: 0,
             runs: Mutex::default(),
+            no_labels: Arc::default(),
+            label_sets: Mutex::default(),
             exact: false,
         }
     }
@@ -134,9 +235,15 @@ impl Engine {
         Engine { memo, ..Engine::new(snapshot) }
     }
 
-    /// An engine that computes everything for each namespace by itself: what sharing must not change. For tests and self-checks.
+    /// An engine that computes everything for each namespace and with all labels of each client: what sharing
+    /// must not change. For tests and self-checks.
     pub fn exact(snapshot: Arc<Snapshot>) -> Self {
         Engine { exact: true, ..Engine::new(snapshot) }
+    }
+
+    /// Whether nothing is shared.
+    pub fn is_exact(&self) -> bool {
+        self.exact
     }
 
     /// Moves to another snapshot and marks the computations that read a part that differs.
@@ -159,8 +266,8 @@ impl Engine {
         changed
     }
 
-    /// Whether what nobody uses may have become as much as what is used: then a look at all of it is paid for by what was
-    /// computed since the last one.
+    /// Whether what nobody uses may have become as much as what is used: then a look at all of it is paid for
+    /// by what was computed since the last one.
     pub fn needs_sweep(&self) -> bool {
         const FEW: usize = 1024;
         self.size() > 2 * self.swept + FEW
@@ -180,6 +287,7 @@ impl Engine {
         });
         self.memo.sweep();
         self.layers.sweep();
+        self.label_sets.get_mut().retain(|set| Arc::strong_count(set) > 1);
         self.swept = self.size();
     }
 
@@ -201,7 +309,7 @@ impl Engine {
     /// Asks something on the side, as a gather would. Nobody is told when the answer changes.
     pub fn ask<T>(&self, question: impl FnOnce(&Cx<'_>) -> T) -> T {
         let view = self.snapshot.view();
-        question(&Cx { engine: self, view, read: RefCell::default(), used: RefCell::default() })
+        question(&Cx::new(self, view))
     }
 
     /// A root: keeps `G` of `key` alive, and everything it is built on.
@@ -229,6 +337,20 @@ impl Engine {
         unit
     }
 
+    /// The set in use that is equal, so that computations that ask for the same share it.
+    fn label_set(&self, set: BTreeSet<Name>) -> LabelSet {
+        if set.is_empty() {
+            return self.no_labels.clone();
+        }
+        let mut known = self.label_sets.lock();
+        if let Some(known) = known.get(&set) {
+            return known.clone();
+        }
+        let made: LabelSet = Arc::new(set);
+        known.insert(made.clone());
+        made
+    }
+
     fn register(&self, node: &Weak<dyn Node>, parts: &Reads, known: Option<&Reads>) {
         let mut readers = self.readers.lock();
         for (part, _) in parts.iter() {
@@ -247,7 +369,8 @@ pub struct Root<G: Gather> {
 impl<G: Gather> Root<G> {
     /// The output for the engine's current snapshot, and a number that changes when the output does.
     pub fn get(&self, engine: &Engine) -> (Arc<G::Output>, u64) {
-        self.unit.output(engine)
+        let Made { output, stamp, .. } = self.unit.output(engine);
+        (output, stamp)
     }
 
     /// Whether something this was built on may have changed since it was last asked for.
@@ -274,8 +397,8 @@ struct Unit<G: Gather> {
     me: Weak<Unit<G>>,
     key: G::Key,
     marked: AtomicBool,
-    /// Locked while computing, so that two plans that want the same output wait for one computation. Gathers form a
-    /// directed acyclic graph, so the waiting does too.
+    /// Locked while computing, so that two plans that want the same output wait for one computation. Gathers
+    /// form a directed acyclic graph, so the waiting does too.
     state: Mutex<Option<State<G::Output>>>,
     parents: Mutex<Vec<Weak<dyn Node>>>,
 }
@@ -286,6 +409,9 @@ struct State<T> {
     parts: Reads,
     /// In the order of their addresses. Slices, as there are very many of these and they do not change.
     children: Box<[Child]>,
+    /// Labels of clients that this and the gathers below it asked for. Nearly always the empty set of the
+    /// engine.
+    labels_asked: LabelSet,
     /// Keeps the translations alive that the output was made of, so that a repetition finds them in the memo.
     #[expect(dead_code, reason = "owned, not read")]
     used: Box<[Output]>,
@@ -297,34 +423,40 @@ impl<T> State<T> {
             && self.children.iter().all(|(child, stamp)| child.refresh(engine) == *stamp)
     }
 
+    fn made(&self) -> Made<T> {
+        Made { output: self.output.clone(), stamp: self.stamp, labels_asked: self.labels_asked.clone() }
+    }
+
     fn has_child(&self, node: &Arc<dyn Node>) -> bool {
         self.children.binary_search_by_key(&address(node), |(child, _)| address(child)).is_ok()
     }
 }
 
 impl<G: Gather> Unit<G> {
-    fn output(&self, engine: &Engine) -> (Arc<G::Output>, u64) {
+    fn output(&self, engine: &Engine) -> Made<G::Output> {
         let mut state = self.state.lock();
         let marked = self.marked.swap(false, Ordering::AcqRel);
         if let Some(known) = &*state
             && (!marked || known.is_current(engine))
         {
-            return (known.output.clone(), known.stamp);
+            return known.made();
         }
         let next = self.compute(engine, state.take());
-        let answer = (next.output.clone(), next.stamp);
+        let made = next.made();
         *state = Some(next);
-        answer
+        made
     }
 
     fn compute(&self, engine: &Engine, previous: Option<State<G::Output>>) -> State<G::Output> {
         *engine.runs.lock().entry(G::NAME).or_default() += 1;
-        let cx =
-            Cx { engine, view: engine.snapshot.view(), read: RefCell::default(), used: RefCell::default() };
+        let cx = Cx::new(engine, engine.snapshot.view());
         let output = match &previous {
             Some(state) => G::rerun(&self.key, &cx, &state.output),
             None => G::run(&self.key, &cx),
         };
+        let mut labels_asked = cx.labels_asked.into_inner();
+        labels_asked.append(&mut cx.view.labels_asked());
+        let labels_asked = engine.label_set(labels_asked);
         let parts = cx.view.into_reads();
         let children: Box<[Child]> = cx.read.into_inner().into_values().collect();
         let used = cx.used.into_inner().into_boxed_slice();
@@ -336,12 +468,15 @@ impl<G: Gather> Unit<G> {
             }
         }
         match previous {
-            Some(state) if *state.output == output => State { parts, children, used, ..state },
+            Some(state) if *state.output == output && state.labels_asked == labels_asked => {
+                State { parts, children, used, ..state }
+            }
             _ => State {
                 output: Arc::new(output),
                 stamp: engine.stamps.fetch_add(1, Ordering::Relaxed),
                 parts,
                 children,
+                labels_asked,
                 used,
             },
         }
@@ -364,13 +499,13 @@ impl<G: Gather> Node for Unit<G> {
     }
 
     fn refresh(&self, engine: &Engine) -> u64 {
-        self.output(engine).1
+        self.output(engine).stamp
     }
 
     fn add_parent(&self, parent: Weak<dyn Node>) {
         let mut parents = self.parents.lock();
-        // Settings that never change are never marked, so parents that are gone are looked for here as well, at a price that
-        // grows with the parents there are.
+        // Settings that never change are never marked, so parents that are gone are looked for here as well,
+        // at a price that grows with the parents there are.
         if parents.len() == parents.capacity() {
             parents.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&parent));
         }

@@ -33,18 +33,20 @@ impl Planner {
         Planner { engine: RwLock::new(Engine::with_memo(snapshot, memo)) }
     }
 
-    /// A planner that computes everything for each namespace by itself: what sharing must not change. For tests and self-checks.
+    /// A planner that computes everything for each namespace and with all labels of each client: what sharing
+    /// must not change. For tests and self-checks.
     pub fn exact(snapshot: Arc<Snapshot>) -> Self {
         Planner { engine: RwLock::new(Engine::exact(snapshot)) }
     }
 
-    /// Moves to a newer snapshot and returns the parts that changed. Plans that are being made are finished first.
+    /// Moves to a newer snapshot and returns the parts that changed. Plans that are being made are finished
+    /// first.
     pub fn advance(&self, snapshot: Arc<Snapshot>) -> Vec<Part> {
         self.engine.write().advance(snapshot)
     }
 
-    /// Forgets what no plan uses any more, once it is as much as what plans do use: an edit does not pay for a look at
-    /// everything.
+    /// Forgets what no plan uses any more, once it is as much as what plans do use: an edit does not pay for
+    /// a look at everything.
     pub fn sweep(&self) {
         if self.engine.read().needs_sweep() {
             self.engine.write().sweep();
@@ -54,7 +56,8 @@ impl Planner {
     /// The class that a proxy belongs to now.
     pub fn classify(&self, facts: &ProxyFacts) -> Class {
         let engine = self.engine.read();
-        Class::of(facts, &engine.snapshot().view())
+        let view = engine.snapshot().view();
+        if engine.is_exact() { Class::exact(facts, &view) } else { Class::of(facts, &view) }
     }
 
     /// A plan for a class; nothing is computed before it is asked for its resources.

@@ -51,4 +51,17 @@ fn replicas_share_a_class_unless_something_tells_them_apart() {
     for object in looking_at_nodes {
         assert!(!share(object, other_node()), "{object}");
     }
+
+    let filter = |proxy: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {{name: a}}\nspec:\n  configPatches:\n  - {{applyTo: CLUSTER, \
+             match: {{proxy: {proxy}}}, patch: {{operation: MERGE, value: {{connect_timeout: 1s}}}}}}\n"
+        )
+    };
+    let other_role = || json!({"ROLE": "writer"});
+    assert!(share(plain, other_role()));
+    assert!(share(&filter("{metadata: {OWNER: me}}"), other_role()));
+    assert!(!share(&filter("{metadata: {ROLE: reader}}"), other_role()));
+    assert!(!share(&filter("{metadata: {NAME: web-10.1.0.1}}"), json!({})), "replicas have names");
+    assert!(!share(&filter("{proxyVersion: '^1'}"), json!({"ISTIO_VERSION": "1.2.3"})));
 }

@@ -1,24 +1,21 @@
-//! Which objects look at the Kubernetes node that a client runs on.
+//! What objects look at of the Envoy node of a client: the Kubernetes node that it runs on, and its metadata.
 //!
-//! Almost none do. As long as there are none, clients that differ in their node only get the same configuration, which makes one
-//! plan of what would be a plan per node.
+//! Almost none do. Clients that differ in nothing that somebody looks at get the same configuration, which
+//! makes one plan of what would be a plan per node, or per replica.
 
-use std::collections::BTreeMap;
-
-use navarch_model::kinds::Spec;
-use navarch_model::networking::{DestinationRule, LoadBalancerSettings, TrafficPolicy};
+use navarch_model::kinds::{Kind, Spec};
+use navarch_model::networking::ProxyMatch;
 use navarch_model::object::Object;
 
 /// The label that every workload has by running on a node.
 pub const NODE_LABEL: &str = "kubernetes.io/hostname";
 
-/// Whether the configuration of some client depends on its node because of this object. May err on the side
-/// of yes. Objects with routes are not looked at here: what they say is known once it is lowered
-/// ([`crate::bind::routes`]).
+/// Whether the configuration of some client may depend on its node because of this object.
+///
+/// Every kind that does not merely say which labels something has counts, if it mentions the label anywhere:
+/// a selector that is added some day is not forgotten. Objects with routes are not looked at here: what they
+/// say is known once it is lowered ([`crate::bind::routes`]).
 pub(crate) fn looks_at_node(object: &Object) -> bool {
-    let selects = |selector: Option<&BTreeMap<String, String>>| {
-        selector.is_some_and(|labels| labels.contains_key(NODE_LABEL))
-    };
     // The service-entry annotation and the field of a Service take the same values.
     let prefers_node =
         object.metadata.annotations.iter().any(|(key, value)| {
@@ -31,49 +28,35 @@ pub(crate) fn looks_at_node(object: &Object) -> bool {
                 || service.spec.traffic_distribution.contains("Node")
         }
         Spec::ServiceEntry(_) => prefers_node,
-        Spec::DestinationRule(rule) => {
-            selects(rule.workload_selector.as_ref().map(|selector| &selector.match_labels))
-                || prioritises_node(rule)
-        }
-        Spec::Gateway(gateway) => gateway.selector.contains_key(NODE_LABEL),
-        Spec::Sidecar(sidecar) => {
-            selects(sidecar.workload_selector.as_ref().map(|selector| &selector.labels))
-        }
-        Spec::EnvoyFilter(filter) => {
-            selects(filter.workload_selector.as_ref().map(|selector| &selector.labels))
-        }
-        Spec::ProxyConfig(config) => selects(config.selector.as_ref().map(|selector| &selector.match_labels)),
-        Spec::PeerAuthentication(policy) => {
-            selects(policy.selector.as_ref().map(|selector| &selector.match_labels))
-        }
-        Spec::AuthorizationPolicy(policy) => {
-            selects(policy.selector.as_ref().map(|selector| &selector.match_labels))
-        }
-        Spec::RequestAuthentication(policy) => {
-            selects(policy.selector.as_ref().map(|selector| &selector.match_labels))
-        }
-        Spec::Telemetry(telemetry) => {
-            selects(telemetry.selector.as_ref().map(|selector| &selector.match_labels))
-        }
-        Spec::WasmPlugin(plugin) => selects(plugin.selector.as_ref().map(|selector| &selector.match_labels)),
-        Spec::TrafficExtension(extension) => {
-            selects(extension.selector.as_ref().map(|selector| &selector.match_labels))
-        }
-        _ => false,
+        spec => !states_labels(spec.kind()) && spec.mentions(NODE_LABEL),
     }
 }
 
-fn prioritises_node(rule: &DestinationRule) -> bool {
-    let subsets = rule.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
-    let balancers = rule.traffic_policy.iter().chain(subsets).flat_map(|policy: &TrafficPolicy| {
-        let ports = policy.port_level_settings.iter().filter_map(|port| port.load_balancer.as_ref());
-        policy.load_balancer.iter().chain(ports)
-    });
-    balancers.into_iter().any(balances_by_node)
+/// Kinds that say where things run and which labels they have, and look at nobody's.
+fn states_labels(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Pod
+            | Kind::Node
+            | Kind::Namespace
+            | Kind::EndpointSlice
+            | Kind::WorkloadEntry
+            | Kind::WorkloadGroup
+            | Kind::Secret
+            | Kind::ConfigMap
+    )
 }
 
-fn balances_by_node(balancer: &LoadBalancerSettings) -> bool {
-    let locality = balancer.locality_lb_setting.iter().flat_map(|setting| &setting.failover_priority);
-    let zone = balancer.zone_aware_lb_setting.iter().flat_map(|setting| &setting.failover_priority);
-    locality.chain(zone).any(|label| label.starts_with(NODE_LABEL))
+/// Keys of the metadata of Envoy nodes that an object compares with something.
+pub(crate) fn metadata_keys(object: &Object) -> impl Iterator<Item = &str> {
+    let filter = match &object.spec {
+        Spec::EnvoyFilter(filter) => Some(filter),
+        _ => None,
+    };
+    let patches = filter.into_iter().flat_map(|filter| &filter.config_patches);
+    let proxies = patches.filter_map(|patch| patch.match_.as_ref()?.proxy.as_ref());
+    proxies.flat_map(|ProxyMatch { proxy_version, metadata }| {
+        let version = (!proxy_version.is_empty()).then_some("ISTIO_VERSION");
+        metadata.keys().map(String::as_str).chain(version)
+    })
 }

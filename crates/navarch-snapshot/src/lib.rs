@@ -1,8 +1,9 @@
 //! The world: one writer, immutable snapshots, indexes and visibility.
 //!
-//! In: `ChangeSet`s of typed objects. Out: `Snapshot`s, one per revision, cheap to clone and to share between threads, cut into
-//! *parts* that have a fingerprint each. Readers look at a snapshot through a [`View`], which records the parts that were read;
-//! a computation is repeated only when a part that it read has changed. Nobody declares dependencies by hand.
+//! In: `ChangeSet`s of typed objects. Out: `Snapshot`s, one per revision, cheap to clone and to share between
+//! threads, cut into *parts* that have a fingerprint each. Readers look at a snapshot through a [`View`],
+//! which records the parts that were read; a computation is repeated only when a part that it read has
+//! changed. Nobody declares dependencies by hand.
 //!
 //! ```text
 //!  ChangeSet ──> World ── registry: Services, Endpoints, workloads ──┐
@@ -18,6 +19,7 @@ mod bind;
 pub mod bound;
 mod buckets;
 mod changes;
+mod client;
 pub mod client_node;
 mod derive;
 mod few;
@@ -37,6 +39,7 @@ pub mod view;
 pub mod workload;
 pub mod world;
 
+pub use client::ClientLabels;
 pub use footprint::BucketSet;
 pub use part::{BUCKETS, Bucket, Part, bucket_of};
 pub use scope::Scope;

@@ -9,8 +9,8 @@ use navarch_model::object::ObjectKey;
 
 /// Number of buckets that hosts are spread over.
 ///
-/// The number is fixed, so that the cost of checking all buckets does not grow with the mesh, and large enough that the bucket
-/// of a changed host holds few others: some forty services at 10,000.
+/// The number is fixed, so that the cost of checking all buckets does not grow with the mesh, and large
+/// enough that the bucket of a changed host holds few others: some forty services at 10,000.
 pub const BUCKETS: u16 = 256;
 
 /// Index of a bucket, below [`BUCKETS`].
@@ -32,7 +32,8 @@ pub enum Part {
     Mesh,
     /// Services whose host falls into the bucket.
     Services(Bucket),
-    /// Endpoints of the services with this host. Not by bucket: they change far more often than anything else.
+    /// Endpoints of the services with this host. Not by bucket: they change far more often than anything
+    /// else.
     Endpoints(Name),
     /// What clusters need to know of the endpoints in the bucket; changes far less often than the endpoints.
     EndpointSummaries(Bucket),
@@ -66,6 +67,8 @@ pub enum Part {
     NetworkGateways,
     /// Whether some object looks at the node of clients.
     ClientNodes,
+    /// Which values of the metadata of Envoy nodes some object looks at.
+    NodeMetadata,
     /// One Secret.
     Secret { namespace: Name, name: Name },
     /// One ConfigMap.
@@ -76,7 +79,7 @@ pub enum Part {
 
 impl Part {
     /// The parts that there is one of.
-    pub(crate) const SINGLE: [Part; 7] = [
+    pub(crate) const SINGLE: [Part; 8] = [
         Part::Mesh,
         Part::WildcardDestinationRules,
         Part::WildcardRoutes,
@@ -84,6 +87,7 @@ impl Part {
         Part::Namespaces,
         Part::NetworkGateways,
         Part::ClientNodes,
+        Part::NodeMetadata,
     ];
 
     /// The part that a fact is, if translation may read it by itself.

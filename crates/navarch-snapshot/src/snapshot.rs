@@ -1,6 +1,6 @@
 //! `Snapshot`: the world at one revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,11 +31,11 @@ pub(crate) type NamespacedHosts<T> = Buckets<SmallMap<Name, Arc<Hashed<T>>>>;
 /// A list that has a fingerprint.
 pub(crate) type List<T> = Arc<Hashed<Vec<Arc<Hashed<T>>>>>;
 
-/// Everything that translation may read, at one revision. Immutable, and cheap to clone: unchanged parts are shared between
-/// revisions.
+/// Everything that translation may read, at one revision. Immutable, and cheap to clone: unchanged parts are
+/// shared between revisions.
 ///
-/// Translation reads through a [`View`]; the methods here that are not [`Snapshot::view`] are for people: provenance, admin
-/// pages, findings.
+/// Translation reads through a [`View`]; the methods here that are not [`Snapshot::view`] are for people:
+/// provenance, admin pages, findings.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) revision: u64,
@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub(crate) network_gateways: Arc<Hashed<NetworkGateways>>,
     /// Some object looks at the node of clients.
     pub(crate) client_nodes_matter: bool,
+    /// Keys of the metadata of Envoy nodes that some object looks at.
+    pub(crate) metadata_keys: Arc<Hashed<BTreeSet<Name>>>,
     pub(crate) objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
     pub(crate) facts: imbl::OrdMap<FactKey, Arc<Hashed<Fact>>>,
     pub(crate) findings: Arc<Vec<Finding>>,
@@ -86,6 +88,7 @@ impl Snapshot {
             selectors: imbl::OrdMap::new(),
             network_gateways: Arc::default(),
             client_nodes_matter: false,
+            metadata_keys: Arc::default(),
             objects: imbl::OrdMap::new(),
             facts: imbl::OrdMap::new(),
             findings: Arc::default(),
@@ -102,7 +105,8 @@ impl Snapshot {
         View::new(self)
     }
 
-    /// The fingerprint of a part. What is not there has the fingerprint of "nothing", which is the same for all parts.
+    /// The fingerprint of a part. What is not there has the fingerprint of "nothing", which is the same for
+    /// all parts.
     pub fn fingerprint(&self, part: &Part) -> Fingerprint {
         let nothing = || Fingerprint::of(&());
         let list_or_nothing = |list: Option<Fingerprint>| list.unwrap_or_else(nothing);
@@ -134,6 +138,7 @@ impl Snapshot {
             Part::NetworkGateways => self.network_gateways.fingerprint(),
             Part::ClientNodes => Fingerprint::of(&self.client_nodes_matter),
             Part::Fact(key) => list_or_nothing(self.facts.get(key).map(|fact| fact.fingerprint())),
+            Part::NodeMetadata => self.metadata_keys.fingerprint(),
             Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
             Part::ConfigMap { namespace, name } => self.object_fingerprint(Kind::ConfigMap, namespace, name),
         }
@@ -207,8 +212,8 @@ impl Snapshot {
         parts
     }
 
-    /// Whether another snapshot would give every translation the same inputs. Linear in the size of the mesh; for tests and
-    /// self-checks.
+    /// Whether another snapshot would give every translation the same inputs. Linear in the size of the mesh;
+    /// for tests and self-checks.
     pub fn difference(&self, other: &Snapshot) -> Option<Part> {
         let mut parts = self.parts();
         parts.extend(other.parts());

@@ -66,11 +66,17 @@ pub struct View<'s> {
     snapshot: &'s Snapshot,
     reads: RefCell<BTreeMap<Part, Fingerprint>>,
     asked: RefCell<BTreeSet<Name>>,
+    labels_asked: RefCell<BTreeSet<Name>>,
 }
 
 impl<'s> View<'s> {
     pub(crate) fn new(snapshot: &'s Snapshot) -> Self {
-        View { snapshot, reads: RefCell::default(), asked: RefCell::default() }
+        View {
+            snapshot,
+            reads: RefCell::default(),
+            asked: RefCell::default(),
+            labels_asked: RefCell::default(),
+        }
     }
 
     /// What was read so far.
@@ -83,7 +89,8 @@ impl<'s> View<'s> {
         Reads(self.reads.into_inner().into_iter().collect())
     }
 
-    /// Namespaces for whose clients a result may be another one than for a client elsewhere (see [`crate::Scope::elsewhere`]).
+    /// Namespaces for whose clients a result may be another one than for a client elsewhere (see
+    /// [`crate::Scope::elsewhere`]).
     pub fn namespaces_asked(&self) -> BTreeSet<Name> {
         self.asked.borrow().clone()
     }
@@ -95,6 +102,18 @@ impl<'s> View<'s> {
     pub(crate) fn ask(&self, namespace: &Name) {
         if !self.has_asked(namespace) {
             self.asked.borrow_mut().insert(namespace.clone());
+        }
+    }
+
+    /// Keys of labels that clients were asked for (see [`crate::ClientLabels`]).
+    pub fn labels_asked(&self) -> BTreeSet<Name> {
+        self.labels_asked.borrow().clone()
+    }
+
+    pub(crate) fn ask_label(&self, key: &str) {
+        let mut asked = self.labels_asked.borrow_mut();
+        if !asked.contains(key) {
+            asked.insert(Name::from(key));
         }
     }
 
@@ -135,13 +154,15 @@ impl<'s> View<'s> {
         known?.1.get(namespace)
     }
 
-    /// Identities and modes of the endpoints of a service, which clusters need; `None` for an unknown service.
+    /// Identities and modes of the endpoints of a service, which clusters need; `None` for an unknown
+    /// service.
     pub fn endpoint_summary(&self, host: &str, namespace: &str) -> Option<&'s Arc<Hashed<EndpointSummary>>> {
         self.record(Part::EndpointSummaries(bucket_of(host)));
         self.snapshot.summaries.get(host)?.get(namespace)
     }
 
-    /// DestinationRules of all namespaces for exactly this host: those with a workload selector first, then oldest first.
+    /// DestinationRules of all namespaces for exactly this host: those with a workload selector first, then
+    /// oldest first.
     pub fn destination_rules(&self, host: &str) -> &'s [Arc<Hashed<BoundRule>>] {
         self.record(Part::DestinationRules(bucket_of(host)));
         self.snapshot.rules.get(host).map_or(&[], Vec::as_slice)
@@ -267,12 +288,14 @@ impl<'s> View<'s> {
         fact
     }
 
-    /// The workload at an address. Pods that share the address of their node are told apart by [`View::workloads`].
+    /// The workload at an address. Pods that share the address of their node are told apart by
+    /// [`View::workloads`].
     pub fn workload(&self, address: IpAddr) -> Option<&'s Arc<Hashed<WorkloadFacts>>> {
         self.workloads(address).first()
     }
 
-    /// All workloads at an address: WorkloadEntries, then Pods, then endpoints of ServiceEntries, each by namespace and name.
+    /// All workloads at an address: WorkloadEntries, then Pods, then endpoints of ServiceEntries, each by
+    /// namespace and name.
     pub fn workloads(&self, address: IpAddr) -> &'s [Arc<Hashed<WorkloadFacts>>] {
         self.record(Part::Workload(address));
         self.snapshot.workloads.get(&address).map_or(&[], |list| list.as_slice())
@@ -301,6 +324,12 @@ impl<'s> View<'s> {
         let zone = mesh.zone_aware_lb_setting.iter().flat_map(|setting| &setting.failover_priority);
         self.snapshot.client_nodes_matter
             || locality.chain(zone).any(|label| label.starts_with(crate::client_node::NODE_LABEL))
+    }
+
+    /// Keys of the metadata of Envoy nodes that the configuration of some client depends on.
+    pub fn node_metadata_keys(&self) -> &'s BTreeSet<Name> {
+        self.record(Part::NodeMetadata);
+        &self.snapshot.metadata_keys
     }
 
     /// Gateways between networks.

@@ -23,7 +23,7 @@ use crate::assemble::{Assembly, Touched};
 pub use crate::bind::RouteProducer;
 use crate::bind::has_routes;
 use crate::bound::NamespaceFacts;
-use crate::client_node::{NODE_LABEL, looks_at_node};
+use crate::client_node::{NODE_LABEL, looks_at_node, metadata_keys};
 use crate::derive::Derived;
 use crate::findings::{self, Findings, Subject};
 use crate::namespaces::is_selected;
@@ -83,6 +83,8 @@ pub struct World {
     findings: Findings,
     /// Objects in force that look at the node of clients.
     node_readers: BTreeSet<ObjectKey>,
+    /// Objects that look at the metadata of clients' Envoy nodes, and at which values.
+    metadata_readers: BTreeMap<ObjectKey, BTreeSet<Name>>,
     current: Arc<Snapshot>,
     work: Work,
 }
@@ -127,6 +129,7 @@ impl World {
             assembly: Assembly::default(),
             findings: Findings::default(),
             node_readers: BTreeSet::new(),
+            metadata_readers: BTreeMap::new(),
             current: Arc::new(snapshot),
             work: Work::default(),
         }
@@ -332,10 +335,21 @@ impl World {
                 let looks = object.as_ref().is_some_and(|object| looks_at_node(object));
                 self.note_node_reader(&key, looks);
             }
+            let keys: BTreeSet<Name> =
+                object.iter().flat_map(|object| metadata_keys(object)).map(Name::from).collect();
+            if keys.is_empty() {
+                self.metadata_readers.remove(&key);
+            } else {
+                self.metadata_readers.insert(key.clone(), keys);
+            }
             namespaces |= key.kind == Kind::Namespace;
             touched.extend(self.store.set(&key, object));
         }
         next.gateways.settle();
+        let metadata_keys: BTreeSet<Name> = self.metadata_readers.values().flatten().cloned().collect();
+        if metadata_keys != **next.metadata_keys {
+            next.metadata_keys = Arc::new(Hashed::new(metadata_keys));
+        }
         next.tables.settle();
         next.objects = self.store.objects().clone();
         if namespaces {
@@ -377,7 +391,8 @@ impl World {
         self.store.assert_index();
         self.derived.assert_empty();
         self.assembly.assert_empty();
-        assert!(self.node_readers.is_empty() && self.unselected.is_empty());
+        assert!(self.node_readers.is_empty() && self.metadata_readers.is_empty());
+        assert!(self.unselected.is_empty());
     }
 
     /// An object as it was before the change set, also one that is not in force.

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use navarch_model::{Kind, ObjectKey};
+use navarch_snapshot::ClientLabels;
 use navarch_snapshot::scope::OutboundMode;
 
 /// A Kubernetes Service.
@@ -252,7 +253,7 @@ fn destination_rules_by_precedence() {
         let facts = sidecar(namespace, "10.9.9.9", &[]);
         let scope = scope_of(&view, &facts);
         let service = scope.service(&view, host).unwrap();
-        let labels = labels.map(labels_of);
+        let labels = labels.map(|labels| ClientLabels::all(labels_of(labels)));
         let found =
             scope.destination_rule(&view, &service, labels.as_ref()).map_or_else(String::new, |rule| {
                 let sources: Vec<&str> = rule.sources.iter().map(|key| &*key.name).collect();

@@ -1,5 +1,6 @@
 //! DestinationRules behind clusters: the ones that apply, and the ones that do not.
 
+use navarch_snapshot::ClientLabels;
 use std::sync::Arc;
 
 use navarch_model::Hashed;
@@ -11,7 +12,8 @@ use navarch_snapshot::host::covers;
 use super::{Explainer, Part};
 
 impl Explainer<'_> {
-    /// The rules for a service; `subset` is empty for the whole service. `None` if no rule names the host at all.
+    /// The rules for a service; `subset` is empty for the whole service. `None` if no rule names the host at
+    /// all.
     pub(super) fn rule_part(&self, service: &Service, subset: &str) -> Option<Part> {
         let host = &service.hostname;
         let exact = self.view.destination_rules(host).iter();
@@ -20,7 +22,8 @@ impl Explainer<'_> {
         if candidates.is_empty() {
             return None;
         }
-        let chosen = self.scope.destination_rule(&self.view, service, Some(self.class.labels()));
+        let labels = ClientLabels::all(self.class.labels().clone());
+        let chosen = self.scope.destination_rule(&self.view, service, Some(&labels));
         let sources = chosen.as_ref().map(|rule| rule.sources.clone()).unwrap_or_default();
         let what = if subset.is_empty() { "traffic policy".to_owned() } else { format!("subset {subset}") };
         let mut part = Part::new(what);

@@ -35,7 +35,10 @@ pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
             && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
         patches: patches.clone(),
     };
-    let shared = cx.gather::<SeenClusters>(&client);
+    let (_, shared) = cx.narrow::<SeenClusters>(&client.client.labels, |labels| OutboundClient {
+        client: client.client.with(labels),
+        ..client.clone()
+    });
     let mut local = fixed(cx, class, scope, &view, &patches);
     if class.facts.kind == ProxyKind::Sidecar {
         local.extend(inbound(cx, class, scope, &view, &patches));
@@ -80,10 +83,10 @@ impl Gather for SeenClusters {
     type Output = Seen;
 
     fn run(key: &OutboundClient, cx: &Cx<'_>) -> Seen {
-        let view = |scope, client| OutboundClient { scope, client, ..key.clone() };
-        let common = |key: &OutboundClient| cx.gather::<SeenClusters>(key);
-        seen(cx, &key.scope, &key.client, view, common, |view, bucket| {
-            cx.gather::<OutboundClusters>(&(view.clone(), bucket))
+        seen::<SeenClusters, OutboundClusters>(cx, &key.scope, &key.client, |scope, client| OutboundClient {
+            scope,
+            client,
+            ..key.clone()
         })
     }
 }
@@ -184,8 +187,8 @@ pub(super) fn name_server(facts: &ProxyFacts) -> NameServer {
     facts.dns_capture.map_or(NameServer::Default, NameServer::Local)
 }
 
-/// The clusters of the workload's own ports: of the Sidecar's ingress listeners if it has any, else of the services it backs. Without
-/// interception the latter would bind the workload's own ports.
+/// The clusters of the workload's own ports: of the Sidecar's ingress listeners if it has any, else of the
+/// services it backs. Without interception the latter would bind the workload's own ports.
 fn inbound(
     cx: &Cx<'_>,
     class: &Class,
@@ -280,8 +283,8 @@ fn of_listener(
     })
 }
 
-/// Where `defaultEndpoint` points to: a socket, the loopback interface, or (for an unspecified address) the address of the
-/// instance. Nothing if it cannot be read; validation has said so.
+/// Where `defaultEndpoint` points to: a socket, the loopback interface, or (for an unspecified address) the
+/// address of the instance. Nothing if it cannot be read; validation has said so.
 fn target(endpoint: &str, class: &Class, mode: IpMode) -> Option<InboundTarget> {
     if endpoint.is_empty() {
         return Some(InboundTarget::OriginalDestination);

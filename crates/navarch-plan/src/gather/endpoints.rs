@@ -22,7 +22,11 @@ pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
         sni_clusters: class.facts.kind == ProxyKind::Router
             && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
     };
-    Parts::seen(&cx.gather::<SeenEndpoints>(&client), BucketResources::new())
+    let (_, shared) = cx.narrow::<SeenEndpoints>(&client.client.labels, |labels| EndpointsClient {
+        client: client.client.with(labels),
+        ..client.clone()
+    });
+    Parts::seen(&shared, BucketResources::new())
 }
 
 /// What endpoints depend on of a proxy.
@@ -42,10 +46,10 @@ impl Gather for SeenEndpoints {
     type Output = Seen;
 
     fn run(key: &EndpointsClient, cx: &Cx<'_>) -> Seen {
-        let view = |scope, client| EndpointsClient { scope, client, ..key.clone() };
-        let common = |key: &EndpointsClient| cx.gather::<SeenEndpoints>(key);
-        seen(cx, &key.scope, &key.client, view, common, |view, bucket| {
-            cx.gather::<BucketEndpoints>(&(view.clone(), bucket))
+        seen::<SeenEndpoints, BucketEndpoints>(cx, &key.scope, &key.client, |scope, client| EndpointsClient {
+            scope,
+            client,
+            ..key.clone()
         })
     }
 }

@@ -1,25 +1,25 @@
 //! What clusters and endpoints are gathered from: settings and labels, cut to what matters.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::endpoint::{EndpointSet, Locality, TlsMode};
 use navarch_model::listener::GatewayProxies;
-use navarch_model::networking::{ServerTlsMode, ServerTlsSettings};
+use navarch_model::networking::{DestinationRule, ServerTlsMode, ServerTlsSettings};
 use navarch_model::proxy::{IpMode, ProxyFacts, ProxyKind};
 use navarch_model::security::{MutualTlsMode, PeerAuthentication};
 use navarch_model::service::Service;
 use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use navarch_snapshot::authn::{MtlsMode, mtls_mode};
 use navarch_snapshot::bound::selects;
-use navarch_snapshot::{BUCKETS, Bucket, BucketSet, Scope, View, host};
+use navarch_snapshot::client_node::NODE_LABEL;
+use navarch_snapshot::{Bucket, BucketSet, ClientLabels, Scope, View, host};
 use navarch_translate::clusters::ClusterMesh;
 use navarch_translate::endpoints::{
     EndpointMesh, EndpointSources, EndpointView, NetworkGateway, NetworkGateways, locality, needs_node,
 };
 
-use crate::engine::{Cx, Gather};
+use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::parts::{Asked, InBucket, Pieces, Seen};
 
 /// What MeshConfig says about clusters.
@@ -107,68 +107,6 @@ impl LocalHosts {
     }
 }
 
-/// Which labels of clients the DestinationRules of a bucket look at.
-struct RuleLabels;
-
-/// Keys of labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct LabelKeys {
-    /// By namespace: keys that workload selectors of its rules name.
-    selectors: BTreeMap<Name, BTreeSet<Name>>,
-    /// Keys that failover priorities compare.
-    priorities: BTreeSet<Name>,
-    /// A service of the bucket depends on the client's node.
-    node: bool,
-}
-
-impl Gather for RuleLabels {
-    const NAME: &'static str = "rules.labels";
-    type Key = Bucket;
-    type Output = LabelKeys;
-
-    fn run(bucket: &Bucket, cx: &Cx<'_>) -> LabelKeys {
-        let view = cx.view();
-        let mut keys = LabelKeys::default();
-        let mut rules = view.wildcard_destination_rules().iter().collect::<Vec<_>>();
-        for (host, services) in view.services_in(*bucket) {
-            keys.node |= services.iter().any(|service| needs_node(service));
-            rules.extend(view.destination_rules(host));
-        }
-        for rule in rules {
-            if let Some(selector) = &rule.config.spec.workload_selector {
-                let selected = keys.selectors.entry(rule.config.namespace.clone()).or_default();
-                selected.extend(selector.match_labels.keys().map(|key| Name::from(key.as_str())));
-            }
-            keys.priorities.extend(locality::priority_labels(&rule.config.spec).map(Name::from));
-        }
-        let mesh = cx.gather::<EndpointMeshOf>(&());
-        keys.priorities.extend(mesh.priority_labels().map(Name::from));
-        keys
-    }
-}
-
-/// The same for all buckets together.
-struct AllRuleLabels;
-
-impl Gather for AllRuleLabels {
-    const NAME: &'static str = "rules.labels.all";
-    type Key = ();
-    type Output = LabelKeys;
-
-    fn run((): &(), cx: &Cx<'_>) -> LabelKeys {
-        let mut all = LabelKeys::default();
-        for bucket in 0..BUCKETS {
-            let keys = cx.gather::<RuleLabels>(&bucket);
-            for (namespace, selected) in &keys.selectors {
-                all.selectors.entry(namespace.clone()).or_default().extend(selected.iter().cloned());
-            }
-            all.priorities.extend(keys.priorities.iter().cloned());
-            all.node |= keys.node;
-        }
-        all
-    }
-}
-
 /// The buckets in which a scope may see something.
 pub struct SeenBuckets;
 
@@ -182,28 +120,26 @@ impl Gather for SeenBuckets {
     }
 }
 
-/// The pieces of the buckets that a client sees. `view` tells what a bucket's piece depends on of the client, who is cut to what
-/// the bucket looks at; buckets that look at the same share one view. `common` gets the pieces of a client elsewhere, and only
-/// buckets that ask for the client's namespace have a `piece` of its own.
-pub fn seen<V: Hash>(
+/// The pieces of the buckets that a client sees, of whom `S` is the gather for all buckets and `B` that for
+/// one. `key` makes the key for a client with a scope. The client is made known to a bucket as far as it
+/// asks; buckets that ask for the same share one key. Only buckets that ask for the client's namespace have a
+/// piece of their own, the others that of a client elsewhere.
+pub fn seen<S, B>(
     cx: &Cx<'_>,
     scope: &Arc<Hashed<Scope>>,
     client: &Client,
-    view: impl Fn(Arc<Hashed<Scope>>, Client) -> V,
-    common: impl Fn(&V) -> Arc<Seen>,
-    piece: impl Fn(&Arc<Hashed<V>>, Bucket) -> Arc<InBucket>,
-) -> Seen {
+    key: impl Fn(Arc<Hashed<Scope>>, Client) -> S::Key,
+) -> Seen
+where
+    S: Gather<Output = Seen>,
+    B: Gather<Key = (Arc<Hashed<S::Key>>, Bucket), Output = InBucket>,
+{
     let mut asked = Asked::default();
-    let mut views: Vec<(Client, Arc<Hashed<V>>)> = Vec::new();
+    let mut keys = KeysByLabels::default();
     let mut own = |bucket| {
-        let narrow = client.narrowed(scope.namespace(), &cx.gather::<RuleLabels>(&bucket));
-        let known = views.iter().find(|(client, _)| *client == narrow).map(|(_, view)| view.clone());
-        let view = known.unwrap_or_else(|| {
-            let made = Arc::new(Hashed::new(view(scope.clone(), narrow.clone())));
-            views.push((narrow, made.clone()));
-            made
+        let (_, found) = cx.narrow::<B>(&client.labels, |labels| {
+            (keys.get(labels, || key(scope.clone(), client.with(labels))), bucket)
         });
-        let found = piece(&view, bucket);
         asked.add(&found.asked, bucket);
         found.resources.clone()
     };
@@ -211,8 +147,7 @@ pub fn seen<V: Hash>(
         let pieces = Pieces::of_buckets(*cx.gather::<SeenBuckets>(scope), own);
         return Seen { pieces, asked, common: None };
     };
-    let narrow = client.narrowed(elsewhere.namespace(), &cx.gather::<AllRuleLabels>(&()));
-    let common = common(&view(elsewhere, narrow));
+    let (_, common) = cx.narrow::<S>(&client.labels, |labels| key(elsewhere.clone(), client.with(labels)));
     let differs = common.asked.of(scope.namespace());
     let pieces =
         if differs.is_empty() { common.pieces.clone() } else { common.pieces.replacing(differs, &mut own) };
@@ -228,48 +163,50 @@ pub struct Client {
     pub network: Name,
     pub network_view: Vec<Name>,
     pub locality: Locality,
-    pub node_name: Name,
-    /// Those labels that rules look at.
-    pub labels: Labels,
+    /// Those that are known.
+    pub labels: ClientLabels,
 }
 
 impl Client {
-    /// The client that a proxy is, with the labels and the node that rules and services anywhere look at.
+    /// The client that a proxy is.
     pub fn new(cx: &Cx<'_>, facts: &ProxyFacts) -> Self {
-        let client = Client {
+        Client {
             kind: facts.kind,
             ip_mode: facts.ip_mode(),
             cluster_id: facts.cluster_id.clone(),
             network: facts.network.clone(),
             network_view: facts.network_view.clone(),
             locality: facts.locality.clone(),
-            node_name: facts.node_name.clone(),
-            labels: facts.labels.clone(),
-        };
-        client.narrowed(&facts.namespace, &cx.gather::<AllRuleLabels>(&()))
+            labels: cx.client_labels(&facts.labels),
+        }
     }
 
-    /// With those labels only that are looked at, and without the node unless it is.
-    fn narrowed(&self, namespace: &Name, keys: &LabelKeys) -> Self {
-        let selectors = keys.selectors.get(namespace).into_iter().flatten();
-        let labels = selectors
-            .chain(&keys.priorities)
-            .filter_map(|key| self.labels.get(key).map(|value| (key.clone(), value.clone())))
-            .collect();
-        let node_name = if keys.node { self.node_name.clone() } else { Name::from("") };
-        Client { labels, node_name, ..self.clone() }
+    /// The same of which these labels are known.
+    pub fn with(&self, labels: &ClientLabels) -> Self {
+        Client { labels: labels.clone(), ..self.clone() }
     }
 
-    fn view(&self) -> EndpointView {
+    /// What endpoints of a service take from the client.
+    fn view(
+        &self,
+        cx: &Cx<'_>,
+        service: &Service,
+        rule: Option<&DestinationRule>,
+        mesh: &EndpointMesh,
+    ) -> EndpointView {
+        let exact = self.labels.are_exact();
+        let by_place = exact || locality::matters(service, rule, mesh);
+        let keys = rule.into_iter().flat_map(locality::priority_labels).chain(mesh.priority_labels());
+        let node = if exact || needs_node(service) { self.labels.get(cx.view(), NODE_LABEL) } else { None };
         EndpointView {
             kind: self.kind,
             ip_mode: self.ip_mode,
             cluster_id: self.cluster_id.clone(),
             network: self.network.clone(),
             network_view: self.network_view.clone(),
-            locality: self.locality.clone(),
-            labels: self.labels.clone(),
-            node_name: self.node_name.clone(),
+            locality: if by_place { self.locality.clone() } else { Locality::default() },
+            labels: if by_place { self.labels.of(cx.view(), keys) } else { Labels::default() },
+            node_name: node.cloned().unwrap_or_default(),
         }
     }
 }
@@ -368,7 +305,7 @@ impl EndpointSettings {
             plaintext: found.plaintext.clone(),
             cluster_local: self.cluster_local.is_local(service),
             gateways: self.gateways.clone(),
-            view: client.view().narrowed(service, rule.map(|rule| &rule.spec), &self.mesh),
+            view: client.view(cx, service, rule.map(|rule| &rule.spec), &self.mesh),
             mesh: self.mesh.clone(),
         }
     }

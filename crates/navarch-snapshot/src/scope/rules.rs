@@ -1,4 +1,5 @@
-//! Which DestinationRule applies to a service for a client (Istio: precedence and merging of destination rules).
+//! Which DestinationRule applies to a service for a client (Istio: precedence and merging of destination
+//! rules).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use navarch_model::networking::DestinationRule;
 use navarch_model::service::{Service, Visibility};
 use navarch_model::{EffectiveRule, Hashed, Name, ObjectKey};
 
-use super::{Labels, Scope};
-use crate::bound::{BoundRule, selects};
+use super::Scope;
+use crate::bound::BoundRule;
+use crate::client::ClientLabels;
 use crate::host::{is_wildcard, most_specific};
 use crate::view::View;
 
@@ -28,18 +30,20 @@ struct Merged {
 impl Scope {
     /// The DestinationRule for a service, or nothing.
     ///
-    /// Rules of the client's namespace come before rules that the service's namespace exports and those before rules that the
-    /// root namespace exports; within each, rules for the exact host come before the most specific wildcard. Rules for one host
-    /// and audience are merged: the oldest gives the traffic policy, subsets are united.
+    /// Rules of the client's namespace come before rules that the service's namespace exports and those
+    /// before rules that the root namespace exports; within each, rules for the exact host come before the
+    /// most specific wildcard. Rules for one host and audience are merged: the oldest gives the traffic
+    /// policy, subsets are united.
     ///
-    /// `labels` are those of the client for outgoing traffic: rules with a workload selector apply to matching clients only. Without
-    /// labels (incoming traffic) they do not apply. `defaultTrafficPolicy` of MeshConfig is not part of the result: it goes under
-    /// the policy that remains after ports and subsets are merged, also for services without a rule.
+    /// `labels` are those of the client for outgoing traffic: rules with a workload selector apply to
+    /// matching clients only. Without labels (incoming traffic) they do not apply. `defaultTrafficPolicy` of
+    /// MeshConfig is not part of the result: it goes under the policy that remains after ports and subsets
+    /// are merged, also for services without a rule.
     pub fn destination_rule(
         &self,
         view: &View<'_>,
         service: &Service,
-        labels: Option<&Labels>,
+        labels: Option<&ClientLabels>,
     ) -> Option<Arc<Hashed<EffectiveRule>>> {
         let lookup = Lookup::new(view, &service.hostname);
         if lookup.is_empty() {
@@ -47,7 +51,8 @@ impl Scope {
         }
         let merged = self.rules_for(&self.namespace, &lookup, service);
         if self.is_elsewhere() {
-            // Not every rule makes a difference for its namespace: that of a service's owner is mostly meant for everybody.
+            // Not every rule makes a difference for its namespace: that of a service's owner is mostly meant
+            // for everybody.
             let differs = |namespace: &Name| {
                 let there = self.rules_for(namespace, &lookup, service);
                 there != merged || selects_clients(&there, namespace)
@@ -66,7 +71,7 @@ impl Scope {
                         .spec
                         .workload_selector
                         .as_ref()
-                        .is_some_and(|selector| selects(&selector.match_labels, labels))
+                        .is_some_and(|selector| labels.are_selected(view, &selector.match_labels))
             })
         });
         // Of several rules for everybody that could not be merged, the last one counts, as in istiod.
@@ -80,8 +85,8 @@ impl Scope {
 
     /// The merged rules of the first namespace that has any for the service, for clients in a namespace.
     fn rules_for(&self, client: &Name, lookup: &Lookup<'_>, service: &Service) -> Option<Vec<Merged>> {
-        // Rules in the root namespace are meant for everybody; a proxy that happens to run there takes its own only if they are
-        // private, or else a catch-all would hide the rules of the service's namespace.
+        // Rules in the root namespace are meant for everybody; a proxy that happens to run there takes its
+        // own only if they are private, or else a catch-all would hide the rules of the service's namespace.
         let in_root = *client == self.root_namespace;
         let own = lookup.in_namespace(client, |rule| {
             if in_root { is_private(rule) } else { rule.export_to.includes(client) }
@@ -144,7 +149,8 @@ impl<'s> Lookup<'s> {
         rules.flat_map(mentioned).collect()
     }
 
-    /// The rules of a namespace with the most specific host: those for exactly the host, else for the longest wildcard.
+    /// The rules of a namespace with the most specific host: those for exactly the host, else for the longest
+    /// wildcard.
     fn in_namespace(&self, namespace: &str, accept: impl Fn(&BoundRule) -> bool) -> Vec<&'s SharedRule> {
         let wanted = |rule: &&SharedRule| *rule.config.namespace == *namespace && accept(rule);
         let exact: Vec<&SharedRule> = self.exact.iter().filter(wanted).collect();
@@ -167,7 +173,8 @@ fn is_private(rule: &BoundRule) -> bool {
     }
 }
 
-/// Merges rules for one host of one namespace, in the order given (those with a selector first, then oldest first).
+/// Merges rules for one host of one namespace, in the order given (those with a selector first, then oldest
+/// first).
 fn merge(rules: &[&SharedRule]) -> Vec<Merged> {
     let mut merged: Vec<Merged> = Vec::new();
     for rule in rules {
@@ -194,7 +201,8 @@ fn merge(rules: &[&SharedRule]) -> Vec<Merged> {
     merged
 }
 
-/// Adds a rule to an older one if both have the same audience. Returns whether the rule must also stand by itself.
+/// Adds a rule to an older one if both have the same audience. Returns whether the rule must also stand by
+/// itself.
 fn merge_into(
     existing: &mut Merged,
     spec: &DestinationRule,

@@ -1,7 +1,7 @@
 //! Endpoints (EDS): the addresses behind a port of a service, as one client should see them.
 //!
-//! Which endpoints a client gets depends on its network, cluster, locality and node; the narrow [`EndpointView`] holds only what
-//! matters for the service at hand, so that most clients share one answer.
+//! Which endpoints a client gets depends on its network, cluster, locality and node; the narrow
+//! [`EndpointView`] holds only what matters for the service at hand, so that most clients share one answer.
 
 mod build;
 pub mod locality;
@@ -52,23 +52,9 @@ pub struct EndpointView {
 pub struct EndpointMesh {
     pub locality_lb: Option<LocalityLoadBalancerSetting>,
     pub zone_aware_lb: Option<ZoneAwareLoadBalancerSetting>,
-    /// The mesh-wide default policy detects outliers, which makes failover possible for addresses that clusters carry.
+    /// The mesh-wide default policy detects outliers, which makes failover possible for addresses that
+    /// clusters carry.
     pub outlier_detection: bool,
-}
-
-impl EndpointView {
-    /// The view without what does not matter for a service, so that clients that differ in it share one answer.
-    pub fn narrowed(&self, service: &Service, rule: Option<&DestinationRule>, mesh: &EndpointMesh) -> Self {
-        let mut view = self.clone();
-        if !locality::matters(service, rule, mesh) {
-            view.locality = Locality::default();
-            view.labels = Labels::default();
-        }
-        if !needs_node(service) {
-            view.node_name = Name::from("");
-        }
-        view
-    }
 }
 
 /// Whether the answer for a service depends on the client's node.
@@ -114,7 +100,8 @@ pub struct EndpointsInput {
     pub sni_clusters: bool,
 }
 
-/// Endpoints of a port of a service and of its subsets, an assignment for each cluster that asks for one over EDS.
+/// Endpoints of a port of a service and of its subsets, an assignment for each cluster that asks for one over
+/// EDS.
 pub struct Endpoints;
 
 impl Pure for Endpoints {
@@ -172,7 +159,8 @@ pub fn assignments(input: &EndpointsInput) -> Vec<(String, ClusterLoadAssignment
     out
 }
 
-/// Whether a cluster gets its endpoints over EDS. Subsets are of the type that the rule gives to the service as a whole.
+/// Whether a cluster gets its endpoints over EDS. Subsets are of the type that the rule gives to the service
+/// as a whole.
 fn uses_eds(
     service: &Service,
     kind: ProxyKind,
@@ -221,7 +209,8 @@ impl<'a> Selection<'a> {
         let groups = self.unprioritised();
         let rule = self.rule.map(|rule| &rule.spec);
         let policy = policy::of_subset(rule, self.port.port, self.subset);
-        // The mesh-wide default policy has no say here: only a DestinationRule's outlier detection enables failover in EDS.
+        // The mesh-wide default policy has no say here: only a DestinationRule's outlier detection enables
+        // failover in EDS.
         match locality::effective(&self.sources.mesh, policy.load_balancer, self.service) {
             Some(setting) => setting.apply(groups, &self.sources.view, policy.outlier_detection.is_some()),
             None => groups,
@@ -234,8 +223,8 @@ impl<'a> Selection<'a> {
         let groups = self.through_gateways(groups);
         match self.mode {
             Mode::Outbound => groups,
-            // A gateway that does not terminate TLS cannot tell mesh TLS from other traffic; sending it only to endpoints
-            // that insist on a certificate keeps everything else out.
+            // A gateway that does not terminate TLS cannot tell mesh TLS from other traffic; sending it only
+            // to endpoints that insist on a certificate keeps everything else out.
             Mode::Sni => groups.into_iter().map(Group::only_mtls).collect(),
         }
     }

@@ -51,22 +51,6 @@ pub struct Source {
     pub labels: Labels,
 }
 
-impl Source {
-    /// The part of a client's identity that the conditions of a set mention. Clients that differ in nothing
-    /// that is mentioned share the routes.
-    pub fn mentioned(set: &RouteSet, namespace: &Name, labels: &Labels) -> Self {
-        let mentions = |key: &Name| set.http_clients().any(|client| client.labels.contains_key(key));
-        Source {
-            namespace: set.http_clients().any(|client| client.namespace.is_some()).then(|| namespace.clone()),
-            labels: labels
-                .iter()
-                .filter(|(key, _)| mentions(key))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
-        }
-    }
-}
-
 /// What routes need to know of a service that is a destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DestinationService {
@@ -323,8 +307,7 @@ mod tests {
             let condition = HttpMatch { client, ..HttpMatch::default() };
             let mut input = input(vec![rule(vec![condition.clone()], vec![to("a", None, 0)])]);
             let labels = Labels::from([(Name::from("tier"), Name::from("gold")), ("x".into(), "y".into())]);
-            input.source = Source::mentioned(&input.set, &"shop".into(), &labels);
-            assert!(!input.source.labels.contains_key("x"));
+            input.source = Source { namespace: Some("shop".into()), labels };
             assert_eq!(!HttpRoutes::run(&input).is_empty(), expected, "{condition:?}");
         };
         let any = ClientMatch::default;

@@ -7,9 +7,9 @@ use navarch_model::mesh::ForwardClientCertDetails;
 use navarch_model::networking::{PatchContext, ServerTlsMode};
 use navarch_model::route::{ClientMatch, Parent, RouteSet, StreamBackend};
 use navarch_model::service::Protocol;
-use navarch_model::{Hashed, Labels, Name};
+use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{covers, overlap};
-use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_snapshot::{BUCKETS, Bucket, ClientLabels, Scope};
 use navarch_translate::gateway::{GatewayChain, GatewayPort, GatewayPortInput, GatewaySettings, Transport};
 use navarch_translate::http_connection_manager::{Direction, connection_settings};
 use navarch_translate::listeners::address::wildcards;
@@ -23,7 +23,6 @@ use crate::engine::{Cx, Gather};
 use crate::gather::listeners::settings::common;
 use crate::gather::listeners::tcp_routes::{Streams, Traffic};
 use crate::gather::listeners::{ChainOrigin, added_listeners};
-use crate::gather::routes::labels::mentioned;
 use crate::parts::{BucketResources, Parts};
 
 /// Ports below this need privileges.
@@ -78,7 +77,7 @@ fn inputs(
     gateways: &MergedGateways,
 ) -> Vec<GatewayPortInput> {
     let settings = settings(cx, class);
-    let labels = mentioned(cx, &class.facts.namespace, class.labels());
+    let labels = cx.client_labels(class.labels());
     let mut gathering = Gathering { cx, scope, labels: &labels, claimed: BTreeMap::new() };
     let mut listeners: BTreeMap<(Name, u16, Transport), GatewayPortInput> = BTreeMap::new();
     for port in &gateways.ports {
@@ -166,7 +165,7 @@ impl Gather for BucketSessions {
 struct Gathering<'a, 'e> {
     cx: &'a Cx<'e>,
     scope: &'a Arc<Hashed<Scope>>,
-    labels: &'a Labels,
+    labels: &'a ClientLabels,
     /// Server names that chains of a port match: Envoy would reject a second chain with the same.
     claimed: BTreeMap<(u16, Name), Name>,
 }
@@ -251,13 +250,13 @@ impl Gathering<'_, '_> {
         let hosts = Arc::new(listener.sni_hosts.clone());
         let mut chains = Vec::new();
         for bucket in 0..BUCKETS {
-            let key = MeshTlsKey {
+            let (_, made) = self.cx.narrow::<MeshTlsChains>(self.labels, |labels| MeshTlsKey {
                 scope: self.scope.clone(),
-                labels: self.labels.clone(),
+                labels: labels.clone(),
                 hosts: hosts.clone(),
                 bucket,
-            };
-            chains.extend(self.cx.gather::<MeshTlsChains>(&key).0.iter().cloned());
+            });
+            chains.extend(made.0.iter().cloned());
         }
         chains
     }
@@ -291,7 +290,7 @@ struct MeshTlsChains;
 #[derive(Clone, Debug, Hash)]
 struct MeshTlsKey {
     scope: Arc<Hashed<Scope>>,
-    labels: Labels,
+    labels: ClientLabels,
     hosts: Arc<Vec<Name>>,
     bucket: Bucket,
 }

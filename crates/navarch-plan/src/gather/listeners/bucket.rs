@@ -6,7 +6,7 @@ use std::sync::Arc;
 use navarch_model::service::{Protocol, Visibility};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::bound::service_order;
-use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::listeners::outbound::{Contribution, Treatment, treatment};
 
 use super::service::{PortOf, contributions};
@@ -85,8 +85,8 @@ impl Gather for Contributions {
     }
 }
 
-/// Leaves out contributions that change nothing: of HTTP ports on a shared listener the oldest decides, of HTTP proxies
-/// the youngest.
+/// Leaves out contributions that change nothing: of HTTP ports on a shared listener the oldest decides, of
+/// HTTP proxies the youngest.
 pub fn without_repetition(ranked: Vec<Ranked>) -> Vec<Ranked> {
     let mut last_proxy: BTreeMap<(Name, u16), usize> = BTreeMap::new();
     for (index, entry) in ranked.iter().enumerate() {
@@ -116,43 +116,4 @@ pub fn without_repetition(ranked: Vec<Ranked>) -> Vec<Ranked> {
 /// Address and port that a contribution is for.
 pub fn place(contribution: &Contribution) -> (Name, u16) {
     (contribution.binds.first().cloned().unwrap_or_else(|| Name::from("")), contribution.port)
-}
-
-/// By bucket, the labels of clients that configuration looks at: source labels of TCP and TLS routes, workload selectors of
-/// rules. Clients that differ in other labels share the contributions.
-pub struct MentionedLabels;
-
-impl Gather for MentionedLabels {
-    const NAME: &'static str = "labels that listeners look at";
-    type Key = ();
-    type Output = BTreeMap<Bucket, Arc<Vec<Name>>>;
-
-    fn run((): &(), cx: &Cx<'_>) -> Self::Output {
-        let by_bucket = (0..BUCKETS).map(|bucket| (bucket, cx.gather::<MentionedInBucket>(&bucket)));
-        by_bucket.filter(|(_, keys)| !keys.is_empty()).collect()
-    }
-}
-
-struct MentionedInBucket;
-
-impl Gather for MentionedInBucket {
-    const NAME: &'static str = "labels that listeners of a bucket look at";
-    type Key = Bucket;
-    type Output = Vec<Name>;
-
-    fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<Name> {
-        let view = cx.view();
-        let mut keys: BTreeSet<&str> = BTreeSet::new();
-        let of_bucket = view.routes_in(*bucket).values().flatten();
-        for set in of_bucket.chain(view.wildcard_routes()) {
-            let labels = set.stream_clients().flat_map(|client| client.labels.keys());
-            keys.extend(labels.map(|key| &**key));
-        }
-        let of_bucket = view.services_in(*bucket).keys().flat_map(|host| view.destination_rules(host));
-        for rule in of_bucket.chain(view.wildcard_destination_rules()) {
-            let selector = rule.config.spec.workload_selector.iter();
-            keys.extend(selector.flat_map(|selector| selector.match_labels.keys()).map(String::as_str));
-        }
-        keys.into_iter().map(Name::from).collect()
-    }
 }

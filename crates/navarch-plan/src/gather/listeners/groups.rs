@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use imbl::OrdMap;
 use navarch_model::{Hashed, Name};
-use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_snapshot::{BUCKETS, Bucket, ClientLabels, Scope};
 
 use super::bucket::{BucketContributions, Contributions, Ranked, place, without_repetition};
 use super::view::ProxyView;
@@ -13,7 +13,8 @@ use crate::engine::{Cx, Gather};
 use crate::gather::upstream::SeenBuckets;
 use crate::parts::{Asked, in_buckets, start};
 
-/// Pieces that listeners are grouped and handed over in. A change of one service touches the pieces of its listeners only.
+/// Pieces that listeners are grouped and handed over in. A change of one service touches the pieces of its
+/// listeners only.
 pub const PIECES: usize = 64;
 
 /// What buckets contribute in which a client sees nothing.
@@ -43,6 +44,8 @@ pub struct Grouped {
     pub persistent_sessions: bool,
     /// For a client elsewhere: where others have something else.
     asked: Asked,
+    /// For a client elsewhere: where clients with a label may have something else.
+    labels_asked: Asked,
 }
 
 impl PartialEq for Grouped {
@@ -50,6 +53,7 @@ impl PartialEq for Grouped {
         self.persistent_sessions == other.persistent_sessions
             && self.pieces == other.pieces
             && self.asked == other.asked
+            && self.labels_asked == other.labels_asked
     }
 }
 
@@ -76,29 +80,35 @@ impl Gather for Groups {
             pieces: std::iter::repeat_n(Arc::default(), PIECES).collect(),
             persistent_sessions: false,
             asked: Asked::default(),
+            labels_asked: Asked::default(),
         };
         Self::rerun(key, cx, &empty)
     }
 
     fn rerun(key: &GroupsKey, cx: &Cx<'_>, previous: &Grouped) -> Grouped {
         let (scope, proxy) = key;
-        let own = |bucket| {
-            let key = (scope.clone(), proxy.common.clone(), proxy.bucket(bucket), bucket);
-            cx.gather::<Contributions>(&key)
+        let key_of = |bucket, labels: &ClientLabels| {
+            (scope.clone(), proxy.common.clone(), proxy.bucket(bucket, labels), bucket)
         };
+        let own = |bucket| cx.narrow::<Contributions>(&proxy.labels, |labels| key_of(bucket, labels)).1;
         let Some(common) = elsewhere(cx, key).map(|key| cx.gather::<Groups>(&key)) else {
             let seen = *cx.gather::<SeenBuckets>(scope);
             let buckets: Arc<[_]> = in_buckets(seen, &*NOTHING, own).collect();
-            let mut asked = Asked::default();
+            let (mut asked, mut labels_asked) = (Asked::default(), Asked::default());
             for (bucket, found) in (0..BUCKETS).zip(buckets.iter()) {
                 asked.add(&found.asked, bucket);
+                if scope.is_elsewhere() && seen.contains(bucket) {
+                    let (_, labels) = cx.gather_asked::<Contributions>(&key_of(bucket, &proxy.labels));
+                    labels_asked.add(&labels, bucket);
+                }
             }
-            return Grouped { asked, ..previous.with(buckets, scope) };
+            return Grouped { asked, labels_asked, ..previous.with(buckets, scope) };
         };
         let mut differs = common.asked.of(scope.namespace());
-        proxy.special.keys().for_each(|bucket| differs.insert(*bucket));
+        proxy.labels.keys().for_each(|key| differs = differs | common.labels_asked.of(key));
+        proxy.own_addresses.keys().for_each(|bucket| differs.insert(*bucket));
         if differs.is_empty() {
-            return Grouped { asked: Asked::default(), ..(*common).clone() };
+            return Grouped { asked: Asked::default(), labels_asked: Asked::default(), ..(*common).clone() };
         }
         let buckets: Arc<[_]> = (0..BUCKETS)
             .zip(common.buckets.iter())
@@ -108,7 +118,7 @@ impl Gather for Groups {
             Some(known) => known.with(buckets, scope),
             None => previous.with(buckets, scope),
         };
-        Grouped { asked: Asked::default(), ..grouped }
+        Grouped { asked: Asked::default(), labels_asked: Asked::default(), ..grouped }
     }
 }
 
@@ -140,7 +150,13 @@ impl Grouped {
             }
         }
         let persistent_sessions = buckets.iter().any(|bucket| bucket.persistent_sessions);
-        Grouped { buckets, pieces: pieces.into(), persistent_sessions, asked: Asked::default() }
+        Grouped {
+            buckets,
+            pieces: pieces.into(),
+            persistent_sessions,
+            asked: Asked::default(),
+            labels_asked: Asked::default(),
+        }
     }
 }
 
@@ -165,7 +181,8 @@ impl Changes {
         }
     }
 
-    /// Places whose group is made again, with the contributions of the changed buckets. The others keep theirs, in memory too.
+    /// Places whose group is made again, with the contributions of the changed buckets. The others keep
+    /// theirs, in memory too.
     fn places(&self) -> impl Iterator<Item = (Place, Vec<(Bucket, Ranked)>)> + '_ {
         self.places
             .iter()
@@ -181,8 +198,8 @@ impl Group {
     }
 }
 
-/// The contributions that count, in the order of precedence. An egress listener without a port leaves addresses alone that an
-/// earlier one has: the user wants only the named hosts there.
+/// The contributions that count, in the order of precedence. An egress listener without a port leaves
+/// addresses alone that an earlier one has: the user wants only the named hosts there.
 fn in_order(mut entries: Vec<Ranked>, scope: &Scope) -> Vec<Ranked> {
     entries.sort_by(|a, b| a.rank.cmp(&b.rank));
     let first = entries.first().map(|entry| entry.rank.egress);

@@ -6,7 +6,7 @@ use navarch_envoy::Resource;
 use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
-use navarch_snapshot::Scope;
+use navarch_snapshot::{ClientLabels, Scope};
 use navarch_translate::listeners::address::{listener_name, loopbacks, names};
 use navarch_translate::listeners::outbound::{
     Contribution, HttpChain, OutboundInput, OutboundListener, OutboundSettings, TcpChain,
@@ -14,8 +14,7 @@ use navarch_translate::listeners::outbound::{
 use navarch_translate::listeners::virtual_outbound::VirtualOutbound;
 
 use super::ChainOrigin;
-use super::bucket::MentionedLabels;
-use super::groups::{Group, Groups, GroupsKey, Piece, elsewhere};
+use super::groups::{Group, Grouped, Groups, GroupsKey, Piece, elsewhere};
 use super::settings;
 use super::view::ProxyView;
 use crate::class::Class;
@@ -24,11 +23,8 @@ use crate::parts::{BucketResources, Parts, Pieces};
 
 /// The outbound listeners of a sidecar.
 pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-    let mentioned = cx.gather::<MentionedLabels>(&());
-    let view = ProxyView::of(class, &cx.view().mesh().config, &mentioned);
-    let groups: GroupsKey = (scope.clone(), Arc::new(Hashed::new(view)));
-    let persistent_sessions = cx.gather::<Groups>(&groups).persistent_sessions;
-    let settings = settings::outbound(cx, class, scope, persistent_sessions);
+    let (groups, grouped) = groups(cx, class, scope);
+    let settings = settings::outbound(cx, class, scope, grouped.persistent_sessions);
     let pieces = |groups: &GroupsKey| -> Pieces {
         let pieces = |kind, settings: &Arc<Hashed<OutboundSettings>>| {
             let key = OutboundKey { groups: groups.clone(), settings: settings.clone(), kind };
@@ -53,6 +49,15 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     Parts { shared, common, local }
 }
 
+/// The contributions that a class gets, and whose they are.
+fn groups(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>) -> (GroupsKey, Arc<Grouped>) {
+    let view = ProxyView::of(class, &cx.view().mesh().config);
+    let key =
+        |labels: &ClientLabels| -> GroupsKey { (scope.clone(), Arc::new(Hashed::new(view.with(labels)))) };
+    let (labels, grouped) = cx.narrow::<Groups>(&cx.client_labels(class.labels()), key);
+    (key(&labels), grouped)
+}
+
 /// The rules that chains of an outbound listener were made from, with the connections that each chain takes.
 pub fn origins(
     cx: &Cx<'_>,
@@ -60,9 +65,7 @@ pub fn origins(
     scope: &Arc<Hashed<Scope>>,
     listener: &str,
 ) -> Vec<ChainOrigin> {
-    let mentioned = cx.gather::<MentionedLabels>(&());
-    let view = ProxyView::of(class, &cx.view().mesh().config, &mentioned);
-    let groups = cx.gather::<Groups>(&(scope.clone(), Arc::new(Hashed::new(view))));
+    let (_, groups) = groups(cx, class, scope);
     let places = groups.pieces.iter().flat_map(|piece| piece.iter());
     let group =
         places.filter(|((bind, port), _)| listener_name(bind, *port) == listener).map(|(_, group)| group);
@@ -74,7 +77,8 @@ pub fn origins(
     chains.filter_map(origin).collect()
 }
 
-/// Listeners with HTTP carry settings of the workload (trace tags, filters); those for bytes only are shared by workloads.
+/// Listeners with HTTP carry settings of the workload (trace tags, filters); those for bytes only are shared
+/// by workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Bytes,

@@ -8,9 +8,9 @@ use navarch_model::networking::{
 };
 use navarch_model::route::{Backend, ClientMatch, Parent, RouteSet, ServiceBackend, StreamBackend};
 use navarch_model::service::{Protocol, Service, Visibility};
-use navarch_model::{EffectiveRule, Hashed, Labels, Name, ObjectKey};
-use navarch_snapshot::Scope;
+use navarch_model::{EffectiveRule, Hashed, Name, ObjectKey};
 use navarch_snapshot::host::{is_wildcard, overlap};
+use navarch_snapshot::{ClientLabels, Scope};
 use navarch_translate::clusters::stat_pattern;
 use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::outbound::TcpChain;
@@ -60,8 +60,8 @@ struct Routes<'a, 'e> {
 }
 
 impl Routes<'_, '_> {
-    /// Chains by server name. Of several conditions that differ only in what is known now (gateway, labels, port), the first that
-    /// holds counts.
+    /// Chains by server name. Of several conditions that differ only in what is known now (gateway, labels,
+    /// port), the first that holds counts.
     fn tls(&self) -> Vec<TcpChain> {
         let mut chains = Vec::new();
         let mut seen: BTreeSet<(&[Name], &[Name])> = BTreeSet::new();
@@ -132,8 +132,8 @@ impl Routes<'_, '_> {
     /// Whether the conditions that are known now hold.
     fn holds(&self, client: &ClientMatch) -> bool {
         client.holds_at(&Parent::Mesh)
-            && client.holds_for(&self.service.proxy.labels)
             && client.holds_on(self.wanted.port.number)
+            && self.service.proxy.labels.are_selected(self.service.cx.view(), &client.labels)
             && client
                 .namespace
                 .as_ref()
@@ -182,7 +182,8 @@ impl Routes<'_, '_> {
     /// Without a rule: the service itself.
     fn default_route(&self) -> TcpRoute {
         let service = self.service.service;
-        // The port of an egress listener may differ from the service's; with several ports there is nothing to go by.
+        // The port of an egress listener may differ from the service's; with several ports there is nothing
+        // to go by.
         let port = service.only_port().unwrap_or(self.wanted.port.number);
         let cluster = names::outbound(port, "", &service.hostname);
         let stat_prefix = self.stat_prefix(service, "", port, &cluster);
@@ -209,7 +210,7 @@ pub(crate) struct Streams<'a, 'e> {
     pub cx: &'a Cx<'e>,
     pub scope: &'a Scope,
     /// Labels of the client.
-    pub labels: &'a Labels,
+    pub labels: &'a ClientLabels,
     /// The port of the listener.
     pub port: u16,
     pub protocol: Protocol,
@@ -309,7 +310,8 @@ impl<'a> Traffic<'a> {
         self.rule?.subsets.iter().find(|subset| subset.name == name)?.traffic_policy.as_ref()
     }
 
-    /// Whether connections of one client go to one endpoint: as the subset says if it says anything about load balancing.
+    /// Whether connections of one client go to one endpoint: as the subset says if it says anything about
+    /// load balancing.
     fn hashes_source_ip(&self, subset: &str) -> bool {
         let of_subset = self.subset(subset).and_then(|policy| policy.load_balancer.as_ref());
         let of_rule = self.policy.and_then(|policy| policy.load_balancer.as_ref());

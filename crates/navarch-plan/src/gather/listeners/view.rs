@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use navarch_model::mesh::MeshConfig;
 use navarch_model::proxy::{InterceptionMode, IpMode, ProxyFacts};
-use navarch_model::{Hashed, Labels, Name};
-use navarch_snapshot::{Bucket, bucket_of};
+use navarch_model::{Hashed, Name};
+use navarch_snapshot::{Bucket, ClientLabels, bucket_of};
 use navarch_translate::routes::domains;
 
 use crate::class::Class;
@@ -16,16 +16,19 @@ use crate::class::Class;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxyView {
     pub common: Arc<Hashed<CommonView>>,
-    /// Buckets that look at more of the proxy.
-    pub special: BTreeMap<Bucket, BucketView>,
+    /// Labels of the proxy, as far as they are known.
+    pub labels: ClientLabels,
+    /// The proxy's own address, for the buckets of the headless services that it backs.
+    pub own_addresses: BTreeMap<Bucket, IpAddr>,
 }
 
 /// What the contributions of one bucket depend on of the proxy besides what all do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BucketView {
-    /// Those labels that routes or rules of the bucket look at.
-    pub labels: Labels,
-    /// The proxy's own address, if it backs a headless service of the bucket: a workload does not dial itself.
+    /// Those labels that are known.
+    pub labels: ClientLabels,
+    /// The proxy's own address, if it backs a headless service of the bucket: a workload does not dial
+    /// itself.
     pub own_address: Option<IpAddr>,
 }
 
@@ -61,40 +64,44 @@ impl CommonView {
 }
 
 impl ProxyView {
-    /// The view of a class, where configuration looks at the labels `mentioned`.
-    pub fn of(class: &Class, mesh: &MeshConfig, mentioned: &BTreeMap<Bucket, Arc<Vec<Name>>>) -> Self {
-        let mut special: BTreeMap<Bucket, BucketView> = BTreeMap::new();
-        for (bucket, keys) in mentioned {
-            for key in &**keys {
-                if let Some(value) = class.labels().get(key) {
-                    special.entry(*bucket).or_default().labels.insert(key.clone(), value.clone());
-                }
-            }
+    /// The view of a class of whose labels nothing is known.
+    pub fn of(class: &Class, mesh: &MeshConfig) -> Self {
+        let headless = class.instances.iter().filter(|instance| instance.service.headless);
+        let own_addresses = class.own_addresses.first().into_iter().flat_map(|address| {
+            headless.clone().map(|backed| (bucket_of(&backed.service.hostname), *address))
+        });
+        ProxyView {
+            common: Arc::new(Hashed::new(CommonView::of(&class.facts, mesh))),
+            labels: ClientLabels::default(),
+            own_addresses: own_addresses.collect(),
         }
-        if let Some(address) = class.own_addresses.first() {
-            for instance in class.instances.iter().filter(|instance| instance.service.headless) {
-                let bucket = bucket_of(&instance.service.hostname);
-                special.entry(bucket).or_default().own_address = Some(*address);
-            }
-        }
-        ProxyView { common: Arc::new(Hashed::new(CommonView::of(&class.facts, mesh))), special }
     }
 
-    /// The view of a client elsewhere than in a namespace; `None` if the client's domain is not that of its namespace.
+    /// The same of which these labels are known.
+    pub fn with(&self, labels: &ClientLabels) -> Self {
+        ProxyView { labels: labels.clone(), ..self.clone() }
+    }
+
+    /// The view of a client elsewhere than in a namespace, of whose labels nothing is known; `None` if the
+    /// client's domain is not that of its namespace.
     pub fn elsewhere(&self, namespace: &str) -> Option<Self> {
         let dns_domain = domains::elsewhere(&self.common.dns_domain, namespace)?;
         let common = CommonView { dns_domain, ..(**self.common).clone() };
-        Some(ProxyView { common: Arc::new(Hashed::new(common)), special: BTreeMap::new() })
+        Some(ProxyView {
+            common: Arc::new(Hashed::new(common)),
+            labels: ClientLabels::default(),
+            own_addresses: BTreeMap::new(),
+        })
     }
 
-    /// The view for one bucket.
-    pub fn bucket(&self, bucket: Bucket) -> BucketView {
-        self.special.get(&bucket).cloned().unwrap_or_default()
+    /// The view for one bucket, to which these labels are known.
+    pub fn bucket(&self, bucket: Bucket, labels: &ClientLabels) -> BucketView {
+        BucketView { labels: labels.clone(), own_address: self.own_addresses.get(&bucket).copied() }
     }
 }
 
-/// Ports that the proxy itself listens on at every address: those of its bootstrap, and those of the virtual listeners if a mesh
-/// is given.
+/// Ports that the proxy itself listens on at every address: those of its bootstrap, and those of the virtual
+/// listeners if a mesh is given.
 pub fn own_ports(facts: &ProxyFacts, mesh: Option<&MeshConfig>) -> Vec<u16> {
     let virtual_listeners = mesh
         .into_iter()

@@ -19,7 +19,7 @@ use super::Client;
 use super::lookup::{default_retries, destination_hosts, destination_service, routes_of};
 use super::sidecar::{SharedRoutes, SharedService};
 use crate::class::Class;
-use crate::engine::{Cx, Gather};
+use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::gather::gateway::{GatewaysOf, MergedGateways, MergedListener};
 use crate::parts::{BucketResources, Parts};
 
@@ -32,10 +32,14 @@ pub(super) fn routes(
     patches: &RoutePatches,
 ) -> Parts {
     let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Parts::default() };
-    let key = GatewayKey { client: client.clone(), gateways: gateways.clone() };
+    let mut keys = KeysByLabels::default();
     let mut resources = BucketResources::new();
     for name in gateways.routes.keys() {
-        let made = cx.gather::<RouteConfigurationOf>(&(key.clone(), name.clone())).resource.clone();
+        let (_, made) = cx.narrow::<RouteConfigurationOf>(&client.labels, |labels| {
+            let client = keys.get(labels, || client.with(labels));
+            (GatewayKey { client, gateways: gateways.clone() }, name.clone())
+        });
+        let made = made.resource.clone();
         resources.push(if patches.is_empty() { made } else { patched(cx, gateways, made, patches) });
     }
     Parts::local(resources)

@@ -50,10 +50,19 @@ pub(super) fn routes_of(
     cx.get::<HttpRoutes>(&HttpRoutesInput {
         set: set.clone(),
         context,
-        source: Source::mentioned(set, &client.namespace, &client.labels),
+        source: source(cx, client, set),
         services,
         hashes: hashes(cx, client, set),
     })
+}
+
+/// Who the client is, as far as the conditions of a set look at it.
+fn source(cx: &Cx<'_>, client: &Client, set: &RouteSet) -> Source {
+    let keys = set.http_clients().flat_map(|matched| matched.labels.keys()).map(|key| &**key);
+    let labels = client.labels.of(cx.view(), keys);
+    let by_namespace = set.http_clients().any(|matched| matched.namespace.is_some());
+    let namespace = (by_namespace || cx.is_exact()).then(|| client.namespace.clone());
+    Source { namespace, labels }
 }
 
 /// Hosts that requests are sent to, each once.

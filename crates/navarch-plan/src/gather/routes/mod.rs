@@ -5,7 +5,6 @@
 //! set of routes contributes routes.
 
 mod gateway;
-pub(crate) mod labels;
 mod lookup;
 mod sidecar;
 mod unregistered;
@@ -14,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_model::proxy::ProxyKind;
-use navarch_model::{Hashed, Labels, Name, Origin};
-use navarch_snapshot::Scope;
+use navarch_model::{Hashed, Name, Origin};
+use navarch_snapshot::{ClientLabels, Scope};
 use navarch_translate::http_connection_manager::{Direction, Headers};
 use navarch_translate::routes::domains::{self, DomainView};
 
@@ -29,8 +28,8 @@ use crate::parts::Parts;
 pub(crate) struct Client {
     pub scope: Arc<Hashed<Scope>>,
     pub namespace: Name,
-    /// Labels that conditions of routes or selectors of DestinationRules mention.
-    pub labels: Labels,
+    /// Labels of the client, as far as they are known.
+    pub labels: ClientLabels,
     pub domains: DomainView,
     pub include_request_attempt_count: bool,
     pub x_forwarded_host: bool,
@@ -46,7 +45,7 @@ impl Client {
         Arc::new(Hashed::new(Client {
             scope: scope.clone(),
             namespace: facts.namespace.clone(),
-            labels: labels::mentioned(cx, &facts.namespace, class.labels()),
+            labels: cx.client_labels(class.labels()),
             domains: DomainView {
                 dns_domain: facts.dns_domain.clone(),
                 ip_mode: facts.ip_mode(),
@@ -60,6 +59,11 @@ impl Client {
 }
 
 impl Client {
+    /// The same of which these labels are known.
+    fn with(&self, labels: &ClientLabels) -> Self {
+        Client { labels: labels.clone(), ..self.clone() }
+    }
+
     /// The client elsewhere that has most in common with this one.
     fn elsewhere(&self, cx: &Cx<'_>) -> Option<Arc<Hashed<Self>>> {
         let dns_domain = domains::elsewhere(&self.domains.dns_domain, &self.namespace)?;
@@ -67,7 +71,6 @@ impl Client {
         let namespace = scope.namespace().clone();
         Some(Arc::new(Hashed::new(Client {
             scope,
-            labels: labels::mentioned(cx, &namespace, &self.labels),
             domains: DomainView { dns_domain, ..self.domains.clone() },
             namespace,
             ..self.clone()

@@ -1,5 +1,6 @@
 //! Routes of sidecars, bucket by bucket.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use navarch_model::service::{Protocol, Resolution, Service, ServicePort};
 use navarch_model::{Hashed, Name, Origin};
 use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
 use navarch_snapshot::scope::{EgressListener, OutboundMode};
-use navarch_snapshot::{BUCKETS, Bucket};
+use navarch_snapshot::{BUCKETS, Bucket, ClientLabels};
 use navarch_translate::names;
 use navarch_translate::routes::domains::{DomainView, near};
 use navarch_translate::routes::hash_policy;
@@ -24,7 +25,7 @@ use navarch_translate::routes::{
 use super::Client;
 use super::lookup::{default_retries, destination_rule, destination_service, routes_of};
 use super::unregistered::{UnregisteredWildcards, unregistered};
-use crate::engine::{Cx, Gather};
+use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::gather::egress_proxy_cluster;
 use crate::gather::upstream::SeenBuckets;
 use crate::parts::{Asked, BucketResources, Parts, Pieces, Seen, in_buckets};
@@ -38,10 +39,12 @@ pub(super) type SharedRoutes = Arc<Hashed<RouteSet>>;
 
 /// The routes of a sidecar.
 pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RoutePatches) -> Parts {
+    let key = |labels: &ClientLabels| Arc::new(Hashed::new(client.with(labels)));
+    let (labels, seen) = cx.narrow::<SidecarRoutes>(&client.labels, key);
     let seen = if patches.is_empty() {
-        cx.gather::<SidecarRoutes>(client)
+        seen
     } else {
-        cx.gather::<PatchedSidecarRoutes>(&(client.clone(), patches.clone()))
+        cx.gather::<PatchedSidecarRoutes>(&(key(&labels), patches.clone()))
     };
     Parts::seen(&seen, BucketResources::new())
 }
@@ -55,7 +58,7 @@ pub(super) fn origins(
 ) -> BTreeMap<String, BTreeSet<Origin>> {
     let mut origins: BTreeMap<String, BTreeSet<Origin>> = BTreeMap::new();
     let of_one_service = configuration.contains(':');
-    let seen = cx.gather::<SeenHosts>(client);
+    let seen = seen_hosts(cx, client);
     let configs = seen.all().flat_map(|hosts| &hosts.configs);
     for (_, contribution) in configs.filter(|(key, _)| of_one_service || *key.name == *configuration) {
         for host in contribution.iter().map(|ranked| ranked.host_for(&client.namespace)) {
@@ -138,8 +141,8 @@ pub(super) fn may_be_http(protocol: Protocol) -> bool {
     protocol.is_http() || protocol.is_sniffed()
 }
 
-/// The targets that a listener states, whatever services there are. The listener for everything else has a target per port
-/// of its services besides.
+/// The targets that a listener states, whatever services there are. The listener for everything else has a
+/// target per port of its services besides.
 pub(super) fn stated_target<'s>(client: &Client, listener: &'s EgressListener) -> Option<Target<'s>> {
     let Some(port) = &listener.port else {
         return client.http_proxy.then(|| Target { listener, name: HTTP_PROXY.into(), port: None });
@@ -223,7 +226,8 @@ impl<'a, 'e> Collector<'a, 'e> {
             let service = services.iter().rev().find(|service| target.ports(service).next().is_some())?;
             let mut known = destination_service(service);
             if target.port.is_some() {
-                // Only the listener's port of a service is looked at, so a stated port is all that can differ from it.
+                // Only the listener's port of a service is looked at, so a stated port is all that can differ
+                // from it.
                 known.only_port = None;
             }
             Some(known)
@@ -241,7 +245,8 @@ impl<'a, 'e> Collector<'a, 'e> {
             let position = u32::try_from(position).unwrap_or(u32::MAX);
             let (rank, routes) = match &routed {
                 Some((set, routes)) => (rank(set, true, position), RouteSource::Routes(routes.clone())),
-                // Aliases have no virtual host of their own: they are domains of the service that they stand for.
+                // Aliases have no virtual host of their own: they are domains of the service that they stand
+                // for.
                 None if service.resolution == Resolution::Alias => continue,
                 None => (
                     Rank::Default { host: service.hostname.clone(), position },
@@ -285,7 +290,8 @@ impl<'a, 'e> Collector<'a, 'e> {
         self.configs.entry(target.key()).or_default().push(ranked);
     }
 
-    /// The virtual host of a service, and for a client elsewhere what clients have instead for whom the service is near.
+    /// The virtual host of a service, and for a client elsewhere what clients have instead for whom the
+    /// service is near.
     fn ranked_service(
         &self,
         target: &Target<'_>,
@@ -459,6 +465,11 @@ impl AllHosts {
     }
 }
 
+/// The virtual hosts of a client.
+fn seen_hosts(cx: &Cx<'_>, client: &Client) -> Arc<AllHosts> {
+    cx.narrow::<SeenHosts>(&client.labels, |labels| Arc::new(Hashed::new(client.with(labels)))).1
+}
+
 /// The virtual hosts of a client, gathered bucket by bucket.
 struct SeenHosts;
 
@@ -468,9 +479,11 @@ impl Gather for SeenHosts {
     type Output = AllHosts;
 
     fn run(client: &Self::Key, cx: &Cx<'_>) -> AllHosts {
-        let own = |bucket| cx.gather::<BucketHosts>(&(client.clone(), bucket));
-        let own_wildcards = || cx.gather::<UnregisteredWildcards>(client);
-        let Some(common) = client.elsewhere(cx).map(|client| cx.gather::<SeenHosts>(&client)) else {
+        let keys = RefCell::new(KeysByLabels::default());
+        let key = |labels: &ClientLabels| keys.borrow_mut().get(labels, || client.with(labels));
+        let own = |bucket| cx.narrow::<BucketHosts>(&client.labels, |labels| (key(labels), bucket)).1;
+        let own_wildcards = || cx.narrow::<UnregisteredWildcards>(&client.labels, key).1;
+        let Some(common) = client.elsewhere(cx).map(|client| seen_hosts(cx, &client)) else {
             let seen = *cx.gather::<SeenBuckets>(&client.scope);
             return AllHosts::new(in_buckets(seen, &Arc::default(), own).collect(), own_wildcards());
         };
@@ -503,7 +516,8 @@ impl Gather for SidecarRoutes {
             configs.entry(target.key()).or_default();
         }
         if client.http_proxy {
-            // The listener of the HTTP proxy asks for its routes also where no egress listener serves all ports: then no host is known.
+            // The listener of the HTTP proxy asks for its routes also where no egress listener serves all
+            // ports: then no host is known.
             configs.entry(ConfigKey { name: HTTP_PROXY.into(), all_ports: true }).or_default();
         }
         let hosts = cx.gather::<SeenHosts>(client);
@@ -527,7 +541,7 @@ impl Gather for SidecarRoutes {
         });
         let wide = Arc::new(wide.collect());
         let detected = hosts.buckets.iter().map(|hosts| hosts.detected.clone());
-        let common = client.elsewhere(cx).map(|client| cx.gather::<SeenHosts>(&client).detected.clone());
+        let common = client.elsewhere(cx).map(|client| seen_hosts(cx, &client).detected.clone());
         Seen { pieces: detected.chain([wide]).collect(), asked: Asked::default(), common }
     }
 }
