@@ -8,11 +8,14 @@ use annotate_snippets::Renderer;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use navarch_model::finding::{Finding, Severity};
+use navarch_model::status::Status;
 use navarch_server::inputs::of_paths;
 use navarch_server::load::{Loaded, load_from};
+use navarch_server::object_status::{self, ObjectStatus};
 
 use crate::findings::{self, Lines};
 use crate::output;
+use crate::table;
 
 /// Exit status when there are findings at or above the threshold, as with `istioctl analyze`.
 const FOUND: u8 = 79;
@@ -81,7 +84,28 @@ impl Threshold {
     }
 }
 
-/// Prints the findings.
+/// The conditions of an object that its author would not want, one a row.
+fn rows_of(object: &ObjectStatus) -> Vec<Vec<String>> {
+    let Status { conditions, parents, listeners, .. } = &object.status;
+    let own = conditions.iter().map(|condition| (object.object.to_string(), condition));
+    let at_parents = parents.iter().flat_map(|parent| {
+        let name = format!("{} at {}", object.object, parent.parent);
+        parent.conditions.iter().map(move |condition| (name.clone(), condition))
+    });
+    let of_listeners = listeners.iter().flat_map(|listener| {
+        let name = format!("{} listener {}", object.object, listener.name);
+        listener.conditions.iter().map(move |condition| (name.clone(), condition))
+    });
+    let all = own.chain(at_parents).chain(of_listeners);
+    let bad = all.filter(|(_, condition)| !condition.is_good());
+    bad.map(|(name, condition)| {
+        let what = format!("{}={}", condition.ty, condition.status);
+        vec![name, what, condition.reason.to_owned(), condition.message.clone()]
+    })
+    .collect()
+}
+
+/// Prints the findings, and what became of objects.
 pub fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     let loaded = args.load()?;
     let all: &[Finding] = &loaded.findings;
@@ -122,6 +146,13 @@ impl AnalyzeArgs {
         }
         if let Some(left_out) = left_out {
             output::line(&left_out)?;
+        }
+        let statuses = object_status::of_all(&loaded.snapshot);
+        let rows: Vec<Vec<String>> = statuses.iter().flat_map(rows_of).collect();
+        if !rows.is_empty() {
+            let header = ["OBJECT", "CONDITION", "REASON", "MESSAGE"].map(str::to_owned).to_vec();
+            let table = table::render(&[vec![header], rows].concat());
+            output::line(&format!("Not in use as they are written:\n\n{table}"))?;
         }
         let count = |severity| loaded.findings.iter().filter(|finding| finding.severity == severity).count();
         output::line(&format!(

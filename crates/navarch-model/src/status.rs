@@ -34,15 +34,6 @@ impl Status {
     pub fn condition(&self, ty: ConditionType) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.ty == ty)
     }
-
-    /// Whether everything is as its author wanted it.
-    pub fn is_good(&self) -> bool {
-        let Status { generation: _, conditions, parents, listeners, addresses: _ } = self;
-        let of_parents = parents.iter().flat_map(|parent| &parent.conditions);
-        let of_listeners = listeners.iter().flat_map(|listener| &listener.conditions);
-        let mut all = conditions.iter().chain(of_parents).chain(of_listeners);
-        all.all(|condition| (condition.status == Truth::True) == condition.ty.is_good())
-    }
 }
 
 /// What a route is attached to, or a policy applies to, and how that goes.
@@ -87,6 +78,11 @@ impl Condition {
     pub fn new(ty: ConditionType, holds: bool, reason: &'static str, message: impl Into<String>) -> Self {
         let status = if holds { Truth::True } else { Truth::False };
         Condition { ty, status, reason, message: message.into() }
+    }
+
+    /// Whether it is as the author of the object wants it.
+    pub fn is_good(&self) -> bool {
+        self.status == if self.ty.is_good() { Truth::True } else { Truth::False }
     }
 }
 

@@ -14,6 +14,7 @@ use axum::{Json, Router, middleware};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
+use navarch_snapshot::Snapshot;
 use navarch_xds::{Registry, StreamStatus, SyncState as XdsSyncState, TypeStatus as XdsTypeStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ use crate::blame;
 use crate::fleet::{Client, Fleet};
 use crate::guard::{self, Guard};
 use crate::metrics::{Metrics, bring_to};
+use crate::object_status;
 use crate::refresh::{Refresh, Refreshed};
 use crate::reports::Reports;
 use crate::status::{
@@ -37,6 +39,8 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
     pub findings: Arc<ArcSwap<Vec<Finding>>>,
+    /// The newest world, for what became of objects.
+    pub latest: Arc<ArcSwap<Snapshot>>,
     pub reports: Arc<Reports>,
     /// Name of this replica.
     pub replica: String,
@@ -59,6 +63,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/debug/explain", get(explain))
         .route("/debug/checksum", get(checksum))
         .route("/debug/findings", get(findings))
+        .route("/debug/status", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.statuses()) }))
         .route(
             "/debug/removals",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.removals()) }),
@@ -93,6 +98,7 @@ async fn index() -> &'static str {
      /debug/explain?proxyID=&type=&name= why a resource is what it is (navarch explain)\n\
      /debug/checksum?proxyID=NAME        content hashes of what a proxy should hold, planned from scratch\n\
      /debug/findings                     what is wrong with the configuration\n\
+     /debug/status                       what became of each object that configures the mesh\n\
      /debug/removals                     removals that are held back, because too much would go at once\n\
      /debug/removals/confirm             POST: they are meant (navarch confirm-removals)\n\
      /debug/refresh                      POST: look at the sources of configuration now (navarch wait)\n\
@@ -278,6 +284,11 @@ impl Admin {
             Some(json!({ "proxy": proxy.name, "connection": proxy.connection, "held": held }))
         });
         json!({ "revision": status.revision, "proxies": held.collect::<Vec<_>>() })
+    }
+
+    /// What became of each object that configures the mesh.
+    pub fn statuses(&self) -> Value {
+        json!(object_status::of_all(&self.latest.load()))
     }
 
     /// Objects in force.

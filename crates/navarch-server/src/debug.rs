@@ -130,8 +130,11 @@ fn page(
         "configz" => Ok(pages.configz()),
         "registryz" => Ok(pages.registryz()),
         "findings" => Ok(json!(**pages.findings.load())),
+        "status" => Ok(pages.statuses()),
         "removals" => Ok(pages.removals()),
-        "list" => Ok(json!(["config_dump", "configz", "findings", "registryz", "removals", "syncz"])),
+        "list" => {
+            Ok(json!(["config_dump", "configz", "findings", "registryz", "removals", "status", "syncz"]))
+        }
         _ => Err(Rejection::InvalidRequest(format!("there is no page {name:?}; see the page \"list\""))),
     }
 }

@@ -1,5 +1,6 @@
 //! All sources as one: when one of them may have changed, and what is different over all of them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read};
@@ -9,7 +10,7 @@ use std::task::Poll;
 use navarch_model::change::ChangeSet;
 use navarch_model::finding::Finding;
 use navarch_sources::files::{FILE_BYTES_MAX, FileSource, MeshFile, Text};
-use navarch_sources::{Claims, Difference, Settled, Source, SourceError, SourceId};
+use navarch_sources::{Claims, Difference, Settled, Source, SourceError, SourceId, Written};
 
 use crate::debounce::Changes;
 
@@ -84,10 +85,24 @@ impl Inputs {
         &self.findings
     }
 
-    /// What people call the sources.
-    pub fn names(&self) -> String {
-        let names: Vec<String> = self.sources.iter().map(|input| input.source.name()).collect();
-        names.join(", ")
+    /// Whether some source wants to know what became of its objects.
+    pub fn wants_statuses(&mut self) -> bool {
+        self.sources.iter_mut().any(|input| input.source.status_writer().is_some())
+    }
+
+    /// Gives statuses to the sources that the versions in use are from, if they want them.
+    pub fn write(&mut self, statuses: Vec<Written>) {
+        let mut by_source: BTreeMap<SourceId, Vec<Written>> = BTreeMap::new();
+        for written in statuses {
+            if let Some(source) = self.claims.source_of(&written.object) {
+                by_source.entry(source).or_default().push(written);
+            }
+        }
+        for (id, input) in (0..).map(SourceId).zip(&mut self.sources) {
+            if let (Some(statuses), Some(writer)) = (by_source.get(&id), input.source.status_writer()) {
+                writer.write(statuses);
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod inputs;
 pub mod load;
 pub mod metrics;
+pub mod object_status;
 pub mod observe;
 pub mod pipeline;
 pub mod refresh;

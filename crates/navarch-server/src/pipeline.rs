@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::inputs::Inputs;
 use crate::metrics::Metrics;
+use crate::object_status;
 use crate::refresh::{Refreshed, Requests};
 
 /// Owns the world: the only writer.
@@ -23,6 +24,8 @@ pub struct Pipeline {
     inputs: Inputs,
     world: World,
     findings: Arc<ArcSwap<Vec<Finding>>>,
+    /// The world as it was examined last. Newer than what is published if only statuses or places changed.
+    latest: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
     logged: Vec<Finding>,
     translation: TranslationFindings,
@@ -40,9 +43,11 @@ impl Pipeline {
         world: Options,
         metrics: Metrics,
     ) -> Result<Self, Error> {
+        let world = World::new(world);
         let mut pipeline = Pipeline {
             inputs: Inputs::new(sources),
-            world: World::new(world),
+            latest: Arc::new(ArcSwap::new(world.snapshot().clone())),
+            world,
             findings: Arc::default(),
             metrics,
             logged: Vec::new(),
@@ -73,6 +78,11 @@ impl Pipeline {
         self.findings.clone()
     }
 
+    /// The newest snapshot that has been examined, kept up to date.
+    pub fn latest(&self) -> Arc<ArcSwap<Snapshot>> {
+        self.latest.clone()
+    }
+
     /// Reads what changed and applies it.
     fn step(&mut self) -> Step {
         let before = self.world.snapshot().revision();
@@ -89,9 +99,13 @@ impl Pipeline {
         findings.extend(self.translation.about(&snapshot));
         findings.sort();
         self.report(findings);
+        if self.inputs.wants_statuses() {
+            self.inputs.write(object_status::to_write(&snapshot, self.examined.as_deref()));
+        }
         if !self.examined.as_ref().is_some_and(|before| snapshot.shares_services_with(before)) {
             self.metrics.services.set(snapshot.services().count() as i64);
         }
+        self.latest.store(snapshot.clone());
         self.examined = Some(snapshot);
     }
 
@@ -199,7 +213,9 @@ mod tests {
     use navarch_model::ClusterId;
     use navarch_model::document::Origin;
     use navarch_model::finding::Code;
+    use navarch_model::status::ConditionType;
     use navarch_sources::memory::Memory;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::inputs::of_watched_files;
@@ -290,6 +306,41 @@ mod tests {
         let pipeline = opening.await.expect("no panic").expect("readable");
         assert_eq!(pipeline.snapshot().services().count(), 3);
         assert_eq!(pipeline.snapshot().revision(), 1, "as one state");
+    }
+
+    #[tokio::test]
+    async fn a_source_is_told_what_became_of_its_objects() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (memory, pipeline, fleet) = beside_files(directory.path()).await;
+        let latest = pipeline.latest();
+        let follow = tokio::spawn(async move {
+            pipeline.run(Duration::from_millis(10), Duration::from_secs(1), fleet).await;
+        });
+        let told = Mutex::new(Vec::new());
+        let said = |expected: &str| {
+            let mut told = told.lock();
+            told.extend(memory.take_statuses().into_iter().map(|written| {
+                let condition = written.status.condition(ConditionType::Accepted).expect("a condition");
+                format!("{} {}={} {}", written.object.name, condition.ty, condition.status, condition.reason)
+            }));
+            told.last().is_some_and(|last: &String| last == expected)
+        };
+        memory.write("0", &entry(0, 80));
+        until("it is accepted", || said("e0 Accepted=True Accepted")).await;
+        let broken = |index| entry(index, 80).replace("number: 80", "number: none");
+        memory.write("0", &broken(0));
+        until("the last good version is in use", || said("e0 Accepted=False LastGoodInUse")).await;
+        memory.write("1", &broken(1));
+        until("it never was good", || said("e1 Accepted=False Invalid")).await;
+        memory.write("0", &entry(0, 80));
+        until("it is mended", || said("e0 Accepted=True Accepted")).await;
+        assert_eq!(told.lock().len(), 4, "{told:?}");
+        // For files the same is on a page, and files are told nothing.
+        fs::write(directory.path().join("2.yaml"), entry(2, 80)).expect("written");
+        let shown = || object_status::of_all(&latest.load());
+        until("a status of a file", || shown().iter().any(|shown| shown.place.ends_with("2.yaml:1:1"))).await;
+        assert_eq!(memory.take_statuses(), []);
+        follow.abort();
     }
 
     /// As Git does it: one file after the other is deleted and created.

@@ -112,6 +112,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         registry: server.registry(),
         metrics,
         findings: pipeline.findings(),
+        latest: pipeline.latest(),
         reports,
         replica,
         draining: AtomicBool::new(false),

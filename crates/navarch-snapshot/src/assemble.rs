@@ -91,7 +91,8 @@ impl Assembly {
             }
         }
         if changes.network_gateways {
-            let gateways = networks.gateways(derived.network_gateways.values().flatten());
+            let declared = derived.services.values();
+            let gateways = networks.gateways(declared.flat_map(|declared| &declared.network_gateways));
             snapshot.network_gateways = Arc::new(Hashed::new(gateways));
         }
         touched
@@ -133,11 +134,11 @@ impl Assembly {
         touched: &mut Touched,
     ) {
         for (key, step) in &changes.services {
-            for service in step.before.iter().flatten() {
+            for service in &step.before {
                 self.withdraw(key, service);
                 touched.service_hosts.insert(service.hostname.clone());
             }
-            for service in step.after.iter().flatten() {
+            for service in &step.after {
                 self.declarers.entry(service.hostname.clone()).or_default().insert(key.clone());
                 touched.service_hosts.insert(service.hostname.clone());
             }
@@ -185,7 +186,7 @@ impl Assembly {
 
     /// Returns whether an alias is another one now.
     fn update_alias_targets(&mut self, derived: &Derived, changes: &[ServicesStep]) -> bool {
-        let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after)).flatten();
+        let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after));
         // Also of services that are not aliases: one of another cluster that is may count now, or no longer.
         let names: BTreeSet<(Name, Name)> =
             steps.map(|service| (service.namespace.clone(), service.hostname.clone())).collect();
@@ -209,7 +210,7 @@ impl Assembly {
 
     /// Puts the Kubernetes Services with a selector under its first label.
     fn update_selectors(&self, snapshot: &mut Snapshot, derived: &Derived, changes: &[ServicesStep]) {
-        let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after)).flatten();
+        let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after));
         let changed: Vec<&SharedService> = steps.collect();
         let hosts: BTreeSet<&Name> = changed.iter().map(|service| &service.hostname).collect();
         // With those of other clusters: which of them counts may be another one now.
@@ -245,8 +246,8 @@ impl Assembly {
     ) -> impl Iterator<Item = (&'d ObjectKey, &'d SharedService)> {
         let declarers = self.declarers.get(host).into_iter().flat_map(Few::iter);
         declarers.filter_map(move |key| {
-            let services = derived.services.get(key)?;
-            services.iter().find(|service| *service.hostname == *host).map(|service| (key, service))
+            let declared = derived.services.get(key)?;
+            declared.services.iter().find(|service| *service.hostname == *host).map(|service| (key, service))
         })
     }
 
@@ -332,7 +333,7 @@ impl Assembly {
         let mut wildcard = false;
         for (_, step) in changes {
             for (lowered, present) in [(&step.before, false), (&step.after, true)] {
-                let Some(Lowered { sets, uses, findings: _ }) = lowered else { continue };
+                let Lowered { sets, uses, findings: _ } = lowered;
                 for set in sets {
                     for gateway in set.parents.iter().filter_map(Parent::gateway) {
                         self.place_routes(set, present, Place::Gateway(gateway));
@@ -393,7 +394,7 @@ impl Assembly {
     fn update_rules(
         &mut self,
         snapshot: &mut Snapshot,
-        changes: &[(ObjectKey, Step<SharedRule>)],
+        changes: &[(ObjectKey, Step<Option<SharedRule>>)],
         touched: &mut Touched,
     ) {
         for (key, step) in changes {

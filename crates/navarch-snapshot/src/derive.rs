@@ -1,23 +1,29 @@
 //! Units: what is derived from the objects in force, one by one, and only again when an answer it was given may have changed.
+//!
+//! A unit yields a value, what is wrong, and what became of the object. [`UnitId`] is the table of all units: which there are, and what
+//! each is about.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
+use navarch_model::service::Service;
 use navarch_model::{Hashed, Name};
 
 use crate::assemble::Touched;
 use crate::bind::{self, Lowered};
-use crate::bound::{BoundRule, NetworkGateway, WorkloadFacts};
+use crate::bound::{BoundRule, WorkloadFacts};
 use crate::few::Few;
-use crate::registry::store::{DeclaredServices, Input, Reader, Settings, Store};
+use crate::outcome::{self, Outcome};
+use crate::registry::store::{Declared, DeclaredServices, Input, Reader, Settings, Store};
 use crate::registry::{self, HostEndpoints};
 
 /// Something that is derived as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Unit {
+enum UnitId {
     /// The services that a Service or ServiceEntry declares.
     Services(ObjectKey),
     /// The endpoints that a Service or ServiceEntry has.
@@ -30,24 +36,24 @@ enum Unit {
     Rule(ObjectKey),
 }
 
-impl Unit {
+impl UnitId {
     /// The units that are about an input, whether they have asked for it before or not: an object, an address or a service that
     /// is new has no unit yet that could have asked.
-    fn about(input: &Input, settings: &Settings) -> impl Iterator<Item = Unit> + use<> {
+    fn about(input: &Input, settings: &Settings) -> impl Iterator<Item = UnitId> + use<> {
         let units = match input {
-            Input::Address(address) => [Some(Unit::Workloads(*address)), None],
-            Input::Services(key) => [Some(Unit::Endpoints(key.clone())), None],
+            Input::Address(address) => [Some(UnitId::Workloads(*address)), None],
+            Input::Services(key) => [Some(UnitId::Endpoints(key.clone())), None],
             Input::EndpointsOf(cluster, namespace, name) => {
                 let (namespace, name) = (namespace.clone(), name.clone());
                 let key = ObjectKey { kind: Kind::Service, namespace, name, cluster: *cluster };
-                [Some(Unit::Endpoints(key)), None]
+                [Some(UnitId::Endpoints(key)), None]
             }
             Input::Object(key) => match key.kind {
                 Kind::Service | Kind::ServiceEntry => {
-                    [Some(Unit::Services(key.clone())), Some(Unit::Endpoints(key.clone()))]
+                    [Some(UnitId::Services(key.clone())), Some(UnitId::Endpoints(key.clone()))]
                 }
-                kind if bind::has_routes(settings, kind) => [Some(Unit::Routes(key.clone())), None],
-                Kind::DestinationRule => [Some(Unit::Rule(key.clone())), None],
+                kind if bind::has_routes(settings, kind) => [Some(UnitId::Routes(key.clone())), None],
+                Kind::DestinationRule => [Some(UnitId::Rule(key.clone())), None],
                 _ => [None, None],
             },
             _ => [None, None],
@@ -59,13 +65,13 @@ impl Unit {
 /// Who asked what, apart from the inputs that a unit is about.
 #[derive(Debug, Default)]
 struct Dependencies {
-    asked: HashMap<Arc<Unit>, Box<[Arc<Input>]>>,
-    askers: HashMap<Arc<Input>, Few<Arc<Unit>>>,
+    asked: HashMap<Arc<UnitId>, Box<[Arc<Input>]>>,
+    askers: HashMap<Arc<Input>, Few<Arc<UnitId>>>,
 }
 
 impl Dependencies {
-    fn record(&mut self, unit: &Unit, settings: &Settings, mut asked: BTreeSet<Input>) {
-        asked.retain(|input| !Unit::about(input, settings).any(|own| own == *unit));
+    fn record(&mut self, unit: &UnitId, settings: &Settings, mut asked: BTreeSet<Input>) {
+        asked.retain(|input| !UnitId::about(input, settings).any(|own| own == *unit));
         let before = self.asked.get(unit).map_or(&[][..], |before| before);
         if before.iter().map(|input| &**input).eq(&asked) {
             return;
@@ -82,7 +88,7 @@ impl Dependencies {
         }
     }
 
-    fn forget(&mut self, unit: &Unit) {
+    fn forget(&mut self, unit: &UnitId) {
         if let Some((unit, asked)) = self.asked.remove_entry(unit) {
             for input in &asked {
                 self.drop_asker(input, &unit);
@@ -91,7 +97,7 @@ impl Dependencies {
     }
 
     /// Returns the input as all that asked for it share it.
-    fn add_asker(&mut self, input: Input, unit: Arc<Unit>) -> Arc<Input> {
+    fn add_asker(&mut self, input: Input, unit: Arc<UnitId>) -> Arc<Input> {
         let input = match self.askers.get_key_value(&input) {
             Some((known, _)) => known.clone(),
             None => Arc::new(input),
@@ -100,7 +106,7 @@ impl Dependencies {
         input
     }
 
-    fn drop_asker(&mut self, input: &Input, unit: &Arc<Unit>) {
+    fn drop_asker(&mut self, input: &Input, unit: &Arc<UnitId>) {
         if let Some(askers) = self.askers.get_mut(input) {
             askers.remove(unit);
             if askers.is_empty() {
@@ -109,7 +115,7 @@ impl Dependencies {
         }
     }
 
-    fn askers(&self, input: &Input) -> impl Iterator<Item = &Unit> {
+    fn askers(&self, input: &Input) -> impl Iterator<Item = &UnitId> {
         self.askers.get(input).into_iter().flat_map(Few::iter).map(|unit| &**unit)
     }
 }
@@ -117,8 +123,8 @@ impl Dependencies {
 /// A value before and after a change.
 #[derive(Debug)]
 pub(crate) struct Step<T> {
-    pub before: Option<T>,
-    pub after: Option<T>,
+    pub before: T,
+    pub after: T,
 }
 
 /// What one change set changed among the derived values.
@@ -131,210 +137,341 @@ pub(crate) struct Changes {
     pub network_gateways: bool,
     pub workloads: BTreeMap<IpAddr, Vec<WorkloadFacts>>,
     pub routes: Vec<(ObjectKey, Step<Lowered>)>,
-    pub rules: Vec<(ObjectKey, Step<Arc<Hashed<BoundRule>>>)>,
+    pub rules: Vec<(ObjectKey, Step<DerivedRule>)>,
+    /// What is wrong with the objects that were looked at again; mostly nothing.
+    pub findings: Vec<(ObjectKey, Vec<Finding>)>,
+    /// What became of the objects that were looked at again; nothing that is worth saying, mostly.
+    pub outcomes: Vec<(ObjectKey, Outcome)>,
     /// How many units were derived again, to other values or to equal ones.
     pub derived: usize,
 }
 
-type SharedService = Arc<Hashed<navarch_model::service::Service>>;
+type SharedService = Arc<Hashed<Service>>;
+/// A DestinationRule, if the object is one that can be bound.
+type DerivedRule = Option<Arc<Hashed<BoundRule>>>;
 
-/// The derived values, by object.
+/// The derived values, by object. Values that say nothing are not kept.
 #[derive(Debug, Default)]
 pub(crate) struct Derived {
     dependencies: Dependencies,
     pub services: DeclaredServices,
-    /// Gateways to this network, of the objects that have any.
-    pub network_gateways: BTreeMap<ObjectKey, Vec<NetworkGateway>>,
     pub endpoints: HashMap<ObjectKey, HostEndpoints>,
     pub routes: HashMap<ObjectKey, Lowered>,
-    pub rules: HashMap<ObjectKey, Arc<Hashed<BoundRule>>>,
+    pub rules: HashMap<ObjectKey, DerivedRule>,
     /// Addresses that have workloads.
     addresses: BTreeSet<IpAddr>,
+}
+
+/// What deriving a unit gives.
+pub(crate) struct Derivation<T> {
+    pub value: T,
+    pub findings: Vec<Finding>,
+    pub outcome: Outcome,
+}
+
+impl<T> Derivation<T> {
+    /// A value with which nothing is wrong.
+    fn of(value: T) -> Self {
+        Derivation { value, findings: Vec::new(), outcome: Outcome::default() }
+    }
+}
+
+/// One kind of units.
+trait Unit {
+    /// What a unit is about.
+    type Key;
+    /// What is derived. The default is what there is to say of nothing.
+    type Value;
+
+    fn id(key: &Self::Key) -> UnitId;
+
+    /// A function of what the reader answers.
+    fn derive(reader: &Reader<'_>, key: &Self::Key) -> Derivation<Self::Value>;
+
+    /// Keeps the value, and notes what it changes. Returns the input whose answer is another one now, if other units ask for the
+    /// value.
+    fn keep(
+        derived: &mut Derived,
+        key: &Self::Key,
+        value: Self::Value,
+        changes: &mut Changes,
+    ) -> Option<Input>;
+
+    /// Whether the unit has nothing to do any more: nothing that it asked can bring it back but what it is about.
+    fn is_over(store: &Store, key: &Self::Key, value: &Self::Value) -> bool;
+
+    /// The object that findings and outcomes are about, of kinds of units that have any.
+    fn object(_: &Self::Key) -> Option<&ObjectKey> {
+        None
+    }
+}
+
+/// The services that a Service or ServiceEntry declares.
+struct Services;
+
+impl Unit for Services {
+    type Key = ObjectKey;
+    type Value = Declared;
+
+    fn id(key: &ObjectKey) -> UnitId {
+        UnitId::Services(key.clone())
+    }
+
+    fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<Declared> {
+        let (services, gateways) = registry::services_of(reader, key);
+        Derivation::of(Declared { services, network_gateways: gateways.into() })
+    }
+
+    fn keep(derived: &mut Derived, key: &ObjectKey, value: Declared, changes: &mut Changes) -> Option<Input> {
+        let Step { before, after } = replace(&mut derived.services, key, value)?;
+        changes.network_gateways |= before.network_gateways != after.network_gateways;
+        if before.services == after.services {
+            return None;
+        }
+        changes.services.push((key.clone(), Step { before: before.services, after: after.services }));
+        Some(Input::Services(key.clone()))
+    }
+
+    fn is_over(store: &Store, key: &ObjectKey, _: &Declared) -> bool {
+        !store.objects().contains_key(key)
+    }
+}
+
+/// The endpoints that a Service or ServiceEntry has.
+struct Endpoints;
+
+impl Unit for Endpoints {
+    type Key = ObjectKey;
+    type Value = HostEndpoints;
+
+    fn id(key: &ObjectKey) -> UnitId {
+        UnitId::Endpoints(key.clone())
+    }
+
+    fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<HostEndpoints> {
+        Derivation::of(registry::endpoints_of(reader, key))
+    }
+
+    fn keep(
+        derived: &mut Derived,
+        key: &ObjectKey,
+        value: HostEndpoints,
+        changes: &mut Changes,
+    ) -> Option<Input> {
+        let Step { before, after } = replace(&mut derived.endpoints, key, value)?;
+        let hosts: BTreeSet<&Name> = before.keys().chain(after.keys()).collect();
+        let changed = hosts.into_iter().filter(|host| before.get(*host) != after.get(*host));
+        changes.endpoint_hosts.extend(changed.cloned());
+        None
+    }
+
+    fn is_over(store: &Store, key: &ObjectKey, _: &HostEndpoints) -> bool {
+        !store.objects().contains_key(key)
+    }
+}
+
+/// The workloads at an address. The snapshot keeps them; here is only known whether there are any.
+struct Workloads;
+
+impl Unit for Workloads {
+    type Key = IpAddr;
+    type Value = Vec<WorkloadFacts>;
+
+    fn id(address: &IpAddr) -> UnitId {
+        UnitId::Workloads(*address)
+    }
+
+    fn derive(reader: &Reader<'_>, address: &IpAddr) -> Derivation<Vec<WorkloadFacts>> {
+        Derivation::of(registry::workloads_at(reader, *address))
+    }
+
+    fn keep(
+        derived: &mut Derived,
+        address: &IpAddr,
+        value: Vec<WorkloadFacts>,
+        changes: &mut Changes,
+    ) -> Option<Input> {
+        let known = match value.is_empty() {
+            true => derived.addresses.remove(address),
+            false => !derived.addresses.insert(*address),
+        };
+        if known || !value.is_empty() {
+            changes.workloads.insert(*address, value);
+        }
+        None
+    }
+
+    /// Whatever brings a workload to the address touches the address itself.
+    fn is_over(_: &Store, _: &IpAddr, value: &Vec<WorkloadFacts>) -> bool {
+        value.is_empty()
+    }
+}
+
+/// The routes of an object, with its delegates.
+struct Routes;
+
+impl Unit for Routes {
+    type Key = ObjectKey;
+    type Value = Lowered;
+
+    fn id(key: &ObjectKey) -> UnitId {
+        UnitId::Routes(key.clone())
+    }
+
+    fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<Lowered> {
+        let mut value = bind::routes(reader, key);
+        let findings = std::mem::take(&mut value.findings);
+        let outcome = outcome::of_routes(reader, &value, &findings);
+        Derivation { value, findings, outcome }
+    }
+
+    fn keep(derived: &mut Derived, key: &ObjectKey, value: Lowered, changes: &mut Changes) -> Option<Input> {
+        let step = replace(&mut derived.routes, key, value)?;
+        changes.routes.push((key.clone(), step));
+        None
+    }
+
+    fn is_over(store: &Store, key: &ObjectKey, _: &Lowered) -> bool {
+        !store.objects().contains_key(key)
+    }
+
+    fn object(key: &ObjectKey) -> Option<&ObjectKey> {
+        Some(key)
+    }
+}
+
+/// A DestinationRule.
+struct Rule;
+
+impl Unit for Rule {
+    type Key = ObjectKey;
+    type Value = DerivedRule;
+
+    fn id(key: &ObjectKey) -> UnitId {
+        UnitId::Rule(key.clone())
+    }
+
+    fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<Self::Value> {
+        Derivation::of(bind::destination_rule(reader, key))
+    }
+
+    fn keep(
+        derived: &mut Derived,
+        key: &ObjectKey,
+        value: Self::Value,
+        changes: &mut Changes,
+    ) -> Option<Input> {
+        let step = replace(&mut derived.rules, key, value)?;
+        changes.rules.push((key.clone(), step));
+        None
+    }
+
+    fn is_over(store: &Store, key: &ObjectKey, _: &Self::Value) -> bool {
+        !store.objects().contains_key(key)
+    }
+}
+
+/// Puts a value in place of another, or of none if it is the default. `None` if it is equal.
+fn replace<V: Clone + Default + PartialEq>(
+    values: &mut HashMap<ObjectKey, V>,
+    key: &ObjectKey,
+    after: V,
+) -> Option<Step<V>> {
+    let before = values.get(key);
+    if before.map_or(after == V::default(), |before| *before == after) {
+        return None;
+    }
+    let before = match after == V::default() {
+        true => values.remove(key),
+        false => values.insert(key.clone(), after.clone()),
+    };
+    Some(Step { before: before.unwrap_or_default(), after })
 }
 
 impl Derived {
     /// Derives again what the touched inputs may have changed.
     pub fn update(&mut self, store: &Store, settings: &Settings, mut touched: BTreeSet<Input>) -> Changes {
         let mut changes = Changes::default();
-        let mut dirty = self.dirty(settings, &touched);
+        let (services, mut dirty): (BTreeSet<UnitId>, BTreeSet<UnitId>) =
+            self.dirty(settings, &touched).into_iter().partition(is_services);
         // Services first: endpoints and workloads ask for them.
-        let services: Vec<Unit> =
-            dirty.iter().filter(|unit| matches!(unit, Unit::Services(_))).cloned().collect();
-        changes.derived += services.len();
         for unit in services {
-            dirty.remove(&unit);
-            let Unit::Services(key) = &unit else { continue };
-            if self.update_services(store, settings, key, &unit, &mut changes) {
-                touched.insert(Input::Services(key.clone()));
-            }
+            touched.extend(self.derive_again(store, settings, &unit, &mut changes));
         }
-        dirty.extend(
-            self.dirty(settings, &touched).into_iter().filter(|unit| !matches!(unit, Unit::Services(_))),
-        );
-        changes.derived += dirty.len();
+        dirty.extend(self.dirty(settings, &touched).into_iter().filter(|unit| !is_services(unit)));
         for unit in dirty {
-            match &unit {
-                Unit::Services(_) => {}
-                Unit::Endpoints(key) => self.update_endpoints(store, settings, key, &unit, &mut changes),
-                Unit::Workloads(address) => {
-                    self.update_workloads(store, settings, *address, &unit, &mut changes)
-                }
-                Unit::Routes(key) => self.update_routes(store, settings, key, &unit, &mut changes),
-                Unit::Rule(key) => self.update_rule(store, settings, key, &unit, &mut changes),
-            }
+            self.derive_again(store, settings, &unit, &mut changes);
         }
         changes
     }
 
     /// Units that asked for something touched, and those that are about it.
-    fn dirty(&self, settings: &Settings, touched: &BTreeSet<Input>) -> BTreeSet<Unit> {
+    fn dirty(&self, settings: &Settings, touched: &BTreeSet<Input>) -> BTreeSet<UnitId> {
         let askers = touched.iter().flat_map(|input| self.dependencies.askers(input)).cloned();
-        askers.chain(touched.iter().flat_map(|input| Unit::about(input, settings))).collect()
+        askers.chain(touched.iter().flat_map(|input| UnitId::about(input, settings))).collect()
     }
 
-    fn run<T>(
+    fn derive_again(
         &mut self,
         store: &Store,
         settings: &Settings,
-        unit: &Unit,
-        derive: impl FnOnce(&Reader<'_>) -> T,
-    ) -> T {
+        unit: &UnitId,
+        changes: &mut Changes,
+    ) -> Option<Input> {
+        match unit {
+            UnitId::Services(key) => self.update_unit::<Services>(store, settings, key, changes),
+            UnitId::Endpoints(key) => self.update_unit::<Endpoints>(store, settings, key, changes),
+            UnitId::Workloads(address) => self.update_unit::<Workloads>(store, settings, address, changes),
+            UnitId::Routes(key) => self.update_unit::<Routes>(store, settings, key, changes),
+            UnitId::Rule(key) => self.update_unit::<Rule>(store, settings, key, changes),
+        }
+    }
+
+    /// Derives a unit and takes in what came of it. Returns the input whose answer is another one now, if there is one.
+    fn update_unit<U: Unit>(
+        &mut self,
+        store: &Store,
+        settings: &Settings,
+        key: &U::Key,
+        changes: &mut Changes,
+    ) -> Option<Input> {
+        changes.derived += 1;
+        let id = U::id(key);
         let reader = Reader::new(store, settings, &self.services);
-        let value = derive(&reader);
+        let Derivation { value, findings, outcome } = U::derive(&reader, key);
         let asked = reader.into_asked();
-        self.dependencies.record(unit, settings, asked);
-        value
-    }
-
-    /// Returns whether the services changed.
-    fn update_services(
-        &mut self,
-        store: &Store,
-        settings: &Settings,
-        key: &ObjectKey,
-        unit: &Unit,
-        changes: &mut Changes,
-    ) -> bool {
-        let (after, gateways) = self.run(store, settings, unit, |reader| registry::services_of(reader, key));
-        let gateways_before = if gateways.is_empty() {
-            self.network_gateways.remove(key)
-        } else {
-            self.network_gateways.insert(key.clone(), gateways.clone())
-        };
-        changes.network_gateways |= gateways_before.unwrap_or_default() != gateways;
-        if !store.objects().contains_key(key) {
-            self.dependencies.forget(unit);
+        match U::is_over(store, key, &value) {
+            true => self.dependencies.forget(&id),
+            false => self.dependencies.record(&id, settings, asked),
         }
-        if self.services.get(key).map_or(&[][..], Vec::as_slice) == after.as_slice() {
-            return false;
+        if let Some(object) = U::object(key) {
+            changes.findings.push((object.clone(), findings));
+            changes.outcomes.push((object.clone(), outcome));
         }
-        let before = if after.is_empty() {
-            self.services.remove(key)
-        } else {
-            self.services.insert(key.clone(), after.clone())
-        };
-        changes.services.push((key.clone(), Step { before, after: Some(after) }));
-        true
-    }
-
-    fn update_endpoints(
-        &mut self,
-        store: &Store,
-        settings: &Settings,
-        key: &ObjectKey,
-        unit: &Unit,
-        changes: &mut Changes,
-    ) {
-        let after = self.run(store, settings, unit, |reader| registry::endpoints_of(reader, key));
-        if !store.objects().contains_key(key) {
-            self.dependencies.forget(unit);
-        }
-        let before = self.endpoints.remove(key).unwrap_or_default();
-        let hosts: BTreeSet<&Name> = before.keys().chain(after.keys()).collect();
-        let changed = hosts.into_iter().filter(|host| before.get(*host) != after.get(*host));
-        changes.endpoint_hosts.extend(changed.cloned());
-        if !after.is_empty() {
-            self.endpoints.insert(key.clone(), after);
-        }
-    }
-
-    fn update_workloads(
-        &mut self,
-        store: &Store,
-        settings: &Settings,
-        address: IpAddr,
-        unit: &Unit,
-        changes: &mut Changes,
-    ) {
-        let after = self.run(store, settings, unit, |reader| registry::workloads_at(reader, address));
-        let known =
-            if after.is_empty() { self.addresses.remove(&address) } else { !self.addresses.insert(address) };
-        if after.is_empty() {
-            // Whatever brings a workload to the address touches the address itself.
-            self.dependencies.forget(unit);
-        }
-        if known || !after.is_empty() {
-            changes.workloads.insert(address, after);
-        }
-    }
-
-    fn update_routes(
-        &mut self,
-        store: &Store,
-        settings: &Settings,
-        key: &ObjectKey,
-        unit: &Unit,
-        changes: &mut Changes,
-    ) {
-        let after = self.run(store, settings, unit, |reader| bind::routes(reader, key));
-        if !store.objects().contains_key(key) {
-            self.dependencies.forget(unit);
-        }
-        let before = self.routes.remove(key);
-        if before.as_ref() != Some(&after) {
-            changes.routes.push((key.clone(), Step { before, after: Some(after.clone()) }));
-        }
-        if after != Lowered::default() {
-            self.routes.insert(key.clone(), after);
-        }
-    }
-
-    fn update_rule(
-        &mut self,
-        store: &Store,
-        settings: &Settings,
-        key: &ObjectKey,
-        unit: &Unit,
-        changes: &mut Changes,
-    ) {
-        let after = self.run(store, settings, unit, |reader| bind::destination_rule(reader, key));
-        if !store.objects().contains_key(key) {
-            self.dependencies.forget(unit);
-        }
-        let before = match &after {
-            Some(rule) => self.rules.insert(key.clone(), rule.clone()),
-            None => self.rules.remove(key),
-        };
-        if before != after {
-            changes.rules.push((key.clone(), Step { before, after }));
-        }
+        U::keep(self, key, value, changes)
     }
 
     /// Adds the hosts that an object with routes, a DestinationRule or a ServiceEntry is about.
     pub fn hosts_of(&self, key: &ObjectKey, hosts: &mut Touched) {
         let sets = self.routes.get(key).into_iter().flat_map(|routes| &routes.sets);
         hosts.route_hosts.extend(sets.flat_map(|set| &set.hosts).cloned());
-        hosts.rule_hosts.extend(self.rules.get(key).map(|rule| rule.host.clone()));
-        let services = self.services.get(key).into_iter().flatten();
+        let rule = self.rules.get(key).and_then(Option::as_ref);
+        hosts.rule_hosts.extend(rule.map(|rule| rule.host.clone()));
+        let services = self.services.get(key).into_iter().flat_map(|declared| &declared.services);
         hosts.service_hosts.extend(services.map(|service| service.hostname.clone()));
     }
 
     /// Whether nothing is kept of objects that are gone.
     #[cfg(test)]
     pub fn assert_empty(&self) {
-        assert!(self.dependencies.asked.is_empty(), "{:?}", self.dependencies.asked);
-        assert!(self.dependencies.askers.is_empty(), "{:?}", self.dependencies.askers);
-        assert!(self.services.is_empty() && self.network_gateways.is_empty() && self.endpoints.is_empty());
-        assert!(self.routes.is_empty() && self.rules.is_empty() && self.addresses.is_empty());
+        let Derived { dependencies, services, endpoints, routes, rules, addresses } = self;
+        assert!(dependencies.asked.is_empty(), "{:?}", dependencies.asked);
+        assert!(dependencies.askers.is_empty(), "{:?}", dependencies.askers);
+        assert!(services.is_empty() && endpoints.is_empty());
+        assert!(routes.is_empty() && rules.is_empty() && addresses.is_empty());
     }
+}
+
+fn is_services(unit: &UnitId) -> bool {
+    matches!(unit, UnitId::Services(_))
 }

@@ -10,6 +10,7 @@ use navarch_model::endpoint::Locality;
 use navarch_model::kubernetes::Service;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::proxy::ProxyFacts;
+use navarch_model::status::Status;
 use navarch_model::{ClusterId, Name, Place};
 use proptest::prelude::*;
 
@@ -338,6 +339,21 @@ fn assert_nothing_is_seen_outside_the_footprint(snapshot: &Snapshot) {
     }
 }
 
+/// Statuses are those of a fresh world, and who is told the changes knows them all.
+fn assert_statuses_are_told(before: &Snapshot, after: &Snapshot, fresh: &Snapshot) {
+    let all = |snapshot: &Snapshot| snapshot.statuses().iter().collect::<BTreeMap<ObjectKey, Status>>();
+    let mut told = all(before);
+    for (key, status) in after.statuses().changed_since(before) {
+        match status {
+            Some(status) => told.insert(key, status),
+            None => told.remove(&key),
+        };
+    }
+    let expected = all(fresh);
+    assert_eq!(told, expected);
+    assert_eq!(all(after), expected);
+}
+
 fn check(steps: &[Vec<Edit>]) {
     let mut world = empty();
     for (number, step) in steps.iter().enumerate() {
@@ -350,6 +366,7 @@ fn check(steps: &[Vec<Edit>]) {
         let difference = after.difference(fresh.snapshot());
         assert_eq!(difference, None, "after step {number} of {steps:?}");
         assert_eq!(after.findings(), fresh.snapshot().findings(), "after step {number} of {steps:?}");
+        assert_statuses_are_told(&before, &after, fresh.snapshot());
         if after.revision() == before.revision() {
             assert_eq!(after.difference(&before), None, "the revision must grow with a change");
         }
@@ -358,6 +375,8 @@ fn check(steps: &[Vec<Edit>]) {
     let keys: Vec<ObjectKey> = world.known_objects().map(|object| object.key.clone()).collect();
     let empty = world.apply(ChangeSet::removing(keys));
     assert_eq!(empty.difference(self::empty().snapshot()), None);
+    assert_eq!(empty.statuses().iter().count(), 0);
+    assert!(empty.outcomes.is_empty());
     world.assert_empty();
 }
 

@@ -20,6 +20,7 @@ use crate::bound::{
 };
 use crate::buckets::Buckets;
 use crate::footprint::Footprints;
+use crate::outcome::Outcomes;
 use crate::part::{BUCKETS, Part};
 use crate::tables::Tables;
 use crate::view::View;
@@ -63,6 +64,8 @@ pub struct Snapshot {
     pub(crate) objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
     pub(crate) facts: imbl::OrdMap<FactKey, Arc<Hashed<Fact>>>,
     pub(crate) findings: Arc<Vec<Finding>>,
+    /// Not a part: nothing that proxies get depends on it.
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Snapshot {
@@ -92,6 +95,7 @@ impl Snapshot {
             objects: imbl::OrdMap::new(),
             facts: imbl::OrdMap::new(),
             findings: Arc::default(),
+            outcomes: Outcomes::new(),
         }
     }
 

@@ -163,10 +163,17 @@ impl World {
         let derived = changes.derived;
         changes.network_gateways |= mesh_changed;
         for (key, step) in &changes.routes {
-            let found = step.after.as_ref().map(|routes| routes.findings.clone()).unwrap_or_default();
-            self.findings.set(Subject::Routes(key.clone()), found);
-            let mut sets = step.after.iter().flat_map(|routes| &routes.sets);
+            let mut sets = step.after.sets.iter();
             self.note_node_reader(key, sets.any(|set| set.looks_at_label(NODE_LABEL)));
+        }
+        for (key, found) in std::mem::take(&mut changes.findings) {
+            self.findings.set(Subject::Routes(key), found);
+        }
+        for (key, outcome) in std::mem::take(&mut changes.outcomes) {
+            match outcome.is_empty() {
+                true => next.outcomes.remove(&key),
+                false => next.outcomes.insert(key, Arc::new(outcome)),
+            };
         }
         next.client_nodes_matter = !self.node_readers.is_empty();
         let networks = &self.settings.networks;

@@ -13,9 +13,11 @@ use navarch_model::kubernetes as kube;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::networking::{ServiceEntry, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
+use navarch_model::service::Service;
 use navarch_model::{ClusterId, Hashed, Name};
 
 use crate::bind::RouteProducer;
+use crate::bound::NetworkGateway;
 use crate::few::Few;
 use crate::network::Networks;
 use crate::registry::workloads;
@@ -25,6 +27,8 @@ use crate::registry::workloads;
 pub(crate) enum Input {
     /// One object.
     Object(ObjectKey),
+    /// Whether there is an object.
+    Exists(ObjectKey),
     /// EndpointSlices and Endpoints of a Kubernetes Service: its cluster, namespace and name.
     EndpointsOf(ClusterId, Name, Name),
     /// Pods and WorkloadEntries in a namespace, of whichever cluster, that carry a label.
@@ -60,6 +64,9 @@ impl Store {
             Some(object) => self.objects.insert(key.clone(), object.clone()),
             None => self.objects.remove(key),
         };
+        if before.is_some() != object.is_some() {
+            touched.insert(Input::Exists(key.clone()));
+        }
         if let Some(before) = before {
             for input in inputs_of(&before) {
                 if let Some(members) = self.index.get_mut(&input) {
@@ -211,8 +218,16 @@ impl Settings {
     }
 }
 
-/// Services that objects declare, after conversion, by object.
-pub(crate) type DeclaredServices = HashMap<ObjectKey, Vec<Arc<Hashed<navarch_model::service::Service>>>>;
+/// What a Service or ServiceEntry declares.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Declared {
+    pub services: Vec<Arc<Hashed<Service>>>,
+    /// The gateways to this network that it is.
+    pub network_gateways: Box<[NetworkGateway]>,
+}
+
+/// What objects declare, after conversion, by object.
+pub(crate) type DeclaredServices = HashMap<ObjectKey, Declared>;
 
 /// Answers questions about the objects in force, and notes them.
 pub(crate) struct Reader<'a> {
@@ -277,6 +292,12 @@ impl<'a> Reader<'a> {
         self.store.objects.get(key)
     }
 
+    /// Whether there is an object, whatever it says.
+    pub fn exists(&self, key: &ObjectKey) -> bool {
+        self.ask(&Input::Exists(key.clone()));
+        self.store.objects.contains_key(key)
+    }
+
     /// One object by its parts, with its specification.
     pub fn get<T: Noun>(
         &self,
@@ -295,8 +316,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The services that a Service or ServiceEntry declares.
-    pub fn services(&self, key: &ObjectKey) -> &'a [Arc<Hashed<navarch_model::service::Service>>] {
+    pub fn services(&self, key: &ObjectKey) -> &'a [Arc<Hashed<Service>>] {
         self.ask(&Input::Services(key.clone()));
-        self.declared.get(key).map_or(&[], Vec::as_slice)
+        self.declared.get(key).map_or(&[], |declared| &declared.services)
     }
 }

@@ -1,0 +1,98 @@
+//! Statuses: what became of each object that configures the mesh.
+//!
+//! Most objects are in use, and there is nothing else to say; that is not stored. A unit that knows more yields an
+//! [`crate::outcome::Outcome`].
+
+use std::collections::BTreeSet;
+
+use navarch_model::fact::{Fact, FactKey, Refusal};
+use navarch_model::kinds::{Kind, Layout};
+use navarch_model::object::ObjectKey;
+use navarch_model::status::{Condition, ConditionType, Status};
+
+use crate::changes::changed_keys;
+use crate::snapshot::Snapshot;
+
+/// The statuses of a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Statuses<'s>(&'s Snapshot);
+
+impl Snapshot {
+    /// What became of the objects that configure the mesh: those in force, and those that cannot be used.
+    pub fn statuses(&self) -> Statuses<'_> {
+        Statuses(self)
+    }
+}
+
+impl<'s> Statuses<'s> {
+    /// The status of an object; `None` if there is no such object, or it only says what runs.
+    pub fn get(self, key: &ObjectKey) -> Option<Status> {
+        if !has_status(key.kind) {
+            return None;
+        }
+        let object = self.0.objects.get(key);
+        let refusal = self.0.facts.get(&FactKey::Refused(key.clone())).and_then(|fact| match &***fact {
+            Fact::Refused { refusal, .. } => Some(refusal),
+            _ => None,
+        });
+        if object.is_none() && refusal.is_none() {
+            return None;
+        }
+        let outcome = self.0.outcomes.get(key).map(|outcome| (**outcome).clone()).unwrap_or_default();
+        let mut conditions = vec![accepted(refusal)];
+        conditions.extend(outcome.conditions);
+        Some(Status {
+            generation: object.map_or(0, |object| object.metadata.generation),
+            conditions,
+            parents: outcome.parents,
+            ..Status::default()
+        })
+    }
+
+    /// All statuses, by object.
+    pub fn iter(self) -> impl Iterator<Item = (ObjectKey, Status)> + use<'s> {
+        let in_force = self.0.objects.keys().filter(|key| has_status(key.kind)).cloned();
+        // Objects without any version that can be used.
+        let refused = self.0.facts.keys().filter_map(|key| match key {
+            FactKey::Refused(key) => Some(key.clone()),
+            _ => None,
+        });
+        let keys: BTreeSet<ObjectKey> = in_force.chain(refused).collect();
+        keys.into_iter().filter_map(move |key| self.get(&key).map(|status| (key, status)))
+    }
+
+    /// Statuses that are others than they were before, `None` for objects that are gone. Costs what changed between the two
+    /// snapshots.
+    pub fn changed_since(self, before: &Snapshot) -> Vec<(ObjectKey, Option<Status>)> {
+        let facts = changed_keys(&self.0.facts, &before.facts).filter_map(|key| match key {
+            FactKey::Refused(object) => Some(object),
+            _ => None,
+        });
+        let objects = changed_keys(&self.0.objects, &before.objects);
+        let outcomes = changed_keys(&self.0.outcomes, &before.outcomes);
+        let keys: BTreeSet<&ObjectKey> = facts.chain(objects).chain(outcomes).collect();
+        let changed = keys.into_iter().filter_map(|key| {
+            let (was, is) = (before.statuses().get(key), self.get(key));
+            (was != is).then(|| (key.clone(), is))
+        });
+        changed.collect()
+    }
+}
+
+/// Kinds that configure the mesh have a status. What runs in a cluster has one of its own, which others write.
+fn has_status(kind: Kind) -> bool {
+    kind.layout() == Layout::Spec
+}
+
+fn accepted(refusal: Option<&Refusal>) -> Condition {
+    match refusal {
+        None => Condition::new(ConditionType::Accepted, true, "Accepted", ""),
+        Some(Refusal { message, last_good: true }) => {
+            let message = format!("{message}; the last good version stays in use");
+            Condition::new(ConditionType::Accepted, false, "LastGoodInUse", message)
+        }
+        Some(Refusal { message, last_good: false }) => {
+            Condition::new(ConditionType::Accepted, false, "Invalid", message.clone())
+        }
+    }
+}
