@@ -314,7 +314,8 @@ mod tests {
         let (memory, pipeline, fleet) = beside_files(directory.path()).await;
         let latest = pipeline.latest();
         let follow = tokio::spawn(async move {
-            pipeline.run(Duration::from_millis(10), Duration::from_secs(1), fleet).await;
+            let requests = refresh::channel().1;
+            pipeline.run(Duration::from_millis(10), Duration::from_secs(1), fleet, requests).await;
         });
         let told = Mutex::new(Vec::new());
         let said = |expected: &str| {
