@@ -1,7 +1,7 @@
 //! `Config`: a configuration object as translation sees it.
 
 use crate::cluster::ClusterId;
-use crate::kinds::Noun;
+use crate::kinds::ConfigKind;
 use crate::object::ObjectKey;
 use crate::service::{Labels, Name};
 
@@ -27,7 +27,7 @@ impl<T> Config<T> {
     }
 }
 
-impl<T: Noun> Config<T> {
+impl<T: ConfigKind> Config<T> {
     /// The identity of the object. Configuration is of the local cluster.
     pub fn key(&self) -> ObjectKey {
         ObjectKey {

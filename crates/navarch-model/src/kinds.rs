@@ -29,7 +29,7 @@ pub enum Layout {
 }
 
 /// A type that specifies objects of one kind.
-pub trait Noun: Decode + Validate + Default + Hash + Sized {
+pub trait ConfigKind: Decode + Validate + Default + Hash + Sized {
     const KIND: Kind;
 
     /// The value in `spec`, if it is of this kind.
@@ -125,7 +125,7 @@ macro_rules! kinds {
         }
 
         $(
-            impl Noun for $type {
+            impl ConfigKind for $type {
                 const KIND: Kind = Kind::$kind;
 
                 fn of(spec: &Spec) -> Option<&Arc<Hashed<Self>>> {

@@ -51,7 +51,7 @@ pub use finding::{Code, Finding, Severity};
 pub use hashed::{Fingerprint, Hashed};
 pub use identity::{SpiffeId, TrustDomains};
 pub use key::ObjectKey;
-pub use kinds::{Kind, Noun, Spec};
+pub use kinds::{ConfigKind, Kind, Spec};
 pub use object::{Metadata, Object};
 pub use origin::{Origin, Precedence};
 pub use place::{Place, Position, Span};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::Config;
 use crate::hashed::Hashed;
 pub use crate::key::ObjectKey;
-use crate::kinds::{Noun, Spec};
+use crate::kinds::{ConfigKind, Spec};
 use crate::place::{Place, Position};
 use crate::service::{Labels, Name};
 
@@ -56,12 +56,12 @@ pub struct Object {
 
 impl Object {
     /// The specification, if it is of type `T`.
-    pub fn spec<T: Noun>(&self) -> Option<&Arc<Hashed<T>>> {
+    pub fn spec<T: ConfigKind>(&self) -> Option<&Arc<Hashed<T>>> {
         T::of(&self.spec)
     }
 
     /// The object as translation sees it, if its specification is of type `T`.
-    pub fn config<T: Noun>(&self) -> Option<Config<Arc<Hashed<T>>>> {
+    pub fn config<T: ConfigKind>(&self) -> Option<Config<Arc<Hashed<T>>>> {
         Some(Config {
             namespace: self.metadata.namespace.clone(),
             name: self.metadata.name.clone(),

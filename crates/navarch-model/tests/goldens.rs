@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use navarch_model::{Code, Noun, Parsed, kubernetes, networking, parse_bytes, security, telemetry};
+use navarch_model::{Code, ConfigKind, Parsed, kubernetes, networking, parse_bytes, security, telemetry};
 
 fn cases() -> Vec<PathBuf> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -162,7 +162,7 @@ fn valid(name: &str) -> Parsed {
     parsed
 }
 
-fn spec<T: Noun + Clone>(parsed: &Parsed) -> T {
+fn spec<T: ConfigKind + Clone>(parsed: &Parsed) -> T {
     let found = parsed.objects.iter().find_map(|object| object.spec::<T>()).unwrap();
     T::clone(found)
 }

@@ -25,14 +25,14 @@ const REDACTED: &[u8] = b"[redacted]";
 
 /// What somebody may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub enum Access {
     /// Everything: who asks is on the same machine, or of the root namespace.
     Everything,
     /// Proxies of this namespace.
     Namespace(String),
 }
 
-impl Sight {
+impl Access {
     /// What a peer may see.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Sight {
         let snapshot = fleet.snapshot();
         if peer.identities.is_empty() {
             return match peer.address.ip().to_canonical().is_loopback() {
-                true => Ok(Sight::Everything),
+                true => Ok(Access::Everything),
                 false => Err(Rejection::Unauthenticated(
                     "ask on the machine of the control plane, or over TLS with a certificate of the mesh"
                         .into(),
@@ -56,17 +56,17 @@ impl Sight {
         };
         let view = snapshot.view();
         let is_root = *namespace == *view.mesh().config.root_namespace;
-        Ok(if is_root { Sight::Everything } else { Sight::Namespace(namespace) })
+        Ok(if is_root { Access::Everything } else { Access::Namespace(namespace) })
     }
 
     fn namespace(&self) -> Option<&str> {
         match self {
-            Sight::Everything => None,
-            Sight::Namespace(namespace) => Some(namespace),
+            Access::Everything => None,
+            Access::Namespace(namespace) => Some(namespace),
         }
     }
 
-    /// Whether a stream is in sight.
+    /// Whether a stream is in access.
     #[must_use]
     pub fn covers(&self, stream: &StreamStatus) -> bool {
         self.namespace().is_none_or(|namespace| stream.node.metadata_str("NAMESPACE") == Some(namespace))
@@ -85,17 +85,17 @@ pub fn answer(
     if ![SYNCZ, CONFIG_DUMP, PAGE].contains(&question.type_url) {
         return Ok(None);
     }
-    let sight = Sight::of(question.peer, fleet)?;
+    let access = Access::of(question.peer, fleet)?;
     match (question.type_url, question.names) {
-        (SYNCZ, _) => Ok(Some(syncz(question.streams, sight.namespace()))),
+        (SYNCZ, _) => Ok(Some(syncz(question.streams, access.namespace()))),
         // Nothing rather than an error, as from istiod: another replica may have the proxy.
         (CONFIG_DUMP, [proxy]) => {
-            let dump = dump_of(fleet, question.streams, proxy, &sight, false).unwrap_or_default();
+            let dump = dump_of(fleet, question.streams, proxy, &access, false).unwrap_or_default();
             Ok(Some(dump.into_iter().map(|any| (String::new(), any)).collect()))
         }
         (CONFIG_DUMP, _) => Ok(Some(Vec::new())),
         (_, [page]) => {
-            let body = self::page(fleet, pages, question.streams, page, &sight)?;
+            let body = self::page(fleet, pages, question.streams, page, &access)?;
             let any = Any { type_url: PAGE.to_owned(), value: body.to_string().into() };
             Ok(Some(vec![(page.clone(), any)]))
         }
@@ -108,20 +108,20 @@ fn page(
     pages: Option<&Admin>,
     streams: &Registry,
     page: &str,
-    sight: &Sight,
+    access: &Access,
 ) -> Result<Value, Rejection> {
     let (name, query) = page.split_once('?').unwrap_or((page, ""));
     let parameter = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
     if name == "config_dump" {
         let proxy = parameter("proxyID").unwrap_or_default();
         let with_endpoints = query.split('&').any(|pair| pair.split('=').next() == Some("include_eds"));
-        let dump = dump_of(fleet, streams, proxy, sight, with_endpoints).ok_or_else(|| {
+        let dump = dump_of(fleet, streams, proxy, access, with_endpoints).ok_or_else(|| {
             Rejection::InvalidRequest(format!("no proxy named {proxy:?} is connected to this replica"))
         })?;
         let configs = dump.iter().map(|any| any_to_json(&any.type_url, &any.value));
         return Ok(json!({ "configs": configs.collect::<Vec<_>>() }));
     }
-    if *sight != Sight::Everything {
+    if *access != Access::Everything {
         return Err(Rejection::PermissionDenied(format!("{name} is for the root namespace")));
     }
     let pages = pages.ok_or_else(|| Rejection::NotReady("the pages are not there yet".into()))?;
@@ -139,12 +139,12 @@ fn page(
     }
 }
 
-/// What a connected proxy gets, if it is in sight.
+/// What a connected proxy gets, if it is in access.
 fn dump_of(
     fleet: &Arc<Fleet>,
     streams: &Registry,
     proxy: &str,
-    sight: &Sight,
+    access: &Access,
     with_endpoints: bool,
 ) -> Option<Vec<Any>> {
     let streams = streams.streams();
@@ -153,7 +153,7 @@ fn dump_of(
         !stream.types.is_empty()
             && (id == proxy || id.split('~').nth(2) == Some(proxy) || stream.connection_id() == proxy)
     };
-    let stream = streams.iter().filter(is_meant).find(|stream| sight.covers(stream))?;
+    let stream = streams.iter().filter(is_meant).find(|stream| access.covers(stream))?;
     let client = Client::of(&stream.node, &stream.peer).ok()?;
     Some(dump(&*fleet.resources(&client)?, with_endpoints))
 }
@@ -294,18 +294,18 @@ mod tests {
         let world = navarch_snapshot::World::new(Default::default());
         let metrics = crate::metrics::Metrics::new().expect("distinct names");
         let fleet = Fleet::start(world.snapshot().clone(), metrics).expect("a thread");
-        let check = |address: &str, identities: &[&str], expected: Option<Sight>| {
+        let check = |address: &str, identities: &[&str], expected: Option<Access>| {
             let identities = identities.iter().map(|id| (*id).to_owned()).collect();
             let peer = Peer { identities, ..Peer::plaintext(address.parse().expect("an address")) };
-            assert_eq!(Sight::of(&peer, &fleet).ok(), expected, "{peer:?}");
+            assert_eq!(Access::of(&peer, &fleet).ok(), expected, "{peer:?}");
         };
-        let of = |namespace: &str| Some(Sight::Namespace(namespace.to_owned()));
-        check("127.0.0.1:1", &[], Some(Sight::Everything));
-        check("[::ffff:127.0.0.1]:1", &[], Some(Sight::Everything));
+        let of = |namespace: &str| Some(Access::Namespace(namespace.to_owned()));
+        check("127.0.0.1:1", &[], Some(Access::Everything));
+        check("[::ffff:127.0.0.1]:1", &[], Some(Access::Everything));
         check("10.0.0.1:1", &[], None);
         check("10.0.0.1:1", &["spiffe://cluster.local/ns/shop/sa/web"], of("shop"));
         check("127.0.0.1:1", &["spiffe://cluster.local/ns/shop/sa/web"], of("shop"));
-        check("10.0.0.1:1", &["spiffe://cluster.local/ns/istio-system/sa/istiod"], Some(Sight::Everything));
+        check("10.0.0.1:1", &["spiffe://cluster.local/ns/istio-system/sa/istiod"], Some(Access::Everything));
         check("10.0.0.1:1", &["spiffe://other/ns/istio-system/sa/istiod"], None);
         check("10.0.0.1:1", &["spiffe://cluster.local/nobody"], None);
     }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::admin::Admin;
-use crate::debug::{self, Sight};
+use crate::debug::{self, Access};
 use crate::metrics::Metrics;
 
 /// How long a class without proxies keeps its plan, so that proxies that reconnect find it.
@@ -447,8 +447,8 @@ impl Discovery for FleetDiscovery {
     }
 
     fn visible(&self, peer: &Arc<Peer>) -> Result<Visible, Rejection> {
-        let sight = Sight::of(peer, &self.fleet)?;
-        Ok(Box::new(move |stream| sight.covers(stream)))
+        let access = Access::of(peer, &self.fleet)?;
+        Ok(Box::new(move |stream| access.covers(stream)))
     }
 }
 

@@ -14,10 +14,10 @@ use navarch_model::{Hashed, Name, Precedence, SmallMap, TrustDomains};
 use crate::bind::{Lowered, rule_order};
 use crate::bound::{BoundRule, DestinationUse, EndpointSummary, PortSummary, service_order};
 use crate::derive::{Changes, Derived, Step};
-use crate::few::Few;
 use crate::host::is_wildcard;
 use crate::network::Networks;
 use crate::part::{Bucket, bucket_of};
+use crate::small_set::SmallSet;
 use crate::snapshot::{List, Snapshot};
 
 type SharedService = Arc<Hashed<Service>>;
@@ -36,7 +36,7 @@ type Namespaced<T> = SmallMap<Name, Arc<Hashed<T>>>;
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     /// Objects that declare a host.
-    declarers: HashMap<Name, Few<ObjectKey>>,
+    declarers: HashMap<Name, SmallSet<ObjectKey>>,
     /// ExternalName services: where they point to, by namespace and host.
     alias_targets: BTreeMap<(Name, Name), Name>,
     /// Names that lead to a host, resolved through chains.
@@ -244,7 +244,7 @@ impl Assembly {
         derived: &'d Derived,
         host: &'d str,
     ) -> impl Iterator<Item = (&'d ObjectKey, &'d SharedService)> {
-        let declarers = self.declarers.get(host).into_iter().flat_map(Few::iter);
+        let declarers = self.declarers.get(host).into_iter().flat_map(SmallSet::iter);
         declarers.filter_map(move |key| {
             let declared = derived.services.get(key)?;
             declared.services.iter().find(|service| *service.hostname == *host).map(|service| (key, service))

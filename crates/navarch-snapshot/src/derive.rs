@@ -16,10 +16,10 @@ use navarch_model::{Hashed, Name};
 use crate::assemble::Touched;
 use crate::bind::{self, Lowered};
 use crate::bound::{BoundRule, WorkloadFacts};
-use crate::few::Few;
 use crate::outcome::{self, Outcome};
 use crate::registry::store::{Declared, DeclaredServices, Input, Reader, Settings, Store};
 use crate::registry::{self, HostEndpoints};
+use crate::small_set::SmallSet;
 
 /// Something that is derived as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +66,7 @@ impl UnitId {
 #[derive(Debug, Default)]
 struct Dependencies {
     asked: HashMap<Arc<UnitId>, Box<[Arc<Input>]>>,
-    askers: HashMap<Arc<Input>, Few<Arc<UnitId>>>,
+    askers: HashMap<Arc<Input>, SmallSet<Arc<UnitId>>>,
 }
 
 impl Dependencies {
@@ -116,7 +116,7 @@ impl Dependencies {
     }
 
     fn askers(&self, input: &Input) -> impl Iterator<Item = &UnitId> {
-        self.askers.get(input).into_iter().flat_map(Few::iter).map(|unit| &**unit)
+        self.askers.get(input).into_iter().flat_map(SmallSet::iter).map(|unit| &**unit)
     }
 }
 

@@ -4,7 +4,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use navarch_model::extensions::{TrafficExtension, WasmPlugin};
-use navarch_model::kinds::{Kind, Noun};
+use navarch_model::kinds::{ConfigKind, Kind};
 use navarch_model::networking::{EnvoyFilter, ProxyConfig, Sidecar, WorkloadEntry, WorkloadGroup};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::security::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
@@ -18,7 +18,7 @@ pub type Listing<T> = Vec<Arc<Hashed<Config<T>>>>;
 
 /// A kind whose objects a snapshot lists by namespace. The kind of a table is that of its type, whatever both
 /// are called.
-pub trait Listed: Noun + Clone + Hash + Send + Sync + 'static {
+pub trait Listed: ConfigKind + Clone + Hash + Send + Sync + 'static {
     #[doc(hidden)]
     fn table(tables: &Tables) -> &Table<Self>;
 }
@@ -101,7 +101,7 @@ impl<T: Listed> Table<T> {
 }
 
 /// The object as translation sees it, with its specification by value.
-pub(crate) fn typed<T: Noun + Clone + Hash>(object: &Object) -> Option<Config<T>> {
+pub(crate) fn typed<T: ConfigKind + Clone + Hash>(object: &Object) -> Option<Config<T>> {
     let spec = object.spec::<T>()?;
     Some(Config {
         namespace: object.metadata.namespace.clone(),
@@ -133,14 +133,14 @@ macro_rules! tables {
             /// Takes in a new or changed object; kinds without a table are left alone.
             pub(crate) fn set(&mut self, object: &Object) {
                 match object.key.kind {
-                    $( <$type as Noun>::KIND => self.$field.set(object), )+
+                    $( <$type as ConfigKind>::KIND => self.$field.set(object), )+
                     _ => {}
                 }
             }
 
             pub(crate) fn remove(&mut self, key: &ObjectKey) {
                 match key.kind {
-                    $( <$type as Noun>::KIND => self.$field.remove(key), )+
+                    $( <$type as ConfigKind>::KIND => self.$field.remove(key), )+
                     _ => {}
                 }
             }
@@ -153,7 +153,7 @@ macro_rules! tables {
             /// Fingerprint of the objects of a kind in a namespace.
             pub(crate) fn fingerprint(&self, kind: Kind, namespace: &str) -> Fingerprint {
                 match kind {
-                    $( <$type as Noun>::KIND => self.$field.fingerprint_of(namespace), )+
+                    $( <$type as ConfigKind>::KIND => self.$field.fingerprint_of(namespace), )+
                     _ => Fingerprint::of(&()),
                 }
             }
@@ -161,7 +161,7 @@ macro_rules! tables {
             /// Fingerprint of all objects of a kind.
             pub(crate) fn fingerprint_all(&self, kind: Kind) -> Fingerprint {
                 match kind {
-                    $( <$type as Noun>::KIND => self.$field.fingerprint, )+
+                    $( <$type as ConfigKind>::KIND => self.$field.fingerprint, )+
                     _ => Fingerprint::of(&()),
                 }
             }
@@ -170,10 +170,10 @@ macro_rules! tables {
             pub(crate) fn changed_since(&self, before: &Tables) -> Vec<crate::Part> {
                 let mut parts = Vec::new();
                 $(
-                    parts.push(crate::Part::AllObjects(<$type as Noun>::KIND));
+                    parts.push(crate::Part::AllObjects(<$type as ConfigKind>::KIND));
                     parts.extend(
                         changed_keys(&self.$field.by_namespace, &before.$field.by_namespace)
-                            .map(|namespace| crate::Part::Objects(<$type as Noun>::KIND, namespace.clone())),
+                            .map(|namespace| crate::Part::Objects(<$type as ConfigKind>::KIND, namespace.clone())),
                     );
                 )+
                 parts
@@ -183,12 +183,12 @@ macro_rules! tables {
             pub(crate) fn parts(&self) -> Vec<crate::Part> {
                 let mut parts = Vec::new();
                 $(
-                    parts.push(crate::Part::AllObjects(<$type as Noun>::KIND));
+                    parts.push(crate::Part::AllObjects(<$type as ConfigKind>::KIND));
                     parts.extend(
                         self.$field
                             .by_namespace
                             .keys()
-                            .map(|namespace| crate::Part::Objects(<$type as Noun>::KIND, namespace.clone())),
+                            .map(|namespace| crate::Part::Objects(<$type as ConfigKind>::KIND, namespace.clone())),
                     );
                 )+
                 parts

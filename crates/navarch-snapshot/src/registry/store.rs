@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::kinds::{Kind, Noun};
+use navarch_model::kinds::{ConfigKind, Kind};
 use navarch_model::kubernetes as kube;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::networking::{ServiceEntry, WorkloadEntry};
@@ -18,9 +18,9 @@ use navarch_model::{ClusterId, Hashed, Name};
 
 use crate::bind::RouteProducer;
 use crate::bound::NetworkGateway;
-use crate::few::Few;
 use crate::network::Networks;
 use crate::registry::workloads;
+use crate::small_set::SmallSet;
 
 /// Something derivation can ask about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +49,7 @@ pub(crate) enum Input {
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
-    index: HashMap<Input, Few<ObjectKey>>,
+    index: HashMap<Input, SmallSet<ObjectKey>>,
 }
 
 impl Store {
@@ -97,7 +97,7 @@ impl Store {
     }
 
     fn members<'s>(&'s self, input: &Input) -> impl Iterator<Item = &'s Arc<Object>> + use<'s> {
-        self.index.get(input).into_iter().flat_map(Few::iter).filter_map(|key| self.objects.get(key))
+        self.index.get(input).into_iter().flat_map(SmallSet::iter).filter_map(|key| self.objects.get(key))
     }
 
     /// Compares the index with what a look at every object gives. For tests.
@@ -299,7 +299,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One object by its parts, with its specification.
-    pub fn get<T: Noun>(
+    pub fn get<T: ConfigKind>(
         &self,
         cluster: ClusterId,
         namespace: &str,

@@ -20,7 +20,7 @@ use crate::Pure;
 use crate::encoded::messages;
 use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
-use crate::listeners::outbound::{PLAINTEXT_HTTP, RAW_BUFFER, Treatment, treatment};
+use crate::listeners::outbound::{ListenerProtocol, PLAINTEXT_HTTP, RAW_BUFFER, listener_protocol};
 use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{self, TcpRoute};
@@ -238,7 +238,7 @@ const fn chain_kind(
 
 /// The chains of a port, by mode and protocol (Istio: PeerAuthentication modes and protocol selection). In PERMISSIVE mode,
 /// mutual TLS of the mesh is told from the application's own TLS by its application protocols.
-fn chain_kinds(mode: MutualTlsMode, treatment: Treatment) -> &'static [ChainKind] {
+fn chain_kinds(mode: MutualTlsMode, listener_protocol: ListenerProtocol) -> &'static [ChainKind] {
     const STRICT_HTTP: &[ChainKind] = &[chain_kind(&[], TLS, true, true)];
     const STRICT_TCP: &[ChainKind] = &[chain_kind(&[], TLS, false, true)];
     const STRICT_DETECT: &[ChainKind] =
@@ -261,16 +261,16 @@ fn chain_kinds(mode: MutualTlsMode, treatment: Treatment) -> &'static [ChainKind
     const PLAIN_TCP: &[ChainKind] = &[chain_kind(&[], RAW_BUFFER, false, false)];
     const PLAIN_DETECT: &[ChainKind] =
         &[chain_kind(PLAINTEXT_HTTP, RAW_BUFFER, true, false), chain_kind(&[], RAW_BUFFER, false, false)];
-    match (mode, treatment) {
-        (MutualTlsMode::Strict, Treatment::Http) => STRICT_HTTP,
-        (MutualTlsMode::Strict, Treatment::Tcp) => STRICT_TCP,
-        (MutualTlsMode::Strict, Treatment::Detect) => STRICT_DETECT,
-        (MutualTlsMode::Permissive, Treatment::Http) => PERMISSIVE_HTTP,
-        (MutualTlsMode::Permissive, Treatment::Tcp) => PERMISSIVE_TCP,
-        (MutualTlsMode::Permissive, Treatment::Detect) => PERMISSIVE_DETECT,
-        (MutualTlsMode::Disable, Treatment::Http) => PLAIN_HTTP,
-        (MutualTlsMode::Disable, Treatment::Tcp) => PLAIN_TCP,
-        (MutualTlsMode::Disable, Treatment::Detect) => PLAIN_DETECT,
+    match (mode, listener_protocol) {
+        (MutualTlsMode::Strict, ListenerProtocol::Http) => STRICT_HTTP,
+        (MutualTlsMode::Strict, ListenerProtocol::Tcp) => STRICT_TCP,
+        (MutualTlsMode::Strict, ListenerProtocol::Detect) => STRICT_DETECT,
+        (MutualTlsMode::Permissive, ListenerProtocol::Http) => PERMISSIVE_HTTP,
+        (MutualTlsMode::Permissive, ListenerProtocol::Tcp) => PERMISSIVE_TCP,
+        (MutualTlsMode::Permissive, ListenerProtocol::Detect) => PERMISSIVE_DETECT,
+        (MutualTlsMode::Disable, ListenerProtocol::Http) => PLAIN_HTTP,
+        (MutualTlsMode::Disable, ListenerProtocol::Tcp) => PLAIN_TCP,
+        (MutualTlsMode::Disable, ListenerProtocol::Detect) => PLAIN_DETECT,
     }
 }
 
@@ -284,8 +284,8 @@ struct ServiceChains<'a> {
 impl ServiceChains<'_> {
     fn chains(&self) -> Vec<FilterChain> {
         // What listeners cannot treat (UDP) is passed on as bytes.
-        let treatment = treatment(self.port.protocol).unwrap_or(Treatment::Tcp);
-        chain_kinds(self.port.mode, treatment).iter().map(|kind| self.chain(kind)).collect()
+        let listener_protocol = listener_protocol(self.port.protocol).unwrap_or(ListenerProtocol::Tcp);
+        chain_kinds(self.port.mode, listener_protocol).iter().map(|kind| self.chain(kind)).collect()
     }
 
     fn chain(&self, kind: &ChainKind) -> FilterChain {

@@ -9,7 +9,7 @@ use navarch_model::Name;
 use navarch_model::service::Protocol;
 
 use crate::listeners::address::parse_block;
-use crate::listeners::outbound::{Contribution, HttpChain, TcpChain, Treatment, treatment};
+use crate::listeners::outbound::{Contribution, HttpChain, ListenerProtocol, TcpChain, listener_protocol};
 
 /// A listener in the making.
 #[derive(Clone, Debug)]
@@ -41,8 +41,8 @@ pub struct Merged<'a> {
 pub fn merge<'a>(first: &'a Contribution, later: impl Iterator<Item = &'a Contribution>) -> Merged<'a> {
     let mut merged = Merged { entry: Entry::of(first), conflicts: Vec::new() };
     for (position, contribution) in later.enumerate() {
-        let complete = treatment(contribution.protocol)
-            .is_none_or(|treatment| merged.entry.add(contribution, treatment));
+        let complete = listener_protocol(contribution.protocol)
+            .is_none_or(|listener_protocol| merged.entry.add(contribution, listener_protocol));
         if !complete {
             merged.conflicts.push(position);
         }
@@ -63,39 +63,39 @@ impl<'a> Entry<'a> {
     }
 
     /// Adds what a later contribution asks for. False if something had to be left out.
-    fn add(&mut self, contribution: &'a Contribution, treatment: Treatment) -> bool {
+    fn add(&mut self, contribution: &'a Contribution, listener_protocol: ListenerProtocol) -> bool {
         if contribution.protocol == Protocol::HttpProxy {
             *self = Entry::of(contribution);
             return true;
         }
         let current = self.protocol;
-        if treatment == Treatment::Http && !current.is_tcp() {
+        if listener_protocol == ListenerProtocol::Http && !current.is_tcp() {
             // Another service on a shared HTTP listener: its hosts arrive with the routes.
             return true;
         }
         if speaks_first(contribution.protocol, current) {
             return false;
         }
-        match treatment {
-            Treatment::Http => {
+        match listener_protocol {
+            ListenerProtocol::Http => {
                 self.protocol = Protocol::Unsupported;
                 self.add_chains(chains(contribution))
             }
-            Treatment::Tcp => {
+            ListenerProtocol::Tcp => {
                 if current.is_http() {
                     self.protocol = Protocol::Unsupported;
                 }
                 self.add_chains(chains(contribution))
             }
-            Treatment::Detect if current.is_http() => {
+            ListenerProtocol::Detect if current.is_http() => {
                 *self = Entry::of(contribution);
                 true
             }
-            Treatment::Detect if current.is_tcp() => {
+            ListenerProtocol::Detect if current.is_tcp() => {
                 self.protocol = Protocol::Unsupported;
                 self.add_chains(chains(contribution))
             }
-            Treatment::Detect => self.add_chains(contribution.tcp.iter().map(Chain::Tcp).collect()),
+            ListenerProtocol::Detect => self.add_chains(contribution.tcp.iter().map(Chain::Tcp).collect()),
         }
     }
 

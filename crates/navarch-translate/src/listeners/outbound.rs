@@ -44,7 +44,7 @@ pub struct Contribution {
 
 /// How a listener treats a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Treatment {
+pub enum ListenerProtocol {
     Http,
     Tcp,
     /// HTTP or TCP, whatever the first bytes look like.
@@ -52,19 +52,19 @@ pub enum Treatment {
 }
 
 /// How listeners treat a protocol; nothing for protocols without listeners (UDP).
-pub fn treatment(protocol: Protocol) -> Option<Treatment> {
+pub fn listener_protocol(protocol: Protocol) -> Option<ListenerProtocol> {
     Some(match protocol {
         Protocol::Http | Protocol::Http2 | Protocol::HttpProxy | Protocol::Grpc | Protocol::GrpcWeb => {
-            Treatment::Http
+            ListenerProtocol::Http
         }
         Protocol::Tcp
         | Protocol::Https
         | Protocol::Tls
         | Protocol::Mongo
         | Protocol::Redis
-        | Protocol::Mysql => Treatment::Tcp,
+        | Protocol::Mysql => ListenerProtocol::Tcp,
         Protocol::Udp => return None,
-        Protocol::Http3 | Protocol::Hbone | Protocol::Unsupported => Treatment::Detect,
+        Protocol::Http3 | Protocol::Hbone | Protocol::Unsupported => ListenerProtocol::Detect,
     })
 }
 

@@ -20,14 +20,14 @@ pub struct DomainView {
     pub auto_allocated_addresses: bool,
 }
 
-/// The domain of a client for whom no host is near; `None` if the domain is not that of its namespace, `<namespace>.svc.<suffix>`.
+/// The domain of a client who has no short names; `None` if the domain is not that of its namespace, `<namespace>.svc.<suffix>`.
 pub fn elsewhere(dns_domain: &str, namespace: &str) -> Option<navarch_model::Name> {
     let suffix = dns_domain.strip_prefix(namespace)?.strip_prefix(".svc.")?;
     (!namespace.is_empty() && !namespace.contains('.')).then(|| format!(".svc.{suffix}").into())
 }
 
 /// Namespaces whose clients may have other names for a host than clients elsewhere: shorter ones.
-pub fn near(host: &str) -> impl Iterator<Item = &str> {
+pub fn short_name_namespaces(host: &str) -> impl Iterator<Item = &str> {
     let before = host.match_indices(".svc.").filter_map(|(index, _)| host.get(..index)?.rsplit_once('.'));
     before.map(|(_, namespace)| namespace).filter(|namespace| !namespace.is_empty())
 }
@@ -43,9 +43,10 @@ impl DomainView {
     pub fn narrowed(&self, service: &Service) -> Self {
         let Some((namespace, suffix)) = self.dns_domain.split_once(".svc.") else { return self.clone() };
         let infix = format!(".{namespace}.svc.");
-        let near =
+        let has_short_names =
             std::iter::once(&service.hostname).chain(&service.aliases).any(|host| host.contains(&infix));
-        let dns_domain = if near { self.dns_domain.clone() } else { format!(".svc.{suffix}").into() };
+        let dns_domain =
+            if has_short_names { self.dns_domain.clone() } else { format!(".svc.{suffix}").into() };
         let has_auto = !service.auto_allocated_addresses.is_empty();
         DomainView {
             dns_domain,

@@ -52,14 +52,14 @@ pub struct Ranked {
     pub rank: Rank,
     pub host: Arc<Hashed<VirtualHost>>,
     /// By namespace, what its clients have instead: the same with shorter domains.
-    pub near: Vec<(Name, Arc<Hashed<VirtualHost>>)>,
+    pub short_names: Vec<(Name, Arc<Hashed<VirtualHost>>)>,
 }
 
 impl Ranked {
     /// The virtual host for clients in a namespace.
     pub fn host_for(&self, namespace: &str) -> &VirtualHost {
-        let near = self.near.iter().find(|(known, _)| **known == *namespace);
-        near.map_or(&self.host, |(_, host)| host)
+        let short_names = self.short_names.iter().find(|(known, _)| **known == *namespace);
+        short_names.map_or(&self.host, |(_, host)| host)
     }
 }
 
@@ -246,7 +246,7 @@ mod tests {
         Ranked {
             rank: Rank::Default { host: name.into(), position },
             host: Arc::new(Hashed::new(host)),
-            near: Vec::new(),
+            short_names: Vec::new(),
         }
     }
 

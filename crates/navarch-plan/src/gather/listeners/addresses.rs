@@ -15,15 +15,15 @@ const NO_ADDRESS_V6: &str = "::";
 
 /// Addresses under which a client dials a service: one listener each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dialled {
+pub struct ServiceAddress {
     pub primary: Name,
     /// Addresses of the other family.
     pub extra: Vec<Name>,
 }
 
-impl Dialled {
+impl ServiceAddress {
     fn only(primary: &str) -> Self {
-        Dialled { primary: Name::from(primary), extra: Vec::new() }
+        ServiceAddress { primary: Name::from(primary), extra: Vec::new() }
     }
 
     /// Whether the service has no address, so that its listeners listen for any.
@@ -36,7 +36,7 @@ impl Dialled {
 ///
 /// A Kubernetes Service has one address per family. Every address of a ServiceEntry is a destination of its own, whatever its
 /// family: the client may reach it through its network.
-pub fn of_service(service: &Service, view: &CommonView) -> Vec<Dialled> {
+pub fn of_service(service: &Service, view: &CommonView) -> Vec<ServiceAddress> {
     match service.registry {
         Registry::Kubernetes => vec![of_kubernetes(service, view)],
         Registry::ServiceEntry if service.addresses.is_empty() => vec![allocated(service, view)],
@@ -44,23 +44,24 @@ pub fn of_service(service: &Service, view: &CommonView) -> Vec<Dialled> {
             .addresses
             .iter()
             .filter_map(|address| normal(address))
-            .map(|a| Dialled::only(&a))
+            .map(|a| ServiceAddress::only(&a))
             .collect(),
     }
 }
 
-fn of_kubernetes(service: &Service, view: &CommonView) -> Dialled {
+fn of_kubernetes(service: &Service, view: &CommonView) -> ServiceAddress {
     let usable: Vec<&Name> =
         service.addresses.iter().filter(|address| supports(view.ip_mode, address)).collect();
     match usable.split_first() {
-        Some((primary, extra)) => {
-            Dialled { primary: (*primary).clone(), extra: extra.iter().map(|name| (*name).clone()).collect() }
-        }
-        None => Dialled::only(service.addresses.first().map_or(NO_ADDRESS, |address| address)),
+        Some((primary, extra)) => ServiceAddress {
+            primary: (*primary).clone(),
+            extra: extra.iter().map(|name| (*name).clone()).collect(),
+        },
+        None => ServiceAddress::only(service.addresses.first().map_or(NO_ADDRESS, |address| address)),
     }
 }
 
-fn allocated(service: &Service, view: &CommonView) -> Dialled {
+fn allocated(service: &Service, view: &CommonView) -> ServiceAddress {
     let own: Vec<&Name> = service
         .auto_allocated_addresses
         .iter()
@@ -68,7 +69,7 @@ fn allocated(service: &Service, view: &CommonView) -> Dialled {
         .collect();
     let v4 = own.iter().position(|address| !address.contains(':')).unwrap_or(0);
     match own.get(v4) {
-        Some(primary) => Dialled {
+        Some(primary) => ServiceAddress {
             primary: (*primary).clone(),
             extra: own
                 .iter()
@@ -77,7 +78,7 @@ fn allocated(service: &Service, view: &CommonView) -> Dialled {
                 .map(|(_, name)| (*name).clone())
                 .collect(),
         },
-        None => Dialled::only(NO_ADDRESS),
+        None => ServiceAddress::only(NO_ADDRESS),
     }
 }
 
@@ -121,13 +122,18 @@ impl Binding {
     }
 
     /// Fills in the addresses of a listener for bytes: those of the service, or any address for a block.
-    pub fn for_bytes(mut self, service: &Service, dialled: &Dialled, view: &CommonView) -> Self {
+    pub fn for_bytes(
+        mut self,
+        service: &Service,
+        service_address: &ServiceAddress,
+        view: &CommonView,
+    ) -> Self {
         if !self.addresses.is_empty() {
             return self;
         }
-        let mut primary = dialled.primary.clone();
-        let mut extra = dialled.extra.clone();
-        if service.registry == Registry::ServiceEntry && dialled.is_none() {
+        let mut primary = service_address.primary.clone();
+        let mut extra = service_address.extra.clone();
+        if service.registry == Registry::ServiceEntry && service_address.is_none() {
             match view.ip_mode {
                 IpMode::V6 => primary = Name::from(NO_ADDRESS_V6),
                 IpMode::Dual => extra.push(Name::from(NO_ADDRESS_V6)),
@@ -135,7 +141,7 @@ impl Binding {
             }
         }
         let all: Vec<Name> = std::iter::once(primary).chain(extra).collect();
-        if dialled.primary.contains('/') {
+        if service_address.primary.contains('/') {
             self.addresses = any_address(view);
             self.blocks = all;
         } else {

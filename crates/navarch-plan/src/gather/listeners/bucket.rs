@@ -7,7 +7,7 @@ use navarch_model::service::{Protocol, Visibility};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::bound::service_order;
 use navarch_snapshot::{Bucket, Scope};
-use navarch_translate::listeners::outbound::{Contribution, Treatment, treatment};
+use navarch_translate::listeners::outbound::{Contribution, ListenerProtocol, listener_protocol};
 
 use super::service::{PortOf, contributions};
 use super::view::{BucketView, CommonView};
@@ -101,11 +101,11 @@ pub fn without_repetition(ranked: Vec<Ranked>) -> Vec<Ranked> {
         .filter(|(index, entry)| {
             let contribution = &entry.contribution;
             let (bind, port) = place(contribution);
-            match treatment(contribution.protocol) {
+            match listener_protocol(contribution.protocol) {
                 _ if contribution.protocol == Protocol::HttpProxy => {
                     last_proxy.get(&(bind, port)) == Some(index)
                 }
-                Some(Treatment::Http) => shared.insert((bind, port, entry.rank.egress)),
+                Some(ListenerProtocol::Http) => shared.insert((bind, port, entry.rank.egress)),
                 _ => true,
             }
         })

@@ -46,7 +46,7 @@ pub fn inbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope
 }
 
 /// A port of the workload, and whether it has a socket of its own.
-struct Accepting {
+struct InboundPortBinding {
     port: InboundPort,
     bind_to_port: bool,
 }
@@ -60,17 +60,17 @@ struct Ports<'a> {
 
 impl Ports<'_> {
     /// The ports of the workload, by number. The ingress listeners of a Sidecar replace those of the services.
-    fn all(&self, cx: &Cx<'_>) -> Vec<Accepting> {
+    fn all(&self, cx: &Cx<'_>) -> Vec<InboundPortBinding> {
         let ingress = self.scope.ingress();
-        let mut ports: BTreeMap<u16, Accepting> = BTreeMap::new();
-        let add = |ports: &mut BTreeMap<u16, Accepting>, accepting: Accepting| {
+        let mut ports: BTreeMap<u16, InboundPortBinding> = BTreeMap::new();
+        let add = |ports: &mut BTreeMap<u16, InboundPortBinding>, binding: InboundPortBinding| {
             // The oldest service decides, also about the protocol.
-            ports.entry(accepting.port.target_port).or_insert(accepting);
+            ports.entry(binding.port.target_port).or_insert(binding);
         };
         if !ingress.is_empty() {
             for listener in ingress {
-                if let Some(accepting) = self.of_ingress(listener) {
-                    add(&mut ports, accepting);
+                if let Some(binding) = self.of_ingress(listener) {
+                    add(&mut ports, binding);
                 }
             }
         } else if self.class.facts.interception != InterceptionMode::None {
@@ -86,7 +86,7 @@ impl Ports<'_> {
         ports.into_values().collect()
     }
 
-    fn of_instance(&self, instance: &Instance, stat_pattern_text: &str) -> Accepting {
+    fn of_instance(&self, instance: &Instance, stat_pattern_text: &str) -> InboundPortBinding {
         let cluster = names::inbound(u32::from(instance.target_port));
         let stat_prefix = match stat_pattern_text {
             "" => cluster.clone(),
@@ -99,7 +99,7 @@ impl Ports<'_> {
                 u32::from(instance.target_port),
             ),
         };
-        Accepting {
+        InboundPortBinding {
             bind_to_port: false,
             port: InboundPort {
                 service_port: instance.port,
@@ -115,7 +115,7 @@ impl Ports<'_> {
         }
     }
 
-    fn of_ingress(&self, listener: &IstioIngressListener) -> Option<Accepting> {
+    fn of_ingress(&self, listener: &IstioIngressListener) -> Option<InboundPortBinding> {
         let facts = &self.class.facts;
         let stated = listener.port.as_ref()?;
         let number = u16::try_from(stated.number).ok()?;
@@ -138,7 +138,7 @@ impl Ports<'_> {
         }
         let sidecar = self.scope.sidecar()?;
         let cluster = names::inbound(stated.number);
-        Some(Accepting {
+        Some(InboundPortBinding {
             bind_to_port,
             port: InboundPort {
                 service_port: number,

@@ -7,11 +7,11 @@ use navarch_model::{Hashed, Name};
 use navarch_snapshot::Scope;
 use navarch_snapshot::scope::EgressListener;
 use navarch_translate::listeners::address::{UNIX_PREFIX, loopbacks, names, wildcards};
-use navarch_translate::listeners::outbound::{Contribution, HttpChain, Treatment, treatment};
+use navarch_translate::listeners::outbound::{Contribution, HttpChain, ListenerProtocol, listener_protocol};
 use navarch_translate::listeners::tcp::DnsCache;
 use navarch_translate::names::dns_cache;
 
-use super::addresses::{Binding, Dialled, of_service};
+use super::addresses::{Binding, ServiceAddress, of_service};
 use super::view::{BucketView, CommonView};
 use super::{mesh_alpn, tcp_routes};
 use crate::engine::Cx;
@@ -36,9 +36,9 @@ pub struct ListenPort {
 }
 
 /// One listener to be, for one port of the service.
-pub struct Wanted<'a> {
+pub struct ListenerRequest<'a> {
     pub port: &'a ListenPort,
-    pub dialled: &'a Dialled,
+    pub service_address: &'a ServiceAddress,
     pub binding: Binding,
 }
 
@@ -72,7 +72,7 @@ pub fn contributions(service: &PortOf<'_, '_>) -> Vec<Contribution> {
     let view = service.view();
     let binding = service.binding();
     let mut out = Vec::new();
-    for dialled in of_service(service.service, view) {
+    for service_address in of_service(service.service, view) {
         if let Some(stated) = &service.listener.port {
             let port = ListenPort {
                 number: u16::try_from(stated.number).unwrap_or_default(),
@@ -80,8 +80,12 @@ pub fn contributions(service: &PortOf<'_, '_>) -> Vec<Contribution> {
                 protocol: Protocol::parse(&stated.protocol),
             };
             if binding.is_possible(port.number, port.protocol, view) {
-                let wanted = Wanted { port: &port, dialled: &dialled, binding: binding.clone() };
-                out.extend(contribution(service, wanted));
+                let request = ListenerRequest {
+                    port: &port,
+                    service_address: &service_address,
+                    binding: binding.clone(),
+                };
+                out.extend(contribution(service, request));
             }
             continue;
         }
@@ -90,8 +94,11 @@ pub fn contributions(service: &PortOf<'_, '_>) -> Vec<Contribution> {
             if !binding.is_possible(port.number, port.protocol, view) {
                 continue;
             }
-            for binding in bindings(service, &dialled, &port, &binding) {
-                out.extend(contribution(service, Wanted { port: &port, dialled: &dialled, binding }));
+            for binding in bindings(service, &service_address, &port, &binding) {
+                out.extend(contribution(
+                    service,
+                    ListenerRequest { port: &port, service_address: &service_address, binding },
+                ));
             }
         }
     }
@@ -102,13 +109,13 @@ pub fn contributions(service: &PortOf<'_, '_>) -> Vec<Contribution> {
 /// endpoints directly.
 fn bindings(
     service: &PortOf<'_, '_>,
-    dialled: &Dialled,
+    service_address: &ServiceAddress,
     port: &ListenPort,
     binding: &Binding,
 ) -> Vec<Binding> {
     let per_endpoint = binding.addresses.is_empty()
         && service.service.resolution == Resolution::Passthrough
-        && dialled.is_none()
+        && service_address.is_none()
         && (port.protocol.is_tcp() || port.protocol.is_sniffed());
     if !per_endpoint {
         return vec![binding.clone()];
@@ -145,35 +152,47 @@ fn of_endpoint(endpoint: &Endpoint, proxy: &BucketView) -> Option<Binding> {
 }
 
 /// What one port asks of one listener; nothing for protocols without listeners.
-fn contribution(service: &PortOf<'_, '_>, wanted: Wanted<'_>) -> Option<Contribution> {
+fn contribution(service: &PortOf<'_, '_>, request: ListenerRequest<'_>) -> Option<Contribution> {
     let view = service.view();
-    let protocol = wanted.port.protocol;
-    let treatment = treatment(protocol)?;
-    let binding = match treatment {
-        Treatment::Http => wanted.binding.for_http(view),
-        Treatment::Tcp | Treatment::Detect => wanted.binding.for_bytes(service.service, wanted.dialled, view),
+    let protocol = request.port.protocol;
+    let listener_protocol = listener_protocol(protocol)?;
+    let binding = match listener_protocol {
+        ListenerProtocol::Http => request.binding.for_http(view),
+        ListenerProtocol::Tcp | ListenerProtocol::Detect => {
+            request.binding.for_bytes(service.service, request.service_address, view)
+        }
     };
-    let wanted = Wanted { binding, ..wanted };
-    let tcp = if treatment == Treatment::Http { Vec::new() } else { tcp_routes::chains(service, &wanted) };
-    let http = match treatment {
-        Treatment::Tcp => None,
-        Treatment::Http | Treatment::Detect => Some(http_chain(service, &wanted, treatment)),
+    let request = ListenerRequest { binding, ..request };
+    let tcp = if listener_protocol == ListenerProtocol::Http {
+        Vec::new()
+    } else {
+        tcp_routes::chains(service, &request)
+    };
+    let http = match listener_protocol {
+        ListenerProtocol::Tcp => None,
+        ListenerProtocol::Http | ListenerProtocol::Detect => {
+            Some(http_chain(service, &request, listener_protocol))
+        }
     };
     Some(Contribution {
-        binds: wanted.binding.addresses,
-        bind_to_port: wanted.binding.to_port,
-        port: wanted.port.number,
+        binds: request.binding.addresses,
+        bind_to_port: request.binding.to_port,
+        port: request.port.number,
         protocol,
         tcp,
         http,
     })
 }
 
-fn http_chain(service: &PortOf<'_, '_>, wanted: &Wanted<'_>, treatment: Treatment) -> HttpChain {
-    let port = wanted.port;
-    let bind = wanted.binding.primary();
+fn http_chain(
+    service: &PortOf<'_, '_>,
+    request: &ListenerRequest<'_>,
+    listener_protocol: ListenerProtocol,
+) -> HttpChain {
+    let port = request.port;
+    let bind = request.binding.primary();
     let any_address = wildcards(service.view().ip_mode).first() == Some(&bind);
-    let own_listener = port.number != 0 && treatment == Treatment::Detect && !any_address;
+    let own_listener = port.number != 0 && listener_protocol == ListenerProtocol::Detect && !any_address;
     let routes = match port.number {
         0 => bind.to_owned(),
         number if own_listener => {
@@ -184,7 +203,8 @@ fn http_chain(service: &PortOf<'_, '_>, wanted: &Wanted<'_>, treatment: Treatmen
     HttpChain {
         routes: Name::from(routes),
         protocol: port.protocol,
-        detect: treatment == Treatment::Detect || (any_address && port.protocol != Protocol::HttpProxy),
+        detect: listener_protocol == ListenerProtocol::Detect
+            || (any_address && port.protocol != Protocol::HttpProxy),
         absolute_urls: false,
         mesh_alpn: own_listener && mesh_alpn::applies(service),
         dns_cache: dynamic_dns(service),

@@ -16,15 +16,15 @@ use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::outbound::TcpChain;
 use navarch_translate::listeners::tcp::{Destination, TcpRoute, Tunnel};
 use navarch_translate::names;
-use navarch_translate::routes::domains::{alternative_hosts, near};
+use navarch_translate::routes::domains::{alternative_hosts, short_name_namespaces};
 
-use super::service::{PortOf, Wanted, dynamic_dns};
+use super::service::{ListenerRequest, PortOf, dynamic_dns};
 use crate::engine::Cx;
 
 /// The chains for bytes of one port.
-pub fn chains(service: &PortOf<'_, '_>, wanted: &Wanted<'_>) -> Vec<TcpChain> {
-    let routes = Routes { service, wanted, sets: stream_routes(service) };
-    if wanted.port.protocol.is_tls() { routes.tls() } else { routes.tcp() }
+pub fn chains(service: &PortOf<'_, '_>, request: &ListenerRequest<'_>) -> Vec<TcpChain> {
+    let routes = Routes { service, request, sets: stream_routes(service) };
+    if request.port.protocol.is_tls() { routes.tls() } else { routes.tcp() }
 }
 
 /// The sets with rules for connections to a host, in the order in which they decide.
@@ -55,7 +55,7 @@ fn stream_routes(service: &PortOf<'_, '_>) -> Vec<Arc<Hashed<RouteSet>>> {
 
 struct Routes<'a, 'e> {
     service: &'a PortOf<'a, 'e>,
-    wanted: &'a Wanted<'a>,
+    request: &'a ListenerRequest<'a>,
     sets: Vec<Arc<Hashed<RouteSet>>>,
 }
 
@@ -65,10 +65,10 @@ impl Routes<'_, '_> {
     fn tls(&self) -> Vec<TcpChain> {
         let mut chains = Vec::new();
         let mut seen: BTreeSet<(&[Name], &[Name])> = BTreeSet::new();
-        let mut blocks = self.wanted.binding.blocks.clone();
+        let mut blocks = self.request.binding.blocks.clone();
         for (set, tls) in self.sets.iter().flat_map(|set| set.tls.iter().map(move |tls| (set, tls))) {
             for condition in tls.matches.iter().filter(|condition| self.holds(&condition.client)) {
-                if !condition.destination_blocks.is_empty() && self.wanted.port.number > 0 {
+                if !condition.destination_blocks.is_empty() && self.request.port.number > 0 {
                     blocks.clone_from(&condition.destination_blocks);
                 }
                 if seen.insert((&condition.server_names, &condition.destination_blocks)) {
@@ -90,14 +90,15 @@ impl Routes<'_, '_> {
 
     /// Chains by destination block. The first rule without blocks takes the rest.
     fn tcp(&self) -> Vec<TcpChain> {
-        let own = &self.wanted.binding.blocks;
+        let own = &self.request.binding.blocks;
         let mut chains = Vec::new();
         let mut replaces_default = false;
         for (set, tcp) in self.sets.iter().flat_map(|set| set.tcp.iter().map(move |tcp| (set, tcp))) {
             let holding = || tcp.matches.iter().filter(|condition| self.holds(&condition.client));
             let takes_all = tcp.matches.is_empty()
-                || holding()
-                    .any(|condition| condition.destination_blocks.is_empty() || self.wanted.port.number == 0);
+                || holding().any(|condition| {
+                    condition.destination_blocks.is_empty() || self.request.port.number == 0
+                });
             let chain = |destination_blocks: Vec<Name>, route: TcpRoute| TcpChain {
                 server_names: Vec::new(),
                 destination_blocks,
@@ -132,7 +133,7 @@ impl Routes<'_, '_> {
     /// Whether the conditions that are known now hold.
     fn holds(&self, client: &ClientMatch) -> bool {
         client.holds_at(&Parent::Mesh)
-            && client.holds_on(self.wanted.port.number)
+            && client.holds_on(self.request.port.number)
             && self.service.proxy.labels.are_selected(self.service.cx.view(), &client.labels)
             && client
                 .namespace
@@ -146,15 +147,17 @@ impl Routes<'_, '_> {
         let view = self.service.view();
         let any_address = wildcards(view.ip_mode).first().copied().unwrap_or_default();
         // Here only the first family counts.
-        let listens_for_any = self.wanted.binding.primary() == any_address && self.wanted.dialled.is_none();
-        let is_block = self.wanted.dialled.primary.contains('/');
+        let listens_for_any =
+            self.request.binding.primary() == any_address && self.request.service_address.is_none();
+        let is_block = self.request.service_address.primary.contains('/');
         if blocks.is_empty() && !is_block && !listens_for_any && dynamic_dns(self.service).is_none() {
             return Vec::new();
         }
         let mut hosts = vec![service.hostname.clone()];
         for alias in &service.aliases {
             hosts.push(alias.clone());
-            near(alias).for_each(|namespace| self.service.scope.ask(self.service.cx.view(), namespace));
+            short_name_namespaces(alias)
+                .for_each(|namespace| self.service.scope.ask(self.service.cx.view(), namespace));
             hosts.extend(
                 alternative_hosts(alias, &view.dns_domain).iter().map(|host| Name::from(host.as_str())),
             );
@@ -165,7 +168,7 @@ impl Routes<'_, '_> {
     /// Where a rule leads.
     fn route(&self, backends: &[StreamBackend], set: &RouteSet) -> Option<TcpRoute> {
         self.streams().route(backends, set, |service, to, cluster| {
-            self.stat_prefix(service, &to.subset, self.wanted.port.number, cluster)
+            self.stat_prefix(service, &to.subset, self.request.port.number, cluster)
         })
     }
 
@@ -174,8 +177,8 @@ impl Routes<'_, '_> {
             cx: self.service.cx,
             scope: self.service.scope,
             labels: &self.service.proxy.labels,
-            port: self.wanted.port.number,
-            protocol: self.wanted.port.protocol,
+            port: self.request.port.number,
+            protocol: self.request.port.protocol,
         }
     }
 
@@ -184,7 +187,7 @@ impl Routes<'_, '_> {
         let service = self.service.service;
         // The port of an egress listener may differ from the service's; with several ports there is nothing
         // to go by.
-        let port = service.only_port().unwrap_or(self.wanted.port.number);
+        let port = service.only_port().unwrap_or(self.request.port.number);
         let cluster = names::outbound(port, "", &service.hostname);
         let stat_prefix = self.stat_prefix(service, "", port, &cluster);
         let streams = self.streams();
@@ -201,7 +204,7 @@ impl Routes<'_, '_> {
         if pattern.is_empty() {
             return cluster.to_owned();
         }
-        stat_pattern(pattern, service, subset, u32::from(port), &self.wanted.port.name, 0)
+        stat_pattern(pattern, service, subset, u32::from(port), &self.request.port.name, 0)
     }
 }
 

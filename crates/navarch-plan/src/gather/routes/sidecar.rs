@@ -13,7 +13,7 @@ use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
 use navarch_snapshot::scope::{EgressListener, OutboundMode};
 use navarch_snapshot::{BUCKETS, Bucket, ClientLabels};
 use navarch_translate::names;
-use navarch_translate::routes::domains::{DomainView, near};
+use navarch_translate::routes::domains::{DomainView, short_name_namespaces};
 use navarch_translate::routes::hash_policy;
 use navarch_translate::routes::patch::{PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches};
 use navarch_translate::routes::route_configuration::of_detected_port;
@@ -180,7 +180,7 @@ pub(super) struct Hosts {
     /// Namespaces whose clients may have other virtual hosts.
     asked: BTreeSet<Name>,
     /// Namespaces whose clients have shorter domains for some host.
-    near: BTreeSet<Name>,
+    short_names: BTreeSet<Name>,
 }
 
 /// Collects virtual hosts for one client.
@@ -197,9 +197,9 @@ impl<'a, 'e> Collector<'a, 'e> {
     }
 
     pub fn finish(self) -> Hosts {
-        let near = self.configs.values().flatten().flat_map(|ranked| &ranked.near);
+        let short_names = self.configs.values().flatten().flat_map(|ranked| &ranked.short_names);
         Hosts {
-            near: near.map(|(namespace, _)| namespace.clone()).collect(),
+            short_names: short_names.map(|(namespace, _)| namespace.clone()).collect(),
             asked: self.cx.view().namespaces_asked(),
             configs: self
                 .configs
@@ -283,7 +283,7 @@ impl<'a, 'e> Collector<'a, 'e> {
             routes: RouteSource::Routes(routes.clone()),
             include_request_attempt_count: self.client.include_request_attempt_count,
         });
-        self.push(target, Ranked { rank, host, near: Vec::new() });
+        self.push(target, Ranked { rank, host, short_names: Vec::new() });
     }
 
     fn push(&mut self, target: &Target<'_>, ranked: Ranked) {
@@ -291,7 +291,7 @@ impl<'a, 'e> Collector<'a, 'e> {
     }
 
     /// The virtual host of a service, and for a client elsewhere what clients have instead for whom the
-    /// service is near.
+    /// service has a short name.
     fn ranked_service(
         &self,
         target: &Target<'_>,
@@ -312,14 +312,14 @@ impl<'a, 'e> Collector<'a, 'e> {
             })
         };
         let domains = &self.client.domains;
-        let mut ranked = Ranked { rank, host: virtual_host(domains), near: Vec::new() };
+        let mut ranked = Ranked { rank, host: virtual_host(domains), short_names: Vec::new() };
         if self.client.scope.is_elsewhere() {
             let hosts = std::iter::once(&service.hostname).chain(&service.aliases);
-            for namespace in hosts.flat_map(|host| near(host)).collect::<BTreeSet<_>>() {
+            for namespace in hosts.flat_map(|host| short_name_namespaces(host)).collect::<BTreeSet<_>>() {
                 let dns_domain = Name::from(format!("{namespace}{}", domains.dns_domain));
                 let host = virtual_host(&DomainView { dns_domain, ..domains.clone() });
                 if host != ranked.host {
-                    ranked.near.push((Name::from(namespace), host));
+                    ranked.short_names.push((Name::from(namespace), host));
                 }
             }
         }
@@ -526,8 +526,8 @@ impl Gather for SidecarRoutes {
                 configs.entry(key.clone()).or_default().push(contribution.clone());
             }
         }
-        let has_near = hosts.all().any(|hosts| hosts.near.contains(&client.namespace));
-        let namespace = if has_near { client.namespace.clone() } else { Name::from("") };
+        let has_short_names = hosts.all().any(|hosts| hosts.short_names.contains(&client.namespace));
+        let namespace = if has_short_names { client.namespace.clone() } else { Name::from("") };
         let catch_all = catch_all(client);
         let wide = configs.into_iter().map(|(key, contributions)| -> Arc<Resource> {
             cx.get::<RouteConfiguration>(&RouteConfigurationInput {

@@ -7,40 +7,40 @@ const LIST_MAX: usize = 16;
 
 /// An ordered set. With one value it needs no memory of its own, where a `BTreeSet` reserves eleven places.
 #[derive(Clone, Debug)]
-pub(crate) enum Few<T> {
+pub(crate) enum SmallSet<T> {
     One(T),
     /// Sorted; no value is there twice.
     List(Vec<T>),
     Many(BTreeSet<T>),
 }
 
-impl<T> Default for Few<T> {
+impl<T> Default for SmallSet<T> {
     fn default() -> Self {
-        Few::List(Vec::new())
+        SmallSet::List(Vec::new())
     }
 }
 
-impl<T: Ord> Few<T> {
+impl<T: Ord> SmallSet<T> {
     pub fn insert(&mut self, value: T) {
         match self {
-            Few::One(only) if *only == value => {}
-            Few::One(_) => {
-                let Few::One(only) = std::mem::take(self) else { return };
+            SmallSet::One(only) if *only == value => {}
+            SmallSet::One(_) => {
+                let SmallSet::One(only) = std::mem::take(self) else { return };
                 let both = if only < value { [only, value] } else { [value, only] };
-                *self = Few::List(Vec::from(both));
+                *self = SmallSet::List(Vec::from(both));
             }
-            Few::List(list) if list.is_empty() => *self = Few::One(value),
-            Few::List(list) => {
+            SmallSet::List(list) if list.is_empty() => *self = SmallSet::One(value),
+            SmallSet::List(list) => {
                 let Err(place) = list.binary_search(&value) else { return };
                 if list.len() < LIST_MAX {
                     list.insert(place, value);
                 } else {
                     let mut many: BTreeSet<T> = std::mem::take(list).into_iter().collect();
                     many.insert(value);
-                    *self = Few::Many(many);
+                    *self = SmallSet::Many(many);
                 }
             }
-            Few::Many(many) => {
+            SmallSet::Many(many) => {
                 many.insert(value);
             }
         }
@@ -48,14 +48,14 @@ impl<T: Ord> Few<T> {
 
     pub fn remove(&mut self, value: &T) {
         match self {
-            Few::One(only) if only == value => *self = Few::default(),
-            Few::One(_) => {}
-            Few::List(list) => {
+            SmallSet::One(only) if only == value => *self = SmallSet::default(),
+            SmallSet::One(_) => {}
+            SmallSet::List(list) => {
                 if let Ok(place) = list.binary_search(value) {
                     list.remove(place);
                 }
             }
-            Few::Many(many) => {
+            SmallSet::Many(many) => {
                 many.remove(value);
             }
         }
@@ -63,18 +63,18 @@ impl<T: Ord> Few<T> {
 
     pub fn is_empty(&self) -> bool {
         match self {
-            Few::One(_) => false,
-            Few::List(list) => list.is_empty(),
-            Few::Many(many) => many.is_empty(),
+            SmallSet::One(_) => false,
+            SmallSet::List(list) => list.is_empty(),
+            SmallSet::Many(many) => many.is_empty(),
         }
     }
 
     /// The values in their order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         let (list, many) = match self {
-            Few::One(only) => (std::slice::from_ref(only), None),
-            Few::List(list) => (list.as_slice(), None),
-            Few::Many(many) => (&[][..], Some(many.iter())),
+            SmallSet::One(only) => (std::slice::from_ref(only), None),
+            SmallSet::List(list) => (list.as_slice(), None),
+            SmallSet::Many(many) => (&[][..], Some(many.iter())),
         };
         list.iter().chain(many.into_iter().flatten())
     }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_set_of_any_size_is_a_set() {
-        let mut few = Few::default();
+        let mut few = SmallSet::default();
         let mut set = BTreeSet::new();
         // Up beyond the longest list and down to nothing, in no particular order, with repetitions.
         let up = (0..60).map(|step| (step * 7 % 40, true));
