@@ -109,7 +109,7 @@ impl Stream {
             let Some(name) = facts.endpoints else { continue };
             let known = cx.resources.set(XdsType::Eds);
             if !follows {
-                self.endpoints_unasked |= is_first;
+                self.endpoints_unasked = true;
             } else if endpoints.subscription.covers(name) {
                 // A changed cluster warms until an assignment arrives after it, and delta Envoy does not ask
                 // for it.
