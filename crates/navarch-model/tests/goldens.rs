@@ -115,7 +115,8 @@ fn places_of_findings_can_be_found_again() {
 
 #[test]
 fn every_code_that_this_crate_uses_has_a_case() {
-    // Found when several files or versions are put together, in files that are not text, and when patches are translated.
+    // Found when several files or versions are put together, in files that are not text, and when patches are
+    // translated.
     let elsewhere = [Code::DuplicateObject, Code::LastGood, Code::NotText, Code::RefusedByEnvoy];
     let found: BTreeSet<Code> =
         cases().iter().flat_map(|case| parse(case).findings).map(|finding| finding.code).collect();
