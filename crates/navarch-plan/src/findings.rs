@@ -19,8 +19,8 @@ use navarch_translate::patch_values::{self, PatchProblemKind};
 use navarch_translate::security::jwt::key_source;
 
 use self::references::References;
-use crate::gather::security::authorizer;
-use crate::gather::telemetry::{find, find_upstream};
+use crate::gather::shared::security::authorizer;
+use crate::gather::shared::telemetry::{find, find_upstream};
 
 /// Findings about a snapshot, looked for again only if something that they depend on has changed.
 #[derive(Default)]

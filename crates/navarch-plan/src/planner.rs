@@ -230,10 +230,10 @@ macro_rules! planned_types {
 }
 
 planned_types! {
-    Clusters Cds "clusters" gather::clusters::clusters;
-    Endpoints Eds "endpoints" gather::endpoints::endpoints;
-    Listeners Lds "listeners" gather::listeners::listeners;
-    Routes Rds "routes" gather::routes::routes;
-    Secrets Sds "secrets" gather::secrets::secrets;
-    Extensions Ecds "extensions" gather::extensions::extensions;
+    Clusters Cds "clusters" gather::shared::clusters::clusters;
+    Endpoints Eds "endpoints" gather::shared::endpoints::endpoints;
+    Listeners Lds "listeners" gather::sidecar::listeners::listeners;
+    Routes Rds "routes" gather::shared::route_client::routes;
+    Secrets Sds "secrets" gather::shared::secrets::secrets;
+    Extensions Ecds "extensions" gather::shared::extensions::extensions;
 }

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::class::Class;
 use crate::engine::Engine;
-use crate::gather::listeners::{self, ChainOrigin};
+use crate::gather::sidecar::listeners::{self, ChainOrigin};
 
 /// Why a resource is what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use navarch_snapshot::host::covers;
 use serde_json::Value;
 
 use super::{Explainer, Part};
-use crate::gather::routes;
+use crate::gather::shared::route_client as routes;
 
 impl Explainer<'_> {
     /// A part for each virtual host of a route configuration.

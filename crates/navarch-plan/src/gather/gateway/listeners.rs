@@ -20,9 +20,9 @@ use super::merge::{MergedPort, claim_hosts};
 use super::{GatewaysOf, MergedGateways, MergedListener};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::gather::listeners::settings::common;
-use crate::gather::listeners::tcp_routes::{Streams, Traffic};
-use crate::gather::listeners::{ChainOrigin, added_listeners};
+use crate::gather::sidecar::listeners::settings::common;
+use crate::gather::sidecar::listeners::tcp_routes::{Streams, Traffic};
+use crate::gather::sidecar::listeners::{ChainOrigin, added_listeners};
 use crate::parts::{BucketResources, Parts};
 
 /// Ports below this need privileges.

@@ -2,6 +2,7 @@
 
 mod listeners;
 mod merge;
+pub(crate) mod routes;
 
 pub use listeners::listeners;
 pub(crate) use listeners::origins;

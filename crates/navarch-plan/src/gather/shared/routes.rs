@@ -13,16 +13,16 @@ use navarch_translate::routes::{
     DestinationService, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
 };
 
-use super::Client;
+use super::route_client::Client;
 use crate::engine::Cx;
 
 /// The retry policy of the mesh.
-pub(super) fn default_retries(cx: &Cx<'_>) -> Option<Arc<Hashed<HttpRetry>>> {
+pub(crate) fn default_retries(cx: &Cx<'_>) -> Option<Arc<Hashed<HttpRetry>>> {
     cx.view().mesh().config.default_http_retry_policy.clone().map(|retries| Arc::new(Hashed::new(retries)))
 }
 
 /// What routes need to know of a service.
-pub(super) fn destination_service(service: &Service) -> DestinationService {
+pub(crate) fn destination_service(service: &Service) -> DestinationService {
     DestinationService {
         only_port: service.only_port(),
         external_name: service.external_name.clone(),
@@ -31,7 +31,7 @@ pub(super) fn destination_service(service: &Service) -> DestinationService {
 }
 
 /// The routes of a set in a context. `lookup` says what is behind the host of a destination.
-pub(super) fn routes_of(
+pub(crate) fn routes_of(
     cx: &Cx<'_>,
     client: &Client,
     set: &Arc<Hashed<RouteSet>>,
@@ -66,7 +66,7 @@ fn source(cx: &Cx<'_>, client: &Client, set: &RouteSet) -> Source {
 }
 
 /// Hosts that requests are sent to, each once.
-pub(super) fn destination_hosts(set: &RouteSet) -> BTreeSet<&Name> {
+pub(crate) fn destination_hosts(set: &RouteSet) -> BTreeSet<&Name> {
     set.http_destinations().map(|destination| &destination.to.host).collect()
 }
 
@@ -87,7 +87,7 @@ fn hashes(cx: &Cx<'_>, client: &Client, set: &RouteSet) -> BTreeMap<(usize, usiz
 }
 
 /// The DestinationRule for a host, if the client knows a service with that host.
-pub(super) fn destination_rule(
+pub(crate) fn destination_rule(
     cx: &Cx<'_>,
     client: &Client,
     host: &str,

@@ -4,11 +4,6 @@
 //! port; a configuration is put together again only if one of its contributions differs. For gateways, every
 //! set of routes contributes routes.
 
-mod gateway;
-mod lookup;
-mod sidecar;
-mod unregistered;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,9 +13,10 @@ use navarch_snapshot::{ClientLabels, Scope};
 use navarch_translate::http_connection_manager::{Direction, Headers};
 use navarch_translate::routes::domains::{self, DomainView};
 
+use super::envoy_filters::{FilterTarget, RoutePatchesOf};
 use crate::class::Class;
 use crate::engine::Cx;
-use crate::gather::envoy_filters::{FilterTarget, RoutePatchesOf};
+use crate::gather::{gateway, sidecar};
 use crate::parts::Parts;
 
 /// What routes depend on of a client. Clients that differ in nothing else share their route configurations.
@@ -38,7 +34,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn of(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>) -> Arc<Hashed<Self>> {
+    pub fn of(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>) -> Arc<Hashed<Self>> {
         let facts = &class.facts;
         let mesh = &cx.view().mesh().config;
         let headers = Headers::new(Direction::Outbound, &facts.proxy_config(mesh));
@@ -60,12 +56,12 @@ impl Client {
 
 impl Client {
     /// The same of which these labels are known.
-    fn with(&self, labels: &ClientLabels) -> Self {
+    pub fn with(&self, labels: &ClientLabels) -> Self {
         Client { labels: labels.clone(), ..self.clone() }
     }
 
     /// The client elsewhere that has most in common with this one.
-    fn elsewhere(&self, cx: &Cx<'_>) -> Option<Arc<Hashed<Self>>> {
+    pub fn elsewhere(&self, cx: &Cx<'_>) -> Option<Arc<Hashed<Self>>> {
         let dns_domain = domains::elsewhere(&self.domains.dns_domain, &self.namespace)?;
         let scope = cx.elsewhere(&self.scope)?;
         let namespace = scope.namespace().clone();
@@ -87,8 +83,10 @@ pub(crate) fn origins(
     configuration: &str,
 ) -> BTreeMap<String, BTreeSet<Origin>> {
     match class.facts.kind {
-        ProxyKind::Sidecar => sidecar::origins(cx, &Client::of(cx, class, scope), configuration),
-        ProxyKind::Router => gateway::origins(cx, class, &Client::of(cx, class, scope), configuration),
+        ProxyKind::Sidecar => sidecar::routes::origins(cx, &Client::of(cx, class, scope), configuration),
+        ProxyKind::Router => {
+            gateway::routes::origins(cx, class, &Client::of(cx, class, scope), configuration)
+        }
         ProxyKind::Waypoint | ProxyKind::Ztunnel => BTreeMap::new(),
     }
 }
@@ -98,11 +96,11 @@ pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>
     match class.facts.kind {
         ProxyKind::Sidecar => {
             let patches = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
-            sidecar::routes(cx, &Client::of(cx, class, scope), &patches)
+            sidecar::routes::routes(cx, &Client::of(cx, class, scope), &patches)
         }
         ProxyKind::Router => {
             let patches = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
-            gateway::routes(cx, class, &Client::of(cx, class, scope), &patches)
+            gateway::routes::routes(cx, class, &Client::of(cx, class, scope), &patches)
         }
         ProxyKind::Waypoint | ProxyKind::Ztunnel => Parts::default(),
     }

@@ -183,7 +183,7 @@ fn fixed(
 }
 
 /// Who resolves the names of destinations that nobody declares.
-pub(super) fn name_server(facts: &ProxyFacts) -> NameServer {
+pub(crate) fn name_server(facts: &ProxyFacts) -> NameServer {
     facts.dns_capture.map_or(NameServer::Default, NameServer::Local)
 }
 

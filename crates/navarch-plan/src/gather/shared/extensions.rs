@@ -12,10 +12,10 @@ use navarch_translate::extensions::{
 use navarch_translate::filters::{HttpFilters, NetworkFilters};
 use navarch_translate::http_connection_manager::Direction;
 
+use super::attachment::{Attachment, Workload};
+use super::envoy_filters::{FilterTarget, patches};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::gather::attachment::{Attachment, Workload};
-use crate::gather::envoy_filters::{FilterTarget, patches};
 use crate::parts::{BucketResources, Parts};
 
 type Extension = Arc<Hashed<Config<TrafficExtension>>>;

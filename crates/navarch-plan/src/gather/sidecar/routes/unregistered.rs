@@ -12,13 +12,13 @@ use navarch_snapshot::Bucket;
 use navarch_snapshot::host::{is_wildcard, overlap};
 use navarch_snapshot::scope::EgressListener;
 
-use super::Client;
-use super::sidecar::{
+use super::{
     Collector, Hosts, SharedRoutes, SharedService, Target, may_be_http, may_route, most_specific,
     port_target, stated_target,
 };
 use crate::engine::{Cx, Gather};
-use crate::gather::upstream::SeenBuckets;
+use crate::gather::shared::route_client::Client;
+use crate::gather::shared::upstream::SeenBuckets;
 
 /// The port on which any host may be named.
 const ANY_HOST_PORT: u16 = 80;

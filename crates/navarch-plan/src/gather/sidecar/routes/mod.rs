@@ -1,5 +1,7 @@
 //! Routes of sidecars, bucket by bucket.
 
+mod unregistered;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,23 +24,23 @@ use navarch_translate::routes::{
     RouteContext, RouteSource, Routes, SidecarVirtualHost, SidecarVirtualHostInput,
 };
 
-use super::Client;
-use super::lookup::{default_retries, destination_rule, destination_service, routes_of};
-use super::unregistered::{UnregisteredWildcards, unregistered};
+use self::unregistered::{UnregisteredWildcards, unregistered};
 use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::gather::egress_proxy_cluster;
-use crate::gather::upstream::SeenBuckets;
+use crate::gather::shared::route_client::Client;
+use crate::gather::shared::routes::{default_retries, destination_rule, destination_service, routes_of};
+use crate::gather::shared::upstream::SeenBuckets;
 use crate::parts::{Asked, BucketResources, Parts, Pieces, Seen, in_buckets};
 
 /// Name of the route configuration for requests with absolute URLs.
 const HTTP_PROXY: &str = "http_proxy";
 
 /// Services and sets of routes shared with the snapshot.
-pub(super) type SharedService = Arc<Hashed<Service>>;
-pub(super) type SharedRoutes = Arc<Hashed<RouteSet>>;
+pub(crate) type SharedService = Arc<Hashed<Service>>;
+pub(crate) type SharedRoutes = Arc<Hashed<RouteSet>>;
 
 /// The routes of a sidecar.
-pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RoutePatches) -> Parts {
+pub(crate) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RoutePatches) -> Parts {
     let key = |labels: &ClientLabels| Arc::new(Hashed::new(client.with(labels)));
     let (labels, seen) = cx.narrow::<SidecarRoutes>(&client.labels, key);
     let seen = if patches.is_empty() {
@@ -51,7 +53,7 @@ pub(super) fn routes(cx: &Cx<'_>, client: &Arc<Hashed<Client>>, patches: &RouteP
 
 /// The rules behind the virtual hosts of a route configuration, by name of the virtual host. A configuration
 /// for one port of a service has the virtual host that the service has among those of the port.
-pub(super) fn origins(
+pub(crate) fn origins(
     cx: &Cx<'_>,
     client: &Arc<Hashed<Client>>,
     configuration: &str,
@@ -98,7 +100,7 @@ impl Gather for PatchedSidecarRoutes {
 
 /// A route configuration that is being put together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ConfigKey {
+pub(crate) struct ConfigKey {
     pub name: Name,
     /// It serves requests to all ports.
     pub all_ports: bool,
@@ -106,7 +108,7 @@ pub(super) struct ConfigKey {
 
 /// What asks for a route configuration: a listener and the port it serves.
 #[derive(Clone, Debug)]
-pub(super) struct Target<'s> {
+pub(crate) struct Target<'s> {
     pub listener: &'s EgressListener,
     pub name: Name,
     /// `None`: all ports.
@@ -137,13 +139,13 @@ impl<'s> Target<'s> {
 }
 
 /// Ports whose traffic is, or may turn out to be, HTTP.
-pub(super) fn may_be_http(protocol: Protocol) -> bool {
+pub(crate) fn may_be_http(protocol: Protocol) -> bool {
     protocol.is_http() || protocol.is_sniffed()
 }
 
 /// The targets that a listener states, whatever services there are. The listener for everything else has a
 /// target per port of its services besides.
-pub(super) fn stated_target<'s>(client: &Client, listener: &'s EgressListener) -> Option<Target<'s>> {
+pub(crate) fn stated_target<'s>(client: &Client, listener: &'s EgressListener) -> Option<Target<'s>> {
     let Some(port) = &listener.port else {
         return client.http_proxy.then(|| Target { listener, name: HTTP_PROXY.into(), port: None });
     };
@@ -159,7 +161,7 @@ pub(super) fn stated_target<'s>(client: &Client, listener: &'s EgressListener) -
 }
 
 /// The target for a port on the listener for everything else, unless another listener has the port.
-pub(super) fn port_target<'s>(
+pub(crate) fn port_target<'s>(
     client: &Client,
     listener: &'s EgressListener,
     port: u16,
@@ -173,7 +175,7 @@ pub(super) fn port_target<'s>(
 
 /// Virtual hosts of one bucket or of wildcard hosts, by route configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Hosts {
+pub(crate) struct Hosts {
     pub configs: BTreeMap<ConfigKey, Contribution>,
     /// Route configurations of single ports whose protocol is detected.
     pub detected: Arc<BucketResources>,
@@ -184,7 +186,7 @@ pub(super) struct Hosts {
 }
 
 /// Collects virtual hosts for one client.
-pub(super) struct Collector<'a, 'e> {
+pub(crate) struct Collector<'a, 'e> {
     pub cx: &'a Cx<'e>,
     pub client: &'a Client,
     configs: BTreeMap<ConfigKey, Vec<Ranked>>,
@@ -363,7 +365,7 @@ impl<'a, 'e> Collector<'a, 'e> {
 }
 
 /// Whether a set routes the client's requests to a service.
-pub(super) fn may_route(cx: &Cx<'_>, client: &Client, set: &RouteSet, service: &Service) -> bool {
+pub(crate) fn may_route(cx: &Cx<'_>, client: &Client, set: &RouteSet, service: &Service) -> bool {
     match set.audience {
         Audience::Everyone => true,
         Audience::ProducerOrConsumer => {
@@ -373,7 +375,7 @@ pub(super) fn may_route(cx: &Cx<'_>, client: &Client, set: &RouteSet, service: &
 }
 
 /// The first set with the most specific wildcard that covers a host.
-pub(super) fn most_specific<'r>(host: &str, wildcards: &'r [SharedRoutes]) -> Option<&'r SharedRoutes> {
+pub(crate) fn most_specific<'r>(host: &str, wildcards: &'r [SharedRoutes]) -> Option<&'r SharedRoutes> {
     let covering = wildcards.iter().flat_map(|set| {
         let hosts = set.hosts.iter().filter(|pattern| is_wildcard(pattern) && covers(pattern, host));
         hosts.map(move |pattern| (pattern, set))

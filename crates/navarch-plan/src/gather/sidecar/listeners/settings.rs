@@ -21,11 +21,12 @@ use navarch_translate::routes::patch::RoutePatch;
 
 use crate::class::Class;
 use crate::engine::Cx;
-use crate::gather::attachment::Workload;
-use crate::gather::clusters::name_server;
-use crate::gather::envoy_filters::{FilterTarget, ListenerPatchesOf, RoutePatchesOf};
-use crate::gather::security::SecurityFilters;
-use crate::gather::{egress_proxy_cluster, extensions, telemetry};
+use crate::gather::egress_proxy_cluster;
+use crate::gather::shared::attachment::Workload;
+use crate::gather::shared::clusters::name_server;
+use crate::gather::shared::envoy_filters::{FilterTarget, ListenerPatchesOf, RoutePatchesOf};
+use crate::gather::shared::security::SecurityFilters;
+use crate::gather::shared::{extensions, telemetry};
 
 /// Settings of outbound listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]

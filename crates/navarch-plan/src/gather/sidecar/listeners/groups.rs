@@ -10,7 +10,7 @@ use navarch_snapshot::{BUCKETS, Bucket, ClientLabels, Scope};
 use super::bucket::{BucketContributions, Contributions, Ranked, place, without_repetition};
 use super::view::ProxyView;
 use crate::engine::{Cx, Gather};
-use crate::gather::upstream::SeenBuckets;
+use crate::gather::shared::upstream::SeenBuckets;
 use crate::parts::{Asked, in_buckets, start};
 
 /// Pieces that listeners are grouped and handed over in. A change of one service touches the pieces of its

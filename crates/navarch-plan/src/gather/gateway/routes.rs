@@ -15,17 +15,17 @@ use navarch_translate::routes::patch::{
 };
 use navarch_translate::routes::{RouteContext, Routes};
 
-use super::Client;
-use super::lookup::{default_retries, destination_hosts, destination_service, routes_of};
-use super::sidecar::{SharedRoutes, SharedService};
+use super::{GatewaysOf, MergedGateways, MergedListener};
 use crate::class::Class;
 use crate::engine::{Cx, Gather, KeysByLabels};
-use crate::gather::gateway::{GatewaysOf, MergedGateways, MergedListener};
+use crate::gather::shared::route_client::Client;
+use crate::gather::shared::routes::{default_retries, destination_hosts, destination_service, routes_of};
+use crate::gather::sidecar::routes::{SharedRoutes, SharedService};
 use crate::parts::{BucketResources, Parts};
 
 /// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS
 /// listener.
-pub(super) fn routes(
+pub(crate) fn routes(
     cx: &Cx<'_>,
     class: &Arc<Hashed<Class>>,
     client: &Arc<Hashed<Client>>,
@@ -46,7 +46,7 @@ pub(super) fn routes(
 }
 
 /// The rules behind the virtual hosts of a route configuration, by domain.
-pub(super) fn origins(
+pub(crate) fn origins(
     cx: &Cx<'_>,
     class: &Arc<Hashed<Class>>,
     client: &Arc<Hashed<Client>>,

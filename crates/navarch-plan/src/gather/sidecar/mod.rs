@@ -1,0 +1,4 @@
+//! What sidecars get.
+
+pub mod listeners;
+pub(crate) mod routes;
