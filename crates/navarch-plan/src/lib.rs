@@ -1,8 +1,9 @@
 //! Which resources each class of proxies gets.
 //!
-//! In: snapshots and the facts of proxies. Out: `ProxyResources`, one per class, shared by all its proxies. Inputs of translators
-//! are gathered through an incremental engine that records what was read; translated output is kept in one memo, keyed by the
-//! translator's input. This crate must never know a runtime, a socket or a clock.
+//! In: snapshots and the facts of proxies. Out: `ProxyResources`, one per class, shared by all its proxies.
+//! Inputs of translators are gathered through an incremental engine that records what was read; translated
+//! output is kept in one memo, keyed by the translator's input. This crate must never know a runtime, a
+//! socket or a clock.
 
 pub mod class;
 pub mod engine;

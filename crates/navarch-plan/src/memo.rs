@@ -18,8 +18,9 @@ type Entry = Weak<dyn Any + Send + Sync>;
 
 /// What translators have returned, by translator and fingerprint of the input.
 ///
-/// Entries are weak: an output lives as long as some plan uses it, so the memo is bounded by what is in use. In builds with debug
-/// assertions every hit is computed again and compared: a translator that reads anything but its input is found where it happens.
+/// Entries are weak: an output lives as long as some plan uses it, so the memo is bounded by what is in use.
+/// In builds with debug assertions every hit is computed again and compared: a translator that reads anything
+/// but its input is found where it happens.
 #[derive(Default)]
 pub struct Memo {
     shards: [Mutex<HashMap<Key, Entry>>; SHARDS],
@@ -30,7 +31,8 @@ pub struct Memo {
 
 type Watch = dyn Fn(&Miss<'_>) + Send + Sync;
 
-/// A translation that the memo did not have. Whoever measures translators takes their inputs from a plan this way.
+/// A translation that the memo did not have. Whoever measures translators takes their inputs from a plan this
+/// way.
 pub struct Miss<'a> {
     /// Name of the translator.
     pub translator: &'static str,

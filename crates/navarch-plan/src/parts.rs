@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 /// The resources that stem from the hosts of one bucket.
 pub type BucketResources = Vec<Arc<Resource>>;
 
-/// Resources in the pieces in which they change: one per bucket, or as many as the type likes, always in the same order.
+/// Resources in the pieces in which they change: one per bucket, or as many as the type likes, always in the
+/// same order.
 #[derive(Clone, Debug, Default)]
 pub struct Pieces(Arc<[Arc<BucketResources>]>);
 
@@ -121,8 +122,8 @@ pub struct Seen {
     pub common: Option<Pieces>,
 }
 
-/// Of the state before and the common one, the one to start from. What is made from the common one goes on sharing with everybody
-/// who does the same, so it is preferred as long as there is little to change.
+/// Of the state before and the common one, the one to start from. What is made from the common one goes on
+/// sharing with everybody who does the same, so it is preferred as long as there is little to change.
 pub fn start<T>(previous: Option<T>, common: Option<T>, distance: impl Fn(&T) -> usize) -> Option<T> {
     const LITTLE: usize = 32;
     let (Some(before), Some(shared)) = (&previous, &common) else { return previous.or(common) };
@@ -189,7 +190,8 @@ impl SharedLayer {
 /// Layers in use, so that classes made of the same pieces share one layer and the comparisons made on it.
 #[derive(Debug, Default)]
 pub struct SharedLayers {
-    /// By the addresses of the pieces. A layer holds its pieces, so the addresses of a living one cannot be reused.
+    /// By the addresses of the pieces. A layer holds its pieces, so the addresses of a living one cannot be
+    /// reused.
     layers: Mutex<HashMap<Fingerprint, Weak<SharedLayer>>>,
 }
 

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use navarch_envoy::{ProxyResources, ResourceSet, XdsType};
 use navarch_model::Hashed;
-use navarch_model::proxy::ProxyFacts;
+use navarch_model::proxy::{ProxyFacts, ProxyKind};
 use navarch_snapshot::{Part, Scope, Snapshot};
 use parking_lot::{Mutex, RwLock};
 
 use crate::class::Class;
 use crate::engine::{Cx, Engine, Gather, Root};
 use crate::explain::{Explanation, explain};
-use crate::gather;
+use crate::gather::{gateway, shared, sidecar, waypoint};
 use crate::memo::Memo;
 use crate::parts::{Parts, Planned};
 
@@ -208,32 +208,52 @@ impl Gather for ScopeOf {
     }
 }
 
-/// The types that are planned: a type is added by a line here and its gather.
+/// What is planned: by the role of the proxy, the types of resources and their gathers. A type is added by a
+/// line here and its gather.
 macro_rules! planned_types {
-    ($($marker:ident $xds:ident $name:literal $parts:path;)*) => {
-        $(
-            struct $marker;
-
-            impl TypePlan for $marker {
-                const NAME: &'static str = $name;
-
-                fn parts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-                    $parts(cx, class, scope)
-                }
-            }
-        )*
-
+    ($($role:ident { $($xds:ident $name:literal $parts:path;)* })*) => {
         fn roots(engine: &Engine, class: &Arc<Hashed<Class>>) -> Vec<(XdsType, Box<dyn SetRoot>)> {
-            vec![$((XdsType::$xds, Box::new(engine.root::<PlanOf<$marker>>(class)))),*]
+            match class.facts.kind {
+                $(ProxyKind::$role => vec![$({
+                    struct OfRole;
+
+                    impl TypePlan for OfRole {
+                        const NAME: &'static str = $name;
+
+                        fn parts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+                            $parts(cx, class, scope)
+                        }
+                    }
+
+                    (XdsType::$xds, Box::new(engine.root::<PlanOf<OfRole>>(class)))
+                }),*],)*
+            }
         }
     };
 }
 
 planned_types! {
-    Clusters Cds "clusters" gather::shared::clusters::clusters;
-    Endpoints Eds "endpoints" gather::shared::endpoints::endpoints;
-    Listeners Lds "listeners" gather::sidecar::listeners::listeners;
-    Routes Rds "routes" gather::shared::route_client::routes;
-    Secrets Sds "secrets" gather::shared::secrets::secrets;
-    Extensions Ecds "extensions" gather::shared::extensions::extensions;
+    Sidecar {
+        Cds "plan.sidecar_clusters" sidecar::clusters::clusters;
+        Eds "plan.sidecar_endpoints" sidecar::endpoints::endpoints;
+        Lds "plan.sidecar_listeners" sidecar::listeners::listeners;
+        Rds "plan.sidecar_routes" sidecar::routes::routes;
+        Sds "plan.sidecar_secrets" sidecar::secrets::secrets;
+        Ecds "plan.sidecar_extensions" shared::extensions::extensions;
+    }
+    Router {
+        Cds "plan.gateway_clusters" gateway::clusters::clusters;
+        Eds "plan.gateway_endpoints" gateway::endpoints::endpoints;
+        Lds "plan.gateway_listeners" gateway::listeners::listeners;
+        Rds "plan.gateway_routes" gateway::routes::routes;
+        Sds "plan.gateway_secrets" gateway::secrets::secrets;
+        Ecds "plan.gateway_extensions" shared::extensions::extensions;
+    }
+    Waypoint {
+        Cds "plan.waypoint_clusters" waypoint::clusters;
+        Eds "plan.waypoint_endpoints" waypoint::endpoints;
+        Sds "plan.waypoint_secrets" waypoint::secrets;
+        Ecds "plan.waypoint_extensions" shared::extensions::extensions;
+    }
+    Ztunnel {}
 }

@@ -1,4 +1,5 @@
-//! What a change of endpoints touches: the endpoints of that service, and nothing else unless the cluster carries them.
+//! What a change of endpoints touches: the endpoints of that service, and nothing else unless the cluster
+//! carries them.
 
 use std::sync::Arc;
 

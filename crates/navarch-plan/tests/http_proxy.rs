@@ -98,7 +98,8 @@ fn the_listener_is_there_exactly_if_its_routes_are() {
     check("proxyHttpPort: 15081", json!({"port": 1}), Some("127.0.0.1_15081"));
 }
 
-/// A Sidecar whose listeners all have ports of their own imports nothing for the HTTP proxy: every host is an unknown one.
+/// A Sidecar whose listeners all have ports of their own imports nothing for the HTTP proxy: every host is an
+/// unknown one.
 #[test]
 fn where_no_listener_serves_all_ports_every_host_is_unknown() {
     let check = |settings: &str, egress: &str, expected: &[&str]| {

@@ -318,7 +318,8 @@ fn what_all_namespaces_see_is_planned_once() {
     );
     let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: n9}\nspec: {hosts: [s9], \
                  http: [{timeout: 1s, route: [{destination: {host: s9}}]}]}\n";
-    // The virtual host for its own namespace and for the others, and a route configuration for each namespace.
+    // The virtual host for its own namespace and for the others, and a route configuration for each
+    // namespace.
     check("a route", route, &[("bucket_virtual_hosts", 1)], 3 + NAMESPACES as u64);
 }
 

@@ -1,4 +1,5 @@
-//! What an edit does to the listeners of a sidecar: which are sent again, and that the outcome is the same as from scratch.
+//! What an edit does to the listeners of a sidecar: which are sent again, and that the outcome is the same as
+//! from scratch.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Two APIs of routes: objects of one namespace, name and creation time that differ in their kind only. Both take effect, and
-//! whatever names one of them names the right one.
+//! Two APIs of routes: objects of one namespace, name and creation time that differ in their kind only. Both
+//! take effect, and whatever names one of them names the right one.
 //!
 //! WorkloadGroups stand in for the second API: annotations say what they route.
 

@@ -22,7 +22,8 @@ use serde_json::Value;
 
 use crate::class::Class;
 use crate::engine::Engine;
-use crate::gather::sidecar::listeners::{self, ChainOrigin};
+use crate::gather::chain_origins;
+use crate::gather::shared::listeners::ChainOrigin;
 
 /// Why a resource is what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,7 +182,7 @@ impl Explainer<'_> {
     fn listener(&self, name: &str) -> Vec<Part> {
         let mut whole = Part::new(format!("listener {name}"));
         let mut chains: Vec<Part> = Vec::new();
-        let origins = self.engine.ask(|cx| listeners::origins(cx, &self.class, &self.scope, name));
+        let origins = self.engine.ask(|cx| chain_origins(cx, &self.class, &self.scope, name));
         for ChainOrigin { takes, origin, opens } in origins {
             let (key, field) = (origin.key, &*origin.field);
             if opens {

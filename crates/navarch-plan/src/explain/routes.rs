@@ -8,12 +8,12 @@ use navarch_snapshot::host::covers;
 use serde_json::Value;
 
 use super::{Explainer, Part};
-use crate::gather::shared::route_client as routes;
+use crate::gather::route_origins;
 
 impl Explainer<'_> {
     /// A part for each virtual host of a route configuration.
     pub(super) fn route_configuration(&self, name: &str, body: &Value) -> Vec<Part> {
-        let origins = self.engine.ask(|cx| routes::origins(cx, &self.class, &self.scope, name));
+        let origins = self.engine.ask(|cx| route_origins(cx, &self.class, &self.scope, name));
         let hosts = body.get("virtualHosts").and_then(Value::as_array);
         hosts.into_iter().flatten().map(|host| self.virtual_host(host, &origins)).collect()
     }

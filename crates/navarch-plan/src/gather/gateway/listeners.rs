@@ -16,13 +16,12 @@ use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::tcp::{Destination, TcpRoute};
 use navarch_translate::names;
 
-use super::merge::{MergedPort, claim_hosts};
-use super::{GatewaysOf, MergedGateways, MergedListener};
+use super::merge::{MergedGateways, MergedListener, MergedPort, claim_hosts};
+use super::selected::GatewaysOf;
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::gather::sidecar::listeners::settings::common;
-use crate::gather::sidecar::listeners::tcp_routes::{Streams, Traffic};
-use crate::gather::sidecar::listeners::{ChainOrigin, added_listeners};
+use crate::gather::shared::listeners::{ChainOrigin, added_listeners, common};
+use crate::gather::shared::streams::{Streams, Traffic};
 use crate::parts::{BucketResources, Parts};
 
 /// Ports below this need privileges.

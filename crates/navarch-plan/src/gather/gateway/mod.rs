@@ -1,91 +1,9 @@
-//! Gateways: which of them a workload serves, and the listeners they make.
+//! What gateways get: proxies that serve the listeners of Istio and Kubernetes Gateways.
 
-mod listeners;
+pub mod clusters;
+pub mod endpoints;
+pub mod listeners;
 mod merge;
-pub(crate) mod routes;
-
-pub use listeners::listeners;
-pub(crate) use listeners::origins;
-pub(crate) use merge::{MergedGateways, MergedListener};
-
-use std::sync::Arc;
-
-use navarch_model::listener::{GatewayProxies, ListenerSet};
-use navarch_model::{Hashed, Name};
-use navarch_snapshot::bound::{Instance, selects};
-
-use self::merge::{SelectedGateway, ServicePortOfGateway, merge};
-use crate::class::Class;
-use crate::engine::{Cx, Gather};
-
-/// Label of a Service whose ports gateways do not mean.
-const NO_TRANSLATION_LABEL: &str = "experimental.istio.io/disable-gateway-port-translation";
-/// ProxyConfig `proxyMetadata` that asks for HTTP/3 beside HTTPS.
-const HTTP3_SETTING: &str = "PILOT_ENABLE_QUIC_LISTENERS";
-
-/// The merged listeners of all gateways that a class serves; nothing if there are none.
-pub(crate) struct GatewaysOf;
-
-impl Gather for GatewaysOf {
-    const NAME: &'static str = "merged_gateways";
-    type Key = Arc<Hashed<Class>>;
-    type Output = Option<Arc<Hashed<MergedGateways>>>;
-
-    fn run(class: &Self::Key, cx: &Cx<'_>) -> Self::Output {
-        let all = Arc::new(class.instances.iter().map(service_port).collect::<Vec<_>>());
-        let selected = cx.view().gateways().filter_map(|set| select(class, set, &all)).collect();
-        let selected = without_strangers(selected);
-        if selected.is_empty() {
-            return None;
-        }
-        let proxy = class.facts.proxy_config(&cx.view().mesh().config);
-        let http3 = proxy.proxy_metadata.get(HTTP3_SETTING).is_some_and(|value| value == "true");
-        Some(Arc::new(Hashed::new(merge(&selected, http3))))
-    }
-}
-
-fn service_port(instance: &Instance) -> ServicePortOfGateway {
-    ServicePortOfGateway {
-        port: instance.port,
-        target_port: instance.target_port,
-        protocol: instance.protocol,
-        translation_disabled: instance.service.labels.contains_key(NO_TRANSLATION_LABEL),
-    }
-}
-
-/// Whether a workload serves a gateway: it has the labels, or is behind one of the Services.
-fn select(
-    class: &Class,
-    set: &Arc<Hashed<ListenerSet>>,
-    all: &Arc<Vec<ServicePortOfGateway>>,
-) -> Option<SelectedGateway> {
-    match &set.proxies {
-        GatewayProxies::Labelled(labels) => selects(labels, class.labels()).then(|| SelectedGateway {
-            set: set.clone(),
-            by_service: false,
-            ports: all.clone(),
-        }),
-        GatewayProxies::Behind { namespace, services } => {
-            let named = |instance: &&Instance| {
-                let service = &instance.service;
-                service.namespace == *namespace && services.contains(&service.hostname)
-            };
-            let ports: Vec<_> = class.instances.iter().filter(named).map(service_port).collect();
-            (!ports.is_empty()).then(|| SelectedGateway {
-                set: set.clone(),
-                by_service: true,
-                ports: Arc::new(ports),
-            })
-        }
-    }
-}
-
-/// Proxies that were made for a gateway take no listeners of strangers.
-fn without_strangers(mut selected: Vec<SelectedGateway>) -> Vec<SelectedGateway> {
-    let owner = |gateway: &SelectedGateway| gateway.set.key().namespace.clone();
-    let owners: Vec<Name> = selected.iter().filter(|gateway| gateway.set.provisioned).map(owner).collect();
-    if !owners.is_empty() {
-        selected.retain(|gateway| gateway.set.admitted || owners.contains(&gateway.set.key().namespace));
-    }
-    selected
-}
+pub mod routes;
+pub mod secrets;
+mod selected;

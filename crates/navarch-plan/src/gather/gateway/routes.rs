@@ -8,6 +8,7 @@ use navarch_model::networking::PatchContext;
 use navarch_model::route::Parent;
 use navarch_model::service::{PersistentSession, Service};
 use navarch_model::{Hashed, Name, ObjectKey, Origin, Precedence};
+use navarch_snapshot::Scope;
 use navarch_snapshot::host::covers;
 use navarch_translate::gateway::{GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput};
 use navarch_translate::routes::patch::{
@@ -15,23 +16,23 @@ use navarch_translate::routes::patch::{
 };
 use navarch_translate::routes::{RouteContext, Routes};
 
-use super::{GatewaysOf, MergedGateways, MergedListener};
+use super::merge::{MergedGateways, MergedListener};
+use super::selected::GatewaysOf;
 use crate::class::Class;
 use crate::engine::{Cx, Gather, KeysByLabels};
-use crate::gather::shared::route_client::Client;
-use crate::gather::shared::routes::{default_retries, destination_hosts, destination_service, routes_of};
-use crate::gather::sidecar::routes::{SharedRoutes, SharedService};
+use crate::gather::shared::envoy_filters::{FilterTarget, RoutePatchesOf};
+use crate::gather::shared::routes::{
+    RouteClient, SharedRoutes, SharedService, default_retries, destination_hosts, destination_service,
+    routes_of,
+};
 use crate::parts::{BucketResources, Parts};
 
 /// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS
 /// listener.
-pub(crate) fn routes(
-    cx: &Cx<'_>,
-    class: &Arc<Hashed<Class>>,
-    client: &Arc<Hashed<Client>>,
-    patches: &RoutePatches,
-) -> Parts {
+pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
     let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Parts::default() };
+    let client = RouteClient::of(cx, class, scope);
+    let patches = &*cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
     let mut keys = KeysByLabels::default();
     let mut resources = BucketResources::new();
     for name in gateways.routes.keys() {
@@ -46,14 +47,14 @@ pub(crate) fn routes(
 }
 
 /// The rules behind the virtual hosts of a route configuration, by domain.
-pub(crate) fn origins(
+pub fn origins(
     cx: &Cx<'_>,
     class: &Arc<Hashed<Class>>,
-    client: &Arc<Hashed<Client>>,
+    scope: &Arc<Hashed<Scope>>,
     configuration: &str,
 ) -> BTreeMap<String, BTreeSet<Origin>> {
     let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return BTreeMap::new() };
-    let key = GatewayKey { client: client.clone(), gateways: gateways.clone() };
+    let key = GatewayKey { client: RouteClient::of(cx, class, scope), gateways: gateways.clone() };
     let Collected { routes, hosts, .. } = Collected::of(cx, &key, &Name::from(configuration));
     let origins = hosts.into_iter().map(|(domain, host)| {
         let routes =
@@ -80,7 +81,7 @@ fn patched(
 
 #[derive(Clone, Debug, Hash)]
 struct GatewayKey {
-    client: Arc<Hashed<Client>>,
+    client: Arc<Hashed<RouteClient>>,
     gateways: Arc<Hashed<MergedGateways>>,
 }
 
@@ -122,7 +123,7 @@ impl Gather for RouteConfigurationOf {
 /// Hosts and routes of one route configuration while it is put together.
 struct Collected<'a, 'e> {
     cx: &'a Cx<'e>,
-    client: &'a Arc<Hashed<Client>>,
+    client: &'a Arc<Hashed<RouteClient>>,
     listeners: &'a [Arc<Hashed<MergedListener>>],
     alt_svc: bool,
     routes: Vec<Routes>,
@@ -252,7 +253,7 @@ struct RoutesOfSet {
 
 #[derive(Clone, Debug, Hash)]
 struct SetKey {
-    client: Arc<Hashed<Client>>,
+    client: Arc<Hashed<RouteClient>>,
     set: SharedRoutes,
     context: RouteContext,
 }
@@ -278,7 +279,7 @@ impl Gather for RoutesOfSet {
 
 /// The service behind a host for routes of `namespace`: its own, if the gateway may see it, else the
 /// gateway's.
-fn service_for(cx: &Cx<'_>, client: &Client, namespace: &Name, host: &str) -> Option<SharedService> {
+fn service_for(cx: &Cx<'_>, client: &RouteClient, namespace: &Name, host: &str) -> Option<SharedService> {
     let own = cx.view().services(host).iter().find(|service: &&Arc<Hashed<Service>>| {
         service.namespace == *namespace && service.export_to.includes(client.scope.namespace())
     });

@@ -12,7 +12,8 @@ use navarch_snapshot::{Listed, View};
 /// The label by which a proxy states the Kubernetes Gateway that it is an instance of.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
-/// A workload as policies select it. Proxies of equal workloads share everything that is made from policies alone.
+/// A workload as policies select it. Proxies of equal workloads share everything that is made from policies
+/// alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Workload {
     pub namespace: Name,
@@ -48,8 +49,8 @@ impl Workload {
         Workload { namespace: facts.namespace.clone(), labels: facts.labels.clone(), kind: facts.kind }
     }
 
-    /// Whether a policy of `namespace` that was found for this workload is for it. Policies of the root namespace and of the
-    /// workload's own are found; targets are only ever in the own namespace.
+    /// Whether a policy of `namespace` that was found for this workload is for it. Policies of the root
+    /// namespace and of the workload's own are found; targets are only ever in the own namespace.
     pub fn is_meant_by(&self, namespace: &str, attachment: Attachment<'_>) -> bool {
         let gateway = self.labels.get(GATEWAY_NAME);
         let targeted = attachment.targets().next().is_some();

@@ -1,52 +1,79 @@
-//! Gathering of clusters.
+//! Clusters of services, and those that every proxy of a role has.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::networking::IstioIngressListener;
-use navarch_model::proxy::{InterceptionMode, IpMode, ProxyFacts, ProxyKind};
+use navarch_model::proxy::ProxyFacts;
 use navarch_model::service::{Protocol, Service, ServicePort};
 use navarch_model::{EffectiveRule, Hashed};
 use navarch_snapshot::authn::{MtlsMode, namespace_mtls_mode};
-use navarch_snapshot::bound::Instance;
 use navarch_snapshot::scope::OutboundMode;
 use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::clusters::{
-    ClusterPatches, ClusterView, Discovery, Fixed, FixedInput, Inbound, InboundInput, InboundTarget,
-    NameServer, Outbound, OutboundInput, ServiceIdentity, discovery, takes_dialled_address,
+    ClusterPatches, ClusterView, Discovery, Fixed, FixedInput, NameServer, Outbound, OutboundInput,
+    ServiceIdentity, discovery, takes_dialled_address,
 };
 
 use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
-use super::upstream::{Client, ClusterMeshOf, EndpointSettings, ForwardsMeshTls, seen};
+use super::upstream::{ClusterMeshOf, EndpointSettings, UpstreamClient, seen};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
 use crate::parts::{BucketResources, InBucket, Parts, Seen};
 
-/// The clusters of a class.
-pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-    let view = cluster_view(cx, &class.facts);
-    let patches = (*cx.gather::<ClusterPatchesOf>(&FilterTarget::of(&class.facts))).clone();
-    let client = OutboundClient {
-        scope: scope.clone(),
-        view: view.clone(),
-        client: Client::new(cx, &class.facts),
-        sni_clusters: class.facts.kind == ProxyKind::Router
-            && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
-        patches: patches.clone(),
-    };
-    let (_, shared) = cx.narrow::<SeenClusters>(&client.client.labels, |labels| OutboundClient {
-        client: client.client.with(labels),
-        ..client.clone()
-    });
-    let mut local = fixed(cx, class, scope, &view, &patches);
-    if class.facts.kind == ProxyKind::Sidecar {
-        local.extend(inbound(cx, class, scope, &view, &patches));
+/// What all clusters of a class are made with.
+pub struct Clusters<'a, 'e> {
+    pub cx: &'a Cx<'e>,
+    pub class: &'a Class,
+    pub scope: &'a Arc<Hashed<Scope>>,
+    pub view: ClusterView,
+    pub patches: ClusterPatches,
+}
+
+impl<'a, 'e> Clusters<'a, 'e> {
+    /// What clusters of this class are made with.
+    pub fn new(cx: &'a Cx<'e>, class: &'a Class, scope: &'a Arc<Hashed<Scope>>) -> Self {
+        Clusters {
+            cx,
+            class,
+            scope,
+            view: cluster_view(cx, &class.facts),
+            patches: (*cx.gather::<ClusterPatchesOf>(&FilterTarget::of(&class.facts))).clone(),
+        }
     }
-    // EnvoyFilters may add a cluster twice, or one that is there; the first one stays.
-    let mut names = BTreeSet::new();
-    local.retain(|cluster| names.insert(cluster.name().clone()));
-    Parts::seen(&shared, local)
+
+    /// The clusters of the services that the class sees, and its own. `sni_clusters`: also those that mesh
+    /// TLS is passed on to by server name.
+    pub fn with_services(&self, sni_clusters: bool, mut own: BucketResources) -> Parts {
+        let client = OutboundClient {
+            scope: self.scope.clone(),
+            view: self.view.clone(),
+            client: UpstreamClient::new(self.cx, &self.class.facts),
+            sni_clusters,
+            patches: self.patches.clone(),
+        };
+        let (_, shared) = self.cx.narrow::<SeenClusters>(&client.client.labels, |labels| OutboundClient {
+            client: client.client.with(labels),
+            ..client.clone()
+        });
+        // EnvoyFilters may add a cluster twice, or one that is there; the first one stays.
+        let mut names = BTreeSet::new();
+        own.retain(|cluster| names.insert(cluster.name().clone()));
+        Parts::seen(&shared, own)
+    }
+
+    /// Clusters that do not stem from services.
+    pub fn fixed(&self) -> BucketResources {
+        let policy = self.scope.outbound_traffic_policy();
+        let dynamic = policy.is_some_and(|policy| policy.mode == OutboundMode::AllowAnyDynamicDns);
+        let input = FixedInput {
+            mesh: (*self.cx.gather::<ClusterMeshOf>(&())).clone(),
+            view: self.view.clone(),
+            dynamic_dns: dynamic.then(|| name_server(&self.class.facts)),
+            external_secrets: self.class.facts.external_secrets,
+            patches: self.patches.clone(),
+        };
+        self.cx.get::<Fixed>(&input).to_vec()
+    }
 }
 
 fn cluster_view(cx: &Cx<'_>, facts: &ProxyFacts) -> ClusterView {
@@ -69,7 +96,7 @@ fn cluster_view(cx: &Cx<'_>, facts: &ProxyFacts) -> ClusterView {
 struct OutboundClient {
     scope: Arc<Hashed<Scope>>,
     view: ClusterView,
-    client: Client,
+    client: UpstreamClient,
     sni_clusters: bool,
     patches: ClusterPatches,
 }
@@ -159,157 +186,7 @@ fn identity(
     }
 }
 
-/// Clusters that do not stem from services.
-fn fixed(
-    cx: &Cx<'_>,
-    class: &Class,
-    scope: &Scope,
-    view: &ClusterView,
-    patches: &ClusterPatches,
-) -> BucketResources {
-    if !matches!(view.kind, ProxyKind::Sidecar | ProxyKind::Router) {
-        return BucketResources::new();
-    }
-    let dynamic =
-        scope.outbound_traffic_policy().is_some_and(|policy| policy.mode == OutboundMode::AllowAnyDynamicDns);
-    let input = FixedInput {
-        mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
-        view: view.clone(),
-        dynamic_dns: dynamic.then(|| name_server(&class.facts)),
-        external_secrets: class.facts.external_secrets,
-        patches: patches.clone(),
-    };
-    cx.get::<Fixed>(&input).to_vec()
-}
-
 /// Who resolves the names of destinations that nobody declares.
 pub(crate) fn name_server(facts: &ProxyFacts) -> NameServer {
     facts.dns_capture.map_or(NameServer::Default, NameServer::Local)
-}
-
-/// The clusters of the workload's own ports: of the Sidecar's ingress listeners if it has any, else of the
-/// services it backs. Without interception the latter would bind the workload's own ports.
-fn inbound(
-    cx: &Cx<'_>,
-    class: &Class,
-    scope: &Scope,
-    view: &ClusterView,
-    patches: &ClusterPatches,
-) -> BucketResources {
-    let instances = &class.instances;
-    let mut inputs = BTreeMap::new();
-    if !scope.ingress().is_empty() {
-        for listener in scope.ingress() {
-            if let Some(input) = of_listener(cx, class, scope, view, listener, instances) {
-                inputs.entry(input.port).or_insert(input);
-            }
-        }
-    } else if class.facts.interception != InterceptionMode::None {
-        let mut by_port: BTreeMap<u16, Vec<&Instance>> = BTreeMap::new();
-        for instance in instances {
-            by_port.entry(instance.target_port).or_default().push(instance);
-        }
-        for (port, instances) in by_port {
-            if let Some(input) = of_port(cx, scope, view, port, &instances) {
-                inputs.entry(input.port).or_insert(input);
-            }
-        }
-    }
-    let inputs = inputs.into_values().map(|input| InboundInput { patches: patches.clone(), ..input });
-    inputs.flat_map(|input| cx.get::<Inbound>(&input).to_vec()).collect()
-}
-
-fn of_port(
-    cx: &Cx<'_>,
-    scope: &Scope,
-    view: &ClusterView,
-    port: u16,
-    instances: &[&Instance],
-) -> Option<InboundInput> {
-    let first = instances.first()?;
-    let mesh = (*cx.gather::<ClusterMeshOf>(&())).clone();
-    let target = if mesh.inbound_to_localhost {
-        InboundTarget::Address(loopback(view.ip_mode, false), port.into())
-    } else {
-        InboundTarget::OriginalDestination
-    };
-    Some(InboundInput {
-        port: port.into(),
-        target,
-        service_port: first.port.into(),
-        service_port_name: first.port_name.to_string(),
-        protocol: first.protocol,
-        services: services(instances.iter().copied()),
-        rule: scope.destination_rule(cx.view(), &first.service, None),
-        connection_pool: scope.inbound_connection_pool(port.into()).cloned(),
-        mesh,
-        view: view.clone(),
-        patches: ClusterPatches::default(),
-    })
-}
-
-fn services<'a>(instances: impl Iterator<Item = &'a Instance>) -> Vec<(Arc<Hashed<Service>>, u32)> {
-    let mut seen = BTreeSet::new();
-    instances
-        .filter(|instance| seen.insert((&instance.service.hostname, instance.port)))
-        .map(|instance| (instance.service.clone(), instance.port.into()))
-        .collect()
-}
-
-fn of_listener(
-    cx: &Cx<'_>,
-    class: &Class,
-    scope: &Scope,
-    view: &ClusterView,
-    listener: &IstioIngressListener,
-    instances: &[Instance],
-) -> Option<InboundInput> {
-    let port = listener.port.as_ref()?;
-    let instance = instances.iter().find(|instance| u32::from(instance.target_port) == port.number);
-    let rule: Option<Arc<Hashed<EffectiveRule>>> =
-        instance.and_then(|instance| scope.destination_rule(cx.view(), &instance.service, None));
-    Some(InboundInput {
-        port: port.number,
-        target: target(&listener.default_endpoint, class, view.ip_mode)?,
-        service_port: port.number,
-        service_port_name: port.name.clone(),
-        protocol: Protocol::parse(&port.protocol),
-        services: instance.map(|instance| (instance.service.clone(), port.number)).into_iter().collect(),
-        rule,
-        connection_pool: scope.inbound_connection_pool(port.number).cloned(),
-        mesh: (*cx.gather::<ClusterMeshOf>(&())).clone(),
-        view: view.clone(),
-        patches: ClusterPatches::default(),
-    })
-}
-
-/// Where `defaultEndpoint` points to: a socket, the loopback interface, or (for an unspecified address) the
-/// address of the instance. Nothing if it cannot be read; validation has said so.
-fn target(endpoint: &str, class: &Class, mode: IpMode) -> Option<InboundTarget> {
-    if endpoint.is_empty() {
-        return Some(InboundTarget::OriginalDestination);
-    }
-    if endpoint.starts_with("unix://") {
-        return Some(InboundTarget::Unix(endpoint.to_owned()));
-    }
-    let (host, port) = endpoint.rsplit_once(':')?;
-    let port: u32 = port.parse().ok()?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let own = |wanted: fn(&IpAddr) -> bool| class.own_addresses.iter().copied().find(wanted);
-    let address = match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => own(IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into()),
-        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => own(IpAddr::is_ipv6).unwrap_or(Ipv6Addr::LOCALHOST.into()),
-        Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)) => loopback(mode, false),
-        Ok(IpAddr::V6(Ipv6Addr::LOCALHOST)) => loopback(mode, true),
-        _ => return Some(InboundTarget::OriginalDestination),
-    };
-    Some(InboundTarget::Address(address, port))
-}
-
-/// The loopback address of a family that the proxy has.
-fn loopback(mode: IpMode, prefer_v6: bool) -> IpAddr {
-    match (mode, prefer_v6) {
-        (IpMode::V4, _) | (IpMode::Dual, false) => Ipv4Addr::LOCALHOST.into(),
-        (IpMode::V6, _) | (IpMode::Dual, true) => Ipv6Addr::LOCALHOST.into(),
-    }
 }

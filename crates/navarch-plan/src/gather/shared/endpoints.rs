@@ -1,27 +1,23 @@
-//! Gathering of endpoints.
+//! Endpoints of services.
 
 use std::sync::Arc;
 
 use navarch_model::Hashed;
-use navarch_model::proxy::ProxyKind;
 use navarch_model::service::Protocol;
 use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::clusters::{Discovery, discovery};
 use navarch_translate::endpoints::{Endpoints, EndpointsInput};
 
-use super::upstream::{Client, EndpointSettings, ForwardsMeshTls, seen};
+use super::upstream::{EndpointSettings, UpstreamClient, seen};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
 use crate::parts::{BucketResources, InBucket, Parts, Seen};
 
-/// The endpoints of a class.
-pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-    let client = EndpointsClient {
-        scope: scope.clone(),
-        client: Client::new(cx, &class.facts),
-        sni_clusters: class.facts.kind == ProxyKind::Router
-            && *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
-    };
+/// The endpoints of the services that a class sees. `sni_clusters`: also for the clusters that mesh TLS is
+/// passed on to by server name.
+pub fn endpoints(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>, sni_clusters: bool) -> Parts {
+    let client = UpstreamClient::new(cx, &class.facts);
+    let client = EndpointsClient { scope: scope.clone(), client, sni_clusters };
     let (_, shared) = cx.narrow::<SeenEndpoints>(&client.client.labels, |labels| EndpointsClient {
         client: client.client.with(labels),
         ..client.clone()
@@ -33,7 +29,7 @@ pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
 #[derive(Clone, Hash)]
 struct EndpointsClient {
     scope: Arc<Hashed<Scope>>,
-    client: Client,
+    client: UpstreamClient,
     sni_clusters: bool,
 }
 

@@ -48,8 +48,8 @@ impl FilterTarget {
     }
 }
 
-/// The patches for a proxy, in the order in which they are made: by priority, then those of the root namespace, then oldest
-/// first.
+/// The patches for a proxy, in the order in which they are made: by priority, then those of the root
+/// namespace, then oldest first.
 pub fn patches<'v>(cx: &Cx<'v>, target: &FilterTarget) -> Vec<&'v EnvoyConfigObjectPatch> {
     let view = cx.view();
     let root = view.mesh().config.root_namespace.as_str();

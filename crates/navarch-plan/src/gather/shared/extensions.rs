@@ -59,8 +59,8 @@ pub fn add_filters(
     }
 }
 
-/// The extensions that apply to a class, in the order in which they run inside a phase: by priority, then those of the own
-/// namespace before those of the root namespace, then oldest first.
+/// The extensions that apply to a class, in the order in which they run inside a phase: by priority, then
+/// those of the own namespace before those of the root namespace, then oldest first.
 fn applying(cx: &Cx<'_>, class: &Class) -> Vec<Extension> {
     let workload = Workload::of(&class.facts);
     let own = class.facts.namespace.clone();
@@ -78,7 +78,8 @@ fn applying(cx: &Cx<'_>, class: &Class) -> Vec<Extension> {
     found
 }
 
-/// Whether an extension applies to a workload: by its labels, or for gateways of the Gateway API by reference.
+/// Whether an extension applies to a workload: by its labels, or for gateways of the Gateway API by
+/// reference.
 fn applies(workload: &Workload, extension: &Config<TrafficExtension>) -> bool {
     let spec = &extension.spec;
     let attachment = Attachment {

@@ -1,41 +1,47 @@
-//! Gathering of secrets: those of a proxy's own namespace that configuration in force for it names.
+//! Secrets: those of a proxy's own namespace that configuration in force for it names.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
+use navarch_model::Name;
 use navarch_model::networking::{ClientTlsSettings, DestinationRule};
-use navarch_model::proxy::ProxyKind;
 use navarch_model::service::Visibility;
-use navarch_model::{Hashed, Name};
 use navarch_snapshot::bound::BoundRule;
-use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_snapshot::{BUCKETS, Bucket};
 use navarch_translate::sds::{CA_SUFFIX, credential_resource};
 use navarch_translate::secrets::{SecretContent, SecretResource, SecretResourceInput, SecretSource};
 
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
-use crate::gather::gateway::GatewaysOf;
 use crate::parts::{BucketResources, Parts};
 
-/// The secrets of a class; none if its proxies have not proven who they are.
-pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
+/// The secrets of these names that there are; none if the proxies of the class have not proven who they are.
+pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> BTreeSet<String>) -> Parts {
     if !class.may_have_secrets {
         return Parts::default();
     }
-    let namespace = &class.facts.namespace;
-    let mut names: BTreeSet<String> = of_rules(cx, class);
-    if class.facts.kind == ProxyKind::Router
-        && let Some(gateways) = &*cx.gather::<GatewaysOf>(class)
-    {
-        names.extend(gateways.credentials.iter().map(|name| credential_resource(name)));
-    }
-    let resources = names.into_iter().filter_map(|name| {
-        let source = SecretSource::parse(&name, namespace)?;
+    let resources = names().into_iter().filter_map(|name| {
+        let source = SecretSource::parse(&name, &class.facts.namespace)?;
         let content = content(cx, &source)?;
         let input = SecretResourceInput { name: Name::from(name), content };
         cx.get::<SecretResource>(&input).as_ref().as_ref().ok().cloned()
     });
     Parts::local(resources.collect::<BucketResources>())
+}
+
+/// Names of the resources that DestinationRules of a namespace ask for.
+pub fn of_own_rules(cx: &Cx<'_>, namespace: &Name) -> BTreeSet<String> {
+    names(cx, |credential| credential.namespace == *namespace)
+}
+
+/// Names of the resources that DestinationRules ask for which a namespace may use.
+pub fn of_visible_rules(cx: &Cx<'_>, namespace: &Name) -> BTreeSet<String> {
+    names(cx, |credential| credential.namespace == *namespace || credential.export_to.includes(namespace))
+}
+
+fn names(cx: &Cx<'_>, wanted: impl Fn(&Credential) -> bool) -> BTreeSet<String> {
+    let all = cx.gather::<AllCredentials>(&());
+    let wanted = all.0.iter().filter(|credential| wanted(credential));
+    wanted.map(|credential| credential.resource.clone()).collect()
 }
 
 fn content(cx: &Cx<'_>, source: &SecretSource) -> Option<SecretContent> {
@@ -53,21 +59,6 @@ fn content(cx: &Cx<'_>, source: &SecretSource) -> Option<SecretContent> {
             view.config_map(namespace, name).cloned().map(SecretContent::AuthorityMap)
         }
     }
-}
-
-/// Names of the resources that DestinationRules ask for. Sidecars take only the rules of their own namespace: what is written
-/// elsewhere must not hand a workload secrets that its namespace did not mean for it.
-fn of_rules(cx: &Cx<'_>, class: &Class) -> BTreeSet<String> {
-    let namespace = &class.facts.namespace;
-    let all = cx.gather::<AllCredentials>(&());
-    let wanted = all.0.iter().filter(|credential| {
-        if class.facts.kind == ProxyKind::Sidecar {
-            credential.namespace == *namespace
-        } else {
-            credential.namespace == *namespace || credential.export_to.includes(namespace)
-        }
-    });
-    wanted.map(|credential| credential.resource.clone()).collect()
 }
 
 /// A resource that a DestinationRule names.

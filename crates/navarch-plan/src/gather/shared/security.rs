@@ -23,8 +23,8 @@ use super::attachment::{Attachment, Workload};
 use super::telemetry::upstream;
 use crate::engine::{Cx, Gather};
 
-/// The filters that security policies add to the chains of a workload in one direction. Outbound there are none: policies are
-/// enforced where requests arrive.
+/// The filters that security policies add to the chains of a workload in one direction. Outbound there are
+/// none: policies are enforced where requests arrive.
 pub struct SecurityFilters;
 
 impl Gather for SecurityFilters {

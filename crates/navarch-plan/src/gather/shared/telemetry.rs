@@ -34,8 +34,8 @@ pub fn apply(cx: &Cx<'_>, facts: &ProxyFacts, proxy: &ProxyConfig, settings: &mu
     apply_tracing(cx, facts, proxy, &objects, mode, settings);
 }
 
-/// The objects for a workload, from the widest to the narrowest: of the mesh, of the namespace, and those that select it. Later ones
-/// override earlier ones.
+/// The objects for a workload, from the widest to the narrowest: of the mesh, of the namespace, and those
+/// that select it. Later ones override earlier ones.
 fn applicable(cx: &Cx<'_>, facts: &ProxyFacts, mesh: &MeshConfig) -> Vec<Object> {
     let wide = |namespace: &str| {
         let objects = cx.view().objects::<Telemetry>(namespace);
@@ -117,8 +117,8 @@ fn apply_logging(
     }
 }
 
-/// Which providers log, and how: providers of a narrower level replace those of wider ones, and what is said about a provider is what
-/// was said last.
+/// Which providers log, and how: providers of a narrower level replace those of wider ones, and what is said
+/// about a provider is what was said last.
 fn merged_logging(
     levels: &[&[AccessLogging]],
     defaults: &[String],
@@ -293,7 +293,8 @@ impl Gather for ProviderUpstream {
     }
 }
 
-/// Looks up the service of a provider: `<host>`, which must be in one namespace only, or `<namespace>/<host>`.
+/// Looks up the service of a provider: `<host>`, which must be in one namespace only, or
+/// `<namespace>/<host>`.
 pub fn find_upstream(view: &View<'_>, service: &str, port: u32) -> Option<Upstream> {
     let (namespace, host) = match service.split_once('/') {
         Some((namespace, host)) => (Some(namespace), host),

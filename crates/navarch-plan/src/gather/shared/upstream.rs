@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use navarch_model::endpoint::{EndpointSet, Locality, TlsMode};
-use navarch_model::listener::GatewayProxies;
-use navarch_model::networking::{DestinationRule, ServerTlsMode, ServerTlsSettings};
+use navarch_model::networking::DestinationRule;
 use navarch_model::proxy::{IpMode, ProxyFacts, ProxyKind};
 use navarch_model::security::{MutualTlsMode, PeerAuthentication};
 use navarch_model::service::Service;
 use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use navarch_snapshot::authn::{MtlsMode, mtls_mode};
-use navarch_snapshot::bound::selects;
 use navarch_snapshot::client_node::NODE_LABEL;
 use navarch_snapshot::{Bucket, BucketSet, ClientLabels, Scope, View, host};
 use navarch_translate::clusters::ClusterMesh;
@@ -127,8 +125,8 @@ impl Gather for SeenBuckets {
 pub fn seen<S, B>(
     cx: &Cx<'_>,
     scope: &Arc<Hashed<Scope>>,
-    client: &Client,
-    key: impl Fn(Arc<Hashed<Scope>>, Client) -> S::Key,
+    client: &UpstreamClient,
+    key: impl Fn(Arc<Hashed<Scope>>, UpstreamClient) -> S::Key,
 ) -> Seen
 where
     S: Gather<Output = Seen>,
@@ -156,7 +154,7 @@ where
 
 /// A client, cut to what endpoints and the choice of rules can depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Client {
+pub struct UpstreamClient {
     pub kind: ProxyKind,
     pub ip_mode: IpMode,
     pub cluster_id: Name,
@@ -167,10 +165,10 @@ pub struct Client {
     pub labels: ClientLabels,
 }
 
-impl Client {
+impl UpstreamClient {
     /// The client that a proxy is.
     pub fn new(cx: &Cx<'_>, facts: &ProxyFacts) -> Self {
-        Client {
+        UpstreamClient {
             kind: facts.kind,
             ip_mode: facts.ip_mode(),
             cluster_id: facts.cluster_id.clone(),
@@ -183,7 +181,7 @@ impl Client {
 
     /// The same of which these labels are known.
     pub fn with(&self, labels: &ClientLabels) -> Self {
-        Client { labels: labels.clone(), ..self.clone() }
+        UpstreamClient { labels: labels.clone(), ..self.clone() }
     }
 
     /// What endpoints of a service take from the client.
@@ -297,7 +295,7 @@ impl EndpointSettings {
         cx: &Cx<'_>,
         service: &Service,
         rule: Option<&EffectiveRule>,
-        client: &Client,
+        client: &UpstreamClient,
     ) -> EndpointSources {
         let found = cx.gather::<EndpointsOf>(&ServiceKey::of(service));
         EndpointSources {
@@ -308,27 +306,5 @@ impl EndpointSettings {
             view: client.view(cx, service, rule.map(|rule| &rule.spec), &self.mesh),
             mesh: self.mesh.clone(),
         }
-    }
-}
-
-/// Whether a gateway forwards mesh TLS by server name: some listener for it is of mode `AUTO_PASSTHROUGH`.
-pub struct ForwardsMeshTls;
-
-impl Gather for ForwardsMeshTls {
-    const NAME: &'static str = "gateways.auto_passthrough";
-    /// Labels of the gateway.
-    type Key = Labels;
-    type Output = bool;
-
-    fn run(labels: &Self::Key, cx: &Cx<'_>) -> bool {
-        let gateways: Vec<_> = cx.view().gateways().collect();
-        gateways.into_iter().any(|gateway| {
-            let selected = match &gateway.proxies {
-                GatewayProxies::Labelled(selector) => selects(selector, labels),
-                GatewayProxies::Behind { .. } => true,
-            };
-            let passes_on = |tls: &ServerTlsSettings| tls.mode == ServerTlsMode::AutoPassthrough;
-            selected && gateway.listeners.iter().any(|listener| listener.tls.as_ref().is_some_and(passes_on))
-        })
     }
 }

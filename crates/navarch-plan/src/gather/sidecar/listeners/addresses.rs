@@ -34,8 +34,8 @@ impl ServiceAddress {
 
 /// The addresses of a service.
 ///
-/// A Kubernetes Service has one address per family. Every address of a ServiceEntry is a destination of its own, whatever its
-/// family: the client may reach it through its network.
+/// A Kubernetes Service has one address per family. Every address of a ServiceEntry is a destination of its
+/// own, whatever its family: the client may reach it through its network.
 pub fn of_service(service: &Service, view: &CommonView) -> Vec<ServiceAddress> {
     match service.registry {
         Registry::Kubernetes => vec![of_kubernetes(service, view)],
@@ -90,7 +90,8 @@ fn supports(mode: IpMode, address: &str) -> bool {
     }
 }
 
-/// The address as listeners use it: a block of one address is that address. Nothing if it is neither address nor block.
+/// The address as listeners use it: a block of one address is that address. Nothing if it is neither address
+/// nor block.
 fn normal(address: &str) -> Option<String> {
     if address.parse::<IpAddr>().is_ok() {
         return Some(address.to_owned());
@@ -158,7 +159,8 @@ impl Binding {
         self
     }
 
-    /// Whether the proxy can listen there: not on privileged ports unless it may, and not where its own listeners are.
+    /// Whether the proxy can listen there: not on privileged ports unless it may, and not where its own
+    /// listeners are.
     pub fn is_possible(&self, port: u16, protocol: Protocol, view: &CommonView) -> bool {
         if self.to_port && view.unprivileged && (1..1024).contains(&port) {
             return false;

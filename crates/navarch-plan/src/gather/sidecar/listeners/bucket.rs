@@ -9,7 +9,8 @@ use navarch_snapshot::bound::service_order;
 use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::listeners::outbound::{Contribution, ListenerProtocol, listener_protocol};
 
-use super::service::{PortOf, contributions};
+use super::port::PortOf;
+use super::service::contributions;
 use super::view::{BucketView, CommonView};
 use crate::engine::{Cx, Gather};
 

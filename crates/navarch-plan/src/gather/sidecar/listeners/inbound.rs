@@ -59,7 +59,8 @@ struct Ports<'a> {
 }
 
 impl Ports<'_> {
-    /// The ports of the workload, by number. The ingress listeners of a Sidecar replace those of the services.
+    /// The ports of the workload, by number. The ingress listeners of a Sidecar replace those of the
+    /// services.
     fn all(&self, cx: &Cx<'_>) -> Vec<InboundPortBinding> {
         let ingress = self.scope.ingress();
         let mut ports: BTreeMap<u16, InboundPortBinding> = BTreeMap::new();

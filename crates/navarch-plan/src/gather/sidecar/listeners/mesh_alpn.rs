@@ -1,7 +1,8 @@
 //! Whether HTTP to a service may be marked as such in the TLS handshake.
 //!
-//! Marking overrides the application protocols of every cluster that a request may go to. Servers outside the mesh would be offered
-//! protocols that they do not know, so nothing is marked if one of the routes may lead there.
+//! Marking overrides the application protocols of every cluster that a request may go to. Servers outside the
+//! mesh would be offered protocols that they do not know, so nothing is marked if one of the routes may lead
+//! there.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use navarch_model::networking::{ClientTlsMode, ClientTlsSettings, TrafficPolicy}
 use navarch_model::service::Service;
 use navarch_snapshot::host::overlap;
 
-use super::service::PortOf;
+use super::port::PortOf;
 
 /// Whether all routes of a service lead to mesh services.
 pub fn applies(service: &PortOf<'_, '_>) -> bool {

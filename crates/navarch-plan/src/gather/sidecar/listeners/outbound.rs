@@ -13,12 +13,12 @@ use navarch_translate::listeners::outbound::{
 };
 use navarch_translate::listeners::virtual_outbound::VirtualOutbound;
 
-use super::ChainOrigin;
 use super::groups::{Group, Grouped, Groups, GroupsKey, Piece, elsewhere};
 use super::settings;
 use super::view::ProxyView;
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
+use crate::gather::shared::listeners::ChainOrigin;
 use crate::parts::{BucketResources, Parts, Pieces};
 
 /// The outbound listeners of a sidecar.

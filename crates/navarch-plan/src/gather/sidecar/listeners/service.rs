@@ -1,67 +1,15 @@
 //! What one service asks of listeners.
 
+use navarch_model::Name;
 use navarch_model::endpoint::{Address, Endpoint};
-use navarch_model::networking::CaptureMode;
-use navarch_model::service::{Protocol, Registry, Resolution, Service};
-use navarch_model::{Hashed, Name};
-use navarch_snapshot::Scope;
-use navarch_snapshot::scope::EgressListener;
-use navarch_translate::listeners::address::{UNIX_PREFIX, loopbacks, names, wildcards};
+use navarch_model::service::{Protocol, Registry, Resolution};
+use navarch_translate::listeners::address::wildcards;
 use navarch_translate::listeners::outbound::{Contribution, HttpChain, ListenerProtocol, listener_protocol};
-use navarch_translate::listeners::tcp::DnsCache;
-use navarch_translate::names::dns_cache;
 
 use super::addresses::{Binding, ServiceAddress, of_service};
-use super::view::{BucketView, CommonView};
+use super::port::{ListenPort, ListenerRequest, PortOf};
+use super::view::BucketView;
 use super::{mesh_alpn, tcp_routes};
-use crate::engine::Cx;
-
-/// A service as one egress listener of a client imports it.
-pub struct PortOf<'a, 'e> {
-    pub cx: &'a Cx<'e>,
-    pub scope: &'a Scope,
-    pub common: &'a CommonView,
-    pub proxy: &'a BucketView,
-    pub listener: &'a EgressListener,
-    pub service: &'a Hashed<Service>,
-}
-
-/// A port to listen on: of the service, or of the egress listener.
-#[derive(Clone, Debug)]
-pub struct ListenPort {
-    /// Zero for Unix domain sockets.
-    pub number: u16,
-    pub name: Name,
-    pub protocol: Protocol,
-}
-
-/// One listener to be, for one port of the service.
-pub struct ListenerRequest<'a> {
-    pub port: &'a ListenPort,
-    pub service_address: &'a ServiceAddress,
-    pub binding: Binding,
-}
-
-impl<'a> PortOf<'a, '_> {
-    /// What is known of the proxy, for all services.
-    pub fn view(&self) -> &'a CommonView {
-        self.common
-    }
-
-    /// Where the egress listener listens; addresses are left open if it does not say.
-    fn binding(&self) -> Binding {
-        let stated = self.listener.bind.as_str();
-        let to_port = !self.view().intercepted
-            || self.listener.capture_mode == CaptureMode::None
-            || stated.starts_with(UNIX_PREFIX);
-        let addresses = match stated {
-            "" if to_port => names(loopbacks(self.view().ip_mode)),
-            "" => Vec::new(),
-            stated => vec![Name::from(stated)],
-        };
-        Binding { addresses, blocks: Vec::new(), to_port }
-    }
-}
 
 /// Everything a service asks for, in the order that decides conflicts.
 pub fn contributions(service: &PortOf<'_, '_>) -> Vec<Contribution> {
@@ -105,8 +53,8 @@ pub fn contributions(service: &PortOf<'_, '_>) -> Vec<Contribution> {
     out
 }
 
-/// Where to listen for a port: as the egress listener says, or on every endpoint of a headless service, whose clients dial
-/// endpoints directly.
+/// Where to listen for a port: as the egress listener says, or on every endpoint of a headless service, whose
+/// clients dial endpoints directly.
 fn bindings(
     service: &PortOf<'_, '_>,
     service_address: &ServiceAddress,
@@ -127,8 +75,8 @@ fn bindings(
         .flat_map(|set| &set.endpoints)
         .filter(|endpoint| endpoint.service_port_name == port.name)
         .collect();
-    // A Kubernetes Service or a selector may get endpoints later. A ServiceEntry without either never will: its clients dial
-    // whatever they like.
+    // A Kubernetes Service or a selector may get endpoints later. A ServiceEntry without either never will:
+    // its clients dial whatever they like.
     let open = service.service.registry == Registry::ServiceEntry
         && endpoints.is_empty()
         && service.service.selector.is_empty();
@@ -207,13 +155,6 @@ fn http_chain(
             || (any_address && port.protocol != Protocol::HttpProxy),
         absolute_urls: false,
         mesh_alpn: own_listener && mesh_alpn::applies(service),
-        dns_cache: dynamic_dns(service),
+        dns_cache: service.dynamic_dns(),
     }
-}
-
-/// The DNS cache of a wildcard host that is resolved when it is requested.
-pub fn dynamic_dns(service: &PortOf<'_, '_>) -> Option<DnsCache> {
-    let host = &service.service.hostname;
-    (host.starts_with('*') && service.service.resolution == Resolution::DynamicDns)
-        .then(|| DnsCache { name: Name::from(dns_cache(host)), ip_mode: service.view().ip_mode })
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use navarch_model::mesh::MeshConfig;
 use navarch_model::networking::PatchContext;
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::Scope;
@@ -13,27 +12,23 @@ use navarch_translate::filters::{HttpFilters, HttpPhase};
 use navarch_translate::http_connection_manager::Direction;
 use navarch_translate::listeners::inbound::InboundSettings;
 use navarch_translate::listeners::outbound::OutboundSettings;
-use navarch_translate::listeners::patch::ListenerPatches;
-use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::listeners::tls::MutualTls;
 use navarch_translate::names;
 use navarch_translate::routes::patch::RoutePatch;
 
 use crate::class::Class;
 use crate::engine::Cx;
-use crate::gather::egress_proxy_cluster;
-use crate::gather::shared::attachment::Workload;
 use crate::gather::shared::clusters::name_server;
-use crate::gather::shared::envoy_filters::{FilterTarget, ListenerPatchesOf, RoutePatchesOf};
-use crate::gather::shared::security::SecurityFilters;
-use crate::gather::shared::{extensions, telemetry};
+use crate::gather::shared::envoy_filters::{FilterTarget, RoutePatchesOf};
+use crate::gather::shared::listeners::common;
+use crate::gather::sidecar::egress_proxy_cluster;
 
 /// Settings of outbound listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
     pub all: Arc<Hashed<OutboundSettings>>,
-    /// Without what only HTTP has. Listeners without HTTP are made from these, so that workloads that differ only in the tags of
-    /// their traces share them.
+    /// Without what only HTTP has. Listeners without HTTP are made from these, so that workloads that differ
+    /// only in the tags of their traces share them.
     pub bytes_only: Arc<Hashed<OutboundSettings>>,
 }
 
@@ -81,35 +76,6 @@ pub fn inbound(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<InboundSettings>> {
         retries: mesh.default_inbound_http_retry_policy.clone(),
         route_patches,
     }))
-}
-
-/// What all listeners of a class in one direction have in common, with everything that configuration adds.
-pub fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSettings {
-    let mesh: &MeshConfig = &cx.view().mesh().config;
-    let proxy = class.facts.proxy_config(mesh);
-    let mut settings = ListenerSettings::new(direction, mesh, &proxy, &class.facts);
-    telemetry::apply(cx, &class.facts, &proxy, &mut settings);
-    extensions::add_filters(cx, class, direction, &mut settings.http.filters, &mut settings.network_filters);
-    let workload = Arc::new(Hashed::new(Workload::of(&class.facts)));
-    let policies = cx.gather::<SecurityFilters>(&(workload, direction));
-    settings.http.filters.filters.extend(policies.http.filters.iter().cloned());
-    settings.network_filters.filters.extend(policies.network.filters.iter().cloned());
-    settings.patches = patches(cx, class, context(direction));
-    settings
-}
-
-/// The direction in the words of EnvoyFilter.
-pub fn context(direction: Direction) -> PatchContext {
-    match direction {
-        Direction::Inbound => PatchContext::SidecarInbound,
-        Direction::Outbound => PatchContext::SidecarOutbound,
-        Direction::Gateway => PatchContext::Gateway,
-    }
-}
-
-/// Changes that EnvoyFilters make to the listeners of a class.
-pub fn patches(cx: &Cx<'_>, class: &Class, context: PatchContext) -> ListenerPatches {
-    (*cx.gather::<ListenerPatchesOf>(&(FilterTarget::of(&class.facts), context))).clone()
 }
 
 /// Where connections go that no service is known for.

@@ -12,19 +12,17 @@ use navarch_snapshot::Bucket;
 use navarch_snapshot::host::{is_wildcard, overlap};
 use navarch_snapshot::scope::EgressListener;
 
-use super::{
-    Collector, Hosts, SharedRoutes, SharedService, Target, may_be_http, may_route, most_specific,
-    port_target, stated_target,
-};
+use super::hosts::{Collector, Hosts, may_route, most_specific};
+use super::targets::{Target, may_be_http, port_target, stated_target};
 use crate::engine::{Cx, Gather};
-use crate::gather::shared::route_client::Client;
+use crate::gather::shared::routes::{RouteClient, SharedRoutes, SharedService};
 use crate::gather::shared::upstream::SeenBuckets;
 
 /// The port on which any host may be named.
 const ANY_HOST_PORT: u16 = 80;
 
 /// Adds the exact hosts of a bucket that are no services there.
-pub(super) fn unregistered(
+pub fn unregistered(
     collector: &mut Collector<'_, '_>,
     listener: &EgressListener,
     bucket: Bucket,
@@ -131,13 +129,13 @@ fn exact_services(
         .collect()
 }
 
-/// Wildcard hosts that no service falls under, and the hosts beside them. Looks at all services, but only if there are wildcard
-/// routes at all.
-pub(super) struct UnregisteredWildcards;
+/// Wildcard hosts that no service falls under, and the hosts beside them. Looks at all services, but only if
+/// there are wildcard routes at all.
+pub struct UnregisteredWildcards;
 
 impl Gather for UnregisteredWildcards {
     const NAME: &'static str = "unregistered_wildcards";
-    type Key = Arc<Hashed<Client>>;
+    type Key = Arc<Hashed<RouteClient>>;
     type Output = Hosts;
 
     fn run(client: &Self::Key, cx: &Cx<'_>) -> Hosts {
