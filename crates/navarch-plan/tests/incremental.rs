@@ -240,7 +240,10 @@ fn classes_of_one_view_share_gathers_and_scopes_look_only_where_they_see() {
         assert_eq!(ran, expected, "{edit}");
     };
     // One bucket, the list of its view, and the roots of the classes that have it.
-    check(&slice(101, 2), &[("endpoints.bucket", 1), ("endpoints.seen", 1), ("endpoints", CLASSES as u64)]);
+    check(
+        &slice(101, 2),
+        &[("endpoints.bucket", 1), ("endpoints.seen", 1), ("plan.sidecar_endpoints", CLASSES as u64)],
+    );
     check(
         &slice(101, 3),
         &[("clusters.outbound", 0), ("bucket_virtual_hosts", 0), ("listener contributions", 0)],

@@ -12,13 +12,13 @@ use super::Scope;
 use crate::view::View;
 
 impl Scope {
-    /// The same scope in no namespace in particular. `None` if that is not to be had: it is that already, or what is imported
-    /// names the client's namespace.
+    /// The same scope in no namespace in particular. `None` if there is no such scope: this is one already, or what is
+    /// imported names the client's namespace.
     pub fn elsewhere(&self) -> Option<Scope> {
         let own = |name: &Name| *name == self.namespace;
         let of_namespace = self.namespace.is_empty()
-            || self.sidecar.as_ref().is_some_and(|sidecar| own(&sidecar.namespace))
-            || self.egress.iter().any(|listener| listener.hosts.names(&self.namespace));
+            || self.sidecar().is_some_and(|sidecar| own(&sidecar.namespace))
+            || self.egress_listeners().iter().any(|listener| listener.hosts.names(&self.namespace));
         (!of_namespace).then(|| Scope { namespace: Name::from(""), ..self.clone() })
     }
 

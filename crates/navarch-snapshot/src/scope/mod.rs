@@ -17,18 +17,31 @@ use navarch_model::networking::{
     CaptureMode, ConnectionPoolSettings, Destination, IstioIngressListener, OutboundTrafficPolicyMode,
     Sidecar, SidecarPort,
 };
-use navarch_model::proxy::ProxyKind;
 use navarch_model::{Config, Hashed, Labels, Name};
 
 pub use hosts::HostFilter;
 
-/// What a client may see: its namespace, and the Sidecar that applies to it.
+/// What a client may see: that of its namespace, cut by its role.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
-    kind: ProxyKind,
     namespace: Name,
     /// The mesh's root namespace, whose DestinationRules apply to everybody.
     root_namespace: Name,
+    role: RoleScope,
+}
+
+/// What the role of a client makes of what its namespace may see.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum RoleScope {
+    /// What the Sidecar that applies to it imports.
+    Sidecar(SidecarScope),
+    /// Everything: gateways and waypoints ignore Sidecars.
+    Gateway,
+}
+
+/// What the proxy of a workload may see.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SidecarScope {
     sidecar: Option<Arc<Hashed<Config<Sidecar>>>>,
     egress: Vec<EgressListener>,
     outbound: Option<OutboundPolicy>,
@@ -92,27 +105,27 @@ impl Scope {
 
     /// The Sidecar that applies to the client, if there is one. Its own namespace may be the root namespace.
     pub fn sidecar(&self) -> Option<&Arc<Hashed<Config<Sidecar>>>> {
-        self.sidecar.as_ref()
+        self.of_sidecar()?.sidecar.as_ref()
     }
 
     /// Listeners for outgoing traffic, in the order in which they are tried; empty for gateways, which see everything.
     pub fn egress_listeners(&self) -> &[EgressListener] {
-        &self.egress
+        self.of_sidecar().map_or(&[], |imports| &imports.egress)
     }
 
     /// Listeners for incoming traffic that replace those of the services; empty if the Sidecar states none.
     pub fn ingress(&self) -> &[IstioIngressListener] {
-        self.sidecar.as_ref().map_or(&[], |sidecar| sidecar.spec.ingress.as_slice())
+        self.sidecar().map_or(&[], |sidecar| sidecar.spec.ingress.as_slice())
     }
 
     /// What happens to traffic whose destination is unknown; `None` for gateways.
     pub fn outbound_traffic_policy(&self) -> Option<&OutboundPolicy> {
-        self.outbound.as_ref()
+        self.of_sidecar()?.outbound.as_ref()
     }
 
     /// Connection pool for incoming connections to a port: that of the ingress listener, else that of the Sidecar.
     pub fn inbound_connection_pool(&self, port: u32) -> Option<&ConnectionPoolSettings> {
-        let sidecar = &self.sidecar.as_ref()?.spec;
+        let sidecar = &self.sidecar()?.spec;
         let of_listener = sidecar
             .ingress
             .iter()
@@ -123,14 +136,18 @@ impl Scope {
 
     /// The listener whose route configuration is asked for by port, or by the path of a socket if the port is zero.
     pub fn egress_listener_for(&self, port: u32, bind: &str) -> Option<&EgressListener> {
-        self.egress.iter().find(|listener| match &listener.port {
+        self.egress_listeners().iter().find(|listener| match &listener.port {
             None => true,
             Some(own) => own.number == port && (port != 0 || listener.bind == bind),
         })
     }
 
-    fn is_sidecar(&self) -> bool {
-        self.kind == ProxyKind::Sidecar
+    /// What is imported; `None` for clients that see everything.
+    fn of_sidecar(&self) -> Option<&SidecarScope> {
+        match &self.role {
+            RoleScope::Sidecar(scope) => Some(scope),
+            RoleScope::Gateway => None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use navarch_model::networking::{CaptureMode, IstioEgressListener, Sidecar};
 use navarch_model::proxy::{ProxyFacts, ProxyKind};
 use navarch_model::{Config, Hashed, Name};
 
-use super::{EgressListener, HostFilter, Labels, OutboundPolicy, Scope};
+use super::{EgressListener, HostFilter, Labels, OutboundPolicy, RoleScope, Scope, SidecarScope};
 use crate::bound::selects;
 use crate::view::View;
 
@@ -19,22 +19,20 @@ impl Scope {
     pub fn resolve(view: &View<'_>, facts: &ProxyFacts, labels: &Labels) -> Scope {
         let mesh = &view.mesh().config;
         let root_namespace = Name::from(mesh.root_namespace.as_str());
-        let mut scope = Scope {
-            kind: facts.kind,
-            namespace: facts.namespace.clone(),
-            root_namespace,
-            sidecar: None,
-            egress: Vec::new(),
-            outbound: None,
+        let namespace = facts.namespace.clone();
+        let role = match facts.kind {
+            ProxyKind::Sidecar => {
+                let sidecar = sidecar_for(view, &namespace, &root_namespace, labels);
+                let spec = sidecar.as_deref().map(|sidecar| &sidecar.spec);
+                RoleScope::Sidecar(SidecarScope {
+                    egress: egress_listeners(spec, &namespace),
+                    outbound: outbound_policy(spec, mesh),
+                    sidecar,
+                })
+            }
+            ProxyKind::Router | ProxyKind::Waypoint | ProxyKind::Ztunnel => RoleScope::Gateway,
         };
-        if facts.kind != ProxyKind::Sidecar {
-            return scope;
-        }
-        scope.sidecar = sidecar_for(view, &scope.namespace, &scope.root_namespace, labels);
-        scope.egress =
-            egress_listeners(scope.sidecar.as_deref().map(|sidecar| &sidecar.spec), &scope.namespace);
-        scope.outbound = outbound_policy(scope.sidecar.as_deref().map(|sidecar| &sidecar.spec), mesh);
-        scope
+        Scope { namespace, root_namespace, role }
     }
 }
 

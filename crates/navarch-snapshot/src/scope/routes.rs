@@ -92,7 +92,8 @@ impl Scope {
     }
 
     fn imports_routes(&self, set: &RouteSet) -> bool {
-        !self.is_sidecar() || self.egress.iter().any(|listener| listener.imports_routes(set))
+        self.of_sidecar()
+            .is_none_or(|imports| imports.egress.iter().any(|listener| listener.imports_routes(set)))
     }
 
     fn ordered(

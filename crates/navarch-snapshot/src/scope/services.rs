@@ -36,11 +36,9 @@ impl Scope {
     /// The buckets in which the client may see something; it sees nothing in the others. Counted are services, hosts of
     /// routes, and services that imported routes send traffic to.
     pub fn buckets(&self, view: &View<'_>) -> BucketSet {
-        if !self.is_sidecar() {
-            return BucketSet::ALL;
-        }
+        let Some(imports) = self.of_sidecar() else { return BucketSet::ALL };
         let mut found = BucketSet::default();
-        for listener in &self.egress {
+        for listener in &imports.egress {
             match listener.hosts.namespaces() {
                 None => return BucketSet::ALL,
                 Some(names) => found = names.fold(found, |found, name| found | view.footprint(name)),
@@ -103,8 +101,8 @@ impl Scope {
     /// Whether destinations of routes can add to what the listeners import. They cannot if everything is
     /// imported.
     fn needs_destinations(&self) -> bool {
-        self.is_sidecar()
-            && !self.egress.iter().any(|listener| !listener.match_port && listener.hosts.is_everything())
+        let everything = |listener: &EgressListener| !listener.match_port && listener.hosts.is_everything();
+        self.of_sidecar().is_some_and(|imports| !imports.egress.iter().any(everything))
     }
 
     fn service_among(
@@ -115,20 +113,20 @@ impl Scope {
     ) -> Option<SharedService> {
         // By far the most common case: one service, visible, and nothing restricts the client.
         if let [only] = candidates
-            && let [listener] = &self.egress[..]
+            && let [listener] = self.egress_listeners()
             && listener.port.is_none()
             && listener.hosts.is_everything()
         {
             return self.may_use(view, &only.export_to).then(|| only.clone());
         }
         let mut chosen = None;
-        if !self.is_sidecar() {
+        let Some(imports) = self.of_sidecar() else {
             for service in self.visible(view, candidates) {
                 add(&mut chosen, service.clone());
             }
             return chosen;
-        }
-        for listener in &self.egress {
+        };
+        for listener in &imports.egress {
             for service in self.imported(view, listener, candidates) {
                 add(&mut chosen, service);
             }
