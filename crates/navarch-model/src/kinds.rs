@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::hashed::Hashed;
 use crate::validation::{Report, Validate};
 use crate::yaml::{Decode, Decoder, Node};
-use crate::{extensions, kubernetes, networking, security, telemetry};
+use crate::{extensions, gateway_api, kubernetes, networking, security, telemetry};
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,14 @@ kinds! {
         "extensions.istio.io" ["v1alpha1"] "wasmplugins" Namespaced Spec;
     TrafficExtension "TrafficExtension": extensions::TrafficExtension,
         "extensions.istio.io" ["v1alpha1"] "trafficextensions" Namespaced Spec;
+    GatewayClass "GatewayClass": gateway_api::GatewayClass,
+        "gateway.networking.k8s.io" ["v1", "v1beta1"] "gatewayclasses" Cluster Spec;
+    KubernetesGateway "Gateway": gateway_api::Gateway,
+        "gateway.networking.k8s.io" ["v1", "v1beta1"] "gateways" Namespaced Spec;
+    ListenerSet "ListenerSet": gateway_api::ListenerSet,
+        "gateway.networking.k8s.io" ["v1"] "listenersets" Namespaced Spec;
+    ReferenceGrant "ReferenceGrant": gateway_api::ReferenceGrant,
+        "gateway.networking.k8s.io" ["v1", "v1beta1"] "referencegrants" Namespaced Spec;
     Namespace "Namespace": kubernetes::Namespace,
         "" ["v1"] "namespaces" Cluster Whole;
     Node "Node": kubernetes::Node,
@@ -217,7 +225,7 @@ impl Kind {
 }
 
 /// The name alone where it says which kind is meant, else with the group, as kubectl writes it: `Gateway` is
-/// Istio's, `Gateway.gateway.networking.k8s.io` would be that of the Gateway API.
+/// Istio's, `Gateway.gateway.networking.k8s.io` that of the Gateway API.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())?;

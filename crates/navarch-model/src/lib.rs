@@ -17,6 +17,7 @@ pub mod endpoint;
 pub mod extensions;
 pub mod fact;
 pub mod finding;
+pub mod gateway_api;
 pub mod hashed;
 pub mod identity;
 pub mod key;

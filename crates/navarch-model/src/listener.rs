@@ -1,19 +1,21 @@
 //! `GatewayListener`: a port that gateway proxies open, whatever API says so.
 //!
 //! As routes are lowered to [`crate::route::RouteSet`], so are the ports of gateways to this noun: Istio's
-//! `Server` is one producer. It is an input of translation: it can be compared and hashed, and it names no
-//! file and no line.
+//! `Server` and the `Listener` of the Gateway API are its producers. It is an input of translation: it can be
+//! compared and hashed, and it names no file and no line.
 
 use std::fmt;
 use std::sync::Arc;
 
+use crate::gateway_api::RouteKind;
 use crate::hashed::Hashed;
 use crate::networking::ServerTlsSettings;
 use crate::object::ObjectKey;
 use crate::origin::{Origin, Precedence};
+use crate::route::Parent;
 use crate::service::{Labels, Name, Protocol};
 
-/// The listeners of one gateway, and the proxies that open them.
+/// The listeners that one object states, and the proxies that open them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerSet {
     /// Identity of the gateway, and its place where several claim a port.
@@ -44,8 +46,16 @@ pub enum GatewayProxies {
 /// One port of a gateway with the hosts that are served on it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GatewayListener {
-    /// The gateway and the field that states the listener, for example `spec.servers[0]`.
+    /// The object and the field that state the listener, for example `spec.servers[0]`.
     pub origin: Origin,
+    /// What routes name to be attached to it.
+    pub parent: Parent,
+    /// Kinds of routes of the Gateway API that may be attached to it.
+    pub kinds: Vec<RouteKind>,
+    /// Proxies open it. Routes may be attached to a listener that cannot be opened, and wait.
+    pub served: bool,
+    /// What the gateway is called in names of route configurations.
+    pub gateway: Name,
     /// Names statistics; may be empty.
     pub name: Name,
     /// The port as the gateway states it. Proxies listen on the one that their Service makes of it.
@@ -65,9 +75,12 @@ pub struct GatewayListener {
 pub struct ListenerHost {
     /// May be a wildcard.
     pub name: Name,
-    /// Only routes of this namespace count for it; `None` for those of all.
+    /// Only routes of this namespace count for it; `None` for those of all, [`NO_NAMESPACE`] for none.
     pub routes_of: Option<Name>,
 }
+
+/// In place of a namespace: there is none whose routes count. (Istio writes it like this, too.)
+pub const NO_NAMESPACE: &str = "~";
 
 impl ListenerSet {
     /// The gateway.
@@ -80,6 +93,19 @@ impl GatewayListener {
     /// The protocol.
     pub fn protocol(&self) -> Protocol {
         Protocol::parse(&self.protocol)
+    }
+
+    /// The section that routes name, if they name one.
+    pub fn section(&self) -> Option<&Name> {
+        match &self.parent {
+            Parent::Listener { section, .. } => Some(section),
+            Parent::Mesh | Parent::Gateway(_) => None,
+        }
+    }
+
+    /// The host of a listener that has one; `*` for all.
+    pub fn hostname(&self) -> &str {
+        self.hosts.first().map_or("*", |host| &host.name)
     }
 
     /// Hosts for which routes of a namespace count.

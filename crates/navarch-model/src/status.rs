@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::gateway_api::RouteKind;
 use crate::key::ObjectKey;
 use crate::service::Name;
 
@@ -55,8 +56,7 @@ pub struct ListenerStatus {
     /// Routes that are attached to it.
     pub attached_routes: u32,
     /// Kinds of routes that it takes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub supported_kinds: Vec<Name>,
+    pub supported_kinds: Vec<RouteKind>,
     pub conditions: Vec<Condition>,
 }
 

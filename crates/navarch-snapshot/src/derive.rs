@@ -14,10 +14,10 @@ use navarch_model::service::Service;
 use navarch_model::{Hashed, Name};
 
 use crate::assemble::Touched;
-use crate::bind::{self, Lowered};
+use crate::bind::{self, Lowered, LoweredListeners};
 use crate::bound::{BoundRule, WorkloadFacts};
 use crate::outcome::{self, Outcome};
-use crate::registry::store::{Declared, DeclaredServices, Input, Reader, Settings, Store};
+use crate::registry::store::{Declared, DeclaredServices, DerivedListeners, Input, Reader, Settings, Store};
 use crate::registry::{self, HostEndpoints};
 use crate::small_set::SmallSet;
 
@@ -30,6 +30,8 @@ enum UnitId {
     Endpoints(ObjectKey),
     /// The workloads at an address.
     Workloads(IpAddr),
+    /// The listeners of a gateway, or of a ListenerSet for one.
+    Listeners(ObjectKey),
     /// The routes of an object, with its delegates.
     Routes(ObjectKey),
     /// A DestinationRule.
@@ -52,6 +54,7 @@ impl UnitId {
                 Kind::Service | Kind::ServiceEntry => {
                     [Some(UnitId::Services(key.clone())), Some(UnitId::Endpoints(key.clone()))]
                 }
+                kind if bind::has_listeners(kind) => [Some(UnitId::Listeners(key.clone())), None],
                 kind if bind::has_routes(settings, kind) => [Some(UnitId::Routes(key.clone())), None],
                 Kind::DestinationRule => [Some(UnitId::Rule(key.clone())), None],
                 _ => [None, None],
@@ -136,6 +139,8 @@ pub(crate) struct Changes {
     pub endpoint_hosts: BTreeSet<Name>,
     pub network_gateways: bool,
     pub workloads: BTreeMap<IpAddr, Vec<WorkloadFacts>>,
+    /// Objects whose listeners are others now.
+    pub listeners: Vec<(ObjectKey, DerivedListeners)>,
     pub routes: Vec<(ObjectKey, Step<Lowered>)>,
     pub rules: Vec<(ObjectKey, Step<DerivedRule>)>,
     /// What is wrong with the objects that were looked at again; mostly nothing.
@@ -156,6 +161,7 @@ pub(crate) struct Derived {
     dependencies: Dependencies,
     pub services: DeclaredServices,
     pub endpoints: HashMap<ObjectKey, HostEndpoints>,
+    pub listeners: HashMap<ObjectKey, DerivedListeners>,
     pub routes: HashMap<ObjectKey, Lowered>,
     pub rules: HashMap<ObjectKey, DerivedRule>,
     /// Addresses that have workloads.
@@ -307,6 +313,42 @@ impl Unit for Workloads {
     }
 }
 
+/// The listeners of a gateway, or of a ListenerSet for one.
+struct Listeners;
+
+impl Unit for Listeners {
+    type Key = ObjectKey;
+    type Value = DerivedListeners;
+
+    fn id(key: &ObjectKey) -> UnitId {
+        UnitId::Listeners(key.clone())
+    }
+
+    fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<DerivedListeners> {
+        let LoweredListeners { set, outcome, findings } = bind::listeners(reader, key);
+        Derivation { value: set, findings, outcome }
+    }
+
+    fn keep(
+        derived: &mut Derived,
+        key: &ObjectKey,
+        value: DerivedListeners,
+        changes: &mut Changes,
+    ) -> Option<Input> {
+        let Step { after, .. } = replace(&mut derived.listeners, key, value)?;
+        changes.listeners.push((key.clone(), after));
+        Some(Input::Listeners(key.clone()))
+    }
+
+    fn is_over(store: &Store, key: &ObjectKey, _: &DerivedListeners) -> bool {
+        !store.objects().contains_key(key)
+    }
+
+    fn object(key: &ObjectKey) -> Option<&ObjectKey> {
+        Some(key)
+    }
+}
+
 /// The routes of an object, with its delegates.
 struct Routes;
 
@@ -392,13 +434,18 @@ impl Derived {
     /// Derives again what the touched inputs may have changed.
     pub fn update(&mut self, store: &Store, settings: &Settings, mut touched: BTreeSet<Input>) -> Changes {
         let mut changes = Changes::default();
-        let (services, mut dirty): (BTreeSet<UnitId>, BTreeSet<UnitId>) =
-            self.dirty(settings, &touched).into_iter().partition(is_services);
-        // Services first: endpoints and workloads ask for them.
-        for unit in services {
-            touched.extend(self.derive_again(store, settings, &unit, &mut changes));
+        // Services first: endpoints, workloads and listeners ask for them; then listeners, for which routes
+        // ask.
+        let mut derived = BTreeSet::new();
+        for is_next in [is_services, is_listeners] {
+            let next = self.dirty(settings, &touched).into_iter().filter(is_next);
+            for unit in next.collect::<Vec<_>>() {
+                touched.extend(self.derive_again(store, settings, &unit, &mut changes));
+                derived.insert(unit);
+            }
         }
-        dirty.extend(self.dirty(settings, &touched).into_iter().filter(|unit| !is_services(unit)));
+        let dirty = self.dirty(settings, &touched).into_iter().filter(|unit| !derived.contains(unit));
+        let dirty: Vec<UnitId> = dirty.filter(|unit| !is_services(unit) && !is_listeners(unit)).collect();
         for unit in dirty {
             self.derive_again(store, settings, &unit, &mut changes);
         }
@@ -422,6 +469,7 @@ impl Derived {
             UnitId::Services(key) => self.update_unit::<Services>(store, settings, key, changes),
             UnitId::Endpoints(key) => self.update_unit::<Endpoints>(store, settings, key, changes),
             UnitId::Workloads(address) => self.update_unit::<Workloads>(store, settings, address, changes),
+            UnitId::Listeners(key) => self.update_unit::<Listeners>(store, settings, key, changes),
             UnitId::Routes(key) => self.update_unit::<Routes>(store, settings, key, changes),
             UnitId::Rule(key) => self.update_unit::<Rule>(store, settings, key, changes),
         }
@@ -437,7 +485,7 @@ impl Derived {
     ) -> Option<Input> {
         changes.derived += 1;
         let id = U::id(key);
-        let reader = Reader::new(store, settings, &self.services);
+        let reader = Reader::new(store, settings, &self.services, &self.listeners);
         let Derivation { value, findings, outcome } = U::derive(&reader, key);
         let asked = reader.into_asked();
         match U::is_over(store, key, &value) {
@@ -464,14 +512,18 @@ impl Derived {
     /// Whether nothing is kept of objects that are gone.
     #[cfg(test)]
     pub fn assert_empty(&self) {
-        let Derived { dependencies, services, endpoints, routes, rules, addresses } = self;
+        let Derived { dependencies, services, endpoints, listeners, routes, rules, addresses } = self;
         assert!(dependencies.asked.is_empty(), "{:?}", dependencies.asked);
         assert!(dependencies.askers.is_empty(), "{:?}", dependencies.askers);
-        assert!(services.is_empty() && endpoints.is_empty());
+        assert!(services.is_empty() && endpoints.is_empty() && listeners.is_empty());
         assert!(routes.is_empty() && rules.is_empty() && addresses.is_empty());
     }
 }
 
 fn is_services(unit: &UnitId) -> bool {
     matches!(unit, UnitId::Services(_))
+}
+
+fn is_listeners(unit: &UnitId) -> bool {
+    matches!(unit, UnitId::Listeners(_))
 }

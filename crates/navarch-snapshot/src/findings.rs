@@ -18,8 +18,8 @@ use crate::snapshot::Snapshot;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     Mesh,
-    /// An object with routes and its delegates.
-    Routes(ObjectKey),
+    /// An object with listeners, or one with routes and its delegates.
+    Object(ObjectKey),
     /// Routes for one host.
     RouteHost(Name),
     /// DestinationRules for one host.

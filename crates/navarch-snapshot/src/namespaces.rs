@@ -24,7 +24,7 @@ pub(crate) fn is_selected<'a>(
 }
 
 /// Kubernetes' label selector: all of its requirements hold. An empty selector matches everything.
-fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
+pub(crate) fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
     selects(&selector.match_labels, labels)
         && selector.match_expressions.iter().all(|requirement| {
             let value = labels.get(requirement.key.as_str());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::object::ObjectKey;
 use navarch_model::route::Parent;
-use navarch_model::status::{Condition, ConditionType, ParentStatus};
+use navarch_model::status::{Condition, ConditionType, ListenerStatus, ParentStatus};
 
 use crate::bind::Lowered;
 use crate::registry::store::Reader;
@@ -16,12 +16,14 @@ use crate::registry::store::Reader;
 pub(crate) struct Outcome {
     pub conditions: Vec<Condition>,
     pub parents: Vec<ParentStatus>,
+    /// Without the numbers of routes, which are counted for whoever asks.
+    pub listeners: Vec<ListenerStatus>,
 }
 
 impl Outcome {
     pub fn is_empty(&self) -> bool {
-        let Outcome { conditions, parents } = self;
-        conditions.is_empty() && parents.is_empty()
+        let Outcome { conditions, parents, listeners } = self;
+        conditions.is_empty() && parents.is_empty() && listeners.is_empty()
     }
 }
 
@@ -50,5 +52,9 @@ pub(crate) fn of_routes(reader: &Reader<'_>, routes: &Lowered, findings: &[Findi
         };
         ParentStatus { parent: parent.clone(), section: None, port: None, conditions: vec![condition] }
     });
-    Outcome { conditions: missing.into_iter().chain(left_out).collect(), parents: parents.collect() }
+    Outcome {
+        conditions: missing.into_iter().chain(left_out).collect(),
+        parents: parents.collect(),
+        ..Outcome::default()
+    }
 }

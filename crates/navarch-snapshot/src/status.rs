@@ -11,6 +11,7 @@ use navarch_model::object::ObjectKey;
 use navarch_model::status::{Condition, ConditionType, Status};
 
 use crate::changes::changed_keys;
+use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
 
 /// The statuses of a snapshot.
@@ -39,12 +40,20 @@ impl<'s> Statuses<'s> {
             return None;
         }
         let outcome = self.0.outcomes.get(key).map(|outcome| (**outcome).clone()).unwrap_or_default();
-        let mut conditions = vec![accepted(refusal)];
-        conditions.extend(outcome.conditions);
+        let Outcome { conditions: known, parents, listeners } = outcome;
+        let own = |ty| known.iter().any(|condition: &Condition| condition.ty == ty);
+        let mut conditions = Vec::with_capacity(known.len() + 1);
+        // Who cannot be read says nothing about itself.
+        if refusal.is_some() || !own(ConditionType::Accepted) {
+            conditions.push(accepted(refusal));
+        }
+        let stays = |condition: &Condition| refusal.is_none() || condition.ty != ConditionType::Accepted;
+        conditions.extend(known.iter().filter(|condition| stays(condition)).cloned());
         Some(Status {
             generation: object.map_or(0, |object| object.metadata.generation),
             conditions,
-            parents: outcome.parents,
+            parents,
+            listeners,
             ..Status::default()
         })
     }

@@ -21,7 +21,7 @@ use navarch_model::{ClusterId, Hashed, Name, TrustDomains};
 
 use crate::assemble::{Assembly, Touched};
 pub use crate::bind::RouteProducer;
-use crate::bind::has_routes;
+use crate::bind::{has_listeners, has_routes};
 use crate::bound::NamespaceFacts;
 use crate::client_node::{NODE_LABEL, looks_at_node, metadata_keys};
 use crate::derive::Derived;
@@ -166,8 +166,12 @@ impl World {
             let mut sets = step.after.sets.iter();
             self.note_node_reader(key, sets.any(|set| set.looks_at_label(NODE_LABEL)));
         }
+        for (key, set) in std::mem::take(&mut changes.listeners) {
+            next.gateways.set(&key, set);
+        }
+        next.gateways.settle();
         for (key, found) in std::mem::take(&mut changes.findings) {
-            self.findings.set(Subject::Routes(key), found);
+            self.findings.set(Subject::Object(key), found);
         }
         for (key, outcome) in std::mem::take(&mut changes.outcomes) {
             match outcome.is_empty() {
@@ -228,6 +232,9 @@ impl World {
             let key = object.key.clone();
             next.objects.insert(key.clone(), object);
             match key.kind {
+                kind if has_listeners(kind) => {
+                    touched.insert(Input::Object(key.clone()));
+                }
                 kind if has_routes(&self.settings, kind) => {
                     touched.insert(Input::Object(key.clone()));
                     keys.push(key);
@@ -336,7 +343,6 @@ impl World {
                 Some(object) => next.tables.set(object),
                 None => next.tables.remove(&key),
             }
-            next.gateways.set(&key, object.as_deref());
             // What routes look at is known once they are lowered.
             if !has_routes(&self.settings, key.kind) {
                 let looks = object.as_ref().is_some_and(|object| looks_at_node(object));
@@ -352,7 +358,6 @@ impl World {
             namespaces |= key.kind == Kind::Namespace;
             touched.extend(self.store.set(&key, object));
         }
-        next.gateways.settle();
         let metadata_keys: BTreeSet<Name> = self.metadata_readers.values().flatten().cloned().collect();
         if metadata_keys != **next.metadata_keys {
             next.metadata_keys = Arc::new(Hashed::new(metadata_keys));
@@ -478,6 +483,10 @@ fn runs_in_cluster(kind: Kind) -> bool {
         | Kind::Telemetry
         | Kind::WasmPlugin
         | Kind::TrafficExtension
+        | Kind::GatewayClass
+        | Kind::KubernetesGateway
+        | Kind::ListenerSet
+        | Kind::ReferenceGrant
         | Kind::Secret
         | Kind::ConfigMap => false,
     }

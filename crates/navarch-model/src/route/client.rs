@@ -13,8 +13,14 @@ pub enum Parent {
     /// All sidecars.
     #[default]
     Mesh,
-    /// The proxies of a gateway.
+    /// The proxies of a gateway, on all of its listeners.
     Gateway(ObjectKey),
+    /// The proxies of a gateway, on one listener of the Gateway or ListenerSet that states it. (Gateway API.)
+    Listener {
+        gateway: ObjectKey,
+        /// Name of the listener.
+        section: Name,
+    },
 }
 
 impl Parent {
@@ -27,11 +33,11 @@ impl Parent {
         }
     }
 
-    /// The gateway, unless it is the mesh.
+    /// The object that states the listeners, unless it is the mesh.
     pub fn gateway(&self) -> Option<&ObjectKey> {
         match self {
             Parent::Mesh => None,
-            Parent::Gateway(key) => Some(key),
+            Parent::Gateway(key) | Parent::Listener { gateway: key, .. } => Some(key),
         }
     }
 }

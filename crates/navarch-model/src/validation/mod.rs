@@ -9,6 +9,7 @@ mod destination_rule;
 mod envoy_filter;
 mod extensions;
 mod gateway;
+mod gateway_api;
 mod header_value;
 mod hosts;
 mod kubernetes;

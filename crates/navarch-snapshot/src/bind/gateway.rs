@@ -6,8 +6,12 @@ use imbl::OrdMap;
 use navarch_model::listener::{GatewayListener, GatewayProxies, ListenerHost, ListenerSet};
 use navarch_model::networking::{Gateway, Port, Server};
 use navarch_model::object::{Metadata, Object, ObjectKey};
+use navarch_model::route::Parent;
 use navarch_model::service::name;
 use navarch_model::{Fingerprint, Hashed, Name, Origin, Precedence};
+
+use super::LoweredListeners;
+use crate::registry::store::Reader;
 
 /// Annotations by which a Gateway says that it was made from a Gateway of the Gateway API: the Services that
 /// its proxies are behind, the namespace of the object it was made from, that it was made from one, and the
@@ -45,9 +49,8 @@ impl Gateways {
         self.fingerprint
     }
 
-    /// Takes in a new or changed object, or that it is gone. Kinds without listeners are left alone.
-    pub fn set(&mut self, key: &ObjectKey, object: Option<&Object>) {
-        let set = object.and_then(listeners);
+    /// Takes in the listeners of a new or changed object, or that it has none any more.
+    pub fn set(&mut self, key: &ObjectKey, set: Option<SharedListeners>) {
         if let Some(before) = self.by_key.get(key).cloned() {
             self.by_key.remove(key);
             self.sets.remove(&before);
@@ -55,7 +58,7 @@ impl Gateways {
         }
         if let Some(set) = set {
             self.by_key.insert(key.clone(), set.precedence.clone());
-            self.sets.insert(set.precedence.clone(), Arc::new(Hashed::new(set)));
+            self.sets.insert(set.precedence.clone(), set);
             self.changed = true;
         }
     }
@@ -69,7 +72,12 @@ impl Gateways {
     }
 }
 
-/// The listeners of an object; nothing if it is of a kind that has none.
+/// Lowers a Gateway.
+pub fn gateway(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
+    let set = reader.object(key).and_then(|object| listeners(object));
+    LoweredListeners { set: set.map(Hashed::new).map(Arc::new), ..LoweredListeners::default() }
+}
+
 fn listeners(object: &Object) -> Option<ListenerSet> {
     let gateway = object.spec::<Gateway>()?;
     let Gateway { servers, selector } = &***gateway;
@@ -119,6 +127,10 @@ fn listener(server: &Server, origin: Origin) -> Option<GatewayListener> {
     } = server;
     let Port { number, protocol, name: port_name, target_port: _ } = port.as_ref()?;
     Some(GatewayListener {
+        parent: Parent::Gateway(origin.key.clone()),
+        kinds: Vec::new(),
+        served: true,
+        gateway: origin.key.name.clone(),
         name: name(server_name),
         port: u16::try_from(*number).ok()?,
         port_name: name(port_name),

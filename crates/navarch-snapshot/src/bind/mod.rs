@@ -5,6 +5,7 @@
 
 mod delegate;
 mod gateway;
+mod gateway_api;
 mod lower;
 mod uses;
 mod virtual_service;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
+use navarch_model::listener::ListenerSet;
 use navarch_model::networking::DestinationRule;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::route::RouteSet;
@@ -22,6 +24,7 @@ use navarch_model::{Hashed, Name};
 
 use crate::bound::{BoundRule, DestinationUse};
 use crate::host::qualify;
+use crate::outcome::Outcome;
 use crate::registry::store::{Reader, Settings};
 use crate::tables::typed;
 
@@ -36,6 +39,14 @@ pub(crate) struct Lowered {
     pub findings: Vec<Finding>,
 }
 
+/// The listeners of an object, what became of it, and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LoweredListeners {
+    pub set: Option<Arc<Hashed<ListenerSet>>>,
+    pub outcome: Outcome,
+    pub findings: Vec<Finding>,
+}
+
 /// Makes sets of routes from an object of a kind that has none of its own.
 pub type RouteProducer = fn(&Object) -> Vec<RouteSet>;
 
@@ -43,6 +54,21 @@ impl Lowered {
     fn new(sets: Vec<RouteSet>, findings: Vec<Finding>) -> Self {
         let uses = sets.iter().filter(|set| set.for_mesh()).flat_map(uses::destination_uses).collect();
         Lowered { sets: sets.into_iter().map(Hashed::new).map(Arc::new).collect(), uses, findings }
+    }
+}
+
+/// Whether objects of a kind have listeners.
+pub(crate) fn has_listeners(kind: Kind) -> bool {
+    matches!(kind, Kind::Gateway | Kind::KubernetesGateway | Kind::ListenerSet)
+}
+
+/// The listeners of an object.
+pub(crate) fn listeners(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
+    match key.kind {
+        Kind::Gateway => gateway::gateway(reader, key),
+        Kind::KubernetesGateway => gateway_api::gateway(reader, key),
+        Kind::ListenerSet => gateway_api::listener_set(reader, key),
+        _ => LoweredListeners::default(),
     }
 }
 

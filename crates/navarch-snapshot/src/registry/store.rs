@@ -8,8 +8,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use navarch_model::gateway_api::ListenerSet;
 use navarch_model::kinds::{ConfigKind, Kind};
 use navarch_model::kubernetes as kube;
+use navarch_model::listener;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::networking::{ServiceEntry, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
@@ -41,6 +43,14 @@ pub(crate) enum Input {
     ExternalNodes(ClusterId),
     /// The services that an object declares, after conversion.
     Services(ObjectKey),
+    /// The namespaces of the local cluster.
+    Namespaces,
+    /// ReferenceGrants of a namespace.
+    Grants(Name),
+    /// ListenerSets for a gateway.
+    ListenerSetsOf(ObjectKey),
+    /// The listeners that an object states, once they are lowered.
+    Listeners(ObjectKey),
     /// Mesh settings.
     Mesh,
 }
@@ -163,6 +173,12 @@ fn inputs_of(object: &Object) -> Vec<Input> {
         Kind::Endpoints => {
             inputs.push(Input::EndpointsOf(object.key.cluster, namespace(), object.key.name.clone()));
         }
+        Kind::Namespace if object.key.cluster.is_local() => inputs.push(Input::Namespaces),
+        Kind::ReferenceGrant => inputs.push(Input::Grants(namespace())),
+        Kind::ListenerSet => {
+            let gateway = object.spec::<ListenerSet>().and_then(|set| set.gateway(&object.key.namespace));
+            inputs.extend(gateway.map(Input::ListenerSetsOf));
+        }
         Kind::Node => {
             let external = object.spec::<kube::Node>().and_then(|node| node_external_address(node));
             inputs.extend(external.map(|_| Input::ExternalNodes(object.key.cluster)));
@@ -229,17 +245,27 @@ pub(crate) struct Declared {
 /// What objects declare, after conversion, by object.
 pub(crate) type DeclaredServices = HashMap<ObjectKey, Declared>;
 
+/// The listeners that an object states; `None` for an object that is gone, or whose listeners nobody here
+/// serves.
+pub(crate) type DerivedListeners = Option<Arc<Hashed<listener::ListenerSet>>>;
+
 /// Answers questions about the objects in force, and notes them.
 pub(crate) struct Reader<'a> {
     store: &'a Store,
     settings: &'a Settings,
     declared: &'a DeclaredServices,
+    listeners: &'a HashMap<ObjectKey, DerivedListeners>,
     asked: RefCell<BTreeSet<Input>>,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(store: &'a Store, settings: &'a Settings, declared: &'a DeclaredServices) -> Self {
-        Reader { store, settings, declared, asked: RefCell::default() }
+    pub fn new(
+        store: &'a Store,
+        settings: &'a Settings,
+        declared: &'a DeclaredServices,
+        listeners: &'a HashMap<ObjectKey, DerivedListeners>,
+    ) -> Self {
+        Reader { store, settings, declared, listeners, asked: RefCell::default() }
     }
 
     /// What was asked.
@@ -319,5 +345,17 @@ impl<'a> Reader<'a> {
     pub fn services(&self, key: &ObjectKey) -> &'a [Arc<Hashed<Service>>] {
         self.ask(&Input::Services(key.clone()));
         self.declared.get(key).map_or(&[], |declared| &declared.services)
+    }
+
+    /// The namespaces of the local cluster, with their labels.
+    pub fn namespaces(&self) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        self.members(&Input::Namespaces)
+    }
+
+    /// The listeners that a gateway, or a ListenerSet for one, states.
+    #[expect(dead_code, reason = "routes of the Gateway API ask")]
+    pub fn listeners(&self, key: &ObjectKey) -> Option<&'a Arc<Hashed<listener::ListenerSet>>> {
+        self.ask(&Input::Listeners(key.clone()));
+        self.listeners.get(key)?.as_ref()
     }
 }

@@ -94,13 +94,13 @@ impl MergedListener {
     /// `http.<port>[.<bind>]` is shared by all plain listeners of a port; `https.<port>.<port
     /// name>.<gateway>.<namespace>[.<bind>]` belongs to one listener.
     fn route_configuration(&self, number: u16) -> Name {
-        let GatewayListener { origin, port, port_name, bind, .. } = &**self.listener;
+        let GatewayListener { origin, gateway, port, port_name, bind, .. } = &**self.listener;
         let bind = if bind.is_empty() { String::new() } else { format!(".{bind}") };
         if self.protocol.is_http() {
             format!("http.{number}{bind}").into()
         } else if self.protocol == Protocol::Https && !self.passes_tls_through() {
-            let ObjectKey { namespace, name, .. } = &origin.key;
-            format!("https.{port}.{port_name}.{name}.{namespace}{bind}").into()
+            let namespace = &origin.key.namespace;
+            format!("https.{port}.{port_name}.{gateway}.{namespace}{bind}").into()
         } else {
             Name::default()
         }
@@ -179,7 +179,7 @@ impl MergedGateways {
 pub fn merge(gateways: &[SelectedGateway], http3: bool) -> MergedGateways {
     let mut merge = Merge { http3, ..Merge::default() };
     for gateway in gateways {
-        for listener in &gateway.set.listeners {
+        for listener in gateway.set.listeners.iter().filter(|listener| listener.served) {
             merge.out.credentials.extend(credentials(listener));
             for number in resolve_ports(listener.port, gateway) {
                 merge.add(gateway, listener, number);
@@ -364,6 +364,7 @@ fn credentials(listener: &GatewayListener) -> Vec<String> {
 mod tests {
     use super::*;
     use navarch_model::listener::GatewayProxies;
+    use navarch_model::route::Parent;
     use navarch_model::{Kind, Labels, Origin, Precedence};
 
     /// A listener before its gateway is known.
@@ -377,6 +378,10 @@ mod tests {
         let host = |name: &&str| ListenerHost { name: Name::from(*name), routes_of: None };
         GatewayListener {
             origin: Origin::object(ObjectKey::new(Kind::Gateway, "", "")),
+            parent: Parent::Mesh,
+            kinds: Vec::new(),
+            served: true,
+            gateway: "".into(),
             name: "".into(),
             port,
             port_name: name.into(),
@@ -394,7 +399,8 @@ mod tests {
     fn gateway(name: &str, listeners: Vec<GatewayListener>, ports: &[(u16, u16)]) -> SelectedGateway {
         let key = ObjectKey::new(Kind::Gateway, "edge", name);
         let own = |listener| {
-            Arc::new(Hashed::new(GatewayListener { origin: Origin::object(key.clone()), ..listener }))
+            let (origin, gateway) = (Origin::object(key.clone()), key.name.clone());
+            Arc::new(Hashed::new(GatewayListener { origin, gateway, ..listener }))
         };
         let listeners = listeners.into_iter().map(own).collect();
         let port = |(port, target_port): &(u16, u16)| ServicePortOfGateway {

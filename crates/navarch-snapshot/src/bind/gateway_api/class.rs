@@ -1,0 +1,27 @@
+//! Which gateways are ours: by the controller of their class.
+
+use navarch_model::ClusterId;
+use navarch_model::gateway_api::GatewayClass;
+
+use crate::registry::store::Reader;
+
+/// The controller of Istio's gateways, for which configuration is written today.
+const ISTIO_CONTROLLER: &str = "istio.io/gateway-controller";
+/// Our own.
+const CONTROLLER: &str = "navarch/gateway-controller";
+
+/// Classes that are ours if no GatewayClass says something else.
+const CLASSES: [&str; 2] = ["istio", "navarch"];
+
+/// Whether a controller is us.
+pub fn is_ours(controller: &str) -> bool {
+    controller == CONTROLLER || controller == ISTIO_CONTROLLER
+}
+
+/// Whether gateways of a class are ours.
+pub fn serves(reader: &Reader<'_>, class: &str) -> bool {
+    match reader.get::<GatewayClass>(ClusterId::LOCAL, "", class) {
+        Some((_, class)) => is_ours(&class.controller_name),
+        None => CLASSES.contains(&class),
+    }
+}

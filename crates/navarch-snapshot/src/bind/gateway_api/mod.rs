@@ -1,0 +1,10 @@
+//! The Gateway API: its objects as listeners and routes.
+
+mod class;
+mod conflicts;
+mod grants;
+mod listeners;
+mod namespaces;
+mod tls;
+
+pub(super) use listeners::{gateway, listener_set};
