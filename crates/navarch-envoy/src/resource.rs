@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::types::XdsType;
 use crate::wire::{self, TAG_RESOURCES, field_len, put_field, put_header, put_varint};
@@ -100,8 +101,8 @@ impl Resource {
     /// to nothing (xDS spec, "Virtual Host Discovery Service"; Envoy answers the waiting request with 404).
     #[must_use]
     pub fn without_body(name: impl Into<Arc<str>>, aliases: Vec<Arc<str>>) -> Self {
-        Builder { type_url: "", name: name.into(), message: None, ttl: None, aliases, on_demand: false }
-            .build()
+        let nothing = Builder::new("", name, &[]);
+        Builder { message: None, aliases, ..nothing }.build()
     }
 
     /// The name clients subscribe to.
@@ -230,6 +231,7 @@ pub struct Builder<'a> {
     ttl: Option<Duration>,
     aliases: Vec<Arc<str>>,
     on_demand: bool,
+    secret: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -241,6 +243,7 @@ impl<'a> Builder<'a> {
             ttl: None,
             aliases: Vec::new(),
             on_demand: false,
+            secret: false,
         }
     }
 
@@ -262,6 +265,13 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn on_demand(mut self) -> Self {
         self.on_demand = true;
+        self
+    }
+
+    /// Wipes the bytes from memory when nobody has them any more.
+    #[must_use]
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
         self
     }
 
@@ -289,13 +299,16 @@ impl<'a> Builder<'a> {
         let any_start = chunk.len() - any.len();
         let body = chunk.len() - self.message.map_or(0, <[u8]>::len);
         let wrapped = ttl.is_some().then(|| wrap(&chunk));
+        if self.secret {
+            any.zeroize();
+        }
         Resource {
             name: self.name,
             version,
             ttl: self.ttl,
             aliases: self.aliases,
             on_demand: self.on_demand,
-            chunk: Bytes::from(chunk),
+            chunk: if self.secret { Bytes::from_owner(Zeroizing::new(chunk)) } else { Bytes::from(chunk) },
             any_field,
             any: any_start,
             body,

@@ -147,6 +147,7 @@ pub struct ResourceSet {
     layers: Arc<[Arc<Layer>]>,
     total: Sum,
     on_demand: Sum,
+    own: bool,
 }
 
 impl ResourceSet {
@@ -154,13 +155,25 @@ impl ResourceSet {
     #[must_use]
     pub fn new(layers: impl IntoIterator<Item = Arc<Layer>>) -> Self {
         let layers: Arc<[Arc<Layer>]> = layers.into_iter().filter(|layer| !layer.is_empty()).collect();
-        let mut set = Self { total: Sum::default(), on_demand: Sum::default(), layers };
+        let mut set = Self { total: Sum::default(), on_demand: Sum::default(), layers, own: false };
         for layer in set.layers.iter() {
             set.total.add(layer.total);
             set.on_demand.add(layer.on_demand);
         }
         debug_assert!(set.layers_are_disjoint(), "two layers have a name in common");
         set
+    }
+
+    /// This set, and resources that one client has alone.
+    #[must_use]
+    pub fn with_own(&self, layer: Arc<Layer>) -> Self {
+        Self { own: true, ..Self::new(self.layers.iter().cloned().chain([layer])) }
+    }
+
+    /// Whether the set is of one client alone, so that nobody else compares it with another one.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 
     /// A set of one layer.
@@ -263,7 +276,7 @@ impl WeakResourceSet {
 
 impl Default for ResourceSet {
     fn default() -> Self {
-        Self { layers: Arc::from([]), total: Sum::default(), on_demand: Sum::default() }
+        Self { layers: Arc::from([]), total: Sum::default(), on_demand: Sum::default(), own: false }
     }
 }
 

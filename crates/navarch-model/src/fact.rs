@@ -21,7 +21,8 @@ pub enum Fact {
         source: Name,
         keys: Arc<str>,
     },
-    /// The roots that certificates of a trust domain lead to, in PEM.
+    /// The roots that certificates of a trust domain lead to, in PEM. Those that are fetched are known by
+    /// their URL (`caCertificates[].spiffeBundleUrl`).
     TrustBundle { domain: Name, roots: Arc<str> },
     /// The addresses of a host name.
     Resolved { host: Name, addresses: Vec<IpAddr> },
@@ -44,7 +45,7 @@ pub enum FactKey {
     MeshConfig,
     /// By source.
     Jwks(Name),
-    /// By trust domain.
+    /// By trust domain, or by URL.
     TrustBundle(Name),
     /// By host.
     Resolved(Name),

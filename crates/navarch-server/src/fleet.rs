@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::admin::Admin;
 use crate::debug::{self, Access};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 
 /// How long a class without proxies keeps its plan, so that proxies that reconnect find it.
@@ -253,7 +254,7 @@ impl Fleet {
         let fingerprint = entry.class.fingerprint();
         state.read(member, &reads);
         state.members.insert(member, Member { client: Arc::new(client), class: fingerprint, reads, moves });
-        Connection { class, guard: Box::new(Membership { fleet: Arc::downgrade(self), member }) }
+        Connection { class, own: None, guard: Box::new(Membership { fleet: Arc::downgrade(self), member }) }
     }
 
     /// The entry of a class; a new one is handed to the planning thread.
@@ -424,6 +425,8 @@ pub struct FleetDiscovery {
     pub fleet: Arc<Fleet>,
     /// The pages of the admin port, once they are there: they are answered over xDS too.
     pub pages: Arc<OnceLock<Arc<Admin>>>,
+    /// Who makes certificates, if somebody does.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl Discovery for FleetDiscovery {
@@ -439,7 +442,8 @@ impl Discovery for FleetDiscovery {
         for problem in &client.problems {
             tracing::warn!(node = %node.id, peer = %peer.address, "{problem}");
         }
-        Ok(self.fleet.join(client))
+        let own = self.identity.as_ref().and_then(|identity| identity.own(peer));
+        Ok(Connection { own, ..self.fleet.join(client) })
     }
 
     fn answer(&self, question: &Question<'_>) -> Result<Option<Answers>, Rejection> {

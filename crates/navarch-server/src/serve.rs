@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Admin};
 use crate::error::Error;
 use crate::fleet::{Fleet, FleetDiscovery};
-use crate::identity::{self, CreateCertificate, Identity, PortAuthenticator};
+use crate::identity::{self, Bundle, CreateCertificate, Identity, PortAuthenticator};
 use crate::inputs;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
@@ -67,7 +67,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         None => None,
     };
     let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
-    let sources = inputs::of_watched_files(&options.config, options.mesh_config.as_deref());
+    let mut sources = inputs::of_watched_files(&options.config, options.mesh_config.as_deref());
+    let bundle = Arc::new(Bundle::new());
+    sources.push(bundle.source());
     let world = navarch_snapshot::world::Options {
         system_namespace: options.system_namespace.as_deref().map(Into::into),
         ..Default::default()
@@ -77,7 +79,10 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     metrics.revision.set(snapshot.revision() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
     let identity = match &options.identity {
-        Some(identity) => Some(Identity::open(identity, options.system_namespace.as_deref(), fleet.clone())?),
+        Some(identity) => {
+            let namespace = options.system_namespace.as_deref();
+            Some(Identity::open(identity, namespace, fleet.clone(), bundle)?)
+        }
         None => None,
     };
     let tls = match &options.secure {
@@ -94,7 +99,8 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     };
     let pages = Arc::new(OnceLock::new());
     let reports = Arc::new(Reports::new(metrics.clone()));
-    let mut server = Server::builder(FleetDiscovery { fleet: fleet.clone(), pages: pages.clone() })
+    let discovery = FleetDiscovery { fleet: fleet.clone(), pages: pages.clone(), identity: identity.clone() };
+    let mut server = Server::builder(discovery)
         .settings(settings)
         .observer(Observed::new(metrics.clone(), fleet.clone()))
         .loads(reports.clone());

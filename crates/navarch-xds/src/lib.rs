@@ -45,8 +45,8 @@ pub use node::{Locality, Node};
 pub use request::{Error, Request, Wish};
 pub use response::{Batch, Protocol, Response};
 pub use server::{
-    Answers, ClusterLoad, Connection, Discovery, Evidence, LastLoads, LoadReports, Observer, Peer, Question,
-    Rejection, Server, Settings, Transport, Visible,
+    Answers, ClusterLoad, Connection, Discovery, Evidence, LastLoads, LoadReports, Observer, OwnResources,
+    Peer, Question, Rejection, Server, Settings, Transport, Visible,
 };
 pub use status::{Mark, Registry, RemovalHold, StreamStatus, SyncState, TypeStatus};
 pub use stream::{Event, Stream};

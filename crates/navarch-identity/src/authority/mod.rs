@@ -16,6 +16,7 @@ use rcgen::{
     SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
+use zeroize::Zeroize;
 
 pub use kept::{Kept, KeptError, KeptRoot, NewAuthority, inspect};
 pub use plugged::{Plugged, PluggedError, Refreshed};
@@ -73,6 +74,18 @@ pub struct Issued {
     pub certificate: CertificateDer<'static>,
     /// As PEM: the leaf, the intermediates, and last all roots that are trusted, in one text.
     pub chain: Vec<String>,
+    pub not_after: Timestamp,
+    /// Hexadecimal digits.
+    pub serial: String,
+}
+
+/// A key and its certificate, made for a workload that has nobody beside it to make them.
+#[derive(Clone, Debug)]
+pub struct WorkloadCertificate {
+    /// As PEM: the leaf, then the intermediates.
+    pub chain: String,
+    /// PKCS #8, PEM.
+    pub key: Secret,
     pub not_after: Timestamp,
     /// Hexadecimal digits.
     pub serial: String,
@@ -191,6 +204,25 @@ impl Authority {
         chain.push(pem::of_certificate(&certificate));
         chain.extend_from_slice(&self.chain_pem);
         Ok(Issued { certificate, chain, not_after, serial: crate::certificate::hex(&serial) })
+    }
+
+    /// Makes a key and signs a certificate for it, of the usual life.
+    ///
+    /// # Errors
+    /// If the authority cannot sign.
+    pub fn issue_with_key(
+        &self,
+        identity: &SpiffeId,
+        now: Timestamp,
+    ) -> Result<WorkloadCertificate, IssueError> {
+        let mut key = KeyPair::generate().map_err(|error| IssueError::Sign { reason: error.to_string() })?;
+        let issued = self.issue(identity, &PublicKey::of(&key), Duration::ZERO, now);
+        let pem = Secret::from(key.serialize_pem());
+        key.zeroize();
+        let Issued { mut chain, not_after, serial, certificate: _ } = issued?;
+        // The roots are what others verify the chain by.
+        chain.pop();
+        Ok(WorkloadCertificate { chain: chain.concat(), key: pem, not_after, serial })
     }
 
     /// Makes a key and signs a certificate for the control plane's own port, valid for `names`, which are DNS

@@ -160,6 +160,25 @@ fn keys_of_all_kinds_sign() {
 }
 
 #[test]
+fn a_key_that_is_made_here_is_of_its_certificate() {
+    let root = root_ca(p256());
+    let signing = intermediate_ca(ca_params("signing", DAY * 300), p256(), &root);
+    let authority = Files::istio(&root, &signing).open().expect("an authority").authority();
+    let made = authority.issue_with_key(&id(), NOW).expect("a certificate");
+    let chain = crate::pem::certificates(made.chain.as_bytes()).expect("PEM");
+    assert_eq!(chain.len(), 2, "leaf and intermediate, without the roots");
+    let mut trust = TrustBundle::new();
+    trust.add_roots("cluster.local", authority.roots().to_vec()).expect("roots");
+    assert_eq!(trust.verify(&chain, NOW).expect("proven").id, id());
+    let key = KeyPair::from_pem(made.key.expose_text().expect("PEM")).expect("a key");
+    let point = PublicKey::of(&key);
+    let point = rcgen::PublicKeyData::der_bytes(&point);
+    assert!(chain[0].as_ref().windows(point.len()).any(|window| window == point));
+    let other = authority.issue_with_key(&id(), NOW).expect("a certificate");
+    assert!(!other.key.is_same(&made.key) && other.serial != made.serial);
+}
+
+#[test]
 fn a_partial_bundle_names_the_file_that_is_missing() {
     let root = root_ca(p256());
     let signing = intermediate_ca(ca_params("signing", DAY * 300), p256(), &root);

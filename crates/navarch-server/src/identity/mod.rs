@@ -4,7 +4,9 @@
 //! What it may sign and whom to believe is decided in `navarch-identity`; here are the clock, the threads and
 //! the port.
 
+mod bundle;
 mod port;
+mod workloads;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +28,9 @@ use navarch_model::TrustDomains;
 use navarch_xds::Peer;
 use navarch_xds::server::{Code, Status};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
+pub use bundle::Bundle;
 pub use port::{CreateCertificate, PortAuthenticator};
 
 use crate::fleet::Fleet;
@@ -74,6 +78,9 @@ pub struct Identity {
     service: CertificateService,
     names: Vec<String>,
     fleet: Arc<Fleet>,
+    bundle: Arc<Bundle>,
+    /// Keys that may be made at once.
+    making: Semaphore,
     _lock: Lock,
 }
 
@@ -92,6 +99,7 @@ impl Identity {
         options: &Options,
         namespace: Option<&str>,
         fleet: Arc<Fleet>,
+        bundle: Arc<Bundle>,
     ) -> Result<Arc<Self>, IdentityError> {
         let directory = Arc::new(StateDirectory::open(&options.state)?);
         let lock = directory.lock()?;
@@ -111,14 +119,19 @@ impl Identity {
             Arc::new(CertificateAuthenticator),
             Arc::new(JoinAuthenticator { tokens }),
         ]);
-        Ok(Arc::new(Identity {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let identity = Identity {
             source,
             authenticators,
             service: CertificateService::new(Impersonation::default()),
             names: server_names(namespace.unwrap_or(NAMESPACE), "", &options.names),
             fleet,
+            bundle,
+            making: Semaphore::new(threads),
             _lock: lock,
-        }))
+        };
+        identity.state_roots();
+        Ok(Arc::new(identity))
     }
 
     /// What signs and what is trusted now.
@@ -147,25 +160,36 @@ impl Identity {
         self.authority().issue_server(&self.names, now())
     }
 
-    /// Looks for ever whether the files of the authority have changed.
+    /// Looks for ever whether the authority or the trust domain is another one.
     pub async fn follow(self: Arc<Self>) {
-        let Source::Plugged(_) = self.source else { return };
         loop {
             tokio::time::sleep(POLL).await;
             let identity = self.clone();
             // Files are read, and signatures made.
             let looked = tokio::task::spawn_blocking(move || {
-                let Source::Plugged(plugged) = &identity.source else { return };
-                match plugged.lock().refresh(now()) {
-                    Refreshed::Unchanged => {}
-                    Refreshed::Replaced => tracing::info!("the new files of the authority are in use"),
-                    Refreshed::Kept(error) => {
-                        tracing::error!(%error, "the last good files of the authority stay in use");
-                    }
-                }
+                identity.look_at_files();
+                identity.state_roots();
             });
             let _ = looked.await;
         }
+    }
+
+    fn look_at_files(&self) {
+        let Source::Plugged(plugged) = &self.source else { return };
+        match plugged.lock().refresh(now()) {
+            Refreshed::Unchanged => {}
+            Refreshed::Replaced => tracing::info!("the new files of the authority are in use"),
+            Refreshed::Kept(error) => {
+                tracing::error!(%error, "the last good files of the authority stay in use");
+            }
+        }
+    }
+
+    /// Tells the world which roots are trusted.
+    fn state_roots(&self) {
+        let domains = trust_domains(&self.fleet);
+        let domain = domains.iter().next().map_or("", |domain| domain);
+        self.bundle.state(domain, self.authority().roots_pem());
     }
 
     /// Who is calling.

@@ -1,6 +1,8 @@
 //! One sidecar Envoy that calls one service with two versions, all on loopback.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod authority;
+
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
     apps::{App, Role, Running},

@@ -4,10 +4,12 @@
 //! it keep the listener from changing at all. Values appear in no message and no debug output.
 
 mod pair;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use navarch_envoy::proto::envoy::config::core::v3::{DataSource, data_source};
 use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret as EnvoySecret, TlsCertificate, secret,
@@ -16,11 +18,13 @@ use navarch_envoy::{Resource, XdsType};
 use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::{Hashed, Name};
 use prost::Message;
+use zeroize::Zeroizing;
 
 use crate::Pure;
 use crate::sds::CA_SUFFIX;
 
 pub use pair::{PairError, check_authority, check_pair};
+pub use workload::{WorkloadRoots, workload_certificate};
 
 const KUBERNETES: &str = "kubernetes://";
 const KUBERNETES_GATEWAY: &str = "kubernetes-gateway://";
@@ -102,9 +106,19 @@ impl Pure for SecretResource {
             SecretContent::Authority(secret) => authority(|key| secret.bytes(key))?,
             SecretContent::AuthorityMap(map) => authority(|key| data(&map.data, key))?,
         };
-        let message = EnvoySecret { name: input.name.to_string(), r#type: Some(kind) };
-        Ok(Arc::new(Resource::of(XdsType::Sds, input.name.clone(), &message.encode_to_vec())))
+        Ok(encode(input.name.clone(), kind))
     }
+}
+
+fn encode(name: Name, kind: secret::Type) -> Arc<Resource> {
+    let message = encode_secret(&name, kind);
+    Arc::new(Resource::builder(XdsType::Sds.type_url(), name, &message).secret().build())
+}
+
+/// The message, in memory that is wiped.
+fn encode_secret(name: &str, kind: secret::Type) -> Zeroizing<Vec<u8>> {
+    let message = EnvoySecret { name: name.to_owned(), r#type: Some(kind) };
+    Zeroizing::new(message.encode_to_vec())
 }
 
 fn data<'m>(map: &'m BTreeMap<String, String>, key: &str) -> Option<&'m [u8]> {
@@ -147,7 +161,9 @@ fn authority<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<secret::Typ
 
 fn inline(bytes: &[u8]) -> DataSource {
     DataSource {
-        specifier: Some(data_source::Specifier::InlineBytes(bytes.to_vec().into())),
+        specifier: Some(data_source::Specifier::InlineBytes(Bytes::from_owner(Zeroizing::new(
+            bytes.to_vec(),
+        )))),
         ..DataSource::default()
     }
 }

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use navarch_envoy::wire::{Fields, Value};
-use navarch_envoy::{ProxyResources, XdsType};
+use navarch_envoy::{Layer, ProxyResources, XdsType};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep};
@@ -21,6 +21,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::call::{Call, End};
 use super::grpc::{Code, Status};
+use super::own::{Combined, OwnResources};
 use super::{Connection, Method, Peer, Question, Shared};
 use crate::class::Class;
 use crate::client::ClientRules;
@@ -65,14 +66,14 @@ pub(super) async fn serve(
     let Some(first) = first.map_err(late)?? else { return Ok(()) };
     let first = decode(method, first)?;
     let node = Arc::new(first_node(&first)?);
-    let Connection { class: classes, guard } =
+    let Connection { class: classes, own, guard } =
         shared.discovery.connect(&node, &peer).map_err(Status::from)?;
     let entry = new_entry(shared, method, &node, peer, &classes.borrow());
     shared.registry.insert(entry.clone());
     shared.observer.connected(&node);
     let registered = Registered { shared, entry };
     let exchange = Exchange { shared, method, entry: &registered.entry, answers: Answered::default() };
-    let result = exchange.run(call, first, classes).await;
+    let result = exchange.run(call, first, (classes, own)).await;
     drop((registered, guard));
     result
 }
@@ -128,6 +129,8 @@ enum Happened {
     Resources(Option<Option<Arc<ProxyResources>>>),
     /// The client belongs to another class.
     Class(Arc<Class>),
+    /// The client has other resources of its own.
+    Own(Arc<Layer>),
     /// Something else is different, or it is time.
     Look,
 }
@@ -137,16 +140,22 @@ struct Waits<'a> {
     entry: &'a Entry,
     classes: WatchStream<Arc<Class>>,
     resources: Option<WatchStream<Option<Arc<ProxyResources>>>>,
+    combined: Box<Combined>,
     woken: Pin<Box<Notified<'a>>>,
     alarm: Pin<Box<Sleep>>,
 }
 
 impl<'a> Waits<'a> {
-    fn new(entry: &'a Entry, classes: watch::Receiver<Arc<Class>>, now: Instant) -> Self {
+    fn new(
+        entry: &'a Entry,
+        (classes, own): (watch::Receiver<Arc<Class>>, Option<OwnResources>),
+        now: Instant,
+    ) -> Self {
         Self {
             entry,
             classes: WatchStream::new(classes),
             resources: None,
+            combined: Box::new(Combined::new(own)),
             woken: Box::pin(entry.wake.notified()),
             alarm: Box::pin(tokio::time::sleep_until(now)),
         }
@@ -174,6 +183,9 @@ impl<'a> Waits<'a> {
         {
             return Poll::Ready(Ok(Happened::Resources(newest)));
         }
+        if let Poll::Ready(layer) = self.combined.poll(cx) {
+            return Poll::Ready(Ok(Happened::Own(layer)));
+        }
         if self.woken.as_mut().poll(cx).is_ready() {
             self.woken.set(self.entry.wake.notified());
             return Poll::Ready(Ok(Happened::Look));
@@ -199,16 +211,18 @@ impl Exchange<'_> {
         mut self,
         call: &mut Call,
         first: Request,
-        classes: watch::Receiver<Arc<Class>>,
+        follows: (watch::Receiver<Arc<Class>>, Option<OwnResources>),
     ) -> Result<(), End> {
         let start = Instant::now();
         let settings = &self.shared.settings;
-        let mut waits = Waits::new(self.entry, classes, start);
+        let mut waits = Waits::new(self.entry, follows, start);
         let mut has_resources = false;
         // Whether there is room for a response, and when it was used last.
         let mut room = false;
         let mut written = start;
-        self.take_request(first, start)?;
+        if let Some(first) = waits.combined.admit(first) {
+            self.take_request(first, start)?;
+        }
         loop {
             let now = Instant::now();
             if room && self.send_next(call, now) {
@@ -227,7 +241,9 @@ impl Exchange<'_> {
                 Happened::Request(Some(message)) => {
                     let request = decode(self.method, message)?;
                     warn_of_other_node(&request, self.entry);
-                    self.take_request(request, now)?;
+                    if let Some(request) = waits.combined.admit(request) {
+                        self.take_request(request, now)?;
+                    }
                 }
                 Happened::Room => room = true,
                 Happened::Resources(None) => {
@@ -235,8 +251,15 @@ impl Exchange<'_> {
                 }
                 Happened::Resources(Some(None)) => {}
                 Happened::Resources(Some(Some(newest))) => {
-                    self.entry.lock().resources(newest);
+                    self.entry.lock().resources(waits.combined.of_class(newest));
                     has_resources = true;
+                }
+                Happened::Own(layer) => {
+                    let (resources, requests) = waits.combined.own(layer);
+                    if let Some(resources) = resources {
+                        self.entry.lock().resources(resources);
+                    }
+                    requests.into_iter().try_for_each(|request| self.take_request(request, now))?;
                 }
                 Happened::Class(class) => {
                     waits.resources = Some(class.subscribe());

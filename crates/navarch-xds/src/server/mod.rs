@@ -10,6 +10,7 @@ mod connection;
 mod exchange;
 mod grpc;
 mod load;
+mod own;
 mod service;
 mod services;
 
@@ -28,6 +29,7 @@ pub use connection::{Plaintext, Transport};
 pub(crate) use grpc::framed;
 pub use grpc::{Code, Status};
 pub use load::{ClusterLoad, LastLoads, LoadReports};
+pub use own::OwnResources;
 pub use service::{Limits, Service, UnaryCall};
 
 use crate::brake::Brake;
@@ -158,6 +160,8 @@ pub struct Connection {
     /// The class of the client. A client whose class changes (its workload is known otherwise now) is led to the new
     /// one without an interruption; the resources there must be of a later revision.
     pub class: watch::Receiver<Arc<Class>>,
+    /// What is made for this stream and no other.
+    pub own: Option<OwnResources>,
     /// Dropped when the stream has ended.
     pub guard: Box<dyn Any + Send>,
 }
@@ -167,7 +171,7 @@ impl Connection {
     #[must_use]
     pub fn to(class: Arc<Class>) -> Self {
         let (sender, class) = watch::channel(class);
-        Self { class, guard: Box::new(sender) }
+        Self { class, own: None, guard: Box::new(sender) }
     }
 }
 

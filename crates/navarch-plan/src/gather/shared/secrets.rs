@@ -1,23 +1,30 @@
 //! Secrets: those of a proxy's own namespace that configuration in force for it names.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use navarch_model::Name;
+use navarch_envoy::Resource;
+use navarch_model::mesh::CertificateSource;
 use navarch_model::networking::{ClientTlsSettings, DestinationRule};
 use navarch_model::service::Visibility;
+use navarch_model::{Name, TrustDomains};
 use navarch_snapshot::bound::BoundRule;
 use navarch_snapshot::{BUCKETS, Bucket};
 use navarch_translate::sds::{CA_SUFFIX, credential_resource};
-use navarch_translate::secrets::{SecretContent, SecretResource, SecretResourceInput, SecretSource};
+use navarch_translate::secrets::{
+    SecretContent, SecretResource, SecretResourceInput, SecretSource, WorkloadRoots,
+};
 
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
 use crate::parts::{BucketResources, Parts};
 
-/// The secrets of these names that there are; none if the proxies of the class have not proven who they are.
+/// The secrets of these names that there are, and the roots of the mesh; nothing but the roots if the
+/// proxies of the class have not proven who they are.
 pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> BTreeSet<String>) -> Parts {
+    let roots = workload_roots(cx);
     if !class.may_have_secrets {
-        return Parts::default();
+        return Parts::local(roots.into_iter().collect::<BucketResources>());
     }
     let resources = names().into_iter().filter_map(|name| {
         let source = SecretSource::parse(&name, &class.facts.namespace)?;
@@ -25,7 +32,21 @@ pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> BTreeSet<String
         let input = SecretResourceInput { name: Name::from(name), content };
         cx.get::<SecretResource>(&input).as_ref().as_ref().ok().cloned()
     });
-    Parts::local(resources.collect::<BucketResources>())
+    Parts::local(resources.chain(roots).collect::<BucketResources>())
+}
+
+/// The roots that workloads are verified by, which are no secret; none where nobody issues certificates.
+fn workload_roots(cx: &Cx<'_>) -> Option<Arc<Resource>> {
+    let view = cx.view();
+    let mesh = &view.mesh().config;
+    let domains = TrustDomains::of(mesh);
+    let own = domains.iter().next().and_then(|domain| view.trust_bundle(domain))?;
+    let stated = mesh.ca_certificates.iter().filter_map(|data| match data.certificate_data.as_ref()? {
+        CertificateSource::Pem(pem) => Some(Arc::from(pem.as_str())),
+        CertificateSource::SpiffeBundleUrl(url) => view.trust_bundle(url).cloned(),
+    });
+    let roots: Vec<Arc<str>> = [own.clone()].into_iter().chain(stated).collect();
+    Some((*cx.get::<WorkloadRoots>(&roots)).clone())
 }
 
 /// Names of the resources that DestinationRules of a namespace ask for.
