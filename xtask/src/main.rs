@@ -6,6 +6,7 @@ mod codegen;
 mod demo;
 mod documents;
 mod hygiene;
+mod names;
 mod progress;
 mod ratchet;
 

@@ -199,7 +199,7 @@ impl<T: TypePlan> Gather for PlanOf<T> {
 struct ScopeOf;
 
 impl Gather for ScopeOf {
-    const NAME: &'static str = "scope";
+    const NAME: &'static str = "scope.resolved";
     type Key = Arc<Hashed<Class>>;
     type Output = Hashed<Scope>;
 

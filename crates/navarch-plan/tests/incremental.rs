@@ -223,7 +223,7 @@ fn classes_of_one_view_share_gathers_and_scopes_look_only_where_they_see() {
     }
     let started = planner.inspect(|engine| engine.runs());
     let per_bucket =
-        ["clusters.outbound", "endpoints.bucket", "listener contributions", "bucket_virtual_hosts"];
+        ["clusters.bucket", "endpoints.bucket", "listeners.bucket_contributions", "routes.bucket_hosts"];
     for name in per_bucket {
         assert_eq!(started.get(name), Some(&(seen.len() as u64)), "{name}");
     }
@@ -246,7 +246,7 @@ fn classes_of_one_view_share_gathers_and_scopes_look_only_where_they_see() {
     );
     check(
         &slice(101, 3),
-        &[("clusters.outbound", 0), ("bucket_virtual_hosts", 0), ("listener contributions", 0)],
+        &[("clusters.bucket", 0), ("routes.bucket_hosts", 0), ("listeners.bucket_contributions", 0)],
     );
     check(&service(elsewhere), &per_bucket.map(|name| (name, 0)));
 }
@@ -271,10 +271,10 @@ fn what_all_namespaces_see_is_planned_once() {
     let started = planner.inspect(|engine| engine.runs());
     let buckets = u64::from(BUCKETS);
     for (name, count) in [
-        ("clusters.outbound", buckets),
+        ("clusters.bucket", buckets),
         ("endpoints.bucket", buckets),
-        ("listener contributions", buckets),
-        ("bucket_virtual_hosts", buckets),
+        ("listeners.bucket_contributions", buckets),
+        ("routes.bucket_hosts", buckets),
         ("endpoints.service", 1_000),
     ] {
         assert_eq!(started.get(name), Some(&count), "{name}");
@@ -300,7 +300,7 @@ fn what_all_namespaces_see_is_planned_once() {
     };
     let subset = |name: &str| format!("subsets: [{{name: {name}, labels: {{v: '1'}}}}]");
     // The rule of a service's owner is for everybody.
-    let once = [("clusters.outbound", 1), ("endpoints.bucket", 1), ("bucket_virtual_hosts", 1)];
+    let once = [("clusters.bucket", 1), ("endpoints.bucket", 1), ("routes.bucket_hosts", 1)];
     check("a rule for everybody", &rule("n7", &subset("a")), &once, 2);
     check("another subset", &rule("n7", &subset("b")), &once, 2);
     // A rule that a namespace has for itself: its clients have the bucket for themselves from now on.
@@ -323,7 +323,7 @@ fn what_all_namespaces_see_is_planned_once() {
                  http: [{timeout: 1s, route: [{destination: {host: s9}}]}]}\n";
     // The virtual host for its own namespace and for the others, and a route configuration for each
     // namespace.
-    check("a route", route, &[("bucket_virtual_hosts", 1)], 3 + NAMESPACES as u64);
+    check("a route", route, &[("routes.bucket_hosts", 1)], 3 + NAMESPACES as u64);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 
 /// Gathers that run once per bucket of hosts.
 const PER_BUCKET: [&str; 4] =
-    ["clusters.outbound", "endpoints.bucket", "listener contributions", "bucket_virtual_hosts"];
+    ["clusters.bucket", "endpoints.bucket", "listeners.bucket_contributions", "routes.bucket_hosts"];
 
 fn services(number: usize) -> String {
     let service = |index: usize| {
@@ -78,10 +78,10 @@ fn only_buckets_that_ask_for_a_label_are_computed_for_it() {
     check(rule, other(), &[]);
     check(rule, front(), &PER_BUCKET.map(|name| (name, 1)));
     check(http, other(), &[]);
-    check(http, front(), &[("bucket_virtual_hosts", 1)]);
+    check(http, front(), &[("routes.bucket_hosts", 1)]);
     check(tcp, other(), &[]);
     // In its namespace, nobody had asked for the client of whom nothing is known.
-    check(tcp, front(), &[("listener contributions", 2)]);
+    check(tcp, front(), &[("listeners.bucket_contributions", 2)]);
 }
 
 /// A rule that starts to look at a label, and one that stops.

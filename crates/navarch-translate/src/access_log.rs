@@ -27,6 +27,8 @@ use navarch_model::values::Json;
 use prost::{Message, Name};
 use prost_types::Struct;
 
+use crate::encoded::Encoded;
+
 /// The text format of Istio's documentation, one line per request or connection.
 const TEXT_FORMAT: &str = concat!(
     "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% ",
@@ -117,7 +119,7 @@ pub fn from_mesh(mesh: &MeshConfig, place: Place) -> Vec<AccessLog> {
 }
 
 /// Restricts a log to connections that no filter chain took, which no other log sees.
-pub fn for_listener(log: AccessLog) -> AccessLog {
+fn for_listener(log: AccessLog) -> AccessLog {
     let flags = ResponseFlagFilter { flags: vec!["NR".to_owned()] };
     with_filter(
         log,
@@ -128,7 +130,7 @@ pub fn for_listener(log: AccessLog) -> AccessLog {
 }
 
 /// Restricts a log to what a CEL expression selects.
-pub fn for_expression(log: AccessLog, expression: &str) -> AccessLog {
+fn for_expression(log: AccessLog, expression: &str) -> AccessLog {
     let config = ExpressionFilter { expression: expression.to_owned(), ..ExpressionFilter::default() };
     let filter = ExtensionFilter {
         name: "envoy.access_loggers.extension_filters.cel".to_owned(),
@@ -168,8 +170,46 @@ pub fn provider_service(provider: &ExtensionProvider) -> Option<(&str, u32)> {
     }
 }
 
-/// The log of a provider; nothing if it has none, or if the service it needs is unknown.
-pub fn from_provider(
+/// The log of a provider, as settings of listeners take it.
+#[derive(Clone, Debug)]
+pub struct ProviderLog {
+    log: AccessLog,
+    /// A CEL expression that selects what is logged.
+    expression: Option<String>,
+}
+
+impl ProviderLog {
+    /// The log of a provider, of what a CEL expression selects if there is one; nothing if the provider has no
+    /// log, or if the service it needs is unknown.
+    pub fn new(
+        provider: &ExtensionProvider,
+        mesh: &MeshConfig,
+        upstream: Option<&Upstream>,
+        expression: Option<&str>,
+    ) -> Option<Self> {
+        let log = from_provider(provider, mesh, upstream)?;
+        Some(ProviderLog { log, expression: expression.map(str::to_owned) })
+    }
+
+    /// The log of requests, or of all connections.
+    pub fn of_everything(&self) -> Encoded<AccessLog> {
+        self.restricted(self.log.clone())
+    }
+
+    /// The log of a listener, for what its chains do not see.
+    pub fn of_listener(&self) -> Encoded<AccessLog> {
+        self.restricted(for_listener(self.log.clone()))
+    }
+
+    fn restricted(&self, log: AccessLog) -> Encoded<AccessLog> {
+        Encoded::new(match &self.expression {
+            Some(expression) => for_expression(log, expression),
+            None => log,
+        })
+    }
+}
+
+fn from_provider(
     provider: &ExtensionProvider,
     mesh: &MeshConfig,
     upstream: Option<&Upstream>,

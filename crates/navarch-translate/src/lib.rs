@@ -16,7 +16,7 @@ pub mod listeners;
 pub mod names;
 mod origin;
 pub mod patch_values;
-pub mod pure;
+mod pure;
 pub mod routes;
 pub mod sds;
 pub mod secrets;

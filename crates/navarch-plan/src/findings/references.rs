@@ -43,7 +43,7 @@ impl References {
 struct AllReferences;
 
 impl Gather for AllReferences {
-    const NAME: &'static str = "references";
+    const NAME: &'static str = "references.all";
     type Key = ();
     type Output = Vec<Problem>;
 

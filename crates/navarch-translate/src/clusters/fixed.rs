@@ -26,7 +26,8 @@ use super::{
     stat_name, transport,
 };
 use crate::endpoints::{pipe, socket};
-use crate::{Pure, names};
+use crate::names;
+use crate::pure::{Pure, Sealed};
 
 /// Hosts that the cache of resolved names holds for destinations of which nothing is known: Envoy's default, made visible.
 const UNKNOWN_HOSTS_MAX: u32 = 1024;
@@ -56,6 +57,8 @@ pub enum NameServer {
 
 /// Clusters for unknown destinations, and for secrets.
 pub struct Fixed;
+
+impl Sealed for Fixed {}
 
 impl Pure for Fixed {
     const NAME: &'static str = "clusters.fixed";

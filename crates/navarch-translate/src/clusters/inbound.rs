@@ -19,7 +19,8 @@ use navarch_model::{EffectiveRule, Hashed, Name};
 use super::policy::Policy;
 use super::{ClusterMesh, ClusterPatches, ClusterView, Draft, encode, metadata, pool, stat_name_of};
 use crate::endpoints::{pipe, socket, socket_address};
-use crate::{Pure, names};
+use crate::names;
+use crate::pure::{Pure, Sealed};
 
 /// Addresses of the loopback interface from which the proxy calls its own workload: rules that redirect traffic to the proxy leave
 /// connections from them alone.
@@ -62,6 +63,8 @@ pub enum InboundTarget {
 
 /// The cluster of a port of the workload; nothing if an EnvoyFilter removes it.
 pub struct Inbound;
+
+impl Sealed for Inbound {}
 
 impl Pure for Inbound {
     const NAME: &'static str = "clusters.inbound";

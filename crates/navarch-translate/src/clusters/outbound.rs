@@ -28,7 +28,8 @@ use super::{
     metadata, outbound_context, outlier, pool, stat_name, stat_name_of, transport,
 };
 use crate::endpoints::{self, EndpointSources, Mode, Selection, locality};
-use crate::{Pure, names};
+use crate::names;
+use crate::pure::{Pure, Sealed};
 
 /// How many questions a DNS socket is used for: resolvers that hash by source port would otherwise always get the same load.
 const DNS_UDP_QUERIES_MAX: u32 = 100;
@@ -67,6 +68,8 @@ pub struct ServiceIdentity {
 
 /// Clusters of a port of a service and its subsets.
 pub struct Outbound;
+
+impl Sealed for Outbound {}
 
 impl Pure for Outbound {
     const NAME: &'static str = "clusters.outbound";

@@ -24,7 +24,8 @@ use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use prost::Message;
 
 use crate::clusters::policy;
-use crate::{Pure, names};
+use crate::names;
+use crate::pure::{Pure, Sealed};
 
 pub(crate) use self::build::{mtls_match, pipe, socket, socket_address};
 pub use self::network::{NetworkGateway, NetworkGateways};
@@ -104,8 +105,10 @@ pub struct EndpointsInput {
 /// EDS.
 pub struct Endpoints;
 
+impl Sealed for Endpoints {}
+
 impl Pure for Endpoints {
-    const NAME: &'static str = "endpoints";
+    const NAME: &'static str = "endpoints.assignments";
     type Input = EndpointsInput;
     type Output = Vec<Arc<Resource>>;
 

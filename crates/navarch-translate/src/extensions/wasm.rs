@@ -19,7 +19,7 @@ use navarch_model::{Config, Name};
 use prost::Message;
 
 use super::resource_name;
-use crate::Pure;
+use crate::pure::{Pure, Sealed};
 use crate::sds::credential_resource;
 
 const RUNTIME: &str = "envoy.wasm.runtime.v8";
@@ -59,8 +59,10 @@ impl ExtensionResourceInput {
 /// The resource of a Wasm extension.
 pub struct ExtensionResource;
 
+impl Sealed for ExtensionResource {}
+
 impl Pure for ExtensionResource {
-    const NAME: &'static str = "extension_resource";
+    const NAME: &'static str = "extensions.resource";
     type Input = ExtensionResourceInput;
     type Output = Resource;
 

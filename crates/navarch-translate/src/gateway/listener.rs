@@ -21,7 +21,6 @@ use navarch_model::proxy::CertificateFiles;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name, Origin};
 
-use crate::Pure;
 use crate::encoded::messages;
 use crate::filters::NetworkPhase;
 use crate::filters::network::http_chain;
@@ -32,6 +31,7 @@ use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::TcpRoute;
 use crate::listeners::tls::{ServerContext, server_context, transport_socket as tls_socket};
+use crate::pure::{Pure, Sealed};
 
 /// Clients that do not complete a handshake in this time are dropped: they hold memory.
 const HANDSHAKE_TIMEOUT_SECS: u32 = 15;
@@ -104,8 +104,10 @@ pub struct GatewayPortInput {
 /// one. Without a name if an EnvoyFilter removes it.
 pub struct GatewayPort;
 
+impl Sealed for GatewayPort {}
+
 impl Pure for GatewayPort {
-    const NAME: &'static str = "gateway_listener";
+    const NAME: &'static str = "listeners.gateway";
     type Input = GatewayPortInput;
     type Output = Resource;
 

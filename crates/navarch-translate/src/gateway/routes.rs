@@ -7,7 +7,7 @@ use navarch_envoy::wire::put_field;
 use navarch_model::Name;
 use navarch_model::service::PersistentSession;
 
-use crate::Pure;
+use crate::pure::{Pure, Sealed};
 use crate::routes::domains::with_port;
 use crate::routes::route_configuration::finish;
 use crate::routes::virtual_host::Content;
@@ -48,8 +48,10 @@ pub struct GatewayRouteConfigurationInput {
 /// thousand hosts does not become a thousand copies of its routes.
 pub struct GatewayRouteConfiguration;
 
+impl Sealed for GatewayRouteConfiguration {}
+
 impl Pure for GatewayRouteConfiguration {
-    const NAME: &'static str = "gateway_route_configuration";
+    const NAME: &'static str = "routes.gateway_configuration";
     type Input = GatewayRouteConfigurationInput;
     type Output = Resource;
 

@@ -16,7 +16,6 @@ use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name, ObjectKey};
 
-use crate::Pure;
 use crate::encoded::messages;
 use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
@@ -29,6 +28,7 @@ use crate::listeners::{
     CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_INBOUND, address, balance, chain_metadata, inspectors,
 };
 use crate::names;
+use crate::pure::{Pure, Sealed};
 use crate::routes::patch::{PatchTarget, RoutePatches};
 use crate::routes::retry::inbound_policy;
 
@@ -98,8 +98,10 @@ pub struct VirtualInboundInput {
 /// Makes the virtual inbound listener: it takes every redirected connection.
 pub struct VirtualInbound;
 
+impl Sealed for VirtualInbound {}
+
 impl Pure for VirtualInbound {
-    const NAME: &'static str = "virtual inbound listener";
+    const NAME: &'static str = "listeners.virtual_inbound";
     type Input = VirtualInboundInput;
     type Output = Resource;
 
@@ -118,8 +120,10 @@ pub struct BoundPortInput {
 /// Makes the listener of a port with a socket of its own.
 pub struct BoundPort;
 
+impl Sealed for BoundPort {}
+
 impl Pure for BoundPort {
-    const NAME: &'static str = "bound inbound listener";
+    const NAME: &'static str = "listeners.bound_inbound";
     type Input = BoundPortInput;
     type Output = Resource;
 

@@ -9,7 +9,6 @@ use navarch_envoy::wkt;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name, Origin};
 
-use crate::Pure;
 use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::merge::{Chain, Entry, merge};
@@ -17,6 +16,7 @@ use crate::listeners::patch::encode_patched;
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{DnsCache, TcpRoute};
 use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, address, balance, chain_metadata, inspectors};
+use crate::pure::{Pure, Sealed};
 
 /// Application protocols by which the HTTP inspector marks plaintext HTTP.
 pub const PLAINTEXT_HTTP: &[&str] = &["http/1.1", "h2c"];
@@ -119,8 +119,10 @@ pub struct OutboundSettings {
 /// Makes an outbound listener from the contributions for its address.
 pub struct OutboundListener;
 
+impl Sealed for OutboundListener {}
+
 impl Pure for OutboundListener {
-    const NAME: &'static str = "outbound listener";
+    const NAME: &'static str = "listeners.outbound";
     type Input = OutboundInput;
     type Output = Resource;
 

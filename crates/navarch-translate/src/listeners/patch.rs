@@ -19,12 +19,12 @@ use navarch_model::networking::{
 };
 use prost::{Message, Name};
 
-use crate::Pure;
 use crate::encoded::Encoded;
 use crate::filters::network::network_filter;
 use crate::guard;
 use crate::http_connection_manager as hcm;
 use crate::listeners::{VIRTUAL_INBOUND, VIRTUAL_OUTBOUND, encode};
+use crate::pure::{Pure, Sealed};
 
 /// The patches of one direction, in the order in which they are made.
 pub type ListenerPatches = Arc<Hashed<Vec<ListenerPatch>>>;
@@ -110,8 +110,10 @@ fn read<M: Message + Name + Default>(json: Option<&serde_json::Value>) -> Option
 /// left out of what is sent.
 pub struct AddedListener;
 
+impl Sealed for AddedListener {}
+
 impl Pure for AddedListener {
-    const NAME: &'static str = "added listener";
+    const NAME: &'static str = "listeners.added";
     type Input = Encoded<Listener>;
     type Output = Resource;
 

@@ -12,12 +12,12 @@ use navarch_envoy::wkt;
 use navarch_model::Hashed;
 use navarch_model::proxy::InterceptionMode;
 
-use crate::Pure;
 use crate::encoded::messages;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::outbound::{OutboundSettings, PLAINTEXT_HTTP, catch_all_filters};
 use crate::listeners::patch::encode_patched;
 use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_OUTBOUND, address, inspectors, tcp};
+use crate::pure::{Pure, Sealed};
 
 /// Limit of the body of a direct response.
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1024 * 1024;
@@ -27,8 +27,10 @@ use crate::names;
 /// that have none.
 pub struct VirtualOutbound;
 
+impl Sealed for VirtualOutbound {}
+
 impl Pure for VirtualOutbound {
-    const NAME: &'static str = "virtual outbound listener";
+    const NAME: &'static str = "listeners.virtual_outbound";
     type Input = Arc<Hashed<OutboundSettings>>;
     type Output = Resource;
 

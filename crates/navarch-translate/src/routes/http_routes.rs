@@ -17,7 +17,8 @@ use super::filter_config::{
 };
 use super::headers::{HeaderMutations, header_value};
 use super::{action, route_match};
-use crate::{Pure, names, origin};
+use crate::pure::{Pure, Sealed};
+use crate::{names, origin};
 
 /// The version of the API by which istiod names the objects that routes stem from.
 const CONFIG_VERSION: &str = "v1";
@@ -105,8 +106,10 @@ pub struct EncodedRoute {
 /// client and the port; the set then counts as absent.
 pub struct HttpRoutes;
 
+impl Sealed for HttpRoutes {}
+
 impl Pure for HttpRoutes {
-    const NAME: &'static str = "http_routes";
+    const NAME: &'static str = "routes.http";
     type Input = HttpRoutesInput;
     type Output = Hashed<Vec<EncodedRoute>>;
 

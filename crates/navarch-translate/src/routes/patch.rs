@@ -17,9 +17,9 @@ use navarch_model::networking::{
 use navarch_model::values::Json;
 use prost::{Message, Name};
 
-use crate::Pure;
 use crate::encoded::Encoded;
 use crate::guard;
+use crate::pure::{Pure, Sealed};
 
 /// What is changed, and to what.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -323,8 +323,10 @@ impl Hash for PatchedRoutesInput {
 /// A route configuration with all changes made.
 pub struct PatchedRoutes;
 
+impl Sealed for PatchedRoutes {}
+
 impl Pure for PatchedRoutes {
-    const NAME: &'static str = "patched_routes";
+    const NAME: &'static str = "routes.patched";
     type Input = PatchedRoutesInput;
     type Output = Resource;
 

@@ -16,7 +16,7 @@ use prost::Message;
 use super::http_routes::EncodedRoute;
 use super::route_match;
 use super::virtual_host::{Content, Domain, VirtualHost};
-use crate::Pure;
+use crate::pure::{Pure, Sealed};
 
 /// Tag byte of `virtual_hosts` in `envoy.config.route.v3.RouteConfiguration`.
 const VIRTUAL_HOSTS: u8 = 0x12;
@@ -102,8 +102,10 @@ impl Hash for RouteConfigurationInput {
 /// A route configuration: the virtual hosts of all buckets, every domain once, and the catch-all host last.
 pub struct RouteConfiguration;
 
+impl Sealed for RouteConfiguration {}
+
 impl Pure for RouteConfiguration {
-    const NAME: &'static str = "route_configuration";
+    const NAME: &'static str = "routes.configuration";
     type Input = RouteConfigurationInput;
     type Output = Resource;
 

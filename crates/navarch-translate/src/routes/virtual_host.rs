@@ -13,7 +13,7 @@ use prost::Message;
 use super::domains::{self, DomainView};
 use super::filter_config::{STATEFUL_SESSION_FILTER, stateful_session};
 use super::http_routes::{EncodedRoute, Routes};
-use crate::Pure;
+use crate::pure::{Pure, Sealed};
 
 /// Tag bytes of `envoy.config.route.v3.VirtualHost`.
 const NAME: u8 = 0x0a;
@@ -124,8 +124,10 @@ pub struct SidecarVirtualHostInput {
 /// The virtual host of one port of one host, for sidecars.
 pub struct SidecarVirtualHost;
 
+impl Sealed for SidecarVirtualHost {}
+
 impl Pure for SidecarVirtualHost {
-    const NAME: &'static str = "sidecar_virtual_host";
+    const NAME: &'static str = "routes.virtual_host";
     type Input = SidecarVirtualHostInput;
     type Output = Hashed<VirtualHost>;
 

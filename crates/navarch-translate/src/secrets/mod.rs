@@ -20,7 +20,7 @@ use navarch_model::{Hashed, Name};
 use prost::Message;
 use zeroize::Zeroizing;
 
-use crate::Pure;
+use crate::pure::{Pure, Sealed};
 use crate::sds::CA_SUFFIX;
 
 pub use pair::{PairError, check_authority, check_pair};
@@ -95,8 +95,10 @@ pub struct SecretResourceInput {
 /// The resource of a secret, or why there is none.
 pub struct SecretResource;
 
+impl Sealed for SecretResource {}
+
 impl Pure for SecretResource {
-    const NAME: &'static str = "secret_resource";
+    const NAME: &'static str = "secrets.resource";
     type Input = SecretResourceInput;
     type Output = Result<Arc<Resource>, PairError>;
 

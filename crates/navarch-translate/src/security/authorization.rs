@@ -14,10 +14,10 @@ use navarch_model::{Config, Hashed};
 
 use super::external::{Checks, ExternalAuthorizer, POLICY_PREFIX, SHADOW_PREFIX, TCP_STATISTICS, Unusable};
 use super::rule::{self, Context};
-use crate::Pure;
 use crate::filters::http::http_filter;
 use crate::filters::network::network_filter;
 use crate::filters::{HttpFilters, HttpPhase, NetworkFilters, NetworkPhase};
+use crate::pure::{Pure, Sealed};
 use navarch_model::TrustDomains;
 
 const HTTP_RBAC: &str = "envoy.filters.http.rbac";
@@ -50,8 +50,10 @@ pub struct PolicyFilters {
 /// Makes the filters of authorization policies.
 pub struct Authorization;
 
+impl Sealed for Authorization {}
+
 impl Pure for Authorization {
-    const NAME: &'static str = "authorization";
+    const NAME: &'static str = "security.authorization";
     type Input = AuthorizationInput;
     type Output = PolicyFilters;
 

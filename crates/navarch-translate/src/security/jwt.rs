@@ -16,9 +16,9 @@ use navarch_model::security::{JwtRule, RequestAuthentication};
 use navarch_model::{Config, Hashed};
 
 use super::rule::JWT_PAYLOAD;
-use crate::Pure;
 use crate::encoded::Encoded;
 use crate::filters::http::http_filter;
+use crate::pure::{Pure, Sealed};
 
 const NAME: &str = "envoy.filters.http.jwt_authn";
 
@@ -61,8 +61,10 @@ pub fn key_source(rule: &JwtRule) -> Option<String> {
 /// Makes the filter that checks tokens.
 pub struct TokenChecks;
 
+impl Sealed for TokenChecks {}
+
 impl Pure for TokenChecks {
-    const NAME: &'static str = "token checks";
+    const NAME: &'static str = "security.token_checks";
     type Input = RequestAuthenticationInput;
     type Output = Option<Encoded<HttpFilter>>;
 

@@ -1,5 +1,6 @@
 //! Tracing providers: how spans reach a collector.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use navarch_envoy::any::any;
@@ -19,13 +20,15 @@ use navarch_envoy::proto::envoy::extensions::tracers::opentelemetry::samplers::v
 use navarch_envoy::wkt;
 use navarch_model::mesh::{
     DynatraceSampler, ExtensionProvider, HeaderValue, HttpHeader, OpenTelemetrySampling,
-    OpenTelemetryTracingProvider, Provider, ServiceAttributeEnrichment, TraceContextOption,
+    OpenTelemetryTracingProvider, Provider, ProxyConfig, ServiceAttributeEnrichment, TraceContextOption,
     ZipkinTracingProvider,
 };
 use navarch_model::proxy::{IstioVersion, ProxyFacts, ProxyKind};
-use navarch_model::{Labels, Name};
+use navarch_model::{Labels, Name, telemetry, values};
 
+use super::{Identity, custom, sampled, sampling, telemetry_tag};
 use crate::access_log::{Upstream, grpc_service};
+use crate::encoded::Encoded;
 
 /// How long a collector may take to accept spans, unless stated.
 const ZIPKIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -104,6 +107,55 @@ pub fn services(provider: &ExtensionProvider) -> Option<(Target<'_>, Option<Targ
 pub struct Tracer {
     pub tracing: hcm::Tracing,
     pub samples: bool,
+}
+
+/// What Telemetry objects say of traces that go to a provider.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The share of requests; without it, that of the proxy's settings.
+    pub sampling: Option<values::Percent>,
+    /// Tags in place of those of the proxy's settings.
+    pub tags: BTreeMap<String, telemetry::CustomTag>,
+    pub istio_tags: bool,
+    pub no_propagation: bool,
+}
+
+impl Default for Traced {
+    fn default() -> Self {
+        Traced { sampling: None, tags: BTreeMap::new(), istio_tags: true, no_propagation: false }
+    }
+}
+
+/// Tracing through the tracer of a provider.
+pub fn through(
+    tracer: Tracer,
+    wanted: &Traced,
+    facts: &ProxyFacts,
+    proxy: &ProxyConfig,
+) -> Encoded<hcm::Tracing> {
+    let own = proxy.tracing.clone().unwrap_or_default();
+    let identity = Identity::of(facts, &facts.labels);
+    let mut tags = if wanted.istio_tags { identity.tags() } else { Vec::new() };
+    if wanted.tags.is_empty() {
+        tags.extend(own.custom_tags.iter().map(|(name, tag)| custom(name, tag)));
+    } else {
+        let version = facts.istio_version;
+        tags.extend(wanted.tags.iter().filter_map(|(name, tag)| telemetry_tag(name, tag, version)));
+    }
+    let percent = match wanted.sampling {
+        // The tracer decides; it needs to see every request.
+        _ if tracer.samples => 100.0,
+        Some(percent) => percent.as_f64(),
+        None => sampling(proxy),
+    };
+    let max_tag_length = tracer.tracing.max_path_tag_length.unwrap_or(own.max_path_tag_length);
+    let version = (facts.istio_version.major, facts.istio_version.minor);
+    Encoded::new(hcm::Tracing {
+        provider: tracer.tracing.provider,
+        spawn_upstream_span: tracer.tracing.spawn_upstream_span,
+        no_context_propagation: wanted.no_propagation && version >= (1, 30),
+        ..sampled(tags, percent, max_tag_length)
+    })
 }
 
 /// The tracer of a provider whose services are found at `collector` and `sampler`; nothing if it cannot trace.

@@ -139,7 +139,7 @@ fn settings(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<GatewaySettings>> {
 struct AnySessions;
 
 impl Gather for AnySessions {
-    const NAME: &'static str = "any_persistent_sessions";
+    const NAME: &'static str = "listeners.any_sessions";
     type Key = ();
     type Output = bool;
 
@@ -152,7 +152,7 @@ impl Gather for AnySessions {
 struct BucketSessions;
 
 impl Gather for BucketSessions {
-    const NAME: &'static str = "bucket_persistent_sessions";
+    const NAME: &'static str = "listeners.bucket_sessions";
     type Key = Bucket;
     type Output = bool;
 
@@ -298,7 +298,7 @@ struct MeshTlsKey {
 struct Chains(Vec<GatewayChain>);
 
 impl Gather for MeshTlsChains {
-    const NAME: &'static str = "auto_passthrough_chains";
+    const NAME: &'static str = "listeners.mesh_tls_chains";
     type Key = MeshTlsKey;
     type Output = Chains;
 

@@ -102,7 +102,7 @@ impl PartialEq for Configuration {
 }
 
 impl Gather for RouteConfigurationOf {
-    const NAME: &'static str = "gateway_route_configuration";
+    const NAME: &'static str = "routes.gateway";
     type Key = (GatewayKey, Name);
     type Output = Configuration;
 
@@ -259,7 +259,7 @@ struct SetKey {
 }
 
 impl Gather for RoutesOfSet {
-    const NAME: &'static str = "gateway_route_set";
+    const NAME: &'static str = "routes.gateway_set";
     type Key = SetKey;
     type Output = RoutesOfSet;
 

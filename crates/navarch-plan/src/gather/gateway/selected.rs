@@ -20,7 +20,7 @@ const HTTP3_SETTING: &str = "PILOT_ENABLE_QUIC_LISTENERS";
 pub struct GatewaysOf;
 
 impl Gather for GatewaysOf {
-    const NAME: &'static str = "merged_gateways";
+    const NAME: &'static str = "gateways.merged";
     type Key = Arc<Hashed<Class>>;
     type Output = Option<Arc<Hashed<MergedGateways>>>;
 

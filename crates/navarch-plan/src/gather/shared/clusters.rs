@@ -122,7 +122,7 @@ impl Gather for SeenClusters {
 struct OutboundClusters;
 
 impl Gather for OutboundClusters {
-    const NAME: &'static str = "clusters.outbound";
+    const NAME: &'static str = "clusters.bucket";
     type Key = (Arc<Hashed<OutboundClient>>, Bucket);
     type Output = InBucket;
 

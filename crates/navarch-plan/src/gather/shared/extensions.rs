@@ -37,7 +37,7 @@ struct AddedExtensions;
 struct Added(BucketResources);
 
 impl Gather for AddedExtensions {
-    const NAME: &'static str = "added_extensions";
+    const NAME: &'static str = "extensions.added";
     type Key = FilterTarget;
     type Output = Added;
 
@@ -97,7 +97,7 @@ struct InNamespace;
 struct Extensions(Vec<Extension>);
 
 impl Gather for InNamespace {
-    const NAME: &'static str = "extensions_in_namespace";
+    const NAME: &'static str = "extensions.namespace";
     type Key = Name;
     type Output = Extensions;
 

@@ -96,7 +96,7 @@ struct Credentials(Vec<Credential>);
 struct AllCredentials;
 
 impl Gather for AllCredentials {
-    const NAME: &'static str = "rule_credentials";
+    const NAME: &'static str = "secrets.rule_credentials";
     type Key = ();
     type Output = Credentials;
 
@@ -113,7 +113,7 @@ impl Gather for AllCredentials {
 struct BucketCredentials;
 
 impl Gather for BucketCredentials {
-    const NAME: &'static str = "bucket_rule_credentials";
+    const NAME: &'static str = "secrets.bucket_credentials";
     type Key = Bucket;
     type Output = Credentials;
 

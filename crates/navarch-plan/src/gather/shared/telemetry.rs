@@ -3,19 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use navarch_envoy::proto::envoy::config::accesslog::v3::AccessLog;
 use navarch_model::mesh::{ExtensionProvider, MeshConfig, ProxyConfig};
 use navarch_model::proxy::ProxyFacts;
-use navarch_model::telemetry::{AccessLogging, CustomTag, Telemetry, Tracing, WorkloadMode};
-use navarch_model::values::Percent;
+use navarch_model::telemetry::{AccessLogging, Telemetry, Tracing, WorkloadMode};
 use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::View;
-use navarch_translate::access_log::{self, Upstream};
-use navarch_translate::encoded::Encoded;
+use navarch_translate::access_log::{self, ProviderLog, Upstream};
 use navarch_translate::http_connection_manager::Direction;
 use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::names;
-use navarch_translate::tracing::{self, provider};
+use navarch_translate::tracing::provider;
 
 use super::attachment::{Attachment, Workload};
 use crate::engine::{Cx, Gather};
@@ -84,12 +81,12 @@ fn apply_logging(
         .filter(|l| !l.is_empty())
         .collect();
     let defaults = mesh.default_providers.as_ref().map_or(&[][..], |providers| &providers.access_logging);
-    let mut found: Vec<(&ExtensionProvider, Logging, AccessLog)> = merged_logging(&stated, defaults, mode)
+    let mut found: Vec<(&ExtensionProvider, Logging, ProviderLog)> = merged_logging(&stated, defaults, mode)
         .into_iter()
         .filter_map(|(name, logging)| {
             let provider = find(mesh, &name)?;
             let upstream = access_log::provider_service(provider).and_then(|service| upstream(cx, service));
-            let log = access_log::from_provider(provider, mesh, upstream.as_ref())?;
+            let log = ProviderLog::new(provider, mesh, upstream.as_ref(), logging.filter.as_deref())?;
             Some((provider, logging, log))
         })
         .collect();
@@ -99,21 +96,11 @@ fn apply_logging(
     }
     found.retain(|(_, logging, _)| !logging.disabled);
     found.sort_by(|(a, ..), (b, ..)| a.name.cmp(&b.name));
-    let logs = |narrow: &dyn Fn(AccessLog) -> AccessLog| {
-        let restricted = found.iter().map(|(_, logging, log)| {
-            let log = narrow(log.clone());
-            Encoded::new(match &logging.filter {
-                Some(expression) => access_log::for_expression(log, expression),
-                None => log,
-            })
-        });
-        restricted.collect::<Vec<_>>()
-    };
-    let everything = logs(&|log| log);
-    settings.http.access_log.clone_from(&everything);
-    settings.tcp_access_log = everything;
+    let logs = || found.iter().map(|(.., log)| log);
+    settings.http.access_log = logs().map(ProviderLog::of_everything).collect();
+    settings.tcp_access_log.clone_from(&settings.http.access_log);
     if !mesh.disable_envoy_listener_log {
-        settings.listener_access_log = logs(&access_log::for_listener);
+        settings.listener_access_log = logs().map(ProviderLog::of_listener).collect();
     }
 }
 
@@ -175,11 +162,8 @@ fn merged_logging(
 struct TraceSettings {
     provider: Option<String>,
     disabled: bool,
-    sampling: Option<Percent>,
-    tags: BTreeMap<String, CustomTag>,
     request_id_samples: bool,
-    istio_tags: bool,
-    no_propagation: bool,
+    what: provider::Traced,
 }
 
 fn apply_tracing(
@@ -205,28 +189,7 @@ fn apply_tracing(
     else {
         return;
     };
-    let own = proxy.tracing.clone().unwrap_or_default();
-    let identity = tracing::Identity::of(facts, &facts.labels);
-    let mut tags = if merged.istio_tags { identity.tags() } else { Vec::new() };
-    if merged.tags.is_empty() {
-        tags.extend(own.custom_tags.iter().map(|(name, tag)| tracing::custom(name, tag)));
-    } else {
-        let version = facts.istio_version;
-        tags.extend(merged.tags.iter().filter_map(|(name, tag)| tracing::telemetry_tag(name, tag, version)));
-    }
-    let percent = match merged.sampling {
-        // The tracer decides; it needs to see every request.
-        _ if tracer.samples => 100.0,
-        Some(percent) => percent.as_f64(),
-        None => tracing::sampling(proxy),
-    };
-    let max_tag_length = tracer.tracing.max_path_tag_length.unwrap_or(own.max_path_tag_length);
-    let mut message = tracing::sampled(tags, percent, max_tag_length);
-    message.provider = tracer.tracing.provider;
-    message.spawn_upstream_span = tracer.tracing.spawn_upstream_span;
-    let version = (facts.istio_version.major, facts.istio_version.minor);
-    message.no_context_propagation = merged.no_propagation && version >= (1, 30);
-    settings.http.tracing = Some(Encoded::new(message));
+    settings.http.tracing = Some(provider::through(tracer, &merged.what, facts, proxy));
     settings.http.request_id_samples_traces = merged.request_id_samples;
 }
 
@@ -234,11 +197,8 @@ fn merged_tracing(stated: &[&Tracing], default: Option<&String>, mode: WorkloadM
     let mut merged = TraceSettings {
         provider: default.cloned(),
         disabled: false,
-        sampling: None,
-        tags: BTreeMap::new(),
         request_id_samples: true,
-        istio_tags: true,
-        no_propagation: false,
+        what: provider::Traced::default(),
     };
     for tracing in stated {
         let wanted = tracing.match_.as_ref().map_or(WorkloadMode::ClientAndServer, |m| m.mode);
@@ -250,14 +210,15 @@ fn merged_tracing(stated: &[&Tracing], default: Option<&String>, mode: WorkloadM
             merged.provider = Some(provider.name.clone());
         }
         merged.disabled = tracing.disable_span_reporting.unwrap_or(merged.disabled);
-        merged.sampling = tracing.random_sampling_percentage.or(merged.sampling);
+        let what = &mut merged.what;
+        what.sampling = tracing.random_sampling_percentage.or(what.sampling);
         if !tracing.custom_tags.is_empty() {
-            merged.tags.clone_from(&tracing.custom_tags);
+            what.tags.clone_from(&tracing.custom_tags);
         }
+        what.istio_tags = tracing.enable_istio_tags.unwrap_or(what.istio_tags);
+        what.no_propagation = tracing.disable_context_propagation.unwrap_or(what.no_propagation);
         merged.request_id_samples =
             tracing.use_request_id_for_trace_sampling.unwrap_or(merged.request_id_samples);
-        merged.istio_tags = tracing.enable_istio_tags.unwrap_or(merged.istio_tags);
-        merged.no_propagation = tracing.disable_context_propagation.unwrap_or(merged.no_propagation);
     }
     merged
 }
@@ -284,7 +245,7 @@ pub fn upstream(cx: &Cx<'_>, (service, port): (&str, u32)) -> Option<Upstream> {
 struct ProviderUpstream;
 
 impl Gather for ProviderUpstream {
-    const NAME: &'static str = "service of a provider";
+    const NAME: &'static str = "telemetry.provider_service";
     type Key = (Name, u32);
     type Output = Option<Upstream>;
 

@@ -50,7 +50,7 @@ pub struct BucketContributions {
 pub struct Contributions;
 
 impl Gather for Contributions {
-    const NAME: &'static str = "listener contributions";
+    const NAME: &'static str = "listeners.bucket_contributions";
     type Key = (Arc<Hashed<Scope>>, Arc<Hashed<CommonView>>, BucketView, Bucket);
     type Output = BucketContributions;
 

@@ -70,7 +70,7 @@ pub fn elsewhere(cx: &Cx<'_>, (scope, proxy): &GroupsKey) -> Option<GroupsKey> {
 }
 
 impl Gather for Groups {
-    const NAME: &'static str = "listener groups";
+    const NAME: &'static str = "listeners.groups";
     type Key = GroupsKey;
     type Output = Grouped;
 

@@ -122,7 +122,7 @@ impl PartialEq for Made {
 }
 
 impl Gather for Outbound {
-    const NAME: &'static str = "outbound listeners";
+    const NAME: &'static str = "listeners.seen";
     type Key = OutboundKey;
     type Output = Made;
 

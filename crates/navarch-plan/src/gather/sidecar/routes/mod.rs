@@ -73,7 +73,7 @@ pub fn origins(
 struct PatchedSidecarRoutes;
 
 impl Gather for PatchedSidecarRoutes {
-    const NAME: &'static str = "patched_sidecar_routes";
+    const NAME: &'static str = "routes.patched_seen";
     type Key = (Arc<Hashed<RouteClient>>, RoutePatches);
     type Output = Seen;
 
@@ -97,7 +97,7 @@ impl Gather for PatchedSidecarRoutes {
 struct BucketHosts;
 
 impl Gather for BucketHosts {
-    const NAME: &'static str = "bucket_virtual_hosts";
+    const NAME: &'static str = "routes.bucket_hosts";
     type Key = (Arc<Hashed<RouteClient>>, Bucket);
     type Output = Hosts;
 
@@ -186,7 +186,7 @@ fn seen_hosts(cx: &Cx<'_>, client: &RouteClient) -> Arc<AllHosts> {
 struct SeenHosts;
 
 impl Gather for SeenHosts {
-    const NAME: &'static str = "virtual_hosts";
+    const NAME: &'static str = "routes.seen_hosts";
     type Key = Arc<Hashed<RouteClient>>;
     type Output = AllHosts;
 
@@ -216,7 +216,7 @@ impl Gather for SeenHosts {
 struct SidecarRoutes;
 
 impl Gather for SidecarRoutes {
-    const NAME: &'static str = "sidecar_routes";
+    const NAME: &'static str = "routes.seen";
     type Key = Arc<Hashed<RouteClient>>;
     type Output = Seen;
 

@@ -134,7 +134,7 @@ fn exact_services(
 pub struct UnregisteredWildcards;
 
 impl Gather for UnregisteredWildcards {
-    const NAME: &'static str = "unregistered_wildcards";
+    const NAME: &'static str = "routes.wildcard_hosts";
     type Key = Arc<Hashed<RouteClient>>;
     type Output = Hosts;
 
