@@ -11,11 +11,12 @@ use navarch_model::proxy::{CertificateFiles, ProxyFacts};
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_translate::http_connection_manager::Direction;
+use navarch_translate::listeners::contribution::{Contribution, HttpChain, TcpChain};
 use navarch_translate::listeners::inbound::{
     InboundPort, InboundSettings, MutualTlsMode, VirtualInboundInput, virtual_inbound,
 };
 use navarch_translate::listeners::merge::merge;
-use navarch_translate::listeners::outbound::{Contribution, HttpChain, OutboundSettings, TcpChain, listener};
+use navarch_translate::listeners::outbound::{OutboundSettings, listener};
 use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::listeners::tcp::TcpRoute;
 use navarch_translate::listeners::tls::MutualTls;

@@ -19,6 +19,7 @@ use navarch_model::Hashed;
 use navarch_model::networking::{ClientTlsMode, PatchContext};
 use navarch_model::proxy::{IpMode, ProxyKind};
 
+use super::draft::HTTP_OPTIONS;
 use super::inbound::source_addresses;
 use super::outbound::{dynamic_draft, resolver};
 use super::{
@@ -187,6 +188,6 @@ fn external_secrets(mesh: &ClusterMesh) -> Cluster {
         }),
         ..Cluster::default()
     };
-    cluster.typed_extension_protocol_options.insert(pool::HTTP_OPTIONS.to_owned(), any(&pool::only_http2()));
+    cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), any(&pool::only_http2()));
     cluster
 }

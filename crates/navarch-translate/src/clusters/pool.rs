@@ -21,10 +21,8 @@ use navarch_model::networking::{
 use navarch_model::proxy::ProxyKind;
 use navarch_model::service::Protocol;
 
+use super::draft::explicit;
 use super::{ClusterMesh, ClusterView, Draft};
-
-/// Key of the HTTP options of a cluster.
-pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Circuit breakers, timeouts, keep-alive and connection limits. What is not set has no limit: Envoy's own defaults (1,024
 /// connections, 3 retries) break busy clients in ways that are hard to understand.
@@ -231,18 +229,6 @@ fn preserve_case() -> Http1ProtocolOptions {
         }),
         ..Http1ProtocolOptions::default()
     }
-}
-
-fn explicit(config: ProtocolConfig) -> UpstreamProtocolOptions {
-    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
-}
-
-/// Envoy requires a version in the HTTP options; without another choice it is HTTP/1.
-pub(super) fn with_version(mut options: HttpProtocolOptions) -> HttpProtocolOptions {
-    options.upstream_protocol_options.get_or_insert_with(|| {
-        explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
-    });
-    options
 }
 
 /// HTTP/2 and nothing else.

@@ -136,7 +136,7 @@ fn discovery_type(cluster: &Cluster) -> Option<DiscoveryType> {
 }
 
 fn http_options(cluster: &Cluster) -> Option<HttpProtocolOptions> {
-    cluster.typed_extension_protocol_options.get(pool::HTTP_OPTIONS).map(|any| unpack(any).unwrap())
+    cluster.typed_extension_protocol_options.get(super::draft::HTTP_OPTIONS).map(|any| unpack(any).unwrap())
 }
 
 fn tls_context(socket: &TransportSocket) -> UpstreamTlsContext {

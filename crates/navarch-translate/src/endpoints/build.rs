@@ -12,13 +12,14 @@ use navarch_envoy::wkt;
 use navarch_model::Name;
 use navarch_model::endpoint::{Address as Target, Endpoint, Health, TlsMode};
 
-use super::select::has_draining_label;
-
 /// Envoy compares this metadata with `transport_socket_matches` of the cluster.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 const TLS_MODE: &str = "tlsMode";
 /// Metadata for telemetry.
 const ISTIO: &str = "istio";
+
+/// A pod with this label is being drained.
+const DRAINING_LABEL: &str = "istio.io/draining";
 
 /// `mtls`: whether the client may use mutual TLS with this endpoint.
 pub(super) fn endpoint(endpoint: &Endpoint, mtls: bool) -> LbEndpoint {
@@ -136,4 +137,8 @@ pub(crate) fn pipe(path: &str) -> Address {
 /// Whether `text` is an address of a family that a client has.
 pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+fn has_draining_label(endpoint: &Endpoint) -> bool {
+    endpoint.labels.get(DRAINING_LABEL).is_some_and(|value| !value.is_empty())
 }

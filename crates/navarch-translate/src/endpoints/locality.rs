@@ -13,7 +13,8 @@ use navarch_model::networking::{
 use navarch_model::service::{Service, TrafficDistribution};
 
 use super::select::topology;
-use super::{EndpointMesh, EndpointView, Group};
+use super::selection::Group;
+use super::view::{EndpointMesh, EndpointView};
 
 /// What decides about locality for a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

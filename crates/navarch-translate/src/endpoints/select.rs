@@ -7,11 +7,11 @@ use navarch_model::networking::ClientTlsMode;
 use navarch_model::service::{Service, TrafficDistribution};
 use navarch_model::{Labels, Name};
 
-use super::{EndpointView, Group, Member, Selection, Source, build};
+use super::build;
+use super::selection::{Group, Member, Selection, Source};
+use super::view::EndpointView;
 use crate::clusters::policy;
 
-/// A pod with this label is being drained.
-const DRAINING_LABEL: &str = "istio.io/draining";
 /// Services with this label keep sessions; a value means cookies.
 const PERSISTENT_SESSION_LABEL: &str = "istio.io/persistent-session";
 
@@ -197,8 +197,4 @@ pub fn keeps_sessions(service: &Service) -> bool {
     [PERSISTENT_SESSION_LABEL, "istio.io/persistent-session-header"]
         .iter()
         .any(|label| service.labels.get(*label).is_some_and(|value| !value.is_empty()))
-}
-
-pub(super) fn has_draining_label(endpoint: &Endpoint) -> bool {
-    endpoint.labels.get(DRAINING_LABEL).is_some_and(|value| !value.is_empty())
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use navarch_model::endpoint::{Address, Health, TlsMode};
+use navarch_envoy::proto::envoy::config::endpoint::v3::{LbEndpoint, LocalityLbEndpoints};
+use navarch_model::endpoint::{Address, Endpoint, EndpointSet, Health, Locality, TlsMode};
 use navarch_model::networking::{
     ClientTlsMode, ClientTlsSettings, LoadBalancerSettings, LocalityDistribute, LocalityFailover,
-    OutlierDetection, Subset, TrafficPolicy,
+    LocalityLoadBalancerSetting, OutlierDetection, Subset, TrafficPolicy,
 };
-use navarch_model::service::{Protocol, Registry, Resolution, Visibility};
+use navarch_model::proxy::IpMode;
+use navarch_model::service::{Protocol, Registry, Resolution, ServicePort, TrafficDistribution, Visibility};
+use navarch_model::{Labels, Name};
 
 use super::*;
 

@@ -9,7 +9,9 @@ use navarch_model::Name;
 use navarch_model::service::Protocol;
 
 use crate::listeners::address::parse_block;
-use crate::listeners::outbound::{Contribution, HttpChain, ListenerProtocol, TcpChain, listener_protocol};
+use crate::listeners::contribution::{
+    Contribution, HttpChain, ListenerProtocol, TcpChain, listener_protocol,
+};
 
 /// A listener in the making.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 //! ports apart by filter chain ([`inbound`]).
 
 pub mod address;
+pub mod contribution;
 pub mod inbound;
 pub mod inspectors;
 pub mod merge;

@@ -5,10 +5,16 @@ use std::net::IpAddr;
 use navarch_model::proxy::IpMode;
 use navarch_model::service::{Registry, Resolution, Service};
 
-use super::virtual_host::Domain;
-
 /// The address that stands for "none".
 const UNSPECIFIED: &str = "0.0.0.0";
+
+/// One domain of a virtual host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Domain {
+    pub text: String,
+    /// Derived from the host's full name. Where it is the full name of another service, that one has it.
+    pub alternative: bool,
+}
 
 /// What domains depend on besides the service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -18,10 +18,11 @@ mod route_match;
 pub mod virtual_host;
 
 pub use action::default_route;
+pub use domains::Domain;
 pub use http_routes::{
     DestinationService, EncodedRoute, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
 };
 pub use route_configuration::{
     CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,
 };
-pub use virtual_host::{Domain, RouteSource, SidecarVirtualHost, SidecarVirtualHostInput, VirtualHost};
+pub use virtual_host::{RouteSource, SidecarVirtualHost, SidecarVirtualHostInput, VirtualHost};

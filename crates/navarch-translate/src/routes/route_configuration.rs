@@ -13,9 +13,10 @@ use navarch_envoy::{Resource, XdsType, wkt};
 use navarch_model::{Hashed, Name, Precedence};
 use prost::Message;
 
+use super::domains::Domain;
 use super::http_routes::EncodedRoute;
 use super::route_match;
-use super::virtual_host::{Content, Domain, VirtualHost};
+use super::virtual_host::{Content, VirtualHost};
 use crate::pure::{Pure, Sealed};
 
 /// Tag byte of `virtual_hosts` in `envoy.config.route.v3.RouteConfiguration`.

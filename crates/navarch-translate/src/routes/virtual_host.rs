@@ -10,7 +10,7 @@ use navarch_model::service::{PersistentSession, Service};
 use navarch_model::{Hashed, Name};
 use prost::Message;
 
-use super::domains::{self, DomainView};
+use super::domains::{self, Domain, DomainView};
 use super::filter_config::{STATEFUL_SESSION_FILTER, stateful_session};
 use super::http_routes::{EncodedRoute, Routes};
 use crate::pure::{Pure, Sealed};
@@ -19,14 +19,6 @@ use crate::pure::{Pure, Sealed};
 const NAME: u8 = 0x0a;
 const DOMAINS: u8 = 0x12;
 const ROUTES: u8 = 0x1a;
-
-/// One domain of a virtual host.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Domain {
-    pub text: String,
-    /// Derived from the host's full name. Where it is the full name of another service, that one has it.
-    pub alternative: bool,
-}
 
 /// A virtual host as one service or one host of a set of routes contributes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use navarch_model::service::{Protocol, Visibility};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::bound::service_order;
 use navarch_snapshot::{Bucket, Scope};
-use navarch_translate::listeners::outbound::{Contribution, ListenerProtocol, listener_protocol};
+use navarch_translate::listeners::contribution::{Contribution, ListenerProtocol, listener_protocol};
 
 use super::port::PortOf;
 use super::service::contributions;

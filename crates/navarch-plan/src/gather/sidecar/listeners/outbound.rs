@@ -8,9 +8,8 @@ use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::{ClientLabels, Scope};
 use navarch_translate::listeners::address::{listener_name, loopbacks, names};
-use navarch_translate::listeners::outbound::{
-    Contribution, HttpChain, OutboundInput, OutboundListener, OutboundSettings, TcpChain,
-};
+use navarch_translate::listeners::contribution::{Contribution, HttpChain, TcpChain};
+use navarch_translate::listeners::outbound::{OutboundInput, OutboundListener, OutboundSettings};
 use navarch_translate::listeners::virtual_outbound::VirtualOutbound;
 
 use super::groups::{Group, Grouped, Groups, GroupsKey, Piece, elsewhere};

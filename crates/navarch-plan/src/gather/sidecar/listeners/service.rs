@@ -4,7 +4,9 @@ use navarch_model::Name;
 use navarch_model::endpoint::{Address, Endpoint};
 use navarch_model::service::{Protocol, Registry, Resolution};
 use navarch_translate::listeners::address::wildcards;
-use navarch_translate::listeners::outbound::{Contribution, HttpChain, ListenerProtocol, listener_protocol};
+use navarch_translate::listeners::contribution::{
+    Contribution, HttpChain, ListenerProtocol, listener_protocol,
+};
 
 use super::addresses::{Binding, ServiceAddress, of_service};
 use super::port::{ListenPort, ListenerRequest, PortOf};

@@ -9,7 +9,7 @@ use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{is_wildcard, overlap};
 use navarch_translate::clusters::stat_pattern;
 use navarch_translate::listeners::address::wildcards;
-use navarch_translate::listeners::outbound::TcpChain;
+use navarch_translate::listeners::contribution::TcpChain;
 use navarch_translate::listeners::tcp::{Destination, TcpRoute};
 use navarch_translate::names;
 use navarch_translate::routes::domains::{alternative_hosts, short_name_namespaces};
