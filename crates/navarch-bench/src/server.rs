@@ -179,7 +179,8 @@ pub fn own_cpu() -> f64 {
     read("/proc/self/stat").map(|stat| cpu_of(&stat)).unwrap_or_default()
 }
 
-/// Lets this process, and so a server that it starts, have as many files open as it may. Gives how many; `None`: no limit.
+/// Lets this process, and so a server that it starts, have as many files open as it may. Gives how many;
+/// `None`: no limit.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     // Not to be allowed what one is allowed to is not expected; then the limit stays.
@@ -187,7 +188,8 @@ pub fn raise_open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// `utime` and `stime` are the 14th and 15th field; the second, the name, is in parentheses and may contain blanks.
+/// `utime` and `stime` are the 14th and 15th field; the second, the name, is in parentheses and may contain
+/// blanks.
 fn cpu_of(stat: &str) -> f64 {
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: u64 =

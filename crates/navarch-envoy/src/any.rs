@@ -8,7 +8,8 @@ pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 
 /// A message of any type, encoded.
 ///
-/// Takes the place of `prost_types::Any`, whose payload is a `Vec<u8>`: here a clone shares the encoded bytes.
+/// Takes the place of `prost_types::Any`, whose payload is a `Vec<u8>`: here a clone shares the encoded
+/// bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct Any {
     /// `type.googleapis.com/` and the full name of the message.

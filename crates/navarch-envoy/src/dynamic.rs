@@ -1,5 +1,5 @@
-//! Messages without generated types: what EnvoyFilter patches work on, because they keep fields that the generated
-//! types do not know.
+//! Messages without generated types: what EnvoyFilter patches work on, because they keep fields that the
+//! generated types do not know.
 
 use bytes::Bytes;
 use prost::{DecodeError, Message, Name};
@@ -53,8 +53,8 @@ pub fn from_typed<M: Message + Name>(message: &M) -> Result<DynamicMessage, Dyna
     decode(&M::full_name(), &message.encode_to_vec())
 }
 
-/// Encodes a message so that equal messages give equal bytes: fields by number, map entries by key. The library's own
-/// encoder writes map entries in the order of a randomly keyed hash map.
+/// Encodes a message so that equal messages give equal bytes: fields by number, map entries by key. The
+/// library's own encoder writes map entries in the order of a randomly keyed hash map.
 pub fn encode(message: &DynamicMessage) -> Bytes {
     let mut out = Vec::new();
     encode_into(message, &mut out);
@@ -118,12 +118,12 @@ fn append_unknown(message: &DynamicMessage, out: &mut Vec<u8>) {
     message.unknown_fields().for_each(|field| field.encode(out));
 }
 
-/// Merges `patch` into `base` as Istio does for EnvoyFilter, which is Go's `proto.Merge` with one exception: a
-/// duration is replaced as a whole, since merging `1s` with `0.5s` would make `1.5s`.
+/// Merges `patch` into `base` as Istio does for EnvoyFilter, which is Go's `proto.Merge` with one exception:
+/// a duration is replaced as a whole, since merging `1s` with `0.5s` would make `1.5s`.
 ///
-/// Scalars that the patch sets are replaced, messages are merged, map entries replaced by key, lists as `lists`
-/// says. A default value in a wrapper (`false`, `0`) does not show as set inside the wrapper, so it changes nothing:
-/// Istio behaves so too.
+/// Scalars that the patch sets are replaced, messages are merged, map entries replaced by key, lists as
+/// `lists` says. A default value in a wrapper (`false`, `0`) does not show as set inside the wrapper, so it
+/// changes nothing: Istio behaves so too.
 pub fn merge(base: &mut DynamicMessage, patch: &DynamicMessage, lists: Lists) -> Result<(), DynamicError> {
     let (ours, theirs) = (base.descriptor(), patch.descriptor());
     if ours.full_name() != theirs.full_name() {

@@ -1,8 +1,8 @@
 //! Canonical proto3 JSON of any message that the descriptor set knows.
 //!
-//! In: encoded messages with their type, or JSON from configuration. Out: JSON values with every `Any` expanded, or
-//! dynamic messages. Rules: <https://protobuf.dev/programming-guides/json/>, and where they leave room, what the Go
-//! implementation prints.
+//! In: encoded messages with their type, or JSON from configuration. Out: JSON values with every `Any`
+//! expanded, or dynamic messages. Rules: <https://protobuf.dev/programming-guides/json/>, and where they
+//! leave room, what the Go implementation prints.
 //!
 //! The descriptor set is decoded at the first use (some 20 ms). The push path never needs it.
 
@@ -28,7 +28,8 @@ const DEPTH_MAX: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{problem}", if path.is_empty() { String::new() } else { format!("{path}: ") })]
 pub struct JsonError {
-    /// Where in the JSON, for example `filters[0].typedConfig.statPrefix`, with keys as the input spells them.
+    /// Where in the JSON, for example `filters[0].typedConfig.statPrefix`, with keys as the input spells
+    /// them.
     pub path: String,
     /// What is wrong there.
     pub problem: Problem,
@@ -37,7 +38,8 @@ pub struct JsonError {
 /// Descriptors of every message of the API.
 pub fn pool() -> &'static DescriptorPool {
     static POOL: OnceLock<DescriptorPool> = OnceLock::new();
-    // The set is part of the program, and a test decodes it: an empty pool cannot happen in a program that was tested.
+    // The set is part of the program, and a test decodes it: an empty pool cannot happen in a program that
+    // was tested.
     POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).unwrap_or_default())
 }
 
@@ -49,8 +51,8 @@ pub fn descriptor(name_or_url: &str) -> Option<MessageDescriptor> {
 
 /// JSON of an encoded message, by full name or type URL, without a `@type` of its own.
 ///
-/// A type that the descriptor set lacks, or bytes that are not of that type, give what an `Any` of them gives:
-/// `{"@type": …, "value": <base64>}`.
+/// A type that the descriptor set lacks, or bytes that are not of that type, give what an `Any` of them
+/// gives: `{"@type": …, "value": <base64>}`.
 pub fn to_json(name_or_url: &str, value: &[u8]) -> Value {
     match descriptor(name_or_url).and_then(|kind| DynamicMessage::decode(kind, value).ok()) {
         Some(message) => print::message(&message),
@@ -68,9 +70,9 @@ pub fn typed_to_json<M: Message + Name>(message: &M) -> Value {
     to_json(&M::full_name(), &message.encode_to_vec())
 }
 
-/// Reads a message of the type `full_name`. Keys may be lowerCamelCase or as in the `.proto` file; an unknown key is an
-/// error, so are an unknown enum value, two members of one oneof, and an `Any` of unknown type, unless it has the
-/// form that [`to_json`] prints.
+/// Reads a message of the type `full_name`. Keys may be lowerCamelCase or as in the `.proto` file; an unknown
+/// key is an error, so are an unknown enum value, two members of one oneof, and an `Any` of unknown type,
+/// unless it has the form that [`to_json`] prints.
 pub fn from_json(full_name: &str, json: &Value) -> Result<DynamicMessage, JsonError> {
     parse::message(full_name, json, Unknown::Reject).map(|(message, _)| message)
 }
@@ -81,8 +83,8 @@ pub fn from_json_lenient(full_name: &str, json: &Value) -> Result<(DynamicMessag
     parse::message(full_name, json, Unknown::Skip)
 }
 
-/// Whether inside an `Any` the message stands as a whole under the key `value`: the types whose JSON is not an object
-/// of their fields, and `Empty`.
+/// Whether inside an `Any` the message stands as a whole under the key `value`: the types whose JSON is not
+/// an object of their fields, and `Empty`.
 fn has_own_form(full_name: &str) -> bool {
     let special = ["Any", "Duration", "Empty", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"];
     let short = full_name.strip_prefix("google.protobuf.");

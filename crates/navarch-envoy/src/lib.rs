@@ -1,7 +1,7 @@
 //! Envoy and xDS protobuf types, encoded resources and resource sets.
 //!
-//! In: messages built by the translators, bytes from the wire, JSON from configuration. Out: encoded resources with a
-//! content hash, canonical JSON, differences between two resource sets.
+//! In: messages built by the translators, bytes from the wire, JSON from configuration. Out: encoded
+//! resources with a content hash, canonical JSON, differences between two resource sets.
 //!
 //! Never knows anything of ours: no service, no proxy, no configuration kind, no runtime, no socket.
 

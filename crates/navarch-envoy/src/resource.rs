@@ -26,8 +26,8 @@ const RESOURCE_TYPE_URL: &str = "type.googleapis.com/envoy.service.discovery.v3.
 
 /// The version of a resource is its content: 128 bits of unkeyed xxh3 over the bytes of the `Any`.
 ///
-/// Unkeyed, because a client carries the version to other replicas and over restarts, where equal content must have
-/// an equal version.
+/// Unkeyed, because a client carries the version to other replicas and over restarts, where equal content
+/// must have an equal version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u128);
 
@@ -54,8 +54,8 @@ impl fmt::Display for Version {
 
 /// One resource in the form in which it is sent.
 ///
-/// `resources` is field 2 of both `DiscoveryResponse` and `DeltaDiscoveryResponse`, and `resource` is field 2 of the
-/// `Resource` that a delta response wraps around the `Any`. With the `Any` written last, the bytes for
+/// `resources` is field 2 of both `DiscoveryResponse` and `DeltaDiscoveryResponse`, and `resource` is field 2
+/// of the `Resource` that a delta response wraps around the `Any`. With the `Any` written last, the bytes for
 /// state-of-the-world are the tail of the bytes for delta, and one buffer serves both.
 #[derive(Clone)]
 pub struct Resource {
@@ -71,15 +71,16 @@ pub struct Resource {
     any: usize,
     /// Where the message starts.
     body: usize,
-    /// The form for state-of-the-world, if it is not the tail of `chunk`: a resource with a time to live has to be
-    /// wrapped there too.
+    /// The form for state-of-the-world, if it is not the tail of `chunk`: a resource with a time to live has
+    /// to be wrapped there too.
     wrapped: Option<Bytes>,
 }
 
 impl Resource {
     /// A resource whose body is `message`, the encoded message of type `type_url`.
     ///
-    /// `name` must be the name inside the message: Envoy accepts another one and can then never delete the resource.
+    /// `name` must be the name inside the message: Envoy accepts another one and can then never delete the
+    /// resource.
     #[must_use]
     pub fn new(type_url: &str, name: impl Into<Arc<str>>, message: &[u8]) -> Self {
         Builder::new(type_url, name, message).build()
@@ -97,8 +98,9 @@ impl Resource {
         Builder::new(type_url, name, message)
     }
 
-    /// A delta resource that has a name and aliases but no body: in VHDS it says at once that the aliases resolve
-    /// to nothing (xDS spec, "Virtual Host Discovery Service"; Envoy answers the waiting request with 404).
+    /// A delta resource that has a name and aliases but no body: in VHDS it says at once that the aliases
+    /// resolve to nothing (xDS spec, "Virtual Host Discovery Service"; Envoy answers the waiting request with
+    /// 404).
     #[must_use]
     pub fn without_body(name: impl Into<Arc<str>>, aliases: Vec<Arc<str>>) -> Self {
         let nothing = Builder::new("", name, &[]);
@@ -129,7 +131,8 @@ impl Resource {
         &self.aliases
     }
 
-    /// Whether the resource is no part of the wildcard: only who names it gets it (on-demand clusters, for example).
+    /// Whether the resource is no part of the wildcard: only who names it gets it (on-demand clusters, for
+    /// example).
     #[must_use]
     pub fn is_on_demand(&self) -> bool {
         self.on_demand
@@ -141,8 +144,8 @@ impl Resource {
         self.chunk.clone()
     }
 
-    /// Field `resources` of a `DiscoveryResponse`: tag, length and `Any`. Empty if the resource has no body, which
-    /// state-of-the-world cannot express.
+    /// Field `resources` of a `DiscoveryResponse`: tag, length and `Any`. Empty if the resource has no body,
+    /// which state-of-the-world cannot express.
     #[must_use]
     pub fn sotw_chunk(&self) -> Bytes {
         match &self.wrapped {
@@ -181,9 +184,9 @@ impl Resource {
         self.any_field < self.chunk.len()
     }
 
-    /// A resource with the same name, version and time to live but no body. It extends the time to live and changes
-    /// nothing else (xDS spec, "Time to live"). Delta only: in state-of-the-world Envoy deletes what it is meant to
-    /// keep.
+    /// A resource with the same name, version and time to live but no body. It extends the time to live and
+    /// changes nothing else (xDS spec, "Time to live"). Delta only: in state-of-the-world Envoy deletes what
+    /// it is meant to keep.
     #[must_use]
     pub fn heartbeat_chunk(&self) -> Bytes {
         let ttl = self.ttl.map(encode_duration);
@@ -317,9 +320,9 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A time to live or an alias that changes must reach the client, so both are content. So is being part of the wildcard:
-/// who follows it must hear of a resource that leaves it. Without any of them the version is the plain hash of the
-/// `Any`.
+/// A time to live or an alias that changes must reach the client, so both are content. So is being part of
+/// the wildcard: who follows it must hear of a resource that leaves it. Without any of them the version is
+/// the plain hash of the `Any`.
 fn content_version(any: &[u8], ttl: Option<&[u8]>, aliases: &[Arc<str>], on_demand: bool) -> Version {
     if ttl.is_none() && aliases.is_empty() && !on_demand {
         return Version::of_any(any);

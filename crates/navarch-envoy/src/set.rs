@@ -1,8 +1,9 @@
 //! Sets of resources: immutable, cheap to clone, cheap to compare.
 //!
-//! A class of proxies gets one [`ResourceSet`] per type. A set is a list of [`Layer`]s, and layers are shared: what
-//! all sidecars of a namespace have in common is one layer, what only one workload has is another. A change makes new
-//! layers out of old ones by structural sharing, so the difference of two sets costs what changed, not what is there.
+//! A class of proxies gets one [`ResourceSet`] per type. A set is a list of [`Layer`]s, and layers are
+//! shared: what all sidecars of a namespace have in common is one layer, what only one workload has is
+//! another. A change makes new layers out of old ones by structural sharing, so the difference of two sets
+//! costs what changed, not what is there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -17,8 +18,8 @@ use crate::types::XdsType;
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     resources: OrdMap<Arc<str>, Arc<Resource>>,
-    /// Alias and name, for the few resources that have aliases. Several may share one: a service and its workloads are
-    /// all found by the address of the service.
+    /// Alias and name, for the few resources that have aliases. Several may share one: a service and its
+    /// workloads are all found by the address of the service.
     aliases: OrdSet<(Arc<str>, Arc<str>)>,
     /// Of all resources.
     total: Sum,
@@ -26,8 +27,8 @@ pub struct Layer {
     on_demand: Sum,
 }
 
-/// What is known of some resources together. Sums do not depend on order or layering and can be kept up to date by
-/// adding and subtracting.
+/// What is known of some resources together. Sums do not depend on order or layering and can be kept up to
+/// date by adding and subtracting.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     len: usize,
@@ -140,8 +141,8 @@ impl FromIterator<Arc<Resource>> for Layer {
 
 /// All resources of one type for one class of proxies.
 ///
-/// The layers of a set must not have names in common: a response may not contain a name twice (Envoy rejects it as
-/// a whole).
+/// The layers of a set must not have names in common: a response may not contain a name twice (Envoy rejects
+/// it as a whole).
 #[derive(Clone, Debug)]
 pub struct ResourceSet {
     layers: Arc<[Arc<Layer>]>,
@@ -254,7 +255,8 @@ impl ResourceSet {
     }
 }
 
-/// A [`ResourceSet`] that somebody else keeps. Identity is by address, and no other set takes the address meanwhile.
+/// A [`ResourceSet`] that somebody else keeps. Identity is by address, and no other set takes the address
+/// meanwhile.
 #[derive(Clone, Debug)]
 pub struct WeakResourceSet {
     layers: Weak<[Arc<Layer>]>,
@@ -308,9 +310,9 @@ impl SetDelta {
 
 /// What leads from `old` to `new`.
 ///
-/// Layers that are the same in memory are skipped, the others are compared in pairs by structure: O(changes · log n)
-/// if the new layers were made from the old ones with [`Layer::update`]. A name that only moved to another layer is
-/// not a change.
+/// Layers that are the same in memory are skipped, the others are compared in pairs by structure: O(changes ·
+/// log n) if the new layers were made from the old ones with [`Layer::update`]. A name that only moved to
+/// another layer is not a change.
 #[must_use]
 pub fn diff(old: &ResourceSet, new: &ResourceSet) -> SetDelta {
     if old == new {

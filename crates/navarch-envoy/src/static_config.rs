@@ -19,10 +19,11 @@ pub struct StaticConfig {
     pub left_out: Vec<String>,
 }
 
-/// Writes all discovered resources into each other: endpoints into clusters, routes and extensions into listeners.
+/// Writes all discovered resources into each other: endpoints into clusters, routes and extensions into
+/// listeners.
 ///
-/// Secrets that are not among the resources belong to an agent that a static configuration does not have. What needs them is left
-/// out and noted, never replaced by something less secure.
+/// Secrets that are not among the resources belong to an agent that a static configuration does not have.
+/// What needs them is left out and noted, never replaced by something less secure.
 #[must_use]
 pub fn static_config(resources: &ProxyResources) -> StaticConfig {
     let by_name = |ty: XdsType| -> BTreeMap<String, Value> {
@@ -124,7 +125,8 @@ impl Writer {
                     let mut routes =
                         self.routes.get(&name).cloned().unwrap_or_else(|| json!({ "name": name }));
                     if let Some(routes) = routes.as_object_mut() {
-                        // A route to a cluster that is not there answers 503 over xDS; it must not reject a static file.
+                        // A route to a cluster that is not there answers 503 over xDS; it must not reject a
+                        // static file.
                         routes.insert("validateClusters".to_owned(), json!(false));
                     }
                     fields.insert("routeConfig".to_owned(), routes);

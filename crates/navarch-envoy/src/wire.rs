@@ -1,7 +1,7 @@
 //! The few protobuf wire primitives that resources and responses are put together from.
 
-/// Field 2, length-delimited: `resources` in both `DiscoveryResponse` and `DeltaDiscoveryResponse`, and `resource`
-/// in `Resource`.
+/// Field 2, length-delimited: `resources` in both `DiscoveryResponse` and `DeltaDiscoveryResponse`, and
+/// `resource` in `Resource`.
 pub const TAG_RESOURCES: u8 = 0x12;
 
 /// Bytes a varint takes.
@@ -49,7 +49,8 @@ pub enum Value<'a> {
     Fixed,
 }
 
-/// The fields of an encoded message in the order they stand in. Ends early where the bytes stop being a message.
+/// The fields of an encoded message in the order they stand in. Ends early where the bytes stop being a
+/// message.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],

@@ -1,5 +1,5 @@
-//! Well-known types in the forms that translators need. Wrapper types need nothing: `google.protobuf.UInt32Value` is
-//! `Option<u32>` in the generated types.
+//! Well-known types in the forms that translators need. Wrapper types need nothing:
+//! `google.protobuf.UInt32Value` is `Option<u32>` in the generated types.
 
 use std::collections::BTreeMap;
 

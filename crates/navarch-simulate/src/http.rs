@@ -82,7 +82,8 @@ fn filters(manager: &HttpConnectionManager, outcome: &mut Outcome) -> Option<Str
     program
 }
 
-/// The virtual host for the request's host, by Envoy's order: exact, longest `*suffix`, longest `prefix*`, `*`.
+/// The virtual host for the request's host, by Envoy's order: exact, longest `*suffix`, longest `prefix*`,
+/// `*`.
 fn find_host<'a>(routes: &'a RouteConfiguration, call: &Call) -> Option<&'a VirtualHost> {
     let mut host = call.host.to_ascii_lowercase();
     if routes.ignore_port_in_host_matching {

@@ -1,5 +1,5 @@
-//! Which listener takes a connection. Listeners are found by address (Envoy: "Listeners", `use_original_dst`): the exact address, then the
-//! wildcard address of the port.
+//! Which listener takes a connection. Listeners are found by address (Envoy: "Listeners",
+//! `use_original_dst`): the exact address, then the wildcard address of the port.
 
 use std::net::{IpAddr, SocketAddr};
 

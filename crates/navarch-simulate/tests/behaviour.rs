@@ -139,9 +139,9 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// `<METHOD> <host><path> [name=value]...` for HTTP, with `h2`, `https` or `mtls` before it for HTTP/2, HTTP in simple TLS and HTTP in
-/// Istio's mutual TLS; `tcp`, `tls <sni> [alpn=..]`, `mtls-tcp` for the rest. The second text is `[<proxy>
-/// ][in ]<address>:<port>`.
+/// `<METHOD> <host><path> [name=value]...` for HTTP, with `h2`, `https` or `mtls` before it for HTTP/2, HTTP
+/// in simple TLS and HTTP in Istio's mutual TLS; `tcp`, `tls <sni> [alpn=..]`, `mtls-tcp` for the rest. The
+/// second text is `[<proxy> ][in ]<address>:<port>`.
 struct Line {
     proxy: String,
     call: Call,

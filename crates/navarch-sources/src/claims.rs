@@ -1,4 +1,5 @@
-//! Which version of an object is in use: the last good one if the present one cannot be read, the first one if there are several.
+//! Which version of an object is in use: the last good one if the present one cannot be read, the first one
+//! if there are several.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use crate::source::{Batch, PlaceId, SourceId, Update};
 
 /// What all sources say, by place, and what of it is in use.
 ///
-/// An object whose text became unreadable keeps its last good version; it is removed only when it is really gone: its place is gone, or
-/// is readable and no longer contains it. The cost of a change follows the size of the places that changed.
+/// An object whose text became unreadable keeps its last good version; it is removed only when it is really
+/// gone: its place is gone, or is readable and no longer contains it. The cost of a change follows the size
+/// of the places that changed.
 #[derive(Debug, Default)]
 pub struct Claims {
     places: BTreeMap<Place, Contents>,
@@ -55,8 +57,8 @@ struct Contents {
     findings: Vec<Finding>,
 }
 
-/// Versions of one object, the one in use first: what can be read goes before what is held, then the order of sources and their
-/// places decides. Nearly always one.
+/// Versions of one object, the one in use first: what can be read goes before what is held, then the order of
+/// sources and their places decides. Nearly always one.
 #[derive(Debug, Default)]
 struct Versions(Vec<(Claim, Arc<Object>)>);
 
@@ -369,8 +371,8 @@ mod tests {
             self
         }
 
-        /// `+name=label` for each upsert, `-name` for each removal, `!name` for an object that is refused; then the codes of the findings, if
-        /// they were read again.
+        /// `+name=label` for each upsert, `-name` for each removal, `!name` for an object that is refused;
+        /// then the codes of the findings, if they were read again.
         fn scan(&mut self) -> String {
             self.claims.take(SourceId(0), self.files.read().expect("a readable directory"));
             self.claims.take(SourceId(1), self.memory.read().expect("readable"));

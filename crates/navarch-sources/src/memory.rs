@@ -14,8 +14,8 @@ use crate::source::{Batch, PlaceId, Settled, Source, SourceError, StatusWriter, 
 
 /// A source of configuration in memory, and the handle that fills it: clones are the same source.
 ///
-/// It goes the way that the source of an API server goes: what is said is kept until it is read, the newest per place; nothing is
-/// complete before somebody says so; and it takes statuses.
+/// It goes the way that the source of an API server goes: what is said is kept until it is read, the newest
+/// per place; nothing is complete before somebody says so; and it takes statuses.
 #[derive(Clone, Debug)]
 pub struct Memory {
     name: Arc<str>,

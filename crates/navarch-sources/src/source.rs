@@ -14,21 +14,21 @@ use navarch_model::status::Status;
 
 /// Somewhere that configuration is written: a directory, a file, an API server.
 ///
-/// It is asked in turns: [`Source::changed`] until something may have changed, then [`Source::read`], which gives what did. A source
-/// knows nothing of others, and nothing of what became of what it told before.
+/// It is asked in turns: [`Source::changed`] until something may have changed, then [`Source::read`], which
+/// gives what did. A source knows nothing of others, and nothing of what became of what it told before.
 pub trait Source: Send {
     /// What people call it, for messages: a path, the name of a cluster.
     fn name(&self) -> String;
 
-    /// Resolves when something may have changed since the last [`Source::read`]. It can be dropped and called again at any time without
-    /// losing a change, and may resolve although nothing changed.
+    /// Resolves when something may have changed since the last [`Source::read`]. It can be dropped and called
+    /// again at any time without losing a change, and may resolve although nothing changed.
     fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// What the changes that were not read yet look like.
     fn settled(&self) -> Settled;
 
-    /// Somebody says that something may have changed, whatever was reported: the next [`Source::read`] looks at everything. Not needed
-    /// where nothing goes unreported.
+    /// Somebody says that something may have changed, whatever was reported: the next [`Source::read`] looks
+    /// at everything. Not needed where nothing goes unreported.
     fn look_again(&mut self) {}
 
     /// Reads what changed since the last call; at the first, everything. Called where it may wait for files.
@@ -45,8 +45,9 @@ pub trait Source: Send {
 
 /// Writes statuses to where objects are written.
 pub trait StatusWriter {
-    /// Takes statuses that are new or others than before, of objects whose version in use is from this source. It must not wait for a
-    /// network: what cannot be written at once is written later, the newest per object.
+    /// Takes statuses that are new or others than before, of objects whose version in use is from this
+    /// source. It must not wait for a network: what cannot be written at once is written later, the newest
+    /// per object.
     fn write(&mut self, statuses: &[Written]);
 }
 
@@ -59,7 +60,8 @@ pub struct Written {
     pub status: Status,
 }
 
-/// How far changes have come that were reported and not read yet. The later in this list, the longer it is worth waiting.
+/// How far changes have come that were reported and not read yet. The later in this list, the longer it is
+/// worth waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Settled {
     /// One thing has changed as a whole, or nothing.
@@ -67,8 +69,8 @@ pub enum Settled {
     Edit,
     /// Several things have changed, each as a whole: more may follow.
     Batch,
-    /// Something is being written, or was taken away and may be about to be put back: Git and many editors replace a file by deleting
-    /// and creating it. What is there now may be half of what is meant.
+    /// Something is being written, or was taken away and may be about to be put back: Git and many editors
+    /// replace a file by deleting and creating it. What is there now may be half of what is meant.
     Unfinished,
 }
 
@@ -88,8 +90,8 @@ pub struct Batch {
     pub facts: Vec<Fact>,
     /// Facts that hold no longer.
     pub retracted: Vec<FactKey>,
-    /// The source has been read as a whole since it was opened. Before all sources have, nothing is served: what is missing would look
-    /// as if it had been removed.
+    /// The source has been read as a whole since it was opened. Before all sources have, nothing is served:
+    /// what is missing would look as if it had been removed.
     pub complete: bool,
 }
 

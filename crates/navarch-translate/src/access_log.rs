@@ -102,8 +102,8 @@ pub struct Upstream {
     pub cluster: String,
 }
 
-/// The logs that the mesh's own settings ask for (`accessLogFile`, `enableEnvoyAccessLogService`), used where neither
-/// Telemetry nor default providers say anything.
+/// The logs that the mesh's own settings ask for (`accessLogFile`, `enableEnvoyAccessLogService`), used where
+/// neither Telemetry nor default providers say anything.
 pub fn from_mesh(mesh: &MeshConfig, place: Place) -> Vec<AccessLog> {
     if place == Place::Listener && mesh.disable_envoy_listener_log {
         return Vec::new();
@@ -179,8 +179,8 @@ pub struct ProviderLog {
 }
 
 impl ProviderLog {
-    /// The log of a provider, of what a CEL expression selects if there is one; nothing if the provider has no
-    /// log, or if the service it needs is unknown.
+    /// The log of a provider, of what a CEL expression selects if there is one; nothing if the provider has
+    /// no log, or if the service it needs is unknown.
     pub fn new(
         provider: &ExtensionProvider,
         mesh: &MeshConfig,

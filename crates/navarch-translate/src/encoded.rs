@@ -10,8 +10,8 @@ use prost::Message;
 
 /// A message that is part of a translator's input: shared, and compared by its encoding.
 ///
-/// Many messages hold floating-point numbers or nested messages without `Hash`. The encoding is deterministic (maps are
-/// ordered), so its fingerprint, taken once, stands for the value.
+/// Many messages hold floating-point numbers or nested messages without `Hash`. The encoding is deterministic
+/// (maps are ordered), so its fingerprint, taken once, stands for the value.
 pub struct Encoded<T> {
     message: Arc<T>,
     fingerprint: Fingerprint,

@@ -1,7 +1,8 @@
 //! Pure translation of Istio and Kubernetes nouns into Envoy resources.
 //!
-//! In: plain values that are the keys of the plan's cache. Out: encoded Envoy resources and parts of them. This crate must never
-//! know the snapshot, a runtime, a socket, the clock or the environment: a translator can read nothing but its input.
+//! In: plain values that are the keys of the plan's cache. Out: encoded Envoy resources and parts of them.
+//! This crate must never know the snapshot, a runtime, a socket, the clock or the environment: a translator
+//! can read nothing but its input.
 
 pub mod access_log;
 pub mod clusters;

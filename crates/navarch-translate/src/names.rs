@@ -1,5 +1,5 @@
-//! Names of clusters. They appear in clusters, endpoints, listeners and routes, and in what users see of all of them; Istio's
-//! formats, so that dashboards, EnvoyFilters and habits keep working.
+//! Names of clusters. They appear in clusters, endpoints, listeners and routes, and in what users see of all
+//! of them; Istio's formats, so that dashboards, EnvoyFilters and habits keep working.
 
 use navarch_model::route::ServiceBackend;
 

@@ -7,8 +7,9 @@ pub trait Sealed {}
 
 /// A translator: a plain function whose only argument is the key of the cache.
 ///
-/// There is no `&self` and no context: everything the output depends on is in the input, and equal inputs give equal bytes on
-/// every replica and after every restart. Implementations read no clock, no environment and no random numbers.
+/// There is no `&self` and no context: everything the output depends on is in the input, and equal inputs
+/// give equal bytes on every replica and after every restart. Implementations read no clock, no environment
+/// and no random numbers.
 ///
 /// Sealed: translators are in this crate, which cannot reach the snapshot.
 pub trait Pure: Sealed {

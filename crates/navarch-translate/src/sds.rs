@@ -20,9 +20,10 @@ const BUILTIN: &str = "builtin://";
 const EXTERNAL: &str = "sds://";
 const INVALID: &str = "invalid://";
 
-/// How long a listener or cluster waits for a workload's certificate. It comes over the stream that brought the listener, at once
-/// or not at all; and state of the world cannot say "not at all", so that waiting without limit, as Istio's proxies do beside
-/// their agent, would keep a proxy from ever becoming ready where nobody issues certificates.
+/// How long a listener or cluster waits for a workload's certificate. It comes over the stream that brought
+/// the listener, at once or not at all; and state of the world cannot say "not at all", so that waiting
+/// without limit, as Istio's proxies do beside their agent, would keep a proxy from ever becoming ready where
+/// nobody issues certificates.
 const WORKLOAD_SECRET_WAIT: Duration = Duration::from_secs(1);
 
 /// A secret of the workload itself, or a file.
@@ -32,8 +33,8 @@ pub fn workload_secret(name: &str) -> SdsSecretConfig {
 
 /// The secret that a `credentialName` names.
 ///
-/// There is a limit to the waiting (Envoy's default of 15 s), so that a missing secret does not hold up the whole
-/// listener.
+/// There is a limit to the waiting (Envoy's default of 15 s), so that a missing secret does not hold up the
+/// whole listener.
 pub fn credential(name: &str) -> SdsSecretConfig {
     if name == BUILTIN {
         return workload_secret(WORKLOAD_CERTIFICATE);

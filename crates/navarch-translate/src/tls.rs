@@ -37,7 +37,8 @@ pub struct Upstream<'a> {
 
 /// The TLS context for `settings`; nothing if the mode is DISABLE, or if a MUTUAL client has no certificate.
 ///
-/// ALPN `istio` marks mesh TLS: by it a server that accepts both tells mesh TLS from TLS that is meant for the application.
+/// ALPN `istio` marks mesh TLS: by it a server that accepts both tells mesh TLS from TLS that is meant for
+/// the application.
 pub fn upstream(settings: &ClientTlsSettings, upstream: &Upstream<'_>) -> Option<UpstreamTlsContext> {
     match settings.mode {
         ClientTlsMode::Disable => None,
@@ -114,7 +115,8 @@ fn originated(
     })
 }
 
-/// Whether the server name, and the name in the server's certificate, come from each request: where the settings name none.
+/// Whether the server name, and the name in the server's certificate, come from each request: where the
+/// settings name none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FromRequest {
     pub sni: bool,

@@ -40,7 +40,8 @@ fn outbound_settings() -> OutboundSettings {
     }
 }
 
-/// A contribution as a service port makes it: `host` names its cluster, `names` and `blocks` restrict its TCP chain.
+/// A contribution as a service port makes it: `host` names its cluster, `names` and `blocks` restrict its TCP
+/// chain.
 fn contribution(protocol: Protocol, host: &str, names: &[&str], blocks: &[&str]) -> Contribution {
     let shared = |texts: &[&str]| texts.iter().map(|text| Name::from(*text)).collect();
     let tcp = TcpChain {

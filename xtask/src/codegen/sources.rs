@@ -47,8 +47,8 @@ for name in sys.argv[1:]:
 sys.stdout.buffer.write(descriptor_pb2.FileDescriptorSet(file=found.values()).SerializeToString(deterministic=True))
 "#;
 
-/// The whole API as encoded descriptor sets: every file of `envoy-types` with its comments, then what `xds-protos` has
-/// beside it, in dependency order.
+/// The whole API as encoded descriptor sets: every file of `envoy-types` with its comments, then what
+/// `xds-protos` has beside it, in dependency order.
 pub fn load(scratch: &Path) -> Result<Vec<Vec<u8>>> {
     let python = python(scratch)?;
     let protos = envoy_types(scratch)?;

@@ -16,8 +16,8 @@ use super::tree;
 use super::watch::{Reach, Watch};
 use crate::source::{Batch, Settled, Source, SourceError, Update};
 
-/// A file with a MeshConfig. Settings that are wrong never replace settings that work; at the start there are none that work but the
-/// defaults.
+/// A file with a MeshConfig. Settings that are wrong never replace settings that work; at the start there are
+/// none that work but the defaults.
 pub struct MeshFile {
     path: PathBuf,
     text: Option<String>,
@@ -25,7 +25,8 @@ pub struct MeshFile {
 }
 
 impl MeshFile {
-    /// A source that has read nothing yet. It is watched from the first time that somebody waits for a change.
+    /// A source that has read nothing yet. It is watched from the first time that somebody waits for a
+    /// change.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         // The directory, since editors put another file in place of the one that is there.

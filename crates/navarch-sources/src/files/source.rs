@@ -18,8 +18,8 @@ pub(super) const POLL: Duration = Duration::from_secs(10);
 
 /// The YAML and JSON files of a directory tree.
 ///
-/// A batch is the difference between two states of the directory as a whole, however many files changed. Reading costs what the
-/// files that changed cost.
+/// A batch is the difference between two states of the directory as a whole, however many files changed.
+/// Reading costs what the files that changed cost.
 pub struct FileSource {
     root: PathBuf,
     /// What positions call the directory; empty if they are relative to it.
@@ -29,7 +29,8 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// A source that has read nothing yet. It is watched from the first time that somebody waits for a change.
+    /// A source that has read nothing yet. It is watched from the first time that somebody waits for a
+    /// change.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let watch = Watch::new(&root, Reach::Tree, POLL);

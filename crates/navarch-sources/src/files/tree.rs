@@ -82,8 +82,8 @@ impl Tree {
         }
     }
 
-    /// The files a hint is about; `None` if they cannot be told without a rescan: directories come and go, and a symlink
-    /// changes with a target that may have another path.
+    /// The files a hint is about; `None` if they cannot be told without a rescan: directories come and go,
+    /// and a symlink changes with a target that may have another path.
     fn files_of(&self, hint: &Hint) -> Option<Vec<PathBuf>> {
         let Hint::Paths(paths) = hint else { return None };
         if self.links || !self.unreadable.is_empty() {
@@ -227,7 +227,8 @@ impl Listing {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            // Hidden entries are editors' swap files, `.git`, and the `..data` directories behind mounted ConfigMaps.
+            // Hidden entries are editors' swap files, `.git`, and the `..data` directories behind mounted
+            // ConfigMaps.
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }

@@ -18,8 +18,8 @@ const PATHS_MAX: usize = 1024;
 
 /// Wakes up when something below a directory may have changed.
 ///
-/// A hint, not a truth: whoever is woken rescans. File systems that send no events (network mounts, targets of symlinks outside
-/// the directory) are covered by waking up every `poll` anyway.
+/// A hint, not a truth: whoever is woken rescans. File systems that send no events (network mounts, targets
+/// of symlinks outside the directory) are covered by waking up every `poll` anyway.
 pub struct Watch {
     woken: Arc<Notify>,
     pending: Arc<Mutex<Pending>>,
@@ -55,7 +55,8 @@ impl Watch {
         }
     }
 
-    /// Waits until something may have changed since the last [`Watch::take_hint`]. May be dropped and called again at any time.
+    /// Waits until something may have changed since the last [`Watch::take_hint`]. May be dropped and called
+    /// again at any time.
     pub async fn changed(&mut self) {
         if self.watcher.is_none() {
             self.start();

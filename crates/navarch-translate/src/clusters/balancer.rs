@@ -67,7 +67,8 @@ pub(super) fn apply(
     }
 }
 
-/// Weights of localities are looked at only if somebody set them: they get in the way of the algorithm otherwise.
+/// Weights of localities are looked at only if somebody set them: they get in the way of the algorithm
+/// otherwise.
 fn locality_config(setting: &Setting, failover: bool, kind: ProxyKind) -> Option<LocalityConfigSpecifier> {
     match setting {
         Setting::Locality { setting: locality, .. } => {

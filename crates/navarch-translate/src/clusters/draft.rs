@@ -68,7 +68,8 @@ impl Draft {
     }
 }
 
-/// The name of a cluster in statistics. The delimiter ends it, so that tags can be extracted from names with dots.
+/// The name of a cluster in statistics. The delimiter ends it, so that tags can be extracted from names with
+/// dots.
 pub(super) fn stat_name(name: &str) -> String {
     format!("{name};")
 }

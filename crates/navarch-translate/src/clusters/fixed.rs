@@ -30,7 +30,8 @@ use crate::endpoints::{pipe, socket};
 use crate::names;
 use crate::pure::{Pure, Sealed};
 
-/// Hosts that the cache of resolved names holds for destinations of which nothing is known: Envoy's default, made visible.
+/// Hosts that the cache of resolved names holds for destinations of which nothing is known: Envoy's default,
+/// made visible.
 const UNKNOWN_HOSTS_MAX: u32 = 1024;
 /// Where a server of secrets on the proxy's machine listens.
 const CREDENTIAL_SOCKET: &str = "./var/run/secrets/credential-uds/socket";
@@ -40,7 +41,8 @@ const CREDENTIAL_SOCKET: &str = "./var/run/secrets/credential-uds/socket";
 pub struct FixedInput {
     pub mesh: Arc<Hashed<ClusterMesh>>,
     pub view: ClusterView,
-    /// HTTP to unknown destinations is resolved by name (`ALLOW_ANY_DYNAMIC_DNS`), by this name server if one is stated.
+    /// HTTP to unknown destinations is resolved by name (`ALLOW_ANY_DYNAMIC_DNS`), by this name server if one
+    /// is stated.
     pub dynamic_dns: Option<NameServer>,
     /// A server of secrets runs beside the proxy.
     pub external_secrets: bool,
@@ -104,8 +106,8 @@ fn black_hole(mesh: &ClusterMesh) -> Cluster {
     }
 }
 
-/// Sends to the address that the application dialled. Of the mesh-wide default policy only the connection pool counts: there
-/// are no endpoints to choose from that could be ejected.
+/// Sends to the address that the application dialled. Of the mesh-wide default policy only the connection
+/// pool counts: there are no endpoints to choose from that could be ejected.
 fn passthrough(input: &FixedInput) -> Draft {
     let mut draft = Draft {
         cluster: Cluster {
@@ -146,7 +148,8 @@ fn by_name(input: &FixedInput, server: &NameServer) -> Cluster {
     draft.finish()
 }
 
-/// The cache that the HTTP filter and the cluster for unknown destinations share; both must configure it alike.
+/// The cache that the HTTP filter and the cluster for unknown destinations share; both must configure it
+/// alike.
 pub fn unknown_hosts_cache(ip_mode: IpMode, server: &NameServer) -> DnsCacheConfig {
     let resolver = match server {
         NameServer::Default => None,

@@ -22,12 +22,13 @@ use crate::endpoints::{pipe, socket, socket_address};
 use crate::names;
 use crate::pure::{Pure, Sealed};
 
-/// Addresses of the loopback interface from which the proxy calls its own workload: rules that redirect traffic to the proxy leave
-/// connections from them alone.
+/// Addresses of the loopback interface from which the proxy calls its own workload: rules that redirect
+/// traffic to the proxy leave connections from them alone.
 const SOURCE_V4: &str = "127.0.0.6";
 const SOURCE_V6: &str = "::6";
 
-/// The longest interval that Envoy accepts, about 292 years: connections to the own workload are never cleaned up.
+/// The longest interval that Envoy accepts, about 292 years: connections to the own workload are never
+/// cleaned up.
 const NEVER_SECONDS: i64 = 9_223_372_035;
 
 /// A port of the workload.
@@ -40,7 +41,8 @@ pub struct InboundInput {
     pub service_port: u32,
     pub service_port_name: String,
     pub protocol: Protocol,
-    /// Services that the port of the workload backs, oldest first, with their port; none for a listener that only a Sidecar declares.
+    /// Services that the port of the workload backs, oldest first, with their port; none for a listener that
+    /// only a Sidecar declares.
     pub services: Vec<(Arc<Hashed<Service>>, u32)>,
     /// The rule for the first service: servers need the limits that clients have.
     pub rule: Option<Arc<Hashed<EffectiveRule>>>,

@@ -1,7 +1,7 @@
 //! Clusters (CDS): what a proxy knows of each upstream.
 //!
-//! [`Outbound`] makes the clusters of one port of a service (itself and its subsets), [`Inbound`] the one of a port of the
-//! proxy's own workload, [`Fixed`] those that every proxy of a kind has.
+//! [`Outbound`] makes the clusters of one port of a service (itself and its subsets), [`Inbound`] the one of
+//! a port of the proxy's own workload, [`Fixed`] those that every proxy of a kind has.
 
 mod balancer;
 mod draft;
@@ -69,7 +69,8 @@ pub fn discovery(service: &Service, kind: ProxyKind) -> Discovery {
     }
 }
 
-/// Whether some cluster of the service may send to the address that the application dialled, without knowing the endpoints.
+/// Whether some cluster of the service may send to the address that the application dialled, without knowing
+/// the endpoints.
 pub fn takes_dialled_address(service: &Service, rule: Option<&DestinationRule>) -> bool {
     let passthrough = |balancer: &Option<LoadBalancerSettings>| {
         balancer.as_ref().is_some_and(|balancer| policy::simple(balancer) == SimpleLb::Passthrough)

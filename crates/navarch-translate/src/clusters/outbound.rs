@@ -31,7 +31,8 @@ use crate::endpoints::{self, EndpointSources, Mode, Selection, locality};
 use crate::names;
 use crate::pure::{Pure, Sealed};
 
-/// How many questions a DNS socket is used for: resolvers that hash by source port would otherwise always get the same load.
+/// How many questions a DNS socket is used for: resolvers that hash by source port would otherwise always get
+/// the same load.
 const DNS_UDP_QUERIES_MAX: u32 = 100;
 /// Spreads the refreshing of names, so that proxies that started together do not ask together.
 const DNS_JITTER_MS: u32 = 100;
@@ -44,7 +45,8 @@ pub struct OutboundInput {
     pub rule: Option<Arc<Hashed<EffectiveRule>>>,
     pub mesh: Arc<Hashed<ClusterMesh>>,
     pub identity: ServiceIdentity,
-    /// Endpoints, for clusters that carry their addresses themselves (DNS); others do not change with their endpoints.
+    /// Endpoints, for clusters that carry their addresses themselves (DNS); others do not change with their
+    /// endpoints.
     pub endpoints: Option<EndpointSources>,
     /// What decides about localities besides the rule.
     pub locality: Arc<Hashed<endpoints::EndpointMesh>>,
@@ -57,12 +59,13 @@ pub struct OutboundInput {
 /// Who the servers of a service are, and whether they speak mutual TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceIdentity {
-    /// Names that certificates of the service's endpoints may carry, in every trust domain that counts as ours; sorted.
+    /// Names that certificates of the service's endpoints may carry, in every trust domain that counts as
+    /// ours; sorted.
     pub names: Vec<Name>,
     /// PeerAuthentication of the namespace and the mesh does not switch mutual TLS off.
     pub accepts_mtls: bool,
-    /// There are endpoints on the port, and all of them accept mutual TLS. Counts where Envoy does not know the endpoints
-    /// (ORIGINAL_DST) and cannot choose by each.
+    /// There are endpoints on the port, and all of them accept mutual TLS. Counts where Envoy does not know
+    /// the endpoints (ORIGINAL_DST) and cannot choose by each.
     pub all_endpoints_accept_mtls: bool,
 }
 
@@ -137,7 +140,8 @@ impl<'a> Builder<'a> {
         if self.mode == Mode::Outbound && !draft.dynamic && endpoints::keeps_sessions(self.service) {
             draft.common_lb().override_host_status = Some(session_statuses());
         }
-        // The rule as a whole says whether addresses are taken as dialled; the port's policy only sets the type of the cluster.
+        // The rule as a whole says whether addresses are taken as dialled; the port's policy only sets the
+        // type of the cluster.
         let whole = self.rule.and_then(|rule| rule.spec.traffic_policy.as_ref());
         let passthrough = whole.and_then(|policy| policy.load_balancer.as_ref()).is_some_and(|balancer| {
             policy::simple(balancer) == navarch_model::networking::SimpleLb::Passthrough
@@ -207,8 +211,8 @@ impl<'a> Builder<'a> {
         Some(draft)
     }
 
-    /// The settings of a policy, in the order in which they build on each other: HTTP/2 before limits on its streams, outlier
-    /// detection before failover that depends on it, the type of the cluster before TLS.
+    /// The settings of a policy, in the order in which they build on each other: HTTP/2 before limits on its
+    /// streams, outlier detection before failover that depends on it, the type of the cluster before TLS.
     fn apply(&self, draft: &mut Draft, policy: Policy<'a>, subset: &str, passthrough: bool) {
         let input = self.input;
         let mesh = &**input.mesh;
@@ -291,7 +295,8 @@ impl<'a> Builder<'a> {
         (!groups.is_empty()).then(|| endpoints::assignment(name, groups))
     }
 
-    /// Priorities and weights of addresses that the cluster carries. In contrast to EDS, mesh-wide outlier detection counts.
+    /// Priorities and weights of addresses that the cluster carries. In contrast to EDS, mesh-wide outlier
+    /// detection counts.
     fn prioritise(&self, draft: &mut Draft, setting: Option<&locality::Setting>, subset: &str) {
         let (Some(setting), true, Some(selection)) =
             (setting, draft.cluster.load_assignment.is_some(), self.selection(subset))
@@ -367,8 +372,8 @@ pub(super) fn resolver(config: CaresDnsResolverConfig) -> TypedExtensionConfig {
     }
 }
 
-/// Endpoints come over the stream that the cluster came on. Zero: a cluster without endpoints is never taken for ready by mere passing
-/// of time.
+/// Endpoints come over the stream that the cluster came on. Zero: a cluster without endpoints is never taken
+/// for ready by mere passing of time.
 fn eds(service_name: String) -> EdsClusterConfig {
     EdsClusterConfig {
         eds_config: Some(ConfigSource {

@@ -15,8 +15,8 @@ use navarch_model::service::{Service, TrafficDistribution};
 
 use super::Draft;
 
-/// Ejection by success rate is always off: it needs more requests per endpoint than most services get, and Istio has no
-/// setting for it.
+/// Ejection by success rate is always off: it needs more requests per endpoint than most services get, and
+/// Istio has no setting for it.
 pub(super) fn apply(draft: &mut Draft, service: &Service, settings: Option<&OutlierDetection>) {
     let Some(settings) = settings else { return };
     // An error count of zero switches the detector off.
@@ -44,7 +44,8 @@ pub(super) fn apply(draft: &mut Draft, service: &Service, settings: Option<&Outl
     }
     draft.cluster.outlier_detection = Some(outlier);
     if settings.min_health_percent >= 0 {
-        // Unhealthy endpoints of a service with a preference for near ones are always sent; in panic mode Envoy would use them.
+        // Unhealthy endpoints of a service with a preference for near ones are always sent; in panic mode
+        // Envoy would use them.
         let percent = match service.traffic_distribution {
             TrafficDistribution::Any => settings.min_health_percent,
             _ => 0,

@@ -1,4 +1,5 @@
-//! Which traffic policy applies to a cluster: DestinationRule, its port, its subset, the subset's port, mesh-wide defaults.
+//! Which traffic policy applies to a cluster: DestinationRule, its port, its subset, the subset's port,
+//! mesh-wide defaults.
 
 use navarch_model::networking::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LbPolicy,
@@ -20,7 +21,8 @@ pub struct Policy<'a> {
 }
 
 impl<'a> Policy<'a> {
-    /// A port-level policy replaces the policy as a whole: what it leaves out is not inherited (Istio: `portLevelSettings`).
+    /// A port-level policy replaces the policy as a whole: what it leaves out is not inherited (Istio:
+    /// `portLevelSettings`).
     pub fn of_port(policy: Option<&'a TrafficPolicy>, port: u16) -> Self {
         let Some(policy) = policy else { return Policy::default() };
         match port_level(policy, port) {
@@ -52,8 +54,8 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Blocks of a subset win over those of the rule; if the subset has a policy for the port, the four main blocks are taken
-    /// from there even where it leaves them out.
+    /// Blocks of a subset win over those of the rule; if the subset has a policy for the port, the four main
+    /// blocks are taken from there even where it leaves them out.
     pub fn with_subset(self, subset: Option<&'a TrafficPolicy>, port: u16) -> Self {
         let Some(policy) = subset else { return self };
         let over = Policy::of_port(subset, port);
@@ -93,8 +95,8 @@ pub fn of_subset<'a>(rule: Option<&'a DestinationRule>, port: u16, subset: &str)
     Policy::of_port(rule.traffic_policy.as_ref(), port).with_subset(subset, port)
 }
 
-/// The TLS mode that a rule sets for a port and a subset. Unlike other blocks, it is inherited where a port leaves it out, because
-/// it says what the server accepts.
+/// The TLS mode that a rule sets for a port and a subset. Unlike other blocks, it is inherited where a port
+/// leaves it out, because it says what the server accepts.
 pub fn tls_mode(rule: Option<&DestinationRule>, port: u16, subset: &str) -> Option<ClientTlsMode> {
     let rule = rule?;
     let whole = || mode_at(rule.traffic_policy.as_ref(), port);

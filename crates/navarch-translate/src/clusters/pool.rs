@@ -24,8 +24,8 @@ use navarch_model::service::Protocol;
 use super::draft::explicit;
 use super::{ClusterMesh, ClusterView, Draft};
 
-/// Circuit breakers, timeouts, keep-alive and connection limits. What is not set has no limit: Envoy's own defaults (1,024
-/// connections, 3 retries) break busy clients in ways that are hard to understand.
+/// Circuit breakers, timeouts, keep-alive and connection limits. What is not set has no limit: Envoy's own
+/// defaults (1,024 connections, 3 retries) break busy clients in ways that are hard to understand.
 pub(super) fn apply(
     draft: &mut Draft,
     mesh: &ClusterMesh,
@@ -146,8 +146,8 @@ pub(super) fn protocol(draft: &mut Draft, protocol: Protocol, view: &ClusterView
     }
 }
 
-/// Speaks HTTP/2 if the policy or the mesh asks for it. The mesh-wide setting touches ports that are declared as HTTP only: on a
-/// sniffed port the client's version decides.
+/// Speaks HTTP/2 if the policy or the mesh asks for it. The mesh-wide setting touches ports that are declared
+/// as HTTP only: on a sniffed port the client's version decides.
 pub(super) fn upgrade(
     draft: &mut Draft,
     mesh: &ClusterMesh,
@@ -204,8 +204,8 @@ fn downstream(http1: Http1ProtocolOptions) -> UpstreamProtocolOptions {
     })
 }
 
-/// HTTP options of clusters for destinations of which nothing is known: the client's version, and connections that are given
-/// up after five idle minutes.
+/// HTTP options of clusters for destinations of which nothing is known: the client's version, and connections
+/// that are given up after five idle minutes.
 pub(super) fn unknown_destination(view: &ClusterView) -> HttpProtocolOptions {
     let http1 = if view.preserve_header_case { preserve_case() } else { Http1ProtocolOptions::default() };
     HttpProtocolOptions {

@@ -137,7 +137,8 @@ fn choose(rule: Option<&ClientTlsSettings>, context: &Context<'_>) -> Option<Cho
     })
 }
 
-/// A rule for everybody must not make every sidecar ask for a Secret it has no right to. ConfigMaps are open to all.
+/// A rule for everybody must not make every sidecar ask for a Secret it has no right to. ConfigMaps are open
+/// to all.
 fn is_out_of_reach(settings: &ClientTlsSettings, context: &Context<'_>) -> bool {
     !settings.credential_name.is_empty()
         && !settings.credential_name.starts_with("configmap://")

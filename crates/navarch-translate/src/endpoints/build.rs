@@ -74,7 +74,8 @@ pub(super) fn is_draining(endpoint: &Endpoint) -> bool {
     endpoint.health == Health::Draining || has_draining_label(endpoint)
 }
 
-/// The match of `transport_socket_matches` that selects mutual TLS, and what an endpoint says to be matched by it.
+/// The match of `transport_socket_matches` that selects mutual TLS, and what an endpoint says to be matched
+/// by it.
 pub(crate) fn mtls_match() -> navarch_envoy::wkt::Struct {
     wkt::structure([(TLS_MODE, wkt::string(ISTIO))])
 }

@@ -43,8 +43,8 @@ impl NetworkGateways {
         self.gateways.iter().filter(move |gateway| dns || build::parse_ip(&gateway.address).is_some())
     }
 
-    /// The least common multiple of the numbers of gateways per network and per network and cluster: weights are multiplied by
-    /// it, so that they can be divided evenly among the gateways.
+    /// The least common multiple of the numbers of gateways per network and per network and cluster: weights
+    /// are multiplied by it, so that they can be divided evenly among the gateways.
     pub(super) fn scale(&self, dns: bool) -> u32 {
         let mut by_network: BTreeMap<&str, u32> = BTreeMap::new();
         let mut by_cluster: BTreeMap<(&str, &str), u32> = BTreeMap::new();

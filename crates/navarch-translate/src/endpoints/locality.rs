@@ -1,7 +1,7 @@
 //! Locality: weights and priorities that keep traffic near, or spread it as configured.
 //!
-//! Envoy sends traffic to priority 0 as long as enough of its endpoints are healthy, and spreads it among localities by weight
-//! only if the cluster says so. Priorities have no gaps.
+//! Envoy sends traffic to priority 0 as long as enough of its endpoints are healthy, and spreads it among
+//! localities by weight only if the cluster says so. Priorities have no gaps.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,9 @@ pub enum Setting {
     ZoneAware(ZoneAwareLoadBalancerSetting),
 }
 
-/// Precedence: DestinationRule, `trafficDistribution` of the service, MeshConfig; in a rule and in MeshConfig zone-aware before
-/// locality. A DestinationRule that disables locality load balancing disables all that comes after it.
+/// Precedence: DestinationRule, `trafficDistribution` of the service, MeshConfig; in a rule and in MeshConfig
+/// zone-aware before locality. A DestinationRule that disables locality load balancing disables all that
+/// comes after it.
 pub fn effective(
     mesh: &EndpointMesh,
     rule: Option<&LoadBalancerSettings>,
@@ -133,8 +134,8 @@ impl Setting {
         }
     }
 
-    /// Sets weights or priorities as `view` should see them. `failover`: outlier detection is on, so Envoy will notice when it has
-    /// to move on to the next priority.
+    /// Sets weights or priorities as `view` should see them. `failover`: outlier detection is on, so Envoy
+    /// will notice when it has to move on to the next priority.
     pub(crate) fn apply<'a>(
         &self,
         groups: Vec<Group<'a>>,
@@ -160,8 +161,8 @@ impl Setting {
                     [] => groups,
                     labels => by_labels(groups, view, labels),
                 };
-                // Even without a failover list: endpoints of other regions must not be in priority 0, where Envoy balances
-                // among zones.
+                // Even without a failover list: endpoints of other regions must not be in priority 0, where
+                // Envoy balances among zones.
                 refine(groups, 3, |group| {
                     region_proximity(&view.locality, &group.locality, &setting.failover)
                 })
@@ -204,7 +205,8 @@ fn distribute<'a>(
     groups
 }
 
-/// Whether a locality is meant by `region/zone/subzone`, where each part may be `*` and missing parts match all.
+/// Whether a locality is meant by `region/zone/subzone`, where each part may be `*` and missing parts match
+/// all.
 fn matches(locality: &Locality, pattern: &str) -> bool {
     let mut parts = pattern.split('/');
     let region = parts.next().unwrap_or("");
@@ -215,7 +217,8 @@ fn matches(locality: &Locality, pattern: &str) -> bool {
         && rest(parts.next(), &locality.sub_zone)
 }
 
-/// 0: same sub-zone, 1: same zone, 2: same region, 3: elsewhere, 4: elsewhere although `failover` names another place.
+/// 0: same sub-zone, 1: same zone, 2: same region, 3: elsewhere, 4: elsewhere although `failover` names
+/// another place.
 fn proximity(ours: &Locality, theirs: &Locality, failover: &[LocalityFailover]) -> u32 {
     if ours.region != theirs.region {
         let target = failover.iter().find(|entry| entry.from == *ours.region);
@@ -250,8 +253,8 @@ fn refine<'a>(mut groups: Vec<Group<'a>>, ranks: u32, rank: impl Fn(&Group<'_>) 
 
 /// Splits each locality by how many leading labels its endpoints share with the client.
 ///
-/// If the first label is the network, a difference in it alone does not end the comparison: it puts the endpoint behind all
-/// endpoints of the client's network, in the order of the other labels.
+/// If the first label is the network, a difference in it alone does not end the comparison: it puts the
+/// endpoint behind all endpoints of the client's network, in the order of the other labels.
 fn by_labels<'a>(groups: Vec<Group<'a>>, view: &EndpointView, labels: &[String]) -> Vec<Group<'a>> {
     let wanted: Vec<(&str, &str)> = labels
         .iter()

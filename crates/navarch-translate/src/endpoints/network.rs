@@ -13,8 +13,8 @@ use super::selection::{Group, Member, Selection, Source};
 impl<'a> Selection<'a> {
     /// Replaces endpoints of other networks by gateways, which get the weight of what they stand for.
     ///
-    /// The connection through a gateway is mutual TLS all the way to the endpoint (the gateway sees the server name only), so an
-    /// endpoint that does not accept mutual TLS is out of reach.
+    /// The connection through a gateway is mutual TLS all the way to the endpoint (the gateway sees the
+    /// server name only), so an endpoint that does not accept mutual TLS is out of reach.
     pub(super) fn through_gateways(&self, groups: Vec<Group<'a>>) -> Vec<Group<'a>> {
         if self.sources.gateways.is_empty(self.dns) {
             return groups;

@@ -51,8 +51,8 @@ impl<'a> Selection<'a> {
             && self.is_fit(endpoint)
     }
 
-    /// EDS knows addresses only; names are for clusters that resolve them. An endpoint without any address can still be
-    /// reached through a gateway of its network.
+    /// EDS knows addresses only; names are for clusters that resolve them. An endpoint without any address
+    /// can still be reached through a gateway of its network.
     fn has_usable_address(&self, endpoint: &Endpoint) -> bool {
         match &endpoint.address {
             Address::Ip(_) | Address::Unix(_) => true,
@@ -86,8 +86,8 @@ impl<'a> Selection<'a> {
         same_cluster || !(self.sources.cluster_local || endpoint.cluster_local)
     }
 
-    /// Terminating endpoints are never sent: they would make a service look half dead during every rollout. Draining ones only
-    /// serve existing sessions.
+    /// Terminating endpoints are never sent: they would make a service look half dead during every rollout.
+    /// Draining ones only serve existing sessions.
     fn is_fit(&self, endpoint: &Endpoint) -> bool {
         match endpoint.health {
             Health::Terminating => return false,
@@ -98,8 +98,8 @@ impl<'a> Selection<'a> {
             || self.service.labels.get(PERSISTENT_SESSION_LABEL).is_some_and(|value| !value.is_empty())
     }
 
-    /// Unhealthy endpoints are sent so that Envoy knows the real ratio, unless a minimum of healthy ones makes Envoy
-    /// fall back to sending traffic to all of them.
+    /// Unhealthy endpoints are sent so that Envoy knows the real ratio, unless a minimum of healthy ones
+    /// makes Envoy fall back to sending traffic to all of them.
     fn sends_unhealthy(&self) -> bool {
         if self.service.traffic_distribution != TrafficDistribution::Any {
             return true;
@@ -110,7 +110,8 @@ impl<'a> Selection<'a> {
             .is_none_or(|outlier| outlier.min_health_percent <= 0)
     }
 
-    /// A rule's TLS mode decides; otherwise the workload must have a proxy, and its PeerAuthentication must not forbid mutual TLS.
+    /// A rule's TLS mode decides; otherwise the workload must have a proxy, and its PeerAuthentication must
+    /// not forbid mutual TLS.
     fn accepts_mtls(&self, position: usize, endpoint: &Endpoint) -> bool {
         let rule = self.rule.map(|rule| &rule.spec);
         if let Some(mode) = policy::tls_mode(rule, self.port.port, self.subset) {
@@ -142,8 +143,8 @@ pub mod topology {
     pub const HOSTNAME: &str = "kubernetes.io/hostname";
 }
 
-/// One of the labels a workload has or would have if it were labelled with where it runs. Where it runs wins over what its labels say,
-/// but for the network.
+/// One of the labels a workload has or would have if it were labelled with where it runs. Where it runs wins
+/// over what its labels say, but for the network.
 pub(super) fn label<'a>(
     labels: &'a Labels,
     locality: &'a Locality,

@@ -1,7 +1,8 @@
 //! Extensions of users in the filter chains: Lua scripts and Wasm modules (TrafficExtension, WasmPlugin).
 //!
-//! Lua goes into the chain as it is. A Wasm module is fetched first, so the chain only names it, and its configuration
-//! is a resource of its own (ECDS): the listener waits for the module, and a change of the module does not touch the listener.
+//! Lua goes into the chain as it is. A Wasm module is fetched first, so the chain only names it, and its
+//! configuration is a resource of its own (ECDS): the listener waits for the module, and a change of the
+//! module does not touch the listener.
 
 mod wasm;
 
@@ -35,7 +36,8 @@ pub use wasm::{ExtensionResource, ExtensionResourceInput};
 
 /// What the names of extension resources start with.
 const NAME_PREFIX: &str = "extensions.istio.io/trafficextension/";
-/// Marks the name of an extension that was made from a WasmPlugin, which may have the name of a TrafficExtension.
+/// Marks the name of an extension that was made from a WasmPlugin, which may have the name of a
+/// TrafficExtension.
 const TRANSLATED: &str = "~istio-translated-wasmplugin";
 /// Istio's limit for a script.
 const LUA_CODE_MAX_BYTES: usize = 65_536;
@@ -125,7 +127,8 @@ pub fn add_filter(
     }
 }
 
-/// The resource that an EnvoyFilter adds; nothing if the patch adds none, or its value is no extension (validation has said so).
+/// The resource that an EnvoyFilter adds; nothing if the patch adds none, or its value is no extension
+/// (validation has said so).
 pub fn added_by_patch(patch: &EnvoyConfigObjectPatch) -> Option<Resource> {
     let change = patch.patch.as_ref()?;
     if patch.apply_to != ApplyTo::ExtensionConfig || change.operation != PatchOperation::Add {
@@ -138,8 +141,8 @@ pub fn added_by_patch(patch: &EnvoyConfigObjectPatch) -> Option<Resource> {
         .then(|| Resource::of(XdsType::Ecds, config.name.as_str(), &config.encode_to_vec()))
 }
 
-/// The ports that an extension is meant for in one direction: empty means every port, `None` that it is not meant for the
-/// direction. Gateways count as clients.
+/// The ports that an extension is meant for in one direction: empty means every port, `None` that it is not
+/// meant for the direction. Gateways count as clients.
 fn ports(selectors: &[TrafficSelector], direction: Direction) -> Option<Vec<u16>> {
     if selectors.is_empty() {
         return Some(Vec::new());
@@ -217,8 +220,8 @@ fn network_discovery(name: String) -> Filter {
     Filter { name, config_type: Some(filter::ConfigType::ConfigDiscovery(source)) }
 }
 
-/// Configuration over ADS, without a limit of time: an extension may be what protects the workload. The second type takes the
-/// place of a module that cannot be fetched and must fail closed.
+/// Configuration over ADS, without a limit of time: an extension may be what protects the workload. The
+/// second type takes the place of a module that cannot be fetched and must fail closed.
 fn discovery(types: &[&str]) -> ExtensionConfigSource {
     ExtensionConfigSource {
         config_source: Some(ConfigSource {

@@ -23,7 +23,8 @@ use crate::pure::{Pure, Sealed};
 use crate::sds::credential_resource;
 
 const RUNTIME: &str = "envoy.wasm.runtime.v8";
-/// Envoy demands a cluster, but the module is fetched by the agent, which puts a file in the place of the URL.
+/// Envoy demands a cluster, but the module is fetched by the agent, which puts a file in the place of the
+/// URL.
 const FETCH_CLUSTER: &str = "_";
 const FETCH_TIMEOUT_SECS: u32 = 30;
 

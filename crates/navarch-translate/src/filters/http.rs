@@ -25,14 +25,15 @@ use prost::{Message, Name};
 
 use crate::encoded::Encoded;
 
-/// Envoy's "well known filter state": the application protocols that an upstream TLS connection offers, over the cluster's.
+/// Envoy's "well known filter state": the application protocols that an upstream TLS connection offers, over
+/// the cluster's.
 const ALPN_KEY: &str = "envoy.network.application_protocols";
 const MESH_ALPN: &str = "istio-http/1.1,istio-h2,istio";
 
 /// Where in the chain an HTTP filter runs; the order of the variants is the order on the wire.
 ///
-/// Authentication precedes authorization, and both precede everything that changes a request, so that a policy sees what
-/// the client sent.
+/// Authentication precedes authorization, and both precede everything that changes a request, so that a
+/// policy sees what the client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HttpPhase {
     /// CUSTOM authorization: a shadow RBAC filter and ext_authz, one pair per provider.
@@ -70,12 +71,13 @@ pub enum HttpPhase {
 pub struct PhasedHttpFilter {
     pub phase: HttpPhase,
     pub filter: Encoded<HttpFilter>,
-    /// Ports of the workload (inbound) or of the listener (outbound) that it applies to; empty means every port.
+    /// Ports of the workload (inbound) or of the listener (outbound) that it applies to; empty means every
+    /// port.
     pub ports: Vec<u16>,
 }
 
-/// The HTTP filters that configuration adds to the chains of one proxy in one direction. Within a phase the given order
-/// is kept.
+/// The HTTP filters that configuration adds to the chains of one proxy in one direction. Within a phase the
+/// given order is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpFilters {
     pub filters: Vec<PhasedHttpFilter>,
@@ -98,7 +100,8 @@ impl HttpFilters {
     }
 }
 
-/// The complete chain: what configuration adds for `port`, and what every chain has, in the order of the phases.
+/// The complete chain: what configuration adds for `port`, and what every chain has, in the order of the
+/// phases.
 pub fn chain(
     configured: &HttpFilters,
     port: u16,
@@ -165,9 +168,9 @@ pub fn stateful_session() -> HttpFilter {
 
 /// Marks connections to mesh servers as HTTP.
 ///
-/// A server that detects the protocol of a port tells HTTP over mutual TLS from bytes by the application protocols that the
-/// client offers. The list has none that HTTP itself negotiates (`h2`, `http/1.1`): the upstream's protocol is that of the
-/// request, whatever the handshake would say.
+/// A server that detects the protocol of a port tells HTTP over mutual TLS from bytes by the application
+/// protocols that the client offers. The list has none that HTTP itself negotiates (`h2`, `http/1.1`): the
+/// upstream's protocol is that of the request, whatever the handshake would say.
 pub fn mesh_alpn() -> HttpFilter {
     static FILTER: LazyLock<HttpFilter> = LazyLock::new(|| {
         let format = SubstitutionFormatString {

@@ -32,8 +32,8 @@ pub enum NetworkPhase {
 }
 
 impl NetworkPhase {
-    /// Whether filters of this phase also run before an HTTP connection manager: of the configured ones only extensions
-    /// do, because policies and metrics have HTTP filters of their own.
+    /// Whether filters of this phase also run before an HTTP connection manager: of the configured ones only
+    /// extensions do, because policies and metrics have HTTP filters of their own.
     pub fn precedes_http(self) -> bool {
         matches!(
             self,
@@ -55,8 +55,8 @@ pub struct PhasedNetworkFilter {
     pub ports: Vec<u16>,
 }
 
-/// The network filters that configuration adds to the chains of one proxy in one direction. Within a phase the given
-/// order is kept.
+/// The network filters that configuration adds to the chains of one proxy in one direction. Within a phase
+/// the given order is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NetworkFilters {
     pub filters: Vec<PhasedNetworkFilter>,
@@ -88,7 +88,8 @@ pub fn http_chain(configured: &NetworkFilters, port: u16, connection_manager: Fi
     assemble(configured, port, NetworkPhase::precedes_http, [(NetworkPhase::Terminal, connection_manager)])
 }
 
-/// Metrics filters only, for chains that no policy or extension applies to (black holes, fall-through chains).
+/// Metrics filters only, for chains that no policy or extension applies to (black holes, fall-through
+/// chains).
 pub fn stats_chain(
     configured: &NetworkFilters,
     terminal: impl IntoIterator<Item = (NetworkPhase, Filter)>,

@@ -36,7 +36,8 @@ use crate::pure::{Pure, Sealed};
 /// Clients that do not complete a handshake in this time are dropped: they hold memory.
 const HANDSHAKE_TIMEOUT_SECS: u32 = 15;
 
-/// Connections accepted per event of a socket: one, so that connections are spread evenly over the worker threads.
+/// Connections accepted per event of a socket: one, so that connections are spread evenly over the worker
+/// threads.
 const CONNECTIONS_PER_SOCKET_EVENT: u32 = 1;
 
 /// Protocols by which mesh mutual TLS announces itself; passed on by servers of mode AUTO_PASSTHROUGH.
@@ -261,7 +262,8 @@ fn use_udp(address: &mut Address) {
     }
 }
 
-/// Matches server names and application protocols; `*` is every name, and a chain for everything has no match.
+/// Matches server names and application protocols; `*` is every name, and a chain for everything has no
+/// match.
 fn chain_match(sni_hosts: &[Name], alpn: &[&str]) -> Option<FilterChainMatch> {
     let any_name = sni_hosts.is_empty() || sni_hosts.iter().any(|host| &**host == "*");
     if any_name && alpn.is_empty() {

@@ -80,7 +80,8 @@ fn shared_hosts(input: &GatewayRouteConfigurationInput) -> Vec<VirtualHost> {
     let mut ordered: Vec<(&String, &GatewayHost)> = input.hosts.iter().collect();
     ordered.sort_by(|(a, _), (b, _)| by_specificity(a, b));
     let mut groups: Vec<(&String, &GatewayHost, Vec<Domain>)> = Vec::new();
-    // The latest group with these routes: an earlier one that differs in TLS is not looked at again, as in istiod.
+    // The latest group with these routes: an earlier one that differs in TLS is not looked at again, as in
+    // istiod.
     let mut known: BTreeMap<&[usize], usize> = BTreeMap::new();
     for (name, host) in ordered {
         let same = known.get(host.routes.as_slice()).copied();

@@ -117,7 +117,8 @@ pub fn build(options: Options<'_>) -> HttpConnectionManager {
         append_x_forwarded_port: headers.append_x_forwarded_port,
         use_remote_address: Some(options.use_remote_address),
         xff_num_trusted_hops: options.xff_trusted_hops,
-        // Without it, a client that waits for "100 Continue" would get it from the proxy, not from the server.
+        // Without it, a client that waits for "100 Continue" would get it from the proxy, not from the
+        // server.
         proxy_100_continue: true,
         upgrade_configs: vec![hcm::UpgradeConfig {
             upgrade_type: "websocket".to_owned(),
@@ -224,8 +225,8 @@ fn preserve_case() -> http1_protocol_options::HeaderKeyFormat {
     }
 }
 
-/// Envoy trusts internal headers of no address by default once it uses the remote address; networks of the mesh are
-/// named explicitly.
+/// Envoy trusts internal headers of no address by default once it uses the remote address; networks of the
+/// mesh are named explicitly.
 fn internal_addresses(options: &Options<'_>) -> Option<hcm::InternalAddressConfig> {
     let networks = &options.settings.internal_networks;
     if !options.use_remote_address || networks.is_empty() {
@@ -338,7 +339,8 @@ fn forward_client_cert(details: ForwardClientCertDetails) -> hcm::ForwardClientC
     }
 }
 
-/// ADS as the source, waiting without limit: a listener must not serve with missing routes (they would all be 404).
+/// ADS as the source, waiting without limit: a listener must not serve with missing routes (they would all be
+/// 404).
 fn ads_without_timeout() -> ConfigSource {
     ConfigSource {
         initial_fetch_timeout: Some(wkt::duration(Duration::ZERO)),

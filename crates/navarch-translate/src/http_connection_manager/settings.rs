@@ -144,7 +144,8 @@ impl Headers {
     }
 }
 
-/// The connection settings of a proxy: its own, else those of the mesh; on gateways with the defaults of profile EDGE.
+/// The connection settings of a proxy: its own, else those of the mesh; on gateways with the defaults of
+/// profile EDGE.
 pub fn connection_settings(
     direction: Direction,
     mesh: &MeshConfig,
@@ -158,7 +159,8 @@ pub fn connection_settings(
     Some(if edge { with_edge_defaults(stated.clone()) } else { stated.clone() })
 }
 
-/// Envoy's recommendations for proxies at the edge ("Configuring Envoy as an edge proxy"), where nothing is stated.
+/// Envoy's recommendations for proxies at the edge ("Configuring Envoy as an edge proxy"), where nothing is
+/// stated.
 fn with_edge_defaults(mut settings: ConnectionSettings) -> ConnectionSettings {
     settings.listener_per_connection_buffer_limit_bytes.get_or_insert(32 * 1024);
     settings.http_idle_timeout.get_or_insert(Duration::from_secs(3600));

@@ -72,8 +72,8 @@ pub fn parse_block(text: &str) -> Option<IpNet> {
     if text.contains('/') { text.parse().ok() } else { text.parse::<IpAddr>().ok().map(IpNet::from) }
 }
 
-/// Address blocks for a filter chain match, in the order of their text. Blocks that contain every IPv4 address match
-/// everything and are left out, like text that is no address.
+/// Address blocks for a filter chain match, in the order of their text. Blocks that contain every IPv4
+/// address match everything and are left out, like text that is no address.
 pub fn prefix_ranges(blocks: &[Name]) -> Vec<CidrRange> {
     let mut blocks: Vec<&Name> = blocks.iter().collect();
     blocks.sort();

@@ -70,7 +70,8 @@ pub struct HttpChain {
     pub detect: bool,
     /// Absolute URLs are accepted: an HTTP proxy.
     pub absolute_urls: bool,
-    /// All its routes lead to mesh services, so that connections can be marked as HTTP for servers that detect the protocol.
+    /// All its routes lead to mesh services, so that connections can be marked as HTTP for servers that
+    /// detect the protocol.
     pub mesh_alpn: bool,
     /// Requests for hosts of a wildcard service are resolved by name.
     pub dns_cache: Option<DnsCache>,

@@ -241,8 +241,9 @@ const fn chain_kind(
     ChainKind { application_protocols, transport, http, terminates }
 }
 
-/// The chains of a port, by mode and protocol (Istio: PeerAuthentication modes and protocol selection). In PERMISSIVE mode,
-/// mutual TLS of the mesh is told from the application's own TLS by its application protocols.
+/// The chains of a port, by mode and protocol (Istio: PeerAuthentication modes and protocol selection). In
+/// PERMISSIVE mode, mutual TLS of the mesh is told from the application's own TLS by its application
+/// protocols.
 fn chain_kinds(mode: MutualTlsMode, listener_protocol: ListenerProtocol) -> &'static [ChainKind] {
     const STRICT_HTTP: &[ChainKind] = &[chain_kind(&[], TLS, true, true)];
     const STRICT_TCP: &[ChainKind] = &[chain_kind(&[], TLS, false, true)];

@@ -55,8 +55,8 @@ fn filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter {
     }
 }
 
-/// The inspectors that the matches of inbound chains need, switched off on ports whose chains do not: inspection waits
-/// for the client's first bytes, which never come if the server speaks first.
+/// The inspectors that the matches of inbound chains need, switched off on ports whose chains do not:
+/// inspection waits for the client's first bytes, which never come if the server speaks first.
 pub fn for_chains(chains: &[FilterChain]) -> Vec<ListenerFilter> {
     let needs = needs_by_port(chains);
     let mut filters = Vec::new();

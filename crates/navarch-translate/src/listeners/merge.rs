@@ -1,7 +1,8 @@
 //! Merging of what several services ask of one address.
 //!
-//! The oldest service decides; later ones add chains that take other connections. HTTP and bytes on one address are told apart
-//! by looking at the first bytes, except for protocols in which the server speaks first.
+//! The oldest service decides; later ones add chains that take other connections. HTTP and bytes on one
+//! address are told apart by looking at the first bytes, except for protocols in which the server speaks
+//! first.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +36,8 @@ pub enum Chain<'a> {
 #[derive(Clone, Debug)]
 pub struct Merged<'a> {
     pub entry: Entry<'a>,
-    /// Positions of later contributions of which something was left out, because an older one takes the same connections.
+    /// Positions of later contributions of which something was left out, because an older one takes the same
+    /// connections.
     pub conflicts: Vec<usize>,
 }
 
@@ -118,8 +120,8 @@ fn chains(contribution: &Contribution) -> Vec<Chain<'_>> {
     contribution.tcp.iter().map(Chain::Tcp).chain(contribution.http.iter().map(Chain::Http)).collect()
 }
 
-/// Whether one of two different protocols has a server that speaks first (MongoDB and MySQL clients wait): looking at the
-/// client's first bytes would block such connections for ever.
+/// Whether one of two different protocols has a server that speaks first (MongoDB and MySQL clients wait):
+/// looking at the client's first bytes would block such connections for ever.
 fn speaks_first(incoming: Protocol, current: Protocol) -> bool {
     let waits = |protocol| matches!(protocol, Protocol::Mongo | Protocol::Mysql);
     incoming != current && (waits(incoming) || waits(current))

@@ -1,8 +1,8 @@
 //! Listeners of sidecars, and the parts of listeners that gateways share.
 //!
-//! Outbound, every port of every visible service contributes filter chains for an address; contributions for the same address
-//! are merged, oldest service first ([`outbound`]). Inbound, one listener takes all redirected connections and tells
-//! ports apart by filter chain ([`inbound`]).
+//! Outbound, every port of every visible service contributes filter chains for an address; contributions for
+//! the same address are merged, oldest service first ([`outbound`]). Inbound, one listener takes all
+//! redirected connections and tells ports apart by filter chain ([`inbound`]).
 
 pub mod address;
 pub mod contribution;
@@ -28,7 +28,8 @@ use crate::origin;
 pub const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
 /// Name of the listener that takes all intercepted inbound connections.
 pub const VIRTUAL_INBOUND: &str = "virtualInbound";
-/// Connections accepted per event of a socket: one, so that connections are spread evenly over the worker threads.
+/// Connections accepted per event of a socket: one, so that connections are spread evenly over the worker
+/// threads.
 const CONNECTIONS_PER_SOCKET_EVENT: u32 = 1;
 
 /// The version of the API by which istiod names the objects that filter chains stem from.

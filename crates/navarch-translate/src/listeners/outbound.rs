@@ -22,7 +22,8 @@ use crate::pure::{Pure, Sealed};
 pub const PLAINTEXT_HTTP: &[&str] = &["http/1.1", "h2c"];
 /// Transport protocol of what is not TLS.
 pub const RAW_BUFFER: &str = "raw_buffer";
-/// How long a TLS handshake may take before the connection is dropped, against clients that open connections and stop.
+/// How long a TLS handshake may take before the connection is dropped, against clients that open connections
+/// and stop.
 const HANDSHAKE_TIMEOUT_SECONDS: u32 = 15;
 
 /// Everything a listener is made of.
@@ -41,7 +42,8 @@ pub struct OutboundSettings {
     pub listener: ListenerSettings,
     /// Cluster for what no service is known for.
     pub catch_all: Name,
-    /// HTTP to unknown hosts is resolved by name (`ALLOW_ANY_DYNAMIC_DNS`). The filter that does it is among the configured ones.
+    /// HTTP to unknown hosts is resolved by name (`ALLOW_ANY_DYNAMIC_DNS`). The filter that does it is among
+    /// the configured ones.
     pub resolves_unknown_hosts: bool,
 }
 
@@ -82,8 +84,8 @@ pub fn listener(settings: &OutboundSettings, entry: &Entry<'_>) -> Listener {
     for chain in &entry.chains {
         let filter_chain = filter_chain(settings, entry.port, &name, chain);
         match chain_match(chain) {
-            // The chain that takes everything is the default chain, so that a connection for which a chain matches only
-            // in part is not dropped (istio/istio#26079).
+            // The chain that takes everything is the default chain, so that a connection for which a chain
+            // matches only in part is not dropped (istio/istio#26079).
             None => listener.default_filter_chain = Some(filter_chain),
             matched => {
                 listener.filter_chains.push(FilterChain { filter_chain_match: matched, ..filter_chain });

@@ -39,7 +39,8 @@ pub struct ListenerSettings {
     pub patches: ListenerPatches,
 }
 
-/// Which protocols get a filter of their own instead of a plain TCP proxy. (MySQL's is not part of Envoy's default image.)
+/// Which protocols get a filter of their own instead of a plain TCP proxy. (MySQL's is not part of Envoy's
+/// default image.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProtocolFilters {
     pub mongo: bool,
@@ -54,8 +55,8 @@ impl Default for ProtocolFilters {
 }
 
 impl ListenerSettings {
-    /// Settings as mesh and proxy state them, with the access logs and tracing of the mesh's own settings; whoever knows
-    /// of policies, telemetry and extensions adds theirs.
+    /// Settings as mesh and proxy state them, with the access logs and tracing of the mesh's own settings;
+    /// whoever knows of policies, telemetry and extensions adds theirs.
     pub fn new(direction: Direction, mesh: &MeshConfig, proxy: &ProxyConfig, facts: &ProxyFacts) -> Self {
         let identity = tracing::Identity::of(facts, &facts.labels);
         let logs = |place| from_mesh(mesh, place).into_iter().map(Encoded::new).collect();

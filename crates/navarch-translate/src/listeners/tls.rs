@@ -16,8 +16,8 @@ use navarch_model::{Name, TrustDomains, identity};
 
 use crate::sds;
 
-/// Cipher suites of mesh mutual TLS unless the mesh states others: AES-GCM with forward secrecy, and without for clients
-/// that have no better.
+/// Cipher suites of mesh mutual TLS unless the mesh states others: AES-GCM with forward secrecy, and without
+/// for clients that have no better.
 const MESH_CIPHERS: &[&str] = &[
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
@@ -27,8 +27,8 @@ const MESH_CIPHERS: &[&str] = &[
     "AES128-GCM-SHA256",
 ];
 
-/// Cipher suites that Envoy's TLS library knows; others in configuration are left out, because Envoy would reject the
-/// listener.
+/// Cipher suites that Envoy's TLS library knows; others in configuration are left out, because Envoy would
+/// reject the listener.
 const KNOWN_CIPHERS: &[&str] = &[
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
@@ -230,7 +230,8 @@ fn credentials(common: &mut CommonTlsContext, settings: &ServerTlsSettings) {
         settings.credential_names.as_slice()
     };
     common.tls_certificate_sds_secret_configs = names.iter().map(|name| sds::credential(name)).collect();
-    // One certificate authority for all certificates: Envoy validates clients before it knows which was chosen.
+    // One certificate authority for all certificates: Envoy validates clients before it knows which was
+    // chosen.
     let roots = match names.first() {
         _ if !settings.ca_cert_credential_name.is_empty() => settings.ca_cert_credential_name.clone(),
         Some(first) => format!("{first}{}", sds::CA_SUFFIX),

@@ -23,8 +23,8 @@ use crate::pure::{Pure, Sealed};
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1024 * 1024;
 use crate::names;
 
-/// Makes the virtual outbound listener: it hands connections to the listener of their original destination, and takes those
-/// that have none.
+/// Makes the virtual outbound listener: it hands connections to the listener of their original destination,
+/// and takes those that have none.
 pub struct VirtualOutbound;
 
 impl Sealed for VirtualOutbound {}

@@ -1,7 +1,8 @@
 //! Secrets (SDS): key pairs and certificate authorities that configuration names.
 //!
-//! What is sent has been looked at: a key that does not belong to its certificate would make Envoy reject the update, and with
-//! it keep the listener from changing at all. Values appear in no message and no debug output.
+//! What is sent has been looked at: a key that does not belong to its certificate would make Envoy reject the
+//! update, and with it keep the listener from changing at all. Values appear in no message and no debug
+//! output.
 
 mod pair;
 mod workload;
@@ -42,8 +43,9 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    /// What a resource name stands for, for a proxy in `namespace`; nothing if it is no such name, or not for that proxy:
-    /// Secrets are given only to proxies of their own namespace. Certificate authorities in ConfigMaps are public.
+    /// What a resource name stands for, for a proxy in `namespace`; nothing if it is no such name, or not for
+    /// that proxy: Secrets are given only to proxies of their own namespace. Certificate authorities in
+    /// ConfigMaps are public.
     pub fn parse(resource: &str, namespace: &str) -> Option<Self> {
         if let Some(rest) = resource.strip_prefix(CONFIG_MAP) {
             let (stated, name) = rest.split_once('/')?;
@@ -127,7 +129,8 @@ fn data<'m>(map: &'m BTreeMap<String, String>, key: &str) -> Option<&'m [u8]> {
     map.get(key).map(String::as_bytes)
 }
 
-/// The certificate and its key, under the names that Istio's generic secrets have or those of type `kubernetes.io/tls`.
+/// The certificate and its key, under the names that Istio's generic secrets have or those of type
+/// `kubernetes.io/tls`.
 fn key_pair(secret: &Secret) -> Result<secret::Type, PairError> {
     let value = |key: &str| secret.bytes(key).filter(|bytes| !bytes.is_empty());
     let (certificate, key, staple) = match (value("cert"), value("key")) {

@@ -18,8 +18,8 @@ pub enum PairError {
     Mismatch,
 }
 
-/// Checks that both are readable, and that the key belongs to the first certificate. Keys of kinds that are not known here are
-/// left to Envoy.
+/// Checks that both are readable, and that the key belongs to the first certificate. Keys of kinds that are
+/// not known here are left to Envoy.
 pub fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), PairError> {
     let leaf = blocks(certificate, "CERTIFICATE").next().ok_or(PairError::Certificate)?;
     if !is_sequence(&leaf) {
@@ -86,8 +86,8 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// What of a private key is also in its certificate: the modulus of an RSA key, the point of an elliptic curve key. Nothing for
-/// other kinds, and for keys that leave the point out.
+/// What of a private key is also in its certificate: the modulus of an RSA key, the point of an elliptic
+/// curve key. Nothing for other kinds, and for keys that leave the point out.
 fn public_part(key: &[u8]) -> Option<&[u8]> {
     let (SEQUENCE, body, _) = element(key)? else { return None };
     let (INTEGER, _, after_version) = element(body)? else { return None };

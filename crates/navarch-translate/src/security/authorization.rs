@@ -1,7 +1,8 @@
 //! AuthorizationPolicy as RBAC and external authorization filters.
 //!
-//! Policies are evaluated by action: CUSTOM, AUDIT, DENY, ALLOW (Istio, "Authorization Policy", implicit enablement). All policies
-//! of an action share one filter. CUSTOM rules run as shadow rules, whose verdict external authorization reads from metadata.
+//! Policies are evaluated by action: CUSTOM, AUDIT, DENY, ALLOW (Istio, "Authorization Policy", implicit
+//! enablement). All policies of an action share one filter. CUSTOM rules run as shadow rules, whose verdict
+//! external authorization reads from metadata.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -149,7 +150,8 @@ fn enforced(input: &AuthorizationInput, action: AuthorizationAction, filters: &m
     filters.network.push(NetworkPhase::Authorization, network_filter(NETWORK_RBAC, &config));
 }
 
-/// Prefix of metadata and statistics of dry-run rules. Without any it means nothing, but istiod sets it, and tools compare.
+/// Prefix of metadata and statistics of dry-run rules. Without any it means nothing, but istiod sets it, and
+/// tools compare.
 fn dry_run_prefix(rules: Option<&Rbac>) -> &'static str {
     match rules.map_or(rbac::Action::Allow, Rbac::action) {
         rbac::Action::Allow => "istio_dry_run_allow_",

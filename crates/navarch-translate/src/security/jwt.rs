@@ -1,6 +1,7 @@
 //! RequestAuthentication as the JWT filter.
 //!
-//! A token that is there must be valid; a missing token is no error here, authorization policies may demand one.
+//! A token that is there must be valid; a missing token is no error here, authorization policies may demand
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +26,8 @@ const NAME: &str = "envoy.filters.http.jwt_authn";
 /// Claims that are lists separated by spaces (RFC 8693, 4.2, and what common issuers do).
 const SPACE_DELIMITED: [&str; 2] = ["permission", "scope"];
 
-/// A public key whose private key nobody has, for issuers whose keys are not known: every token of theirs is refused.
+/// A public key whose private key nobody has, for issuers whose keys are not known: every token of theirs is
+/// refused.
 const KEY_OF_NOBODY: &str = concat!(
     r#"{"keys":[{"kty":"RSA","e":"AQAB","n":""#,
     "lX97YgC7WfVDWDCTCFPXnRY-4t6fYwqc9Jq-Io-kW24UbEvbrTHbTd0BOozTIFnN4Ncl3fNAYwsp8XeNKCYkXN",
@@ -40,7 +42,8 @@ const KEY_OF_NOBODY: &str = concat!(
 pub struct RequestAuthenticationInput {
     /// Those of the workload's namespace first, then those of the root namespace, each by age.
     pub policies: Vec<Arc<Hashed<Config<RequestAuthentication>>>>,
-    /// Keys of issuers that rules do not bring themselves, by [`key_source`]; what is missing is not known (yet).
+    /// Keys of issuers that rules do not bring themselves, by [`key_source`]; what is missing is not known
+    /// (yet).
     pub keys: BTreeMap<String, Arc<str>>,
     /// Routes may depend on claims: they are chosen again after the check (gateways).
     pub clear_route_cache: bool,
@@ -100,8 +103,8 @@ fn config(rules: &[&JwtRule], input: &RequestAuthenticationInput) -> JwtAuthenti
     }
 }
 
-/// Every token that is there must be valid. Providers that look at the same place would refuse each other's tokens, so one
-/// valid token is enough too.
+/// Every token that is there must be valid. Providers that look at the same place would refuse each other's
+/// tokens, so one valid token is enough too.
 fn requirements(count: usize, name: impl Fn(usize) -> String) -> JwtRequirement {
     use jwt_requirement::RequiresType;
     let by = |index| requirement(RequiresType::ProviderName(name(index)));

@@ -1,7 +1,7 @@
 //! Istio's wildcards as Envoy matchers.
 //!
-//! A value is exact, a prefix (`abc*`), a suffix (`*abc`) or anything that is present (`*`). Envoy refuses empty prefixes and
-//! suffixes, so presence is a pattern of its own.
+//! A value is exact, a prefix (`abc*`), a suffix (`*abc`) or anything that is present (`*`). Envoy refuses
+//! empty prefixes and suffixes, so presence is a pattern of its own.
 
 use navarch_envoy::proto::envoy::config::core::v3::CidrRange;
 use navarch_envoy::proto::envoy::config::route::v3::{HeaderMatcher, header_matcher::HeaderMatchSpecifier};

@@ -1,7 +1,8 @@
 //! One rule of an AuthorizationPolicy as a policy of Envoy's RBAC filter.
 //!
-//! A rule is who (`from`), what (`to`) and under which conditions (`when`). RBAC knows principals, any of which must match,
-//! and permissions, any of which must match; conditions go to the side that can express them.
+//! A rule is who (`from`), what (`to`) and under which conditions (`when`). RBAC knows principals, any of
+//! which must match, and permissions, any of which must match; conditions go to the side that can express
+//! them.
 
 use navarch_envoy::any::any;
 use navarch_envoy::proto::envoy::config::core::v3::TypedExtensionConfig;
@@ -32,8 +33,8 @@ pub struct Context<'a> {
     pub trust_domains: &'a TrustDomains,
     /// The filter sees connections, not requests.
     pub tcp: bool,
-    /// A part that cannot be expressed takes the whole rule away (ALLOW: less is allowed); otherwise only the part is left out
-    /// (DENY, AUDIT, CUSTOM: more is denied).
+    /// A part that cannot be expressed takes the whole rule away (ALLOW: less is allowed); otherwise only the
+    /// part is left out (DENY, AUDIT, CUSTOM: more is denied).
     pub strict: bool,
     /// The peer's identity is in filter state, not in the TLS connection (waypoints).
     pub filter_state: bool,
@@ -122,7 +123,8 @@ enum What<'a> {
 type Terms<'a> = (&'a [String], &'a [String]);
 
 impl<'a> Attribute<'a> {
-    /// The attribute of a condition (Istio: "Authorization Policy Conditions"); nothing if there is none of that name.
+    /// The attribute of a condition (Istio: "Authorization Policy Conditions"); nothing if there is none of
+    /// that name.
     fn of(key: &'a str) -> Option<Self> {
         Some(match key {
             "destination.ip" => Attribute::What(What::Address),
@@ -198,8 +200,8 @@ fn permission_of<'a>(
     Some(allowed(Allowed::AndRules(permission::Set { rules: all })))
 }
 
-/// A principal for one of several values. The outer option is the verdict on the rule, the inner one is empty if no value is
-/// left.
+/// A principal for one of several values. The outer option is the verdict on the rule, the inner one is empty
+/// if no value is left.
 fn any_principal(attribute: Who<'_>, values: &[String], cx: Context<'_>) -> Option<Option<Principal>> {
     let migrated = match attribute {
         Who::Principal => cx.trust_domains.principals(values),
@@ -257,7 +259,8 @@ fn principal(attribute: Who<'_>, value: &str, cx: Context<'_>) -> Option<Princip
         Who::ServiceAccount => {
             let (namespace, account) = value.split_once('/').unwrap_or((cx.namespace, value));
             let (namespace, account) = (matchers::quote(namespace), matchers::quote(account));
-            // A SPIFFE id may have more segments between and behind; "sa" and "sa-2" must not be taken for each other.
+            // A SPIFFE id may have more segments between and behind; "sa" and "sa-2" must not be taken for
+            // each other.
             identity(matchers::regex(format!("{SCHEME}.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?")))
         }
         Who::Principal => identity(matchers::wildcard_after(SCHEME, value)),

@@ -61,8 +61,8 @@ impl Identity {
     }
 }
 
-/// Tracing as the mesh's own settings ask for it, without a provider: the proxy's bootstrap names the collector. Used
-/// where neither Telemetry nor default providers say anything.
+/// Tracing as the mesh's own settings ask for it, without a provider: the proxy's bootstrap names the
+/// collector. Used where neither Telemetry nor default providers say anything.
 pub fn from_mesh(mesh: &MeshConfig, proxy: &ProxyConfig, identity: &Identity) -> Option<hcm::Tracing> {
     if !mesh.enable_tracing {
         return None;

@@ -60,8 +60,8 @@ impl Tracee {
     }
 }
 
-/// The name of a service by OpenTelemetry's semantic conventions ("Kubernetes attributes", service attributes): annotation, labels,
-/// owner.
+/// The name of a service by OpenTelemetry's semantic conventions ("Kubernetes attributes", service
+/// attributes): annotation, labels, owner.
 fn conventional_name(facts: &ProxyFacts, labels: &Labels) -> Name {
     let annotation = facts.annotations.get("resource.opentelemetry.io/service.name").map(|value| &**value);
     let label = |key: &str| labels.get(key).map(|value| &**value);
@@ -82,8 +82,8 @@ pub type Target<'a> = (&'a str, u32);
 /// Host and port of a service, as a provider states them.
 pub type Service<'a> = (&'a str, u32);
 
-/// The services and ports that a tracing provider sends to: the collector, and the service that decides on sampling if it is
-/// another one. Nothing if the provider does not trace.
+/// The services and ports that a tracing provider sends to: the collector, and the service that decides on
+/// sampling if it is another one. Nothing if the provider does not trace.
 pub fn services(provider: &ExtensionProvider) -> Option<(Target<'_>, Option<Target<'_>>)> {
     Some(match provider.provider.as_ref()? {
         Provider::Zipkin(zipkin) => ((&zipkin.service, zipkin.port), None),
@@ -102,7 +102,8 @@ pub fn services(provider: &ExtensionProvider) -> Option<(Target<'_>, Option<Targ
     })
 }
 
-/// A tracer: Envoy's message without sampling and tags, and whether the tracer itself decides which spans are kept.
+/// A tracer: Envoy's message without sampling and tags, and whether the tracer itself decides which spans are
+/// kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tracer {
     pub tracing: hcm::Tracing,
@@ -158,7 +159,8 @@ pub fn through(
     })
 }
 
-/// The tracer of a provider whose services are found at `collector` and `sampler`; nothing if it cannot trace.
+/// The tracer of a provider whose services are found at `collector` and `sampler`; nothing if it cannot
+/// trace.
 pub fn tracer(
     provider: &ExtensionProvider,
     tracee: &Tracee,
@@ -280,7 +282,8 @@ fn open_telemetry(
     Some(config)
 }
 
-/// The sampler asks Dynatrace which share of spans to keep: through its own service, else through that of the collector.
+/// The sampler asks Dynatrace which share of spans to keep: through its own service, else through that of the
+/// collector.
 fn dynatrace(
     settings: &DynatraceSampler,
     provider: &OpenTelemetryTracingProvider,
@@ -335,8 +338,8 @@ fn http_service(
     }
 }
 
-/// A header with its value. Values from the environment of the control plane are not supported: translation reads nothing but its
-/// input, so such a header is empty.
+/// A header with its value. Values from the environment of the control plane are not supported: translation
+/// reads nothing but its input, so such a header is empty.
 fn header(stated: &HttpHeader) -> EnvoyHeader {
     let value = match &stated.header_value {
         Some(HeaderValue::Value(value)) => value.clone(),
