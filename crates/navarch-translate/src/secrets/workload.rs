@@ -8,7 +8,7 @@ use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::{
 use navarch_envoy::{Resource, XdsType};
 
 use super::{encode, encode_secret, inline};
-use crate::Pure;
+use crate::pure::{Pure, Sealed};
 use crate::sds::{WORKLOAD_CERTIFICATE, WORKLOAD_ROOTS};
 
 /// A certificate and its key, both in PEM, for the one proxy that has just proven that it is their workload.
@@ -27,8 +27,10 @@ pub fn workload_certificate(chain: &str, key: &[u8]) -> Resource {
 /// The roots of the mesh, as Envoy verifies workloads by them.
 pub struct WorkloadRoots;
 
+impl Sealed for WorkloadRoots {}
+
 impl Pure for WorkloadRoots {
-    const NAME: &'static str = "workload_roots";
+    const NAME: &'static str = "secrets.workload_roots";
     /// In PEM: those of the authority first, then those that the mesh trusts besides.
     type Input = Vec<Arc<str>>;
     type Output = Arc<Resource>;
