@@ -1,12 +1,18 @@
 //! Talking to the admin port of a running control plane.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use navarch_identity::Secret;
+use navarch_identity::store::StateDirectory;
+use navarch_identity::tokens::admin::AdminToken;
 use serde::de::DeserializeOwned;
 
 /// Where the admin port is.
@@ -17,20 +23,53 @@ pub struct AdminArgs {
     pub admin_addr: String,
 }
 
+/// Where the admin port is, and the proof that somebody may change something.
+#[derive(Args, Clone, Debug)]
+pub struct OperatorArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// State directory of the server, if it has one: who can read the token in it may change what the server
+    /// does
+    #[arg(long, value_name = "DIR", env = "NAVARCH_STATE")]
+    state: Option<PathBuf>,
+}
+
+impl OperatorArgs {
+    /// Has something done; the answer is a JSON document.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let token = match &self.state {
+            Some(state) => Some(AdminToken::read(&StateDirectory::open_existing(state)?)?),
+            None => None,
+        };
+        self.admin.ask(Method::POST, path, token.as_ref().map(AdminToken::secret)).await
+    }
+}
+
 impl AdminArgs {
     /// Gets a JSON document.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.ask(Method::GET, path).await
+        self.ask(Method::GET, path, None).await
     }
 
-    /// Has something done; the answer is a JSON document.
+    /// Has something done that anybody may; the answer is a JSON document.
     pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.ask(Method::POST, path).await
+        self.ask(Method::POST, path, None).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T> {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&Secret>,
+    ) -> Result<T> {
         let url = format!("http://{}{path}", self.admin_addr);
-        let request = Request::builder().method(method).uri(&url).body(Empty::<Bytes>::new());
+        let mut request = Request::builder().method(method).uri(&url);
+        if let Some(token) = token.and_then(Secret::expose_text) {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.body(Empty::<Bytes>::new());
         let request = request.with_context(|| format!("{} is not an address", self.admin_addr))?;
         let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request).await.with_context(|| {

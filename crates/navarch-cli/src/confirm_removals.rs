@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use navarch_server::status::ConfirmedRemovals;
 
-use crate::admin::AdminArgs;
+use crate::admin::OperatorArgs;
 use crate::output;
 
 /// Let removals go that are held back
@@ -16,12 +16,12 @@ use crate::output;
 #[derive(Args)]
 pub struct ConfirmRemovalsArgs {
     #[command(flatten)]
-    admin: AdminArgs,
+    operator: OperatorArgs,
 }
 
 /// Confirms, and says on how many streams removals were held.
 pub async fn run(args: ConfirmRemovalsArgs) -> Result<ExitCode> {
-    let confirmed: ConfirmedRemovals = args.admin.post("/debug/removals/confirm").await?;
+    let confirmed: ConfirmedRemovals = args.operator.post("/debug/removals/confirm").await?;
     output::line(&format!(
         "Removals up to revision {} are confirmed; on {} stream(s) some were held.",
         confirmed.revision, confirmed.proxies

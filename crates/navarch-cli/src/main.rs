@@ -83,7 +83,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Analyze(args) => analyze::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Render(args) => render::run(&args),
-        Command::Ca(command) => ca::run(&command),
+        Command::Ca(command) => runtime()?.block_on(ca::run(command)),
         Command::Token(command) => token::run(&command),
         Command::Bench(args) => bench::run(args),
         Command::Completion(args) => completion::completion(&args, &mut Cli::command()),

@@ -18,6 +18,9 @@ use crate::wait::parse_duration;
 /// Istio's port for xDS over TLS, on loopback as all ports unless told otherwise.
 const SECURE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
 
+const CERT_TTL_MIN: Duration = Duration::from_secs(10);
+const CERT_TTL_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// Serve the configuration in a directory to proxies
 ///
 /// The directory is watched: a save is in effect a moment later. A file that cannot be read never takes away what worked; see `navarch
@@ -55,6 +58,10 @@ pub struct ServeArgs {
     /// and ca.crt; read again when they change
     #[arg(long, value_name = "DIR", requires = "state", env = "NAVARCH_CA_DIR")]
     ca_dir: Option<PathBuf>,
+    /// How long certificates of workloads live if they ask for nothing else, such as 12h; ten seconds at
+    /// least, 90 days at most
+    #[arg(long, default_value = "24h", requires = "state", value_parser = parse_duration, env = "NAVARCH_CERT_TTL")]
+    cert_ttl: Duration,
     /// One more name or address that clients know this server by, in the certificate that its authority signs for it
     #[arg(long, value_name = "NAME", requires = "state", env = "NAVARCH_TLS_NAME", value_delimiter = ',')]
     tls_name: Vec<String>,
@@ -118,10 +125,12 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         LogFormat::Json => logs.json().init(),
     }
     let secure = args.secure()?;
+    ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
     let identity = args.state.map(|state| identity::Options {
         state,
         new_authority: args.new_authority,
         plugged: args.ca_dir,
+        life: args.cert_ttl,
         names: args.tls_name,
     });
     let options = Options {

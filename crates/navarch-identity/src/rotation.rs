@@ -16,12 +16,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::fingerprint;
 use crate::time::Timestamp;
 
 /// Which root: the fingerprint of its certificate.
 pub type RootId = String;
+
+/// What a root is called.
+#[must_use]
+pub fn id_of_root(certificate: &CertificateDer<'_>) -> RootId {
+    fingerprint([certificate.as_ref()])
+}
 
 /// Which root signs, which are trusted, and what comes next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +78,15 @@ pub struct Pace {
     pub skew: Duration,
 }
 
+impl Pace {
+    /// The usual pace, or a faster one where leaves live shorter than it takes.
+    #[must_use]
+    pub fn of_leaves(life: Duration) -> Self {
+        let Pace { settle, skew } = Pace::default();
+        Pace { settle: settle.min(life), skew: skew.min(life) }
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Pace { settle: Duration::from_secs(60), skew: Duration::from_secs(5 * 60) }
@@ -77,7 +94,7 @@ impl Default for Pace {
 }
 
 /// Why a rotation does not go on by itself, for now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "for", rename_all = "snake_case")]
 pub enum Waiting {
     /// Nothing is going on.

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use crate::blame;
 use crate::fleet::{Client, Fleet};
 use crate::guard::{self, Guard};
+use crate::identity::{Identity, pages};
 use crate::metrics::{Metrics, bring_to};
 use crate::object_status;
 use crate::refresh::{Refresh, Refreshed};
@@ -42,6 +43,8 @@ pub struct Admin {
     /// The newest world, for what became of objects.
     pub latest: Arc<ArcSwap<Snapshot>>,
     pub reports: Arc<Reports>,
+    /// The certificate authority, if there is one.
+    pub identity: Option<Arc<Identity>>,
     /// Name of this replica.
     pub replica: String,
     /// Set once streams are being closed, see [`Admin::drain`].
@@ -79,7 +82,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             "/debug/registryz",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.registryz()) }),
         )
-        .layer(middleware::from_fn_with_state(Guard::of(&listener), guard::check))
+        .merge(pages::routes())
+        .layer(middleware::from_fn_with_state(Guard::new(&listener, admin.identity.clone()), guard::check))
         .with_state(admin);
     if let Err(error) = axum::serve(listener, pages).await {
         tracing::error!(%error, "the admin port is closed");
@@ -102,6 +106,8 @@ async fn index() -> &'static str {
      /debug/removals                     removals that are held back, because too much would go at once\n\
      /debug/removals/confirm             POST: they are meant (navarch confirm-removals)\n\
      /debug/refresh                      POST: look at the sources of configuration now (navarch wait)\n\
+     /debug/ca                           roots, which of them signs, and how a rotation goes (navarch ca status)\n\
+     /debug/ca/rotate|pause|resume|undo  POST: what to do about it (navarch ca)\n\
      /debug/loads                        what clients report of their load (LRS)\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"
@@ -443,6 +449,6 @@ impl Admin {
 }
 
 /// The third part of a node id: `<pod>.<namespace>`.
-fn proxy_name(id: &str) -> &str {
+pub(crate) fn proxy_name(id: &str) -> &str {
     id.split('~').nth(2).unwrap_or(id)
 }

@@ -199,7 +199,7 @@ fn contents(files: &TlsFiles, identity: Option<&Identity>) -> Result<Contents, T
     Ok(Contents {
         server,
         client_ca: files.client_ca.as_deref().map(read_file).transpose()?,
-        authority: identity.map(Identity::authority),
+        authority: identity.map(Identity::port_authority),
     })
 }
 

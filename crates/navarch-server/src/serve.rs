@@ -108,9 +108,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         server = server
             .authenticator(PortAuthenticator(identity.clone()))
             .service(CREATE_CERTIFICATE, CreateCertificate(identity.clone()));
-        tokio::spawn(identity.clone().follow());
     }
     let server = server.build();
+    if let Some(identity) = &identity {
+        tokio::spawn(identity.clone().follow(server.registry()));
+    }
     let (refresh, requests) = refresh::channel();
     let admin = Arc::new(Admin {
         fleet: fleet.clone(),
@@ -120,6 +122,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         findings: pipeline.findings(),
         latest: pipeline.latest(),
         reports,
+        identity: identity.clone(),
         replica,
         draining: AtomicBool::new(false),
     });

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use navarch_identity::Timestamp;
+use navarch_identity::rotation::{Phase, Waiting};
 use serde::{Deserialize, Serialize};
 
 /// The state of every connected proxy, as one replica sees it.
@@ -179,4 +181,45 @@ pub struct Place {
     pub field: String,
     /// What it decides, or why it does not.
     pub text: String,
+}
+
+/// The certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityStatus {
+    /// Those that are trusted.
+    pub roots: Vec<RootStatus>,
+    /// Absent if the operator provides the authority: then its files are what rotates.
+    pub rotation: Option<RotationStatus>,
+    /// When what signs ends, its chain included; absent if nobody has asked a server.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signer_until: Option<Timestamp>,
+    /// When the certificate of the server's own port ends; absent if it is not of the authority.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port_until: Option<Timestamp>,
+}
+
+/// A root that is trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootStatus {
+    pub id: String,
+    pub subject: String,
+    pub signs: bool,
+    pub not_after: Timestamp,
+    /// No leaf of it is valid after that; absent if it has signed none.
+    pub leaves_until: Option<Timestamp>,
+}
+
+/// How one root follows another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationStatus {
+    pub phase: Phase,
+    pub paused: bool,
+    /// What it waits for; absent if the next step is due, or no server says.
+    pub waiting: Option<Waiting>,
+    /// Proxies that are connected.
+    #[serde(default)]
+    pub connected: usize,
+    /// Those of them that have not acknowledged the roots.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }

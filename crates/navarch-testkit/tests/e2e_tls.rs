@@ -1,49 +1,18 @@
 //! `navarch serve --secure-addr` and `navarch bootstrap --tls-ca`: a stock Envoy that proves who it is.
 
+mod common;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use common::pki::Authority;
 use navarch_testkit::envoy::Envoy;
 use navarch_testkit::navarch::{self, Server};
 use navarch_testkit::{ports, wait, workspace};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::SanType;
 
 const NODE: &str = "router~127.0.0.1~gateway.edge~edge.svc.cluster.local";
-
-/// A certificate authority that is made for one test.
-struct Authority {
-    file: PathBuf,
-    issuer: Issuer<'static, KeyPair>,
-    directory: PathBuf,
-}
-
-impl Authority {
-    fn new(directory: &Path, name: &str) -> Result<Authority> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let file = directory.join(format!("{name}.pem"));
-        std::fs::write(&file, params.self_signed(&key)?.pem())?;
-        Ok(Authority { file, issuer: Issuer::new(params, key), directory: directory.to_owned() })
-    }
-
-    /// Files with a certificate and its key.
-    fn sign(&self, name: &str, san: SanType) -> Result<(PathBuf, PathBuf)> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![san];
-        let files = (self.directory.join(format!("{name}.pem")), self.directory.join(format!("{name}.key")));
-        std::fs::write(&files.0, params.signed_by(&key, &self.issuer)?.pem())?;
-        std::fs::write(&files.1, key.serialize_pem())?;
-        Ok(files)
-    }
-
-    fn workload(&self, name: &str, identity: &str) -> Result<(PathBuf, PathBuf)> {
-        self.sign(name, SanType::URI(identity.try_into()?))
-    }
-}
 
 /// A gateway that terminates TLS with a Secret.
 fn config(certificate: &Path, key: &Path, port: u16) -> Result<String> {

@@ -26,8 +26,9 @@ const STATE: &str = "authority.json";
 const ROOTS: &str = "roots";
 
 /// How much further than asked it is written down until when leaves are valid, so that it is written once an
-/// hour and not once a leaf.
+/// hour and not once a leaf; where leaves live shorter than a day, once in a part of their life.
 const AHEAD: Duration = Duration::from_secs(60 * 60);
+const AHEAD_OF_LIFE: u32 = 24;
 
 /// What to do if the directory has no authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,17 @@ pub struct Kept {
     ledger: Arc<Ledger>,
     trust_domain: String,
     life: LeafLife,
-    authority: Mutex<Arc<Authority>>,
+    authorities: Mutex<Authorities>,
+}
+
+/// What signs now.
+#[derive(Clone)]
+struct Authorities {
+    /// For workloads.
+    workloads: Arc<Authority>,
+    /// For the control plane's own port. Clients know it by a file that somebody brought to their machine, so
+    /// the root that is trusted longest signs for it until it goes.
+    port: Arc<Authority>,
 }
 
 impl fmt::Debug for Kept {
@@ -145,8 +156,8 @@ impl Kept {
             }
         };
         let ledger = Arc::new(Ledger { directory, rotation: Mutex::new(rotation.clone()) });
-        let authority = Mutex::new(Arc::new(authority(&ledger, &rotation, life, now)?));
-        let kept = Kept { ledger, trust_domain: trust_domain.to_owned(), life, authority };
+        let authorities = Mutex::new(authorities(&ledger, &rotation, life, now)?);
+        let kept = Kept { ledger, trust_domain: trust_domain.to_owned(), life, authorities };
         kept.remove_others(&rotation);
         Ok(kept)
     }
@@ -154,7 +165,13 @@ impl Kept {
     /// What signs and what is trusted now.
     #[must_use]
     pub fn authority(&self) -> Arc<Authority> {
-        locked(&self.authority).clone()
+        locked(&self.authorities).workloads.clone()
+    }
+
+    /// What signs for the control plane's own port, and what is trusted.
+    #[must_use]
+    pub fn port_authority(&self) -> Arc<Authority> {
+        locked(&self.authorities).port.clone()
     }
 
     /// Which root signs, and what comes next.
@@ -232,11 +249,11 @@ impl Kept {
         if next == *current {
             return Ok(());
         }
-        let authority = Arc::new(authority(&self.ledger, &next, self.life, now)?);
+        let authorities = authorities(&self.ledger, &next, self.life, now)?;
         self.ledger.write(&next)?;
         *current = next.clone();
         drop(current);
-        *locked(&self.authority) = authority;
+        *locked(&self.authorities) = authorities;
         let (phase, paused) = (next.phase(), next.is_paused());
         note(&self.ledger.directory, &Event::RotationChanged { phase, paused }, now);
         self.remove_others(&next);
@@ -325,12 +342,12 @@ fn read_root(directory: &StateDirectory, id: &RootId) -> Result<Root, KeptError>
     Ok(root)
 }
 
-fn authority(
+fn authorities(
     ledger: &Arc<Ledger>,
     rotation: &Rotation,
     life: LeafLife,
     now: Timestamp,
-) -> Result<Authority, KeptError> {
+) -> Result<Authorities, KeptError> {
     let signing = rotation.signing();
     let roots = rotation
         .trusted()
@@ -338,13 +355,24 @@ fn authority(
         .map(|id| read_root(&ledger.directory, id))
         .collect::<Result<Vec<_>, _>>()?;
     let certificates: Vec<_> = roots.iter().map(|root| root.certificate.clone()).collect();
-    let root = roots.first().ok_or_else(|| KeptError::NoRoot { path: ROOTS.to_owned() })?;
-    let signer = Signer::new(&root.certificate, &root.key, &[], &certificates, now)
-        .map_err(|problem| KeptError::Signer { root: signing.clone(), problem })?;
+    let signer = |root: &Root| {
+        Signer::new(&root.certificate, &root.key, &[], &certificates, now)
+            .map_err(|problem| KeptError::Signer { root: root.id(), problem })
+    };
+    let absent = || KeptError::NoRoot { path: ROOTS.to_owned() };
+    let root = roots.first().ok_or_else(absent)?;
+    let oldest =
+        roots.iter().min_by_key(|root| Facts::of(&root.certificate).ok().map(|facts| facts.not_before));
+    let port = Authority::new(signer(oldest.ok_or_else(absent)?)?, certificates.clone(), life, None);
     let known = rotation.issued_until(signing).unwrap_or_default();
-    let horizon =
-        RootHorizon { ledger: ledger.clone(), root: signing.clone(), known: AtomicU64::new(known.0) };
-    Ok(Authority::new(signer, certificates, life, Some(Arc::new(horizon))))
+    let horizon = RootHorizon {
+        ledger: ledger.clone(),
+        root: signing.clone(),
+        known: AtomicU64::new(known.0),
+        ahead: AHEAD.min(life.default / AHEAD_OF_LIFE),
+    };
+    let workloads = Authority::new(signer(root)?, certificates.clone(), life, Some(Arc::new(horizon)));
+    Ok(Authorities { workloads: Arc::new(workloads), port: Arc::new(port) })
 }
 
 /// Until when leaves of one root are valid, written ahead.
@@ -353,6 +381,7 @@ struct RootHorizon {
     root: RootId,
     /// What is written, in seconds. Only grows.
     known: AtomicU64,
+    ahead: Duration,
 }
 
 impl Horizon for RootHorizon {
@@ -360,7 +389,7 @@ impl Horizon for RootHorizon {
         if until.0 <= self.known.load(Ordering::Acquire) {
             return Ok(());
         }
-        let ahead = until.after(AHEAD);
+        let ahead = until.after(self.ahead);
         let mut rotation = locked(&self.ledger.rotation);
         let Some(reserved) = rotation.reserve(&self.root, until)? else {
             // Another thread was faster.
@@ -468,12 +497,20 @@ mod tests {
         let kept = open(&path);
         let roots = || StateDirectory::open(&path).expect("open").list(ROOTS).expect("listed").len();
         let old = kept.rotation().signing().clone();
+        let first = kept.authority().signer().subject().to_owned();
         let leaf = issue(&kept, NOW).expect("a leaf");
-        kept.begin(NOW).expect("begun");
+        let begun = NOW.after(AHEAD);
+        kept.begin(begun).expect("begun");
         assert_eq!((kept.authority().roots().len(), roots()), (2, 2));
         assert_eq!(kept.rotation().signing(), &old);
-        assert_eq!(kept.advance(&willing(&kept), PACE, NOW).expect("written"), None);
+        assert_eq!(kept.advance(&willing(&kept), PACE, begun).expect("written"), None);
         assert_ne!(kept.rotation().signing(), &old);
+        assert_ne!(kept.authority().signer().subject(), first);
+        assert_eq!(
+            kept.port_authority().signer().subject(),
+            first,
+            "who knows only the first root is served"
+        );
         let chain = issue(&kept, NOW).expect("a leaf").chain;
         assert_eq!(chain.len(), 2, "leaf, and both roots in one text");
         assert_eq!(chain[1].matches("BEGIN CERTIFICATE").count(), 2);
@@ -482,6 +519,7 @@ mod tests {
         let later = leaf.not_after.after(AHEAD);
         assert_eq!(kept.advance(&willing(&kept), PACE, later).expect("written"), None);
         assert_eq!((kept.authority().roots().len(), roots()), (1, 1));
+        assert_ne!(kept.port_authority().signer().subject(), first);
     }
 
     #[test]

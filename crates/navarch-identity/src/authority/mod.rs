@@ -31,7 +31,7 @@ use crate::store::StoreError;
 use crate::time::Timestamp;
 
 /// How far in the past a leaf starts to be valid: clocks of machines differ.
-const BACKDATED: Duration = Duration::from_secs(2 * 60);
+pub const BACKDATED: Duration = Duration::from_secs(2 * 60);
 
 /// How long leaves live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use rustls_pki_types::CertificateDer;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{BACKDATED, IssueError, serial};
-use crate::certificate::{fingerprint, hex};
+use crate::certificate::hex;
 use crate::pem;
-use crate::rotation::RootId;
+use crate::rotation::{RootId, id_of_root};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -62,7 +62,7 @@ impl Root {
     /// What the root is called.
     #[must_use]
     pub fn id(&self) -> RootId {
-        id_of(&self.certificate)
+        id_of_root(&self.certificate)
     }
 
     /// Certificate and key as one text.
@@ -83,10 +83,4 @@ impl Root {
         let certificate = certificate.ok_or(pem::PemError::Absent { what: "certificate" })?;
         Ok(Root { certificate, key: text })
     }
-}
-
-/// What a root is called.
-#[must_use]
-pub fn id_of(certificate: &CertificateDer<'_>) -> RootId {
-    fingerprint([certificate.as_ref()])
 }

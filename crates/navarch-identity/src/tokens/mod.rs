@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | join token | this authority | [`join`] |
 //! | OIDC | an issuer whose keys are known (`JWT_RULE`) | [`jwt`] |
+//! | admin token | nobody; it is a secret of this machine | [`admin`] |
 //! | Kubernetes service account | an API server, which is asked (TokenReview) | [`review`] |
 
+pub mod admin;
 pub mod join;
 pub mod jwt;
 pub mod review;

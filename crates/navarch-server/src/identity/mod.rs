@@ -5,7 +5,9 @@
 //! the port.
 
 mod bundle;
+pub mod pages;
 mod port;
+mod rotation;
 mod workloads;
 
 use std::path::PathBuf;
@@ -13,7 +15,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use navarch_identity::Timestamp;
 use navarch_identity::authenticate::{
     Authenticators, Caller, CertificateAuthenticator, Presented, Purpose, UNAUTHENTICATED, bearer,
 };
@@ -23,17 +24,21 @@ use navarch_identity::authority::{
 };
 use navarch_identity::service::{CertificateService, Impersonation};
 use navarch_identity::store::{Lock, StateDirectory, StoreError};
+use navarch_identity::tokens::admin::{AdminToken, AdminTokenError};
 use navarch_identity::tokens::join::{JoinAuthenticator, JoinTokens};
+use navarch_identity::{Secret, Timestamp};
 use navarch_model::TrustDomains;
-use navarch_xds::Peer;
 use navarch_xds::server::{Code, Status};
+use navarch_xds::{Peer, Registry};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use bundle::Bundle;
 pub use port::{CreateCertificate, PortAuthenticator};
+pub use rotation::{Command, CommandError};
 
 use crate::fleet::Fleet;
+use rotation::Distributed;
 
 /// How often the files of an authority that the operator provides are looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -50,6 +55,8 @@ pub struct Options {
     pub new_authority: bool,
     /// Files of an authority that the operator provides.
     pub plugged: Option<PathBuf>,
+    /// How long certificates of workloads live if a request does not say.
+    pub life: Duration,
     /// More names and addresses that clients know the control plane by.
     pub names: Vec<String>,
 }
@@ -61,6 +68,8 @@ pub enum IdentityError {
     Store(#[from] StoreError),
     #[error("the authority of the state directory cannot be used")]
     Kept(#[from] KeptError),
+    #[error("the admin token cannot be used")]
+    AdminToken(#[from] AdminTokenError),
     #[error("the authority that is provided cannot be used")]
     Plugged(#[from] PluggedError),
 }
@@ -79,6 +88,13 @@ pub struct Identity {
     names: Vec<String>,
     fleet: Arc<Fleet>,
     bundle: Arc<Bundle>,
+    life: LeafLife,
+    admin: AdminToken,
+    /// Since when this server serves.
+    since: Timestamp,
+    distributed: Mutex<Option<Distributed>>,
+    /// When the certificate of the port ends.
+    port_until: Mutex<Option<Timestamp>>,
     /// Keys that may be made at once.
     making: Semaphore,
     _lock: Lock,
@@ -103,7 +119,8 @@ impl Identity {
     ) -> Result<Arc<Self>, IdentityError> {
         let directory = Arc::new(StateDirectory::open(&options.state)?);
         let lock = directory.lock()?;
-        let life = LeafLife::default();
+        let life = LeafLife { default: options.life, ..LeafLife::default() };
+        let admin = AdminToken::open(&directory)?;
         let source = match &options.plugged {
             Some(plugged) => Source::Plugged(Mutex::new(Plugged::open(plugged, life, now())?)),
             None => {
@@ -127,6 +144,11 @@ impl Identity {
             names: server_names(namespace.unwrap_or(NAMESPACE), "", &options.names),
             fleet,
             bundle,
+            life,
+            admin,
+            since: now(),
+            distributed: Mutex::default(),
+            port_until: Mutex::default(),
             making: Semaphore::new(threads),
             _lock: lock,
         };
@@ -139,6 +161,15 @@ impl Identity {
     pub fn authority(&self) -> Arc<Authority> {
         match &self.source {
             Source::Kept(kept) => kept.authority(),
+            Source::Plugged(plugged) => plugged.lock().authority(),
+        }
+    }
+
+    /// What signs for the control plane's own port.
+    #[must_use]
+    pub fn port_authority(&self) -> Arc<Authority> {
+        match &self.source {
+            Source::Kept(kept) => kept.port_authority(),
             Source::Plugged(plugged) => plugged.lock().authority(),
         }
     }
@@ -157,17 +188,27 @@ impl Identity {
     /// # Errors
     /// If the authority cannot sign.
     pub fn server_certificate(&self) -> Result<ServerCertificate, IssueError> {
-        self.authority().issue_server(&self.names, now())
+        let made = self.port_authority().issue_server(&self.names, now())?;
+        *self.port_until.lock() = Some(made.not_after);
+        Ok(made)
     }
 
-    /// Looks for ever whether the authority or the trust domain is another one.
-    pub async fn follow(self: Arc<Self>) {
+    /// Whether somebody has presented the token of who may change what the server does.
+    #[must_use]
+    pub fn is_admin(&self, presented: &Secret) -> bool {
+        self.admin.is(presented)
+    }
+
+    /// Looks for ever whether the authority or the trust domain is another one, and whether a rotation may
+    /// go on.
+    pub async fn follow(self: Arc<Self>, registry: Arc<Registry>) {
         loop {
             tokio::time::sleep(POLL).await;
-            let identity = self.clone();
+            let (identity, registry) = (self.clone(), registry.clone());
             // Files are read, and signatures made.
             let looked = tokio::task::spawn_blocking(move || {
                 identity.look_at_files();
+                identity.advance(&registry);
                 identity.state_roots();
             });
             let _ = looked.await;

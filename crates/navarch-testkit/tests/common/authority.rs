@@ -1,5 +1,6 @@
 //! A control plane with an authority, and proxies that prove who they are to it.
 
+use super::pki::Authority;
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
     envoy::Envoy,
@@ -7,7 +8,7 @@ use navarch_testkit::{
     navarch::{self, Server},
     ports, wait, workspace,
 };
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, SanType};
 use serde_json::{Value, json};
 use std::{
     net::SocketAddr,
@@ -20,12 +21,35 @@ pub struct Rig {
     pub state: PathBuf,
     pub directory: PathBuf,
     pub secure: SocketAddr,
+    /// Who proves to the control plane who proxies are, and to them who it is, if it is not its own
+    /// authority.
+    channels: Option<Authority>,
 }
 
 impl Rig {
     /// Serves an empty directory, with these arguments beside the usual ones.
     pub async fn start(name: &str, more: &[&str]) -> Result<Rig> {
+        Rig::start_in(name, workspace::scratch(name)?, None, more).await
+    }
+
+    /// The same, with channels that another authority secures: what happens to the own one does not concern
+    /// them.
+    pub async fn with_channels(name: &str, more: &[&str]) -> Result<Rig> {
         let directory = workspace::scratch(name)?;
+        let channels = Authority::new(&directory, "channels")?;
+        let (certificate, key) = channels.sign("server", SanType::IpAddress([127, 0, 0, 1].into()))?;
+        let files = [("--tls-cert", &certificate), ("--tls-key", &key), ("--tls-client-ca", &channels.file)];
+        let files = files.map(|(flag, path)| [flag.to_owned(), path.display().to_string()]).concat();
+        let arguments: Vec<&str> = files.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        Rig::start_in(name, directory, Some(channels), &arguments).await
+    }
+
+    async fn start_in(
+        name: &str,
+        directory: PathBuf,
+        channels: Option<Authority>,
+        more: &[&str],
+    ) -> Result<Rig> {
         let (config, state) = (directory.join("config"), directory.join("state"));
         std::fs::create_dir_all(&config)?;
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -35,13 +59,19 @@ impl Rig {
         let usual = ["--state", &state_text, "--secure-addr", &secure_text];
         let arguments = [&usual[..], more].concat();
         let server = Server::start_on(&format!("{name}-serve"), &config, xds, admin, &arguments).await?;
-        Ok(Rig { server, state, directory, secure })
+        Ok(Rig { server, state, directory, secure, channels })
     }
 
     /// A `navarch` command on the state directory.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let state = self.state.display().to_string();
         navarch::stdout(arguments.iter().copied().chain(["--state", &state]))
+    }
+
+    /// A `navarch` command that changes what the server does.
+    pub fn operate(&self, arguments: &[&str]) -> Result<String> {
+        let state = self.state.display().to_string();
+        self.server.command(&[arguments, &["--state", &state]].concat())
     }
 
     pub fn roots(&self) -> Result<String> {
@@ -72,6 +102,10 @@ impl Rig {
 
     /// Files with a certificate and its key, got with a token of one use.
     pub fn certificate(&self, namespace: &str, account: &str) -> Result<(PathBuf, PathBuf)> {
+        if let Some(channels) = &self.channels {
+            let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");
+            return channels.workload(&format!("{namespace}-{account}"), &identity);
+        }
         let key = KeyPair::generate()?;
         let token = self.token(namespace, account, &["--once"])?;
         let (leaf, _) = chain(&self.ask(&key, json!({"token": token, "seconds": 86400}))?)?;
@@ -90,7 +124,10 @@ impl Rig {
         metadata: &[(&str, &str)],
         more: &[(&str, &Path)],
     ) -> Result<Envoy> {
-        let roots = self.put("roots.pem", &self.roots()?)?;
+        let roots = match &self.channels {
+            Some(channels) => channels.file.clone(),
+            None => self.put("roots.pem", &self.roots()?)?,
+        };
         let files: Vec<(&str, &Path)> = [("--tls-ca", roots.as_path())].iter().chain(more).copied().collect();
         let arguments: Vec<String> =
             files.iter().flat_map(|(flag, path)| [(*flag).to_owned(), path.display().to_string()]).collect();

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod authority;
+pub mod pair;
+pub mod pki;
 
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
