@@ -104,6 +104,16 @@ impl Quarantine {
         self.aside.iter()
     }
 
+    /// Whether this content of this resource was rejected, and the client holds other content or none.
+    #[must_use]
+    pub fn is_out(&self, resource: &Resource) -> bool {
+        let aside = self.aside.get(&**resource.name());
+        aside.is_some_and(|aside| match &aside.held {
+            Held::LastGood(good) => aside.version == resource.version() && good.version() != aside.version,
+            Held::Nothing | Held::Unknown => aside.version == resource.version(),
+        })
+    }
+
     /// Whether this content of this resource was rejected.
     #[must_use]
     pub fn holds_back(&self, resource: &Resource) -> bool {
@@ -188,10 +198,13 @@ impl Quarantine {
 
     /// Sets aside resources not yet known to be good or bad, to be tried together.
     pub fn suspect(&mut self, resources: Vec<(Arc<Resource>, Held)>) {
+        self.attempts += 1;
         let suspects: Suspects =
             resources.into_iter().map(|(r, held)| (r.name().clone(), (r, held))).collect();
         if !suspects.is_empty() {
-            self.groups.push_back(suspects.keys().cloned().collect());
+            if self.attempts <= ATTEMPTS_MAX {
+                self.groups.push_back(suspects.keys().cloned().collect());
+            }
             self.set_aside(suspects);
         }
     }
@@ -208,9 +221,19 @@ impl Quarantine {
         self.aside.values().any(|aside| aside.held == Held::Unknown)
     }
 
-    /// A whole state was accepted, with everything in it that was in doubt.
-    pub fn clear_doubts(&mut self) {
-        self.aside.retain(|_, aside| aside.held != Held::Unknown);
+    /// The client was sent this in place of what it rejected. What is sent all the same stays so.
+    pub fn is_replaced_by(&mut self, sent: &Arc<Resource>) {
+        if let Some(aside) = self.aside.get_mut(&**sent.name())
+            && aside.version != sent.version()
+            && aside.held != Held::Unknown
+        {
+            aside.held = Held::LastGood(sent.clone());
+        }
+    }
+
+    /// The client has accepted this content after all. Returns whether it was set aside.
+    pub fn is_good(&mut self, resource: &Resource) -> bool {
+        self.holds_back(resource) && self.release(resource.name()).is_some()
     }
 
     fn halve(&mut self, suspects: Suspects) {

@@ -45,6 +45,8 @@ pub struct SubscriptionChange {
     pub everything: bool,
     /// Names to be answered, whatever has been sent before.
     pub named: Vec<Arc<str>>,
+    /// Those among them that were not wanted before.
+    pub added: Vec<Arc<str>>,
     /// Glob collections to be answered.
     pub globbed: Vec<Arc<str>>,
     /// Names that are no longer wanted by name.
@@ -144,9 +146,11 @@ impl Subscription {
             }
             _ => Wildcard::Ended,
         };
+        let named: Vec<_> = names.difference(&self.names).cloned().collect();
         let change = SubscriptionChange {
             everything: self.is_wildcard() && (first || !was_wildcard),
-            named: names.difference(&self.names).cloned().collect(),
+            added: if was_wildcard { Vec::new() } else { named.clone() },
+            named,
             globbed: globs.difference(&self.globs).cloned().collect(),
             dropped: self.names.difference(&names).cloned().collect(),
         };
@@ -186,7 +190,9 @@ impl Subscription {
                 }
                 name => {
                     let name = shared(name, known);
-                    self.names.insert(name.clone());
+                    if self.names.insert(name.clone()) && !was_wildcard {
+                        change.added.push(name.clone());
+                    }
                     change.named.push(name);
                 }
             }
@@ -200,6 +206,7 @@ impl Subscription {
             self.globs.remove(&name);
             let had = self.names.remove(&name);
             change.named.retain(|named| *named != name);
+            change.added.retain(|added| *added != name);
             change.globbed.retain(|globbed| *globbed != name);
             if had || self.is_wildcard() {
                 change.dropped.push(name);

@@ -363,7 +363,7 @@ impl Stream {
         let state = &mut self.types[ty];
         let version = state.version(cx.protocol).to_string();
         let revision = cx.resources.revision();
-        state.record(number, version.clone(), &outgoing, revision, cx.now);
+        state.record(number, version.clone(), &outgoing, cx);
         let Outgoing { payload, mut removed, missing, heartbeats, .. } = outgoing;
         removed.sort_unstable();
         removed.dedup();

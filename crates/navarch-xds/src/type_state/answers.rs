@@ -29,11 +29,11 @@ impl TypeState {
                     if held.keeps(resource) && *resource.name() == name {
                         kept = true;
                     } else {
-                        self.draft_good(resource, draft);
+                        self.draft_good(resource, cx, draft);
                     }
                 }
             } else if let Some(staying) = self.leaving.get(&name) {
-                self.draft_good(staying, draft);
+                self.draft_good(staying, cx, draft);
             } else if self.ty != XdsType::Eds && self.leaving.has_name_only(&name) {
                 // The client holds it, and keeps it for now.
             } else if anticipated || self.subscription.covers(&name) {
@@ -47,15 +47,23 @@ impl TypeState {
     }
 
     /// A resource, or the last good one if the client rejected it.
-    fn draft_good(&self, resource: &Arc<Resource>, draft: &mut Draft) {
-        let resource = match self.quarantine.get(resource.name()) {
-            Some(aside) if aside.version == resource.version() => match &aside.held {
-                Held::LastGood(good) => good,
-                Held::Nothing | Held::Unknown => return,
-            },
-            _ => resource,
+    fn draft_good(&self, resource: &Arc<Resource>, cx: &Context<'_>, draft: &mut Draft) {
+        let name = resource.name();
+        let aside = self.quarantine.get(name).filter(|aside| aside.version == resource.version());
+        let good = match aside.map(|aside| &aside.held) {
+            None => resource.clone(),
+            Some(Held::LastGood(good)) => good.clone(),
+            // A cluster that waits for better endpoints than those that were rejected holds up all others: Envoy
+            // acknowledges none as long as one of them warms.
+            Some(Held::Nothing) if self.ty == XdsType::Eds && cx.protocol == Protocol::Sotw => {
+                missing::empty_assignment(name)
+            }
+            Some(_) if self.ty == XdsType::Eds && cx.protocol == Protocol::Delta => {
+                return draft.removed.push(name.clone());
+            }
+            Some(_) => return,
         };
-        draft.resources.insert(resource.name().clone(), resource.clone());
+        draft.resources.insert(name.clone(), good);
     }
 
     fn draft_missing(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// What the next response owes the client beside changes of its set.
 ///
-/// Invariant: what is anticipated is among the names.
+/// Invariant: what is anticipated and what is unsent is among the names.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
     /// All that is wanted.
@@ -16,6 +16,10 @@ pub(crate) struct Due {
     names: BTreeSet<Arc<str>>,
     /// Names that the client is about to ask for.
     anticipated: BTreeSet<Arc<str>>,
+    /// Names that were sent before the client asked for them.
+    sent_ahead: BTreeSet<Arc<str>>,
+    /// Names that the client asks for, and of which it was sent nothing on this stream.
+    unsent: BTreeSet<Arc<str>>,
     /// Glob collections: their members, or word that there are none.
     globs: Vec<Arc<str>>,
 }
@@ -23,7 +27,7 @@ pub(crate) struct Due {
 impl Due {
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
-        let Self { everything, full_state, names, anticipated: _, globs } = self;
+        let Self { everything, full_state, names, anticipated: _, sent_ahead: _, unsent: _, globs } = self;
         !everything && !full_state && names.is_empty() && globs.is_empty()
     }
 
@@ -52,6 +56,22 @@ impl Due {
         self.names.extend(names);
     }
 
+    /// The client wants these, and did not before: they are due.
+    pub fn ask(&mut self, added: impl IntoIterator<Item = Arc<str>>) {
+        for name in added {
+            self.names.insert(name.clone());
+            if !self.sent_ahead.remove(&name) {
+                self.unsent.insert(name);
+            }
+        }
+    }
+
+    /// Whether the client was sent nothing of this name on this stream. What all clients of its class were
+    /// sent last says nothing about it then.
+    pub fn is_unsent(&self, name: &str) -> bool {
+        self.unsent.contains(name)
+    }
+
     /// Makes a name due that the client will ask for.
     pub fn anticipate(&mut self, name: Arc<str>) {
         self.names.insert(name.clone());
@@ -67,11 +87,16 @@ impl Due {
     pub fn forget(&mut self, name: &str) {
         self.names.remove(name);
         self.anticipated.remove(name);
+        self.sent_ahead.remove(name);
+        self.unsent.remove(name);
     }
 
     /// The names, each with whether it is anticipated. They are no longer due.
     pub fn take_names(&mut self) -> impl Iterator<Item = (Arc<str>, bool)> + use<> {
         let anticipated = mem::take(&mut self.anticipated);
+        // One that was asked for meanwhile is anticipated no longer.
+        self.sent_ahead.extend(anticipated.difference(&self.unsent).cloned());
+        self.unsent.clear();
         mem::take(&mut self.names).into_iter().map(move |name| {
             let is_anticipated = anticipated.contains(&name);
             (name, is_anticipated)
@@ -99,6 +124,21 @@ mod tests {
             due.take_names().map(|(name, anticipated)| (name.to_string(), anticipated)).collect();
         assert_eq!(taken, [("b".to_owned(), true), ("c".to_owned(), false)]);
         assert!(due.is_empty());
+    }
+
+    #[test]
+    fn a_name_is_unsent_until_its_answer_is_taken() {
+        let mut due = Due::default();
+        due.anticipate("sent ahead".into());
+        due.take_names().for_each(drop);
+        due.ask(["sent ahead".into(), "asked".into()]);
+        due.name("due again".into());
+        let unsent = |due: &Due| ["sent ahead", "asked", "due again"].map(|name| due.is_unsent(name));
+        assert_eq!(unsent(&due), [false, true, false]);
+        due.take_names().for_each(drop);
+        assert_eq!(unsent(&due), [false; 3]);
+        due.ask(["sent ahead".into()]);
+        assert!(due.is_unsent("sent ahead"), "it counts once");
     }
 
     #[test]

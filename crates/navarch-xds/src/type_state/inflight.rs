@@ -19,6 +19,10 @@ pub(crate) struct Inflight {
     pub sent_at: Instant,
     /// The resources in it that are news to the client.
     pub news: Batch,
+    /// Everything in it, where that is the whole state; otherwise nothing.
+    pub whole: Batch,
+    /// Whether something in it may be bad and could not be left out.
+    pub has_doubts: bool,
     pub removed: Vec<Arc<str>>,
     /// What it takes away at last.
     pub taken: Going,
@@ -120,6 +124,8 @@ mod tests {
                 revision: 1,
                 sent_at: now,
                 news: Batch::empty(),
+                whole: Batch::empty(),
+                has_doubts: false,
                 removed: Vec::new(),
                 taken: Going::default(),
                 before: None,

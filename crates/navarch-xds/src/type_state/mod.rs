@@ -11,6 +11,8 @@
 //! | returning | what it says it holds from an earlier stream, until the first answer | `returning.rs` |
 //! | due | something has to be sent whatever was sent before: everything, a name, a collection | `due.rs` |
 //! | anticipated | a name is due that the client has not asked for yet, and will | `due.rs` |
+//! | unsent | a name is due that the client asks for and was sent nothing of: what `base` has of it counts for nothing | `due.rs` |
+//! | sent ahead | a name was sent before the client asked for it | `due.rs` |
 //! | leaving | a resource that is not in the set any more, and stays until nothing refers to it | `leaving.rs` |
 //! | leaving by name | the same, from an earlier stream: there is only the name | `leaving.rs` |
 //! | maybe other version | it leaves, and a rejection left it unclear which version the client has | `leaving.rs` |
@@ -161,6 +163,7 @@ impl TypeState {
         self.returning.need(change.named.iter().chain(&change.dropped).map(|name| &**name));
         self.due.everything |= change.everything;
         self.due.names(change.named);
+        self.due.ask(change.added);
         self.due.globs(change.globbed);
         for name in change.dropped {
             match (self.subscription.covers(&name), protocol) {
@@ -304,7 +307,8 @@ impl TypeState {
     // --- what is sent
 
     /// Records that a response has been sent.
-    pub fn record(&mut self, number: u64, version: String, outgoing: &Outgoing, revision: u64, now: Instant) {
+    pub fn record(&mut self, number: u64, version: String, outgoing: &Outgoing, cx: &Context<'_>) {
+        let (revision, protocol, now) = (cx.resources.revision(), cx.protocol, cx.now);
         self.refreshes.sent(&outgoing.news, now);
         let complete = self.base_revision == revision
             && self.due.has_no_names()
@@ -315,6 +319,8 @@ impl TypeState {
             revision,
             sent_at: now,
             news: outgoing.news.clone(),
+            whole: if self.is_whole(protocol) { outgoing.payload.clone() } else { Batch::empty() },
+            has_doubts: self.has_doubts(),
             removed: outgoing.removed.clone(),
             taken: outgoing.taken.clone(),
             before: outgoing.before.clone(),
@@ -339,6 +345,12 @@ impl TypeState {
             return hash_of(self.full_state(base).iter());
         }
         hash_of(self.subscription.names().filter_map(|name| base.get(name)))
+    }
+
+    /// Whether something that may be bad is in every whole state, because to leave it out might delete what the
+    /// client has.
+    fn has_doubts(&self) -> bool {
+        self.leaving.is_any_version_unknown() || self.quarantine.has_doubts()
     }
 
     /// Whether a response is the whole state: what is not in it is deleted.

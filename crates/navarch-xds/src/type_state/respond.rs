@@ -179,7 +179,8 @@ impl TypeState {
         cx: &Context<'_>,
         draft: &mut Draft,
     ) {
-        if !base.get(name).is_some_and(|resource| self.subscription.wants(resource)) {
+        let has_it = !self.due.is_unsent(name);
+        if !(has_it && base.get(name).is_some_and(|resource| self.subscription.wants(resource))) {
             return;
         }
         let released = self.quarantine.release(name);

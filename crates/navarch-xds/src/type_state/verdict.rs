@@ -43,7 +43,9 @@ impl TypeState {
     fn accepted(&mut self, response: Inflight, cx: &VerdictContext<'_>) -> Verdict {
         self.quarantine.accepted();
         if self.is_whole(cx.protocol) {
-            self.quarantine.clear_doubts();
+            let good = response.whole.iter().filter(|resource| self.quarantine.is_good(resource)).count();
+            // A later response may have left them out.
+            self.due.full_state |= good > 0 && !self.inflight.is_empty();
         }
         if self.quarantine.is_empty() {
             if response.complete {
@@ -66,16 +68,17 @@ impl TypeState {
         let text = redact_for_search(&error.text);
         let Blame { names, innocent } = match self.explained(&response, &text, cx.protocol) {
             Some(Explained::ByOneAside) => Blame::default(),
-            Some(Explained::ByOneBefore) => {
-                self.inflight.not_held(suspects.iter());
-                self.quarantine.suspect(suspects);
-                Blame::default()
-            }
+            Some(Explained::ByOneBefore) => self.suspect_others(suspects),
             None => {
                 self.progress.judge();
                 self.blame(&text, suspects, cx.protocol)
             }
         };
+        // Content that came back in a later response came after what was sent between the two.
+        let later = self.inflight.iter().filter(|later| later.number > response.number);
+        for between in later.flat_map(|later| later.news.iter()) {
+            self.quarantine.is_replaced_by(between);
+        }
         self.leaving.doubt(response.news.iter().map(|resource| resource.name()));
         // Without a name, what is about to go stays until then, the bad one too: a route may need the others.
         if !names.is_empty() {
@@ -132,18 +135,33 @@ impl TypeState {
             // No trial can tell as long as something must be in every response that may be bad itself. The
             // client applies what is good in them anyway.
             let unknown = suspects.iter().any(|(_, held)| *held == Held::Unknown);
-            let leaving = self.leaving.is_any_version_unknown();
-            if unknown || leaving || self.quarantine.has_doubts() {
-                let doubtful: Vec<_> = suspects.into_iter().map(|(r, _)| (r, Held::Unknown)).collect();
-                self.inflight.not_held(doubtful.iter());
-                self.quarantine.doubt(doubtful);
-                return Blame::default();
+            if unknown || self.has_doubts() {
+                return self.doubt(suspects);
             }
         }
         let blame = self.quarantine.reject(text, suspects.clone());
         let is_innocent = |name: &str| blame.innocent.iter().any(|(innocent, _)| &**innocent.name() == name);
         self.inflight.not_held(suspects.iter().filter(|(resource, _)| !is_innocent(resource.name())));
         blame
+    }
+
+    /// One of these may be bad too, beside the one that is set aside.
+    fn suspect_others(&mut self, mut suspects: Vec<(Arc<Resource>, Held)>) -> Blame {
+        suspects.retain(|(resource, _)| !self.quarantine.holds_back(resource));
+        if self.has_doubts() {
+            return self.doubt(suspects);
+        }
+        self.inflight.not_held(suspects.iter());
+        self.quarantine.suspect(suspects);
+        Blame::default()
+    }
+
+    /// One of these may be bad, and no trial can tell which.
+    fn doubt(&mut self, suspects: Vec<(Arc<Resource>, Held)>) -> Blame {
+        let doubtful: Vec<_> = suspects.into_iter().map(|(r, _)| (r, Held::Unknown)).collect();
+        self.inflight.not_held(doubtful.iter());
+        self.quarantine.doubt(doubtful);
+        Blame::default()
     }
 
     /// Whether a rejection says nothing new. A response that is the whole state contains what an unanswered
@@ -156,7 +174,11 @@ impl TypeState {
         if words.clone().any(|word| response.news.iter().any(|resource| &**resource.name() == word)) {
             return None;
         }
-        if self.progress.is_judged(response.number) {
+        let is_news = |resource: &Resource| response.news.iter().any(|news| news.name() == resource.name());
+        let is_aside = |resource: &&Arc<Resource>| self.quarantine.is_out(resource) && !is_news(resource);
+        let held_bad_ones = || response.whole.iter().any(|resource| is_aside(&resource));
+        let is_judged = self.progress.is_judged(response.number);
+        if is_judged || (response.has_doubts && !self.has_doubts()) || held_bad_ones() {
             return Some(Explained::ByOneBefore);
         }
         words.any(|word| self.quarantine.get(word).is_some()).then_some(Explained::ByOneAside)
