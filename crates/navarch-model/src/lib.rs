@@ -21,6 +21,7 @@ pub mod gateway_api;
 pub mod hashed;
 pub mod identity;
 pub mod key;
+pub mod key_pair;
 pub mod kinds;
 pub mod kubernetes;
 pub mod listener;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::gateway_api::RouteKind;
 use crate::hashed::Hashed;
+use crate::kinds::Kind;
 use crate::networking::ServerTlsSettings;
 use crate::object::ObjectKey;
 use crate::origin::{Origin, Precedence};
@@ -18,7 +19,9 @@ use crate::service::{Labels, Name, Protocol};
 /// The listeners that one object states, and the proxies that open them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerSet {
-    /// Identity of the gateway, and its place where several claim a port.
+    /// The gateway that the listeners are for: the object itself, or that which a ListenerSet adds to.
+    pub gateway: ObjectKey,
+    /// Identity of the object, and its place where several claim a port.
     pub precedence: Precedence,
     pub proxies: GatewayProxies,
     /// Proxies were made for this gateway. They take no listeners from other namespaces, whose hosts and
@@ -55,7 +58,7 @@ pub struct GatewayListener {
     /// Proxies open it. Routes may be attached to a listener that cannot be opened, and wait.
     pub served: bool,
     /// What the gateway is called in names of route configurations.
-    pub gateway: Name,
+    pub gateway_name: Name,
     /// Names statistics; may be empty.
     pub name: Name,
     /// The port as the gateway states it. Proxies listen on the one that their Service makes of it.
@@ -83,9 +86,14 @@ pub struct ListenerHost {
 pub const NO_NAMESPACE: &str = "~";
 
 impl ListenerSet {
-    /// The gateway.
+    /// The object that states the listeners.
     pub fn key(&self) -> &ObjectKey {
         &self.precedence.key
+    }
+
+    /// Whether it is an object of the Gateway API.
+    pub fn is_of_gateway_api(&self) -> bool {
+        self.gateway.kind == Kind::KubernetesGateway
     }
 }
 

@@ -28,6 +28,13 @@ pub struct Status {
     /// Where a gateway or an entry is reached.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Name>,
+    /// ListenerSets that add listeners to a gateway.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attached_listener_sets: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Status {
@@ -99,6 +106,8 @@ pub enum ConditionType {
     Conflicted,
     /// A part of it is not in use.
     PartiallyInvalid,
+    /// Clients without a valid certificate are served, because the gateway says so.
+    InsecureFrontendValidationMode,
 }
 
 impl ConditionType {
@@ -109,6 +118,7 @@ impl ConditionType {
             Self::Programmed => "Programmed",
             Self::Conflicted => "Conflicted",
             Self::PartiallyInvalid => "PartiallyInvalid",
+            Self::InsecureFrontendValidationMode => "InsecureFrontendValidationMode",
         }
     }
 
@@ -116,7 +126,7 @@ impl ConditionType {
     pub const fn is_good(self) -> bool {
         match self {
             Self::Accepted | Self::ResolvedRefs | Self::Programmed => true,
-            Self::Conflicted | Self::PartiallyInvalid => false,
+            Self::Conflicted | Self::PartiallyInvalid | Self::InsecureFrontendValidationMode => false,
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod client_node;
 mod derive;
 mod findings;
 mod footprint;
+mod gateways;
 pub mod host;
 mod namespaces;
 mod network;

@@ -18,12 +18,14 @@ pub(crate) struct Outcome {
     pub parents: Vec<ParentStatus>,
     /// Without the numbers of routes, which are counted for whoever asks.
     pub listeners: Vec<ListenerStatus>,
+    /// Somebody else tells what becomes of the object.
+    pub foreign: bool,
 }
 
 impl Outcome {
     pub fn is_empty(&self) -> bool {
-        let Outcome { conditions, parents, listeners } = self;
-        conditions.is_empty() && parents.is_empty() && listeners.is_empty()
+        let Outcome { conditions, parents, listeners, foreign } = self;
+        conditions.is_empty() && parents.is_empty() && listeners.is_empty() && !foreign
     }
 }
 

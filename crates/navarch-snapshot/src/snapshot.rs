@@ -10,16 +10,16 @@ use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::route::RouteSet;
+use navarch_model::route::{Parent, RouteSet};
 use navarch_model::service::Service;
 use navarch_model::{ClusterId, Fingerprint, Hashed, Name, SmallMap};
 
-use crate::bind::Gateways;
 use crate::bound::{
     BoundRule, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, WorkloadFacts,
 };
 use crate::buckets::Buckets;
 use crate::footprint::Footprints;
+use crate::gateways::Gateways;
 use crate::outcome::Outcomes;
 use crate::part::{BUCKETS, Part};
 use crate::tables::Tables;
@@ -66,6 +66,8 @@ pub struct Snapshot {
     pub(crate) findings: Arc<Vec<Finding>>,
     /// Not a part: nothing that proxies get depends on it.
     pub(crate) outcomes: Outcomes,
+    /// How many routes are attached to a listener. Not a part either.
+    pub(crate) attached: imbl::OrdMap<Parent, u32>,
 }
 
 impl Snapshot {
@@ -96,6 +98,7 @@ impl Snapshot {
             facts: imbl::OrdMap::new(),
             findings: Arc::default(),
             outcomes: Outcomes::new(),
+            attached: imbl::OrdMap::new(),
         }
     }
 

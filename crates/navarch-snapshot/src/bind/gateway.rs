@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use navarch_model::listener::{GatewayListener, GatewayProxies, ListenerHost, ListenerSet};
 use navarch_model::networking::{Gateway, Port, Server};
 use navarch_model::object::{Metadata, Object, ObjectKey};
 use navarch_model::route::Parent;
 use navarch_model::service::name;
-use navarch_model::{Fingerprint, Hashed, Name, Origin, Precedence};
+use navarch_model::{Hashed, Name, Origin, Precedence};
 
 use super::LoweredListeners;
 use crate::registry::store::Reader;
@@ -20,57 +19,6 @@ const SERVICES_ANNOTATION: &str = "internal.istio.io/gateway-service";
 const PARENT_NAMESPACE_ANNOTATION: &str = "internal.istio.io/parent-namespace";
 const DIALECT_ANNOTATION: &str = "internal.istio.io/gateway-semantics";
 const SERVICE_ACCOUNT_ANNOTATION: &str = "internal.istio.io/service-account-name";
-
-type SharedListeners = Arc<Hashed<ListenerSet>>;
-
-/// The listeners of all gateways, oldest gateway first.
-#[derive(Clone, Debug)]
-pub(crate) struct Gateways {
-    sets: OrdMap<Precedence, SharedListeners>,
-    by_key: OrdMap<ObjectKey, Precedence>,
-    fingerprint: Fingerprint,
-    changed: bool,
-}
-
-impl Default for Gateways {
-    fn default() -> Self {
-        let (sets, by_key) = (OrdMap::new(), OrdMap::new());
-        Gateways { sets, by_key, fingerprint: Fingerprint::of(&()), changed: false }
-    }
-}
-
-impl Gateways {
-    /// Oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &SharedListeners> {
-        self.sets.values()
-    }
-
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
-    }
-
-    /// Takes in the listeners of a new or changed object, or that it has none any more.
-    pub fn set(&mut self, key: &ObjectKey, set: Option<SharedListeners>) {
-        if let Some(before) = self.by_key.get(key).cloned() {
-            self.by_key.remove(key);
-            self.sets.remove(&before);
-            self.changed = true;
-        }
-        if let Some(set) = set {
-            self.by_key.insert(key.clone(), set.precedence.clone());
-            self.sets.insert(set.precedence.clone(), set);
-            self.changed = true;
-        }
-    }
-
-    /// Makes the changes visible.
-    pub fn settle(&mut self) {
-        if std::mem::take(&mut self.changed) {
-            let sets: Vec<Fingerprint> = self.sets.values().map(|set| set.fingerprint()).collect();
-            self.fingerprint = if sets.is_empty() { Fingerprint::of(&()) } else { Fingerprint::of(&sets) };
-        }
-    }
-}
 
 /// Lowers a Gateway.
 pub fn gateway(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
@@ -89,6 +37,7 @@ fn listeners(object: &Object) -> Option<ListenerSet> {
         Some(Arc::new(Hashed::new(listener(server, origin)?)))
     });
     Some(ListenerSet {
+        gateway: object.key.clone(),
         precedence: Precedence {
             created_at: metadata.creation_timestamp,
             key: object.key.clone(),
@@ -130,7 +79,7 @@ fn listener(server: &Server, origin: Origin) -> Option<GatewayListener> {
         parent: Parent::Gateway(origin.key.clone()),
         kinds: Vec::new(),
         served: true,
-        gateway: origin.key.name.clone(),
+        gateway_name: origin.key.name.clone(),
         name: name(server_name),
         port: u16::try_from(*number).ok()?,
         port_name: name(port_name),

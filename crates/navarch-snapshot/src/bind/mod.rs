@@ -22,13 +22,13 @@ use navarch_model::route::RouteSet;
 use navarch_model::service::Visibility;
 use navarch_model::{Hashed, Name};
 
+pub(crate) use gateway_api::serves_controller;
+
 use crate::bound::{BoundRule, DestinationUse};
 use crate::host::qualify;
 use crate::outcome::Outcome;
 use crate::registry::store::{Reader, Settings};
 use crate::tables::typed;
-
-pub(crate) use gateway::Gateways;
 
 /// The routes of an object, and what is wrong with them.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,10 +4,8 @@
 //! update, and with it keep the listener from changing at all. Values appear in no message and no debug
 //! output.
 
-mod pair;
 mod workload;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +14,7 @@ use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret as EnvoySecret, TlsCertificate, secret,
 };
 use navarch_envoy::{Resource, XdsType};
+use navarch_model::key_pair::{Authority, KeyPair, PairError};
 use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::{Hashed, Name};
 use prost::Message;
@@ -24,7 +23,6 @@ use zeroize::Zeroizing;
 use crate::pure::{Pure, Sealed};
 use crate::sds::CA_SUFFIX;
 
-pub use pair::{PairError, check_authority, check_pair};
 pub use workload::{WorkloadRoots, workload_certificate};
 
 const KUBERNETES: &str = "kubernetes://";
@@ -75,6 +73,14 @@ impl SecretSource {
     }
 }
 
+impl SecretSource {
+    /// What the name of a Secret that a gateway may refer to stands for, whatever namespace it is in.
+    pub fn granted(resource: &str) -> Option<Self> {
+        let namespace = resource.strip_prefix(KUBERNETES_GATEWAY).and_then(|rest| rest.split_once('/'));
+        Self::parse(resource, namespace.map_or("", |(namespace, _)| namespace))
+    }
+}
+
 fn valid(name: &str) -> bool {
     !name.is_empty() && !name.contains('/')
 }
@@ -107,8 +113,8 @@ impl Pure for SecretResource {
     fn run(input: &SecretResourceInput) -> Result<Arc<Resource>, PairError> {
         let kind = match &input.content {
             SecretContent::KeyPair(secret) => key_pair(secret)?,
-            SecretContent::Authority(secret) => authority(|key| secret.bytes(key))?,
-            SecretContent::AuthorityMap(map) => authority(|key| data(&map.data, key))?,
+            SecretContent::Authority(secret) => authority(Authority::of_secret(secret)?),
+            SecretContent::AuthorityMap(map) => authority(Authority::of_config_map(map)?),
         };
         Ok(encode(input.name.clone(), kind))
     }
@@ -125,22 +131,8 @@ fn encode_secret(name: &str, kind: secret::Type) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(message.encode_to_vec())
 }
 
-fn data<'m>(map: &'m BTreeMap<String, String>, key: &str) -> Option<&'m [u8]> {
-    map.get(key).map(String::as_bytes)
-}
-
-/// The certificate and its key, under the names that Istio's generic secrets have or those of type
-/// `kubernetes.io/tls`.
 fn key_pair(secret: &Secret) -> Result<secret::Type, PairError> {
-    let value = |key: &str| secret.bytes(key).filter(|bytes| !bytes.is_empty());
-    let (certificate, key, staple) = match (value("cert"), value("key")) {
-        (Some(certificate), Some(key)) => (certificate, key, None),
-        _ => match (value("tls.crt"), value("tls.key")) {
-            (Some(certificate), Some(key)) => (certificate, key, value("tls.ocsp-staple")),
-            _ => return Err(PairError::NoPair),
-        },
-    };
-    check_pair(certificate, key)?;
+    let KeyPair { certificate, key, staple } = KeyPair::of(secret)?;
     Ok(secret::Type::TlsCertificate(TlsCertificate {
         certificate_chain: Some(inline(certificate)),
         private_key: Some(inline(key)),
@@ -149,19 +141,13 @@ fn key_pair(secret: &Secret) -> Result<secret::Type, PairError> {
     }))
 }
 
-fn authority<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<secret::Type, PairError> {
-    let value = |key: &str| value(key).filter(|bytes| !bytes.is_empty());
-    let (roots, crl) = match (value("cacert"), value("ca.crt")) {
-        (Some(roots), _) => (roots, value("crl")),
-        (None, Some(roots)) => (roots, value("ca.crl")),
-        (None, None) => return Err(PairError::NoAuthority),
-    };
-    check_authority(roots)?;
-    Ok(secret::Type::ValidationContext(CertificateValidationContext {
+fn authority(authority: Authority<'_>) -> secret::Type {
+    let Authority { roots, crl } = authority;
+    secret::Type::ValidationContext(CertificateValidationContext {
         trusted_ca: Some(inline(roots)),
         crl: crl.map(inline),
         ..CertificateValidationContext::default()
-    }))
+    })
 }
 
 fn inline(bytes: &[u8]) -> DataSource {
@@ -200,6 +186,9 @@ mod tests {
             Some(SecretSource::AuthorityMap { namespace: "other".into(), name: "roots".into() }),
         );
         check("default", None);
+        let granted = SecretSource::granted("kubernetes-gateway://other/web");
+        assert_eq!(granted, Some(SecretSource::KeyPair { namespace: "other".into(), name: "web".into() }));
+        assert_eq!(SecretSource::granted("kubernetes://other/web"), None);
         check("file-root:/etc/ca.pem", None);
     }
 }

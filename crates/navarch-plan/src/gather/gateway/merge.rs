@@ -94,13 +94,13 @@ impl MergedListener {
     /// `http.<port>[.<bind>]` is shared by all plain listeners of a port; `https.<port>.<port
     /// name>.<gateway>.<namespace>[.<bind>]` belongs to one listener.
     fn route_configuration(&self, number: u16) -> Name {
-        let GatewayListener { origin, gateway, port, port_name, bind, .. } = &**self.listener;
+        let GatewayListener { origin, gateway_name, port, port_name, bind, .. } = &**self.listener;
         let bind = if bind.is_empty() { String::new() } else { format!(".{bind}") };
         if self.protocol.is_http() {
             format!("http.{number}{bind}").into()
         } else if self.protocol == Protocol::Https && !self.passes_tls_through() {
             let namespace = &origin.key.namespace;
-            format!("https.{port}.{port_name}.{gateway}.{namespace}{bind}").into()
+            format!("https.{port}.{port_name}.{gateway_name}.{namespace}{bind}").into()
         } else {
             Name::default()
         }
@@ -162,6 +162,8 @@ pub struct MergedGateways {
     /// Credentials that listeners name. Gateways may be anywhere; what they name is looked up beside the
     /// workload.
     pub credentials: BTreeSet<String>,
+    /// Credentials of which it is known that the listeners may use them, wherever they are.
+    pub granted_credentials: BTreeSet<String>,
 }
 
 impl MergedGateways {
@@ -180,7 +182,10 @@ pub fn merge(gateways: &[SelectedGateway], http3: bool) -> MergedGateways {
     let mut merge = Merge { http3, ..Merge::default() };
     for gateway in gateways {
         for listener in gateway.set.listeners.iter().filter(|listener| listener.served) {
-            merge.out.credentials.extend(credentials(listener));
+            match gateway.set.is_of_gateway_api() {
+                true => merge.out.granted_credentials.extend(credentials(listener)),
+                false => merge.out.credentials.extend(credentials(listener)),
+            }
             for number in resolve_ports(listener.port, gateway) {
                 merge.add(gateway, listener, number);
             }
@@ -381,7 +386,7 @@ mod tests {
             parent: Parent::Mesh,
             kinds: Vec::new(),
             served: true,
-            gateway: "".into(),
+            gateway_name: "".into(),
             name: "".into(),
             port,
             port_name: name.into(),
@@ -399,8 +404,8 @@ mod tests {
     fn gateway(name: &str, listeners: Vec<GatewayListener>, ports: &[(u16, u16)]) -> SelectedGateway {
         let key = ObjectKey::new(Kind::Gateway, "edge", name);
         let own = |listener| {
-            let (origin, gateway) = (Origin::object(key.clone()), key.name.clone());
-            Arc::new(Hashed::new(GatewayListener { origin, gateway, ..listener }))
+            let (origin, gateway_name) = (Origin::object(key.clone()), key.name.clone());
+            Arc::new(Hashed::new(GatewayListener { origin, gateway_name, ..listener }))
         };
         let listeners = listeners.into_iter().map(own).collect();
         let port = |(port, target_port): &(u16, u16)| ServicePortOfGateway {
@@ -410,6 +415,7 @@ mod tests {
             translation_disabled: false,
         };
         let set = ListenerSet {
+            gateway: key.clone(),
             precedence: Precedence { created_at: 0, key, position: 0 },
             proxies: GatewayProxies::Labelled(Labels::default()),
             provisioned: false,

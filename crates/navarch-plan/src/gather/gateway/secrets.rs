@@ -17,7 +17,8 @@ pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scop
     named(cx, class, || {
         let mut names = of_visible_rules(cx, &class.facts.namespace);
         if let Some(gateways) = &*cx.gather::<GatewaysOf>(class) {
-            names.extend(gateways.credentials.iter().map(|name| credential_resource(name)));
+            names.own.extend(gateways.credentials.iter().map(|name| credential_resource(name)));
+            names.granted.extend(gateways.granted_credentials.iter().cloned());
         }
         names
     })

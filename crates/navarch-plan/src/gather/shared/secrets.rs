@@ -1,6 +1,6 @@
 //! Secrets: those of a proxy's own namespace that configuration in force for it names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
@@ -19,15 +19,34 @@ use crate::class::Class;
 use crate::engine::{Cx, Gather};
 use crate::parts::{BucketResources, Parts};
 
+/// Names of the secrets that a proxy may have.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// Secrets of the proxy's own namespace; others of these names it does not get.
+    pub own: BTreeSet<String>,
+    /// Secrets of any namespace, of which it is known that the proxy may have them.
+    pub granted: BTreeSet<String>,
+}
+
 /// The secrets of these names that there are, and the roots of the mesh; nothing but the roots if the
 /// proxies of the class have not proven who they are.
-pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> BTreeSet<String>) -> Parts {
+pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> Named) -> Parts {
     let roots = workload_roots(cx);
     if !class.may_have_secrets {
         return Parts::local(roots.into_iter().collect::<BucketResources>());
     }
-    let resources = names().into_iter().filter_map(|name| {
-        let source = SecretSource::parse(&name, &class.facts.namespace)?;
+    let Named { own, granted } = names();
+    let own = own.into_iter().map(|name| {
+        let source = SecretSource::parse(&name, &class.facts.namespace);
+        (name, source)
+    });
+    let granted = granted.into_iter().map(|name| {
+        let source = SecretSource::granted(&name);
+        (name, source)
+    });
+    let named: BTreeMap<String, SecretSource> =
+        own.chain(granted).filter_map(|(name, source)| Some((name, source?))).collect();
+    let resources = named.into_iter().filter_map(|(name, source)| {
         let content = content(cx, &source)?;
         let input = SecretResourceInput { name: Name::from(name), content };
         cx.get::<SecretResource>(&input).as_ref().as_ref().ok().cloned()
@@ -50,19 +69,19 @@ fn workload_roots(cx: &Cx<'_>) -> Option<Arc<Resource>> {
 }
 
 /// Names of the resources that DestinationRules of a namespace ask for.
-pub fn of_own_rules(cx: &Cx<'_>, namespace: &Name) -> BTreeSet<String> {
+pub fn of_own_rules(cx: &Cx<'_>, namespace: &Name) -> Named {
     names(cx, |credential| credential.namespace == *namespace)
 }
 
 /// Names of the resources that DestinationRules ask for which a namespace may use.
-pub fn of_visible_rules(cx: &Cx<'_>, namespace: &Name) -> BTreeSet<String> {
+pub fn of_visible_rules(cx: &Cx<'_>, namespace: &Name) -> Named {
     names(cx, |credential| credential.namespace == *namespace || credential.export_to.includes(namespace))
 }
 
-fn names(cx: &Cx<'_>, wanted: impl Fn(&Credential) -> bool) -> BTreeSet<String> {
+fn names(cx: &Cx<'_>, wanted: impl Fn(&Credential) -> bool) -> Named {
     let all = cx.gather::<AllCredentials>(&());
     let wanted = all.0.iter().filter(|credential| wanted(credential));
-    wanted.map(|credential| credential.resource.clone()).collect()
+    Named { own: wanted.map(|credential| credential.resource.clone()).collect(), ..Named::default() }
 }
 
 fn content(cx: &Cx<'_>, source: &SecretSource) -> Option<SecretContent> {

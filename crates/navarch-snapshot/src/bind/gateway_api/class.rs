@@ -14,14 +14,14 @@ const CONTROLLER: &str = "navarch/gateway-controller";
 const CLASSES: [&str; 2] = ["istio", "navarch"];
 
 /// Whether a controller is us.
-pub fn is_ours(controller: &str) -> bool {
+pub(crate) fn serves_controller(controller: &str) -> bool {
     controller == CONTROLLER || controller == ISTIO_CONTROLLER
 }
 
 /// Whether gateways of a class are ours.
 pub fn serves(reader: &Reader<'_>, class: &str) -> bool {
     match reader.get::<GatewayClass>(ClusterId::LOCAL, "", class) {
-        Some((_, class)) => is_ours(&class.controller_name),
+        Some((_, class)) => serves_controller(&class.controller_name),
         None => CLASSES.contains(&class),
     }
 }

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use navarch_model::finding::{Code, Finding};
-use navarch_model::gateway_api::{Gateway, GatewayAddress, Listener, ListenerSet, NamespacesFrom, RouteKind};
+use navarch_model::gateway_api::{
+    FrontendValidationMode, Gateway, GatewayAddress, Listener, ListenerSet, LocalParametersReference,
+    NamespacesFrom, RouteKind,
+};
 use navarch_model::listener::{self, GatewayListener, GatewayProxies, ListenerHost};
 use navarch_model::object::Object;
 use navarch_model::route::Parent;
 use navarch_model::status::{Condition, ConditionType, ListenerStatus};
-use navarch_model::{Hashed, Name, ObjectKey, Origin, Precedence};
+use navarch_model::{Hashed, Kind, Name, ObjectKey, Origin, Precedence};
 
 use super::class;
 use super::conflicts::{Conflict, Opened};
 use super::namespaces::{chosen, includes};
-use super::tls::{Asker, settings};
+use super::tls::{Asker, certificate, settings};
 use crate::bind::LoweredListeners;
 use crate::host::qualify;
 use crate::outcome::Outcome;
@@ -31,15 +34,18 @@ pub fn gateway(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
         let finding = Finding::info(Code::InvalidReference, message).hint("use the class istio or navarch");
         let finding = finding.of(key.clone()).path("spec.gatewayClassName");
         let finding = finding.at(target.object.locate("spec.gatewayClassName"));
-        return LoweredListeners { findings: vec![finding], ..LoweredListeners::default() };
+        let outcome = Outcome { foreign: true, ..Outcome::default() };
+        return LoweredListeners { findings: vec![finding], outcome, set: None };
     }
     let mut opened = Opened::default();
     let mut lowering = Lowering::new(reader, &target, target.object);
     for (index, listener) in target.spec.listeners.iter().enumerate() {
         lowering.add(index, listener, opened.open(listener));
     }
-    let outcome = Outcome { listeners: lowering.statuses, ..Outcome::default() };
-    LoweredListeners { set: Some(Arc::new(Hashed::new(lowering.set))), outcome, findings: lowering.findings }
+    let problem = target.problem(reader);
+    let mut conditions = vec![lowering.accepted(problem, "gateway"), target.resolved(reader)];
+    conditions.extend(target.insecure());
+    lowering.finish(conditions)
 }
 
 /// Lowers a ListenerSet.
@@ -48,7 +54,11 @@ pub fn listener_set(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
     let Some(spec) = object.spec::<ListenerSet>() else { return LoweredListeners::default() };
     let gateway = spec.gateway(&key.namespace);
     let target = gateway.as_ref().and_then(|gateway| Target::find(reader, gateway));
-    let Some(target) = target.filter(|target| target.is_ours) else { return LoweredListeners::default() };
+    let Some(target) = target.filter(|target| target.is_ours) else {
+        // Nobody knows whose it is.
+        let outcome = Outcome { foreign: true, ..Outcome::default() };
+        return LoweredListeners { outcome, ..LoweredListeners::default() };
+    };
     if !target.admits(reader, &key.namespace) {
         let message = format!("{} does not allow listeners from namespace {}", target.key, key.namespace);
         let condition = |ty| Condition::new(ty, false, "NotAllowed", message.clone());
@@ -70,8 +80,14 @@ pub fn listener_set(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
     for (index, listener) in spec.listeners.iter().enumerate() {
         lowering.add(index, listener, opened.open(listener));
     }
-    let outcome = Outcome { listeners: lowering.statuses, ..Outcome::default() };
-    LoweredListeners { set: Some(Arc::new(Hashed::new(lowering.set))), outcome, findings: lowering.findings }
+    let problem = target.address_problem();
+    let problem = problem.map(|(reason, message)| (reason, format!("{}: {message}", target.key)));
+    let accepted = lowering.accepted(problem, "set");
+    let programmed = (accepted.reason == NO_LISTENER_IS_VALID).then(|| {
+        Condition::new(ConditionType::Programmed, false, NO_LISTENER_IS_VALID, accepted.message.clone())
+    });
+    let conditions = std::iter::once(accepted).chain(programmed).collect();
+    lowering.finish(conditions)
 }
 
 /// The gateway that listeners are for.
@@ -113,6 +129,61 @@ impl<'a> Target<'a> {
         sets
     }
 
+    /// What is wrong with the gateway as a whole.
+    fn problem(&self, reader: &Reader<'_>) -> Option<Problem> {
+        self.address_problem().or_else(|| self.parameters_problem(reader))
+    }
+
+    fn address_problem(&self) -> Option<Problem> {
+        let skipped: Vec<&str> = match self.is_managed() {
+            true => return None,
+            false => self.spec.addresses.iter().filter(|address| address.kind() != "Hostname"),
+        }
+        .map(|address| address.value.as_str())
+        .collect();
+        let message = format!("only hostnames can be addresses, not {}", skipped.join(", "));
+        (!skipped.is_empty()).then_some(("UnsupportedAddress", message))
+    }
+
+    fn parameters_problem(&self, reader: &Reader<'_>) -> Option<Problem> {
+        let reference = self.spec.infrastructure.as_ref()?.parameters_ref.as_ref()?;
+        let LocalParametersReference { group, kind, name } = reference;
+        if (group.as_str(), kind.as_str()) != ("", "ConfigMap") {
+            return Some(("InvalidParameters", format!("parameters are in a ConfigMap, not in a {kind}")));
+        }
+        let key = ObjectKey::new(Kind::ConfigMap, &self.key.namespace, name);
+        (!reader.exists(&key)).then(|| ("InvalidParameters", format!("there is no {key}")))
+    }
+
+    /// Whether everything that the gateway itself refers to can be used. References of listeners are told
+    /// with those.
+    fn resolved(&self, reader: &Reader<'_>) -> Condition {
+        let backend = self.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+        let reference = backend.and_then(|backend| backend.client_certificate_ref.as_ref());
+        match reference.map(|reference| certificate(reader, &self.key, reference)) {
+            None | Some(Ok(_)) => Condition::new(ConditionType::ResolvedRefs, true, "ResolvedRefs", ""),
+            Some(Err(problem)) => {
+                let reason = match problem.reason {
+                    "RefNotPermitted" => "RefNotPermitted",
+                    _ => "InvalidClientCertificateRef",
+                };
+                Condition::new(ConditionType::ResolvedRefs, false, reason, problem.message)
+            }
+        }
+    }
+
+    /// Says so if clients without a valid certificate are served somewhere.
+    fn insecure(&self) -> Option<Condition> {
+        let frontend = self.spec.tls.as_ref()?.frontend.as_ref()?;
+        let all = frontend.per_port.iter().map(|own| &own.tls).chain([&frontend.default]);
+        let mut modes = all.filter_map(|tls| tls.validation.as_ref()).map(|validation| validation.mode);
+        modes.any(|mode| mode == FrontendValidationMode::AllowInsecureFallback).then(|| {
+            let message = "clients without a valid certificate are served";
+            let ty = ConditionType::InsecureFrontendValidationMode;
+            Condition::new(ty, true, "ConfigurationChanged", message)
+        })
+    }
+
     /// Proxies are made for the gateway, instead of being there already: it names no host to be reached at.
     fn is_managed(&self) -> bool {
         match self.spec.addresses.as_slice() {
@@ -139,6 +210,11 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Why something is not as its author wants it.
+type Problem = (&'static str, String);
+
+const NO_LISTENER_IS_VALID: &str = "ListenersNotValid";
+
 /// The listeners of one object, as they are lowered.
 struct Lowering<'r, 'a> {
     reader: &'r Reader<'a>,
@@ -146,12 +222,12 @@ struct Lowering<'r, 'a> {
     object: &'a Object,
     set: listener::ListenerSet,
     statuses: Vec<ListenerStatus>,
-    findings: Vec<Finding>,
 }
 
 impl<'r, 'a> Lowering<'r, 'a> {
     fn new(reader: &'r Reader<'a>, target: &'r Target<'a>, object: &'a Object) -> Self {
         let set = listener::ListenerSet {
+            gateway: target.key.clone(),
             precedence: Precedence {
                 created_at: object.metadata.creation_timestamp,
                 key: object.key.clone(),
@@ -165,7 +241,30 @@ impl<'r, 'a> Lowering<'r, 'a> {
             admitted: true,
             listeners: Vec::new(),
         };
-        Lowering { reader, target, object, set, statuses: Vec::new(), findings: Vec::new() }
+        Lowering { reader, target, object, set, statuses: Vec::new() }
+    }
+
+    /// Whether the object as a whole is in use: it is as long as one of its listeners is.
+    fn accepted(&self, problem: Option<Problem>, what: &str) -> Condition {
+        let served = self.set.listeners.iter().filter(|listener| listener.served).count();
+        let ty = ConditionType::Accepted;
+        match problem {
+            Some((reason, message)) => Condition::new(ty, false, reason, message),
+            None if served == 0 => {
+                let message = format!("no listener of the {what} can be served");
+                Condition::new(ty, false, NO_LISTENER_IS_VALID, message)
+            }
+            None if served < self.statuses.len() && self.set.gateway == *self.set.key() => {
+                Condition::new(ty, true, NO_LISTENER_IS_VALID, "not every listener can be served")
+            }
+            None => Condition::new(ty, true, "Accepted", ""),
+        }
+    }
+
+    fn finish(self, conditions: Vec<Condition>) -> LoweredListeners {
+        let Lowering { set, statuses, .. } = self;
+        let outcome = Outcome { conditions, listeners: statuses, ..Outcome::default() };
+        LoweredListeners { set: Some(Arc::new(Hashed::new(set))), outcome, findings: Vec::new() }
     }
 
     fn add(&mut self, index: usize, listener: &Listener, opened: Result<(), Conflict>) {
@@ -210,7 +309,7 @@ impl<'r, 'a> Lowering<'r, 'a> {
             kinds: kinds.to_vec(),
             served: verdict.is_served(),
             // As istiod calls the gateway that it makes of each listener.
-            gateway: format!("{}~istio-autogenerated-k8s-gateway~{}", key.name, listener.name).into(),
+            gateway_name: format!("{}~istio-autogenerated-k8s-gateway~{}", key.name, listener.name).into(),
             name: Name::default(),
             port,
             port_name: Name::from("default"),
@@ -225,20 +324,22 @@ impl<'r, 'a> Lowering<'r, 'a> {
 /// What becomes of a listener: for each condition that is not as one wants it, why.
 #[derive(Default)]
 struct Verdict {
-    accepted: Option<(&'static str, String)>,
+    accepted: Option<Problem>,
     conflict: Option<Conflict>,
-    programmed: Option<(&'static str, String)>,
-    refs: Option<(&'static str, String)>,
+    programmed: Option<Problem>,
+    refs: Option<Problem>,
 }
 
 impl Verdict {
     /// TLS cannot be as it is asked for. Without usable settings the listener is not served.
-    fn tls(&mut self, problem: Option<(&'static str, String)>, usable: bool) {
+    fn tls(&mut self, problem: Option<Problem>, usable: bool) {
         let Some((reason, message)) = problem else { return };
         if !usable {
             self.programmed = Some(("Invalid", "TLS cannot be set up".to_owned()));
         }
-        if matches!(reason, "InvalidCACertificateRef" | "InvalidCACertificateKind" | "RefNotPermitted") {
+        if !usable
+            && matches!(reason, "InvalidCACertificateRef" | "InvalidCACertificateKind" | "RefNotPermitted")
+        {
             self.accepted = Some(("NoValidCACertificate", message.clone()));
         }
         self.refs = Some((reason, message));
@@ -252,7 +353,7 @@ impl Verdict {
         let Verdict { accepted, conflict, programmed, refs } = self;
         let conflict = conflict
             .map(|conflict| (conflict.reason(), "another listener of the gateway is in the way".to_owned()));
-        let condition = |ty: ConditionType, good: &'static str, problem: Option<(&'static str, String)>| {
+        let condition = |ty: ConditionType, good: &'static str, problem: Option<Problem>| {
             let holds = problem.is_none() == ty.is_good();
             let (reason, message) = problem.unwrap_or((good, String::new()));
             Condition::new(ty, holds, reason, message)

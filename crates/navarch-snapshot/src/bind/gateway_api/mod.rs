@@ -7,4 +7,5 @@ mod listeners;
 mod namespaces;
 mod tls;
 
+pub(crate) use class::serves_controller;
 pub(super) use listeners::{gateway, listener_set};

@@ -4,6 +4,8 @@ use navarch_model::gateway_api::{
     FrontendTlsValidation, FrontendValidationMode, GROUP, Listener, ListenerTlsConfig, ObjectReference,
     SecretObjectReference, TlsMode,
 };
+use navarch_model::key_pair::{Authority, KeyPair};
+use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::networking::{ServerTlsMode, ServerTlsSettings};
 use navarch_model::{Kind, Labels, Name, ObjectKey};
 
@@ -146,9 +148,10 @@ pub fn certificate(
     // Whether there is such a Secret must not show to who may not refer to it.
     permit(reader, asker, Referent { group: "", kind: "Secret", namespace, name })?;
     let key = ObjectKey::new(Kind::Secret, namespace, name);
-    if reader.object(&key).is_none() {
+    let Some(secret) = reader.object(&key).and_then(|object| object.spec::<Secret>()) else {
         return Err(invalid(format!("there is no {key}")));
-    }
+    };
+    KeyPair::of(secret).map_err(|problem| invalid(format!("{key} cannot be used: {problem}")))?;
     Ok(format!("kubernetes-gateway://{namespace}/{name}"))
 }
 
@@ -209,9 +212,12 @@ fn authority(
     };
     permit(reader, asker, Referent { group, kind, namespace, name })?;
     let key = ObjectKey::new(object, namespace, name);
-    if reader.object(&key).is_none() {
-        let message = format!("there is no {key}");
-        return Err(TlsProblem { reason: "InvalidCACertificateRef", message });
+    let invalid = |message| TlsProblem { reason: "InvalidCACertificateRef", message };
+    let Some(found) = reader.object(&key) else { return Err(invalid(format!("there is no {key}"))) };
+    let secret = found.spec::<Secret>().map(|secret| Authority::of_secret(secret));
+    let map = || found.spec::<ConfigMap>().map(|map| Authority::of_config_map(map));
+    if let Some(Err(problem)) = secret.or_else(map) {
+        return Err(invalid(format!("{key} cannot be used: {problem}")));
     }
     Ok(format!("{scheme}://{namespace}/{name}{CA_SUFFIX}"))
 }

@@ -3,13 +3,21 @@
 //! Most objects are in use, and there is nothing else to say; that is not stored. A unit that knows more yields an
 //! [`crate::outcome::Outcome`].
 
+mod reach;
+
 use std::collections::BTreeSet;
 
 use navarch_model::fact::{Fact, FactKey, Refusal};
+use navarch_model::gateway_api::GatewayClass;
 use navarch_model::kinds::{Kind, Layout};
-use navarch_model::object::ObjectKey;
+use navarch_model::listener::ListenerSet;
+use navarch_model::object::{Object, ObjectKey};
+use navarch_model::route::Parent;
 use navarch_model::status::{Condition, ConditionType, Status};
 
+use self::reach::Reach;
+
+use crate::bind::serves_controller;
 use crate::changes::changed_keys;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
@@ -40,7 +48,10 @@ impl<'s> Statuses<'s> {
             return None;
         }
         let outcome = self.0.outcomes.get(key).map(|outcome| (**outcome).clone()).unwrap_or_default();
-        let Outcome { conditions: known, parents, listeners } = outcome;
+        let Outcome { conditions: known, parents, listeners, foreign } = outcome;
+        if foreign || object.is_some_and(|object| is_foreign(object)) {
+            return None;
+        }
         let own = |ty| known.iter().any(|condition: &Condition| condition.ty == ty);
         let mut conditions = Vec::with_capacity(known.len() + 1);
         // Who cannot be read says nothing about itself.
@@ -49,13 +60,41 @@ impl<'s> Statuses<'s> {
         }
         let stays = |condition: &Condition| refusal.is_none() || condition.ty != ConditionType::Accepted;
         conditions.extend(known.iter().filter(|condition| stays(condition)).cloned());
-        Some(Status {
+        let mut status = Status {
             generation: object.map_or(0, |object| object.metadata.generation),
             conditions,
             parents,
             listeners,
             ..Status::default()
-        })
+        };
+        if refusal.is_none() || object.is_some() {
+            self.complete(key, &mut status);
+        }
+        Some(status)
+    }
+
+    /// Adds what is known only now to the status of an object with listeners.
+    fn complete(self, key: &ObjectKey, status: &mut Status) {
+        for listener in &mut status.listeners {
+            let parent = Parent::Listener { gateway: key.clone(), section: listener.name.clone() };
+            listener.attached_routes = self.0.attached.get(&parent).copied().unwrap_or(0);
+        }
+        let gateways = &self.0.gateways;
+        let Some(own) = gateways.get(key).filter(|set| set.is_of_gateway_api()) else { return };
+        let own: &ListenerSet = own;
+        if key.kind == Kind::KubernetesGateway {
+            let added = gateways.sets_for(key).map(|set| -> &ListenerSet { set });
+            let mut sets: Vec<&ListenerSet> =
+                added.filter(|set| set.listeners.iter().any(|listener| listener.served)).collect();
+            status.attached_listener_sets = u32::try_from(sets.len()).unwrap_or(u32::MAX);
+            sets.push(own);
+            let reach = Reach::of(self.0, &sets);
+            status.addresses = reach.addresses(key, self.0);
+            status.conditions.push(reach.programmed());
+        } else if status.condition(ConditionType::Programmed).is_none() {
+            status.conditions.push(Reach::of(self.0, &[own]).programmed());
+        }
+        status.conditions.sort_by_key(|condition| condition.ty);
     }
 
     /// All statuses, by object.
@@ -79,7 +118,14 @@ impl<'s> Statuses<'s> {
         });
         let objects = changed_keys(&self.0.objects, &before.objects);
         let outcomes = changed_keys(&self.0.outcomes, &before.outcomes);
-        let keys: BTreeSet<&ObjectKey> = facts.chain(objects).chain(outcomes).collect();
+        let mut keys: BTreeSet<&ObjectKey> = facts.chain(objects).chain(outcomes).collect();
+        let attached = changed_keys(&self.0.attached, &before.attached).filter_map(Parent::gateway);
+        keys.extend(attached);
+        let gateways = self.0.gateways.concerned_since(&before.gateways, || {
+            let services = self.0.services.changed_since(&before.services);
+            services.into_iter().chain(self.0.endpoints.changed_since(&before.endpoints)).collect()
+        });
+        keys.extend(&gateways);
         let changed = keys.into_iter().filter_map(|key| {
             let (was, is) = (before.statuses().get(key), self.get(key));
             (was != is).then(|| (key.clone(), is))
@@ -90,7 +136,12 @@ impl<'s> Statuses<'s> {
 
 /// Kinds that configure the mesh have a status. What runs in a cluster has one of its own, which others write.
 fn has_status(kind: Kind) -> bool {
-    kind.layout() == Layout::Spec
+    kind.layout() == Layout::Spec && kind != Kind::ReferenceGrant
+}
+
+/// Whether it is a class of gateways that somebody else serves.
+fn is_foreign(object: &Object) -> bool {
+    object.spec::<GatewayClass>().is_some_and(|class| !serves_controller(&class.controller_name))
 }
 
 fn accepted(refusal: Option<&Refusal>) -> Condition {

@@ -1,7 +1,12 @@
-//! Whether a key belongs to its certificate, without any cryptography: by the public key that both contain.
+//! Certificates, keys and authorities in Secrets and ConfigMaps.
+//!
+//! Whether a key belongs to its certificate is found without any cryptography: by the public key that both
+//! contain.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+use crate::kubernetes::{ConfigMap, Secret};
 
 /// Why a secret cannot be used. Never holds anything of the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -18,9 +23,65 @@ pub enum PairError {
     Mismatch,
 }
 
+/// A certificate and its key as a Secret holds them, checked.
+#[derive(Clone, Copy)]
+pub struct KeyPair<'a> {
+    pub certificate: &'a [u8],
+    pub key: &'a [u8],
+    /// What an authority said of the certificate (OCSP).
+    pub staple: Option<&'a [u8]>,
+}
+
+/// A certificate authority as a Secret or a ConfigMap holds it, checked.
+#[derive(Clone, Copy)]
+pub struct Authority<'a> {
+    pub roots: &'a [u8],
+    /// Certificates that are revoked.
+    pub crl: Option<&'a [u8]>,
+}
+
+impl<'a> KeyPair<'a> {
+    /// Under the names that Istio's generic secrets have or those of type `kubernetes.io/tls`.
+    pub fn of(secret: &'a Secret) -> Result<Self, PairError> {
+        let value = |key: &str| secret.bytes(key).filter(|bytes| !bytes.is_empty());
+        let (certificate, key, staple) = match (value("cert"), value("key")) {
+            (Some(certificate), Some(key)) => (certificate, key, None),
+            _ => match (value("tls.crt"), value("tls.key")) {
+                (Some(certificate), Some(key)) => (certificate, key, value("tls.ocsp-staple")),
+                _ => return Err(PairError::NoPair),
+            },
+        };
+        check_pair(certificate, key)?;
+        Ok(KeyPair { certificate, key, staple })
+    }
+}
+
+impl<'a> Authority<'a> {
+    /// The authority of a Secret.
+    pub fn of_secret(secret: &'a Secret) -> Result<Self, PairError> {
+        Self::of(|key| secret.bytes(key))
+    }
+
+    /// The authority of a ConfigMap.
+    pub fn of_config_map(map: &'a ConfigMap) -> Result<Self, PairError> {
+        Self::of(|key| map.data.get(key).map(String::as_bytes))
+    }
+
+    fn of(value: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, PairError> {
+        let value = |key: &str| value(key).filter(|bytes| !bytes.is_empty());
+        let (roots, crl) = match (value("cacert"), value("ca.crt")) {
+            (Some(roots), _) => (roots, value("crl")),
+            (None, Some(roots)) => (roots, value("ca.crl")),
+            (None, None) => return Err(PairError::NoAuthority),
+        };
+        check_authority(roots)?;
+        Ok(Authority { roots, crl })
+    }
+}
+
 /// Checks that both are readable, and that the key belongs to the first certificate. Keys of kinds that are
 /// not known here are left to Envoy.
-pub fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), PairError> {
+fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), PairError> {
     let leaf = blocks(certificate, "CERTIFICATE").next().ok_or(PairError::Certificate)?;
     if !is_sequence(&leaf) {
         return Err(PairError::Certificate);
@@ -36,7 +97,7 @@ pub fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), PairError> {
 }
 
 /// Checks that there is a readable certificate.
-pub fn check_authority(roots: &[u8]) -> Result<(), PairError> {
+fn check_authority(roots: &[u8]) -> Result<(), PairError> {
     match blocks(roots, "CERTIFICATE").next() {
         Some(root) if is_sequence(&root) => Ok(()),
         _ => Err(PairError::Certificate),
