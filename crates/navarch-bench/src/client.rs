@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
-use crate::fleet::Shared;
 use crate::message::Protocol;
+use crate::shared::Shared;
 use crate::tls::Connectors;
 
 /// HTTP/2 windows of the size that Envoy offers by default: a stream is not stopped by flow control before

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::check::Check;
-use crate::fleet::{Counts, Delivery};
 use crate::mesh::Kind;
 use crate::message::Protocol;
 use crate::shape::Shape;
+use crate::shared::{Counts, Delivery};
 
 /// All runs of a benchmark: one, or one for each point of a curve.
 #[derive(Clone, Debug, Serialize)]

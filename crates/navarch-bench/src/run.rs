@@ -13,8 +13,9 @@ use crate::mesh::{self, Edit, Kind};
 use crate::progress::Progress;
 use crate::report::{Change, Churn, Load, Memory, Percentiles, Run, Sample, Start};
 use crate::server::{self, Server};
+use crate::settings::{Settings, Target};
 use crate::shape::Shape;
-use crate::{Settings, Target, tls};
+use crate::tls;
 
 /// No message for so long: the server has done its work.
 const QUIET: Duration = Duration::from_millis(100);

@@ -6,7 +6,7 @@ use prost::{DecodeError, Message, Name};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
 
 use crate::Any;
-use crate::json::descriptor;
+use crate::descriptors::descriptor;
 
 /// Why bytes could not become a dynamic message, or two messages could not be merged.
 #[derive(Debug, thiserror::Error)]

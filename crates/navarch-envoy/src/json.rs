@@ -6,48 +6,17 @@
 //!
 //! The descriptor set is decoded at the first use (some 20 ms). The push path never needs it.
 
+mod form;
 mod parse;
 mod print;
 
-use std::sync::OnceLock;
-
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::DynamicMessage;
 use serde_json::Value;
 
-pub use parse::Problem;
+pub use crate::descriptors::{DESCRIPTORS, descriptor, pool};
 use parse::Unknown;
-
-/// The encoded `FileDescriptorSet` of the whole API, as a gRPC reflection service serves it.
-pub static DESCRIPTORS: &[u8] = include_bytes!("../descriptors.binpb");
-
-/// Messages inside messages, counted through `Any`, beyond which input is refused and output stays encoded.
-const DEPTH_MAX: usize = 100;
-
-/// Why JSON is not a message of the wanted type.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{problem}", if path.is_empty() { String::new() } else { format!("{path}: ") })]
-pub struct JsonError {
-    /// Where in the JSON, for example `filters[0].typedConfig.statPrefix`, with keys as the input spells
-    /// them.
-    pub path: String,
-    /// What is wrong there.
-    pub problem: Problem,
-}
-
-/// Descriptors of every message of the API.
-pub fn pool() -> &'static DescriptorPool {
-    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
-    // The set is part of the program, and a test decodes it: an empty pool cannot happen in a program that
-    // was tested.
-    POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).unwrap_or_default())
-}
-
-/// The descriptor of a message, by full name or type URL.
-pub fn descriptor(name_or_url: &str) -> Option<MessageDescriptor> {
-    let name = name_or_url.rsplit_once('/').map_or(name_or_url, |(_, name)| name);
-    pool().get_message_by_name(name)
-}
+pub use parse::{JsonError, Problem};
 
 /// JSON of an encoded message, by full name or type URL, without a `@type` of its own.
 ///
@@ -81,20 +50,6 @@ pub fn from_json(full_name: &str, json: &Value) -> Result<DynamicMessage, JsonEr
 /// EnvoyFilter this way, for they may come from a newer Envoy API than ours.
 pub fn from_json_lenient(full_name: &str, json: &Value) -> Result<(DynamicMessage, Vec<String>), JsonError> {
     parse::message(full_name, json, Unknown::Skip)
-}
-
-/// Whether inside an `Any` the message stands as a whole under the key `value`: the types whose JSON is not
-/// an object of their fields, and `Empty`.
-fn has_own_form(full_name: &str) -> bool {
-    let special = ["Any", "Duration", "Empty", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"];
-    let short = full_name.strip_prefix("google.protobuf.");
-    short.is_some_and(|short| is_wrapper(short) || special.contains(&short))
-}
-
-/// Whether the message of `google.protobuf` is a scalar that can be absent.
-fn is_wrapper(short: &str) -> bool {
-    let wrapped = ["Bool", "String", "Bytes", "Double", "Float", "Int32", "Int64", "UInt32", "UInt64"];
-    short.strip_suffix("Value").is_some_and(|scalar| wrapped.contains(&scalar))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! Never knows anything of ours: no service, no proxy, no configuration kind, no runtime, no socket.
 
 pub mod any;
+mod descriptors;
 pub mod dynamic;
 pub mod json;
 pub mod proto;

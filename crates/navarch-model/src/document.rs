@@ -27,9 +27,9 @@ pub struct Parsed {
     pub incomplete: bool,
 }
 
-/// Where a text comes from.
+/// What a text is written in, to which the positions in it are relative.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum WrittenIn {
     /// A file, by the name that positions call it. Its objects are of the local cluster.
     File(Arc<str>),
     /// The API server of a cluster.
@@ -40,19 +40,19 @@ pub enum Origin {
     },
 }
 
-impl Origin {
+impl WrittenIn {
     /// The position of a line and column. In a cluster, only an object as a whole has one: see [`Place::position`].
     fn position(&self, line: u32, column: u32) -> Option<Position> {
         match self {
-            Origin::File(file) => Some(Span { file: file.clone(), line, column }.into()),
-            Origin::Cluster { .. } => None,
+            WrittenIn::File(file) => Some(Span { file: file.clone(), line, column }.into()),
+            WrittenIn::Cluster { .. } => None,
         }
     }
 
     fn cluster(&self) -> ClusterId {
         match self {
-            Origin::File(_) => ClusterId::LOCAL,
-            Origin::Cluster { id, .. } => *id,
+            WrittenIn::File(_) => ClusterId::LOCAL,
+            WrittenIn::Cluster { id, .. } => *id,
         }
     }
 }
@@ -75,11 +75,11 @@ pub fn parse_bytes(file: &str, bytes: &[u8]) -> Parsed {
 
 /// As [`parse_bytes`], for text.
 pub fn parse_text(file: &str, text: &str) -> Parsed {
-    parse_objects(&Origin::File(file.into()), text)
+    parse_objects(&WrittenIn::File(file.into()), text)
 }
 
 /// Reads every object of a text: YAML, of which JSON is a part.
-pub fn parse_objects(origin: &Origin, text: &str) -> Parsed {
+pub fn parse_objects(origin: &WrittenIn, text: &str) -> Parsed {
     let (documents, errors) = yaml::parse(text, Budget::default());
     let mut parsed = Parsed { incomplete: !errors.is_empty(), ..Parsed::default() };
     for error in errors {
@@ -94,7 +94,7 @@ pub fn parse_objects(origin: &Origin, text: &str) -> Parsed {
 }
 
 /// Reads the object, or the objects of a list, that one document holds. Empty documents hold none.
-fn read_document(origin: &Origin, document: &Document, parsed: &mut Parsed) {
+fn read_document(origin: &WrittenIn, document: &Document, parsed: &mut Parsed) {
     let Some(root) = &document.root else { return };
     let kind = root.get("kind").and_then(Node::as_str).unwrap_or_default();
     let items = root.get("items").and_then(Node::items);
@@ -116,7 +116,7 @@ fn read_document(origin: &Origin, document: &Document, parsed: &mut Parsed) {
 
 /// What an object is a part of: its document, and which part of it.
 struct Context<'a> {
-    origin: &'a Origin,
+    origin: &'a WrittenIn,
     document: &'a Document,
     within: String,
     lines: std::ops::Range<u32>,
@@ -129,8 +129,8 @@ impl Context<'_> {
 
     fn place(&self, node: &Node, kind: Kind) -> Place {
         let file = match self.origin {
-            Origin::File(file) => file.clone(),
-            Origin::Cluster { name, .. } => {
+            WrittenIn::File(file) => file.clone(),
+            WrittenIn::Cluster { name, .. } => {
                 let metadata = node.get("metadata");
                 let version = metadata.and_then(|metadata| metadata.get("resourceVersion")?.as_str());
                 let resource_version = version.map(Name::from).unwrap_or_default();

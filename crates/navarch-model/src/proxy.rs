@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::metadata::Metadata;
-pub use self::metadata::MetadataProblem;
+pub use self::metadata::{CertificateFiles, InterceptionMode, MetadataProblem, PodPort};
 use crate::Hashed;
 use crate::endpoint::Locality;
 use crate::mesh::{MeshConfig, ProxyConfig};
@@ -83,24 +83,6 @@ pub struct ProxyFacts {
     pub service_cluster: Name,
 }
 
-/// Files of certificates that a workload brings itself; a name is empty where it uses those of the mesh.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct CertificateFiles {
-    /// The certificate and what leads to its root.
-    pub chain: Name,
-    pub key: Name,
-    pub roots: Name,
-}
-
-/// A port of a container of the pod.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PodPort {
-    pub name: Name,
-    pub number: u16,
-    /// `TCP`, `UDP` or `SCTP`
-    pub protocol: Name,
-}
-
 /// The metadata of a node as texts, for patterns that users write. Everything else has a field in
 /// [`ProxyFacts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -164,16 +146,6 @@ pub enum ProxyKind {
     Router,
     Waypoint,
     Ztunnel,
-}
-
-/// How traffic reaches a sidecar.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum InterceptionMode {
-    #[default]
-    Redirect,
-    Tproxy,
-    /// Nothing is intercepted: listeners bind real ports.
-    None,
 }
 
 /// Address families of a proxy.

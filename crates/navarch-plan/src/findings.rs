@@ -1,6 +1,7 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
 mod no_effect;
+mod problem;
 mod references;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use navarch_snapshot::{Reads, Snapshot, View};
 use navarch_translate::patch_values::{self, PatchProblemKind};
 use navarch_translate::security::jwt::key_source;
 
+use self::problem::Problem;
 use self::references::References;
 use crate::gather::shared::security::authorizer;
 use crate::gather::shared::telemetry::{find, find_upstream};
@@ -28,14 +30,6 @@ pub struct TranslationFindings {
     reads: Option<Reads>,
     problems: Vec<Problem>,
     references: Option<References>,
-}
-
-/// A finding whose place in the files is not looked up yet: objects move in their files without changing.
-#[derive(Clone, Debug, PartialEq)]
-struct Problem {
-    key: ObjectKey,
-    path: String,
-    finding: Finding,
 }
 
 impl TranslationFindings {

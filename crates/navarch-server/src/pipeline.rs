@@ -211,7 +211,7 @@ mod tests {
     use std::path::Path;
 
     use navarch_model::ClusterId;
-    use navarch_model::document::Origin;
+    use navarch_model::document::WrittenIn;
     use navarch_model::finding::Code;
     use navarch_model::status::ConditionType;
     use navarch_sources::memory::Memory;
@@ -240,7 +240,7 @@ mod tests {
 
     /// A pipeline of a directory and memory, and the fleet that it publishes to.
     async fn beside_files(root: &Path) -> (Memory, Pipeline, Arc<Fleet>) {
-        let origin = Origin::Cluster { id: ClusterId::LOCAL, name: "memory".into() };
+        let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: "memory".into() };
         let memory = Memory::new("memory", origin);
         memory.complete();
         let mut sources = of_watched_files(root, None);
@@ -292,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_served_before_every_source_has_been_read_as_a_whole() {
-        let origin = Origin::Cluster { id: ClusterId::LOCAL, name: "memory".into() };
+        let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: "memory".into() };
         let memory = Memory::new("memory", origin);
         let metrics = Metrics::new().expect("metrics");
         let opening = Pipeline::open(vec![Box::new(memory.clone())], Options::default(), metrics);

@@ -1,17 +1,15 @@
 //! The HTTP connection manager: HTTP filters, route configuration, virtual host, route.
 
 use navarch_envoy::ProxyResources;
-use navarch_envoy::any::unpack;
 use navarch_envoy::proto::envoy::config::route::v3::route_match::PathSpecifier;
 use navarch_envoy::proto::envoy::config::route::v3::{Route, RouteConfiguration, RouteMatch, VirtualHost};
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
-use navarch_envoy::proto::envoy::r#type::v3::FractionalPercent;
 
 use crate::matching::{self, Tri};
 use crate::outcome::{Action, Outcome, Stage};
-use crate::{Call, decode, route};
+use crate::{Call, decode, reading, route};
 
 /// Follows a request through a connection manager.
 pub fn run(
@@ -87,7 +85,7 @@ fn filters(manager: &HttpConnectionManager, outcome: &mut Outcome) -> Option<Str
 fn find_host<'a>(routes: &'a RouteConfiguration, call: &Call) -> Option<&'a VirtualHost> {
     let mut host = call.host.to_ascii_lowercase();
     if routes.ignore_port_in_host_matching {
-        host.truncate(without_port(&host).len());
+        host.truncate(reading::without_port(&host).len());
     }
     let rank = |domain: &String| {
         let domain = domain.to_ascii_lowercase();
@@ -108,20 +106,6 @@ fn find_host<'a>(routes: &'a RouteConfiguration, call: &Call) -> Option<&'a Virt
     });
     // Domains are unique in a configuration that Envoy accepts, so ties do not happen.
     ranked.max_by_key(|(best, _)| *best).map(|(_, candidate)| candidate)
-}
-
-/// The host without `:<port>`; brackets of IPv6 literals stay.
-pub fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port))
-            if !port.is_empty()
-                && port.bytes().all(|byte| byte.is_ascii_digit())
-                && (!name.contains(':') || name.ends_with(']')) =>
-        {
-            name
-        }
-        _ => host,
-    }
 }
 
 /// `require_tls`: 2 is for all requests, 1 for those from outside, which all calls here are not known to be.
@@ -174,7 +158,7 @@ fn matches(wanted: &RouteMatch, call: &Call) -> Tri {
         answer = answer.and(|| Tri::Unknown((*reason).to_owned()));
     }
     match wanted.runtime_fraction.as_ref().and_then(|fraction| fraction.default_value.as_ref()) {
-        Some(fraction) => answer.and(|| match percent(fraction) {
+        Some(fraction) => answer.and(|| match reading::percent(fraction) {
             share if share >= 100.0 => Tri::Yes,
             share if share <= 0.0 => Tri::No,
             share => Tri::Unknown(format!("a random draw of {share} %")),
@@ -202,26 +186,4 @@ fn path(wanted: &RouteMatch, call: &Call) -> Tri {
         }
         None => Tri::No,
     }
-}
-
-/// A share in percent.
-pub fn percent(fraction: &FractionalPercent) -> f64 {
-    // `DenominatorType`: 100, 10,000 or a million.
-    let scale = match fraction.denominator {
-        1 => 100.0,
-        2 => 10_000.0,
-        _ => 1.0,
-    };
-    f64::from(fraction.numerator) / scale
-}
-
-/// The fault that a route or its virtual host configures for the fault filter.
-pub fn fault_config(
-    route: &Route,
-    host: &VirtualHost,
-) -> Option<navarch_envoy::proto::envoy::extensions::filters::http::fault::v3::HttpFault> {
-    const NAME: &str = "envoy.filters.http.fault";
-    let config =
-        route.typed_per_filter_config.get(NAME).or_else(|| host.typed_per_filter_config.get(NAME))?;
-    unpack(config).ok()
 }

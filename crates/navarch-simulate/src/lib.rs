@@ -27,6 +27,7 @@ mod http;
 mod listener;
 mod matching;
 mod outcome;
+mod reading;
 mod route;
 mod terminal;
 

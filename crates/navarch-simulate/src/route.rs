@@ -21,7 +21,7 @@ use navarch_envoy::proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use regex::Regex;
 
 use crate::outcome::{Action, Changes, Fault, Mirror, Retries};
-use crate::{Call, endpoints, http};
+use crate::{Call, endpoints, reading};
 
 /// Envoy's timeout of a route that states none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -87,7 +87,7 @@ fn forward(
                 .runtime_fraction
                 .as_ref()
                 .and_then(|fraction| fraction.default_value.as_ref())
-                .map_or(100.0, http::percent),
+                .map_or(100.0, reading::percent),
         })
         .collect();
     let status = match action.cluster_not_found_response_code {
@@ -213,8 +213,8 @@ fn retries(policy: &RetryPolicy) -> Option<Retries> {
 }
 
 fn fault(route: &Route, host: &VirtualHost) -> Option<Fault> {
-    let config = http::fault_config(route, host)?;
-    let share = |fraction: Option<&_>| fraction.map_or(0.0, http::percent);
+    let config = reading::fault_config(route, host)?;
+    let share = |fraction: Option<&_>| fraction.map_or(0.0, reading::percent);
     let delay = config.delay.as_ref().and_then(|delay| match &delay.fault_delay_secifier {
         Some(FaultDelaySecifier::FixedDelay(t)) => {
             Some((span(t.seconds, t.nanos), share(delay.percentage.as_ref())))
@@ -249,10 +249,10 @@ fn redirect(call: &Call, route: &Route, action: &RedirectAction) -> Result<Actio
     let mut host =
         if action.host_redirect.is_empty() { call.host.clone() } else { action.host_redirect.clone() };
     if action.port_redirect != 0 {
-        host = format!("{}:{}", http::without_port(&host), action.port_redirect);
+        host = format!("{}:{}", reading::without_port(&host), action.port_redirect);
     } else if scheme != from && (host.ends_with(":80") || host.ends_with(":443")) {
         // The default port of the old scheme goes with it.
-        host.truncate(http::without_port(&host).len());
+        host.truncate(reading::without_port(&host).len());
     }
     let path = match &action.path_rewrite_specifier {
         // An empty path is no redirect of the path.

@@ -19,6 +19,7 @@ use crate::network::Networks;
 use crate::part::{Bucket, bucket_of};
 use crate::small_set::SmallSet;
 use crate::snapshot::{List, Snapshot};
+use crate::touched::Touched;
 
 type SharedService = Arc<Hashed<Service>>;
 type SharedRoutes = Arc<Hashed<RouteSet>>;
@@ -46,25 +47,6 @@ pub(crate) struct Assembly {
     routes_by_gateway: HashMap<ObjectKey, Ranked>,
     uses_by_host: HashMap<Name, Uses>,
     rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
-}
-
-/// Hosts whose parts were put together again.
-#[derive(Debug, Default)]
-pub(crate) struct Touched {
-    pub service_hosts: BTreeSet<Name>,
-    pub endpoint_hosts: BTreeSet<Name>,
-    pub route_hosts: BTreeSet<Name>,
-    pub rule_hosts: BTreeSet<Name>,
-    /// Hosts that routes send traffic to.
-    pub destinations: BTreeSet<Name>,
-}
-
-impl Touched {
-    /// How many there are; a host counts once for each kind of part.
-    pub fn len(&self) -> usize {
-        let Touched { service_hosts, endpoint_hosts, route_hosts, rule_hosts, destinations } = self;
-        [service_hosts, endpoint_hosts, route_hosts, rule_hosts, destinations].map(BTreeSet::len).iter().sum()
-    }
 }
 
 impl Assembly {

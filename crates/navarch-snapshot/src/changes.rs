@@ -1,16 +1,14 @@
 //! What differs between two snapshots, found without looking at what they share.
 
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
-
+use crate::changed_keys::changed_keys;
 use crate::part::{BUCKETS, Bucket, Part};
 use crate::snapshot::Snapshot;
 
 impl Snapshot {
-    /// The parts that are others than they were `before`.
+    /// The parts whose fingerprint differs from that of `before`.
     ///
-    /// Snapshots of one world share what did not change, so this costs what the changes between them are, and a fixed number of
-    /// comparisons. The answer is right for any two snapshots.
+    /// Snapshots of one world share what did not change, so this costs as much as there are changes between
+    /// them, and a fixed number of comparisons. The answer is right for any two snapshots.
     pub fn changed_since(&self, before: &Snapshot) -> Vec<Part> {
         let mut parts = self.not_shared_with(before);
         parts.retain(|part| self.fingerprint(part) != before.fingerprint(part));
@@ -45,17 +43,6 @@ impl Snapshot {
         parts.extend(self.tables.changed_since(&before.tables));
         parts
     }
-}
-
-/// Keys with other values than before, or that only one of the maps has. Nodes that the maps share are not visited.
-pub(crate) fn changed_keys<'a, K: Ord, V: PartialEq>(
-    after: &'a OrdMap<K, V>,
-    before: &'a OrdMap<K, V>,
-) -> impl Iterator<Item = &'a K> {
-    before.diff(after).map(|item| match item {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
-        DiffItem::Update { new: (key, _), .. } => key,
-    })
 }
 
 #[cfg(test)]

@@ -13,13 +13,13 @@ use navarch_model::object::ObjectKey;
 use navarch_model::service::Service;
 use navarch_model::{Hashed, Name};
 
-use crate::assemble::Touched;
 use crate::bind::{self, Lowered, LoweredListeners};
 use crate::bound::{BoundRule, WorkloadFacts};
 use crate::outcome::{self, Outcome};
 use crate::registry::store::{Declared, DeclaredServices, DerivedListeners, Input, Reader, Settings, Store};
 use crate::registry::{self, HostEndpoints};
 use crate::small_set::SmallSet;
+use crate::touched::Touched;
 
 /// Something that is derived as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

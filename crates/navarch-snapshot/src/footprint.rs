@@ -1,7 +1,7 @@
 //! Footprints: the buckets that hosts of a namespace fall into.
 //!
-//! A client that imports a few namespaces sees nothing in most buckets. Its footprint tells which ones it need not look at, so what it
-//! costs follows what it sees and not how many buckets there are.
+//! A client that imports a few namespaces sees nothing in most buckets. Its footprint tells which ones it
+//! need not look at, so what it costs follows what it sees and not how many buckets there are.
 
 use std::collections::BTreeSet;
 use std::ops::BitOr;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use navarch_model::Name;
 
-use crate::changes::changed_keys;
+use crate::changed_keys::changed_keys;
 use crate::part::{BUCKETS, Bucket};
 
 /// A set of buckets.

@@ -26,7 +26,8 @@ pub fn covers(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// Orders hosts from specific to general: plain hosts before wildcards, then longer before shorter, then by alphabet.
+/// Orders hosts from specific to general: plain hosts before wildcards, then longer before shorter, then by
+/// alphabet.
 pub fn by_specificity(a: &str, b: &str) -> Ordering {
     is_wildcard(a).cmp(&is_wildcard(b)).then(b.len().cmp(&a.len())).then(a.cmp(b))
 }
@@ -36,7 +37,8 @@ pub fn most_specific<'a>(host: &str, patterns: impl IntoIterator<Item = &'a str>
     patterns.into_iter().filter(|pattern| covers(pattern, host)).min_by(|a, b| by_specificity(a, b))
 }
 
-/// A host as configuration names it, fully qualified: a short name belongs to the namespace of the object that states it.
+/// A host as configuration names it, fully qualified: a short name belongs to the namespace of the object
+/// that states it.
 ///
 /// A name without a dot is short, except `*`; IP addresses have dots or colons and stay as they are.
 pub fn qualify(host: &str, namespace: &str, domain: &str) -> String {

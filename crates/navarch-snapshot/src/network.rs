@@ -87,7 +87,8 @@ impl Networks {
 
     /// The index of all gateways: those with a fixed address and those found among the services.
     ///
-    /// Gateways whose address is a host name are left out, as in istiod: resolving names is off by default there.
+    /// Gateways whose address is a host name are left out, as in istiod: resolving names is off by default
+    /// there.
     pub fn gateways<'a>(
         &'a self,
         of_services: impl IntoIterator<Item = &'a NetworkGateway>,

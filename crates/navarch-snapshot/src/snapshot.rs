@@ -23,7 +23,6 @@ use crate::gateways::Gateways;
 use crate::outcome::Outcomes;
 use crate::part::{BUCKETS, Part};
 use crate::tables::Tables;
-use crate::view::View;
 
 /// Values by host, of all namespaces.
 pub(crate) type Hosts<T> = Buckets<Vec<Arc<Hashed<T>>>>;
@@ -35,7 +34,7 @@ pub(crate) type List<T> = Arc<Hashed<Vec<Arc<Hashed<T>>>>>;
 /// Everything that translation may read, at one revision. Immutable, and cheap to clone: unchanged parts are
 /// shared between revisions.
 ///
-/// Translation reads through a [`View`]; the methods here that are not [`Snapshot::view`] are for people:
+/// Translation reads through a [`View`](crate::View); the methods here that are not [`Snapshot::view`] are for people:
 /// provenance, admin pages, findings.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -105,11 +104,6 @@ impl Snapshot {
     /// Counts accepted change sets; grows by one with every change.
     pub fn revision(&self) -> u64 {
         self.revision
-    }
-
-    /// A view that records what is read through it.
-    pub fn view(&self) -> View<'_> {
-        View::new(self)
     }
 
     /// The fingerprint of a part. What is not there has the fingerprint of "nothing", which is the same for

@@ -11,7 +11,7 @@ use navarch_model::security::{AuthorizationPolicy, PeerAuthentication, RequestAu
 use navarch_model::telemetry::Telemetry;
 use navarch_model::{Config, Fingerprint, Hashed, Name};
 
-use crate::changes::changed_keys;
+use crate::changed_keys::changed_keys;
 
 /// A list of objects of one kind, oldest first.
 pub type Listing<T> = Vec<Arc<Hashed<Config<T>>>>;

@@ -69,6 +69,13 @@ pub struct View<'s> {
     labels_asked: RefCell<BTreeSet<Name>>,
 }
 
+impl Snapshot {
+    /// A view that records what is read through it.
+    pub fn view(&self) -> View<'_> {
+        View::new(self)
+    }
+}
+
 impl<'s> View<'s> {
     pub(crate) fn new(snapshot: &'s Snapshot) -> Self {
         View {

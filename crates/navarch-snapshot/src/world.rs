@@ -19,7 +19,7 @@ use navarch_model::mesh::{MeshSettings, parse_config_map};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{ClusterId, Hashed, Name, TrustDomains};
 
-use crate::assemble::{Assembly, Touched};
+use crate::assemble::Assembly;
 pub use crate::bind::RouteProducer;
 use crate::bind::{has_listeners, has_routes};
 use crate::bound::NamespaceFacts;
@@ -31,6 +31,7 @@ use crate::network::Networks;
 use crate::part::Part;
 use crate::registry::store::{Input, Settings, Store};
 use crate::snapshot::Snapshot;
+use crate::touched::Touched;
 
 /// New and changed objects, and the keys of those that are gone.
 type Edits = BTreeMap<ObjectKey, Option<Arc<Object>>>;

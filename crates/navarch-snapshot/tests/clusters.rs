@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use navarch_model::change::ChangeSet;
-use navarch_model::document::{Origin, parse_objects};
+use navarch_model::document::{WrittenIn, parse_objects};
 use navarch_model::endpoint::{Address, Endpoint};
 use navarch_model::kinds::Kind;
 use navarch_model::object::{Object, ObjectKey};
@@ -43,7 +43,7 @@ fn local() -> String {
 /// The objects of a text in the cluster `west`.
 fn west(text: &str) -> Vec<Object> {
     let id = Options::default().cluster("west");
-    let parsed = parse_objects(&Origin::Cluster { id, name: "west".into() }, text);
+    let parsed = parse_objects(&WrittenIn::Cluster { id, name: "west".into() }, text);
     assert_eq!(parsed.findings, []);
     parsed.objects
 }
@@ -128,7 +128,7 @@ fn an_object_in_a_cluster_is_found_by_its_name() {
     assert_eq!(object.key.to_string(), "Namespace shop of cluster west");
     assert_eq!(object.locate("metadata.labels").unwrap().to_string(), "west/Namespace/shop");
     let wrong = "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: s, namespace: shop}, spec: {egress: 1}}";
-    let origin = Origin::Cluster { id: ClusterId::remote("west"), name: "west".into() };
+    let origin = WrittenIn::Cluster { id: ClusterId::remote("west"), name: "west".into() };
     let parsed = parse_objects(&origin, wrong);
     let position = parsed.findings[0].position.as_ref().unwrap();
     assert_eq!(position.to_string(), "west/Sidecar/shop/s");

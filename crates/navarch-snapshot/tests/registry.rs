@@ -175,7 +175,8 @@ spec:
             "entry.internal:443->8080 Https",
         ],
     );
-    // A pod that is not ready is no endpoint of a ServiceEntry, and yet its proxy is configured for its services.
+    // A pod that is not ready is no endpoint of a ServiceEntry, and yet its proxy is configured for its
+    // services.
     check(
         "10.0.0.2",
         &["a.default.svc.cluster.local:90->90 Tcp", "a.default.svc.cluster.local:81->8080 Http"],

@@ -333,7 +333,7 @@ fn held(object: &Object) -> Finding {
 mod tests {
     use std::fs;
 
-    use navarch_model::document::Origin;
+    use navarch_model::document::WrittenIn;
     use navarch_model::{ClusterId, Kind};
 
     use super::*;
@@ -357,7 +357,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("tempdir");
             let files = FileSource::new(dir.path());
-            let memory = Memory::new("memory", Origin::Cluster { id: ClusterId::LOCAL, name: "m".into() });
+            let memory = Memory::new("memory", WrittenIn::Cluster { id: ClusterId::LOCAL, name: "m".into() });
             Rig { dir, files, memory, claims: Claims::default() }
         }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use navarch_model::document::{Origin, parse_objects};
+use navarch_model::document::{WrittenIn, parse_objects};
 use navarch_model::fact::{Fact, FactKey};
 use tokio::sync::Notify;
 
@@ -19,7 +19,7 @@ use crate::source::{Batch, PlaceId, Settled, Source, SourceError, StatusWriter, 
 #[derive(Clone, Debug)]
 pub struct Memory {
     name: Arc<str>,
-    origin: Origin,
+    origin: WrittenIn,
     shared: Arc<Shared>,
 }
 
@@ -40,7 +40,7 @@ struct State {
 
 impl Memory {
     /// A source of texts in which nothing has been said yet.
-    pub fn new(name: &str, origin: Origin) -> Self {
+    pub fn new(name: &str, origin: WrittenIn) -> Self {
         Memory { name: name.into(), origin, shared: Arc::default() }
     }
 

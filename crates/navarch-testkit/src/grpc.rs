@@ -164,8 +164,8 @@ impl Client {
     }
 }
 
-/// Asks `address` for a certificate (`istio.v1.auth.IstioCertificateService/CreateCertificate`), as `grpc_certificate.py` says:
-/// the answer has `code`, and `chain` or `details`.
+/// Asks `address` for a certificate (`istio.v1.auth.IstioCertificateService/CreateCertificate`), as
+/// `grpc_certificate.py` says: the answer has `code`, and `chain` or `details`.
 pub fn certificate(address: SocketAddr, request: &Value) -> Result<Value> {
     let mut command = program(Language::Python)?;
     command.arg(script("grpc_certificate.py")).arg(address.to_string()).arg(request.to_string());

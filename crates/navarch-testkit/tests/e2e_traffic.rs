@@ -1,5 +1,5 @@
-//! What the configuration promises, as calls feel it: a stock Envoy that `navarch serve` configures stands between this test
-//! and its backends. Nothing here reads a configuration.
+//! What the configuration promises, as calls feel it: a stock Envoy that `navarch serve` configures stands
+//! between this test and its backends. Nothing here reads a configuration.
 
 mod traffic;
 

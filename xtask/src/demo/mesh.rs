@@ -1,6 +1,6 @@
 //! The mesh of the demo: `navarch serve`, the applications, an Envoy beside each, a gateway.
 
-use super::{shown, traffic};
+use super::{shown::shown, traffic};
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
     apps::{App, Role, Running},

@@ -1,12 +1,14 @@
 //! `cargo xtask demo`: a mesh of stock Envoys on this machine, changed while it serves.
 
 mod mesh;
+mod shown;
 mod traffic;
 
 use crate::{check, progress};
 use anyhow::{Context, Result, bail, ensure};
 use mesh::Mesh;
 use navarch_testkit::{wait, workspace};
+use shown::shown;
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -188,9 +190,4 @@ fn copy_of_examples() -> Result<std::path::PathBuf> {
     }
     println!("config    {} (a copy of examples/bookinfo)", shown(&to));
     Ok(to)
-}
-
-/// Relative to the checkout where possible: short, and the same everywhere.
-fn shown(path: &Path) -> String {
-    path.strip_prefix(workspace::root()).unwrap_or(path).display().to_string()
 }

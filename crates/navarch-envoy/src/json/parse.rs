@@ -12,8 +12,20 @@ use prost_reflect::{
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
-use super::{DEPTH_MAX, JsonError, descriptor, has_own_form, is_wrapper};
+use super::form::{DEPTH_MAX, has_own_form, is_wrapper};
+use crate::descriptors::descriptor;
 use crate::dynamic;
+
+/// Why JSON is not a message of the wanted type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{problem}", if path.is_empty() { String::new() } else { format!("{path}: ") })]
+pub struct JsonError {
+    /// Where in the JSON, for example `filters[0].typedConfig.statPrefix`, with keys as the input spells
+    /// them.
+    pub path: String,
+    /// What is wrong there.
+    pub problem: Problem,
+}
 
 /// What to do with keys that the message does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use prost_reflect::{DynamicMessage, Kind, MapKey, ReflectMessage};
 use serde_json::{Map, Number, Value};
 
-use super::{DEPTH_MAX, descriptor, has_own_form, is_wrapper};
+use super::form::{DEPTH_MAX, has_own_form, is_wrapper};
+use crate::descriptors::descriptor;
 
 /// The JSON of a message.
 pub fn message(message: &DynamicMessage) -> Value {

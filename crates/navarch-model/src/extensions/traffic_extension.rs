@@ -1,6 +1,6 @@
 //! TrafficExtension: a Wasm module or a Lua script in the filter chain.
 
-use super::{FailStrategy, PluginType, PullPolicy, VmConfig};
+use super::wasm_module::{FailStrategy, PluginType, PullPolicy, VmConfig};
 use crate::types::{PolicyTargetReference, PortSelector, WorkloadMode, WorkloadSelector};
 use crate::values::Json;
 use crate::yaml::{closed_enum, message, oneof};

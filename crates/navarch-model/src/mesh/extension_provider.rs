@@ -48,7 +48,8 @@ message! {
 }
 
 message! {
-    /// An authoriser that is asked over HTTP. Istio: `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationHttpProvider`.
+    /// An authoriser that is asked over HTTP. Istio:
+    /// `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationHttpProvider`.
     pub struct EnvoyExternalAuthorizationHttpProvider {
         service: String,
         port: u32,
@@ -68,7 +69,8 @@ message! {
 }
 
 message! {
-    /// An authoriser that is asked over gRPC. Istio: `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationGrpcProvider`.
+    /// An authoriser that is asked over gRPC. Istio:
+    /// `MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationGrpcProvider`.
     pub struct EnvoyExternalAuthorizationGrpcProvider {
         service: String,
         port: u32,
@@ -95,7 +97,8 @@ message! {
 }
 
 closed_enum! {
-    /// Which headers carry the context. Istio: `MeshConfig.ExtensionProvider.ZipkinTracingProvider.TraceContextOption`.
+    /// Which headers carry the context. Istio:
+    /// `MeshConfig.ExtensionProvider.ZipkinTracingProvider.TraceContextOption`.
     pub enum TraceContextOption {
         UseB3 = 0 "USE_B3",
         UseB3WithW3cPropagation = 1 "USE_B3_WITH_W3C_PROPAGATION",
@@ -103,7 +106,8 @@ closed_enum! {
 }
 
 message! {
-    /// Traces for Lightstep; sent as OpenTelemetry. Istio: `MeshConfig.ExtensionProvider.LightstepTracingProvider`.
+    /// Traces for Lightstep; sent as OpenTelemetry. Istio:
+    /// `MeshConfig.ExtensionProvider.LightstepTracingProvider`.
     pub struct LightstepTracingProvider {
         service: String,
         port: u32,
@@ -162,7 +166,8 @@ message! {
 }
 
 closed_enum! {
-    /// Which headers carry the context. Istio: `MeshConfig.ExtensionProvider.OpenCensusAgentTracingProvider.TraceContext`.
+    /// Which headers carry the context. Istio:
+    /// `MeshConfig.ExtensionProvider.OpenCensusAgentTracingProvider.TraceContext`.
     pub enum TraceContext {
         Unspecified = 0 "UNSPECIFIED",
         W3cTraceContext = 1 "W3C_TRACE_CONTEXT",
@@ -196,7 +201,8 @@ union_message! {
 }
 
 message! {
-    /// Access logs of HTTP for Envoy's gRPC log service. Istio: `MeshConfig.ExtensionProvider.EnvoyHttpGrpcV3LogProvider`.
+    /// Access logs of HTTP for Envoy's gRPC log service. Istio:
+    /// `MeshConfig.ExtensionProvider.EnvoyHttpGrpcV3LogProvider`.
     pub struct EnvoyHttpGrpcV3LogProvider {
         service: String,
         port: u32,
@@ -209,7 +215,8 @@ message! {
 }
 
 message! {
-    /// Access logs of TCP for Envoy's gRPC log service. Istio: `MeshConfig.ExtensionProvider.EnvoyTcpGrpcV3LogProvider`.
+    /// Access logs of TCP for Envoy's gRPC log service. Istio:
+    /// `MeshConfig.ExtensionProvider.EnvoyTcpGrpcV3LogProvider`.
     pub struct EnvoyTcpGrpcV3LogProvider {
         service: String,
         port: u32,
@@ -219,7 +226,8 @@ message! {
 }
 
 message! {
-    /// Access logs in OpenTelemetry's format. Istio: `MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider`.
+    /// Access logs in OpenTelemetry's format. Istio:
+    /// `MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider`.
     pub struct EnvoyOpenTelemetryLogProvider {
         service: String,
         port: u32,
@@ -269,7 +277,8 @@ oneof! {
 }
 
 message! {
-    /// Sampling as Dynatrace wants it. Istio: `MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider.DynatraceSampler`.
+    /// Sampling as Dynatrace wants it. Istio:
+    /// `MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider.DynatraceSampler`.
     pub struct DynatraceSampler {
         tenant: String,
         cluster_id: i32,
@@ -341,7 +350,8 @@ message! {
 }
 
 message! {
-    /// Attributes from Dynatrace's files. Istio: `MeshConfig.ExtensionProvider.ResourceDetectors.DynatraceResourceDetector`.
+    /// Attributes from Dynatrace's files. Istio:
+    /// `MeshConfig.ExtensionProvider.ResourceDetectors.DynatraceResourceDetector`.
     pub struct DynatraceResourceDetector {
     }
 }

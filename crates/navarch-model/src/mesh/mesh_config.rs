@@ -144,7 +144,8 @@ oneof! {
 }
 
 closed_enum! {
-    /// Whether HTTP/1.1 is sent upstream as HTTP/2, where no DestinationRule says otherwise. Istio: `MeshConfig.H2UpgradePolicy`.
+    /// Whether HTTP/1.1 is sent upstream as HTTP/2, where no DestinationRule says otherwise. Istio:
+    /// `MeshConfig.H2UpgradePolicy`.
     pub enum H2UpgradePolicy {
         DoNotUpgrade = 0 "DO_NOT_UPGRADE",
         Upgrade = 1 "UPGRADE",
@@ -160,7 +161,8 @@ message! {
 }
 
 message! {
-    /// `cluster_local`: the service is reached only within a cluster. Istio: `MeshConfig.ServiceSettings.Settings`.
+    /// `cluster_local`: the service is reached only within a cluster. Istio:
+    /// `MeshConfig.ServiceSettings.Settings`.
     pub struct ServiceSettingsValues {
         cluster_local: bool,
     }

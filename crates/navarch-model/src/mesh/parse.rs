@@ -10,9 +10,11 @@ use crate::place::{Position, Span};
 use crate::validation::{Report, Validate, extension_providers};
 use crate::yaml::{self, Budget, Decode, Decoder, Node, ProblemKind};
 
-/// Reads the mesh settings that a ConfigMap holds under the keys `mesh` and `meshNetworks`; `None` if the object is no ConfigMap.
+/// Reads the mesh settings that a ConfigMap holds under the keys `mesh` and `meshNetworks`; `None` if the
+/// object is no ConfigMap.
 ///
-/// The findings are sorted. If one is an error, the settings are not as their author meant them and the last good ones should stay.
+/// The findings are sorted. If one is an error, the settings are not as their author meant them and the last
+/// good ones should stay.
 pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)> {
     let config_map = object.spec::<ConfigMap>()?;
     let mut findings = Vec::new();
@@ -42,8 +44,8 @@ pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)>
 
 /// Reads a MeshConfig over the defaults. `first_line` is the line of `file` on which `text` starts.
 ///
-/// A field that is stated replaces the default, except that `defaultConfig` and `defaultProviders` are merged field by field,
-/// `extensionProviders` by name, and `trustDomainAliases` add up.
+/// A field that is stated replaces the default, except that `defaultConfig` and `defaultProviders` are merged
+/// field by field, `extensionProviders` by name, and `trustDomainAliases` add up.
 pub fn parse_mesh_config(text: &str, file: &str, first_line: u32) -> (MeshConfig, Vec<Finding>) {
     let mut mesh = MeshConfig::default();
     let findings =
@@ -74,7 +76,8 @@ fn start_of_line(file: &str, line: u32) -> Position {
     Span { file: Arc::from(file), line, column: 1 }.into()
 }
 
-/// Parses `text`, which starts at `start`, hands its root to `apply`, if there is one, and what came out of it to `check`.
+/// Parses `text`, which starts at `start`, hands its root to `apply`, if there is one, and what came out of
+/// it to `check`.
 ///
 /// The text of a block scalar is indented in its file as its first line is; columns account for that.
 fn read<T>(

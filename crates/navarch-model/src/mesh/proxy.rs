@@ -375,7 +375,8 @@ message! {
 }
 
 closed_enum! {
-    /// Where the proxy is, which sets the limits that are not stated. Istio: `ProxyConfig.ConnectionSettings.Profile`.
+    /// Where the proxy is, which sets the limits that are not stated. Istio:
+    /// `ProxyConfig.ConnectionSettings.Profile`.
     pub enum ConnectionProfile {
         Sidecar = 0 "SIDECAR",
         Edge = 1 "EDGE",
@@ -395,7 +396,8 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// What happens to paths with escaped slashes. Istio: `ProxyConfig.ConnectionSettings.PathWithEscapedSlashesAction`.
+    /// What happens to paths with escaped slashes. Istio:
+    /// `ProxyConfig.ConnectionSettings.PathWithEscapedSlashesAction`.
     pub enum PathWithEscapedSlashesAction {
         PathWithEscapedSlashesUnspecified = 0 "PATH_WITH_ESCAPED_SLASHES_UNSPECIFIED",
         KeepUnchanged = 1 "KEEP_UNCHANGED",

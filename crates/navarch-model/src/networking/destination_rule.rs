@@ -21,7 +21,8 @@ message! {
 }
 
 message! {
-    /// Settings for traffic to a host, or to a subset of it. A field that is set in a subset replaces the host's.
+    /// Settings for traffic to a host, or to a subset of it. A field that is set in a subset replaces the
+    /// host's.
     pub struct TrafficPolicy {
         load_balancer: Option<LoadBalancerSettings>,
         connection_pool: Option<ConnectionPoolSettings>,
@@ -35,7 +36,8 @@ message! {
 }
 
 message! {
-    /// Settings for one port. They replace those of the policy around them, field by field, and inherit nothing.
+    /// Settings for one port. They replace those of the policy around them, field by field, and inherit
+    /// nothing.
     ///
     /// Istio: `TrafficPolicy.PortTrafficPolicy`.
     pub struct PortTrafficPolicy {
@@ -48,7 +50,8 @@ message! {
 }
 
 message! {
-    /// Sends TCP through an HTTP tunnel, which the destination opens to `target_host`. Istio: `TrafficPolicy.TunnelSettings`.
+    /// Sends TCP through an HTTP tunnel, which the destination opens to `target_host`. Istio:
+    /// `TrafficPolicy.TunnelSettings`.
     pub struct TunnelSettings {
         protocol: String,
         target_host: String,
@@ -111,7 +114,8 @@ oneof! {
 }
 
 closed_enum! {
-    /// Algorithms without settings. `LeastConn` is an old name of `LeastRequest`. Istio: `LoadBalancerSettings.SimpleLB`.
+    /// Algorithms without settings. `LeastConn` is an old name of `LeastRequest`. Istio:
+    /// `LoadBalancerSettings.SimpleLB`.
     pub enum SimpleLb {
         Unspecified = 0 "UNSPECIFIED",
         LeastConn = 1 "LEAST_CONN",
@@ -161,7 +165,8 @@ message! {
 }
 
 message! {
-    /// Maglev: faster than a ring and less stable when endpoints change. Istio: `LoadBalancerSettings.ConsistentHashLB.MagLev`.
+    /// Maglev: faster than a ring and less stable when endpoints change. Istio:
+    /// `LoadBalancerSettings.ConsistentHashLB.MagLev`.
     pub struct MagLev {
         table_size: u64,
     }
@@ -180,7 +185,8 @@ message! {
 }
 
 message! {
-    /// An attribute of the cookie that the proxy sets. Istio: `LoadBalancerSettings.ConsistentHashLB.HTTPCookie.Attribute`.
+    /// An attribute of the cookie that the proxy sets. Istio:
+    /// `LoadBalancerSettings.ConsistentHashLB.HTTPCookie.Attribute`.
     pub struct HttpCookieAttribute {
         name: String,
         value: String,
@@ -242,7 +248,8 @@ message! {
 }
 
 closed_enum! {
-    /// Whether HTTP/1.1 is sent upstream as HTTP/2. Istio: `ConnectionPoolSettings.HTTPSettings.H2UpgradePolicy`.
+    /// Whether HTTP/1.1 is sent upstream as HTTP/2. Istio:
+    /// `ConnectionPoolSettings.HTTPSettings.H2UpgradePolicy`.
     pub enum H2UpgradePolicy {
         Default = 0 "DEFAULT",
         DoNotUpgrade = 1 "DO_NOT_UPGRADE",
@@ -251,7 +258,8 @@ closed_enum! {
 }
 
 message! {
-    /// HTTP/2 PING frames on idle connections. Istio: `ConnectionPoolSettings.HTTPSettings.ConnectionKeepalive`.
+    /// HTTP/2 PING frames on idle connections. Istio:
+    /// `ConnectionPoolSettings.HTTPSettings.ConnectionKeepalive`.
     pub struct ConnectionKeepalive {
         interval: Option<Duration>,
         timeout: Option<Duration>,
@@ -291,7 +299,8 @@ message! {
 }
 
 closed_enum! {
-    /// What kind of TLS a client uses. `IstioMutual` takes the mesh's own certificates. Istio: `ClientTLSSettings.TLSmode`.
+    /// What kind of TLS a client uses. `IstioMutual` takes the mesh's own certificates. Istio:
+    /// `ClientTLSSettings.TLSmode`.
     pub enum ClientTlsMode {
         Disable = 0 "DISABLE",
         Simple = 1 "SIMPLE",
@@ -311,7 +320,8 @@ message! {
 }
 
 message! {
-    /// Shares of the traffic of one locality, in percent by destination locality (`region/zone/subzone`, `*` at the end).
+    /// Shares of the traffic of one locality, in percent by destination locality (`region/zone/subzone`, `*`
+    /// at the end).
     ///
     /// Istio: `LocalityLoadBalancerSetting.Distribute`.
     pub struct LocalityDistribute {

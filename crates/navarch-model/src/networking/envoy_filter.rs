@@ -37,7 +37,8 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// Which kind of proxy, and which direction, a patch is for. `Any` includes all. Istio: `EnvoyFilter.PatchContext`.
+    /// Which kind of proxy, and which direction, a patch is for. `Any` includes all. Istio:
+    /// `EnvoyFilter.PatchContext`.
     pub enum PatchContext {
         Any = 0 "ANY",
         SidecarInbound = 1 "SIDECAR_INBOUND",
@@ -66,7 +67,8 @@ message! {
 }
 
 message! {
-    /// Which route configurations a patch changes. Unset fields match everything. Istio: `EnvoyFilter.RouteConfigurationMatch`.
+    /// Which route configurations a patch changes. Unset fields match everything. Istio:
+    /// `EnvoyFilter.RouteConfigurationMatch`.
     pub struct RouteConfigurationMatch {
         port_number: u32,
         port_name: String,
@@ -77,7 +79,8 @@ message! {
 }
 
 message! {
-    /// Which routes of a virtual host a patch changes. Istio: `EnvoyFilter.RouteConfigurationMatch.RouteMatch`.
+    /// Which routes of a virtual host a patch changes. Istio:
+    /// `EnvoyFilter.RouteConfigurationMatch.RouteMatch`.
     pub struct RouteMatch {
         name: String,
         action: RouteMatchAction,
@@ -117,7 +120,8 @@ message! {
 }
 
 message! {
-    /// Which filter chains of a listener a patch changes. Istio: `EnvoyFilter.ListenerMatch.FilterChainMatch`.
+    /// Which filter chains of a listener a patch changes. Istio:
+    /// `EnvoyFilter.ListenerMatch.FilterChainMatch`.
     pub struct FilterChainMatch {
         name: String,
         sni: String,
@@ -137,7 +141,8 @@ message! {
 }
 
 message! {
-    /// Next to which HTTP filter inside a network filter a patch works. Istio: `EnvoyFilter.ListenerMatch.SubFilterMatch`.
+    /// Next to which HTTP filter inside a network filter a patch works. Istio:
+    /// `EnvoyFilter.ListenerMatch.SubFilterMatch`.
     pub struct SubFilterMatch {
         name: String,
     }
@@ -168,7 +173,8 @@ message! {
 }
 
 message! {
-    /// Next to which HTTP filter of a waypoint a patch works. Istio: `EnvoyFilter.WaypointMatch.FilterMatch.SubFilterMatch`.
+    /// Next to which HTTP filter of a waypoint a patch works. Istio:
+    /// `EnvoyFilter.WaypointMatch.FilterMatch.SubFilterMatch`.
     pub struct WaypointSubFilterMatch {
         name: String,
     }

@@ -120,7 +120,8 @@ message! {
 }
 
 message! {
-    /// A destination with its share. A single destination takes everything, whatever its weight. Istio: `HTTPRouteDestination`.
+    /// A destination with its share. A single destination takes everything, whatever its weight. Istio:
+    /// `HTTPRouteDestination`.
     pub struct HttpRouteDestination {
         destination: Option<Destination>,
         weight: i32,
@@ -251,7 +252,8 @@ message! {
 }
 
 closed_enum! {
-    /// What happens to preflight requests of origins that are not allowed. Istio: `CorsPolicy.UnmatchedPreflights`.
+    /// What happens to preflight requests of origins that are not allowed. Istio:
+    /// `CorsPolicy.UnmatchedPreflights`.
     pub enum UnmatchedPreflights {
         Unspecified = 0 "UNSPECIFIED",
         Forward = 1 "FORWARD",
@@ -305,7 +307,8 @@ oneof! {
 }
 
 message! {
-    /// Copies a share of the requests to another destination, whose answers are dropped. Istio: `HTTPMirrorPolicy`.
+    /// Copies a share of the requests to another destination, whose answers are dropped. Istio:
+    /// `HTTPMirrorPolicy`.
     pub struct HttpMirrorPolicy {
         destination: Option<Destination>,
         percentage: Option<Percent>,

@@ -8,12 +8,39 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{CertificateFiles, InterceptionMode, PodPort};
 use crate::Hashed;
 use crate::duration::parse_duration;
 use crate::finding::Severity;
 use crate::mesh::{ProxyConfig, parse_proxy_config};
 use crate::service::{Labels, Name};
+
+/// Files of certificates that a workload brings itself; a name is empty where it uses those of the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The certificate and what leads to its root.
+    pub chain: Name,
+    pub key: Name,
+    pub roots: Name,
+}
+
+/// A port of a container of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodPort {
+    pub name: Name,
+    pub number: u16,
+    /// `TCP`, `UDP` or `SCTP`
+    pub protocol: Name,
+}
+
+/// How traffic reaches a sidecar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InterceptionMode {
+    #[default]
+    Redirect,
+    Tproxy,
+    /// Nothing is intercepted: listeners bind real ports.
+    None,
+}
 
 /// Characters of a value that a problem repeats.
 const QUOTED_MAX: usize = 64;
@@ -21,8 +48,8 @@ const QUOTED_MAX: usize = 64;
 /// Where the name server beside a proxy listens unless the node says otherwise.
 const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053);
 
-/// A value of the node's metadata that cannot be used. It counts as not stated, everywhere; of `PROXY_CONFIG`, what cannot be
-/// read of it.
+/// A value of the node's metadata that cannot be used. It counts as not stated, everywhere; of
+/// `PROXY_CONFIG`, what cannot be read of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetadataProblem {
     pub key: &'static str,
@@ -160,7 +187,8 @@ impl Metadata {
         captures.then(|| stated.unwrap_or(NAME_SERVER))
     }
 
-    /// Files of certificates, under keys that say whose they are: `TLS_SERVER_CERT_CHAIN`, `TLS_CLIENT_CERT_CHAIN` and so on.
+    /// Files of certificates, under keys that say whose they are: `TLS_SERVER_CERT_CHAIN`,
+    /// `TLS_CLIENT_CERT_CHAIN` and so on.
     pub fn certificate_files(&self, whose: &str) -> CertificateFiles {
         let file = |key: &str| self.text(&format!("TLS_{whose}_{key}"));
         CertificateFiles { chain: file("CERT_CHAIN"), key: file("KEY"), roots: file("ROOT_CERT") }

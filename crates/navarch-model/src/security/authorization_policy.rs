@@ -24,7 +24,8 @@ oneof! {
 }
 
 closed_enum! {
-    /// What happens to requests that match. CUSTOM is asked first, then DENY, then ALLOW. Istio: `AuthorizationPolicy.Action`.
+    /// What happens to requests that match. CUSTOM is asked first, then DENY, then ALLOW. Istio:
+    /// `AuthorizationPolicy.Action`.
     pub enum AuthorizationAction {
         Allow = 0 "ALLOW",
         Deny = 1 "DENY",

@@ -11,8 +11,8 @@ use crate::small_map::SmallMap;
 
 /// A type that can be read from a [`Node`].
 ///
-/// `None` means that a problem of kind [`ProblemKind::WrongType`] or [`ProblemKind::Invalid`] was recorded; the object is then
-/// not usable.
+/// `None` means that a problem of kind [`ProblemKind::WrongType`] or [`ProblemKind::Invalid`] was recorded;
+/// the object is then not usable.
 pub trait Decode: Sized {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self>;
 }
@@ -49,7 +49,8 @@ pub enum ProblemKind {
     UnknownField,
     /// The value has a type that the field cannot take.
     WrongType,
-    /// The type is right and the value is not: out of range, not in the list of names, two members of a `oneof`.
+    /// The type is right and the value is not: out of range, not in the list of names, two members of a
+    /// `oneof`.
     Invalid,
 }
 
@@ -74,7 +75,8 @@ pub struct Decoder {
     dropped: usize,
 }
 
-/// Problems of one object that are described. A broken object can have as many as it has fields, and nobody reads them all.
+/// Problems of one object that are described. A broken object can have as many as it has fields, and nobody
+/// reads them all.
 const MOST_PROBLEMS: usize = 100;
 
 impl Decoder {
@@ -201,7 +203,8 @@ impl Decoder {
         )
     }
 
-    /// Reads the value of `entry` into `slot`. `null` leaves the slot as it is: in proto3 JSON it means unset.
+    /// Reads the value of `entry` into `slot`. `null` leaves the slot as it is: in proto3 JSON it means
+    /// unset.
     pub fn field<T: Decode>(&mut self, entry: &Entry, slot: &mut T) {
         if entry.value.is_null() {
             return;

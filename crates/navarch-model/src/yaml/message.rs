@@ -1,36 +1,14 @@
 //! The macros that define configuration types together with how they are read.
 //!
-//! Istio's kinds are protobuf messages that are read as JSON, which serde's derive does not fit: `oneof` members are flat
-//! fields, `null` means unset, names may be camelCase or snake_case, and all problems of an object are wanted at once with
-//! their positions. One table per type gives the type and its reading.
-
-/// Whether `key` names the field `rust_name`: as written in the proto file or in its JSON form (lowerCamelCase). A trailing
-/// underscore, which keeps a name clear of Rust's keywords, does not count.
-pub(crate) fn json_name_matches(rust_name: &str, key: &str) -> bool {
-    let name = rust_name.strip_suffix('_').unwrap_or(rust_name);
-    if name == key {
-        return true;
-    }
-    let mut key = key.chars();
-    let mut upper = false;
-    for c in name.chars() {
-        if c == '_' {
-            upper = true;
-            continue;
-        }
-        let wanted = if upper { c.to_ascii_uppercase() } else { c };
-        upper = false;
-        if key.next() != Some(wanted) {
-            return false;
-        }
-    }
-    key.next().is_none()
-}
+//! Istio's kinds are protobuf messages that are read as JSON, which serde's derive does not fit: `oneof`
+//! members are flat fields, `null` means unset, names may be camelCase or snake_case, and all problems of an
+//! object are wanted at once with their positions. One table per type gives the type and its reading.
 
 /// Defines a message: a struct, its default (everything unset) and its reading.
 ///
-/// A field may carry its JSON name (`cluster_ip as "clusterIP": String`) where the rule does not give it. After `;` follow
-/// `oneof` members, whose type comes from [`oneof`]. `defaults by hand` leaves `Default` to the caller.
+/// A field may carry its JSON name (`cluster_ip as "clusterIP": String`) where the rule does not give it.
+/// After `;` follow `oneof` members, whose type comes from [`oneof`]. `defaults by hand` leaves `Default` to
+/// the caller.
 macro_rules! message {
     (
         $(#[$meta:meta])*

@@ -1,7 +1,7 @@
 //! YAML with positions.
 //!
-//! Text becomes [`Document`]s of [`Node`]s that keep line and column; [`Decode`] turns nodes into typed values and records
-//! every problem it meets, each with the position and path of the field.
+//! Text becomes [`Document`]s of [`Node`]s that keep line and column; [`Decode`] turns nodes into typed
+//! values and records every problem it meets, each with the position and path of the field.
 
 mod decode;
 mod message;
@@ -11,9 +11,8 @@ mod path;
 mod scalar;
 
 pub use decode::{Decode, Decoder, Oneof, Problem, ProblemKind};
-pub(crate) use message::json_name_matches;
 pub(crate) use message::{closed_enum, message, oneof, union_message};
-pub use node::{Document, Entry, Node, Style, Value};
+pub use node::{Document, Entry, Node, Value};
 pub use parse::{Budget, SyntaxError, parse};
-pub(crate) use path::{descend, locate};
-pub use scalar::{Scalar, resolve};
+pub(crate) use path::{descend, json_name_matches, locate};
+pub use scalar::{Scalar, Style, resolve};

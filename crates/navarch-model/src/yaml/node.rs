@@ -1,6 +1,6 @@
 //! The tree that the parser makes: values with the position of their first character.
 
-use super::scalar::{Scalar, resolve};
+use super::scalar::{Scalar, Style, resolve};
 
 /// A value and the place where it starts (1-based line and column, counted in characters).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +22,6 @@ pub enum Value {
     Mapping(Vec<Entry>),
 }
 
-/// How a scalar was written. Only plain scalars can be something else than a string.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    Plain,
-    /// Quoted, block, or tagged `!!str`.
-    Text,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub key: String,
@@ -43,7 +35,8 @@ pub struct Entry {
 pub struct Document {
     /// `None` for an empty document.
     pub root: Option<Node>,
-    /// Line of the file on which the document starts (1-based); positions in `root` count from the file's start.
+    /// Line of the file on which the document starts (1-based); positions in `root` count from the file's
+    /// start.
     pub line: u32,
     /// The text of the document, from `line` on.
     pub text: std::sync::Arc<str>,

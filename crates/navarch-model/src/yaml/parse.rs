@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span as EventSpan, Tag};
 
-use super::node::{Document, Duplicate, Entry, Node, Style, Value};
+use super::node::{Document, Duplicate, Entry, Node, Value};
+use super::scalar::Style;
 
-/// Limits on what one text may ask of us. Tenants write the text, and a few lines of aliases can stand for gigabytes.
+/// Limits on what one text may ask of us. Tenants write the text, and a few lines of aliases can stand for
+/// gigabytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Nesting of mappings and sequences, aliases expanded.
@@ -46,7 +48,8 @@ impl From<&ScanError> for SyntaxError {
     }
 }
 
-/// Reads all documents of a text. A document that is not YAML gives an error and reading goes on with the next one.
+/// Reads all documents of a text. A document that is not YAML gives an error and reading goes on with the
+/// next one.
 pub fn parse(text: &str, budget: Budget) -> (Vec<Document>, Vec<SyntaxError>) {
     if text.len() > budget.bytes {
         let message = format!("the text is larger than {} bytes", budget.bytes);
@@ -333,8 +336,9 @@ fn as_key(node: Node, span: &EventSpan) -> Result<Key, SyntaxError> {
     }
 }
 
-/// Whether a mapping in a list is an IPv6 address that ends in `::`. `[2001:db8::]` is a mapping from `2001:db8:` to nothing to YAML 1.2 and
-/// the address to Go's reader. The two are told apart from `[{…}]` by the place of the key, and from `[a:]` by the colon in it.
+/// Whether a mapping in a list is an IPv6 address that ends in `::`. `[2001:db8::]` is a mapping from
+/// `2001:db8:` to nothing to YAML 1.2 and the address to Go's reader. The two are told apart from `[{…}]` by
+/// the place of the key, and from `[a:]` by the colon in it.
 fn is_address(entries: &[Entry], line: u32, column: u32) -> bool {
     let [entry] = entries else { return false };
     // A value that is not there is placed at the colon.

@@ -1,6 +1,29 @@
 //! Paths of fields, such as `spec.http[0].route[1].weight`: what is there, and where it is written.
 
-use super::{Entry, Node, Value, json_name_matches};
+use super::node::{Entry, Node, Value};
+
+/// Whether `key` names the field `rust_name`: as written in the proto file or in its JSON form
+/// (lowerCamelCase). A trailing underscore, which keeps a name clear of Rust's keywords, does not count.
+pub(crate) fn json_name_matches(rust_name: &str, key: &str) -> bool {
+    let name = rust_name.strip_suffix('_').unwrap_or(rust_name);
+    if name == key {
+        return true;
+    }
+    let mut key = key.chars();
+    let mut upper = false;
+    for c in name.chars() {
+        if c == '_' {
+            upper = true;
+            continue;
+        }
+        let wanted = if upper { c.to_ascii_uppercase() } else { c };
+        upper = false;
+        if key.next() != Some(wanted) {
+            return false;
+        }
+    }
+    key.next().is_none()
+}
 
 /// One step of a path.
 enum Step {

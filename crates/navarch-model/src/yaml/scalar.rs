@@ -1,7 +1,7 @@
 //! What a plain scalar means.
 //!
-//! Kubernetes and Istio read YAML through Go's yaml libraries, which follow YAML 1.1 in part. These are their rules, because
-//! a file must mean the same to us as to `kubectl apply`:
+//! Kubernetes and Istio read YAML through Go's yaml libraries, which follow YAML 1.1 in part. These are their
+//! rules, because a file must mean the same to us as to `kubectl apply`:
 //!
 //! | written | means |
 //! |---|---|
@@ -14,7 +14,13 @@
 //! | `1.5`, `1e3`, `.5`, `.inf`, `.nan` | float |
 //! | anything else, and everything quoted or in a block | string |
 
-use super::node::Style;
+/// How a scalar was written. Only plain scalars can be something else than a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    Plain,
+    /// Quoted, block, or tagged `!!str`.
+    Text,
+}
 
 /// A scalar's meaning.
 #[derive(Clone, Copy, Debug, PartialEq)]

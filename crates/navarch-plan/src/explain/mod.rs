@@ -4,6 +4,7 @@
 //! made the pieces of a resource, which know the field that each was made from. Nothing is recorded for it
 //! while planning.
 
+mod declared;
 mod routes;
 mod rules;
 mod services;
@@ -163,7 +164,7 @@ impl Explainer<'_> {
         let mut part = Part::new(format!("cluster {name}"));
         for instance in &self.class.instances {
             if instance.target_port.to_string() == port {
-                let key = services::key_of(&instance.service);
+                let key = declared::key_of(&instance.service);
                 let role = format!("its port {} leads to port {port} of the workload", instance.port);
                 part.add(key, self.port_field(&instance.service, instance.port), role);
             }

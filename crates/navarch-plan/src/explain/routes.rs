@@ -24,7 +24,7 @@ impl Explainer<'_> {
         let mut part = Part::new(format!("virtual host {name}"));
         let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
         if let Some(service) = self.scope.service(&self.view, host) {
-            part = part.from(super::services::key_of(&service), "", format!("declares {host}"));
+            part = part.from(super::declared::key_of(&service), "", format!("declares {host}"));
         }
         let names = domains.filter_map(Value::as_str).chain([name]);
         for origin in names.filter_map(|name| origins.get(name)).flatten() {

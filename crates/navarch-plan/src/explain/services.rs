@@ -5,22 +5,14 @@ use navarch_model::kubernetes::{EndpointSlice, Endpoints};
 use navarch_model::networking::SidecarPort;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::proxy::ProxyKind;
-use navarch_model::service::{Registry, Service};
+use navarch_model::service::Service;
 use navarch_snapshot::authn;
 
+use super::declared::key_of;
 use super::{Explainer, Part};
 
 /// Label that names the service of an EndpointSlice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// The object that declares a service.
-pub(super) fn key_of(service: &Service) -> ObjectKey {
-    let kind = match service.registry {
-        Registry::Kubernetes => Kind::Service,
-        Registry::ServiceEntry => Kind::ServiceEntry,
-    };
-    ObjectKey::new(kind, &service.namespace, &service.name)
-}
 
 impl Explainer<'_> {
     /// The service that the proxy uses for a host, and those with the same host that it does not.

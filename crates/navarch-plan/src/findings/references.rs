@@ -13,7 +13,7 @@ use navarch_model::route::{Destination, Parent, RouteSet};
 use navarch_snapshot::host::{covers, is_wildcard};
 use navarch_snapshot::{BUCKETS, Bucket, Snapshot, View};
 
-use super::Problem;
+use super::problem::Problem;
 use crate::engine::{Cx, Engine, Gather, Root};
 
 /// Finds destinations that are not there.

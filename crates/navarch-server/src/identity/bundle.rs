@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use navarch_model::document::Origin;
+use navarch_model::document::WrittenIn;
 use navarch_model::fact::{Fact, FactKey};
 use navarch_model::{ClusterId, Name};
 use navarch_sources::Source;
@@ -21,7 +21,7 @@ impl Bundle {
     #[must_use]
     pub fn new() -> Self {
         let name = "certificate authority";
-        let facts = Memory::new(name, Origin::Cluster { id: ClusterId::LOCAL, name: name.into() });
+        let facts = Memory::new(name, WrittenIn::Cluster { id: ClusterId::LOCAL, name: name.into() });
         facts.complete();
         Bundle { facts, stated: Mutex::default() }
     }

@@ -1,4 +1,5 @@
-//! The endpoints that a Service or ServiceEntry has, from EndpointSlices, Pods, WorkloadEntries and its own list.
+//! The endpoints that a Service or ServiceEntry has, from EndpointSlices, Pods, WorkloadEntries and its own
+//! list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,21 +11,24 @@ use navarch_model::kubernetes as kube;
 use navarch_model::networking::{ServiceEntry, ServicePort as EntryPort, WorkloadEntry};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::{PersistentSession, Resolution, Service};
-use navarch_model::{Hashed, Labels, Name};
+use navarch_model::{Hashed, Labels, Name, SmallMap};
 
-use super::HostEndpoints;
 use super::service_entry::resolution;
 use super::store::{Input, Reader, first_label, slice_service};
 use super::workloads::{self, Workload};
 use crate::bound::selects;
+
+/// Endpoints by host.
+pub(crate) type HostEndpoints = SmallMap<Name, Arc<Hashed<EndpointSet>>>;
 
 /// The label by which a pod asks to be drained.
 const DRAINING: &str = "istio.io/draining";
 
 /// The endpoints of a Kubernetes Service.
 ///
-/// EndpointSlices decide where there are any, then Endpoints objects; a directory of files may have neither, and then the pods
-/// that the selector matches count. WorkloadEntries that the selector matches come after them.
+/// EndpointSlices decide where there are any, then Endpoints objects; a directory of files may have neither,
+/// and then the pods that the selector matches count. WorkloadEntries that the selector matches come after
+/// them.
 pub(super) fn of_kubernetes(
     reader: &Reader<'_>,
     object: &Object,
@@ -94,7 +98,8 @@ impl Collected {
     }
 }
 
-/// What is known of the workload behind an address of an EndpointSlice or Endpoints object; `None` if it should be a pod and there is none.
+/// What is known of the workload behind an address of an EndpointSlice or Endpoints object; `None` if it
+/// should be a pod and there is none.
 fn workload_behind(
     reader: &Reader<'_>,
     list: &ObjectKey,
@@ -220,7 +225,8 @@ fn from_pods(
     }
 }
 
-/// Pods and WorkloadEntries of a namespace that a selector matches, by kind and name. An empty selector matches nothing.
+/// Pods and WorkloadEntries of a namespace that a selector matches, by kind and name. An empty selector
+/// matches nothing.
 fn selected<'a, 's, T: Clone + Into<Name> + AsRef<str> + 's>(
     reader: &Reader<'a>,
     namespace: &Name,
@@ -276,7 +282,8 @@ pub(super) fn workload_entry(reader: &Reader<'_>, object: &Object) -> Option<Wor
 
 /// The port of a WorkloadEntry that a port of a Kubernetes Service leads to.
 ///
-/// A numeric target port can be overridden by the entry under the name of the service port; a named one must be there.
+/// A numeric target port can be overridden by the entry under the name of the service port; a named one must
+/// be there.
 pub(super) fn entry_target(
     ports: &[kube::ServicePort],
     name: &str,

@@ -17,7 +17,8 @@ use super::store::{Input, Reader, slice_service};
 use super::workloads::{self, Workload};
 use crate::bound::{Instance, WorkloadFacts, WorkloadKind, selects};
 
-/// The workloads at an address: WorkloadEntries, then Pods, then namespaces whose ServiceEntries list the address.
+/// The workloads at an address: WorkloadEntries, then Pods, then namespaces whose ServiceEntries list the
+/// address.
 pub(super) fn workloads_at(reader: &Reader<'_>, address: IpAddr) -> Vec<WorkloadFacts> {
     let here: Vec<&Arc<Object>> = reader.members(&Input::Address(address)).collect();
     let mut found = Vec::new();
@@ -94,7 +95,8 @@ fn selecting<'a>(
     found
 }
 
-/// What a pod serves of Kubernetes Services: by selector, or, if none selects it, because a slice written by hand names it.
+/// What a pod serves of Kubernetes Services: by selector, or, if none selects it, because a slice written by
+/// hand names it.
 fn pod_instances(
     reader: &Reader<'_>,
     here: &[&Arc<Object>],
@@ -159,8 +161,8 @@ fn slice_instances(
     instances
 }
 
-/// Instances of a service for (port name, port, target port). Ports that lead to one target with one protocol count once: there is
-/// one listener for them.
+/// Instances of a service for (port name, port, target port). Ports that lead to one target with one protocol
+/// count once: there is one listener for them.
 fn distinct<'p>(
     reader: &Reader<'_>,
     key: &ObjectKey,

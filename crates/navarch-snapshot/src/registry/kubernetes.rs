@@ -1,4 +1,5 @@
-//! Kubernetes Services become services (Istio: "Kubernetes Services", protocol selection, service annotations).
+//! Kubernetes Services become services (Istio: "Kubernetes Services", protocol selection, service
+//! annotations).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,7 +99,8 @@ fn port(port: &kube::ServicePort) -> Option<ServicePort> {
 /// Ports on which servers speak first: detecting the protocol would wait for the client.
 const SERVER_FIRST_PORTS: [u16; 4] = [25, 53, 3306, 27017];
 
-/// The protocol of a port: `appProtocol`, or else the port's name up to the first `-` (Istio: "Protocol Selection").
+/// The protocol of a port: `appProtocol`, or else the port's name up to the first `-` (Istio: "Protocol
+/// Selection").
 fn protocol(number: u16, name: &str, transport: &str, app_protocol: &str) -> Protocol {
     if transport == "UDP" {
         return Protocol::Udp;
@@ -179,7 +181,8 @@ pub(super) fn traffic_distribution(
     value.map_or(TrafficDistribution::Any, |value| parse(value))
 }
 
-/// Labels `istio.io/persistent-session: <cookie>[:<path>]` and `istio.io/persistent-session-header: <header>`.
+/// Labels `istio.io/persistent-session: <cookie>[:<path>]` and `istio.io/persistent-session-header:
+/// <header>`.
 pub(super) fn persistent_session(labels: &Labels) -> Option<PersistentSession> {
     let stated = |key: &str| labels.get(key).filter(|value| !value.is_empty());
     if let Some(cookie) = stated("istio.io/persistent-session") {
@@ -193,7 +196,8 @@ pub(super) fn persistent_session(labels: &Labels) -> Option<PersistentSession> {
 const NETWORK_GATEWAY_PORT: u16 = 15443;
 const NETWORK_GATEWAY_HBONE_PORT: u16 = 15008;
 
-/// The gateways to this network that a Service is: by the label `topology.istio.io/network`, or because MeshNetworks names it.
+/// The gateways to this network that a Service is: by the label `topology.istio.io/network`, or because
+/// MeshNetworks names it.
 pub(super) fn network_gateways(
     reader: &Reader<'_>,
     object: &Object,

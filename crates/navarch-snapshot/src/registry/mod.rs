@@ -8,8 +8,8 @@
 //!  WorkloadEntry ┘
 //! ```
 //!
-//! Each arrow on the right is a *unit* (see [`crate::world`]): a function of what its reader answered, run again when one of the
-//! answers may have changed.
+//! Each arrow on the right is a *unit* (see [`crate::world`]): a function of what its reader answered, run
+//! again when one of the answers may have changed.
 
 mod endpoints;
 mod instances;
@@ -21,13 +21,13 @@ pub(crate) mod workloads;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::endpoint::EndpointSet;
+use navarch_model::Hashed;
 use navarch_model::kubernetes as kube;
 use navarch_model::networking::ServiceEntry;
 use navarch_model::object::ObjectKey;
 use navarch_model::service::Service;
-use navarch_model::{Hashed, Name, SmallMap};
 
+pub(crate) use self::endpoints::HostEndpoints;
 use crate::bound::{NetworkGateway, WorkloadFacts};
 use store::Reader;
 
@@ -48,9 +48,6 @@ pub(crate) fn services_of(
     let services = service_entry::services(reader, object, entry);
     (services.into_iter().map(Hashed::new).map(Arc::new).collect(), Vec::new())
 }
-
-/// Endpoints by host.
-pub(crate) type HostEndpoints = SmallMap<Name, Arc<Hashed<EndpointSet>>>;
 
 /// The endpoints that an object gives to each host it declares.
 pub(crate) fn endpoints_of(reader: &Reader<'_>, key: &ObjectKey) -> HostEndpoints {

@@ -1,7 +1,8 @@
 //! The objects in force, found by what they have in common, with a record of who looked.
 //!
-//! Derivation asks only through a [`Reader`], which notes every question as an [`Input`]. When an object changes, the inputs it
-//! belongs to, before and after the change, tell which units have to be derived again. No unit states its dependencies.
+//! Derivation asks only through a [`Reader`], which notes every question as an [`Input`]. When an object
+//! changes, the inputs it belongs to, before and after the change, tell which units have to be derived again.
+//! No unit states its dependencies.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -35,7 +36,8 @@ pub(crate) enum Input {
     EndpointsOf(ClusterId, Name, Name),
     /// Pods and WorkloadEntries in a namespace, of whichever cluster, that carry a label.
     Labelled(Name, Name, Name),
-    /// Services and ServiceEntries in a namespace, of whichever cluster, that select by labels; this is the first.
+    /// Services and ServiceEntries in a namespace, of whichever cluster, that select by labels; this is the
+    /// first.
     Selecting(Name, Name, Name),
     /// Objects that mention an address of a workload.
     Address(IpAddr),
@@ -67,7 +69,8 @@ impl Store {
         &self.objects
     }
 
-    /// Puts an object in (`Some`) or takes it out. Returns what was touched: every question whose answer may be another now.
+    /// Puts an object in (`Some`) or takes it out. Returns what was touched: every question whose answer may
+    /// be another now.
     pub fn set(&mut self, key: &ObjectKey, object: Option<Arc<Object>>) -> BTreeSet<Input> {
         let mut touched = BTreeSet::from([Input::Object(key.clone())]);
         let before = match &object {
@@ -97,7 +100,8 @@ impl Store {
         touched
     }
 
-    /// Puts in an object that says the same as the one that is there; nothing is touched. Returns whether there was one.
+    /// Puts in an object that says the same as the one that is there; nothing is touched. Returns whether
+    /// there was one.
     pub fn replace_equal(&mut self, object: &Arc<Object>) -> bool {
         let there = self.objects.contains_key(&object.key);
         if there {
@@ -197,8 +201,8 @@ pub(crate) fn first_label<'a, T: Clone + Into<Name> + 'a>(
     selector.into_iter().next().map(|(key, value)| (key.clone().into(), value.clone().into()))
 }
 
-/// The service that an EndpointSlice belongs to. Slices that multi-cluster services make carry another label besides and are not
-/// for this service.
+/// The service that an EndpointSlice belongs to. Slices that multi-cluster services make carry another label
+/// besides and are not for this service.
 pub(crate) fn slice_service(slice: &Object) -> Option<&Name> {
     if slice.metadata.labels.contains_key("multicluster.kubernetes.io/service-name") {
         return None;

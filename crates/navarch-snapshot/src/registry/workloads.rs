@@ -66,8 +66,8 @@ fn is_alive(object: &Object, pod: &kube::Pod) -> bool {
         && object.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether a pod is ready. A pod whose status has no such condition counts as ready: a directory of files has no kubelet that
-/// would write one.
+/// Whether a pod is ready. A pod whose status has no such condition counts as ready: a directory of files has
+/// no kubelet that would write one.
 pub(super) fn is_ready(pod: &kube::Pod) -> bool {
     let condition = pod.status.conditions.iter().find(|condition| condition.type_ == "Ready");
     condition.is_none_or(|condition| condition.status == "True")
@@ -162,8 +162,8 @@ pub(super) fn of_address(reader: &Reader<'_>, cluster: ClusterId, address: IpAdd
     Workload { endpoint, ports: BTreeMap::new() }
 }
 
-/// The workload of a WorkloadEntry, or of an endpoint in a ServiceEntry, which is the owner. Without an address there is none: it could only be
-/// reached through the gateway of its network.
+/// The workload of a WorkloadEntry, or of an endpoint in a ServiceEntry, which is the owner. Without an
+/// address there is none: it could only be reached through the gateway of its network.
 pub(super) fn of_entry(
     reader: &Reader<'_>,
     entry: &WorkloadEntry,
@@ -313,7 +313,8 @@ fn pod_ports(pod: &kube::Pod) -> BTreeMap<String, u16> {
 }
 
 fn container_ports(pod: &kube::Pod) -> impl Iterator<Item = &kube::ContainerPort> {
-    // Init containers that keep running ("native sidecars") have ports too; others are gone before traffic arrives.
+    // Init containers that keep running ("native sidecars") have ports too; others are gone before traffic
+    // arrives.
     let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
     containers.flat_map(|container| &container.ports)
 }

@@ -1,9 +1,10 @@
 //! Clients in a namespace that no configuration mentions.
 //!
-//! Most of what a client sees is the same in every namespace: of a thousand services, a few are visible to some namespaces only, or
-//! have a DestinationRule that some namespace wrote for itself. So what a client gets is computed for a client *elsewhere*, in none of
-//! the mesh's namespaces, and every question whether the client is in some namespace is noted. For clients in all other namespaces
-//! the result is the same, and they share it.
+//! Most of what a client sees is the same in every namespace: of a thousand services, a few are visible to
+//! some namespaces only, or have a DestinationRule that some namespace wrote for itself. So what a client
+//! gets is computed for a client *elsewhere*, in none of the mesh's namespaces, and every question whether
+//! the client is in some namespace is noted. For clients in all other namespaces the result is the same, and
+//! they share it.
 
 use navarch_model::Name;
 use navarch_model::service::Visibility;
@@ -12,8 +13,8 @@ use super::Scope;
 use crate::view::View;
 
 impl Scope {
-    /// The same scope in no namespace in particular. `None` if there is no such scope: this is one already, or what is
-    /// imported names the client's namespace.
+    /// The same scope in no namespace in particular. `None` if there is no such scope: this is one already,
+    /// or what is imported names the client's namespace.
     pub fn elsewhere(&self) -> Option<Scope> {
         let own = |name: &Name| *name == self.namespace;
         let of_namespace = self.namespace.is_empty()
@@ -27,8 +28,9 @@ impl Scope {
         self.namespace.is_empty()
     }
 
-    /// Whether the client is in a namespace. For a client elsewhere it is not, and the question is noted: a client in a namespace that
-    /// is not asked for gets the same answers, and so the same result. To be asked only where the answer matters.
+    /// Whether the client is in a namespace. For a client elsewhere it is not, and the question is noted: a
+    /// client in a namespace that is not asked for gets the same answers, and so the same result. To be asked
+    /// only where the answer matters.
     pub fn is_in(&self, view: &View<'_>, namespace: &Name) -> bool {
         if self.is_elsewhere() {
             view.ask(namespace);

@@ -31,8 +31,8 @@ impl HostFilter {
         Self::parse(["*/*"], "")
     }
 
-    /// Reads egress hosts for a client in `namespace`. Entries that are not of the form `<namespace>/<host>` are left out;
-    /// validation reports them.
+    /// Reads egress hosts for a client in `namespace`. Entries that are not of the form `<namespace>/<host>`
+    /// are left out; validation reports them.
     pub fn parse<'a>(hosts: impl IntoIterator<Item = &'a str>, namespace: &str) -> Self {
         let mut filter = HostFilter { by_namespace: BTreeMap::new(), exact: true };
         for entry in hosts {

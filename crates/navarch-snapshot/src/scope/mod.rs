@@ -1,7 +1,8 @@
 //! `Scope`: what a client may see and how it is told to reach it (Istio: Sidecar, exportTo).
 //!
-//! A scope is resolved once per client and is a value: clients with equal scopes share everything. It holds no services itself;
-//! they are looked up bucket by bucket, so that a change of one service concerns one bucket.
+//! A scope is resolved once per client and is a value: clients with equal scopes share everything. It holds
+//! no services itself; they are looked up bucket by bucket, so that a change of one service concerns one
+//! bucket.
 
 mod elsewhere;
 mod hosts;
@@ -47,7 +48,8 @@ struct SidecarScope {
     outbound: Option<OutboundPolicy>,
 }
 
-/// A listener for outgoing traffic and what it imports. Without a Sidecar there is one, which imports everything.
+/// A listener for outgoing traffic and what it imports. Without a Sidecar there is one, which imports
+/// everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EgressListener {
     /// `None` for the listener that takes all traffic that no other one takes.
@@ -108,7 +110,8 @@ impl Scope {
         self.of_sidecar()?.sidecar.as_ref()
     }
 
-    /// Listeners for outgoing traffic, in the order in which they are tried; empty for gateways, which see everything.
+    /// Listeners for outgoing traffic, in the order in which they are tried; empty for gateways, which see
+    /// everything.
     pub fn egress_listeners(&self) -> &[EgressListener] {
         self.of_sidecar().map_or(&[], |imports| &imports.egress)
     }
@@ -123,7 +126,8 @@ impl Scope {
         self.of_sidecar()?.outbound.as_ref()
     }
 
-    /// Connection pool for incoming connections to a port: that of the ingress listener, else that of the Sidecar.
+    /// Connection pool for incoming connections to a port: that of the ingress listener, else that of the
+    /// Sidecar.
     pub fn inbound_connection_pool(&self, port: u32) -> Option<&ConnectionPoolSettings> {
         let sidecar = &self.sidecar()?.spec;
         let of_listener = sidecar
@@ -134,7 +138,8 @@ impl Scope {
         of_listener.or(sidecar.inbound_connection_pool.as_ref())
     }
 
-    /// The listener whose route configuration is asked for by port, or by the path of a socket if the port is zero.
+    /// The listener whose route configuration is asked for by port, or by the path of a socket if the port is
+    /// zero.
     pub fn egress_listener_for(&self, port: u32, bind: &str) -> Option<&EgressListener> {
         self.egress_listeners().iter().find(|listener| match &listener.port {
             None => true,

@@ -14,8 +14,9 @@ use crate::view::View;
 impl Scope {
     /// The scope of a client with these labels.
     ///
-    /// For a sidecar: the oldest Sidecar of its namespace whose workload selector matches, else the oldest without a selector,
-    /// else that of the root namespace, else everything that is visible. Gateways and waypoints ignore Sidecars.
+    /// For a sidecar: the oldest Sidecar of its namespace whose workload selector matches, else the oldest
+    /// without a selector, else that of the root namespace, else everything that is visible. Gateways and
+    /// waypoints ignore Sidecars.
     pub fn resolve(view: &View<'_>, facts: &ProxyFacts, labels: &Labels) -> Scope {
         let mesh = &view.mesh().config;
         let root_namespace = Name::from(mesh.root_namespace.as_str());

@@ -33,8 +33,8 @@ impl Scope {
         services
     }
 
-    /// The buckets in which the client may see something; it sees nothing in the others. Counted are services, hosts of
-    /// routes, and services that imported routes send traffic to.
+    /// The buckets in which the client may see something; it sees nothing in the others. Counted are
+    /// services, hosts of routes, and services that imported routes send traffic to.
     pub fn buckets(&self, view: &View<'_>) -> BucketSet {
         let Some(imports) = self.of_sidecar() else { return BucketSet::ALL };
         let mut found = BucketSet::default();
@@ -61,8 +61,8 @@ impl Scope {
         self.service_among(view, candidates, uses)
     }
 
-    /// The services that one egress listener imports from a bucket: what it needs listeners and virtual hosts for. Sorted by
-    /// [`Scope::listener_order`]. For gateways, which have no egress listeners, everything.
+    /// The services that one egress listener imports from a bucket: what it needs listeners and virtual hosts
+    /// for. Sorted by [`Scope::listener_order`]. For gateways, which have no egress listeners, everything.
     pub fn listener_services_in(
         &self,
         view: &View<'_>,
@@ -88,8 +88,8 @@ impl Scope {
         services
     }
 
-    /// The order in which services of one listener decide conflicts: those that are not public first, then oldest first. Listeners
-    /// that name each host go by age only. (Both as istiod does.)
+    /// The order in which services of one listener decide conflicts: those that are not public first, then
+    /// oldest first. Listeners that name each host go by age only. (Both as istiod does.)
     pub fn listener_order(&self, listener: &EgressListener, a: &Service, b: &Service) -> Ordering {
         let by_age = || service_order(a).cmp(&service_order(b));
         if listener.hosts.is_exact() {
@@ -153,7 +153,8 @@ impl Scope {
         private.chain(candidates.iter().filter(|service| is_public(service)))
     }
 
-    /// The services of one host that a listener imports. There may be several of one namespace, whose ports will be merged.
+    /// The services of one host that a listener imports. There may be several of one namespace, whose ports
+    /// will be merged.
     fn imported(
         &self,
         view: &View<'_>,
@@ -176,8 +177,8 @@ impl Scope {
         services
     }
 
-    /// Where the same host is imported from several namespaces: the client's own, else the first with a Kubernetes Service, else
-    /// the first.
+    /// Where the same host is imported from several namespaces: the client's own, else the first with a
+    /// Kubernetes Service, else the first.
     fn preferred_namespace(&self, view: &View<'_>, services: &[SharedService]) -> Option<Name> {
         let first = services.first()?;
         if services.iter().all(|service| service.namespace == first.namespace) {
@@ -267,8 +268,8 @@ fn first_per_namespace(candidates: &[SharedService]) -> impl Iterator<Item = &Sh
 
 /// Adds a service to what is there for its host.
 ///
-/// A Kubernetes Service displaces anything else, so that nobody can take over its host; otherwise the first one stays, and takes
-/// over further ports of an equal service of the same namespace.
+/// A Kubernetes Service displaces anything else, so that nobody can take over its host; otherwise the first
+/// one stays, and takes over further ports of an equal service of the same namespace.
 fn add(chosen: &mut Option<SharedService>, service: SharedService) {
     let Some(existing) = chosen else {
         *chosen = Some(service);

@@ -16,9 +16,8 @@ use navarch_model::route::Parent;
 use navarch_model::status::{Condition, ConditionType, Status};
 
 use self::reach::Reach;
-
 use crate::bind::serves_controller;
-use crate::changes::changed_keys;
+use crate::changed_keys::changed_keys;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
 

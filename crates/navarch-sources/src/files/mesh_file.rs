@@ -1,9 +1,7 @@
 //! The file with the mesh settings as a source.
 
-use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 
 use navarch_model::document::Parsed;
@@ -11,17 +9,19 @@ use navarch_model::fact::Fact;
 use navarch_model::finding::Severity;
 use navarch_model::mesh::{MeshSettings, parse_mesh_config};
 
-use super::source::POLL;
-use super::tree;
-use super::watch::{Reach, Watch};
-use crate::source::{Batch, Settled, Source, SourceError, Update};
+use super::tree::{self, Hint};
+use super::watch::Reach;
+use super::watched::{Reader, Watched};
+use crate::source::{Batch, Update};
 
 /// A file with a MeshConfig. Settings that are wrong never replace settings that work; at the start there are
 /// none that work but the defaults.
-pub struct MeshFile {
+pub type MeshFile = Watched<SettingsFile>;
+
+/// Reads a file with a MeshConfig.
+pub struct SettingsFile {
     path: PathBuf,
     text: Option<String>,
-    watch: Watch,
 }
 
 impl MeshFile {
@@ -31,46 +31,19 @@ impl MeshFile {
         let path = path.into();
         // The directory, since editors put another file in place of the one that is there.
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let watch = Watch::new(directory.unwrap_or(Path::new(".")), Reach::Directory, POLL);
-        MeshFile { path, text: None, watch }
-    }
-
-    /// A source that has read nothing yet, watched from now on.
-    #[must_use]
-    pub fn watched(mut self) -> Self {
-        self.watch.start();
-        self
-    }
-
-    fn error(&self, cause: io::Error) -> SourceError {
-        SourceError { name: self.name(), cause: cause.into() }
+        let directory = directory.unwrap_or(Path::new(".")).to_owned();
+        let reader = SettingsFile { path: path.clone(), text: None };
+        Watched::over(&path, &directory, Reach::Directory, reader)
     }
 }
 
-impl Source for MeshFile {
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.watch.changed())
-    }
-
-    fn settled(&self) -> Settled {
-        self.watch.settled()
-    }
-
-    fn look_again(&mut self) {
-        self.watch.look_anywhere();
-    }
-
-    fn read(&mut self) -> Result<Batch, SourceError> {
-        self.watch.take_hint();
-        let text = tree::read_file(&self.path).map_err(|error| self.error(error))?;
+impl Reader for SettingsFile {
+    fn read(&mut self, _hint: &Hint) -> io::Result<Batch> {
+        let text = tree::read_file(&self.path)?;
         if self.text.as_ref() == Some(&text) {
             return Ok(Batch::default());
         }
-        let (config, findings) = parse_mesh_config(&text, &self.name(), 1);
+        let (config, findings) = parse_mesh_config(&text, &self.path.display().to_string(), 1);
         let usable = findings.iter().all(|finding| finding.severity != Severity::Error);
         self.text = Some(text);
         let settings = MeshSettings { config, ..MeshSettings::default() };

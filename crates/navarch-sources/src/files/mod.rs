@@ -5,8 +5,10 @@ mod source;
 mod text;
 mod tree;
 mod watch;
+mod watched;
 
-pub use mesh_file::MeshFile;
-pub use source::FileSource;
+pub use mesh_file::{MeshFile, SettingsFile};
+pub use source::{Directory, FileSource};
 pub use text::Text;
 pub use tree::FILE_BYTES_MAX;
+pub use watched::{Reader, Watched};

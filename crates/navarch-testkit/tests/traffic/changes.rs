@@ -1,5 +1,5 @@
-//! Changes while calls are running: everything that is added is there before it is used, nothing is taken away before it is
-//! unused.
+//! Changes while calls are running: everything that is added is there before it is used, nothing is taken
+//! away before it is unused.
 
 use super::{
     backend::Backend,
@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 
 const CALLERS: usize = 3;
 
-/// Each edit sends everything to a subset that did not exist before it, and removes the one that was used until then. Every
-/// other one also opens or closes a port.
+/// Each edit sends everything to a subset that did not exist before it, and removes the one that was used
+/// until then. Every other one also opens or closes a port.
 pub async fn routes_subsets_and_listeners_change_under_load(edge: &Edge) -> Result<()> {
     const EDITS: usize = 20;
     let host = "changing.traffic.test";
@@ -70,8 +70,8 @@ pub async fn endpoints_and_settings_change_under_load(edge: &Edge) -> Result<()>
     load.finish(EDITS).await
 }
 
-/// A policy is part of the listener. Envoy lets go of connections to what a listener was by announcing it in an answer; no call
-/// is lost.
+/// A policy is part of the listener. Envoy lets go of connections to what a listener was by announcing it in
+/// an answer; no call is lost.
 pub async fn policies_change_under_load(edge: &Edge) -> Result<()> {
     let host = "guarded.traffic.test";
     let backend = Backend::echo("v1").await?;
@@ -126,7 +126,8 @@ enum Closing {
     IsAnnounced,
 }
 
-/// Callers that call without a pause, each over one connection. An answer other than 200 and a lost connection are errors.
+/// Callers that call without a pause, each over one connection. An answer other than 200 and a lost
+/// connection are errors.
 struct Load {
     done: Arc<AtomicBool>,
     callers: Vec<JoinHandle<Result<usize>>>,

@@ -1,8 +1,8 @@
 //! A server that is killed and started again while its configuration changes and calls are running.
 //!
-//! Each edit renames both subsets of a service and the route that uses them, so a gateway that returns holds clusters and
-//! routes that the server has never heard of. Edits come while the server runs and while it is down; it is killed at
-//! random moments, in the middle of a push as well.
+//! Each edit renames both subsets of a service and the route that uses them, so a gateway that returns holds
+//! clusters and routes that the server has never heard of. Edits come while the server runs and while it is
+//! down; it is killed at random moments, in the middle of a push as well.
 
 use super::{
     backend::Backend,
@@ -105,8 +105,8 @@ struct Mesh {
 }
 
 impl Mesh {
-    /// The next state: other subsets, and a route to both that says in its answers which edit it is of. Without retries:
-    /// they would hide what is to be seen.
+    /// The next state: other subsets, and a route to both that says in its answers which edit it is of.
+    /// Without retries: they would hide what is to be seen.
     fn edit(&mut self) -> String {
         self.edits += 1;
         let nth = self.edits;

@@ -154,7 +154,8 @@ pub async fn redirect_to_https(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// The gateway forwards the connection as it is, to its own port where TLS ends: there the name in it chooses again.
+/// The gateway forwards the connection as it is, to its own port where TLS ends: there the name in it chooses
+/// again.
 pub async fn passthrough_by_sni(site: &Site) -> Result<()> {
     let (port, https) = (ports::free_port()?, site.https);
     let server = format!(
