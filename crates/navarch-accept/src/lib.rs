@@ -26,8 +26,8 @@ pub fn violations(type_url: &str, message: &[u8]) -> Vec<Violation> {
     }
 }
 
-/// The same of a part that is to be merged into a message: nothing is said of what is missing, because the message may
-/// have it, nor of how fields go together.
+/// The same of a part that is to be merged into a message: nothing is said of what is missing, because the
+/// message may have it, nor of how fields go together.
 pub fn violations_in_part(type_url: &str, message: &[u8]) -> Vec<Violation> {
     match schema::shape_of(type_url) {
         Some(shape) => walk::check_part(&shape, message),

@@ -6,24 +6,25 @@ use std::sync::{PoisonError, RwLock};
 
 use crate::service::Name;
 
-/// The cluster that an object is of: a part of its identity, as two clusters may each have an object of one kind, namespace and
-/// name.
+/// The cluster that an object is of: a part of its identity, as two clusters may each have an object of one
+/// kind, namespace and name.
 ///
-/// It is a small number, because every object has many keys. The numbers are handed out as names come up and mean something
-/// inside one process only; the order is that of the names, which is the same everywhere.
+/// It is a small number, because every object has many keys. The numbers are handed out as names come up and
+/// mean something inside one process only; the order is that of the names, which is the same everywhere.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ClusterId(u32);
 
-/// Names of the clusters other than the local one, in the order in which they came up. There are as many as there are clusters, and a
-/// cluster that is gone may come back: none is forgotten.
+/// Names of the clusters other than the local one, in the order in which they came up. There are as many as
+/// there are clusters, and a cluster that is gone may come back: none is forgotten.
 static REMOTE: RwLock<Vec<Name>> = RwLock::new(Vec::new());
 
 impl ClusterId {
-    /// The cluster whose configuration counts (Istio: the config cluster), or the directory of files that takes its place. What it
-    /// is called is an option of the world and not a part of its identity.
+    /// The cluster whose configuration counts (Istio: the config cluster), or the directory of files that
+    /// takes its place. What it is called is an option of the world and not a part of its identity.
     pub const LOCAL: ClusterId = ClusterId(0);
 
-    /// Another cluster. Who reads names that may be that of the local cluster too has to tell them apart before.
+    /// Another cluster. Who reads names that may be that of the local cluster too has to tell them apart
+    /// before.
     pub fn remote(name: &str) -> Self {
         let position = |names: &[Name]| names.iter().position(|known| **known == *name);
         let known = position(&REMOTE.read().unwrap_or_else(PoisonError::into_inner));

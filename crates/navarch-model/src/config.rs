@@ -7,8 +7,8 @@ use crate::service::{Labels, Name};
 
 /// A configuration object of one kind: its identity, what decides precedence, and its specification.
 ///
-/// It carries no source position, so moving an object to another line changes no fingerprint; positions are found through the
-/// object's key when somebody asks.
+/// It carries no source position, so moving an object to another line changes no fingerprint; positions are
+/// found through the object's key when somebody asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config<T> {
     pub namespace: Name,

@@ -23,7 +23,8 @@ pub struct Parsed {
     pub findings: Vec<Finding>,
     /// Objects that are there but wrong. Their last good versions should stay in use.
     pub rejected: Vec<ObjectKey>,
-    /// Some part of the text could not be read at all, so that an object that is missing may still be meant to exist.
+    /// Some part of the text could not be read at all, so that an object that is missing may still be meant
+    /// to exist.
     pub incomplete: bool,
 }
 
@@ -41,7 +42,8 @@ pub enum WrittenIn {
 }
 
 impl WrittenIn {
-    /// The position of a line and column. In a cluster, only an object as a whole has one: see [`Place::position`].
+    /// The position of a line and column. In a cluster, only an object as a whole has one: see
+    /// [`Place::position`].
     fn position(&self, line: u32, column: u32) -> Option<Position> {
         match self {
             WrittenIn::File(file) => Some(Span { file: file.clone(), line, column }.into()),
@@ -327,7 +329,8 @@ fn read_spec(node: &Node, kind: Kind, decoder: &mut Decoder) -> Option<Draft> {
     }
 }
 
-/// The addresses that a controller allocated. Users do not write status, so that what is wrong there is no finding.
+/// The addresses that a controller allocated. Users do not write status, so that what is wrong there is no
+/// finding.
 fn read_status_addresses(node: &Node) -> Vec<ServiceEntryAddress> {
     let addresses = node.get("status").and_then(|status| status.get("addresses"));
     addresses

@@ -4,7 +4,8 @@ use crate::service::{self, Labels, Name};
 
 /// All endpoints of a service: the unit in which endpoint changes travel.
 ///
-/// They live apart from services, so that starting and stopping pods leaves clusters, listeners and routes untouched.
+/// They live apart from services, so that starting and stopping pods leaves clusters, listeners and routes
+/// untouched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EndpointSet {
     /// In a deterministic order: by namespace and name of the origin, then as declared.
@@ -44,7 +45,8 @@ pub struct Endpoint {
     pub node_name: Name,
     /// The workload accepts HBONE.
     pub hbone: bool,
-    /// Only clients in the same cluster or network may use it (discoverability policies of multi-cluster services).
+    /// Only clients in the same cluster or network may use it (discoverability policies of multi-cluster
+    /// services).
     pub cluster_local: bool,
 }
 

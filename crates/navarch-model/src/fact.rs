@@ -7,13 +7,16 @@ use crate::key::ObjectKey;
 use crate::mesh::MeshSettings;
 use crate::service::Name;
 
-/// Something that holds and is not an object: settings that somebody gave, keys that were fetched, names that were resolved.
+/// Something that holds and is not an object: settings that somebody gave, keys that were fetched, names that
+/// were resolved.
 ///
-/// Facts come through the same door as objects ([`crate::change::ChangeSet`]), so that they take effect in one revision with them,
-/// and are parts of a snapshot whose readers are recorded. What reads the network or the clock makes facts; nothing below asks.
+/// Facts come through the same door as objects ([`crate::change::ChangeSet`]), so that they take effect in
+/// one revision with them, and are parts of a snapshot whose readers are recorded. What reads the network or
+/// the clock makes facts; nothing below asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fact {
-    /// Mesh settings that were given outside of objects, such as in a file. While they hold, the mesh's ConfigMap does not count.
+    /// Mesh settings that were given outside of objects, such as in a file. While they hold, the mesh's
+    /// ConfigMap does not count.
     MeshConfig(Arc<MeshSettings>),
     /// The public keys (JWKS, RFC 7517) that an issuer of tokens signs with.
     Jwks {

@@ -9,17 +9,17 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// A 128-bit hash of a value, for comparing and caching inside one process.
 ///
-/// Tenants author the values that are hashed, so the hash is keyed with a secret of the process: nobody outside can
-/// construct two inputs that collide. Fingerprints therefore differ between processes and never leave them; the version of
-/// a resource on the wire is a hash of another kind.
+/// Tenants author the values that are hashed, so the hash is keyed with a secret of the process: nobody
+/// outside can construct two inputs that collide. Fingerprints therefore differ between processes and never
+/// leave them; the version of a resource on the wire is a hash of another kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(u128);
 
 impl Fingerprint {
     /// The fingerprint of any hashable value.
     ///
-    /// `#[derive(Hash)]` visits every field, and floating-point numbers do not implement it: a key can neither forget a
-    /// field nor contain a number that is not equal to itself.
+    /// `#[derive(Hash)]` visits every field, and floating-point numbers do not implement it: a key can
+    /// neither forget a field nor contain a number that is not equal to itself.
     pub fn of<T: Hash + ?Sized>(value: &T) -> Self {
         let mut hasher = FingerprintHasher(Xxh3::with_seed(process_seed()));
         value.hash(&mut hasher);
@@ -57,8 +57,8 @@ impl Hasher for FingerprintHasher {
 
 /// A value with its fingerprint, taken once at construction.
 ///
-/// A parent hashes the fingerprints of its children, so the key of a large input costs as much as its number of parts.
-/// Equality compares fingerprints.
+/// A parent hashes the fingerprints of its children, so the key of a large input costs as much as its number
+/// of parts. Equality compares fingerprints.
 #[derive(Clone, Default)]
 pub struct Hashed<T> {
     fingerprint: Option<Fingerprint>,

@@ -17,8 +17,8 @@ const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
 /// The identity of a workload: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 ///
-/// A value of this type is a valid id: none of its parts can be taken for something else when it is written out and read
-/// again. Ids are compared byte by byte, as Envoy compares them.
+/// A value of this type is a valid id: none of its parts can be taken for something else when it is written
+/// out and read again. Ids are compared byte by byte, as Envoy compares them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpiffeId {
     trust_domain: Name,
@@ -101,8 +101,8 @@ fn is_part(text: &str) -> bool {
     !matches!(text, "" | "." | "..") && text.bytes().all(is_allowed)
 }
 
-/// The trust domain and the path, without the slash between them, of any SPIFFE id, also of one that is not a workload's in
-/// the manner of Istio.
+/// The trust domain and the path, without the slash between them, of any SPIFFE id, also of one that is not a
+/// workload's in the manner of Istio.
 pub fn split(id: &str) -> Option<(&str, &str)> {
     let (trust_domain, path) = id.strip_prefix(SCHEME)?.split_once('/')?;
     (!trust_domain.is_empty()).then_some((trust_domain, path))
@@ -118,8 +118,8 @@ const LOCAL: &str = "cluster.local";
 
 /// The trust domain of a mesh and its aliases.
 ///
-/// A policy that names one of them means all of them, so that moving a mesh to another trust domain does not need a change of
-/// its policies (Istio, "Trust Domain Migration"). An alias may have a wildcard: `*-td`.
+/// A policy that names one of them means all of them, so that moving a mesh to another trust domain does not
+/// need a change of its policies (Istio, "Trust Domain Migration"). An alias may have a wildcard: `*-td`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TrustDomains {
     /// The domain, then the aliases. Never empty.
@@ -143,7 +143,8 @@ impl TrustDomains {
         self.all.iter()
     }
 
-    /// Whether an id is one of this mesh. A wildcard in an alias is for policies: nobody proves an identity by one.
+    /// Whether an id is one of this mesh. A wildcard in an alias is for policies: nobody proves an identity
+    /// by one.
     pub fn contains(&self, id: &SpiffeId) -> bool {
         self.iter().any(|domain| *domain == id.trust_domain)
     }
@@ -159,8 +160,8 @@ impl TrustDomains {
 
     /// What a certificate of a service account is expected to say, for lists of acceptable names.
     ///
-    /// The parts come from configuration and are taken as they are: a name that no certificate can have must stay in the list,
-    /// since an empty list accepts every certificate.
+    /// The parts come from configuration and are taken as they are: a name that no certificate can have must
+    /// stay in the list, since an empty list accepts every certificate.
     pub fn expected(&self, namespace: &str, account: &str) -> Name {
         let domain = self.all.first().map_or(LOCAL, |domain| domain);
         Name::from(format!("{SCHEME}{domain}/ns/{namespace}/sa/{account}"))

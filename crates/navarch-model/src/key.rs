@@ -8,7 +8,8 @@ use crate::cluster::ClusterId;
 use crate::kinds::{Kind, Scope};
 use crate::service::{self, Name};
 
-/// What identifies an object. Displays as `VirtualService default/reviews`, of another cluster than the local one with its name.
+/// What identifies an object. Displays as `VirtualService default/reviews`, of another cluster than the local
+/// one with its name.
 ///
 /// Keys are ordered by kind, namespace, name and, last, cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

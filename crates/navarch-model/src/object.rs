@@ -9,8 +9,8 @@ use crate::kinds::{ConfigKind, Spec};
 use crate::place::{Place, Position};
 use crate::service::{Labels, Name};
 
-/// The creation time of objects that state none: 2025-01-01T00:00:00Z, in seconds since the epoch. Being equal for all of them, it
-/// leaves conflicts to be decided by name and namespace.
+/// The creation time of objects that state none: 2025-01-01T00:00:00Z, in seconds since the epoch. Being
+/// equal for all of them, it leaves conflicts to be decided by name and namespace.
 pub const DEFAULT_CREATION: i64 = 1_735_689_600;
 
 /// An object's metadata, as far as a service mesh reads it.

@@ -23,8 +23,8 @@ impl fmt::Display for Span {
     }
 }
 
-/// What people are pointed to: a place in a file, or an object that a cluster holds. Displays as `file:line:column` or
-/// `cluster/kind/namespace/name`.
+/// What people are pointed to: a place in a file, or an object that a cluster holds. Displays as
+/// `file:line:column` or `cluster/kind/namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Position {
     File(Span),
@@ -44,7 +44,8 @@ impl Position {
         }
     }
 
-    /// The position that is `line` and `column` (from 1) in a text that starts here. An object in a cluster has one position.
+    /// The position that is `line` and `column` (from 1) in a text that starts here. An object in a cluster
+    /// has one position.
     #[must_use]
     pub fn within(&self, line: u32, column: u32) -> Position {
         match self {
@@ -107,8 +108,8 @@ pub enum Place {
 
 /// Where in a file an object is written.
 ///
-/// It keeps the document's text instead of the position of every field: positions are wanted seldom (in a message, in `explain`),
-/// and the text is a fraction of the size of a tree.
+/// It keeps the document's text instead of the position of every field: positions are wanted seldom (in a
+/// message, in `explain`), and the text is a fraction of the size of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePlace {
     pub file: Arc<str>,
@@ -135,7 +136,8 @@ impl Place {
         }
     }
 
-    /// Where the field at `path` is, see [`FilePlace::locate`]. In a cluster, fields have no positions of their own.
+    /// Where the field at `path` is, see [`FilePlace::locate`]. In a cluster, fields have no positions of
+    /// their own.
     pub fn locate(&self, key: &ObjectKey, path: &str) -> Option<Position> {
         match self {
             Place::File(place) => Some(place.locate(path).into()),
@@ -150,8 +152,9 @@ impl FilePlace {
         Span { file: self.file.clone(), line: self.line, column: self.column }
     }
 
-    /// Where the field at `path` is, for example `spec.http[0].route[1].weight`: the value of a scalar, the key of a mapping or list,
-    /// the start of a list's item. If the field is not there, its closest ancestor that is.
+    /// Where the field at `path` is, for example `spec.http[0].route[1].weight`: the value of a scalar, the
+    /// key of a mapping or list, the start of a list's item. If the field is not there, its closest ancestor
+    /// that is.
     ///
     /// This reads the document again, which costs what reading it cost the first time.
     pub fn locate(&self, path: &str) -> Span {

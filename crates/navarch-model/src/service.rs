@@ -18,12 +18,13 @@ pub fn name(text: &str) -> Name {
 
 /// A host with ports that clients can call, whatever declared it.
 ///
-/// Kubernetes Services and ServiceEntries both become this noun, one per (hostname, namespace) and, for a ServiceEntry,
-/// per host; everything behind it asks for properties, never for the origin, except where Istio itself makes a difference
-/// (`registry`).
+/// Kubernetes Services and ServiceEntries both become this noun, one per (hostname, namespace) and, for a
+/// ServiceEntry, per host; everything behind it asks for properties, never for the origin, except where Istio
+/// itself makes a difference (`registry`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
-    /// Fully qualified: `reviews.default.svc.cluster.local`, or the host of a ServiceEntry (may start with `*.`).
+    /// Fully qualified: `reviews.default.svc.cluster.local`, or the host of a ServiceEntry (may start with
+    /// `*.`).
     pub hostname: Name,
     /// Name and namespace of the declaring object.
     pub name: Name,
@@ -31,8 +32,8 @@ pub struct Service {
     pub registry: Registry,
     /// Seconds since the epoch; decides conflicts: the oldest service wins.
     pub created_at: i64,
-    /// Addresses that clients dial: cluster IPs, or the addresses (also CIDR blocks) of a ServiceEntry, in declared order. Empty
-    /// for headless services and for entries without addresses.
+    /// Addresses that clients dial: cluster IPs, or the addresses (also CIDR blocks) of a ServiceEntry, in
+    /// declared order. Empty for headless services and for entries without addresses.
     pub addresses: Vec<Name>,
     /// Addresses that were allocated for the host because it declares none (`status.addresses`).
     pub auto_allocated_addresses: Vec<Name>,
@@ -44,7 +45,8 @@ pub struct Service {
     pub export_to: Visibility,
     /// Labels of the declaring object.
     pub labels: Labels,
-    /// Which workloads back the service (`spec.selector`, `workloadSelector`); empty: none are selected by label.
+    /// Which workloads back the service (`spec.selector`, `workloadSelector`); empty: none are selected by
+    /// label.
     pub selector: Labels,
     /// `subjectAltNames` of a ServiceEntry, or the service accounts that annotations of a Service name.
     pub subject_alt_names: BTreeSet<Name>,
@@ -61,8 +63,8 @@ pub struct Service {
     pub traffic_distribution: TrafficDistribution,
     /// Label `istio.io/persistent-session` (cookie) or its header form, if set.
     pub persistent_session: Option<PersistentSession>,
-    /// A DNS ServiceEntry whose annotation asks to race connections to all resolved addresses: LOGICAL_DNS with every
-    /// address family.
+    /// A DNS ServiceEntry whose annotation asks to race connections to all resolved addresses: LOGICAL_DNS
+    /// with every address family.
     pub dns_race_first_tcp_connect: bool,
 }
 
@@ -91,8 +93,8 @@ pub struct ServicePort {
     /// The port that clients dial.
     pub port: u16,
     pub protocol: Protocol,
-    /// `targetPort` of a ServiceEntry port, or the numeric target port of a Kubernetes Service; named target ports are
-    /// resolved per endpoint.
+    /// `targetPort` of a ServiceEntry port, or the numeric target port of a Kubernetes Service; named target
+    /// ports are resolved per endpoint.
     pub target_port: Option<TargetPort>,
 }
 
@@ -125,7 +127,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol that configuration names, in any letter case; unknown names mean [`Protocol::Unsupported`].
+    /// The protocol that configuration names, in any letter case; unknown names mean
+    /// [`Protocol::Unsupported`].
     pub fn parse(name: &str) -> Self {
         match name.to_ascii_lowercase().as_str() {
             "tcp" => Protocol::Tcp,

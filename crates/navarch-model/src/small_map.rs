@@ -9,9 +9,9 @@ use serde::{Serialize, Serializer};
 
 /// An ordered map that is made once, shared, and seldom changed: a sorted list behind one pointer.
 ///
-/// A `BTreeMap` reserves eleven places for its first entry and copies all of them when it is cloned. This one has the places it
-/// needs, none if it is empty, and its clones share them. In return [`SmallMap::insert`] copies the whole map: collect one
-/// instead of inserting in a loop.
+/// A `BTreeMap` reserves eleven places for its first entry and copies all of them when it is cloned. This one
+/// has the places it needs, none if it is empty, and its clones share them. In return [`SmallMap::insert`]
+/// copies the whole map: collect one instead of inserting in a loop.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SmallMap<K, V>(Arc<[(K, V)]>);
 

@@ -1,7 +1,8 @@
 //! Statuses: what became of an object, told to who wrote it.
 //!
-//! The shape is that of Kubernetes' conditions and of the Gateway API (sections on `RouteParentStatus`, `ListenerStatus` and
-//! `PolicyAncestorStatus`), so that whoever writes a status adds only what a clock or the API server knows: times, and who writes.
+//! The shape is that of Kubernetes' conditions and of the Gateway API (sections on `RouteParentStatus`,
+//! `ListenerStatus` and `PolicyAncestorStatus`), so that whoever writes a status adds only what a clock or
+//! the API server knows: times, and who writes.
 
 use std::fmt;
 

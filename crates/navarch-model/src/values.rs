@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 
 use crate::yaml::{self, Decode, Decoder, Node, ProblemKind, Scalar, Value};
 
-/// A share of 100, in millionths: 100 % is 1,000,000. This is the resolution of Envoy's `FractionalPercent` with
-/// denominator `MILLION`; finer shares are cut.
+/// A share of 100, in millionths: 100 % is 1,000,000. This is the resolution of Envoy's `FractionalPercent`
+/// with denominator `MILLION`; finer shares are cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent {
     pub millionths: u32,
@@ -53,7 +53,8 @@ impl Decode for Percent {
         if !(0.0..=100.0).contains(&value) {
             return decoder.problem(ProblemKind::Invalid, node, format!("{value} is not between 0 and 100"));
         }
-        // Rounded down, as istiod does; the small term undoes the error of binary fractions (0.29 * 10,000 = 2,899.99…).
+        // Rounded down, as istiod does; the small term undoes the error of binary fractions (0.29 * 10,000 =
+        // 2,899.99…).
         Some(Self { millionths: (value * 10_000.0 + 1e-6) as u32 })
     }
 }

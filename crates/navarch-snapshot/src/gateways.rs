@@ -8,7 +8,7 @@ use navarch_model::listener::{GatewayProxies, ListenerSet};
 use navarch_model::object::ObjectKey;
 use navarch_model::{Fingerprint, Hashed, Kind, Name, Precedence};
 
-use crate::changes::changed_keys;
+use crate::changed_keys::changed_keys;
 
 type SharedListeners = Arc<Hashed<ListenerSet>>;
 

@@ -38,7 +38,8 @@ pub struct Shape {
     pub config: Option<u32>,
     /// What Envoy's code insists on beyond the rules.
     pub check: Option<Check>,
-    /// The same, for what is wrong whatever else the message has: texts in languages of their own, names of headers.
+    /// The same, for what is wrong whatever else the message has: texts in languages of their own, names of
+    /// headers.
     pub content: Option<Check>,
 }
 
