@@ -184,6 +184,14 @@ kinds! {
         "gateway.networking.k8s.io" ["v1"] "listenersets" Namespaced Spec;
     ReferenceGrant "ReferenceGrant": gateway_api::ReferenceGrant,
         "gateway.networking.k8s.io" ["v1", "v1beta1"] "referencegrants" Namespaced Spec;
+    BackendTlsPolicy "BackendTLSPolicy": gateway_api::BackendTlsPolicy,
+        "gateway.networking.k8s.io" ["v1", "v1alpha3"] "backendtlspolicies" Namespaced Spec;
+    BackendTrafficPolicy "XBackendTrafficPolicy": gateway_api::BackendTrafficPolicy,
+        "gateway.networking.x-k8s.io" ["v1alpha1"] "xbackendtrafficpolicies" Namespaced Spec;
+    Ingress "Ingress": kubernetes::Ingress,
+        "networking.k8s.io" ["v1"] "ingresses" Namespaced Spec;
+    IngressClass "IngressClass": kubernetes::IngressClass,
+        "networking.k8s.io" ["v1"] "ingressclasses" Cluster Spec;
     Namespace "Namespace": kubernetes::Namespace,
         "" ["v1"] "namespaces" Cluster Whole;
     Node "Node": kubernetes::Node,

@@ -376,14 +376,15 @@ impl Assembly {
     fn update_rules(
         &mut self,
         snapshot: &mut Snapshot,
-        changes: &[(ObjectKey, Step<Option<SharedRule>>)],
+        changes: &[(ObjectKey, Step<Vec<SharedRule>>)],
         touched: &mut Touched,
     ) {
         for (key, step) in changes {
-            for (rule, present) in [(&step.before, false), (&step.after, true)] {
-                let Some(rule) = rule else { continue };
-                place(&mut self.rules_by_host, &rule.host, key.clone(), present.then(|| rule.clone()));
-                touched.rule_hosts.insert(rule.host.clone());
+            for (rules, present) in [(&step.before, false), (&step.after, true)] {
+                for rule in rules {
+                    place(&mut self.rules_by_host, &rule.host, key.clone(), present.then(|| rule.clone()));
+                    touched.rule_hosts.insert(rule.host.clone());
+                }
             }
         }
         let exact = touched.rule_hosts.iter().filter(|host| !is_wildcard(host)).map(|host| {

@@ -7,11 +7,16 @@ use std::sync::Arc;
 use navarch_model::endpoint::Locality;
 use navarch_model::networking::DestinationRule;
 use navarch_model::service::{Protocol, Registry, Service, Visibility};
-use navarch_model::{Config, Hashed, Labels, Name, Precedence, SmallMap};
+use navarch_model::{Config, Hashed, Labels, Name, ObjectKey, Precedence, SmallMap};
 
-/// A DestinationRule with its host fully qualified and its visibility resolved.
+/// A DestinationRule with its host fully qualified and its visibility resolved, or a policy of a backend as
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BoundRule {
+    /// The object that it was made from.
+    pub key: ObjectKey,
+    /// What other rules say of the host comes before it, field by field. (Policies of backends.)
+    pub beneath: bool,
     pub config: Config<DestinationRule>,
     /// Fully qualified; may be a wildcard.
     pub host: Name,

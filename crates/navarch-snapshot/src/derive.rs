@@ -13,7 +13,7 @@ use navarch_model::object::ObjectKey;
 use navarch_model::service::Service;
 use navarch_model::{Hashed, Name};
 
-use crate::bind::{self, Lowered, LoweredListeners};
+use crate::bind::{self, Lowered, LoweredListeners, LoweredRules};
 use crate::bound::{BoundRule, WorkloadFacts};
 use crate::outcome::{self, Outcome};
 use crate::registry::store::{Declared, DeclaredServices, DerivedListeners, Input, Reader, Settings, Store};
@@ -34,7 +34,7 @@ enum UnitId {
     Listeners(ObjectKey),
     /// The routes of an object, with its delegates.
     Routes(ObjectKey),
-    /// A DestinationRule.
+    /// The rules that an object states for hosts.
     Rule(ObjectKey),
 }
 
@@ -56,7 +56,7 @@ impl UnitId {
                 }
                 kind if bind::has_listeners(kind) => [Some(UnitId::Listeners(key.clone())), None],
                 kind if bind::has_routes(settings, kind) => [Some(UnitId::Routes(key.clone())), None],
-                Kind::DestinationRule => [Some(UnitId::Rule(key.clone())), None],
+                kind if bind::has_rules(kind) => [Some(UnitId::Rule(key.clone())), None],
                 _ => [None, None],
             },
             _ => [None, None],
@@ -142,7 +142,7 @@ pub(crate) struct Changes {
     /// Objects whose listeners are others now.
     pub listeners: Vec<(ObjectKey, DerivedListeners)>,
     pub routes: Vec<(ObjectKey, Step<Lowered>)>,
-    pub rules: Vec<(ObjectKey, Step<DerivedRule>)>,
+    pub rules: Vec<(ObjectKey, Step<DerivedRules>)>,
     /// What is wrong with the objects that were looked at again; mostly nothing.
     pub findings: Vec<(ObjectKey, Vec<Finding>)>,
     /// What became of the objects that were looked at again; nothing that is worth saying, mostly.
@@ -152,8 +152,8 @@ pub(crate) struct Changes {
 }
 
 type SharedService = Arc<Hashed<Service>>;
-/// A DestinationRule, if the object is one that can be bound.
-type DerivedRule = Option<Arc<Hashed<BoundRule>>>;
+/// The rules of an object that can be bound.
+type DerivedRules = Vec<Arc<Hashed<BoundRule>>>;
 
 /// The derived values, by object. Values that say nothing are not kept.
 #[derive(Debug, Default)]
@@ -163,7 +163,7 @@ pub(crate) struct Derived {
     pub endpoints: HashMap<ObjectKey, HostEndpoints>,
     pub listeners: HashMap<ObjectKey, DerivedListeners>,
     pub routes: HashMap<ObjectKey, Lowered>,
-    pub rules: HashMap<ObjectKey, DerivedRule>,
+    pub rules: HashMap<ObjectKey, DerivedRules>,
     /// Addresses that have workloads.
     addresses: BTreeSet<IpAddr>,
 }
@@ -382,19 +382,20 @@ impl Unit for Routes {
     }
 }
 
-/// A DestinationRule.
+/// The rules that an object states for hosts.
 struct Rule;
 
 impl Unit for Rule {
     type Key = ObjectKey;
-    type Value = DerivedRule;
+    type Value = DerivedRules;
 
     fn id(key: &ObjectKey) -> UnitId {
         UnitId::Rule(key.clone())
     }
 
     fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<Self::Value> {
-        Derivation::of(bind::destination_rule(reader, key))
+        let LoweredRules { rules, outcome } = bind::rules(reader, key);
+        Derivation { value: rules, findings: Vec::new(), outcome }
     }
 
     fn keep(
@@ -410,6 +411,10 @@ impl Unit for Rule {
 
     fn is_over(store: &Store, key: &ObjectKey, _: &Self::Value) -> bool {
         !store.objects().contains_key(key)
+    }
+
+    fn object(key: &ObjectKey) -> Option<&ObjectKey> {
+        Some(key)
     }
 }
 
@@ -503,8 +508,8 @@ impl Derived {
     pub fn hosts_of(&self, key: &ObjectKey, hosts: &mut Touched) {
         let sets = self.routes.get(key).into_iter().flat_map(|routes| &routes.sets);
         hosts.route_hosts.extend(sets.flat_map(|set| &set.hosts).cloned());
-        let rule = self.rules.get(key).and_then(Option::as_ref);
-        hosts.rule_hosts.extend(rule.map(|rule| rule.host.clone()));
+        let rules = self.rules.get(key).into_iter().flatten();
+        hosts.rule_hosts.extend(rules.map(|rule| rule.host.clone()));
         let services = self.services.get(key).into_iter().flat_map(|declared| &declared.services);
         hosts.service_hosts.extend(services.map(|service| service.hostname.clone()));
     }

@@ -97,14 +97,16 @@ fn same_audience(older: &RouteSet, newer: &RouteSet) -> bool {
 /// Subsets that an older DestinationRule for the same host already defines.
 pub(crate) fn of_rule_host(snapshot: &Snapshot, assembly: &Assembly, host: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let rules = assembly.rules_for(host);
+    let mut rules = assembly.rules_for(host);
+    // What is beneath others contradicts nothing.
+    rules.retain(|rule| !rule.beneath);
     for (index, rule) in rules.iter().enumerate() {
         let older = rules.iter().take(index).filter(|older| merge_together(older, rule));
         let older: Vec<&BoundRule> = older.map(|rule| &***rule as &BoundRule).collect();
         if older.is_empty() {
             continue;
         }
-        let Some(object) = snapshot.object(&rule.config.key()) else { continue };
+        let Some(object) = snapshot.object(&rule.key) else { continue };
         for (position, subset) in rule.config.spec.subsets.iter().enumerate() {
             let definer = older
                 .iter()

@@ -255,6 +255,79 @@ apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: shop}
 spec: {mtls: {mode: STRICT}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: istio}
+spec: {controllerName: example.com/theirs}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: door, namespace: shop}
+spec:
+  gatewayClassName: istio
+  addresses: [{type: Hostname, value: a}]
+  allowedListeners: {namespaces: {from: Selector, selector: {matchLabels: {mesh: in}}}}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {mesh: in}}}}}
+  - {name: tls, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert, namespace: other}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: door, namespace: shop}
+spec:
+  gatewayClassName: navarch
+  allowedListeners: {namespaces: {from: All}}
+  listeners: [{name: tcp, port: 90, protocol: TCP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more, namespace: shop}
+spec: {parentRef: {name: door}, listeners: [{name: http, port: 90, protocol: HTTP}, {name: tcp, port: 81, protocol: TCP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more, namespace: other}
+spec: {parentRef: {name: door, namespace: shop}, listeners: [{name: http, port: 81, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more, namespace: other}
+spec: {parentRef: {name: absent}, listeners: [{name: http, port: 81, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: certificates, namespace: other}
+spec: {from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}], to: [{group: '', kind: Secret}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: cert, namespace: other}
+stringData: {tls.crt: nonsense, tls.key: nonsense}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: p, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: a, sectionName: http}, {group: '', kind: Service, name: b}]
+  validation: {hostname: a.internal, wellKnownCACertificates: System}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: q, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: b}, {group: networking.istio.io, kind: ServiceEntry, name: e}]
+  validation: {hostname: b.internal, caCertificateRefs: [{group: '', kind: ConfigMap, name: roots}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: roots, namespace: shop}
+data: {ca.crt: nonsense}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: p, namespace: shop}
+spec: {targetRefs: [{group: '', kind: Service, name: a}], retryConstraint: {budget: {percent: 10}}}
 ";
 
 fn pool() -> &'static [Arc<Object>] {

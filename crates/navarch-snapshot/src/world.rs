@@ -21,7 +21,7 @@ use navarch_model::{ClusterId, Hashed, Name, TrustDomains};
 
 use crate::assemble::Assembly;
 pub use crate::bind::RouteProducer;
-use crate::bind::{has_listeners, has_routes};
+use crate::bind::{has_listeners, has_routes, has_rules};
 use crate::bound::NamespaceFacts;
 use crate::client_node::{NODE_LABEL, looks_at_node, metadata_keys};
 use crate::derive::Derived;
@@ -240,7 +240,7 @@ impl World {
                     touched.insert(Input::Object(key.clone()));
                     keys.push(key);
                 }
-                Kind::DestinationRule | Kind::ServiceEntry => keys.push(key),
+                kind if has_rules(kind) || kind == Kind::ServiceEntry => keys.push(key),
                 _ => {}
             }
         }
@@ -488,6 +488,10 @@ fn runs_in_cluster(kind: Kind) -> bool {
         | Kind::KubernetesGateway
         | Kind::ListenerSet
         | Kind::ReferenceGrant
+        | Kind::BackendTlsPolicy
+        | Kind::BackendTrafficPolicy
+        | Kind::Ingress
+        | Kind::IngressClass
         | Kind::Secret
         | Kind::ConfigMap => false,
     }

@@ -215,3 +215,88 @@ fn a_status_follows_the_workloads_of_a_gateway() {
         ["Programmed=False AddressNotAssigned"]
     );
 }
+
+/// The merged policy of a host for a client, field by field.
+fn policy(objects: &str) -> navarch_model::networking::TrafficPolicy {
+    let snapshot = snapshot(&format!("{SERVED}{objects}"));
+    let view = snapshot.view();
+    let scope = scope_of(&view, &proxy("router", "infra", "10.0.0.9", &[]));
+    let host = "edge-istio.infra.svc.cluster.local";
+    let service = view.services(host)[0].clone();
+    let rule = scope.destination_rule(&view, &service, None);
+    rule.and_then(|rule| rule.spec.traffic_policy.clone()).unwrap_or_default()
+}
+
+#[test]
+fn a_backend_policy_is_beneath_what_rules_say() {
+    let tls = |name: &str, section: &str, host: &str| {
+        let target = format!("{{group: '', kind: Service, name: edge-istio{section}}}");
+        let validation = format!("{{hostname: {host}, wellKnownCACertificates: System}}");
+        object(
+            "BackendTLSPolicy",
+            "infra",
+            name,
+            &format!("{{targetRefs: [{target}], validation: {validation}}}"),
+        )
+    };
+    let rule = |policy: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: r, namespace: infra}}, spec: {{host: edge-istio, trafficPolicy: {policy}}}}}\n---\n"
+        )
+    };
+    let sni = |policy: &navarch_model::networking::TrafficPolicy| {
+        let ports = policy.port_level_settings.iter().map(|port| {
+            let number = port.port.as_ref().map_or(0, |port| port.number);
+            (number, port.tls.as_ref().map(|tls| tls.sni.clone()).unwrap_or_default())
+        });
+        (policy.tls.as_ref().map(|tls| tls.sni.clone()).unwrap_or_default(), ports.collect::<Vec<_>>())
+    };
+    let whole = tls("whole", "", "a.example");
+    let part = tls("part", ", sectionName: p443", "b.example");
+    assert_eq!(sni(&policy(&whole)), ("a.example".to_owned(), vec![]));
+    assert_eq!(sni(&policy(&part)), (String::new(), vec![(443, "b.example".to_owned())]));
+    let both = policy(&format!("{whole}{part}"));
+    assert_eq!(sni(&both), ("a.example".to_owned(), vec![(443, "b.example".to_owned())]));
+    // The certificate is for the hostname.
+    assert_eq!(both.tls.unwrap().subject_alt_names, ["a.example"]);
+
+    let other = policy(&format!("{}{whole}", rule("{loadBalancer: {simple: RANDOM}}")));
+    assert!(other.load_balancer.is_some());
+    assert_eq!(sni(&other), ("a.example".to_owned(), vec![]));
+    let ruled = policy(&format!("{}{whole}", rule("{tls: {mode: SIMPLE, sni: mine.example}}")));
+    assert_eq!(sni(&ruled), ("mine.example".to_owned(), vec![]));
+    let port = rule("{portLevelSettings: [{port: {number: 443}, loadBalancer: {simple: RANDOM}}]}");
+    assert_eq!(sni(&policy(&format!("{port}{part}"))).1, [(443, "b.example".to_owned())]);
+
+    // Of two for the same the first by name counts.
+    let late = tls("zz", "", "late.example");
+    let conflicting = format!("{whole}{late}");
+    assert_eq!(sni(&policy(&conflicting)), ("a.example".to_owned(), vec![]));
+    let snapshot = snapshot(&format!("{SERVED}{conflicting}"));
+    let status = snapshot.statuses().get(&ObjectKey::new(Kind::BackendTlsPolicy, "infra", "zz")).unwrap();
+    assert_eq!(status.parents[0].conditions[0].reason, "Conflicted");
+}
+
+#[test]
+fn a_backend_policy_tells_what_it_cannot_find() {
+    let policy = |target: &str, validation: &str| {
+        let spec = format!("{{targetRefs: [{target}], validation: {{hostname: a.example, {validation}}}}}");
+        let snapshot = snapshot(&format!("{SERVED}{}", object("BackendTLSPolicy", "infra", "p", &spec)));
+        let status = snapshot.statuses().get(&ObjectKey::new(Kind::BackendTlsPolicy, "infra", "p")).unwrap();
+        let conditions = status.parents.into_iter().flat_map(|parent| parent.conditions);
+        conditions.map(|condition| condition.reason).collect::<Vec<_>>()
+    };
+    let service = "{group: '', kind: Service, name: edge-istio}";
+    let system = "wellKnownCACertificates: System";
+    assert_eq!(policy(service, system), ["Accepted", "ResolvedRefs"]);
+    assert_eq!(
+        policy("{group: '', kind: Service, name: absent}", system),
+        ["TargetNotFound", "ResolvedRefs"]
+    );
+    let port = "{group: '', kind: Service, name: edge-istio, sectionName: absent}";
+    assert_eq!(policy(port, system), ["TargetNotFound", "ResolvedRefs"]);
+    let absent = "caCertificateRefs: [{group: '', kind: ConfigMap, name: absent}]";
+    assert_eq!(policy(service, absent), ["NoValidCACertificate", "InvalidCACertificateRef"]);
+    let secret = "caCertificateRefs: [{group: '', kind: Secret, name: absent}]";
+    assert_eq!(policy(service, secret), ["NoValidCACertificate", "InvalidKind"]);
+}

@@ -2,12 +2,14 @@
 //!
 //! Fields that the API server fills in when they are missing are `Option`s here; methods give the defaults.
 
+pub mod backend_policy;
 pub mod gateway;
 pub mod gateway_class;
 pub mod listener_set;
 pub mod reference_grant;
 pub mod route_kind;
 
+pub use backend_policy::*;
 pub use gateway::*;
 pub use gateway_class::*;
 pub use listener_set::*;

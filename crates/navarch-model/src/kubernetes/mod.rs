@@ -5,6 +5,7 @@
 pub mod config_map;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod ingress;
 pub mod namespace;
 pub mod node;
 pub mod pod;
@@ -14,6 +15,7 @@ pub mod service;
 pub use config_map::*;
 pub use endpoint_slice::*;
 pub use endpoints::*;
+pub use ingress::*;
 pub use namespace::*;
 pub use node::*;
 pub use pod::*;

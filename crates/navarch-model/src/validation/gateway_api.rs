@@ -114,7 +114,7 @@ impl Validate for ReferenceGrant {
     }
 }
 
-fn at_most(report: &mut Report<'_>, field: &str, count: usize, max: usize) {
+pub(super) fn at_most(report: &mut Report<'_>, field: &str, count: usize, max: usize) {
     if count > max {
         report.within(field, |report| {
             let message = format!("{count} items, of which there may be {max}");

@@ -4,6 +4,7 @@
 //! be translated into what its author wants, a warning that part of it has no effect or is dangerous.
 
 mod authorization_policy;
+mod backend_policy;
 mod checks;
 mod destination_rule;
 mod envoy_filter;
@@ -12,6 +13,7 @@ mod gateway;
 mod gateway_api;
 mod header_value;
 mod hosts;
+mod ingress;
 mod kubernetes;
 mod mesh_config;
 mod metadata;

@@ -47,7 +47,7 @@ impl Explainer<'_> {
             }
         }
         for rule in candidates {
-            let key = rule.config.key();
+            let key = rule.key.clone();
             if !sources.contains(&key) {
                 part.lose(key, self.why_not(rule, service, sources.is_empty()));
             }

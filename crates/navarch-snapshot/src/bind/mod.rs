@@ -3,6 +3,7 @@
 //! Every API of routes ends here: what it says becomes sets of routes, and nobody behind this module knows
 //! which API it was.
 
+mod backend_policy;
 mod delegate;
 mod gateway;
 mod gateway_api;
@@ -88,8 +89,33 @@ pub(crate) fn routes(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
     }
 }
 
+/// Rules for hosts, and what became of the object that states them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LoweredRules {
+    pub rules: Vec<Arc<Hashed<BoundRule>>>,
+    pub outcome: Outcome,
+}
+
+/// Whether objects of a kind are rules for hosts.
+pub(crate) fn has_rules(kind: Kind) -> bool {
+    matches!(kind, Kind::DestinationRule | Kind::BackendTlsPolicy | Kind::BackendTrafficPolicy)
+}
+
+/// The rules of an object.
+pub(crate) fn rules(reader: &Reader<'_>, key: &ObjectKey) -> LoweredRules {
+    match key.kind {
+        Kind::DestinationRule => {
+            let rules = destination_rule(reader, key).into_iter().collect();
+            LoweredRules { rules, ..LoweredRules::default() }
+        }
+        Kind::BackendTlsPolicy => backend_policy::backend_tls_policy(reader, key),
+        Kind::BackendTrafficPolicy => backend_policy::backend_traffic_policy(reader, key),
+        _ => LoweredRules::default(),
+    }
+}
+
 /// A DestinationRule bound to its host.
-pub(crate) fn destination_rule(reader: &Reader<'_>, key: &ObjectKey) -> Option<Arc<Hashed<BoundRule>>> {
+fn destination_rule(reader: &Reader<'_>, key: &ObjectKey) -> Option<Arc<Hashed<BoundRule>>> {
     let object = reader.object(key)?;
     let config = typed::<DestinationRule>(object)?;
     let host = Name::from(qualify(&config.spec.host, &key.namespace, reader.domain()));
@@ -103,7 +129,7 @@ pub(crate) fn destination_rule(reader: &Reader<'_>, key: &ObjectKey) -> Option<A
     } else {
         crate::registry::visibility(config.spec.export_to.iter().map(String::as_str), &[], &key.namespace)
     };
-    Some(Arc::new(Hashed::new(BoundRule { config, host, export_to })))
+    Some(Arc::new(Hashed::new(BoundRule { key: key.clone(), beneath: false, config, host, export_to })))
 }
 
 /// Order of DestinationRules for one host: those with a workload selector first, then oldest first.

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::gateway_api::ListenerSet;
+use navarch_model::gateway_api::{BackendTlsPolicy, ListenerSet};
 use navarch_model::kinds::{ConfigKind, Kind};
 use navarch_model::kubernetes as kube;
 use navarch_model::listener;
@@ -51,6 +51,10 @@ pub(crate) enum Input {
     Grants(Name),
     /// ListenerSets for a gateway.
     ListenerSetsOf(ObjectKey),
+    /// BackendTLSPolicies for a Service or a ServiceEntry.
+    PoliciesOf(ObjectKey),
+    /// Classes of Ingresses.
+    IngressClasses,
     /// The listeners that an object states, once they are lowered.
     Listeners(ObjectKey),
     /// Mesh settings.
@@ -178,6 +182,15 @@ fn inputs_of(object: &Object) -> Vec<Input> {
             inputs.push(Input::EndpointsOf(object.key.cluster, namespace(), object.key.name.clone()));
         }
         Kind::Namespace if object.key.cluster.is_local() => inputs.push(Input::Namespaces),
+        Kind::IngressClass => inputs.push(Input::IngressClasses),
+        Kind::BackendTlsPolicy => {
+            let Some(policy) = object.spec::<BackendTlsPolicy>() else { return inputs };
+            let targets = policy.target_refs.iter().map(|target| {
+                let kind = if target.is_service() { Kind::Service } else { Kind::ServiceEntry };
+                Input::PoliciesOf(ObjectKey::new(kind, &object.key.namespace, &target.name))
+            });
+            inputs.extend(targets);
+        }
         Kind::ReferenceGrant => inputs.push(Input::Grants(namespace())),
         Kind::ListenerSet => {
             let gateway = object.spec::<ListenerSet>().and_then(|set| set.gateway(&object.key.namespace));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::networking::DestinationRule;
+use navarch_model::networking::{DestinationRule, PortTrafficPolicy, TrafficPolicy};
 use navarch_model::service::{Service, Visibility};
 use navarch_model::{EffectiveRule, Hashed, Name, ObjectKey};
 
@@ -24,6 +24,8 @@ struct Merged {
     namespace: Name,
     /// As declared; a rule with a selector is private to its namespace.
     export_to: BTreeSet<String>,
+    /// Everything it says is beneath what other rules say.
+    beneath: bool,
     sources: Vec<ObjectKey>,
 }
 
@@ -184,16 +186,17 @@ fn merge(rules: &[&SharedRule]) -> Vec<Merged> {
         } else {
             spec.export_to.iter().cloned().collect()
         };
-        let source = rule.config.key();
+        let source = rule.key.clone();
         let mut separate = true;
         for existing in &mut merged {
-            separate = merge_into(existing, spec, &export_to, &source);
+            separate = merge_into(existing, rule, &export_to, &source);
         }
         if separate {
             merged.push(Merged {
                 spec: spec.clone(),
                 namespace: rule.config.namespace.clone(),
                 export_to,
+                beneath: rule.beneath,
                 sources: vec![source],
             });
         }
@@ -205,10 +208,11 @@ fn merge(rules: &[&SharedRule]) -> Vec<Merged> {
 /// itself.
 fn merge_into(
     existing: &mut Merged,
-    spec: &DestinationRule,
+    rule: &BoundRule,
     export_to: &BTreeSet<String>,
     source: &ObjectKey,
 ) -> bool {
+    let spec = &rule.config.spec;
     let same_audience = *export_to == existing.export_to;
     let wider_audience = !existing.export_to.is_empty() && export_to.is_superset(&existing.export_to);
     if !same_audience && !wider_audience {
@@ -226,8 +230,53 @@ fn merge_into(
             existing.spec.subsets.push(subset.clone());
         }
     }
-    if existing.spec.traffic_policy.is_none() {
-        existing.spec.traffic_policy.clone_from(&spec.traffic_policy);
+    match (&mut existing.spec.traffic_policy, &spec.traffic_policy) {
+        (policy @ None, _) => policy.clone_from(&spec.traffic_policy),
+        (Some(policy), Some(beneath)) if rule.beneath => fill(policy, beneath),
+        (Some(policy), Some(above)) if existing.beneath => {
+            let beneath = std::mem::replace(policy, above.clone());
+            fill(policy, &beneath);
+        }
+        (Some(_), _) => {}
     }
+    existing.beneath &= rule.beneath;
     separate
+}
+
+/// Adds to a policy what it leaves open and the one beneath it says.
+fn fill(policy: &mut TrafficPolicy, beneath: &TrafficPolicy) {
+    fn open<T: Clone>(field: &mut Option<T>, beneath: &Option<T>) {
+        if field.is_none() {
+            field.clone_from(beneath);
+        }
+    }
+    let TrafficPolicy {
+        load_balancer,
+        connection_pool,
+        outlier_detection,
+        tls,
+        port_level_settings,
+        tunnel,
+        proxy_protocol,
+        retry_budget,
+    } = beneath;
+    open(&mut policy.load_balancer, load_balancer);
+    open(&mut policy.connection_pool, connection_pool);
+    open(&mut policy.outlier_detection, outlier_detection);
+    open(&mut policy.tls, tls);
+    open(&mut policy.tunnel, tunnel);
+    open(&mut policy.proxy_protocol, proxy_protocol);
+    open(&mut policy.retry_budget, retry_budget);
+    for beneath in port_level_settings {
+        let own = policy.port_level_settings.iter_mut().find(|own| own.port == beneath.port);
+        let Some(own) = own else {
+            policy.port_level_settings.push(beneath.clone());
+            continue;
+        };
+        let PortTrafficPolicy { port: _, load_balancer, connection_pool, outlier_detection, tls } = beneath;
+        open(&mut own.load_balancer, load_balancer);
+        open(&mut own.connection_pool, connection_pool);
+        open(&mut own.outlier_detection, outlier_detection);
+        open(&mut own.tls, tls);
+    }
 }
