@@ -22,8 +22,8 @@ use navarch_snapshot::{ClientLabels, Part, Reads, Scope, Snapshot, View};
 use navarch_translate::Pure;
 use parking_lot::Mutex;
 
+use crate::composed::SharedLayers;
 use crate::memo::Memo;
-use crate::parts::SharedLayers;
 
 /// A computation over the snapshot: reads through the context, translates through the memo.
 ///
@@ -351,9 +351,9 @@ impl Engine {
         made
     }
 
-    fn register(&self, node: &Weak<dyn Node>, parts: &Reads, known: Option<&Reads>) {
+    fn register(&self, node: &Weak<dyn Node>, reads: &Reads, known: Option<&Reads>) {
         let mut readers = self.readers.lock();
-        for (part, _) in parts.iter() {
+        for (part, _) in reads.iter() {
             if known.is_none_or(|known| !known.contains(part)) {
                 readers.entry(part.clone()).or_default().push(node.clone());
             }
@@ -406,7 +406,7 @@ struct Unit<G: Gather> {
 struct State<T> {
     output: Arc<T>,
     stamp: u64,
-    parts: Reads,
+    reads: Reads,
     /// In the order of their addresses. Slices, as there are very many of these and they do not change.
     children: Box<[Child]>,
     /// Labels of clients that this and the gathers below it asked for. Nearly always the empty set of the
@@ -419,7 +419,7 @@ struct State<T> {
 
 impl<T> State<T> {
     fn is_current(&self, engine: &Engine) -> bool {
-        self.parts.hold_in(&engine.snapshot)
+        self.reads.hold_in(&engine.snapshot)
             && self.children.iter().all(|(child, stamp)| child.refresh(engine) == *stamp)
     }
 
@@ -457,11 +457,11 @@ impl<G: Gather> Unit<G> {
         let mut labels_asked = cx.labels_asked.into_inner();
         labels_asked.append(&mut cx.view.labels_asked());
         let labels_asked = engine.label_set(labels_asked);
-        let parts = cx.view.into_reads();
+        let reads = cx.view.into_reads();
         let children: Box<[Child]> = cx.read.into_inner().into_values().collect();
         let used = cx.used.into_inner().into_boxed_slice();
         let me: Weak<dyn Node> = self.me.clone();
-        engine.register(&me, &parts, previous.as_ref().map(|state| &state.parts));
+        engine.register(&me, &reads, previous.as_ref().map(|state| &state.reads));
         for (child, _) in &children {
             if previous.as_ref().is_none_or(|state| !state.has_child(child)) {
                 child.add_parent(me.clone());
@@ -469,12 +469,12 @@ impl<G: Gather> Unit<G> {
         }
         match previous {
             Some(state) if *state.output == output && state.labels_asked == labels_asked => {
-                State { parts, children, used, ..state }
+                State { reads, children, used, ..state }
             }
             _ => State {
                 output: Arc::new(output),
                 stamp: engine.stamps.fetch_add(1, Ordering::Relaxed),
-                parts,
+                reads,
                 children,
                 labels_asked,
                 used,

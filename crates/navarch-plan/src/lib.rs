@@ -6,17 +6,17 @@
 //! socket or a clock.
 
 pub mod class;
+pub mod composed;
 pub mod engine;
 pub mod explain;
 pub mod findings;
 pub mod gather;
 pub mod memo;
-pub mod parts;
 pub mod planner;
 
 pub use class::Class;
+pub use composed::{BucketResources, Composed};
 pub use engine::{Cx, Engine, Gather};
 pub use findings::TranslationFindings;
 pub use memo::Memo;
-pub use parts::{BucketResources, Parts};
 pub use planner::{ClassPlan, Planner};

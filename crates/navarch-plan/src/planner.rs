@@ -11,11 +11,11 @@ use navarch_snapshot::{Part, Scope, Snapshot};
 use parking_lot::{Mutex, RwLock};
 
 use crate::class::Class;
+use crate::composed::{Composed, Planned};
 use crate::engine::{Cx, Engine, Gather, Root};
 use crate::explain::{Explanation, explain};
 use crate::gather::{gateway, shared, sidecar, waypoint};
 use crate::memo::Memo;
-use crate::parts::{Parts, Planned};
 
 /// Plans classes of proxies against the newest snapshot.
 pub struct Planner {
@@ -168,7 +168,7 @@ impl<T: TypePlan> SetRoot for Root<PlanOf<T>> {
 /// How the resources of one type are gathered.
 trait TypePlan: Send + Sync + 'static {
     const NAME: &'static str;
-    fn parts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts;
+    fn composed(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed;
 }
 
 /// The resources of one type for a class.
@@ -177,7 +177,7 @@ struct PlanOf<T>(PhantomData<T>);
 impl<T: TypePlan> PlanOf<T> {
     fn plan(class: &Arc<Hashed<Class>>, cx: &Cx<'_>, previous: Option<&Planned>) -> Planned {
         let scope = cx.gather::<ScopeOf>(class);
-        Planned::new(T::parts(cx, class, &scope), cx.layers(), previous)
+        Planned::new(T::composed(cx, class, &scope), cx.layers(), previous)
     }
 }
 
@@ -211,7 +211,7 @@ impl Gather for ScopeOf {
 /// What is planned: by the role of the proxy, the types of resources and their gathers. A type is added by a
 /// line here and its gather.
 macro_rules! planned_types {
-    ($($role:ident { $($xds:ident $name:literal $parts:path;)* })*) => {
+    ($($role:ident { $($xds:ident $name:literal $composed:path;)* })*) => {
         fn roots(engine: &Engine, class: &Arc<Hashed<Class>>) -> Vec<(XdsType, Box<dyn SetRoot>)> {
             match class.facts.kind {
                 $(ProxyKind::$role => vec![$({
@@ -220,8 +220,8 @@ macro_rules! planned_types {
                     impl TypePlan for OfRole {
                         const NAME: &'static str = $name;
 
-                        fn parts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-                            $parts(cx, class, scope)
+                        fn composed(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
+                            $composed(cx, class, scope)
                         }
                     }
 

@@ -7,12 +7,12 @@ use navarch_snapshot::Scope;
 
 use super::selected::ForwardsMeshTls;
 use crate::class::Class;
+use crate::composed::Composed;
 use crate::engine::Cx;
 use crate::gather::shared;
-use crate::parts::Parts;
 
 /// The endpoints of a gateway.
-pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
     let sni_clusters = *cx.gather::<ForwardsMeshTls>(&class.facts.labels);
     shared::endpoints::endpoints(cx, class, scope, sni_clusters)
 }

@@ -19,24 +19,24 @@ use navarch_translate::names;
 use super::merge::{MergedGateways, MergedListener, MergedPort, claim_hosts};
 use super::selected::GatewaysOf;
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather};
 use crate::gather::shared::listeners::{ChainOrigin, added_listeners, common};
 use crate::gather::shared::streams::{Streams, Traffic};
-use crate::parts::{BucketResources, Parts};
 
 /// Ports below this need privileges.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The listeners of a gateway.
-pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Parts::default() };
+pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
+    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Composed::default() };
     let inputs = inputs(cx, class, scope, gateways);
     let with_chains = inputs.iter().filter(|input| !input.chains.is_empty());
     let made = with_chains.map(|input| cx.get::<GatewayPort>(input));
     let mut made: BucketResources = made.filter(|listener| !listener.name().is_empty()).collect();
     made.extend(added_listeners(cx, class, PatchContext::Gateway));
     made.sort_by(|a, b| a.name().cmp(b.name()));
-    Parts::local(made)
+    Composed::own(made)
 }
 
 /// What a listener was made from: the listeners of gateways that open it, and the rules behind its chains.

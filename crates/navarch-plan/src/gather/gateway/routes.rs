@@ -19,18 +19,18 @@ use navarch_translate::routes::{RouteContext, Routes};
 use super::merge::{MergedGateways, MergedListener};
 use super::selected::GatewaysOf;
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::gather::shared::envoy_filters::{FilterTarget, RoutePatchesOf};
 use crate::gather::shared::routes::{
     RouteClient, SharedRoutes, SharedService, default_retries, destination_hosts, destination_service,
     routes_of,
 };
-use crate::parts::{BucketResources, Parts};
 
 /// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS
 /// listener.
-pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
-    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Parts::default() };
+pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
+    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Composed::default() };
     let client = RouteClient::of(cx, class, scope);
     let patches = &*cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
     let mut keys = KeysByLabels::default();
@@ -43,7 +43,7 @@ pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>
         let made = made.resource.clone();
         resources.push(if patches.is_empty() { made } else { patched(cx, gateways, made, patches) });
     }
-    Parts::local(resources)
+    Composed::own(resources)
 }
 
 /// The rules behind the virtual hosts of a route configuration, by domain.

@@ -8,12 +8,12 @@ use navarch_translate::sds::credential_resource;
 
 use super::selected::GatewaysOf;
 use crate::class::Class;
+use crate::composed::Composed;
 use crate::engine::Cx;
 use crate::gather::shared::secrets::{named, of_visible_rules};
-use crate::parts::Parts;
 
 /// The secrets of a gateway: those that its listeners name, and those of the rules that it may use.
-pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Composed {
     named(cx, class, || {
         let mut names = of_visible_rules(cx, &class.facts.namespace);
         if let Some(gateways) = &*cx.gather::<GatewaysOf>(class) {

@@ -17,8 +17,8 @@ use navarch_translate::clusters::{
 use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
 use super::upstream::{ClusterMeshOf, EndpointSettings, UpstreamClient, seen};
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed, InBucket, Seen};
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, InBucket, Parts, Seen};
 
 /// What all clusters of a class are made with.
 pub struct Clusters<'a, 'e> {
@@ -43,7 +43,7 @@ impl<'a, 'e> Clusters<'a, 'e> {
 
     /// The clusters of the services that the class sees, and its own. `sni_clusters`: also those that mesh
     /// TLS is passed on to by server name.
-    pub fn with_services(&self, sni_clusters: bool, mut own: BucketResources) -> Parts {
+    pub fn with_services(&self, sni_clusters: bool, mut own: BucketResources) -> Composed {
         let client = OutboundClient {
             scope: self.scope.clone(),
             view: self.view.clone(),
@@ -58,7 +58,7 @@ impl<'a, 'e> Clusters<'a, 'e> {
         // EnvoyFilters may add a cluster twice, or one that is there; the first one stays.
         let mut names = BTreeSet::new();
         own.retain(|cluster| names.insert(cluster.name().clone()));
-        Parts::seen(&shared, own)
+        Composed::seen(&shared, own)
     }
 
     /// Clusters that do not stem from services.

@@ -10,19 +10,19 @@ use navarch_translate::endpoints::{Endpoints, EndpointsInput};
 
 use super::upstream::{EndpointSettings, UpstreamClient, seen};
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed, InBucket, Seen};
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, InBucket, Parts, Seen};
 
 /// The endpoints of the services that a class sees. `sni_clusters`: also for the clusters that mesh TLS is
 /// passed on to by server name.
-pub fn endpoints(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>, sni_clusters: bool) -> Parts {
+pub fn endpoints(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>, sni_clusters: bool) -> Composed {
     let client = UpstreamClient::new(cx, &class.facts);
     let client = EndpointsClient { scope: scope.clone(), client, sni_clusters };
     let (_, shared) = cx.narrow::<SeenEndpoints>(&client.client.labels, |labels| EndpointsClient {
         client: client.client.with(labels),
         ..client.clone()
     });
-    Parts::seen(&shared, BucketResources::new())
+    Composed::seen(&shared, BucketResources::new())
 }
 
 /// What endpoints depend on of a proxy.

@@ -15,19 +15,19 @@ use navarch_translate::http_connection_manager::Direction;
 use super::attachment::{Attachment, Workload};
 use super::envoy_filters::{FilterTarget, patches};
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts};
 
 type Extension = Arc<Hashed<Config<TrafficExtension>>>;
 
 /// The resources of the Wasm modules that a class uses, and those that EnvoyFilters add.
-pub fn extensions(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn extensions(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Composed {
     let inputs = applying(cx, class).into_iter().filter_map(|config| ExtensionResourceInput::of(&config));
     let mut resources: BucketResources = inputs.map(|input| cx.get::<ExtensionResource>(&input)).collect();
     resources.extend(cx.gather::<AddedExtensions>(&FilterTarget::of(&class.facts)).0.iter().cloned());
     resources.sort_by(|a, b| a.name().cmp(b.name()));
     resources.dedup_by(|a, b| a.name() == b.name());
-    Parts::local(resources)
+    Composed::own(resources)
 }
 
 /// Resources that EnvoyFilters add; of several with one name the first.

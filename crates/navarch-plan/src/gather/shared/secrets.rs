@@ -16,8 +16,8 @@ use navarch_translate::secrets::{
 };
 
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather};
-use crate::parts::{BucketResources, Parts};
 
 /// Names of the secrets that a proxy may have.
 #[derive(Debug, Default)]
@@ -30,10 +30,10 @@ pub struct Named {
 
 /// The secrets of these names that there are, and the roots of the mesh; nothing but the roots if the
 /// proxies of the class have not proven who they are.
-pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> Named) -> Parts {
+pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> Named) -> Composed {
     let roots = workload_roots(cx);
     if !class.may_have_secrets {
-        return Parts::local(roots.into_iter().collect::<BucketResources>());
+        return Composed::own(roots.into_iter().collect::<BucketResources>());
     }
     let Named { own, granted } = names();
     let own = own.into_iter().map(|name| {
@@ -51,7 +51,7 @@ pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> Named) -> Parts
         let input = SecretResourceInput { name: Name::from(name), content };
         cx.get::<SecretResource>(&input).as_ref().as_ref().ok().cloned()
     });
-    Parts::local(resources.chain(roots).collect::<BucketResources>())
+    Composed::own(resources.chain(roots).collect::<BucketResources>())
 }
 
 /// The roots that workloads are verified by, which are no secret; none where nobody issues certificates.

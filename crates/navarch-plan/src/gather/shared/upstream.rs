@@ -17,8 +17,8 @@ use navarch_translate::endpoints::{
     EndpointMesh, EndpointSources, EndpointView, NetworkGateway, NetworkGateways, locality, needs_node,
 };
 
+use crate::composed::{DiffersFor, InBucket, Pieces, Seen};
 use crate::engine::{Cx, Gather, KeysByLabels};
-use crate::parts::{Asked, InBucket, Pieces, Seen};
 
 /// What MeshConfig says about clusters.
 pub struct ClusterMeshOf;
@@ -132,7 +132,7 @@ where
     S: Gather<Output = Seen>,
     B: Gather<Key = (Arc<Hashed<S::Key>>, Bucket), Output = InBucket>,
 {
-    let mut asked = Asked::default();
+    let mut asked = DiffersFor::default();
     let mut keys = KeysByLabels::default();
     let mut own = |bucket| {
         let (_, found) = cx.narrow::<B>(&client.labels, |labels| {
@@ -149,7 +149,7 @@ where
     let differs = common.asked.of(scope.namespace());
     let pieces =
         if differs.is_empty() { common.pieces.clone() } else { common.pieces.replacing(differs, &mut own) };
-    Seen { pieces, asked: Asked::default(), common: Some(common.pieces.clone()) }
+    Seen { pieces, asked: DiffersFor::default(), common: Some(common.pieces.clone()) }
 }
 
 /// A client, cut to what endpoints and the choice of rules can depend on.

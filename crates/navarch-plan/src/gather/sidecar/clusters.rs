@@ -13,13 +13,13 @@ use navarch_snapshot::bound::Instance;
 use navarch_translate::clusters::{ClusterPatches, ClusterView, Inbound, InboundInput, InboundTarget};
 
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed};
 use crate::engine::Cx;
 use crate::gather::shared::clusters::Clusters;
 use crate::gather::shared::upstream::ClusterMeshOf;
-use crate::parts::{BucketResources, Parts};
 
 /// The clusters of a sidecar.
-pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
     let clusters = Clusters::new(cx, class, scope);
     let mut own = clusters.fixed();
     own.extend(inbound(&clusters));

@@ -6,12 +6,12 @@ use navarch_model::Hashed;
 use navarch_snapshot::Scope;
 
 use crate::class::Class;
+use crate::composed::Composed;
 use crate::engine::Cx;
 use crate::gather::shared::secrets::{named, of_own_rules};
-use crate::parts::Parts;
 
 /// The secrets of a sidecar: those that rules of its own namespace name. What is written in another namespace
 /// must not hand a workload secrets that its namespace did not mean for it.
-pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Composed {
     named(cx, class, || of_own_rules(cx, &class.facts.namespace))
 }

@@ -9,9 +9,9 @@ use navarch_snapshot::{BUCKETS, Bucket, ClientLabels, Scope};
 
 use super::bucket::{BucketContributions, Contributions, Ranked, place, without_repetition};
 use super::view::ProxyView;
+use crate::composed::{DiffersFor, in_buckets, start};
 use crate::engine::{Cx, Gather};
 use crate::gather::shared::upstream::SeenBuckets;
-use crate::parts::{Asked, in_buckets, start};
 
 /// Pieces that listeners are grouped and handed over in. A change of one service touches the pieces of its
 /// listeners only.
@@ -43,9 +43,9 @@ pub struct Grouped {
     /// A visible service has persistent sessions.
     pub persistent_sessions: bool,
     /// For a client elsewhere: where others have something else.
-    asked: Asked,
+    asked: DiffersFor,
     /// For a client elsewhere: where clients with a label may have something else.
-    labels_asked: Asked,
+    labels_asked: DiffersFor,
 }
 
 impl PartialEq for Grouped {
@@ -79,8 +79,8 @@ impl Gather for Groups {
             buckets: std::iter::repeat_n(NOTHING.clone(), usize::from(BUCKETS)).collect(),
             pieces: std::iter::repeat_n(Arc::default(), PIECES).collect(),
             persistent_sessions: false,
-            asked: Asked::default(),
-            labels_asked: Asked::default(),
+            asked: DiffersFor::default(),
+            labels_asked: DiffersFor::default(),
         };
         Self::rerun(key, cx, &empty)
     }
@@ -94,7 +94,7 @@ impl Gather for Groups {
         let Some(common) = elsewhere(cx, key).map(|key| cx.gather::<Groups>(&key)) else {
             let seen = *cx.gather::<SeenBuckets>(scope);
             let buckets: Arc<[_]> = in_buckets(seen, &*NOTHING, own).collect();
-            let (mut asked, mut labels_asked) = (Asked::default(), Asked::default());
+            let (mut asked, mut labels_asked) = (DiffersFor::default(), DiffersFor::default());
             for (bucket, found) in (0..BUCKETS).zip(buckets.iter()) {
                 asked.add(&found.asked, bucket);
                 if scope.is_elsewhere() && seen.contains(bucket) {
@@ -108,7 +108,11 @@ impl Gather for Groups {
         proxy.labels.keys().for_each(|key| differs = differs | common.labels_asked.of(key));
         proxy.own_addresses.keys().for_each(|bucket| differs.insert(*bucket));
         if differs.is_empty() {
-            return Grouped { asked: Asked::default(), labels_asked: Asked::default(), ..(*common).clone() };
+            return Grouped {
+                asked: DiffersFor::default(),
+                labels_asked: DiffersFor::default(),
+                ..(*common).clone()
+            };
         }
         let buckets: Arc<[_]> = (0..BUCKETS)
             .zip(common.buckets.iter())
@@ -118,7 +122,7 @@ impl Gather for Groups {
             Some(known) => known.with(buckets, scope),
             None => previous.with(buckets, scope),
         };
-        Grouped { asked: Asked::default(), labels_asked: Asked::default(), ..grouped }
+        Grouped { asked: DiffersFor::default(), labels_asked: DiffersFor::default(), ..grouped }
     }
 }
 
@@ -154,8 +158,8 @@ impl Grouped {
             buckets,
             pieces: pieces.into(),
             persistent_sessions,
-            asked: Asked::default(),
-            labels_asked: Asked::default(),
+            asked: DiffersFor::default(),
+            labels_asked: DiffersFor::default(),
         }
     }
 }

@@ -24,21 +24,21 @@ use navarch_snapshot::Scope;
 
 pub use self::outbound::origins;
 use crate::class::Class;
+use crate::composed::Composed;
 use crate::engine::Cx;
 use crate::gather::shared::listeners::added_listeners;
-use crate::parts::Parts;
 
 /// The listeners of a sidecar.
-pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
     let mesh = &cx.view().mesh().config;
     if mesh.proxy_listen_port <= 0 {
-        return Parts::default();
+        return Composed::default();
     }
-    let mut parts = outbound::outbound(cx, class, scope);
-    parts.local.extend(inbound::inbound(cx, class, scope));
-    parts.local.retain(|listener| !listener.name().is_empty());
+    let mut composed = outbound::outbound(cx, class, scope);
+    composed.own.extend(inbound::inbound(cx, class, scope));
+    composed.own.retain(|listener| !listener.name().is_empty());
     for context in [PatchContext::SidecarInbound, PatchContext::SidecarOutbound] {
-        parts.local.extend(added_listeners(cx, class, context));
+        composed.own.extend(added_listeners(cx, class, context));
     }
-    parts
+    composed
 }

@@ -16,12 +16,12 @@ use super::groups::{Group, Grouped, Groups, GroupsKey, Piece, elsewhere};
 use super::settings;
 use super::view::ProxyView;
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed, Pieces};
 use crate::engine::{Cx, Gather};
 use crate::gather::shared::listeners::ChainOrigin;
-use crate::parts::{BucketResources, Parts, Pieces};
 
 /// The outbound listeners of a sidecar.
-pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
     let (groups, grouped) = groups(cx, class, scope);
     let settings = settings::outbound(cx, class, scope, grouped.persistent_sessions);
     let pieces = |groups: &GroupsKey| -> Pieces {
@@ -36,16 +36,16 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     let shared = pieces(&groups);
     let common = elsewhere(cx, &groups).map(|groups| pieces(&groups));
 
-    let mut local = Vec::new();
+    let mut own = Vec::new();
     if let Some(port) = class.facts.http_proxy_port(&cx.view().mesh().config) {
         let first = Arc::new(Hashed::new(http_proxy(class, port)));
         let input = OutboundInput { settings: settings.all.clone(), first, later: Vec::new() };
-        local.push(cx.get::<OutboundListener>(&input));
+        own.push(cx.get::<OutboundListener>(&input));
     }
     if class.facts.interception != InterceptionMode::None {
-        local.push(cx.get::<VirtualOutbound>(&settings.all));
+        own.push(cx.get::<VirtualOutbound>(&settings.all));
     }
-    Parts { shared, common, local }
+    Composed { shared, common, own }
 }
 
 /// The contributions that a class gets, and whose they are.

@@ -16,12 +16,12 @@ use navarch_translate::routes::{
 };
 
 use super::targets::{ConfigKey, Target, may_be_http};
+use crate::composed::BucketResources;
 use crate::engine::Cx;
 use crate::gather::shared::routes::{
     RouteClient, SharedRoutes, SharedService, default_retries, destination_rule, destination_service,
     routes_of,
 };
-use crate::parts::BucketResources;
 
 /// Virtual hosts of one bucket or of wildcard hosts, by route configuration.
 #[derive(Clone, Debug, Default, PartialEq)]

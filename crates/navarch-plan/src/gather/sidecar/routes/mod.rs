@@ -24,14 +24,14 @@ use self::targets::{ConfigKey, HTTP_PROXY, Target, port_target, stated_target};
 use self::unregistered::{UnregisteredWildcards, unregistered};
 use super::egress_proxy_cluster;
 use crate::class::Class;
+use crate::composed::{BucketResources, Composed, DiffersFor, Pieces, Seen, in_buckets};
 use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::gather::shared::envoy_filters::{FilterTarget, RoutePatchesOf};
 use crate::gather::shared::routes::{RouteClient, SharedService};
 use crate::gather::shared::upstream::SeenBuckets;
-use crate::parts::{Asked, BucketResources, Parts, Pieces, Seen, in_buckets};
 
 /// The routes of a sidecar.
-pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Parts {
+pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
     let client = RouteClient::of(cx, class, scope);
     let patches = cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
     let key = |labels: &ClientLabels| Arc::new(Hashed::new(client.with(labels)));
@@ -41,7 +41,7 @@ pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>
     } else {
         cx.gather::<PatchedSidecarRoutes>(&(key(&labels), (*patches).clone()))
     };
-    Parts::seen(&seen, BucketResources::new())
+    Composed::seen(&seen, BucketResources::new())
 }
 
 /// The rules behind the virtual hosts of a route configuration, by name of the virtual host. A configuration
@@ -148,7 +148,7 @@ fn on_target<'a>(
 struct AllHosts {
     buckets: Vec<Arc<Hosts>>,
     wildcards: Arc<Hosts>,
-    asked: Asked,
+    asked: DiffersFor,
     /// Those of each bucket, and a place for route configurations that span buckets.
     detected: Pieces,
 }
@@ -164,7 +164,7 @@ impl PartialEq for AllHosts {
 
 impl AllHosts {
     fn new(buckets: Vec<Arc<Hosts>>, wildcards: Arc<Hosts>) -> Self {
-        let mut asked = Asked::default();
+        let mut asked = DiffersFor::default();
         for (bucket, hosts) in (0..BUCKETS).zip(&buckets) {
             asked.add(&hosts.asked, bucket);
         }
@@ -254,7 +254,7 @@ impl Gather for SidecarRoutes {
         let wide = Arc::new(wide.collect());
         let detected = hosts.buckets.iter().map(|hosts| hosts.detected.clone());
         let common = client.elsewhere(cx).map(|client| seen_hosts(cx, &client).detected.clone());
-        Seen { pieces: detected.chain([wide]).collect(), asked: Asked::default(), common }
+        Seen { pieces: detected.chain([wide]).collect(), asked: DiffersFor::default(), common }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a gather of a resource type returns: resources by bucket, and those of no bucket.
+//! What the resources of a type are composed of: what all clients have in common, what is shared with other
+//! classes, and what is a class's own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -96,9 +97,9 @@ pub struct InBucket {
 
 /// By namespace, the buckets in which its clients may have something else than a client elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked(BTreeMap<Name, BucketSet>);
+pub struct DiffersFor(BTreeMap<Name, BucketSet>);
 
-impl Asked {
+impl DiffersFor {
     /// Notes the namespaces of a bucket.
     pub fn add(&mut self, namespaces: &BTreeSet<Name>, bucket: Bucket) {
         for namespace in namespaces {
@@ -117,7 +118,7 @@ impl Asked {
 pub struct Seen {
     pub pieces: Pieces,
     /// For a client elsewhere: where others have something else.
-    pub asked: Asked,
+    pub asked: DiffersFor,
     /// The pieces of a client elsewhere, from which these differ in a few buckets.
     pub common: Option<Pieces>,
 }
@@ -133,29 +134,29 @@ pub fn start<T>(previous: Option<T>, common: Option<T>, distance: impl Fn(&T) ->
 
 /// All resources of one type for one class.
 #[derive(Clone, Debug, Default)]
-pub struct Parts {
+pub struct Composed {
     /// Shared with other classes.
     pub shared: Pieces,
     /// What a client elsewhere has in place of `shared`, if it differs in a few pieces.
     pub common: Option<Pieces>,
     /// What only this class has.
-    pub local: BucketResources,
+    pub own: BucketResources,
 }
 
-impl Parts {
-    /// Parts without buckets.
-    pub fn local(local: BucketResources) -> Self {
-        Parts { local, ..Parts::default() }
+impl Composed {
+    /// Resources of the class alone.
+    pub fn own(own: BucketResources) -> Self {
+        Composed { own, ..Composed::default() }
     }
 
-    /// Parts without resources of the class alone.
+    /// Resources that are shared with other classes, and no others.
     pub fn shared(shared: Pieces) -> Self {
-        Parts { shared, ..Parts::default() }
+        Composed { shared, ..Composed::default() }
     }
 
     /// What a client sees, and resources of the class alone.
-    pub fn seen(seen: &Seen, local: BucketResources) -> Self {
-        Parts { shared: seen.pieces.clone(), common: seen.common.clone(), local }
+    pub fn seen(seen: &Seen, own: BucketResources) -> Self {
+        Composed { shared: seen.pieces.clone(), common: seen.common.clone(), own }
     }
 }
 
@@ -243,12 +244,12 @@ pub struct Planned {
 
 impl Planned {
     /// Makes the set, starting from the one before where there is one.
-    pub fn new(parts: Parts, layers: &SharedLayers, previous: Option<&Planned>) -> Self {
-        let common = parts
+    pub fn new(composed: Composed, layers: &SharedLayers, previous: Option<&Planned>) -> Self {
+        let common = composed
             .common
             .map(|pieces| layers.get(&pieces, previous.and_then(|previous| previous.common.as_ref()), None));
-        let shared = layers.get(&parts.shared, previous.map(|previous| &previous.shared), common.as_ref());
-        let local = Arc::new(Layer::new(parts.local));
+        let shared = layers.get(&composed.shared, previous.map(|previous| &previous.shared), common.as_ref());
+        let local = Arc::new(Layer::new(composed.own));
         let set = ResourceSet::new([shared.layer.clone(), local]);
         Planned { common, shared, set }
     }
