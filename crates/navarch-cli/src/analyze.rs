@@ -12,6 +12,7 @@ use navarch_model::status::Status;
 use navarch_server::inputs::of_paths;
 use navarch_server::load::{Loaded, load_from};
 use navarch_server::object_status::{self, ObjectStatus};
+use serde::Serialize;
 
 use crate::findings::{self, Lines};
 use crate::output;
@@ -59,7 +60,7 @@ enum Format {
     Table,
     /// One line each
     Lines,
-    /// For programs
+    /// For programs: findings, and the status of each object
     Json,
     /// For code scanning: SARIF 2.1.0
     Sarif,
@@ -105,12 +106,26 @@ fn rows_of(object: &ObjectStatus) -> Vec<Vec<String>> {
     .collect()
 }
 
+/// Everything, for programs.
+#[derive(Serialize)]
+struct Report<'a> {
+    findings: &'a [Finding],
+    /// What became of each object that configures the mesh, as on `/debug/status`.
+    statuses: Vec<ObjectStatus>,
+}
+
+impl<'a> Report<'a> {
+    fn of(loaded: &'a Loaded) -> Self {
+        Report { findings: &loaded.findings, statuses: object_status::of_all(&loaded.snapshot) }
+    }
+}
+
 /// Prints the findings, and what became of objects.
 pub fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     let loaded = args.load()?;
     let all: &[Finding] = &loaded.findings;
     match args.output {
-        Format::Json => output::json(&all)?,
+        Format::Json => output::json(&Report::of(&loaded))?,
         Format::Sarif => output::json(&findings::sarif(all))?,
         Format::Github => output::print(&each_line(all.iter().map(findings::workflow_command)))?,
         Format::Lines => output::print(&each_line(all.iter().map(ToString::to_string)))?,

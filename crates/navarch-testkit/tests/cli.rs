@@ -1,10 +1,12 @@
 //! The command line as a program among others: readers that go away, words that are wrong, exit statuses.
 
 use std::io::{Write, pipe};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::Result;
 use navarch_testkit::{navarch, workspace};
+use serde_json::Value;
 
 const EDGE: &str = "\
 apiVersion: networking.istio.io/v1
@@ -58,6 +60,30 @@ fn a_reader_that_goes_away_is_not_a_crash() -> Result<()> {
         .stderr(writer)
         .status()?;
     assert_eq!(status.code(), Some(2));
+    Ok(())
+}
+
+#[test]
+fn an_analysis_for_programs_has_findings_and_statuses() -> Result<()> {
+    let mesh = mesh("cli-json")?;
+    std::fs::write(
+        Path::new(&mesh).join("broken.yaml"),
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: broken}\nspec: {servers: 1}\n",
+    )?;
+    let output = Command::new(navarch::binary()?).args(["analyze", &mesh, "-o", "json"]).output()?;
+    assert_eq!(output.status.code(), Some(79), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let entries = |what: &str| report[what].as_array().cloned().unwrap_or_default();
+    let of_broken = |entry: &&Value| entry["object"].as_str().is_some_and(|key| key.ends_with("/broken"));
+    let finding = entries("findings").iter().find(of_broken).map(|finding| finding["severity"].clone());
+    assert_eq!(finding, Some("error".into()), "{report}");
+    let accepted = |entry: &Value| -> Option<Value> {
+        let conditions = entry["conditions"].as_array()?;
+        Some(conditions.iter().find(|condition| condition["type"] == "Accepted")?["status"].clone())
+    };
+    let statuses = entries("statuses");
+    assert_eq!(statuses.iter().find(of_broken).and_then(accepted), Some("False".into()), "{report}");
+    assert!(statuses.iter().filter_map(accepted).any(|status| status == "True"), "{report}");
     Ok(())
 }
 
