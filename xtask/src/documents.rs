@@ -131,7 +131,7 @@ fn alternatives(path: &str) -> Vec<String> {
     inside.split(',').flat_map(|one| alternatives(&format!("{before}{one}{after}"))).collect()
 }
 
-/// The parts of `a::B`; `None` if it is no such path.
+/// The parts of `a::B`; `None` if it is not such a path.
 fn item_parts(item: &str) -> Option<Vec<&str>> {
     let parts: Vec<&str> = item.split("::").collect();
     let word = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');

@@ -114,7 +114,7 @@ const INPUTS: &[&str] = &[
 
 const CUSTOM: &[&str] = &["envoy.matching.http.custom_matchers", "envoy.matching.network.custom_matchers"];
 
-/// The categories of extensions of which a field holds one; empty if it holds none.
+/// The categories of extensions that a field may hold; empty if it holds none.
 pub fn categories(message: &str, field: &str) -> Vec<&'static str> {
     static FIELDS: OnceLock<HashMap<(&str, &str), Vec<&str>>> = OnceLock::new();
     let fields = FIELDS.get_or_init(|| {

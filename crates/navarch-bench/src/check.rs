@@ -25,7 +25,7 @@ const SHOWN: usize = 10;
 /// What the comparison found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Check {
-    /// Proxies that were compared with another one of their class.
+    /// Proxies that were compared with another of their class.
     pub proxies: usize,
     /// Proxies that were compared with a plan made from scratch, resource by resource. With these the others
     /// of their class.
@@ -94,7 +94,7 @@ fn compare_classes(shape: &Shape, fleet: &Fleet, bytes: bool, check: &mut Check)
         }
         let sums = TYPES.map(|ty| {
             let held = member.proxy.held(ty).into_iter().flatten();
-            // A sum, because the order in a hash map is no order.
+            // A sum, because a hash map has no order.
             let content = |held: &Held| match bytes {
                 true => held.content,
                 false => shared.known.of(held.content).unordered,

@@ -35,7 +35,7 @@ struct State {
     nonce: String,
     version: String,
     held: HashMap<Id, Held>,
-    /// What others refer to, and how often. Unused for clusters and listeners, of which there is everything.
+    /// What others refer to, and how often. Unused for clusters and listeners, which are all sent.
     wanted: HashMap<Id, u32>,
     /// Names that became wanted since the last request.
     fresh: Vec<Id>,

@@ -216,7 +216,7 @@ fn free_address() -> Result<SocketAddr> {
 /// A page of the admin port.
 ///
 /// # Errors
-/// If there is no answer, or another one than 200.
+/// If there is no answer, or its status is not 200.
 pub fn get(admin: SocketAddr, path: &str) -> Result<String> {
     let mut socket = TcpStream::connect_timeout(&admin, Duration::from_secs(5))?;
     socket.set_read_timeout(Some(Duration::from_secs(300)))?;

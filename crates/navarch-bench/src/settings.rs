@@ -25,7 +25,7 @@ pub struct Settings {
     pub tls: bool,
     /// Whether all proxies reconnect at once.
     pub reconnect: bool,
-    /// Classes of which one proxy is compared with a plan from scratch.
+    /// Classes, one proxy of which is compared with a plan from scratch.
     pub check_classes: usize,
     /// Metadata that every node states besides the usual.
     pub metadata: serde_json::Map<String, serde_json::Value>,

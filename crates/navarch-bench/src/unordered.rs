@@ -1,8 +1,8 @@
 //! What an encoded message says, whatever the order of its fields.
 //!
-//! An encoder may write the entries of a map in any order, and other servers write them in another one each
-//! time. Without the schema a map cannot be told from a list, so that the order of lists is lost too: where a
-//! server encodes the same content as the same bytes, these are to be compared.
+//! An encoder may write the entries of a map in any order, and other servers write them in a different one
+//! each time. Without the schema a map cannot be told from a list, so that the order of lists is lost too:
+//! where a server encodes the same content as the same bytes, these are to be compared.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

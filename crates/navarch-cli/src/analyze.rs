@@ -23,8 +23,8 @@ const FOUND: u8 = 79;
 
 /// Check configuration without serving it
 ///
-/// Directories, files and standard input (`-`) are read as one configuration. Exit status 79 if there are findings of the
-/// threshold's severity or worse.
+/// Directories, files and standard input (`-`) are read as one configuration. Exit status 79 if there are
+/// findings of the threshold's severity or worse.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch analyze ./mesh\n  navarch analyze ./mesh change.yaml --failure-threshold warning\n  kubectl kustomize . | navarch analyze -\n  \

@@ -14,12 +14,13 @@ use crate::wait::parse_duration;
 
 /// Measure what changes cost a control plane, with simulated proxies
 ///
-/// Writes the configuration of a mesh of the given size, starts `navarch serve` on it, connects simulated proxies, makes changes, and
-/// measures the time until every proxy concerned has acknowledged them, and the server's processor time, memory and bytes. At the end
-/// everything that the proxies hold is compared with a plan from scratch; exit status 1 if anything differs or was lost.
+/// Writes the configuration of a mesh of the given size, starts `navarch serve` on it, connects simulated
+/// proxies, makes changes, and measures the time until every proxy concerned has acknowledged them, and the
+/// server's processor time, memory and bytes. At the end everything that the proxies hold is compared with a
+/// plan from scratch; exit status 1 if anything differs or was lost.
 ///
-/// With --target another xDS server on this machine is measured: --load-command brings it the configuration in $BENCH_CONFIG,
-/// --change-command a changed file of it, $BENCH_FILE.
+/// With --target another xDS server on this machine is measured: --load-command brings it the configuration
+/// in $BENCH_CONFIG, --change-command a changed file of it, $BENCH_FILE.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch bench\n  navarch bench --shape medium --repeat 20 -o json\n  navarch bench --shape medium --churn 100 \
@@ -73,7 +74,8 @@ pub struct BenchArgs {
     /// Metadata of every node; the value may be JSON
     #[arg(long, value_name = "KEY=VALUE")]
     metadata: Vec<String>,
-    /// Classes of which one proxy is compared with a plan from scratch; the others are compared with each other
+    /// Classes, one proxy of which is compared with a plan from scratch; the others are compared with each
+    /// other
     #[arg(long, value_name = "N", default_value_t = 20)]
     check_classes: usize,
     /// Directory for the configuration, which is left there; otherwise a temporary one
@@ -130,7 +132,8 @@ enum Scope {
     Everything,
 }
 
-/// Runs the benchmark and prints the report. Exit status 1 if a proxy holds something wrong, or a change was lost.
+/// Runs the benchmark and prints the report. Exit status 1 if a proxy holds something wrong, or a change was
+/// lost.
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
     let settings = args.settings()?;
     let report = navarch_bench::run(&settings)?;

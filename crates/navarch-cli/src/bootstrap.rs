@@ -23,7 +23,8 @@ pub struct BootstrapArgs {
     /// Host and port of the control plane's xDS server
     #[arg(long, default_value = "127.0.0.1:15010")]
     xds_addr: String,
-    /// PEM file with the roots of the control plane's certificate: connect over TLS (`navarch serve --secure-addr`)
+    /// PEM file with the roots of the control plane's certificate: connect over TLS (`navarch serve
+    /// --secure-addr`)
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
     /// Name or address that the control plane's certificate must have, if it is not the host of --xds-addr

@@ -11,8 +11,9 @@ use crate::output;
 
 /// Let removals go that are held back
 ///
-/// When a change would take most of its clusters or listeners from a proxy, removals are held: a source of configuration that is
-/// lost looks the same. `navarch proxy-status` shows it. This says that all removals up to now are meant.
+/// When a change would take most of its clusters or listeners from a proxy, removals are held: a source of
+/// configuration that is lost looks the same. `navarch proxy-status` shows it. This says that all removals up
+/// to now are meant.
 #[derive(Args)]
 pub struct ConfirmRemovalsArgs {
     #[command(flatten)]

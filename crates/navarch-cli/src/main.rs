@@ -27,8 +27,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// An istiod-compatible control plane for stock Envoy
 ///
-/// Reads Istio and Kubernetes configuration from a directory of YAML files and keeps a fleet of Envoys in sync over xDS. Needs no
-/// Kubernetes, no root and no other service.
+/// Reads Istio and Kubernetes configuration from a directory of YAML files and keeps a fleet of Envoys in
+/// sync over xDS. Needs no Kubernetes, no root and no other service.
 #[derive(Parser)]
 #[command(name = "navarch", version = VERSION, max_term_width = 100)]
 struct Cli {

@@ -1,7 +1,7 @@
 //! Printing for people and for programs.
 //!
-//! Commands print through these functions and never with `println!`, which panics when the reader of a pipe has gone
-//! (`navarch analyze | head -1`).
+//! Commands print through these functions and never with `println!`, which panics when the reader of a pipe
+//! has gone (`navarch analyze | head -1`).
 
 use std::io::{self, Write};
 

@@ -35,7 +35,8 @@ pub struct ProxyArgs {
     /// A label of the workload; may be given several times
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
-    /// Metadata of the node, such as INTERCEPTION_MODE=NONE; a value that is a JSON object or list is taken as such
+    /// Metadata of the node, such as INTERCEPTION_MODE=NONE; a value that is a JSON object or list is taken
+    /// as such
     #[arg(short, long = "metadata", value_name = "KEY=VALUE", value_parser = pair)]
     metadata: Vec<(String, String)>,
     /// Name that the proxy reports as its cluster; <name>.<namespace> if not given

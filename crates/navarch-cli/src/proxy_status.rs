@@ -15,8 +15,8 @@ const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS"];
 
 /// Show how far each proxy is in sync
 ///
-/// A cell is SYNCED (acknowledged), STALE (sent, not yet acknowledged), NOT SENT (never asked for, or nothing to send) or ERROR
-/// (rejected; the reason, the resource and the file it comes from follow the table).
+/// A cell is SYNCED (acknowledged), STALE (sent, not yet acknowledged), NOT SENT (never asked for, or nothing
+/// to send) or ERROR (rejected; the reason, the resource and the file it comes from follow the table).
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch proxy-status\n  navarch proxy-status -o json | jq '.proxies[] | select(.lag > 0)'"
@@ -31,7 +31,8 @@ pub struct ProxyStatusArgs {
     output: Format,
 }
 
-/// Prints the table. Exit status 1 if a proxy rejects something, 2 if no proxy has the name that was asked for.
+/// Prints the table. Exit status 1 if a proxy rejects something, 2 if no proxy has the name that was asked
+/// for.
 pub async fn run(args: ProxyStatusArgs) -> Result<ExitCode> {
     let mut status: FleetStatus = args.admin.get("/debug/proxies").await?;
     if let Some(name) = &args.name {

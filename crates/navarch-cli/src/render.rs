@@ -15,8 +15,9 @@ use crate::proxy::ProxyArgs;
 
 /// Print a complete static configuration for a proxy
 ///
-/// What the control plane would send is written into one file that `envoy -c` runs without any control plane. What a static
-/// file cannot express is said on standard error; if something does not work without it, the exit status is 1.
+/// What the control plane would send is written into one file that `envoy -c` runs without any control plane.
+/// What a static file cannot express is said on standard error; if something does not work without it, the
+/// exit status is 1.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch render --config ./mesh --name web -n default -l app=web > web.json && envoy -c web.json"

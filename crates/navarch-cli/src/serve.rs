@@ -23,10 +23,11 @@ const CERT_TTL_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Serve the configuration in a directory to proxies
 ///
-/// The directory is watched: a save is in effect a moment later. A file that cannot be read never takes away what worked; see `navarch
-/// analyze`. Ports listen on loopback unless told otherwise: the xDS port is plaintext and trusts whoever connects. With
-/// --state there is a certificate authority, and a port over TLS for those who prove who they are, with a certificate or a token
-/// (`navarch token create`). --secure-addr with --tls-cert serves over TLS without an authority.
+/// The directory is watched: a save is in effect a moment later. A file that cannot be read never takes away
+/// what worked; see `navarch analyze`. Ports listen on loopback unless told otherwise: the xDS port is
+/// plaintext and trusts whoever connects. With --state there is a certificate authority, and a port over TLS
+/// for those who prove who they are, with a certificate or a token (`navarch token create`). --secure-addr
+/// with --tls-cert serves over TLS without an authority.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug\n  navarch serve --config ./mesh --state \
@@ -37,52 +38,57 @@ pub struct ServeArgs {
     /// Directory of YAML and JSON files with Kubernetes and Istio objects
     #[arg(long, value_name = "DIR", env = "NAVARCH_CONFIG")]
     config: PathBuf,
-    /// File with the MeshConfig; otherwise the ConfigMap `istio` in the root namespace is used, if there is one
+    /// File with the MeshConfig; otherwise the ConfigMap `istio` in the root namespace is used, if there is
+    /// one
     #[arg(long, value_name = "FILE", env = "NAVARCH_MESH_CONFIG")]
     mesh_config: Option<PathBuf>,
-    /// Namespace the server runs in, if it runs in a cluster: its label topology.istio.io/network is the network of the cluster
+    /// Namespace the server runs in, if it runs in a cluster: its label topology.istio.io/network is the
+    /// network of the cluster
     #[arg(long, value_name = "NAMESPACE", env = "NAVARCH_SYSTEM_NAMESPACE")]
     system_namespace: Option<String>,
     /// Where the xDS server listens (plaintext)
     #[arg(long, default_value = "127.0.0.1:15010", value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_XDS_ADDR")]
     xds_addr: SocketAddr,
-    /// Directory of the certificate authority's state: roots, keys, tokens. It is made on the first start, and only its owner may
-    /// enter it. With it, xDS and certificates are served over TLS, and everybody proves who they are
+    /// Directory of the certificate authority's state: roots, keys, tokens. It is made on the first start,
+    /// and only its owner may enter it. With it, xDS and certificates are served over TLS, and everybody
+    /// proves who they are
     #[arg(long, value_name = "DIR", env = "NAVARCH_STATE")]
     state: Option<PathBuf>,
-    /// Make an authority if the state directory is there and has none. Without it that is an error, since it is also what a disk
-    /// looks like that is not mounted. One that is there is never replaced
+    /// Make an authority if the state directory is there and has none. Without it that is an error, since it
+    /// is also what a disk looks like that is not mounted. One that is there is never replaced
     #[arg(long, requires = "state")]
     new_authority: bool,
-    /// Directory with an authority of yours: ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem, or tls.crt, tls.key
-    /// and ca.crt; read again when they change
+    /// Directory with an authority of yours: ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem, or
+    /// tls.crt, tls.key and ca.crt; read again when they change
     #[arg(long, value_name = "DIR", requires = "state", env = "NAVARCH_CA_DIR")]
     ca_dir: Option<PathBuf>,
     /// How long certificates of workloads live if they ask for nothing else, such as 12h; ten seconds at
     /// least, 90 days at most
     #[arg(long, default_value = "24h", requires = "state", value_parser = parse_duration, env = "NAVARCH_CERT_TTL")]
     cert_ttl: Duration,
-    /// One more name or address that clients know this server by, in the certificate that its authority signs for it
+    /// One more name or address that clients know this server by, in the certificate that its authority signs
+    /// for it
     #[arg(long, value_name = "NAME", requires = "state", env = "NAVARCH_TLS_NAME", value_delimiter = ',')]
     tls_name: Vec<String>,
     /// Serve xDS over TLS here; with --state 127.0.0.1:15012 if nothing else is said
     #[arg(long, value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_SECURE_ADDR")]
     secure_addr: Option<SocketAddr>,
-    /// PEM file with the server's certificate and what leads to its root; read again when it changes, as the others
+    /// PEM file with the server's certificate and what leads to its root; read again when it changes, as the
+    /// others
     #[arg(long, value_name = "FILE", requires = "tls_key", env = "NAVARCH_TLS_CERT")]
     tls_cert: Option<PathBuf>,
     /// PEM file with its private key
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "NAVARCH_TLS_KEY")]
     tls_key: Option<PathBuf>,
-    /// PEM file with roots of client certificates. Clients must have one, and be what its SPIFFE identity says; with --state they
-    /// may also have one of its authority, or a token
+    /// PEM file with roots of client certificates. Clients must have one, and be what its SPIFFE identity
+    /// says; with --state they may also have one of its authority, or a token
     #[arg(long, value_name = "FILE", env = "NAVARCH_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
     /// Where health, readiness, metrics and debug pages are
     #[arg(long, default_value = "127.0.0.1:15014", value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_ADMIN_ADDR")]
     admin_addr: SocketAddr,
-    /// Time between two revisions while changes do not stop, and quiet time after edits of several files; a single edit after a quiet
-    /// time is applied at once
+    /// Time between two revisions while changes do not stop, and quiet time after edits of several files; a
+    /// single edit after a quiet time is applied at once
     #[arg(long, default_value = "50ms", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE")]
     debounce: Duration,
     /// Longest time that changes are held back when they do not stop
@@ -91,8 +97,9 @@ pub struct ServeArgs {
     /// How long streams are given to move to another replica on shutdown
     #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DRAIN")]
     drain: Duration,
-    /// Percent of its clusters or listeners that a proxy may lose within ten seconds. If more would go, ten at least, removals are
-    /// held until they are confirmed (`navarch confirm-removals`) or --removals-hold has passed; 100 or more: never held
+    /// Percent of its clusters or listeners that a proxy may lose within ten seconds. If more would go, ten
+    /// at least, removals are held until they are confirmed (`navarch confirm-removals`) or --removals-hold
+    /// has passed; 100 or more: never held
     #[arg(long, default_value_t = 50, value_name = "PERCENT", env = "NAVARCH_REMOVALS_MAX")]
     removals_max: u32,
     /// How long removals are held
@@ -158,7 +165,8 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
 
 /// What `--log-level` says.
 ///
-/// A lone word that is not a level would be taken as the name of a part of the program, and silence all others.
+/// A lone word that is not a level would be taken as the name of a part of the program, and silence all
+/// others.
 fn log_filter(text: &str) -> Result<EnvFilter> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',').map(str::trim) {
@@ -202,7 +210,8 @@ impl ServeArgs {
     }
 }
 
-/// A connection is an open file. The usual limit of 1,024 is one for programs that use `select`, which this one does not.
+/// A connection is an open file. The usual limit of 1,024 is one for programs that use `select`, which this
+/// one does not.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

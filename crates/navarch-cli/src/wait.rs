@@ -15,8 +15,9 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Wait until every connected proxy has acknowledged a revision
 ///
-/// The control plane first looks at its sources, so that everything that is saved before the call is in the revision. Exit status 0 when everything in the revision that concerns a proxy has been acknowledged by it, for every proxy; 1 when the time is
-/// over, with the proxies that are behind.
+/// The control plane first looks at its sources, so that everything that is saved before the call is in the
+/// revision. Exit status 0 when everything in the revision that concerns a proxy has been acknowledged by it,
+/// for every proxy; 1 when the time is over, with the proxies that are behind.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  navarch wait\n  navarch wait --revision 42 --timeout 10s --proxies 3")]
 pub struct WaitArgs {

@@ -79,8 +79,8 @@ pub struct Resource {
 impl Resource {
     /// A resource whose body is `message`, the encoded message of type `type_url`.
     ///
-    /// `name` must be the name inside the message: Envoy accepts another one and can then never delete the
-    /// resource.
+    /// `name` must be the name inside the message: Envoy accepts a different one and can then never delete
+    /// the resource.
     #[must_use]
     pub fn new(type_url: &str, name: impl Into<Arc<str>>, message: &[u8]) -> Self {
         Builder::new(type_url, name, message).build()
@@ -131,7 +131,7 @@ impl Resource {
         &self.aliases
     }
 
-    /// Whether the resource is no part of the wildcard: only who names it gets it (on-demand clusters, for
+    /// Whether the resource is not part of the wildcard: only who names it gets it (on-demand clusters, for
     /// example).
     #[must_use]
     pub fn is_on_demand(&self) -> bool {

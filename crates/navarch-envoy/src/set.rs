@@ -23,7 +23,7 @@ pub struct Layer {
     aliases: OrdSet<(Arc<str>, Arc<str>)>,
     /// Of all resources.
     total: Sum,
-    /// Of those that are no part of the wildcard.
+    /// Of those that are not part of the wildcard.
     on_demand: Sum,
 }
 
@@ -171,7 +171,7 @@ impl ResourceSet {
         Self { own: true, ..Self::new(self.layers.iter().cloned().chain([layer])) }
     }
 
-    /// Whether the set is of one client alone, so that nobody else compares it with another one.
+    /// Whether the set is of one client alone, so that nobody else compares it with another.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.own

@@ -80,7 +80,7 @@ pub fn parse_text(file: &str, text: &str) -> Parsed {
     parse_objects(&WrittenIn::File(file.into()), text)
 }
 
-/// Reads every object of a text: YAML, of which JSON is a part.
+/// Reads every object of a text: YAML, which includes JSON.
 pub fn parse_objects(origin: &WrittenIn, text: &str) -> Parsed {
     let (documents, errors) = yaml::parse(text, Budget::default());
     let mut parsed = Parsed { incomplete: !errors.is_empty(), ..Parsed::default() };

@@ -24,7 +24,7 @@ pub enum Scope {
 pub enum Layout {
     /// `spec`, whose fields are all known.
     Spec,
-    /// The whole object, of which only some fields are known.
+    /// The whole object, only some of whose fields are known.
     Whole,
 }
 

@@ -130,7 +130,12 @@ impl Protocol {
     /// The protocol that configuration names, in any letter case; unknown names mean
     /// [`Protocol::Unsupported`].
     pub fn parse(name: &str) -> Self {
-        match name.to_ascii_lowercase().as_str() {
+        Self::known(name).unwrap_or(Protocol::Unsupported)
+    }
+
+    /// The protocol that configuration names, in any letter case; `None` if it is none that a mesh knows.
+    pub fn known(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
             "grpc" => Protocol::Grpc,
@@ -143,8 +148,8 @@ impl Protocol {
             "mongo" => Protocol::Mongo,
             "redis" => Protocol::Redis,
             "mysql" => Protocol::Mysql,
-            _ => Protocol::Unsupported,
-        }
+            _ => return None,
+        })
     }
 
     /// HTTP of any version, terminated by the proxy: HTTP, HTTP/2, HTTP/3, gRPC, gRPC-Web, HTTP_PROXY.

@@ -1,4 +1,4 @@
-//! `SmallMap`: maps of a few entries, such as labels, of which a mesh has a great many.
+//! `SmallMap`: maps of a few entries, such as labels: a mesh has a great many.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

@@ -59,7 +59,7 @@ impl Decode for Percent {
     }
 }
 
-/// A `double` that is no percentage, in billionths.
+/// A `double` that is not a percentage, in billionths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Decimal {
     pub billionths: i64,
@@ -254,7 +254,7 @@ impl Json {
         Self::decode(root, &mut decoder).ok_or_else(|| "a value cannot be expressed in JSON".to_owned())
     }
 
-    /// The value under `key`; `None` if this is no object or has no such key.
+    /// The value under `key`; `None` if this is not an object or has no such key.
     pub fn get(&self, key: &str) -> Option<&Json> {
         match self {
             Self::Object(entries) => entries.get(key),

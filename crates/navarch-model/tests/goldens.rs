@@ -1,4 +1,5 @@
-//! Wrong configuration, one file per subject in `malformed/` and `invalid/`, with the expected findings beside it as text.
+//! Wrong configuration, one file per subject in `malformed/` and `invalid/`, with the expected findings
+//! beside it as text.
 //!
 //! `cargo xtask golden --update` writes the expectations; look at the difference before you keep it.
 

@@ -1,5 +1,5 @@
-//! Objects are as large as their authors like. Reading one may take time in proportion to its size, and no more: with quadratic
-//! work, each of these would take minutes.
+//! Objects are as large as their authors like. Reading one may take time in proportion to its size, and no
+//! more: with quadratic work, each of these would take minutes.
 
 use navarch_model::{Parsed, parse_text};
 

@@ -68,7 +68,7 @@ impl<K> Default for KeysByLabels<K> {
 }
 
 impl<K: Hash> KeysByLabels<K> {
-    /// The key for a client of whom these labels are known.
+    /// The key for a client with these known labels.
     pub fn get(&mut self, labels: &ClientLabels, key: impl FnOnce() -> K) -> Arc<Hashed<K>> {
         if let Some((_, known)) = self.0.iter().find(|(known, _)| known == labels) {
             return known.clone();

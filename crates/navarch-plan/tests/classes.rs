@@ -25,7 +25,7 @@ fn replica(address: &str, change: Value) -> ProxyFacts {
     ProxyFacts::parse(&id, "web", fields, Locality::default()).unwrap()
 }
 
-/// Whether a replica and another one that differs in `change` are of one class, with `objects` in the mesh.
+/// Whether a replica and another that differs in `change` are of one class, with `objects` in the mesh.
 fn share(objects: &str, change: Value) -> bool {
     let mut world = World::new(Options::default());
     let snapshot = world.apply(ChangeSet::upserting(parse_text("mesh.yaml", objects).objects));

@@ -80,7 +80,7 @@ fn only_buckets_that_ask_for_a_label_are_computed_for_it() {
     check(http, other(), &[]);
     check(http, front(), &[("routes.bucket_hosts", 1)]);
     check(tcp, other(), &[]);
-    // In its namespace, nobody had asked for the client of whom nothing is known.
+    // In its namespace, nobody had asked for the anonymous client.
     check(tcp, front(), &[("listeners.bucket_contributions", 2)]);
 }
 

@@ -138,7 +138,7 @@ fn policies_and_filters_reach_the_listeners_they_are_for() {
         (peer, &["+virtualInbound"]),
         (filter, &["+10.0.0.3_5432"]),
         (&gone, &["-10.0.0.3_5432"]),
-        // The namespace of the mesh is another one: nothing reads it here.
+        // The namespace of the mesh changes: nothing reads it here.
         (&peer.replace("name: p", "name: p, namespace: elsewhere"), &[]),
     ]);
 }

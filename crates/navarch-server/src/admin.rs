@@ -282,7 +282,7 @@ impl Admin {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Proxies of which removals are held back.
+    /// Proxies whose removals are held back.
     pub fn removals(&self) -> Value {
         let status = self.fleet_status();
         let held = status.proxies.iter().filter_map(|proxy| {
@@ -363,7 +363,7 @@ impl Admin {
     fn fleet_status(&self) -> FleetStatus {
         let revision = self.fleet.planned_revision();
         let now = Instant::now();
-        // Who only asks questions is no proxy, and has nothing to be in sync with.
+        // A client that only asks questions is not a proxy, and has nothing to be in sync with.
         let streams = self.registry.streams();
         let proxies = streams.iter().filter(|stream| !stream.types.is_empty());
         let mut proxies: Vec<ProxyStatus> =
@@ -381,7 +381,8 @@ impl Admin {
     }
 
     fn proxy_status(&self, stream: &StreamStatus, revision: u64, now: Instant) -> ProxyStatus {
-        // A class that a revision leaves as it was is not published again: what counts is the last revision that changed it.
+        // A class that a revision leaves as it was is not published again: what counts is the last revision
+        // that changed it.
         let client = Client::of(&stream.node, &stream.peer).ok();
         let wanted = client.as_ref().and_then(|client| self.fleet.class_revision(client));
         let live = match wanted {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use navarch_sources::Settled;
 use tokio::time::Instant;
 
-/// Quiet time after which one file that was written counts as the whole change. What one command writes follows closer.
+/// Quiet time after which one file that was written counts as the whole change. What one command writes
+/// follows closer.
 const SETTLE: Duration = Duration::from_millis(5);
 
 /// Where changes come from.
@@ -20,10 +21,11 @@ pub trait Changes {
 
 /// Decides when to look.
 ///
-/// One file, written or moved into place after a quiet time, is the usual edit and is applied after [`SETTLE`]. Several files, or
-/// something that was taken away, may be half of a larger edit and wait for `debounce` without further events. Changes that do not stop
-/// are applied every `debounce`, or every twice what applying the last ones took, if that is longer: at most half of the time
-/// goes into planning. Events that follow one another closer than [`SETTLE`] are one edit, for at most `longest`.
+/// One file, written or moved into place after a quiet time, is the usual edit and is applied after
+/// [`SETTLE`]. Several files, or something that was taken away, may be half of a larger edit and wait for
+/// `debounce` without further events. Changes that do not stop are applied every `debounce`, or every twice
+/// what applying the last ones took, if that is longer: at most half of the time goes into planning. Events
+/// that follow one another closer than [`SETTLE`] are one edit, for at most `longest`.
 #[derive(Debug)]
 pub struct Debounce {
     debounce: Duration,
@@ -138,7 +140,7 @@ mod tests {
         assert_eq!(looks([(0, ONE), (3, MANY)], 1).await, [50]);
         // Two hundred files, a millisecond apart.
         assert_eq!(looks((0..200).map(|at| (at, if at == 0 { ONE } else { MANY })), 1).await, [204]);
-        // Not for ever.
+        // Not forever.
         assert_eq!(looks((0..2000).map(|at| (at, HALF)), 0).await, [1000, 2001]);
     }
 

@@ -1,4 +1,5 @@
-//! What istiod answers over xDS beside configuration: who is in sync, what a proxy gets, pages for people. And who may ask.
+//! What istiod answers over xDS beside configuration: who is in sync, what a proxy gets, pages for people.
+//! And who may ask.
 
 use std::sync::Arc;
 

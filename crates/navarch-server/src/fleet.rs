@@ -25,8 +25,9 @@ const IDLE: Duration = Duration::from_secs(120);
 
 /// Connected proxies and the classes they belong to.
 ///
-/// Streams ask for their class from the tasks of the IO runtime and never wait; everything that computes happens on one planning
-/// thread (and the threads it starts), which also is the only one that publishes, so that revisions never go back.
+/// Streams ask for their class from the tasks of the IO runtime and never wait; everything that computes
+/// happens on one planning thread (and the threads it starts), which also is the only one that publishes, so
+/// that revisions never go back.
 pub struct Fleet {
     planner: Planner,
     snapshot: ArcSwap<Snapshot>,
@@ -90,11 +91,12 @@ pub struct Client {
 impl Client {
     /// What a node states and what its connection proves.
     ///
-    /// Secrets go to clients whose identity the transport has proven, and over plaintext to clients on the same machine
-    /// only: they could read the configuration directory as well.
+    /// Secrets go to clients whose identity the transport has proven, and over plaintext to clients on the
+    /// same machine only: they could read the configuration directory as well.
     ///
     /// # Errors
-    /// If the node is not one that can be served, or claims another namespace or service account than its connection proves.
+    /// If the node is not one that can be served, or claims another namespace or service account than its
+    /// connection proves.
     pub fn of(node: &Node, peer: &Peer) -> Result<Self, Rejection> {
         let (mut facts, problems) = facts_of(node)?;
         let may_have_secrets = !peer.identities.is_empty() || peer.address.ip().to_canonical().is_loopback();
@@ -116,7 +118,8 @@ impl Client {
         Ok(Client { facts, may_have_secrets, problems })
     }
 
-    /// Whether all identities that the connection proves are of this mesh. A root that several meshes share signs others too.
+    /// Whether all identities that the connection proves are of this mesh. A root that several meshes share
+    /// signs others too.
     fn is_of_mesh(peer: &Peer, snapshot: &Snapshot) -> bool {
         let view = snapshot.view();
         let trust_domains = TrustDomains::of(&view.mesh().config);
@@ -226,8 +229,8 @@ impl Fleet {
         self.state.lock().classes.get(&class.fingerprint())?.streams.resources()
     }
 
-    /// What a proxy gets of the current snapshot, planned from scratch: nothing that was planned before is used, so a
-    /// difference to what the proxy holds is a defect of the incremental plan or of the protocol.
+    /// What a proxy gets of the current snapshot, planned from scratch: nothing that was planned before is
+    /// used, so a difference to what the proxy holds is a defect of the incremental plan or of the protocol.
     pub fn from_scratch(&self, client: &Client) -> Arc<ProxyResources> {
         let snapshot = self.snapshot.load_full();
         let (class, _) = classify(client, &snapshot);
@@ -283,7 +286,8 @@ impl Fleet {
         }
     }
 
-    /// Members whose class depends on a part that changed, with the class that they now belong to if it is another one.
+    /// Members whose class depends on a part that changed, with the class that they now belong to if it has
+    /// changed.
     fn reclassify(&self, snapshot: &Snapshot, changed: &[Part]) -> Vec<(u64, Arc<ClassEntry>)> {
         let mut state = self.state.lock();
         let concerned: BTreeSet<u64> =
@@ -309,8 +313,8 @@ impl Fleet {
         movers
     }
 
-    /// Leads streams to their new classes, once these have resources of the revision that moved them: what a stream gets never
-    /// goes back to an earlier revision.
+    /// Leads streams to their new classes, once these have resources of the revision that moved them: what a
+    /// stream gets never goes back to an earlier revision.
     fn move_streams(&self, movers: Vec<(u64, Arc<ClassEntry>)>, revision: u64) {
         for (id, entry) in movers {
             if let Some(resources) = entry.streams.resources()

@@ -1,8 +1,9 @@
 //! What keeps a page in somebody's browser away from the admin port.
 //!
-//! A browser on the same machine reaches loopback, and does what any page asks of it. Two things give such a request away: the header
-//! `Origin`, which browsers send with every request that may change something (Fetch Standard, "Origin header"), and, where the page made
-//! its own name resolve to 127.0.0.1 (DNS rebinding), the name in the header `Host`.
+//! A browser on the same machine reaches loopback, and does what any page asks of it. Two things give such a
+//! request away: the header `Origin`, which browsers send with every request that may change something (Fetch
+//! Standard, "Origin header"), and, where the page made its own name resolve to 127.0.0.1 (DNS rebinding),
+//! the name in the header `Host`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -30,7 +30,7 @@ struct Input {
 }
 
 impl Inputs {
-    /// Inputs of which nothing has been read yet. Of equal claims to an object, the earlier source wins.
+    /// Inputs that have read nothing yet. Of equal claims to an object, the earlier source wins.
     pub fn new(sources: Vec<Box<dyn Source>>) -> Self {
         let input = |source| Input { source, woken: true, complete: false };
         Inputs {
@@ -40,8 +40,8 @@ impl Inputs {
         }
     }
 
-    /// What changed since the last call, and which sources could not be read; those keep what they said. Nothing changes before every
-    /// source has been read as a whole.
+    /// What changed since the last call, and which sources could not be read; those keep what they said.
+    /// Nothing changes before every source has been read as a whole.
     pub fn read(&mut self) -> (ChangeSet, Vec<SourceError>) {
         let mut errors = Vec::new();
         for (id, input) in (0..).map(SourceId).zip(&mut self.sources) {
@@ -136,8 +136,8 @@ pub fn of_files(config: &Path, mesh_config: Option<&Path>) -> Vec<Box<dyn Source
     sources
 }
 
-/// The sources of directories, files and standard input (`-`), in this order, and of the file with the MeshConfig if there is one.
-/// Positions call files as the paths do, so that editors find them.
+/// The sources of directories, files and standard input (`-`), in this order, and of the file with the
+/// MeshConfig if there is one. Positions call files as the paths do, so that editors find them.
 ///
 /// # Errors
 /// If a path cannot be read, or a file has more than [`FILE_BYTES_MAX`] bytes.

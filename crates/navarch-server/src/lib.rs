@@ -1,7 +1,7 @@
 //! The control plane put together: pipeline, fleet, admin port, metrics.
 //!
-//! In: a directory of configuration, and streams of proxies. Out: what `navarch-xds` sends, and pages for people. This crate must
-//! never know the side of the proxy (`navarch-agent`).
+//! In: a directory of configuration, and streams of proxies. Out: what `navarch-xds` sends, and pages for
+//! people. This crate must never know the side of the proxy (`navarch-agent`).
 
 pub mod admin;
 pub mod blame;

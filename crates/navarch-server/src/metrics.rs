@@ -1,4 +1,5 @@
-//! Metrics in Prometheus format, under the names that istiod's dashboards ask for where the meaning is the same.
+//! Metrics in Prometheus format, under the names that istiod's dashboards ask for where the meaning is the
+//! same.
 
 use navarch_envoy::XdsType;
 use navarch_model::finding::Severity;
@@ -30,7 +31,7 @@ pub struct Metrics {
     pub load_reports: IntCounter,
     /// Requests that clients report, by cluster and result (`success`, `error`, `dropped`).
     pub load_requests: IntCounterVec,
-    /// Proxies of which removals are held back, because too much would go at once.
+    /// Proxies whose removals are held back, because too much would go at once.
     pub removals_held: IntGauge,
     /// From a committed revision to the acknowledgement of a proxy, in seconds.
     pub convergence: Histogram,
@@ -116,7 +117,7 @@ impl Metrics {
             )?),
             removals_held: gauge(
                 "navarch_removals_held",
-                "Proxies of which removals are held back, because too much would go at once",
+                "Proxies whose removals are held back, because too much would go at once",
             )?,
             convergence: seconds(
                 "pilot_proxy_convergence_time",

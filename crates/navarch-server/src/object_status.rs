@@ -27,7 +27,7 @@ pub fn of_all(snapshot: &Snapshot) -> Vec<ObjectStatus> {
     statuses.collect()
 }
 
-/// Statuses that have to be written: all, or those that are others than before. Nothing is written to what is gone.
+/// Statuses that have to be written: all, or those that have changed. Nothing is written to what is gone.
 pub fn to_write(snapshot: &Snapshot, before: Option<&Snapshot>) -> Vec<Written> {
     let changed: Vec<(ObjectKey, Option<Status>)> = match before {
         Some(before) => snapshot.statuses().changed_since(before),

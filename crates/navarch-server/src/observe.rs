@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::fleet::Fleet;
 use crate::metrics::{Metrics, label};
 
-/// Revisions whose time of publication is remembered; older ones are no news.
+/// Revisions whose time of publication is remembered; older ones are not news.
 const REVISIONS: usize = 64;
 
 /// Counts what streams do.

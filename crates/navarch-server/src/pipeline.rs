@@ -109,7 +109,8 @@ impl Pipeline {
         self.examined = Some(snapshot);
     }
 
-    /// Works on a thread that may wait and compute. `None` if the work panicked, and the world is lost with it.
+    /// Works on a thread that may wait and compute. `None` if the work panicked, and the world is lost with
+    /// it.
     async fn work<T: Send + 'static>(
         mut self,
         work: impl FnOnce(&mut Self) -> T + Send + 'static,
@@ -148,7 +149,8 @@ impl Pipeline {
         self.findings.store(Arc::new(findings));
     }
 
-    /// Follows the sources as long as the server runs, see [`Debounce`]. Requests are answered without waiting for quiet.
+    /// Follows the sources as long as the server runs, see [`Debounce`]. Requests are answered without
+    /// waiting for quiet.
     pub async fn run(
         mut self,
         debounce: Duration,

@@ -64,7 +64,7 @@ impl LoadReports for Reports {
             for (result, count) in
                 [("success", load.succeeded), ("error", load.failed), ("dropped", load.dropped)]
             {
-                // A cluster that nobody calls is no line.
+                // A cluster that nobody calls has no line.
                 if count > 0 {
                     self.metrics.load_requests.with_label_values(&[label, result]).inc_by(count);
                 }

@@ -24,8 +24,8 @@ use crate::refresh::{self, Refresh};
 use crate::reports::Reports;
 use crate::secure::{Tls, TlsFiles};
 
-/// New streams admitted per second. A first synchronisation costs a few milliseconds of processor time; classes that are planned
-/// already cost less.
+/// New streams admitted per second. A first synchronisation costs a few milliseconds of processor time;
+/// classes that are planned already cost less.
 const STREAMS_PER_SECOND: f64 = 500.0;
 
 /// Connections that wait to be accepted. When a replica is gone, everybody comes at once.
@@ -200,7 +200,8 @@ async fn stop_signal() {
     }
 }
 
-/// As daemons do on SIGHUP: reads the configuration again. Changes are followed anyway; this does not rely on being told of them.
+/// As daemons do on SIGHUP: reads the configuration again. Changes are followed anyway; this does not rely on
+/// being told of them.
 async fn refresh_on_hangup(refresh: Refresh) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {

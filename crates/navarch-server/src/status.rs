@@ -34,7 +34,8 @@ pub struct ProxyStatus {
     pub version: String,
     /// Address the stream comes from.
     pub peer: String,
-    /// The newest revision that is in effect: everything in it that concerns this proxy has been acknowledged.
+    /// The newest revision that is in effect: everything in it that concerns this proxy has been
+    /// acknowledged.
     pub revision: u64,
     /// Revisions between that one and the newest.
     pub lag: u64,

@@ -39,7 +39,7 @@ impl Call {
         }
     }
 
-    /// Bytes that are no protocol the proxy can tell, in plain text, from the application.
+    /// Bytes in plain text from the application, of no protocol that the proxy can tell.
     #[must_use]
     pub fn tcp(destination: SocketAddr) -> Self {
         Self { protocol: Protocol::Tcp, ..Self::http(destination, "") }

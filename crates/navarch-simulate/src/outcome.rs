@@ -199,7 +199,7 @@ pub struct Changes {
     pub response_headers: Vec<(String, String)>,
     /// Headers removed from the response.
     pub response_headers_removed: Vec<String>,
-    /// Time for the whole response; zero is no limit.
+    /// Time for the whole response; zero means no limit.
     #[serde(serialize_with = "seconds")]
     pub timeout: Option<Duration>,
     /// Retries, if there are any.

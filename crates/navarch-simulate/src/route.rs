@@ -255,7 +255,7 @@ fn redirect(call: &Call, route: &Route, action: &RedirectAction) -> Result<Actio
         host.truncate(reading::without_port(&host).len());
     }
     let path = match &action.path_rewrite_specifier {
-        // An empty path is no redirect of the path.
+        // An empty path does not redirect the path.
         Some(PathRewriteSpecifier::PathRedirect(path)) if path.is_empty() => call.path.clone(),
         Some(PathRewriteSpecifier::PathRedirect(path)) if path.contains('?') => path.clone(),
         Some(PathRewriteSpecifier::PathRedirect(path)) => {

@@ -33,7 +33,8 @@ type ServicesStep = (ObjectKey, Step<Vec<SharedService>>);
 /// Values by namespace.
 type Namespaced<T> = SmallMap<Name, Arc<Hashed<T>>>;
 
-/// Contributions by host, and whatever else is needed to put parts together without looking at the whole mesh.
+/// Contributions by host, and whatever else is needed to put parts together without looking at the whole
+/// mesh.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     /// Objects that declare a host.
@@ -50,7 +51,8 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    /// Brings the snapshot's parts up to date. `identities_changed` means that the mesh's trust domains are others now.
+    /// Brings the snapshot's parts up to date. `identities_changed` means that the mesh's trust domains have
+    /// changed.
     pub fn update(
         &mut self,
         snapshot: &mut Snapshot,
@@ -166,7 +168,7 @@ impl Assembly {
         }
     }
 
-    /// Returns whether an alias is another one now.
+    /// Returns whether an alias has changed.
     fn update_alias_targets(&mut self, derived: &Derived, changes: &[ServicesStep]) -> bool {
         let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after));
         // Also of services that are not aliases: one of another cluster that is may count now, or no longer.
@@ -195,7 +197,7 @@ impl Assembly {
         let steps = changes.iter().flat_map(|(_, step)| step.before.iter().chain(&step.after));
         let changed: Vec<&SharedService> = steps.collect();
         let hosts: BTreeSet<&Name> = changed.iter().map(|service| &service.hostname).collect();
-        // With those of other clusters: which of them counts may be another one now.
+        // With those of other clusters: which of them counts may have changed.
         let declared = hosts.iter().flat_map(|host| self.declared(derived, host).map(|(_, service)| service));
         let mut lists: BTreeMap<Selector, Vec<SharedService>> = BTreeMap::new();
         for service in changed.iter().copied().chain(declared) {
@@ -233,8 +235,9 @@ impl Assembly {
         })
     }
 
-    /// What is declared for a host, oldest first. Services that several clusters have under one name are one service, as the
-    /// local cluster describes it, or else the cluster that had it first (Istio: services are the same everywhere).
+    /// What is declared for a host, oldest first. Services that several clusters have under one name are one
+    /// service, as the local cluster describes it, or else the cluster that had it first (Istio: services are
+    /// the same everywhere).
     fn in_one_cluster<'d>(
         &'d self,
         derived: &'d Derived,
@@ -463,7 +466,8 @@ fn selector_of(service: &Service) -> Option<Selector> {
     kubernetes.then(|| (service.namespace.clone(), key.clone(), value.clone()))
 }
 
-/// For each host that is no alias: the names that lead to it, by namespace and name. Chains are followed; loops lead nowhere.
+/// For each host that is not an alias: the names that lead to it, by namespace and name. Chains are followed;
+/// loops lead nowhere.
 fn resolve_aliases(targets: &BTreeMap<(Name, Name), Name>) -> BTreeMap<Name, Vec<Name>> {
     let by_host: BTreeMap<&Name, &Name> =
         targets.iter().map(|((_, alias), target)| (alias, target)).collect();
@@ -481,7 +485,8 @@ fn resolve_aliases(targets: &BTreeMap<(Name, Name), Name>) -> BTreeMap<Name, Vec
     resolved
 }
 
-/// The endpoints that objects of one namespace give to a host. A service with one resolved address has one endpoint per port.
+/// The endpoints that objects of one namespace give to a host. A service with one resolved address has one
+/// endpoint per port.
 fn merge_endpoints(
     derived: &Derived,
     host: &Name,
@@ -517,8 +522,8 @@ fn merge_endpoints(
 
 /// How often a service's endpoints count.
 ///
-/// istiod makes one service per address of an entry, each with all endpoints. Their number decides how traffic is shared with other
-/// entries for the host, so they are repeated here too.
+/// istiod makes one service per address of an entry, each with all endpoints. Their number decides how
+/// traffic is shared with other entries for the host, so they are repeated here too.
 fn copies(service: &Service) -> usize {
     match service.registry {
         Registry::ServiceEntry => service.addresses.len().max(1),

@@ -1,4 +1,5 @@
-//! Effective PeerAuthentication (Istio: "PeerAuthentication", precedence of mesh, namespace and workload policies).
+//! Effective PeerAuthentication (Istio: "PeerAuthentication", precedence of mesh, namespace and workload
+//! policies).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,8 +42,9 @@ pub fn mtls_mode(view: &View<'_>, namespace: &str, labels: &Labels, port: u32) -
     peer_policy(view, namespace, labels).mode_for(port)
 }
 
-/// The policy of a workload: the oldest policy that selects it, over the oldest of its namespace, over the oldest of the root
-/// namespace, over PERMISSIVE. `UNSET` inherits. Policies with a selector in the root namespace do not count.
+/// The policy of a workload: the oldest policy that selects it, over the oldest of its namespace, over the
+/// oldest of the root namespace, over PERMISSIVE. `UNSET` inherits. Policies with a selector in the root
+/// namespace do not count.
 pub fn peer_policy(view: &View<'_>, namespace: &str, labels: &Labels) -> PeerPolicy {
     let root_namespace = view.mesh().config.root_namespace.as_str();
     let in_mesh = view.objects::<PeerAuthentication>(root_namespace);
@@ -65,8 +67,8 @@ pub fn peer_policy(view: &View<'_>, namespace: &str, labels: &Labels) -> PeerPol
     PeerPolicy { mode, ports }
 }
 
-/// The mode that policies of a namespace or of the mesh state for all workloads of the namespace; `None` if there are no such
-/// policies. Clients use it to decide whether to try mutual TLS at all.
+/// The mode that policies of a namespace or of the mesh state for all workloads of the namespace; `None` if
+/// there are no such policies. Clients use it to decide whether to try mutual TLS at all.
 pub fn namespace_mtls_mode(view: &View<'_>, namespace: &str) -> Option<MtlsMode> {
     let root_namespace = view.mesh().config.root_namespace.as_str();
     let in_mesh = view.objects::<PeerAuthentication>(root_namespace);

@@ -1,4 +1,5 @@
-//! What the world derives from configuration objects and translation reads: rules bound to hosts, workloads, gateways.
+//! What the world derives from configuration objects and translation reads: rules bound to hosts, workloads,
+//! gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,7 +21,8 @@ pub struct BoundRule {
     pub config: Config<DestinationRule>,
     /// Fully qualified; may be a wildcard.
     pub host: Name,
-    /// Who may use the rule: `exportTo`, the mesh's default without one, the own namespace for a rule with a selector.
+    /// Who may use the rule: `exportTo`, the mesh's default without one, the own namespace for a rule with a
+    /// selector.
     pub export_to: Visibility,
 }
 
@@ -60,7 +62,8 @@ pub struct WorkloadFacts {
     pub service_account: Name,
     pub node_name: Name,
     pub network: Name,
-    /// What the workload serves, in the order that decides conflicts: oldest service first, then by host, then as declared.
+    /// What the workload serves, in the order that decides conflicts: oldest service first, then by host,
+    /// then as declared.
     pub instances: Vec<Instance>,
 }
 
@@ -92,10 +95,12 @@ impl Instance {
     }
 }
 
-/// What clusters need to know of a service's endpoints. It changes when a new identity or mode appears, not with every endpoint.
+/// What clusters need to know of a service's endpoints. It changes when a new identity or mode appears, not
+/// with every endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EndpointSummary {
-    /// SPIFFE identities that the endpoints and the service itself declare, sorted, including those of trust-domain aliases.
+    /// SPIFFE identities that the endpoints and the service itself declare, sorted, including those of
+    /// trust-domain aliases.
     pub identities: Vec<Name>,
     /// By name of the service port.
     pub ports: SmallMap<Name, PortSummary>,
@@ -129,8 +134,8 @@ pub struct NetworkGateways {
     pub by_network: BTreeMap<Name, Vec<NetworkGateway>>,
     /// The same by network and cluster.
     pub by_network_and_cluster: BTreeMap<(Name, Name), Vec<NetworkGateway>>,
-    /// Least common multiple of the numbers of gateways per network: endpoint weights are multiplied with it, so that they can be
-    /// split evenly among the gateways.
+    /// Least common multiple of the numbers of gateways per network: endpoint weights are multiplied with it,
+    /// so that they can be split evenly among the gateways.
     pub weight_scale: u32,
 }
 

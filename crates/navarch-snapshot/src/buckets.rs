@@ -68,7 +68,8 @@ impl<V: Clone + Hash> Buckets<V> {
         self.bucket(bucket).fingerprint()
     }
 
-    /// Sets (`Some`) or removes (`None`) the entries of hosts. Buckets whose content stays the same stay as they are.
+    /// Sets (`Some`) or removes (`None`) the entries of hosts. Buckets whose content stays the same stay as
+    /// they are.
     pub fn edit(&mut self, edits: impl IntoIterator<Item = (Name, Option<V>)>) {
         let mut by_bucket: BTreeMap<Bucket, Vec<(Name, Option<V>)>> = BTreeMap::new();
         for (host, value) in edits {

@@ -93,7 +93,7 @@ mod tests {
             };
             edits.iter().map(check).collect::<Vec<usize>>()
         });
-        // Buckets, of which there are as many in every mesh.
+        // Buckets: every mesh has the same number.
         assert_eq!(compared[0], compared[1], "parts compared");
     }
 }

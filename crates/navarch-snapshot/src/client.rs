@@ -2,9 +2,9 @@
 //!
 //! Most labels of a client shape nothing, and which ones do depends on the configuration: selectors of
 //! DestinationRules, source labels of routes, failover priorities. So what many clients share is computed for
-//! a client of whom nothing is known, and the view notes each label that is asked for. A client that has none
-//! of these labels would have had the same answers. For others the computation is repeated with those labels
-//! known, until it asks for nothing more that the client has.
+//! a client about whom nothing is known, and the view notes each label that is asked for. A client that has
+//! none of these labels would have had the same answers. For others the computation is repeated with those
+//! labels known, until it asks for nothing more that the client has.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ impl ClientLabels {
         ClientLabels { known: labels, exact: false }
     }
 
-    /// All labels of a client, of which [`ClientLabels::of`] leaves out none: what narrowing must not change.
+    /// All labels of a client, none of which [`ClientLabels::of`] leaves out: what narrowing must not change.
     pub fn exact(labels: Labels) -> Self {
         ClientLabels { known: labels, exact: true }
     }

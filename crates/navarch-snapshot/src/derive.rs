@@ -1,7 +1,8 @@
-//! Units: what is derived from the objects in force, one by one, and only again when an answer it was given may have changed.
+//! Units: what is derived from the objects in force, one by one, and only again when an answer it was given
+//! may have changed.
 //!
-//! A unit yields a value, what is wrong, and what became of the object. [`UnitId`] is the table of all units: which there are, and what
-//! each is about.
+//! A unit yields a value, what is wrong, and what became of the object. [`UnitId`] is the table of all units:
+//! which there are, and what each is about.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -39,8 +40,8 @@ enum UnitId {
 }
 
 impl UnitId {
-    /// The units that are about an input, whether they have asked for it before or not: an object, an address or a service that
-    /// is new has no unit yet that could have asked.
+    /// The units that are about an input, whether they have asked for it before or not: an object, an address
+    /// or a service that is new has no unit yet that could have asked.
     fn about(input: &Input, settings: &Settings) -> impl Iterator<Item = UnitId> + use<> {
         let units = match input {
             Input::Address(address) => [Some(UnitId::Workloads(*address)), None],
@@ -139,7 +140,7 @@ pub(crate) struct Changes {
     pub endpoint_hosts: BTreeSet<Name>,
     pub network_gateways: bool,
     pub workloads: BTreeMap<IpAddr, Vec<WorkloadFacts>>,
-    /// Objects whose listeners are others now.
+    /// Objects whose listeners have changed.
     pub listeners: Vec<(ObjectKey, DerivedListeners)>,
     pub routes: Vec<(ObjectKey, Step<Lowered>)>,
     pub rules: Vec<(ObjectKey, Step<DerivedRules>)>,
@@ -194,8 +195,8 @@ trait Unit {
     /// A function of what the reader answers.
     fn derive(reader: &Reader<'_>, key: &Self::Key) -> Derivation<Self::Value>;
 
-    /// Keeps the value, and notes what it changes. Returns the input whose answer is another one now, if other units ask for the
-    /// value.
+    /// Keeps the value, and notes what it changes. Returns the input whose answer has changed, if other units
+    /// ask for the value.
     fn keep(
         derived: &mut Derived,
         key: &Self::Key,
@@ -203,7 +204,8 @@ trait Unit {
         changes: &mut Changes,
     ) -> Option<Input>;
 
-    /// Whether the unit has nothing to do any more: nothing that it asked can bring it back but what it is about.
+    /// Whether the unit has nothing to do any more: nothing that it asked can bring it back but what it is
+    /// about.
     fn is_over(store: &Store, key: &Self::Key, value: &Self::Value) -> bool;
 
     /// The object that findings and outcomes are about, of kinds of units that have any.
@@ -480,7 +482,8 @@ impl Derived {
         }
     }
 
-    /// Derives a unit and takes in what came of it. Returns the input whose answer is another one now, if there is one.
+    /// Derives a unit and takes in what came of it. Returns the input whose answer has changed, if there is
+    /// one.
     fn update_unit<U: Unit>(
         &mut self,
         store: &Store,

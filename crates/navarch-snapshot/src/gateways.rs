@@ -1,4 +1,4 @@
-//! The listeners of all gateways, of which a mesh has few.
+//! The listeners of all gateways: a mesh has few.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -7,7 +7,8 @@ use navarch_model::{ClusterId, Labels};
 
 use crate::bound::selects;
 
-/// Whether objects of a namespace are in force, by the labels that it has in their cluster. The root namespace always is; without selectors every one is.
+/// Whether objects of a namespace are in force, by the labels that it has in their cluster. The root
+/// namespace always is; without selectors every one is.
 pub(crate) fn is_selected<'a>(
     mesh: &MeshConfig,
     cluster: ClusterId,

@@ -1,5 +1,5 @@
-//! The slow, obvious way as judge of the fast one: after any sequence of edits, the world is what it would be if it had been told
-//! the last state at once.
+//! The slow, obvious way as judge of the fast one: after any sequence of edits, the world is what it would be
+//! if it had been told the last state at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -344,8 +344,8 @@ fn pool() -> &'static [Arc<Object>] {
     })
 }
 
-/// One edit: which object of the pool, and whether it goes away. Beyond the pool: the object, written at another place; beyond that: an
-/// equal one in another cluster.
+/// One edit: which object of the pool, and whether it goes away. Beyond the pool: the object, written at
+/// another place; beyond that: an equal one in another cluster.
 type Edit = (usize, bool);
 
 fn change(edits: &[Edit]) -> ChangeSet {
@@ -505,7 +505,7 @@ fn revisions_grow_with_changes_only() {
     assert_eq!(world.apply(change(&[(index, true)])).revision(), 2);
     assert_eq!(world.apply(change(&[(index, true)])).revision(), 2);
 
-    // An object that is only written elsewhere is no change, but is known to be there.
+    // An object that only moved to another file is not a change, but its new place is known.
     world.apply(change(&[(index, false)]));
     let mut moved = (*pool()[index]).clone();
     moved.place = Place::None;

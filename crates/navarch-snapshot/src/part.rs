@@ -51,11 +51,11 @@ pub enum Part {
     Footprint(Name),
     /// Routes bound to a gateway.
     GatewayRoutes(ObjectKey),
-    /// Listeners of all gateways, of which a mesh has few.
+    /// Listeners of all gateways: a mesh has few.
     Gateways,
     /// Objects of another kind in a namespace.
     Objects(Kind, Name),
-    /// All objects of a kind, for kinds of which a mesh has few.
+    /// All objects of a kind, for kinds that are rare in a mesh.
     AllObjects(Kind),
     /// The set of namespaces and their labels.
     Namespaces,

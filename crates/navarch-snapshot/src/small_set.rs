@@ -1,4 +1,4 @@
-//! Sets of which a mesh has very many and most hold one value: the members of an index.
+//! Sets for the members of an index: a mesh has very many, and most hold one value.
 
 use std::collections::BTreeSet;
 

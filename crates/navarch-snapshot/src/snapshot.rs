@@ -34,8 +34,8 @@ pub(crate) type List<T> = Arc<Hashed<Vec<Arc<Hashed<T>>>>>;
 /// Everything that translation may read, at one revision. Immutable, and cheap to clone: unchanged parts are
 /// shared between revisions.
 ///
-/// Translation reads through a [`View`](crate::View); the methods here that are not [`Snapshot::view`] are for people:
-/// provenance, admin pages, findings.
+/// Translation reads through a [`View`](crate::View); the methods here that are not [`Snapshot::view`] are
+/// for people: provenance, admin pages, findings.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) revision: u64,

@@ -96,7 +96,7 @@ impl<'s> View<'s> {
         Reads(self.reads.into_inner().into_iter().collect())
     }
 
-    /// Namespaces for whose clients a result may be another one than for a client elsewhere (see
+    /// Namespaces for whose clients a result may differ from that for a client elsewhere (see
     /// [`crate::Scope::elsewhere`]).
     pub fn namespaces_asked(&self) -> BTreeSet<Name> {
         self.asked.borrow().clone()
@@ -234,7 +234,7 @@ impl<'s> View<'s> {
         T::table(&self.snapshot.tables).list(namespace)
     }
 
-    /// All objects of a kind, oldest first. For kinds of which a mesh has few.
+    /// All objects of a kind, oldest first. For kinds that are rare in a mesh.
     pub fn all_objects<T: Listed>(&self) -> Listing<T> {
         self.record(Part::AllObjects(T::KIND));
         T::table(&self.snapshot.tables).all()

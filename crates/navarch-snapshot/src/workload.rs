@@ -24,9 +24,9 @@ pub struct ProxyWorkload {
 
 /// Looks a proxy up (Istio: labels and locality of a proxy, service targets).
 ///
-/// The registry's labels go over the static labels of the node; labels of the node itself count only for a proxy that the
-/// registry does not know, and so does its locality. The services of an unknown proxy are found by its labels, and their
-/// ports by the metadata `POD_PORTS`.
+/// The registry's labels go over the static labels of the node; labels of the node itself count only for a
+/// proxy that the registry does not know, and so does its locality. The services of an unknown proxy are
+/// found by its labels, and their ports by the metadata `POD_PORTS`.
 pub fn of_proxy(view: &View<'_>, facts: &ProxyFacts) -> ProxyWorkload {
     let known = find(view, facts);
     let own_word = facts.labels.get("istio.io/test-vm").is_some_and(|value| !value.is_empty());
@@ -47,11 +47,11 @@ pub fn of_proxy(view: &View<'_>, facts: &ProxyFacts) -> ProxyWorkload {
     ProxyWorkload { labels, locality, instances }
 }
 
-/// The workload that a proxy runs at. Of several at its address: a WorkloadEntry before a pod, the one the proxy names before
-/// others of its namespace.
+/// The workload that a proxy runs at. Of several at its address: a WorkloadEntry before a pod, the one the
+/// proxy names before others of its namespace.
 ///
-/// A loopback address identifies nobody: any number of proxies on one machine state it. There, only the workload that the
-/// proxy names counts.
+/// A loopback address identifies nobody: any number of proxies on one machine state it. There, only the
+/// workload that the proxy names counts.
 fn find<'s>(view: &View<'s>, facts: &ProxyFacts) -> Option<&'s Arc<Hashed<WorkloadFacts>>> {
     let address = *facts.addresses.first()?;
     let candidates = view.workloads(address);

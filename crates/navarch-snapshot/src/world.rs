@@ -46,8 +46,9 @@ pub struct Options {
     pub cluster_name: Name,
     /// Domain suffix of Kubernetes services.
     pub domain: Name,
-    /// Namespace that the control plane runs in, if it runs in the cluster. Its label `topology.istio.io/network` names the network
-    /// of workloads that state none. Without it the label means nothing, as for an istiod outside of a cluster.
+    /// Namespace that the control plane runs in, if it runs in the cluster. Its label
+    /// `topology.istio.io/network` names the network of workloads that state none. Without it the label means
+    /// nothing, as for an istiod outside of a cluster.
     pub system_namespace: Option<Name>,
     /// What makes routes from objects of further kinds. An API that has a kind of its own is lowered by this
     /// crate; this is for programs that bring theirs.
@@ -102,7 +103,8 @@ struct Stated {
 /// What a change made the world do. Depends on the change, and not on the size of the mesh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Values that were derived again: the services or the endpoints of an object, the workloads at an address, a bound rule.
+    /// Values that were derived again: the services or the endpoints of an object, the workloads at an
+    /// address, a bound rule.
     pub derived: usize,
     /// Hosts of which the services, the endpoints, the routes, the DestinationRules or the uses as
     /// destination were put together again. A host counts once for each of these.
@@ -146,8 +148,8 @@ impl World {
         self.work
     }
 
-    /// Makes changes and returns the snapshot after them. The revision grows by one unless nothing changed; that an object is
-    /// written elsewhere is no change, though the snapshot knows the new place.
+    /// Makes changes and returns the snapshot after them. The revision grows by one unless nothing changed;
+    /// moving an object to another file is not a change, though the snapshot knows the new place.
     pub fn apply(&mut self, change: ChangeSet) -> Arc<Snapshot> {
         let mut next = (*self.current).clone();
         let stated = self.take_facts(&mut next, &change);
@@ -217,7 +219,8 @@ impl World {
         changed
     }
 
-    /// Takes objects that say what they said before, from another place: what is found about them is to name the new place.
+    /// Takes objects that say what they said before, from another place: what is found about them is to name
+    /// the new place.
     fn take_moved(
         &mut self,
         next: &mut Snapshot,
@@ -272,8 +275,8 @@ impl World {
         (edits, moved)
     }
 
-    /// Finds the mesh settings that count now: those that are given as a fact, or else those of the ConfigMap. Returns whether they are
-    /// others than before.
+    /// Finds the mesh settings that count now: those that are given as a fact, or else those of the
+    /// ConfigMap. Returns whether they are others than before.
     fn update_mesh(&mut self, given: Option<Fact>, given_changed: bool, edits: &Edits) -> bool {
         let (namespace, name) = MESH_CONFIG_MAP;
         let key = ObjectKey::new(Kind::ConfigMap, namespace, name);
@@ -413,8 +416,8 @@ impl World {
         self.store.objects().get(key).or_else(|| self.unselected.get(key))
     }
 
-    /// Whether an object is in force after the edits. Of other clusters, only what runs there counts: configuration is that of the
-    /// local cluster (Istio: "Deployment Models", multiple clusters).
+    /// Whether an object is in force after the edits. Of other clusters, only what runs there counts:
+    /// configuration is that of the local cluster (Istio: "Deployment Models", multiple clusters).
     fn is_selected(&self, key: &ObjectKey, edits: &Edits) -> bool {
         if !key.cluster.is_local() && !runs_in_cluster(key.kind) {
             return false;
@@ -425,7 +428,8 @@ impl World {
         })
     }
 
-    /// Objects of namespaces that the mesh begins or ceases to look at. Costs a look at every object, but only then.
+    /// Objects of namespaces that the mesh begins or ceases to look at. Costs a look at every object, but
+    /// only then.
     fn newly_selected(&self, before: &Snapshot, edits: &Edits, mesh_changed: bool) -> Vec<ObjectKey> {
         let selects = !self.settings.mesh.config.discovery_selectors.is_empty();
         let known = || self.store.objects().keys().chain(self.unselected.keys());

@@ -175,7 +175,7 @@ spec:
             "entry.internal:443->8080 Https",
         ],
     );
-    // A pod that is not ready is no endpoint of a ServiceEntry, and yet its proxy is configured for its
+    // A pod that is not ready is not an endpoint of a ServiceEntry, and yet its proxy is configured for its
     // services.
     check(
         "10.0.0.2",

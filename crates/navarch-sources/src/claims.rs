@@ -416,7 +416,7 @@ mod tests {
         rig.write("a.yaml", &namespace("a", "1"));
         rig.scan();
         rig.remove("a.yaml").write("b.yaml", &namespace("a", "1"));
-        // Told again, because its position is another one; nothing that is read from it is.
+        // Told again, because its position has changed; nothing that is read from it has.
         assert_eq!(rig.scan(), "+a=1");
     }
 

@@ -45,7 +45,7 @@ pub trait Source: Send {
 
 /// Writes statuses to where objects are written.
 pub trait StatusWriter {
-    /// Takes statuses that are new or others than before, of objects whose version in use is from this
+    /// Takes statuses that are new or have changed, of objects whose version in use is from this
     /// source. It must not wait for a network: what cannot be written at once is written later, the newest
     /// per object.
     fn write(&mut self, statuses: &[Written]);

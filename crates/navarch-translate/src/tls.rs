@@ -158,7 +158,7 @@ fn validation(settings: &ClientTlsSettings, roots: SdsSecretConfig, with_crl: bo
     })
 }
 
-/// A secret made of files on the proxy's machine. It may be missing without holding up the cluster for ever.
+/// A secret made of files on the proxy's machine. It may be missing without holding up the cluster forever.
 fn file_secret(name: &str) -> SdsSecretConfig {
     let mut secret = sds::workload_secret(name);
     if let Some(source) = &mut secret.sds_config {

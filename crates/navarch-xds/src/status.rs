@@ -68,7 +68,7 @@ pub struct TypeStatus {
     pub sent: Option<Mark>,
     /// The last response that was accepted.
     pub acked: Option<Mark>,
-    /// The newest revision of which everything has been accepted. Revisions that changed nothing of this type
+    /// The newest revision that has been fully accepted. Revisions that changed nothing of this type
     /// for this client count.
     pub revision: u64,
     /// The last rejection that has not been made good.
@@ -99,7 +99,7 @@ pub struct StreamStatus {
     pub connected_at: SystemTime,
     /// Every type that was asked for.
     pub types: Vec<TypeStatus>,
-    /// The newest revision of which the client has accepted everything.
+    /// The newest revision that the client has fully accepted.
     pub watermark: u64,
     /// Whether removals are held back, because they would take too much at once.
     pub held_removals: Option<RemovalHold>,

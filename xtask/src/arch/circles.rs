@@ -2,7 +2,7 @@
 //!
 //! Files in a circle can only be read, moved and tested together, so a circle is one file that was cut in the
 //! wrong place. The import graph has an edge from the file that names an item to the file that defines it;
-//! re-exports are followed, `mod` and `pub use` alone are no edges, and code under `#[cfg(test)]` does not
+//! re-exports are followed, `mod` and `pub use` alone are not edges, and code under `#[cfg(test)]` does not
 //! count. A circle is a strongly connected component.
 
 use super::imports::{Imports, Path as ItemPath, read};

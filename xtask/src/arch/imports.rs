@@ -14,7 +14,7 @@ pub struct Imports {
     pub names: BTreeMap<String, Path>,
     /// The paths of imports that are not re-exports.
     pub private: Vec<Path>,
-    /// Modules of which everything is imported.
+    /// Modules everything of which is imported.
     pub globs: Vec<Path>,
     /// Paths with at least two parts outside imports.
     pub paths: Vec<Path>,

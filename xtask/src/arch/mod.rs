@@ -173,7 +173,7 @@ const FOR_TESTS: &[&str] =
 /// Crates that name protobuf or gRPC libraries themselves; both are in maintenance, so the rest
 /// of the code must survive their replacement.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    // The messages of Istio's certificate service are three, and are no messages of Envoy.
+    // The messages of Istio's certificate service are three, and are not messages of Envoy.
     ("prost", &["navarch-envoy", "navarch-xds", "navarch-translate", "navarch-identity", "xtask"]),
     (
         "prost-types",

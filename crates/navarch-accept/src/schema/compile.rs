@@ -126,7 +126,7 @@ fn holder(kind: &MessageDescriptor) -> bool {
 
 struct Slots {
     next: u32,
-    /// Those of the `oneof`s of which one field has to be there.
+    /// Those of the `oneof`s that must have a field.
     oneofs: HashMap<String, u32>,
 }
 

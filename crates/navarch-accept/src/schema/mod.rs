@@ -65,7 +65,7 @@ pub struct Field {
     /// Envoy refuses the field whatever it says, unless its runtime allows it.
     pub disallowed: bool,
     pub item: Item,
-    /// The categories of extensions of which one must be in the field; empty if it holds none.
+    /// The categories of extensions that the field may hold; empty if it holds none.
     pub categories: Vec<&'static str>,
 }
 
@@ -126,7 +126,7 @@ pub struct EnumRule {
 /// Which types an `Any` may have.
 #[derive(Debug, Default)]
 pub struct AnyRule {
-    /// Type URLs, of which it has to be one if there are any.
+    /// Type URLs; it has to be one of them if there are any.
     pub one_of: Vec<String>,
     pub none_of: Vec<String>,
     /// Its content is not looked at, because Envoy does not.

@@ -1,6 +1,7 @@
 //! Kubernetes' own objects, with the fields that a service mesh reads.
 //!
-//! The types mirror the whole object without its metadata (`spec`, `status`, …). Fields that are not here are ignored.
+//! The types mirror the whole object without its metadata (`spec`, `status`, …). Fields that are not here are
+//! ignored.
 
 pub mod config_map;
 pub mod endpoint_slice;

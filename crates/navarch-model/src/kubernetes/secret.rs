@@ -11,7 +11,8 @@ message! {
         /// For example `kubernetes.io/tls`.
         type_: String,
         data: BTreeMap<String, Redacted<Bytes>>,
-        /// What a manifest writes without base64. The API server moves it into `data`; [`Secret::bytes`] does the same.
+        /// What a manifest writes without base64. The API server moves it into `data`; [`Secret::bytes`] does
+        /// the same.
         string_data: BTreeMap<String, Redacted<String>>,
     }
 }

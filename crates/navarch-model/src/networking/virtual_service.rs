@@ -7,7 +7,8 @@ use crate::values::{Bytes, Percent, StringMatch};
 use crate::yaml::{closed_enum, message, oneof, union_message};
 
 message! {
-    /// How requests and connections for hosts are routed. Without hosts it is a delegate of another one.
+    /// How requests and connections for hosts are routed. Without hosts it is a delegate of another
+    /// VirtualService.
     pub struct VirtualService {
         hosts: Vec<String>,
         /// Empty means `mesh`: all sidecars.

@@ -56,7 +56,7 @@ pub struct ClientMatch {
 }
 
 impl ClientMatch {
-    /// Whether it holds on a port. Port zero, which stands for all ports, is no stated one.
+    /// Whether it holds on a port. Port zero, which stands for all ports, does not count as stated.
     pub fn holds_on(&self, port: u16) -> bool {
         self.port.is_none_or(|stated| stated == port)
     }

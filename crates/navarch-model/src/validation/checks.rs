@@ -99,7 +99,8 @@ fn is_label_value(value: &str) -> bool {
             && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')))
 }
 
-/// Checks the labels that select workloads. Whether none is worth a warning depends on the kind, so the caller says what it means.
+/// Checks the labels that select workloads. Whether none is worth a warning depends on the kind, so the
+/// caller says what it means.
 pub(crate) fn selector_labels(
     report: &mut Report<'_>,
     field: &str,
@@ -216,31 +217,12 @@ pub(crate) fn export_to(report: &mut Report<'_>, export: &ExportTo<'_>) {
     });
 }
 
-/// The protocol that a port states; `None` if it is none that a mesh knows.
-pub(crate) fn parse_protocol(text: &str) -> Option<Protocol> {
-    Some(match text.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "grpc" => Protocol::Grpc,
-        "grpc-web" => Protocol::GrpcWeb,
-        "http" => Protocol::Http,
-        "http_proxy" => Protocol::HttpProxy,
-        "http2" => Protocol::Http2,
-        "https" => Protocol::Https,
-        "tls" => Protocol::Tls,
-        "mongo" => Protocol::Mongo,
-        "redis" => Protocol::Redis,
-        "mysql" => Protocol::Mysql,
-        _ => return None,
-    })
-}
-
 const PROTOCOLS: &str =
     "use HTTP, HTTP2, HTTPS, HTTP_PROXY, GRPC, GRPC-WEB, TLS, TCP, UDP, MONGO, REDIS or MYSQL";
 
 /// Checks that a stated protocol is one that a mesh knows. Unset means that it is detected.
 pub(crate) fn protocol(report: &mut Report<'_>, text: &str, required: bool) {
-    if (required || !text.is_empty()) && parse_protocol(text).is_none() {
+    if (required || !text.is_empty()) && Protocol::known(text).is_none() {
         report.within("protocol", |report| {
             report.error(Code::InvalidValue, format!("{text:?} is not a known protocol"), PROTOCOLS);
         });

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::checks::{missing, parse_protocol, port, protocol};
+use super::checks::{missing, port, protocol};
 use super::hosts::{is_ip, namespace_host, unix_problem};
 use super::{Report, Validate};
 use crate::finding::Code;
 use crate::networking::{Gateway, Server, ServerTlsMode, ServerTlsSettings, TlsProtocol};
+use crate::service::Protocol;
 
 /// What Envoy's TLS library can negotiate. Names that start with a sign, and `ALL`, are passed on.
 const CIPHER_SUITES: [&str; 15] = [
@@ -74,7 +75,7 @@ fn server(report: &mut Report<'_>, server: &Server) {
     }
     bind(report, &server.bind, server.port.as_ref().is_some_and(|port| port.number != 0));
     report.each_set("tls", server.tls.as_ref(), server_tls);
-    if let Some(protocol) = server.port.as_ref().and_then(|port| parse_protocol(&port.protocol)) {
+    if let Some(protocol) = server.port.as_ref().and_then(|port| Protocol::known(&port.protocol)) {
         match &server.tls {
             None if protocol.is_tls() => missing(report, "tls", "HTTPS and TLS ports need TLS settings"),
             Some(tls) if !protocol.is_tls() => report.within("tls", |report| {

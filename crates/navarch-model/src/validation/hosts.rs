@@ -82,8 +82,8 @@ pub(crate) fn unix_problem(path: &str) -> Option<&'static str> {
     (!path.starts_with('/') || path.ends_with('/')).then_some("it must be an absolute path of a file")
 }
 
-/// A set of hosts and wildcards that can be asked what covers a host. Lists of hosts are as long as their authors like, so looking
-/// something up takes time by the length of its name, not of the list.
+/// A set of hosts and wildcards that can be asked what covers a host. Lists of hosts are as long as their
+/// authors like, so looking something up takes time by the length of its name, not of the list.
 pub(crate) struct Patterns<'p> {
     exact: HashSet<&'p str>,
     /// What follows the `*`, with the whole pattern.

@@ -1,4 +1,5 @@
-//! Kubernetes' own kinds. The API server validates them; files have no API server, so what translation relies on is checked here.
+//! Kubernetes' own kinds. The API server validates them; files have no API server, so what translation relies
+//! on is checked here.
 
 use super::hosts::{is_ip, is_label};
 use super::{Report, Validate};

@@ -79,7 +79,8 @@ impl Validate for MeshConfig {
     }
 }
 
-/// Checks the providers that a text states. [`MeshConfig`] holds them merged with the defaults, in other places of the list.
+/// Checks the providers that a text states. [`MeshConfig`] holds them merged with the defaults, in other
+/// places of the list.
 pub(crate) fn extension_providers(report: &mut Report<'_>, providers: &[ExtensionProvider]) {
     let mut names = BTreeSet::new();
     report.each("extensionProviders", providers, |report, provider| {

@@ -1,7 +1,8 @@
 //! What is wrong with objects whose types are right.
 //!
-//! The rules are those that Istio's own validation enforces, as far as they protect something: an error means that the object cannot
-//! be translated into what its author wants, a warning that part of it has no effect or is dangerous.
+//! The rules are those that Istio's own validation enforces, as far as they protect something: an error means
+//! that the object cannot be translated into what its author wants, a warning that part of it has no effect
+//! or is dangerous.
 
 mod authorization_policy;
 mod backend_policy;

@@ -1,6 +1,7 @@
 //! Whether a regular expression is one that Envoy's engine, RE2, accepts and understands as its author does.
 //!
-//! Patterns are only passed on. They are checked here because Envoy refuses a whole route configuration for one bad pattern.
+//! Patterns are only passed on. They are checked here because Envoy refuses a whole route configuration for
+//! one bad pattern.
 
 use super::Report;
 use crate::finding::Code;

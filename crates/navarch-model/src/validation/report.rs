@@ -20,7 +20,8 @@ pub struct Report<'a> {
     dropped_severity: Option<Severity>,
 }
 
-/// Findings of one object that are described. A broken object can have as many as it has fields, and nobody reads them all.
+/// Findings of one object that are described. A broken object can have as many as it has fields, and nobody
+/// reads them all.
 const MOST_FINDINGS: usize = 100;
 
 impl<'a> Report<'a> {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::checks::{
-    self, ExportTo, labels, missing, not_negative, parse_protocol, port, port_name, protocol,
-};
+use super::checks::{self, ExportTo, labels, missing, not_negative, port, port_name, protocol};
 use super::hosts::{
     fqdn_problem, is_ip, is_ip_or_range, partial_wildcard, unix_problem, wildcard_domain_problem,
 };
@@ -39,7 +37,7 @@ impl Validate for ServiceEntry {
             Resolution::Dns | Resolution::DnsRoundRobin => self.validate_dns(report),
             Resolution::DynamicDns => self.validate_dynamic_dns(report),
         }
-        let layered = |protocol: &str| parse_protocol(protocol).is_some_and(|p| p.is_http() || p.is_tls());
+        let layered = |protocol: &str| Protocol::known(protocol).is_some_and(|p| p.is_http() || p.is_tls());
         if self.resolution != Resolution::None
             && self.hosts.len() > 1
             && let Some(index) = self.ports.iter().position(|port| !layered(&port.protocol))
@@ -163,7 +161,7 @@ impl ServiceEntry {
                 workload_entry(report, entry, Some(&names), true);
             }
         });
-        let tcp = self.ports.iter().any(|port| parse_protocol(&port.protocol).is_some_and(Protocol::is_tcp));
+        let tcp = self.ports.iter().any(|port| Protocol::known(&port.protocol).is_some_and(Protocol::is_tcp));
         if !self.addresses.is_empty() && tcp && self.hosts.len() > 1 {
             report.within("hosts", |report| {
                 let message = "with addresses and a TCP port, all hosts share the addresses";
@@ -195,7 +193,7 @@ impl ServiceEntry {
         }
         report.each("ports", &self.ports, |report, port| {
             let usable = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tls];
-            if !parse_protocol(&port.protocol).is_some_and(|protocol| usable.contains(&protocol)) {
+            if !Protocol::known(&port.protocol).is_some_and(|protocol| usable.contains(&protocol)) {
                 report.within("protocol", |report| {
                     let message = "DYNAMIC_DNS needs a protocol that names the host";
                     report.error(Code::InvalidCombination, message, "use HTTP, HTTP2, GRPC or TLS");

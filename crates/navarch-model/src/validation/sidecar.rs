@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::checks::{missing, parse_protocol, port, port_name, protocol};
+use super::checks::{missing, port, port_name, protocol};
 use super::destination_rule::connection_pool;
 use super::gateway::{bind, server_tls};
 use super::hosts::{fqdn_problem, namespace_host, unix_problem};
@@ -14,6 +14,7 @@ use crate::networking::{
     CaptureMode, IstioEgressListener, IstioIngressListener, OutboundTrafficPolicyMode, ServerTlsMode,
     ServerTlsSettings, Sidecar, SidecarPort,
 };
+use crate::service::Protocol;
 
 impl Validate for Sidecar {
     fn validate(&self, report: &mut Report<'_>) {
@@ -137,7 +138,7 @@ fn ingress(report: &mut Report<'_>, listener: &IstioIngressListener) {
     report.each_set("tls", listener.tls.as_ref(), |report, tls| ingress_tls(report, tls, p));
     report.each_set("connectionPool", listener.connection_pool.as_ref(), |report, pool| {
         connection_pool(report, pool);
-        if pool.http.is_some() && !parse_protocol(&p.protocol).is_some_and(|protocol| protocol.is_http()) {
+        if pool.http.is_some() && !Protocol::known(&p.protocol).is_some_and(|protocol| protocol.is_http()) {
             report.within("http", |report| {
                 let message = format!("the port's protocol is {:?}, not HTTP", p.protocol);
                 report.warning(Code::NoEffect, message, "set tcp, or an HTTP protocol");
@@ -196,7 +197,7 @@ fn ingress_tls(report: &mut Report<'_>, tls: &ServerTlsSettings, port: &SidecarP
             });
         }
     }
-    if !parse_protocol(&port.protocol).is_some_and(|protocol| protocol.is_tls()) {
+    if !Protocol::known(&port.protocol).is_some_and(|protocol| protocol.is_tls()) {
         let message = "the port's protocol has no TLS";
         report.error(Code::InvalidCombination, message, "use protocol HTTPS or TLS, or remove tls");
     }

@@ -58,7 +58,8 @@ pub(crate) fn by_match<'r, M: Eq + Hash + 'r>(
 
 /// Warns about matches on a path below a prefix that an earlier route takes completely.
 fn shadowed_prefixes(report: &mut Report<'_>, routes: &[Vec<HttpMatchRequest>]) {
-    // Only plain prefixes shadow, so they are looked up by their text: quadratic work would let one object stall the control plane.
+    // Only plain prefixes shadow, so they are looked up by their text: quadratic work would let one object
+    // stall the control plane.
     let mut plain: BTreeMap<&str, usize> = BTreeMap::new();
     for (number, matches) in routes.iter().enumerate() {
         for (index, rule) in matches.iter().enumerate() {

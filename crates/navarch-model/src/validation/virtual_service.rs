@@ -133,7 +133,8 @@ fn no_claims(report: &mut Report<'_>, route: &HttpRoute) {
     });
 }
 
-/// Whether a header name stands for a claim of a token: `@request.auth.claims.sub` or `@request.auth.claims[sub]`.
+/// Whether a header name stands for a claim of a token: `@request.auth.claims.sub` or
+/// `@request.auth.claims[sub]`.
 fn is_claim(name: &str) -> bool {
     name.strip_prefix("@request.auth.claims").is_some_and(|rest| rest.starts_with(['.', '[']))
 }
@@ -237,7 +238,7 @@ fn http_match(report: &mut Report<'_>, rule: &HttpMatchRequest) {
     for (name, pattern) in &rule.without_headers {
         report.within_key("withoutHeaders", name, |report| {
             matched_header_name(report, name);
-            // `*` is no pattern but stands for the header's presence.
+            // `*` is not a pattern but stands for the header's presence.
             if *pattern != StringMatch::Regex("*".to_owned()) {
                 string_match(report, pattern);
             }

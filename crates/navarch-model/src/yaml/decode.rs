@@ -65,7 +65,7 @@ enum Segment {
 pub struct Decoder {
     path: Vec<Segment>,
     problems: Vec<Problem>,
-    /// Fields that the types do not have are no problem.
+    /// Fields that the types do not have are ignored.
     lenient: bool,
     /// Values must not be quoted in messages.
     secret: bool,
@@ -89,7 +89,7 @@ impl Decoder {
         Self { lenient: true, ..Self::default() }
     }
 
-    /// Reads a value of which only some fields are known.
+    /// Reads a value, only some of whose fields are known.
     pub fn leniently<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = std::mem::replace(&mut self.lenient, true);
         let result = read(self);
@@ -252,7 +252,7 @@ impl Decoder {
         value
     }
 
-    /// Records that `entry` is no field of the current message.
+    /// Records that `entry` is not a field of the current message.
     pub fn unknown_field(&mut self, entry: &Entry, fields: &[&str], oneofs: &[&[&str]]) {
         if self.lenient {
             return;
@@ -345,7 +345,7 @@ fn closest(key: &str, candidates: impl Iterator<Item = String>) -> Option<String
         .map(|(_, name)| name)
 }
 
-/// Levenshtein distance; long keys are cut, since they are no misspelling of a field name.
+/// Levenshtein distance; long keys are cut, since they are not misspellings of a field name.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=a.len()).collect();

@@ -31,7 +31,7 @@ const SHOP_PROXIES: [(&str, &str, &str); 4] = [
 
 const ALONE: (&str, &str, &str) = ("sidecar~10.99.0.1~p.n0~n0.svc.cluster.local", "app", "p");
 
-/// The translator of which the input grows with the mesh.
+/// The translator whose input grows with the mesh.
 const GROWING: &str = "routes.configuration";
 
 /// A mesh, and the proxies that are planned in it.

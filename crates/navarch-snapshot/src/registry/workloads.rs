@@ -292,7 +292,7 @@ pub(crate) fn with_topology(
     out
 }
 
-/// The key of a topology label, of which every workload has some: one text for all.
+/// The key of a topology label. Every workload has some, so they share one text.
 fn topology_key(key: &str) -> Name {
     static KEYS: LazyLock<[Name; 6]> =
         LazyLock::new(|| [REGION, ZONE, SUB_ZONE, CLUSTER, NETWORK, NODE].map(Name::from));

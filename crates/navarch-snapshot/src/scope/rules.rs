@@ -138,7 +138,7 @@ impl<'s> Lookup<'s> {
         self.exact.is_empty() && self.wildcard.is_empty()
     }
 
-    /// Namespaces for whose clients the rules may be others than for clients elsewhere.
+    /// Namespaces for whose clients the rules may differ from those for clients elsewhere.
     fn namespaces(&self) -> BTreeSet<&'s Name> {
         let rules = self.exact.iter().chain(self.wildcard.iter().copied());
         let mentioned = |rule: &'s SharedRule| {

@@ -1,7 +1,7 @@
 //! Statuses: what became of each object that configures the mesh.
 //!
-//! Most objects are in use, and there is nothing else to say; that is not stored. A unit that knows more yields an
-//! [`crate::outcome::Outcome`].
+//! Most objects are in use, and there is nothing else to say; that is not stored. A unit that knows more
+//! yields an [`crate::outcome::Outcome`].
 
 mod reach;
 
@@ -108,7 +108,7 @@ impl<'s> Statuses<'s> {
         keys.into_iter().filter_map(move |key| self.get(&key).map(|status| (key, status)))
     }
 
-    /// Statuses that are others than they were before, `None` for objects that are gone. Costs what changed between the two
+    /// Statuses that have changed, `None` for objects that are gone. Costs what changed between the two
     /// snapshots.
     pub fn changed_since(self, before: &Snapshot) -> Vec<(ObjectKey, Option<Status>)> {
         let facts = changed_keys(&self.0.facts, &before.facts).filter_map(|key| match key {
@@ -133,7 +133,8 @@ impl<'s> Statuses<'s> {
     }
 }
 
-/// Kinds that configure the mesh have a status. What runs in a cluster has one of its own, which others write.
+/// Kinds that configure the mesh have a status. What runs in a cluster has one of its own, which others
+/// write.
 fn has_status(kind: Kind) -> bool {
     kind.layout() == Layout::Spec && kind != Kind::ReferenceGrant
 }

@@ -66,7 +66,7 @@ pub struct Rescan {
 }
 
 impl Tree {
-    /// A tree of which nothing is known yet.
+    /// A tree about which nothing is known yet.
     pub fn new(root: PathBuf) -> Self {
         Tree { root, files: BTreeMap::new(), unreadable: BTreeSet::new(), links: false }
     }

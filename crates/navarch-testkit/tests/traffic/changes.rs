@@ -122,7 +122,7 @@ async fn wait_for(edge: &Edge, host: &str, version: &str) -> Result<()> {
 #[derive(Clone, Copy, PartialEq)]
 enum Closing {
     IsAnError,
-    /// The caller opens another one.
+    /// The caller opens another.
     IsAnnounced,
 }
 

@@ -30,7 +30,7 @@ use crate::endpoints::{pipe, socket};
 use crate::names;
 use crate::pure::{Pure, Sealed};
 
-/// Hosts that the cache of resolved names holds for destinations of which nothing is known: Envoy's default,
+/// Hosts that the cache of resolved names holds for unknown destinations: Envoy's default,
 /// made visible.
 const UNKNOWN_HOSTS_MAX: u32 = 1024;
 /// Where a server of secrets on the proxy's machine listens.

@@ -24,7 +24,7 @@ pub struct ClusterPatch {
 }
 
 impl ClusterPatch {
-    /// Reads a patch; nothing if it is not for clusters, or its value is no cluster (validation has said so).
+    /// Reads a patch; nothing if it is not for clusters, or its value is not a cluster (validation has said so).
     pub fn parse(patch: &EnvoyConfigObjectPatch) -> Option<Self> {
         if patch.apply_to != ApplyTo::Cluster {
             return None;

@@ -204,7 +204,7 @@ fn downstream(http1: Http1ProtocolOptions) -> UpstreamProtocolOptions {
     })
 }
 
-/// HTTP options of clusters for destinations of which nothing is known: the client's version, and connections
+/// HTTP options of clusters for unknown destinations: the client's version, and connections
 /// that are given up after five idle minutes.
 pub(super) fn unknown_destination(view: &ClusterView) -> HttpProtocolOptions {
     let http1 = if view.preserve_header_case { preserve_case() } else { Http1ProtocolOptions::default() };

@@ -213,7 +213,7 @@ pub(super) fn proxy_protocol(draft: &mut Draft, settings: Option<&ProxyProtocol>
     }
 }
 
-/// TLS to destinations of which nothing is known, as the mesh originates it.
+/// TLS to unknown destinations, as the mesh originates it.
 pub(super) fn originate(draft: &mut Draft, settings: Option<&ClientTlsSettings>, mesh: &ClusterMesh) {
     let Some(settings) = settings else { return };
     if settings.mode != ClientTlsMode::Disable {

@@ -22,7 +22,7 @@ pub struct ClusterMesh {
     pub tls_defaults: Option<TlsConfig>,
     /// Inbound traffic goes to the loopback address instead of the address that the client dialled.
     pub inbound_to_localhost: bool,
-    /// TLS to destinations of which nothing is known (`outboundTrafficPolicy.tls`).
+    /// TLS to unknown destinations (`outboundTrafficPolicy.tls`).
     pub unknown_destination_tls: Option<ClientTlsSettings>,
 }
 

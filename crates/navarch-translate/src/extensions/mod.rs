@@ -127,7 +127,7 @@ pub fn add_filter(
     }
 }
 
-/// The resource that an EnvoyFilter adds; nothing if the patch adds none, or its value is no extension
+/// The resource that an EnvoyFilter adds; nothing if the patch adds none, or its value is not an extension
 /// (validation has said so).
 pub fn added_by_patch(patch: &EnvoyConfigObjectPatch) -> Option<Resource> {
     let change = patch.patch.as_ref()?;

@@ -73,7 +73,7 @@ pub fn parse_block(text: &str) -> Option<IpNet> {
 }
 
 /// Address blocks for a filter chain match, in the order of their text. Blocks that contain every IPv4
-/// address match everything and are left out, like text that is no address.
+/// address match everything and are left out, like text that is not an address.
 pub fn prefix_ranges(blocks: &[Name]) -> Vec<CidrRange> {
     let mut blocks: Vec<&Name> = blocks.iter().collect();
     blocks.sort();

@@ -210,7 +210,7 @@ fn listener(
     }
 }
 
-/// Connections to the listener's own port were not redirected; passing them on would come back here for ever.
+/// Connections to the listener's own port were not redirected; passing them on would come back here forever.
 fn black_hole(settings: &InboundSettings) -> FilterChain {
     FilterChain {
         name: "virtualInbound-blackhole".to_owned(),

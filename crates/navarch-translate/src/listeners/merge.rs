@@ -36,7 +36,7 @@ pub enum Chain<'a> {
 #[derive(Clone, Debug)]
 pub struct Merged<'a> {
     pub entry: Entry<'a>,
-    /// Positions of later contributions of which something was left out, because an older one takes the same
+    /// Positions of later contributions that lack something, because an older one takes the same
     /// connections.
     pub conflicts: Vec<usize>,
 }
@@ -121,7 +121,7 @@ fn chains(contribution: &Contribution) -> Vec<Chain<'_>> {
 }
 
 /// Whether one of two different protocols has a server that speaks first (MongoDB and MySQL clients wait):
-/// looking at the client's first bytes would block such connections for ever.
+/// looking at the client's first bytes would block such connections forever.
 fn speaks_first(incoming: Protocol, current: Protocol) -> bool {
     let waits = |protocol| matches!(protocol, Protocol::Mongo | Protocol::Mysql);
     incoming != current && (waits(incoming) || waits(current))
@@ -156,7 +156,7 @@ fn names(chain: &TcpChain) -> BTreeSet<&str> {
     chain.server_names.iter().map(|name| &**name).filter(|name| *name != "*").collect()
 }
 
-/// Blocks as sets of addresses: `10.1.2.3/8` and `10.0.0.0/8` are the same; all of IPv4 is no restriction.
+/// Blocks as sets of addresses: `10.1.2.3/8` and `10.0.0.0/8` are the same; all of IPv4 restricts nothing.
 fn blocks(blocks: &[Name]) -> BTreeSet<ipnet::IpNet> {
     blocks
         .iter()

@@ -157,7 +157,7 @@ fn merged<M: Message + Name + Default>(base: &M, change: &M, lists: Lists) -> Op
     M::decode(dynamic::encode(&merged)).ok()
 }
 
-/// Something in a list of which patches add, replace and remove items by name.
+/// Something in a list whose items patches add, replace and remove by name.
 trait Named: Clone {
     fn name(&self) -> &str;
 }

@@ -67,7 +67,7 @@ fn chains(settings: &OutboundSettings) -> Vec<FilterChain> {
     std::iter::once(black_hole(settings)).chain(unknown_hosts).chain([catch_all(settings)]).collect()
 }
 
-/// Connections to the listener's own port were not redirected; passing them on would come back here for ever.
+/// Connections to the listener's own port were not redirected; passing them on would come back here forever.
 fn black_hole(settings: &OutboundSettings) -> FilterChain {
     FilterChain {
         name: "virtualOutbound-blackhole".to_owned(),

@@ -39,7 +39,7 @@ pub fn short_name_namespaces(host: &str) -> impl Iterator<Item = &str> {
 }
 
 impl DomainView {
-    /// The view as far as a host goes that is no service: not at all.
+    /// The view for a host that is not a service.
     pub fn without_service(&self) -> Self {
         DomainView { dns_domain: "".into(), ip_mode: IpMode::V4, auto_allocated_addresses: false }
     }

@@ -74,7 +74,7 @@ impl RoutePatch {
         })
     }
 
-    /// How lists are merged; nothing if this is no merge.
+    /// How lists are merged; nothing if this is not a merge.
     fn lists(&self) -> Option<Lists> {
         match self.operation {
             PatchOperation::Merge => Some(Lists::Append),

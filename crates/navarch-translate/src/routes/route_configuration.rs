@@ -77,7 +77,7 @@ pub struct RouteConfigurationInput {
     pub name: Name,
     /// Empty contributions may be left out.
     pub contributions: Vec<Contribution>,
-    /// Namespace of the clients, if some virtual host is another one for them; else empty.
+    /// Namespace of the clients, if some virtual host differs for them; else empty.
     pub namespace: Name,
     pub catch_all: Option<CatchAllHost>,
     /// The listener serves all ports: of ports other than 80 only domains that name the port are kept.

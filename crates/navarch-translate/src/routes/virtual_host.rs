@@ -25,7 +25,7 @@ const ROUTES: u8 = 0x1a;
 pub struct VirtualHost {
     /// `<host>:<port>`.
     pub name: String,
-    /// The service behind it, whose full name is nobody else's; nothing for hosts that are no service.
+    /// The service behind it, whose full name is nobody else's; nothing for hosts that are not services.
     pub service: Option<Name>,
     pub domains: Vec<Domain>,
     /// The routes that somebody wrote for it, which know what they were made from.

@@ -41,8 +41,8 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    /// What a resource name stands for, for a proxy in `namespace`; nothing if it is no such name, or not for
-    /// that proxy: Secrets are given only to proxies of their own namespace. Certificate authorities in
+    /// What a resource name stands for, for a proxy in `namespace`; nothing if it is not such a name, or not
+    /// for that proxy: Secrets are given only to proxies of their own namespace. Certificate authorities in
     /// ConfigMaps are public.
     pub fn parse(resource: &str, namespace: &str) -> Option<Self> {
         if let Some(rest) = resource.strip_prefix(CONFIG_MAP) {

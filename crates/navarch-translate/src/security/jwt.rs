@@ -1,7 +1,7 @@
 //! RequestAuthentication as the JWT filter.
 //!
-//! A token that is there must be valid; a missing token is no error here, authorization policies may demand
-//! one.
+//! A token that is there must be valid; a missing token is not an error here, authorization policies may
+//! demand one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

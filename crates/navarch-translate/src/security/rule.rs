@@ -119,7 +119,7 @@ enum What<'a> {
     FilterMetadata(&'a str),
 }
 
-/// Values of which one must match, and values of which none may.
+/// Values one of which must match, and values none of which may.
 type Terms<'a> = (&'a [String], &'a [String]);
 
 impl<'a> Attribute<'a> {

@@ -83,7 +83,7 @@ pub type Target<'a> = (&'a str, u32);
 pub type Service<'a> = (&'a str, u32);
 
 /// The services and ports that a tracing provider sends to: the collector, and the service that decides on
-/// sampling if it is another one. Nothing if the provider does not trace.
+/// sampling if that is elsewhere. Nothing if the provider does not trace.
 pub fn services(provider: &ExtensionProvider) -> Option<(Target<'_>, Option<Target<'_>>)> {
     Some(match provider.provider.as_ref()? {
         Provider::Zipkin(zipkin) => ((&zipkin.service, zipkin.port), None),

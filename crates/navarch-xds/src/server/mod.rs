@@ -1,7 +1,7 @@
 //! The server around [`Stream`](crate::Stream): gRPC over HTTP/2, one task per connection.
 //!
-//! The crate does not know where resources come from. It asks a [`Discovery`] once per stream, with the node and the
-//! peer, and gets the [`Class`] to follow.
+//! The crate does not know where resources come from. It asks a [`Discovery`] once per stream, with the node
+//! and the peer, and gets the [`Class`] to follow.
 
 mod admission;
 mod authenticate;
@@ -47,19 +47,19 @@ const AGGREGATED: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService
 
 /// Says what a client gets.
 pub trait Discovery: Send + Sync + 'static {
-    /// Called once per stream, on the first request, before anything is computed or answered. Must not block: a class
-    /// whose resources are not known yet is returned as it is, and the stream waits for them.
+    /// Called once per stream, on the first request, before anything is computed or answered. Must not block:
+    /// a class whose resources are not known yet is returned as it is, and the stream waits for them.
     ///
     /// # Errors
-    /// A [`Rejection`] ends the stream. Claims in the node (namespace, service account) that the identity of the peer
-    /// does not support are rejected here.
+    /// A [`Rejection`] ends the stream. Claims in the node (namespace, service account) that the identity of
+    /// the peer does not support are rejected here.
     fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection>;
 
-    /// Answers a request for a type that is no configuration, for example [`SYNCZ`](crate::SYNCZ). It is answered once
-    /// and never pushed. `None`: the type is not known, and there is no answer.
+    /// Answers a request for a type that is not configuration, for example [`SYNCZ`](crate::SYNCZ). It is
+    /// answered once and never pushed. `None`: the type is not known, and there is no answer.
     ///
     /// # Errors
-    /// A [`Rejection`] ends the stream: who asks for what is not for them would wait for ever.
+    /// A [`Rejection`] ends the stream: who asks for what is not for them would wait forever.
     fn answer(&self, question: &Question<'_>) -> Result<Option<Answers>, Rejection> {
         let _ = question;
         Ok(None)
@@ -105,13 +105,13 @@ pub struct Peer {
     pub identities: Vec<String>,
     /// Whether the transport is encrypted.
     pub encrypted: bool,
-    /// What the [`Transport`] has to say to those who know its type, for example the certificates of the client. The server does
-    /// not look into it.
+    /// What the [`Transport`] has to say to those who know its type, for example the certificates of the
+    /// client. The server does not look into it.
     pub evidence: Evidence,
 }
 
-/// Something that a [`Transport`] leaves for those who know its type. Its content is never printed, and it is equal to its own
-/// clones.
+/// Something that a [`Transport`] leaves for those who know its type. Its content is never printed, and it is
+/// equal to its own clones.
 #[derive(Clone, Default)]
 pub struct Evidence(Option<Arc<dyn Any + Send + Sync>>);
 
@@ -157,8 +157,8 @@ impl Peer {
 
 /// What a stream follows.
 pub struct Connection {
-    /// The class of the client. A client whose class changes (its workload is known otherwise now) is led to the new
-    /// one without an interruption; the resources there must be of a later revision.
+    /// The class of the client. A client whose class changes (its workload is known otherwise now) is led to
+    /// the new one without an interruption; the resources there must be of a later revision.
     pub class: watch::Receiver<Arc<Class>>,
     /// What is made for this stream and no other.
     pub own: Option<OwnResources>,
@@ -234,19 +234,21 @@ impl Observer for () {}
 /// Limits and times.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `control_plane.identifier` in responses: how an operator sees which replica serves a proxy. Empty: left out.
+    /// `control_plane.identifier` in responses: how an operator sees which replica serves a proxy. Empty:
+    /// left out.
     pub identifier: String,
-    /// Bytes of one request. A reconnecting Envoy lists everything it has: 4 MiB are reached near 40,000 clusters.
+    /// Bytes of one request. A reconnecting Envoy lists everything it has: 4 MiB are reached near 40,000
+    /// clusters.
     pub request_bytes_max: usize,
     /// New streams per second, and as many at once.
     pub streams_per_second: f64,
-    /// How long a new stream may have to wait for its turn; beyond, it is refused. Waiting costs less than coming back, but a client
-    /// that has waited long may have a better server to go to.
+    /// How long a new stream may have to wait for its turn; beyond, it is refused. Waiting costs less than
+    /// coming back, but a client that has waited long may have a better server to go to.
     pub admission_wait_max: Duration,
     /// Time for the handshake of a connection, and for the first request of a stream.
     pub first_timeout: Duration,
-    /// Time for the first resources of a class. A client whose stream is ended comes back and waits again, so this is longer than
-    /// a server takes to plan all classes after a start.
+    /// Time for the first resources of a class. A client whose stream is ended comes back and waits again, so
+    /// this is longer than a server takes to plan all classes after a start.
     pub resources_timeout: Duration,
     /// Time a client may go without taking a response. Then its connection is closed.
     pub send_timeout: Duration,
@@ -254,7 +256,8 @@ pub struct Settings {
     pub keepalive_interval: Duration,
     /// Time a ping may go without an answer.
     pub keepalive_timeout: Duration,
-    /// Age at which connections are closed, give or take a tenth, so that clients spread over replicas. `None`: never.
+    /// Age at which connections are closed, give or take a tenth, so that clients spread over replicas.
+    /// `None`: never.
     pub connection_age_max: Option<Duration>,
     /// Time after which a connection that is asked to go is cut.
     pub grace: Duration,
@@ -340,8 +343,8 @@ impl Builder {
         Self { loads: Box::new(loads), ..self }
     }
 
-    /// One more unary gRPC method on the port, by its path: `/package.Service/Method`. The last one with a path counts; the paths
-    /// of the server itself cannot be taken.
+    /// One more unary gRPC method on the port, by its path: `/package.Service/Method`. The last one with a
+    /// path counts; the paths of the server itself cannot be taken.
     #[must_use]
     pub fn service(mut self, path: impl Into<String>, service: impl Service) -> Self {
         self.services.add(path.into(), Box::new(service));
@@ -404,8 +407,8 @@ impl Server {
         &self.shared.settings
     }
 
-    /// Ends all streams, spread over `window` so that clients do not return all at once, and takes no new ones.
-    /// Returns when all streams have ended or `window` and the grace time have passed.
+    /// Ends all streams, spread over `window` so that clients do not return all at once, and takes no new
+    /// ones. Returns when all streams have ended or `window` and the grace time have passed.
     pub async fn shutdown(&self, window: Duration) {
         self.shared.shutdown.send_replace(Some(window));
         let deadline = tokio::time::Instant::now() + window + self.shared.settings.grace;
@@ -477,8 +480,8 @@ impl Shared {
         tokio::time::timeout(self.settings.first_timeout, authenticated).await.unwrap_or_else(late)
     }
 
-    /// What is asked for, if it may be answered. Before anything is read or computed, so that a herd of returning
-    /// clients costs little.
+    /// What is asked for, if it may be answered. Before anything is read or computed, so that a herd of
+    /// returning clients costs little.
     async fn admit(&self, path: &str) -> Result<Asked<'_>, Status> {
         let unavailable = |message: &str| Err(Status::new(Code::Unavailable, message));
         if self.shutdown.borrow().is_some() {

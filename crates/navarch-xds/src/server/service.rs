@@ -1,7 +1,7 @@
 //! Services that others bring to the port: unary gRPC methods, found by their path.
 //!
-//! The server sees to what every such call needs: sizes, times, how many there are at once, and the framing. What is asked
-//! and what it means is up to the [`Service`].
+//! The server sees to what every such call needs: sizes, times, how many there are at once, and the framing.
+//! What is asked and what it means is up to the [`Service`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,8 +22,9 @@ use super::{Peer, Settings};
 pub trait Service: Send + Sync + 'static {
     /// Answers a call with the bytes of a message.
     ///
-    /// Calls run on the task of their connection, so the future must not block. It is dropped when the client gives up, when
-    /// the time is over and when the connection ends: what must not be left half done belongs on a task of its own.
+    /// Calls run on the task of their connection, so the future must not block. It is dropped when the client
+    /// gives up, when the time is over and when the connection ends: what must not be left half done belongs
+    /// on a task of its own.
     fn answer(&self, call: UnaryCall) -> BoxFuture<'_, Result<Bytes, Status>>;
 
     /// What calls may take.
@@ -69,7 +70,8 @@ impl fmt::Debug for UnaryCall {
 pub struct Limits {
     /// Bytes of a request.
     pub request_bytes_max: usize,
-    /// Time from the head of a request to its answer. A client that states a shorter one (`grpc-timeout`) gets that.
+    /// Time from the head of a request to its answer. A client that states a shorter one (`grpc-timeout`)
+    /// gets that.
     pub timeout: Duration,
     /// Calls at once; more are refused, and may be tried again.
     pub calls_max: usize,
@@ -104,7 +106,8 @@ impl Services {
 }
 
 impl Registered {
-    /// Answers one call. It is not told of the end of its connection: that waits long enough for a call that is under way.
+    /// Answers one call. It is not told of the end of its connection: that waits long enough for a call that
+    /// is under way.
     pub async fn serve(&self, mut offer: Offer, peer: Arc<Peer>, settings: &Settings) -> Result<(), End> {
         // A place is taken before anything is read, so that what waiting requests hold is bounded.
         let Ok(_place) = self.places.try_acquire() else {
@@ -141,7 +144,8 @@ impl Registered {
     }
 }
 
-/// `grpc-timeout` (gRPC over HTTP/2, "Timeout"): up to eight digits and a unit. What is not of that form is not a timeout.
+/// `grpc-timeout` (gRPC over HTTP/2, "Timeout"): up to eight digits and a unit. What is not of that form is
+/// not a timeout.
 fn stated_timeout(metadata: &HeaderMap) -> Option<Duration> {
     let stated = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = stated.split_at_checked(stated.len().checked_sub(1)?)?;

@@ -92,8 +92,8 @@ impl Exchange<'_> {
         Ok(taken.await.map_err(|_| End::NotRead)??)
     }
 
-    /// The client says who it is, is told how often to report, and reports. Nothing has to be said again: a client that
-    /// lost its stream starts with its node.
+    /// The client says who it is, is told how often to report, and reports. Nothing has to be said again: a
+    /// client that lost its stream starts with its node.
     async fn load_stats(&mut self) -> Result<(), End> {
         let timeout = self.shared.settings.first_timeout;
         let first = tokio::time::timeout(timeout, self.next::<LoadStatsRequest>()).await;

@@ -39,7 +39,8 @@ pub struct Stream {
     /// Responses sent. Also the next nonce.
     number: u64,
     gate: Option<Gate>,
-    /// When a client that came with something from an earlier stream asked for the last type for the first time.
+    /// When a client that came with something from an earlier stream asked for the last type for the first
+    /// time.
     returned: Option<Instant>,
     /// Clusters were sent before their endpoints were asked for.
     endpoints_unasked: bool,
@@ -56,7 +57,8 @@ struct Gate {
     /// The response whose acknowledgement says that its clusters are warm.
     number: u64,
     until: Instant,
-    /// They are the first on the stream. Only to a client that has come back some of them are new, while others serve.
+    /// They are the first on the stream. Only to a client that has come back some of them are new, while
+    /// others serve.
     is_first: bool,
 }
 

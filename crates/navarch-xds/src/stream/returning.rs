@@ -36,16 +36,17 @@ impl Stream {
 
     /// Whether a client that has come back may lack clusters that new routes and listeners refer to.
     ///
-    /// An Envoy that returns while a cluster warms asks for its endpoints, and for clusters only when they have come. And
-    /// which of the clusters that it is sent first are new to it, it says only with its request for endpoints.
+    /// An Envoy that returns while a cluster warms asks for its endpoints, and for clusters only when they
+    /// have come. And which of the clusters that it is sent first are new to it, it says only with its
+    /// request for endpoints.
     pub(super) fn awaits_clusters(&self, now: Instant) -> bool {
         let warms = || self.state(XdsType::Eds).requested && self.may_still_ask(XdsType::Cds, now);
         let is_sent_new = || self.endpoints_unasked && self.may_still_ask(XdsType::Eds, now);
         self.client.asks_for_endpoints_of_clusters() && (warms() || is_sent_new())
     }
 
-    /// The client has asked for the endpoints of the clusters that it has. It will ask for those of new ones, but routes
-    /// to them must not be there before they are warm.
+    /// The client has asked for the endpoints of the clusters that it has. It will ask for those of new ones,
+    /// but routes to them must not be there before they are warm.
     fn anticipate_endpoints_of_sent_clusters(&mut self) {
         let Some(resources) = self.resources.clone() else { return };
         let names = self.endpoints_of_unanswered_clusters();

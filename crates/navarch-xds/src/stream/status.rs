@@ -42,7 +42,7 @@ impl Stream {
         }
     }
 
-    /// The newest revision of which the client has accepted everything that it asked for; zero before that.
+    /// The newest revision that the client has fully accepted, as far as it asked for it; zero before that.
     #[must_use]
     pub fn watermark(&self) -> u64 {
         let Some(resources) = &self.resources else { return 0 };

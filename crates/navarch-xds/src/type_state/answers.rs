@@ -53,8 +53,8 @@ impl TypeState {
         let good = match aside.map(|aside| &aside.held) {
             None => resource.clone(),
             Some(Held::LastGood(good)) => good.clone(),
-            // A cluster that waits for better endpoints than those that were rejected holds up all others: Envoy
-            // acknowledges none as long as one of them warms.
+            // A cluster that waits for better endpoints than those that were rejected holds up all others:
+            // Envoy acknowledges none as long as one of them warms.
             Some(Held::Nothing) if self.ty == XdsType::Eds && cx.protocol == Protocol::Sotw => {
                 missing::empty_assignment(name)
             }

@@ -18,7 +18,7 @@ pub(crate) struct Due {
     anticipated: BTreeSet<Arc<str>>,
     /// Names that were sent before the client asked for them.
     sent_ahead: BTreeSet<Arc<str>>,
-    /// Names that the client asks for, and of which it was sent nothing on this stream.
+    /// Names that the client asks for and was sent nothing of on this stream.
     unsent: BTreeSet<Arc<str>>,
     /// Glob collections: their members, or word that there are none.
     globs: Vec<Arc<str>>,

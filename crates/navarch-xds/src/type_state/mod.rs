@@ -251,7 +251,7 @@ impl TypeState {
         !self.requested || (settled && !rejected)
     }
 
-    /// The newest revision of which the client has accepted everything that concerns it.
+    /// The newest revision that the client has fully accepted, as far as it concerns it.
     pub fn synced_revision(&self, resources: &ProxyResources) -> u64 {
         if self.is_settled(resources) && self.leaving.is_empty() {
             resources.revision()
@@ -347,8 +347,8 @@ impl TypeState {
         hash_of(self.subscription.names().filter_map(|name| base.get(name)))
     }
 
-    /// Whether something that may be bad is in every whole state, because to leave it out might delete what the
-    /// client has.
+    /// Whether something that may be bad is in every whole state, because to leave it out might delete what
+    /// the client has.
     fn has_doubts(&self) -> bool {
         self.leaving.is_any_version_unknown() || self.quarantine.has_doubts()
     }

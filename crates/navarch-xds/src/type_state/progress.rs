@@ -47,7 +47,7 @@ impl Progress {
         self.acked.as_ref()
     }
 
-    /// The newest revision of which the client has accepted everything that concerns it.
+    /// The newest revision that the client has fully accepted, as far as it concerns it.
     pub fn acked_revision(&self) -> u64 {
         self.acked_revision
     }

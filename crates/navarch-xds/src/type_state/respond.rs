@@ -162,7 +162,7 @@ impl TypeState {
         None
     }
 
-    /// A listener that is only kept because removals are held goes when another one needs its address.
+    /// A listener that is only kept because removals are held goes when another needs its address.
     fn give_way(&mut self, target: &ResourceSet, draft: &mut Draft) {
         if self.ty != XdsType::Lds || self.leaving.is_empty() {
             return;

@@ -167,12 +167,13 @@ struct Envoy {
     withheld: Vec<Request>,
     subscribed: BTreeMap<XdsType, BTreeSet<String>>,
     nonces: BTreeMap<XdsType, String>,
-    /// Whether it returns with the versions that it accepted last, as Envoy does. To return with none says less.
+    /// Whether it returns with the versions that it accepted last, as Envoy does. To return with none says
+    /// less.
     keeps_versions: bool,
     /// What was accepted last, over all streams.
     versions: BTreeMap<XdsType, String>,
     asked: BTreeSet<XdsType>,
-    /// Types of which a response has come on this stream.
+    /// Types that have had a response on this stream.
     answered: BTreeSet<XdsType>,
     /// Routes whose cluster a state-of-the-world response took that knows nothing of what the client had.
     excused: BTreeSet<String>,
@@ -511,8 +512,8 @@ impl World {
         }
     }
 
-    /// A cluster of an earlier stream has its endpoints as long as a route refers to it. State-of-the-world takes it with
-    /// them.
+    /// A cluster of an earlier stream has its endpoints as long as a route refers to it. State-of-the-world
+    /// takes it with them.
     fn clusters_in_use_keep_their_endpoints(&self, response: &Response) {
         if self.envoy.protocol == Protocol::Sotw {
             return;

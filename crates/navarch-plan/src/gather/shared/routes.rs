@@ -58,7 +58,7 @@ impl RouteClient {
         }))
     }
 
-    /// The same of which these labels are known.
+    /// The same with these known labels.
     pub fn with(&self, labels: &ClientLabels) -> Self {
         RouteClient { labels: labels.clone(), ..self.clone() }
     }

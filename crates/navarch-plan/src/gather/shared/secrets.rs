@@ -54,7 +54,7 @@ pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> Named) -> Compo
     Composed::own(resources.chain(roots).collect::<BucketResources>())
 }
 
-/// The roots that workloads are verified by, which are no secret; none where nobody issues certificates.
+/// The roots that workloads are verified by, which are not secret; none where nobody issues certificates.
 fn workload_roots(cx: &Cx<'_>) -> Option<Arc<Resource>> {
     let view = cx.view();
     let mesh = &view.mesh().config;

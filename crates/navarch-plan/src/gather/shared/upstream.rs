@@ -118,7 +118,7 @@ impl Gather for SeenBuckets {
     }
 }
 
-/// The pieces of the buckets that a client sees, of whom `S` is the gather for all buckets and `B` that for
+/// The pieces of the buckets that a client sees. `S` is the gather for all buckets and `B` that for
 /// one. `key` makes the key for a client with a scope. The client is made known to a bucket as far as it
 /// asks; buckets that ask for the same share one key. Only buckets that ask for the client's namespace have a
 /// piece of their own, the others that of a client elsewhere.
@@ -179,7 +179,7 @@ impl UpstreamClient {
         }
     }
 
-    /// The same of which these labels are known.
+    /// The same with these known labels.
     pub fn with(&self, labels: &ClientLabels) -> Self {
         UpstreamClient { labels: labels.clone(), ..self.clone() }
     }

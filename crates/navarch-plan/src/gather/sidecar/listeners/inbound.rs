@@ -177,7 +177,7 @@ impl Ports<'_> {
         })
     }
 
-    /// Ports that only a policy names: they are no port of a service, but their mode differs.
+    /// Ports that only a policy names: they are not ports of a service, but their mode differs.
     fn policy_ports(&self) -> Vec<(u16, MutualTlsMode)> {
         let ingress = self.scope.ingress();
         let declared = |port: u32| {

@@ -77,7 +77,7 @@ impl ProxyView {
         }
     }
 
-    /// The same of which these labels are known.
+    /// The same with these known labels.
     pub fn with(&self, labels: &ClientLabels) -> Self {
         ProxyView { labels: labels.clone(), ..self.clone() }
     }

@@ -21,7 +21,7 @@ use crate::gather::shared::upstream::SeenBuckets;
 /// The port on which any host may be named.
 const ANY_HOST_PORT: u16 = 80;
 
-/// Adds the exact hosts of a bucket that are no services there.
+/// Adds the exact hosts of a bucket that are not services there.
 pub fn unregistered(
     collector: &mut Collector<'_, '_>,
     listener: &EgressListener,
