@@ -62,6 +62,14 @@ impl Bootstrap {
                 "lds_config": ads_source(),
             },
             "static_resources": { "clusters": [self.xds_cluster()] },
+            // Listeners and clusters within the proxy (`internal_listener`) need it before they come over
+            // xDS.
+            "bootstrap_extensions": [{
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+                },
+            }],
             "layered_runtime": {
                 "layers": [{
                     "name": "static",

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 use navarch_agent::bootstrap::{Authority, Bootstrap, Tls};
+use navarch_model::proxy::{COMPATIBLE_ISTIO_VERSION, SYSTEM_ROOTS};
 
 use crate::output;
 use crate::proxy::ProxyArgs;
@@ -46,8 +47,14 @@ pub struct BootstrapArgs {
 
 /// Prints the bootstrap.
 pub fn run(args: &BootstrapArgs) -> Result<ExitCode> {
+    let mut node = args.proxy.node()?;
+    // EnvoyFilters match by it, and take a proxy without one for none of theirs.
+    node.metadata.entry("ISTIO_VERSION").or_insert_with(|| COMPATIBLE_ISTIO_VERSION.into());
+    if let Some(path) = system_roots().filter(|path| *path != SYSTEM_ROOTS) {
+        node.metadata.entry("SYSTEM_ROOTS").or_insert_with(|| path.into());
+    }
     let bootstrap = Bootstrap {
-        node: args.proxy.node()?,
+        node,
         xds: authority(&args.xds_addr)?,
         tls: args.tls()?,
         admin: Some(SocketAddr::from(([127, 0, 0, 1], args.admin_port))),
@@ -55,6 +62,19 @@ pub fn run(args: &BootstrapArgs) -> Result<ExitCode> {
     };
     output::json(&bootstrap.to_json())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where this machine has the roots of the operating system: the places that distributions use.
+fn system_roots() -> Option<&'static str> {
+    const PLACES: [&str; 6] = [
+        SYSTEM_ROOTS,
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/pki/tls/cacert.pem",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    PLACES.into_iter().find(|path| Path::new(path).is_file())
 }
 
 impl BootstrapArgs {

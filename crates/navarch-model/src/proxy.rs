@@ -75,6 +75,8 @@ pub struct ProxyFacts {
     pub server_certificates: CertificateFiles,
     /// Certificates that the workload shows to servers (`TLS_CLIENT_*`).
     pub client_certificates: CertificateFiles,
+    /// The file with the roots of the operating system where the proxy runs (`SYSTEM_ROOTS`).
+    pub system_roots: Name,
     /// The agent beside the proxy fetches secrets of others (`credential`).
     pub external_secrets: bool,
     /// What the node states, for EnvoyFilters that select proxies by it.
@@ -155,6 +157,14 @@ pub enum IpMode {
     V6,
     Dual,
 }
+
+/// Where most systems have the roots that everybody trusts, and where they are looked for if a node does not
+/// say.
+pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The version of Istio that proxies state who get their bootstrap from navarch, as EnvoyFilters match by it:
+/// the one whose configuration is spoken.
+pub const COMPATIBLE_ISTIO_VERSION: &str = "1.32.0";
 
 /// `ISTIO_VERSION`; what cannot be parsed counts as newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -280,6 +290,10 @@ impl ProxyFacts {
             exact_balance_outbound: stated.flag("OUTBOUND_LISTENER_EXACT_BALANCE"),
             server_certificates: stated.certificate_files("SERVER"),
             client_certificates: stated.certificate_files("CLIENT"),
+            system_roots: match stated.text("SYSTEM_ROOTS") {
+                path if path.is_empty() => Name::from(SYSTEM_ROOTS),
+                path => path,
+            },
             external_secrets: &*stated.text("credential") == "true",
             service_cluster: Name::from(cluster),
             metadata: NodeMetadata(stated.values),

@@ -17,9 +17,10 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use navarch_model::{Fingerprint, Hashed, Labels, Name};
+use navarch_model::{Fingerprint, Hashed, Labels, Name, Origin};
 use navarch_snapshot::{ClientLabels, Part, Reads, Scope, Snapshot, View};
 use navarch_translate::Pure;
+use navarch_translate::patching::{Fates, Reach};
 use parking_lot::Mutex;
 
 use crate::composed::SharedLayers;
@@ -54,6 +55,8 @@ pub struct Cx<'e> {
     used: RefCell<Vec<Output>>,
     /// Labels of clients that the gathers asked for.
     labels_asked: RefCell<BTreeSet<Name>>,
+    /// What became of patches, here and in the gathers that were asked for.
+    fates: RefCell<Fates>,
 }
 
 /// Keys for the clients that one client is to different gathers, which ask for different labels: one for all
@@ -84,6 +87,7 @@ struct Made<T> {
     output: Arc<T>,
     stamp: u64,
     labels_asked: LabelSet,
+    fates: Arc<Fates>,
 }
 
 /// Keys of labels of clients.
@@ -102,6 +106,7 @@ impl<'e> Cx<'e> {
             read: RefCell::default(),
             used: RefCell::default(),
             labels_asked: RefCell::default(),
+            fates: RefCell::default(),
         }
     }
 
@@ -116,9 +121,22 @@ impl<'e> Cx<'e> {
         P::Output: PartialEq,
     {
         let output = self.engine.memo.get::<P>(input);
+        self.reuse::<P>(&output);
+        output
+    }
+
+    /// Uses a translator's output that an earlier run got.
+    pub fn reuse<P: Pure>(&self, output: &Arc<P::Output>) {
+        if let Some(fates) = P::fates(output) {
+            self.fates.borrow_mut().sum(fates);
+        }
         // The memo keeps only what is used; this is the use.
         self.used.borrow_mut().push(output.clone());
-        output
+    }
+
+    /// Says how far a patch got.
+    pub fn reach(&self, patch: &Origin, reach: Reach) {
+        self.fates.borrow_mut().reach(patch, reach);
     }
 
     /// The output of another gather, up to date.
@@ -133,6 +151,9 @@ impl<'e> Cx<'e> {
         self.read.borrow_mut().insert(address(&node), (node, made.stamp));
         if !made.labels_asked.is_empty() {
             self.labels_asked.borrow_mut().extend(made.labels_asked.iter().cloned());
+        }
+        if !made.fates.is_empty() {
+            self.fates.borrow_mut().sum(&made.fates);
         }
         made
     }
@@ -208,6 +229,10 @@ pub struct Engine {
     no_labels: LabelSet,
     /// What others ask. There are few of these: configuration looks at the same labels in many places.
     label_sets: Mutex<BTreeSet<LabelSet>>,
+    /// What becomes of patches in most computations: there are none.
+    no_fates: Arc<Fates>,
+    /// What becomes of them in others; many computations say the same.
+    fates: Mutex<BTreeSet<Arc<Fates>>>,
     /// Nothing is shared between namespaces, nor between clients with different labels.
     exact: bool,
 }
@@ -226,6 +251,8 @@ impl Engine {
             runs: Mutex::default(),
             no_labels: Arc::default(),
             label_sets: Mutex::default(),
+            no_fates: Arc::default(),
+            fates: Mutex::default(),
             exact: false,
         }
     }
@@ -288,6 +315,7 @@ impl Engine {
         self.memo.sweep();
         self.layers.sweep();
         self.label_sets.get_mut().retain(|set| Arc::strong_count(set) > 1);
+        self.fates.get_mut().retain(|fates| Arc::strong_count(fates) > 1);
         self.swept = self.size();
     }
 
@@ -351,6 +379,33 @@ impl Engine {
         made
     }
 
+    /// The fates in use that are equal.
+    fn shared_fates(&self, fates: Fates) -> Arc<Fates> {
+        if fates.is_empty() {
+            return self.no_fates.clone();
+        }
+        let mut known = self.fates.lock();
+        if let Some(known) = known.get(&fates) {
+            return known.clone();
+        }
+        let made = Arc::new(fates);
+        known.insert(made.clone());
+        made
+    }
+
+    /// Shows every output of translators that a gather is made of. Looks at all of them: for questions of
+    /// people.
+    pub fn outputs<G: Gather>(&self, root: &Root<G>, mut look: impl FnMut(&(dyn Any + Send + Sync))) {
+        root.unit.output(self);
+        let mut seen = BTreeSet::new();
+        let mut waiting: Vec<Arc<dyn Node>> = vec![root.unit.clone()];
+        while let Some(node) = waiting.pop() {
+            if seen.insert(address(&node)) {
+                waiting.extend(node.look(&mut look));
+            }
+        }
+    }
+
     fn register(&self, node: &Weak<dyn Node>, reads: &Reads, known: Option<&Reads>) {
         let mut readers = self.readers.lock();
         for (part, _) in reads.iter() {
@@ -373,6 +428,11 @@ impl<G: Gather> Root<G> {
         (output, stamp)
     }
 
+    /// What became of patches in everything that this is built on.
+    pub fn fates(&self, engine: &Engine) -> Arc<Fates> {
+        self.unit.output(engine).fates
+    }
+
     /// Whether something this was built on may have changed since it was last asked for.
     pub fn is_marked(&self) -> bool {
         self.unit.marked.load(Ordering::Acquire)
@@ -389,6 +449,8 @@ trait Node: Any + Send + Sync {
     fn mark(&self);
     /// Brings the output up to date; returns its stamp.
     fn refresh(&self, engine: &Engine) -> u64;
+    /// Shows the translations that this was made of, and returns the gathers.
+    fn look(&self, look: &mut dyn FnMut(&(dyn Any + Send + Sync))) -> Vec<Arc<dyn Node>>;
     /// Remembers who builds on this.
     fn add_parent(&self, parent: Weak<dyn Node>);
 }
@@ -412,8 +474,9 @@ struct State<T> {
     /// Labels of clients that this and the gathers below it asked for. Nearly always the empty set of the
     /// engine.
     labels_asked: LabelSet,
+    /// What became of patches, here and in the gathers below. Nearly always the empty value of the engine.
+    fates: Arc<Fates>,
     /// Keeps the translations alive that the output was made of, so that a repetition finds them in the memo.
-    #[expect(dead_code, reason = "owned, not read")]
     used: Box<[Output]>,
 }
 
@@ -424,7 +487,12 @@ impl<T> State<T> {
     }
 
     fn made(&self) -> Made<T> {
-        Made { output: self.output.clone(), stamp: self.stamp, labels_asked: self.labels_asked.clone() }
+        Made {
+            output: self.output.clone(),
+            stamp: self.stamp,
+            labels_asked: self.labels_asked.clone(),
+            fates: self.fates.clone(),
+        }
     }
 
     fn has_child(&self, node: &Arc<dyn Node>) -> bool {
@@ -457,6 +525,7 @@ impl<G: Gather> Unit<G> {
         let mut labels_asked = cx.labels_asked.into_inner();
         labels_asked.append(&mut cx.view.labels_asked());
         let labels_asked = engine.label_set(labels_asked);
+        let fates = engine.shared_fates(cx.fates.into_inner());
         let reads = cx.view.into_reads();
         let children: Box<[Child]> = cx.read.into_inner().into_values().collect();
         let used = cx.used.into_inner().into_boxed_slice();
@@ -468,7 +537,9 @@ impl<G: Gather> Unit<G> {
             }
         }
         match previous {
-            Some(state) if *state.output == output && state.labels_asked == labels_asked => {
+            Some(state)
+                if *state.output == output && state.labels_asked == labels_asked && state.fates == fates =>
+            {
                 State { reads, children, used, ..state }
             }
             _ => State {
@@ -477,6 +548,7 @@ impl<G: Gather> Unit<G> {
                 reads,
                 children,
                 labels_asked,
+                fates,
                 used,
             },
         }
@@ -500,6 +572,13 @@ impl<G: Gather> Node for Unit<G> {
 
     fn refresh(&self, engine: &Engine) -> u64 {
         self.output(engine).stamp
+    }
+
+    fn look(&self, look: &mut dyn FnMut(&(dyn Any + Send + Sync))) -> Vec<Arc<dyn Node>> {
+        let state = self.state.lock();
+        let Some(state) = &*state else { return Vec::new() };
+        state.used.iter().for_each(|output| look(&**output));
+        state.children.iter().map(|(child, _)| child.clone()).collect()
     }
 
     fn add_parent(&self, parent: Weak<dyn Node>) {

@@ -1,6 +1,8 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
 mod no_effect;
+mod patches;
+mod presumed;
 mod problem;
 mod references;
 
@@ -17,8 +19,10 @@ use navarch_model::security::{
 use navarch_model::telemetry::Telemetry;
 use navarch_snapshot::{Reads, Snapshot, View};
 use navarch_translate::patch_values::{self, PatchProblemKind};
+use navarch_translate::patching::Fates;
 use navarch_translate::security::jwt::key_source;
 
+pub use self::presumed::presumed_fates;
 use self::problem::Problem;
 use self::references::References;
 use crate::gather::shared::security::authorizer;
@@ -30,11 +34,13 @@ pub struct TranslationFindings {
     reads: Option<Reads>,
     problems: Vec<Problem>,
     references: Option<References>,
+    patches: Option<(Reads, Arc<Fates>, Vec<Problem>)>,
 }
 
 impl TranslationFindings {
-    /// The findings about a snapshot, sorted by place.
-    pub fn about(&mut self, snapshot: &Arc<Snapshot>) -> Vec<Finding> {
+    /// The findings about a snapshot, sorted by place. `fates` say what became of the patches of EnvoyFilters
+    /// where somebody planned for proxies.
+    pub fn about(&mut self, snapshot: &Arc<Snapshot>, fates: &Arc<Fates>) -> Vec<Finding> {
         if !self.reads.as_ref().is_some_and(|reads| reads.hold_in(snapshot)) {
             let view = snapshot.view();
             self.problems = problems(&view);
@@ -42,7 +48,14 @@ impl TranslationFindings {
         }
         let references = self.references.get_or_insert_with(|| References::new(snapshot.clone()));
         let references = references.problems(snapshot);
-        let placed = self.problems.iter().chain(&*references).map(|problem| {
+        let known = self.patches.as_ref();
+        if !known.is_some_and(|(reads, of, _)| Arc::ptr_eq(of, fates) && reads.hold_in(snapshot)) {
+            let view = snapshot.view();
+            let problems = patches::problems(&view, fates);
+            self.patches = Some((view.into_reads(), fates.clone(), problems));
+        }
+        let of_patches = self.patches.iter().flat_map(|(_, _, problems)| problems);
+        let placed = self.problems.iter().chain(&*references).chain(of_patches).map(|problem| {
             let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
             match snapshot.object(&problem.key) {
                 Some(object) => finding.at(object.locate(&problem.path)),

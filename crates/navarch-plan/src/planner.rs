@@ -1,13 +1,16 @@
 //! The planner: from a snapshot and a class to the resources of every type.
 
+use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use navarch_envoy::{ProxyResources, ResourceSet, XdsType};
+use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 use navarch_model::Hashed;
 use navarch_model::proxy::{ProxyFacts, ProxyKind};
 use navarch_snapshot::{Part, Scope, Snapshot};
+use navarch_translate::Patched;
+use navarch_translate::patching::Fates;
 use parking_lot::{Mutex, RwLock};
 
 use crate::class::Class;
@@ -55,15 +58,17 @@ impl Planner {
 
     /// The class that a proxy belongs to now.
     pub fn classify(&self, facts: &ProxyFacts) -> Class {
-        let engine = self.engine.read();
+        self.class_in(&self.engine.read(), facts)
+    }
+
+    fn class_in(&self, engine: &Engine, facts: &ProxyFacts) -> Class {
         let view = engine.snapshot().view();
         if engine.is_exact() { Class::exact(facts, &view) } else { Class::of(facts, &view) }
     }
 
     /// A plan for a class; nothing is computed before it is asked for its resources.
     pub fn class_plan(&self, class: Arc<Hashed<Class>>) -> ClassPlan {
-        let engine = self.engine.read();
-        ClassPlan { roots: roots(&engine, &class), class, latest: Mutex::default() }
+        plan_in(&self.engine.read(), &class)
     }
 
     /// The resources of a class at the newest snapshot. The same `Arc` as last time if nothing changed.
@@ -101,7 +106,10 @@ impl Planner {
         ty: XdsType,
         name: &str,
     ) -> Option<Explanation> {
-        explain(&self.engine.read(), facts, resources, ty, name)
+        let engine = self.engine.read();
+        let class = Arc::new(Hashed::new(self.class_in(&engine, facts)));
+        let patches = plan_in(&engine, &class).patches_of(&engine, ty, name);
+        explain(&engine, facts, resources, ty, name, &patches)
     }
 
     /// Looks at the engine: its snapshot, its counters.
@@ -110,11 +118,21 @@ impl Planner {
     }
 }
 
+fn plan_in(engine: &Engine, class: &Arc<Hashed<Class>>) -> ClassPlan {
+    ClassPlan {
+        roots: roots(engine, class),
+        class: class.clone(),
+        latest: Mutex::default(),
+        fates: Mutex::default(),
+    }
+}
+
 /// The plan of one class.
 pub struct ClassPlan {
     class: Arc<Hashed<Class>>,
     roots: Vec<(XdsType, Box<dyn SetRoot>)>,
     latest: Mutex<Option<Arc<ProxyResources>>>,
+    fates: Mutex<Arc<Fates>>,
 }
 
 impl ClassPlan {
@@ -128,6 +146,12 @@ impl ClassPlan {
         self.latest.lock().clone()
     }
 
+    /// What became of the patches of EnvoyFilters, as of when the resources were last asked for. The same
+    /// `Arc` as last time if nothing changed.
+    pub fn fates(&self) -> Arc<Fates> {
+        self.fates.lock().clone()
+    }
+
     fn resources(&self, engine: &Engine) -> Arc<ProxyResources> {
         let mut latest = self.latest.lock();
         if let Some(known) = &*latest
@@ -136,6 +160,7 @@ impl ClassPlan {
             return known.clone();
         }
         let sets: Vec<_> = self.roots.iter().map(|(ty, root)| (*ty, root.set(engine))).collect();
+        self.sum_fates(engine);
         if let Some(known) = &*latest
             && sets.iter().all(|(ty, set)| known.set(*ty) == set)
         {
@@ -150,14 +175,58 @@ impl ClassPlan {
     }
 }
 
+impl ClassPlan {
+    fn sum_fates(&self, engine: &Engine) {
+        let mut sum = Fates::default();
+        for (_, root) in &self.roots {
+            sum.sum(&root.fates(engine));
+        }
+        let mut known = self.fates.lock();
+        if **known != sum {
+            *known = Arc::new(sum);
+        }
+    }
+
+    /// What patches did to one resource.
+    pub(crate) fn patches_of(&self, engine: &Engine, ty: XdsType, name: &str) -> Fates {
+        let mut found = Fates::default();
+        let mut look = |output: &(dyn Any + Send + Sync)| {
+            if let Some(patched) = output.downcast_ref::<Patched<Arc<Resource>>>()
+                && &**patched.made.name() == name
+            {
+                found.extend(patched.fates().map(|fates| Fates::clone(fates)).unwrap_or_default());
+            }
+            if let Some(patched) = output.downcast_ref::<Patched<Vec<Arc<Resource>>>>()
+                && patched.made.iter().any(|made| &**made.name() == name)
+            {
+                found.extend(patched.fates().map(|fates| fates.of_resource(name)).unwrap_or_default());
+            }
+        };
+        for (_, root) in self.roots.iter().filter(|(of, _)| *of == ty) {
+            root.outputs(engine, &mut look);
+        }
+        found
+    }
+}
+
 trait SetRoot: Send + Sync {
     fn set(&self, engine: &Engine) -> ResourceSet;
+    fn fates(&self, engine: &Engine) -> Arc<Fates>;
+    fn outputs(&self, engine: &Engine, look: &mut dyn FnMut(&(dyn Any + Send + Sync)));
     fn is_marked(&self) -> bool;
 }
 
 impl<T: TypePlan> SetRoot for Root<PlanOf<T>> {
     fn set(&self, engine: &Engine) -> ResourceSet {
         self.get(engine).0.set().clone()
+    }
+
+    fn fates(&self, engine: &Engine) -> Arc<Fates> {
+        Root::fates(self, engine)
+    }
+
+    fn outputs(&self, engine: &Engine, look: &mut dyn FnMut(&(dyn Any + Send + Sync))) {
+        engine.outputs(self, look);
     }
 
     fn is_marked(&self) -> bool {

@@ -1,5 +1,7 @@
 //! What has no effect yet is said, never silently dropped.
 
+use std::sync::Arc;
+
 use navarch_model::change::ChangeSet;
 use navarch_model::parse_text;
 use navarch_plan::findings::TranslationFindings;
@@ -10,7 +12,7 @@ fn check(yaml: &str, expected: &[&str]) {
     let parsed = parse_text("mesh.yaml", yaml);
     assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
     let snapshot = World::new(Options::default()).apply(ChangeSet::upserting(parsed.objects));
-    let findings = TranslationFindings::default().about(&snapshot);
+    let findings = TranslationFindings::default().about(&snapshot, &Arc::default());
     let found: Vec<String> = findings
         .iter()
         .map(|finding| {

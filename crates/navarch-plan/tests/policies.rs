@@ -148,7 +148,7 @@ fn keys_of_elsewhere_are_used_once_they_are_known() {
     let text = policy("RequestAuthentication", "front", "{jwtRules: [{issuer: a, jwksUri: https://a/keys}]}");
     rig.edit(&text);
     let keys = |source: &str| Fact::Jwks { source: source.into(), keys: "{\"keys\":[]}".into() };
-    let found = |rig: &Rig| TranslationFindings::default().about(rig.world.snapshot()).len();
+    let found = |rig: &Rig| TranslationFindings::default().about(rig.world.snapshot(), &Arc::default()).len();
     let contains = |rig: &Rig, text: &str| {
         let listeners = rig.last[0].set(XdsType::Lds);
         listeners.iter().any(|l| l.body().windows(text.len()).any(|window| window == text.as_bytes()))
@@ -168,7 +168,7 @@ fn keys_of_elsewhere_are_used_once_they_are_known() {
 /// The findings of translation, as `line: path: message`.
 fn check(text: &str, expected: &[&str]) {
     let snapshot = World::new(Options::default()).apply(change(text));
-    let found = TranslationFindings::default().about(&snapshot);
+    let found = TranslationFindings::default().about(&snapshot, &Arc::default());
     let lines: Vec<String> = found
         .iter()
         .map(|finding| {
@@ -242,7 +242,7 @@ fn findings_follow_objects_that_move() {
     let mut findings = TranslationFindings::default();
     let line =
         |found: Vec<navarch_model::finding::Finding>| found[0].position.as_ref().and_then(Position::line);
-    let before = line(findings.about(&world.apply(change(&text))));
-    let after = line(findings.about(&world.apply(change(&format!("# a comment\n{text}")))));
+    let before = line(findings.about(&world.apply(change(&text)), &Arc::default()));
+    let after = line(findings.about(&world.apply(change(&format!("# a comment\n{text}"))), &Arc::default()));
     assert_eq!((before, after), (Some(5), Some(6)));
 }

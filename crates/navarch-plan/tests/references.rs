@@ -51,7 +51,7 @@ fn check(spec: &str, expected: &[&str]) {
     let mut world = World::new(Options::default());
     world.apply(change(SERVICES));
     let snapshot = world.apply(change(&rule));
-    assert_eq!(texts(&TranslationFindings::default().about(&snapshot)), expected, "{spec}");
+    assert_eq!(texts(&TranslationFindings::default().about(&snapshot, &Arc::default())), expected, "{spec}");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn what_a_delegate_names_is_found_in_the_delegate() {
     world.apply(change(SERVICES));
     let rules = [rule("leaf", leaf), rule("one", &root("one.com")), rule("two", &root("two.com"))];
     let snapshot = world.apply(change(&rules.concat()));
-    let found = TranslationFindings::default().about(&snapshot);
+    let found = TranslationFindings::default().about(&snapshot, &Arc::default());
     let objects: Vec<_> =
         found.iter().map(|finding| (finding.object.clone(), finding.path.as_str())).collect();
     let key = ObjectKey::new(Kind::VirtualService, "shop", "leaf");
@@ -122,7 +122,7 @@ fn findings_come_and_go_with_what_is_named() {
     let mut findings = TranslationFindings::default();
     let rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: shop}\nspec: {hosts: \
                 [reviews], http: [{route: [{destination: {host: reviews, subset: v1}}]}]}\n";
-    let mut count = |snapshot: &Arc<_>| findings.about(snapshot).len();
+    let mut count = |snapshot: &Arc<_>| findings.about(snapshot, &Arc::default()).len();
     assert_eq!(count(&world.apply(change(rule))), 1, "nothing is there");
     assert_eq!(count(&world.apply(change(SERVICES))), 0);
     let gone = |kind| ChangeSet::removing([ObjectKey::new(kind, "shop", "reviews")]);

@@ -283,7 +283,7 @@ fn destinations_that_are_not_there_are_found_in_the_right_object() {
     let first = "{hosts: [reviews], http: [{route: [{destination: {host: ratings}}]}]}";
     let second = [("hosts", "ratings.shop.svc.cluster.local"), ("to", "none.example.com"), ("path", "/")];
     let snapshot = snapshot(&both(first, &second));
-    let about = TranslationFindings::default().about(&snapshot);
+    let about = TranslationFindings::default().about(&snapshot, &Arc::default());
     let found: Vec<String> = about
         .iter()
         .filter(|finding| finding.message.contains("none.example.com"))

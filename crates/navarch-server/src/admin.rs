@@ -424,7 +424,7 @@ impl Admin {
                 .map(|name| RejectedResource {
                     name: name.to_string(),
                     sources: client
-                        .map(|client| blame::sources(&self.fleet, client, ty.ty, name))
+                        .map(|client| blame::sources(&self.fleet, client, ty.ty, name, &rejected.text))
                         .unwrap_or_default(),
                 })
                 .collect(),

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use navarch_envoy::ProxyResources;
 use navarch_model::proxy::{MetadataProblem, ProxyFacts};
 use navarch_model::{Fingerprint, Hashed, SpiffeId, TrustDomains};
+use navarch_plan::Fates;
 use navarch_plan::{Class, ClassPlan, Planner};
 use navarch_snapshot::{Part, Reads, Snapshot, View};
 use navarch_xds::{Answers, Connection, Discovery, Node, Peer, Question, Rejection, Visible};
@@ -37,6 +38,8 @@ pub struct Fleet {
     work: mpsc::Sender<Work>,
     metrics: Metrics,
     threads: usize,
+    /// What became of the patches of EnvoyFilters at the proxies there are.
+    fates: watch::Sender<Arc<Fates>>,
 }
 
 #[derive(Default)]
@@ -185,6 +188,7 @@ impl Fleet {
             work,
             metrics,
             threads,
+            fates: watch::Sender::default(),
         });
         let worker = Arc::downgrade(&fleet);
         std::thread::Builder::new().name("plan".to_owned()).spawn(move || plan_loop(&worker, &queue))?;
@@ -199,6 +203,11 @@ impl Fleet {
     /// The newest revision that every class has been planned for.
     pub fn planned_revision(&self) -> u64 {
         self.planned.load(Ordering::Acquire)
+    }
+
+    /// What became of the patches of EnvoyFilters at the proxies there are, and when that changes.
+    pub fn fates(&self) -> watch::Receiver<Arc<Fates>> {
+        self.fates.subscribe()
     }
 
     /// Looks at the planner's counters.
@@ -372,6 +381,29 @@ impl Fleet {
             }
         }
     }
+
+    /// Sums up what became of patches, if that changed for some class.
+    fn sum_fates(&self) {
+        let entries: Vec<Arc<ClassEntry>> = self.state.lock().classes.values().cloned().collect();
+        let fates: Vec<Arc<Fates>> =
+            entries.iter().filter_map(|entry| entry.plan.get()).map(ClassPlan::fates).collect();
+        // A sum over classes is for edits of EnvoyFilters and new kinds of proxies only.
+        let mut distinct: Vec<&Arc<Fates>> = Vec::new();
+        for of_class in fates.iter().filter(|fates| !fates.is_empty()) {
+            if !distinct.iter().any(|known| Arc::ptr_eq(known, of_class)) {
+                distinct.push(of_class);
+            }
+        }
+        let mut sum = Fates::default();
+        distinct.into_iter().for_each(|fates| sum.sum(fates));
+        self.fates.send_if_modified(|known| {
+            let differs = **known != sum;
+            if differs {
+                *known = Arc::new(sum);
+            }
+            differs
+        });
+    }
 }
 
 /// Runs until the fleet is gone.
@@ -395,6 +427,7 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
             Some(snapshot) => fleet.revise(snapshot),
             None => fleet.plan(&entries),
         }
+        fleet.sum_fates();
         for done in waiting {
             let _ = done.send(());
         }

@@ -8,7 +8,7 @@ use navarch_model::Hashed;
 use navarch_model::endpoint::Locality;
 use navarch_model::finding::Finding;
 use navarch_model::proxy::ProxyFacts;
-use navarch_plan::{Planner, TranslationFindings};
+use navarch_plan::{Planner, TranslationFindings, presumed_fates};
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::Source;
@@ -46,7 +46,7 @@ pub fn load_from(sources: Vec<Box<dyn Source>>) -> Result<Loaded, Error> {
     let snapshot = World::new(Options::default()).apply(changes);
     let mut findings = inputs.findings().to_vec();
     findings.extend(snapshot.findings().iter().cloned());
-    findings.extend(TranslationFindings::default().about(&snapshot));
+    findings.extend(TranslationFindings::default().about(&snapshot, &presumed_fates(&snapshot)));
     findings.sort();
     Ok(Loaded { snapshot, findings })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use navarch_model::finding::{Finding, Severity};
-use navarch_plan::TranslationFindings;
+use navarch_plan::{Fates, TranslationFindings};
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::{Source, SourceError};
@@ -64,7 +64,8 @@ impl Pipeline {
             tracing::info!("waiting for {missing}");
             pipeline.inputs.changed().await;
         }
-        let (pipeline, ()) = pipeline.work(Pipeline::examine).await.ok_or(Error::Panicked)?;
+        let (pipeline, ()) =
+            pipeline.work(|pipeline| pipeline.examine(&Arc::default())).await.ok_or(Error::Panicked)?;
         Ok(pipeline)
     }
 
@@ -92,11 +93,11 @@ impl Pipeline {
     }
 
     /// Looks for what is wrong. Proxies do not wait for it: what they get does not depend on it.
-    fn examine(&mut self) {
+    fn examine(&mut self, fates: &Arc<Fates>) {
         let snapshot = self.snapshot();
         let mut findings = self.inputs.findings().to_vec();
         findings.extend(snapshot.findings().iter().cloned());
-        findings.extend(self.translation.about(&snapshot));
+        findings.extend(self.translation.about(&snapshot, fates));
         findings.sort();
         self.report(findings);
         if self.inputs.wants_statuses() {
@@ -159,9 +160,19 @@ impl Pipeline {
         mut requests: Requests,
     ) {
         let mut debounce = Debounce::new(debounce, debounce_max);
+        let mut fates = fleet.fates();
         loop {
             let mut asked = Vec::new();
             let first = tokio::select! {
+                // Proxies that come and go decide which patches do something.
+                Ok(()) = fates.changed() => {
+                    let now = fates.borrow_and_update().clone();
+                    (self, ()) = match self.work(move |pipeline| pipeline.examine(&now)).await {
+                        Some(worked) => worked,
+                        None => return,
+                    };
+                    continue;
+                }
                 first = debounce.gather(&mut self.inputs) => first,
                 Some(request) = requests.recv() => {
                     asked.push(request);
@@ -189,7 +200,8 @@ impl Pipeline {
                 let _ = request.send(Refreshed { revision, errors });
             }
             debounce.applied(began);
-            (pipeline, ()) = match pipeline.work(Pipeline::examine).await {
+            let now = fates.borrow_and_update().clone();
+            (pipeline, ()) = match pipeline.work(move |pipeline| pipeline.examine(&now)).await {
                 Some(worked) => worked,
                 None => return,
             };

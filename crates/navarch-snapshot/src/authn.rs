@@ -67,6 +67,30 @@ pub fn peer_policy(view: &View<'_>, namespace: &str, labels: &Labels) -> PeerPol
     PeerPolicy { mode, ports }
 }
 
+/// The policies that [`peer_policy`] goes by, the narrowest first.
+pub fn peer_policies(view: &View<'_>, namespace: &str, labels: &Labels) -> Vec<Policy> {
+    let root_namespace = view.mesh().config.root_namespace.as_str();
+    let general = |namespace: &str| {
+        view.objects::<PeerAuthentication>(namespace).iter().find(|policy| selector(policy).is_none())
+    };
+    let mesh = general(root_namespace);
+    if namespace == root_namespace {
+        return mesh.into_iter().cloned().collect();
+    }
+    let own = view.objects::<PeerAuthentication>(namespace);
+    let specific =
+        own.iter().find(|policy| selector(policy).is_some_and(|selector| selects(selector, labels)));
+    let mut found = Vec::new();
+    for policy in [specific, general(namespace), mesh].into_iter().flatten() {
+        found.push(policy.clone());
+        // What states a mode for all ports leaves nothing to wider policies.
+        if stated(policy).is_some() {
+            break;
+        }
+    }
+    found
+}
+
 /// The mode that policies of a namespace or of the mesh state for all workloads of the namespace; `None` if
 /// there are no such policies. Clients use it to decide whether to try mutual TLS at all.
 pub fn namespace_mtls_mode(view: &View<'_>, namespace: &str) -> Option<MtlsMode> {
@@ -84,7 +108,8 @@ pub fn namespace_mtls_mode(view: &View<'_>, namespace: &str) -> Option<MtlsMode>
     }
 }
 
-type Policy = Arc<Hashed<Config<PeerAuthentication>>>;
+/// A policy, shared with the snapshot.
+pub type Policy = Arc<Hashed<Config<PeerAuthentication>>>;
 
 /// The labels that a policy selects by; `None` if it is for all workloads.
 fn selector(policy: &Policy) -> Option<&BTreeMap<String, String>> {

@@ -17,6 +17,7 @@ pub mod listeners;
 pub mod names;
 mod origin;
 pub mod patch_values;
+pub mod patching;
 mod pure;
 pub mod routes;
 pub mod sds;
@@ -25,4 +26,5 @@ pub mod security;
 pub mod tls;
 pub mod tracing;
 
+pub use patching::Patched;
 pub use pure::Pure;

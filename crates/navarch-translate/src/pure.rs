@@ -1,6 +1,9 @@
 //! The shape of every translator.
 
 use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::patching::Fates;
 
 /// What no other crate can name, and so not implement.
 pub trait Sealed {}
@@ -21,4 +24,9 @@ pub trait Pure: Sealed {
     type Output: Send + Sync + 'static;
     /// Translates.
     fn run(input: &Self::Input) -> Self::Output;
+
+    /// What became of the patches of EnvoyFilters, where the translator applies them.
+    fn fates(_output: &Self::Output) -> Option<&Arc<Fates>> {
+        None
+    }
 }

@@ -15,6 +15,13 @@ pub const WORKLOAD_ROOTS: &str = "ROOTCA";
 /// What a credential name ends with if only its certificate authority is meant.
 pub const CA_SUFFIX: &str = "-cacert";
 
+/// What the names of secrets start with that are a certificate and a key in files.
+pub const FILE_CERTIFICATE: &str = "file-cert:";
+/// What the names of secrets start with that are a certificate authority in a file.
+pub const FILE_ROOT: &str = "file-root:";
+/// Stands for the file with the roots of the operating system.
+pub const SYSTEM_ROOTS: &str = "system";
+
 const KUBERNETES: &str = "kubernetes://";
 const BUILTIN: &str = "builtin://";
 const EXTERNAL: &str = "sds://";
@@ -64,12 +71,12 @@ pub fn credential_resource(name: &str) -> String {
 
 /// The resource name of a certificate and a key in files; nothing if one of them is not stated.
 pub fn certificate_files(certificate: &str, key: &str) -> Option<String> {
-    (!certificate.is_empty() && !key.is_empty()).then(|| format!("file-cert:{certificate}~{key}"))
+    (!certificate.is_empty() && !key.is_empty()).then(|| format!("{FILE_CERTIFICATE}{certificate}~{key}"))
 }
 
 /// The resource name of a certificate authority in a file.
 pub fn root_file(path: &str) -> Option<String> {
-    (!path.is_empty()).then(|| format!("file-root:{path}"))
+    (!path.is_empty()).then(|| format!("{FILE_ROOT}{path}"))
 }
 
 fn ads(initial_fetch_timeout: Option<Duration>) -> ConfigSource {

@@ -19,9 +19,6 @@ use navarch_model::networking::{ClientTlsMode, ClientTlsSettings};
 
 use crate::sds;
 
-/// Roots of the operating system, where no certificate authority is stated.
-const SYSTEM_ROOTS: &str = "system";
-
 /// What TLS to an upstream is made of, besides the settings themselves.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstream<'a> {
@@ -91,11 +88,7 @@ fn originated(
             let files = sds::certificate_files(&settings.client_certificate, &settings.private_key)?;
             context.tls_certificate_sds_secret_configs.push(file_secret(&files));
         }
-        let roots = match settings.ca_certificates.as_str() {
-            "" => SYSTEM_ROOTS,
-            path => path,
-        };
-        context.validation_context_type = match sds::root_file(roots) {
+        context.validation_context_type = match sds::root_file(roots_of(settings)) {
             Some(roots) if !skip_verification => Some(validation(settings, file_secret(&roots), true)),
             _ => Some(ValidationContextType::ValidationContext(CertificateValidationContext::default())),
         };
@@ -113,6 +106,25 @@ fn originated(
         sni: settings.sni.clone(),
         ..UpstreamTlsContext::default()
     })
+}
+
+/// Where the roots are that servers are verified by: those of the operating system if none are stated.
+fn roots_of(settings: &ClientTlsSettings) -> &str {
+    match settings.ca_certificates.as_str() {
+        "" => sds::SYSTEM_ROOTS,
+        path => path,
+    }
+}
+
+/// Names of the secrets that TLS as `settings` say takes from files.
+pub fn file_secrets(settings: &ClientTlsSettings) -> impl Iterator<Item = String> + use<> {
+    let mutual = settings.mode == ClientTlsMode::Mutual;
+    let from_files =
+        settings.credential_name.is_empty() && (mutual || settings.mode == ClientTlsMode::Simple);
+    let verifies = settings.insecure_skip_verify != Some(true);
+    let pair = sds::certificate_files(&settings.client_certificate, &settings.private_key);
+    let roots = sds::root_file(roots_of(settings));
+    [pair.filter(|_| from_files && mutual), roots.filter(|_| from_files && verifies)].into_iter().flatten()
 }
 
 /// Whether the server name, and the name in the server's certificate, come from each request: where the

@@ -9,10 +9,12 @@ use navarch_envoy::proto::envoy::extensions::filters::network::http_connection_m
 use navarch_envoy::proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use navarch_model::networking::{EnvoyFilter, PatchContext};
 use navarch_model::yaml::{Budget, Decode, Decoder, parse};
+use navarch_model::{Kind, ObjectKey, Origin};
 use navarch_translate::filters::http::http_filter;
 use navarch_translate::filters::network::network_filter;
 use navarch_translate::listeners::address;
 use navarch_translate::listeners::patch::{ListenerPatch, apply};
+use navarch_translate::patching::Trace;
 
 const HTTP: &str = "envoy.filters.network.http_connection_manager";
 
@@ -58,7 +60,11 @@ fn patches(yaml: &str) -> Vec<ListenerPatch> {
     let root = documents.first().and_then(|document| document.root.as_ref()).expect("a document");
     let mut decoder = Decoder::new();
     let filter = EnvoyFilter::decode(root, &mut decoder).expect("an EnvoyFilter");
-    let parsed = filter.config_patches.iter().map(|patch| ListenerPatch::parse(patch).expect("a patch"));
+    let origin = Origin::object(ObjectKey::new(Kind::EnvoyFilter, "default", "patches"));
+    let parsed = filter
+        .config_patches
+        .iter()
+        .map(|patch| ListenerPatch::parse(origin.clone(), patch).expect("a patch"));
     parsed.collect()
 }
 
@@ -87,7 +93,7 @@ fn describe(listener: Option<Listener>) -> String {
 
 fn check(name: &str, yaml: &str, expected: &str) {
     assert_eq!(
-        describe(apply(listener(name), &patches(yaml).iter().collect::<Vec<_>>())),
+        describe(apply(listener(name), &patches(yaml).iter().collect::<Vec<_>>(), &Trace::default())),
         expected,
         "{yaml}"
     );
@@ -177,7 +183,8 @@ fn a_typed_configuration_is_merged_into_one_of_its_type_only() {
         )
     };
     let stat_prefix = |yaml: &str| {
-        let patched = apply(listener("l"), &patches(yaml).iter().collect::<Vec<_>>()).expect("a listener");
+        let patched = apply(listener("l"), &patches(yaml).iter().collect::<Vec<_>>(), &Trace::default())
+            .expect("a listener");
         let filter = patched.filter_chains.get(1).and_then(|chain| chain.filters.first()).cloned();
         match filter.and_then(|filter| filter.config_type) {
             Some(filter::ConfigType::TypedConfig(config)) => {

@@ -20,6 +20,7 @@ use navarch_translate::listeners::outbound::{OutboundSettings, listener};
 use navarch_translate::listeners::settings::ListenerSettings;
 use navarch_translate::listeners::tcp::TcpRoute;
 use navarch_translate::listeners::tls::MutualTls;
+use navarch_translate::patching::Trace;
 
 fn facts() -> ProxyFacts {
     let id = "sidecar~0.0.0.0~~default.svc.cluster.local";
@@ -165,7 +166,10 @@ fn inbound(other_ports: MutualTlsMode, ports: Vec<InboundPort>) -> Listener {
         retries: None,
         route_patches: Arc::default(),
     }));
-    virtual_inbound(&VirtualInboundInput { settings, other_ports, policy_ports: Vec::new(), ports })
+    virtual_inbound(
+        &VirtualInboundInput { settings, other_ports, policy_ports: Vec::new(), ports },
+        &Trace::default(),
+    )
 }
 
 fn check_chains(protocol: Protocol, mode: MutualTlsMode, expected: &[&str]) {

@@ -14,17 +14,19 @@ use std::sync::Arc;
 
 use navarch_envoy::json::any_to_json;
 use navarch_envoy::{ProxyResources, XdsType};
-use navarch_model::Hashed;
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
-use navarch_model::proxy::ProxyFacts;
+use navarch_model::proxy::{ProxyFacts, ProxyKind};
+use navarch_model::{Hashed, Origin};
 use navarch_snapshot::{Scope, Snapshot, View};
+use navarch_translate::http_connection_manager::Direction;
+use navarch_translate::patching::Fates;
 use serde_json::Value;
 
 use crate::class::Class;
 use crate::engine::Engine;
 use crate::gather::chain_origins;
-use crate::gather::shared::listeners::ChainOrigin;
+use crate::gather::shared::listeners::{ChainOrigin, shaped_by};
 
 /// Why a resource is what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lost {
     pub object: ObjectKey,
+    /// The field, for example `spec.configPatches[0]`; empty for the whole object.
+    pub field: String,
     pub reason: String,
 }
 
@@ -93,7 +97,13 @@ impl Part {
     }
 
     fn lose(&mut self, object: ObjectKey, reason: impl Into<String>) {
-        let lost = Lost { object, reason: reason.into() };
+        self.lose_field(&Origin::object(object), reason);
+    }
+
+    /// A field of an object that could have shaped the part and did not.
+    fn lose_field(&mut self, origin: &Origin, reason: impl Into<String>) {
+        let lost =
+            Lost { object: origin.key.clone(), field: origin.field.to_string(), reason: reason.into() };
         if !self.lost.contains(&lost) {
             self.lost.push(lost);
         }
@@ -107,6 +117,7 @@ pub(crate) fn explain(
     resources: &ProxyResources,
     ty: XdsType,
     name: &str,
+    patches: &Fates,
 ) -> Option<Explanation> {
     let resource = resources.set(ty).get(name)?;
     let snapshot = engine.snapshot();
@@ -119,16 +130,31 @@ pub(crate) fn explain(
         _ => any_to_json(ty.type_url(), &resource.body()),
     };
     let explainer = Explainer { engine, snapshot, view, class, scope };
-    let parts = match ty {
+    let mut parts = match ty {
         XdsType::Cds => explainer.cluster(name),
         XdsType::Eds => explainer.endpoints(name),
         XdsType::Rds => explainer.route_configuration(name, &body),
-        XdsType::Lds => explainer.listener(name),
+        XdsType::Lds => explainer.listener(name, &body),
         XdsType::Ecds => explainer.extension(name),
         XdsType::Sds => explainer.secret(name),
         _ => Vec::new(),
     };
+    parts.extend(patched(patches));
     Some(Explanation { parts })
+}
+
+/// What EnvoyFilters made of the resource, and those that were left out of it.
+fn patched(patches: &Fates) -> Option<Part> {
+    let mut part = Part::new("EnvoyFilters");
+    for (origin, fate) in patches.iter() {
+        for made in &fate.made {
+            part.add(origin.key.clone(), &*origin.field, &**made);
+        }
+        if let Some(refusal) = &fate.refused {
+            part.lose_field(origin, format!("left out: Envoy would refuse it: {}", refusal.words));
+        }
+    }
+    (!part.sources.is_empty() || !part.lost.is_empty()).then_some(part)
 }
 
 /// Everything an explanation may look at.
@@ -180,7 +206,7 @@ impl Explainer<'_> {
         part
     }
 
-    fn listener(&self, name: &str) -> Vec<Part> {
+    fn listener(&self, name: &str, body: &Value) -> Vec<Part> {
         let mut whole = Part::new(format!("listener {name}"));
         let mut chains: Vec<Part> = Vec::new();
         let origins = self.engine.ask(|cx| chain_origins(cx, &self.class, &self.scope, name));
@@ -202,6 +228,15 @@ impl Explainer<'_> {
                 self.add_mesh(&mut whole, "says what happens to unknown destinations");
             }
             _ => self.add_listener_owners(name, &mut whole),
+        }
+        let inbound = body.get("trafficDirection").and_then(Value::as_str) == Some("INBOUND");
+        let direction = match self.class.facts.kind {
+            ProxyKind::Router => Direction::Gateway,
+            _ if inbound => Direction::Inbound,
+            _ => Direction::Outbound,
+        };
+        for (key, role) in self.engine.ask(|cx| shaped_by(cx, &self.class, direction)) {
+            whole.add(key, "spec", role);
         }
         let mut parts = vec![whole];
         parts.extend(chains);

@@ -93,11 +93,9 @@ impl Explainer<'_> {
     }
 
     fn add_policies(&self, part: &mut Part, namespace: &str) {
-        let root = self.view.mesh().config.root_namespace.clone();
-        for policy in self.snapshot.objects_of(Kind::PeerAuthentication) {
-            if *policy.key.namespace == *namespace || *policy.key.namespace == *root {
-                part.add(policy.key.clone(), "spec", "sets the mode");
-            }
+        // What clients go by is the policy for all workloads of the namespace.
+        for policy in authn::peer_policies(&self.view, namespace, &Default::default()) {
+            part.add(policy.key(), "spec", "sets the mode");
         }
     }
 
@@ -108,18 +106,6 @@ impl Explainer<'_> {
             part.add(key_of(&instance.service), field, format!("serves port {}", instance.target_port));
         }
         self.add_sidecar(part, "says what the workload serves");
-        self.add_policies(part, &self.class.facts.namespace.clone());
-        let root = self.view.mesh().config.root_namespace.clone();
-        let namespaces = [&*self.class.facts.namespace, root.as_str()];
-        for kind in
-            [Kind::AuthorizationPolicy, Kind::RequestAuthentication, Kind::EnvoyFilter, Kind::Telemetry]
-        {
-            for object in self.snapshot.objects_of(kind) {
-                if namespaces.contains(&&*object.key.namespace) {
-                    part.add(object.key.clone(), "spec", "applies if it selects the workload");
-                }
-            }
-        }
     }
 
     /// `10.0.0.1_80`: the services with this address and port; `0.0.0.0_80`: every service with the port.

@@ -23,5 +23,5 @@ pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
 
 /// The secrets of a waypoint: those of the rules that it may use.
 pub fn secrets(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, _scope: &Arc<Hashed<Scope>>) -> Composed {
-    shared::secrets::named(cx, class, || shared::secrets::of_visible_rules(cx, &class.facts.namespace))
+    shared::secrets::named(cx, class, shared::secrets::of_visible_rules(cx, &class.facts.namespace))
 }

@@ -14,7 +14,7 @@ use navarch_envoy::proto::envoy::config::endpoint::v3::{
 };
 use navarch_envoy::proto::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use navarch_envoy::proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
-use navarch_envoy::{Resource, wkt};
+use navarch_envoy::wkt;
 use navarch_model::Hashed;
 use navarch_model::networking::{ClientTlsMode, PatchContext};
 use navarch_model::proxy::{IpMode, ProxyKind};
@@ -23,11 +23,12 @@ use super::draft::HTTP_OPTIONS;
 use super::inbound::source_addresses;
 use super::outbound::{dynamic_draft, resolver};
 use super::{
-    ClusterMesh, ClusterPatches, ClusterView, Draft, encode, lookup_family, outbound_context, patch, pool,
-    stat_name, transport,
+    ClusterMesh, ClusterPatches, ClusterView, Clusters, Draft, encoded, lookup_family, outbound_context,
+    patch, pool, stat_name, transport,
 };
 use crate::endpoints::{pipe, socket};
 use crate::names;
+use crate::patching::Fates;
 use crate::pure::{Pure, Sealed};
 
 /// Hosts that the cache of resolved names holds for unknown destinations: Envoy's default,
@@ -66,21 +67,28 @@ impl Sealed for Fixed {}
 impl Pure for Fixed {
     const NAME: &'static str = "clusters.fixed";
     type Input = FixedInput;
-    type Output = Vec<Arc<Resource>>;
+    type Output = Clusters;
 
-    fn run(input: &FixedInput) -> Vec<Arc<Resource>> {
+    fn run(input: &FixedInput) -> Clusters {
+        let patches = &input.patches;
         let outbound = outbound_context(input.view.kind);
-        let mut resources = encode(outbound_clusters(input), &input.patches, outbound, &[]);
-        resources.extend(encode(patch::added(&input.patches, outbound).collect(), &[], outbound, &[]));
+        let patched = |cluster, context| patch::apply(cluster, patches, context, &[]);
+        let mut clusters: Vec<_> =
+            outbound_clusters(input).into_iter().map(|cluster| patched(cluster, outbound)).collect();
+        clusters.extend(patch::added(patches, outbound));
         if input.view.kind == ProxyKind::Sidecar {
             let inbound = PatchContext::SidecarInbound;
-            resources.extend(encode(vec![inbound_passthrough(input)], &input.patches, inbound, &[]));
-            resources.extend(encode(patch::added(&input.patches, inbound).collect(), &[], inbound, &[]));
+            clusters.push(patched(inbound_passthrough(input), inbound));
+            clusters.extend(patch::added(patches, inbound));
         }
         if input.external_secrets {
-            resources.extend(encode(vec![external_secrets(&input.mesh)], &[], outbound, &[]));
+            clusters.push((Some(external_secrets(&input.mesh)), Fates::default()));
         }
-        resources
+        encoded(clusters.into_iter())
+    }
+
+    fn fates(output: &Clusters) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 

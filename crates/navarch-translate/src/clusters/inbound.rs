@@ -10,16 +10,19 @@ use navarch_envoy::proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifi
 use navarch_envoy::proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
-use navarch_envoy::{Resource, wkt};
+use navarch_envoy::wkt;
 use navarch_model::networking::{ConnectionPoolSettings, PatchContext};
 use navarch_model::proxy::IpMode;
 use navarch_model::service::{Protocol, Service};
 use navarch_model::{EffectiveRule, Hashed, Name};
 
 use super::policy::Policy;
-use super::{ClusterMesh, ClusterPatches, ClusterView, Draft, encode, metadata, pool, stat_name_of};
+use super::{
+    ClusterMesh, ClusterPatches, ClusterView, Clusters, Draft, encode, metadata, pool, stat_name_of,
+};
 use crate::endpoints::{pipe, socket, socket_address};
 use crate::names;
+use crate::patching::Fates;
 use crate::pure::{Pure, Sealed};
 
 /// Addresses of the loopback interface from which the proxy calls its own workload: rules that redirect
@@ -71,11 +74,15 @@ impl Sealed for Inbound {}
 impl Pure for Inbound {
     const NAME: &'static str = "clusters.inbound";
     type Input = InboundInput;
-    type Output = Vec<Arc<Resource>>;
+    type Output = Clusters;
 
-    fn run(input: &InboundInput) -> Vec<Arc<Resource>> {
+    fn run(input: &InboundInput) -> Clusters {
         let hosts: Vec<Name> = input.services.iter().map(|(service, _)| service.hostname.clone()).collect();
         encode(vec![inbound_cluster(input)], &input.patches, PatchContext::SidecarInbound, &hosts)
+    }
+
+    fn fates(output: &Clusters) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 

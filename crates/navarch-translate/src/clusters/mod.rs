@@ -29,6 +29,8 @@ use navarch_model::service::{Resolution, Service};
 use navarch_model::{Hashed, Name};
 use prost::Message;
 
+use crate::patching::{Fates, Patched};
+
 pub use self::draft::stat_pattern;
 use self::draft::{Draft, stat_name, stat_name_of};
 pub use self::fixed::{Fixed, FixedInput, NameServer, unknown_hosts_cache};
@@ -95,20 +97,32 @@ pub(crate) fn lookup_family(mode: IpMode) -> DnsLookupFamily {
     }
 }
 
+/// Encoded clusters, and what became of the patches.
+pub type Clusters = Patched<Vec<Arc<Resource>>>;
+
 /// Patched, if there are patches, and encoded.
 fn encode(
     clusters: Vec<Cluster>,
     patches: &[ClusterPatch],
     context: PatchContext,
     hosts: &[Name],
-) -> Vec<Arc<Resource>> {
-    let clusters = clusters.into_iter().filter_map(|cluster| patch::apply(cluster, patches, context, hosts));
-    let mut encoded: Vec<_> = clusters
-        .map(|cluster| Arc::new(Resource::of(XdsType::Cds, cluster.name.as_str(), &cluster.encode_to_vec())))
-        .collect();
-    // Collecting reuses the memory of the messages, a hundred times what the result needs.
+) -> Clusters {
+    encoded(clusters.into_iter().map(|cluster| patch::apply(cluster, patches, context, hosts)))
+}
+
+/// Encoded, with what became of the patches of each.
+fn encoded(clusters: impl Iterator<Item = (Option<Cluster>, Fates)>) -> Clusters {
+    let mut fates = Fates::default();
+    let mut encoded = Vec::new();
+    for (cluster, of_cluster) in clusters {
+        fates.extend(of_cluster);
+        let resource = |cluster: Cluster| {
+            Arc::new(Resource::of(XdsType::Cds, cluster.name.as_str(), &cluster.encode_to_vec()))
+        };
+        encoded.extend(cluster.map(resource));
+    }
     encoded.shrink_to_fit();
-    encoded
+    Patched::new(encoded, fates)
 }
 
 /// The context of EnvoyFilters for calls that a proxy makes.

@@ -17,18 +17,19 @@ use navarch_envoy::proto::envoy::extensions::clusters::dynamic_forward_proxy::v3
 };
 use navarch_envoy::proto::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use navarch_envoy::proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
-use navarch_envoy::{Resource, wkt};
+use navarch_envoy::wkt;
 use navarch_model::networking::Subset;
 use navarch_model::service::{Protocol, Registry, Resolution, Service, ServicePort, TargetPort};
 use navarch_model::{EffectiveRule, Hashed, Name};
 
 use super::policy::{self, Policy};
 use super::{
-    ClusterMesh, ClusterPatches, ClusterView, Discovery, Draft, balancer, discovery, encode, lookup_family,
-    metadata, outbound_context, outlier, pool, stat_name, stat_name_of, transport,
+    ClusterMesh, ClusterPatches, ClusterView, Clusters, Discovery, Draft, balancer, discovery, encode,
+    lookup_family, metadata, outbound_context, outlier, pool, stat_name, stat_name_of, transport,
 };
 use crate::endpoints::{self, EndpointSources, Mode, Selection, locality};
 use crate::names;
+use crate::patching::Fates;
 use crate::pure::{Pure, Sealed};
 
 /// How many questions a DNS socket is used for: resolvers that hash by source port would otherwise always get
@@ -77,10 +78,14 @@ impl Sealed for Outbound {}
 impl Pure for Outbound {
     const NAME: &'static str = "clusters.outbound";
     type Input = OutboundInput;
-    type Output = Vec<Arc<Resource>>;
+    type Output = Clusters;
 
-    fn run(input: &OutboundInput) -> Vec<Arc<Resource>> {
+    fn run(input: &OutboundInput) -> Clusters {
         encode(outbound_clusters(input), &input.patches, outbound_context(input.view.kind), &[])
+    }
+
+    fn fates(output: &Clusters) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 

@@ -4,18 +4,20 @@ use navarch_envoy::dynamic::{self, Lists};
 use navarch_envoy::json::from_json_lenient;
 use navarch_envoy::proto::envoy::config::cluster::v3::Cluster;
 use navarch_envoy::proto::envoy::config::core::v3::{TransportSocket, transport_socket};
-use navarch_model::Name;
 use navarch_model::networking::{
     ApplyTo, ClusterMatch, EnvoyConfigObjectPatch, ObjectTypes, PatchContext, PatchOperation,
 };
+use navarch_model::{Name, Origin};
 use prost::{Message, Name as _};
 
 use crate::encoded::Encoded;
-use crate::guard;
+use crate::guard::{self, Contribution};
+use crate::patching::{Fates, Trace};
 
 /// A change to clusters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClusterPatch {
+    pub origin: Origin,
     pub context: PatchContext,
     /// `None` matches every cluster.
     pub matches: Option<ClusterMatch>,
@@ -23,9 +25,16 @@ pub struct ClusterPatch {
     pub value: Encoded<Cluster>,
 }
 
+impl Contribution for ClusterPatch {
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
 impl ClusterPatch {
-    /// Reads a patch; nothing if it is not for clusters, or its value is not a cluster (validation has said so).
-    pub fn parse(patch: &EnvoyConfigObjectPatch) -> Option<Self> {
+    /// Reads a patch; nothing if it is not for clusters, or its value is not a cluster (validation has said
+    /// so).
+    pub fn parse(origin: Origin, patch: &EnvoyConfigObjectPatch) -> Option<Self> {
         if patch.apply_to != ApplyTo::Cluster {
             return None;
         }
@@ -46,6 +55,7 @@ impl ClusterPatch {
             operation => operation,
         };
         Some(ClusterPatch {
+            origin,
             context: matches.map_or(PatchContext::Any, |matches| matches.context),
             matches: matches.and_then(|matches| match &matches.object_types {
                 Some(ObjectTypes::Cluster(cluster)) => Some(cluster.clone()),
@@ -61,8 +71,8 @@ impl ClusterPatch {
     }
 }
 
-/// A cluster after all patches, in order; nothing if one of them removes it. `hosts` are the services behind an inbound cluster, whose
-/// name does not tell.
+/// A cluster after all patches, in order; nothing if one of them removes it. `hosts` are the services behind
+/// an inbound cluster, whose name does not tell.
 ///
 /// Patches that would make Envoy refuse it are left out.
 pub(super) fn apply(
@@ -70,31 +80,39 @@ pub(super) fn apply(
     patches: &[ClusterPatch],
     context: PatchContext,
     hosts: &[Name],
-) -> Option<Cluster> {
+) -> (Option<Cluster>, Fates) {
     let is_meant = |name: &str, patch: &ClusterPatch| {
         patch.is_for(context) && matches(name, patch.matches.as_ref(), hosts)
     };
     if !patches.iter().any(|patch| is_meant(&cluster.name, patch)) {
-        return Some(cluster);
+        return (Some(cluster), Fates::default());
     }
-    guard::accepted(patches, |patches| changed(cluster.clone(), patches, is_meant))
+    let patches: Vec<&ClusterPatch> = patches.iter().collect();
+    guard::accepted(&format!("cluster {}", cluster.name), &patches, |patches, trace| {
+        changed(cluster.clone(), patches, is_meant, trace)
+    })
 }
 
 fn changed(
     mut cluster: Cluster,
     patches: &[&ClusterPatch],
     is_meant: impl Fn(&str, &ClusterPatch) -> bool,
+    trace: &Trace,
 ) -> Option<Cluster> {
     for patch in patches {
         if !is_meant(&cluster.name, patch) {
             continue;
         }
         let lists = match patch.operation {
-            PatchOperation::Remove => return None,
+            PatchOperation::Remove => {
+                trace.did(&patch.origin, format!("removes the cluster {}", cluster.name));
+                return None;
+            }
             PatchOperation::Merge => Lists::Append,
             PatchOperation::MergeAndReplaceList => Lists::Replace,
             _ => continue,
         };
+        trace.did(&patch.origin, format!("changes the cluster {}", cluster.name));
         cluster = match &patch.value.transport_socket {
             Some(socket) => with_socket(cluster, socket),
             None => merged(&cluster, &patch.value, lists).unwrap_or(cluster),
@@ -103,8 +121,12 @@ fn changed(
     Some(cluster)
 }
 
-/// Clusters that patches add, without those that Envoy would refuse. Without a stated context they are added once, not for both directions of a sidecar.
-pub(super) fn added(patches: &[ClusterPatch], context: PatchContext) -> impl Iterator<Item = Cluster> {
+/// Clusters that patches add, without those that Envoy would refuse, and what became of each. Without a
+/// stated context they are added once, not for both directions of a sidecar.
+pub(super) fn added(
+    patches: &[ClusterPatch],
+    context: PatchContext,
+) -> impl Iterator<Item = (Option<Cluster>, Fates)> {
     patches
         .iter()
         .filter(move |patch| {
@@ -112,8 +134,18 @@ pub(super) fn added(patches: &[ClusterPatch], context: PatchContext) -> impl Ite
                 && patch.is_for(context)
                 && (patch.context != PatchContext::Any || context != PatchContext::SidecarInbound)
         })
-        .map(|patch| Cluster::clone(&patch.value))
-        .filter(guard::is_accepted)
+        .map(|patch| {
+            let trace = Trace::default();
+            trace.did(&patch.origin, format!("adds the cluster {}", patch.value.name));
+            let mut fates = trace.into_fates();
+            match guard::refused(&format!("cluster {:?}", patch.value.name), &*patch.value) {
+                Some(refusal) => {
+                    fates.refuse(&patch.origin, refusal);
+                    (None, fates)
+                }
+                None => (Some(Cluster::clone(&patch.value)), fates),
+            }
+        })
 }
 
 fn merged(cluster: &Cluster, patch: &Cluster, lists: Lists) -> Option<Cluster> {
@@ -122,8 +154,9 @@ fn merged(cluster: &Cluster, patch: &Cluster, lists: Lists) -> Option<Cluster> {
     Cluster::decode(dynamic::encode(&base)).ok()
 }
 
-/// A patch of the transport socket is merged into the socket of the same name; of several candidates, the first one. If there is
-/// none of that name, it takes the place of the only socket, but does not stand beside candidates, which Envoy would reject.
+/// A patch of the transport socket is merged into the socket of the same name; of several candidates, the
+/// first one. If there is none of that name, it takes the place of the only socket, but does not stand beside
+/// candidates, which Envoy would reject.
 fn with_socket(mut cluster: Cluster, patch: &TransportSocket) -> Cluster {
     if cluster.transport_socket_matches.is_empty() {
         cluster.transport_socket = Some(match cluster.transport_socket.take() {

@@ -29,7 +29,7 @@ use navarch_model::service::{
     Protocol, Registry, Resolution, Service, ServicePort, TrafficDistribution, Visibility,
 };
 use navarch_model::values::Json;
-use navarch_model::{EffectiveRule, Hashed, Kind, Name, ObjectKey};
+use navarch_model::{EffectiveRule, Hashed, Kind, Name, ObjectKey, Origin};
 
 use super::inbound::inbound_cluster;
 use super::*;
@@ -537,7 +537,7 @@ fn every_kind_of_proxy_has_its_fixed_clusters() {
 #[test]
 fn envoy_filters_change_remove_and_add_clusters() {
     let patch = |operation, context, matches: ClusterMatch, value: serde_json::Value| {
-        ClusterPatch::parse(&EnvoyConfigObjectPatch {
+        let patch = EnvoyConfigObjectPatch {
             apply_to: ApplyTo::Cluster,
             match_: Some(EnvoyConfigObjectMatch {
                 context,
@@ -545,8 +545,9 @@ fn envoy_filters_change_remove_and_add_clusters() {
                 ..EnvoyConfigObjectMatch::default()
             }),
             patch: Some(Patch { operation, value: Some(Json::from(&value)), ..Patch::default() }),
-        })
-        .expect("a patch")
+        };
+        let origin = Origin::object(ObjectKey::new(Kind::EnvoyFilter, "default", "patches"));
+        ClusterPatch::parse(origin, &patch).expect("a patch")
     };
     // Name of each cluster that is left, and its connect timeout in seconds.
     let check = |patches: Vec<ClusterPatch>, expected: &[(&str, i64)]| {

@@ -26,7 +26,7 @@ use navarch_model::extensions::{
 };
 use navarch_model::networking::{ApplyTo, EnvoyConfigObjectPatch, PatchOperation};
 use navarch_model::types::WorkloadMode;
-use navarch_model::{Config, Name};
+use navarch_model::{Config, Kind, Name, ObjectKey};
 use prost::{Message, Name as _};
 
 use crate::filters::{HttpFilters, HttpPhase, NetworkFilters, NetworkPhase};
@@ -124,6 +124,19 @@ pub fn add_filter(
             http.push_for(http_phase(config.spec.phase), http_discovery(name), ports)
         }
         None => {}
+    }
+}
+
+/// Whether an extension has a filter in the chains of one direction.
+pub fn is_for(config: &Config<TrafficExtension>, direction: Direction) -> bool {
+    config.spec.filter_config.is_some() && ports(&config.spec.match_, direction).is_some()
+}
+
+/// The object that an extension was made from.
+pub fn key_of(config: &Config<TrafficExtension>) -> ObjectKey {
+    match config.name.strip_suffix(TRANSLATED) {
+        Some(name) => ObjectKey::new(Kind::WasmPlugin, &config.namespace, name),
+        None => ObjectKey::new(Kind::TrafficExtension, &config.namespace, &config.name),
     }
 }
 

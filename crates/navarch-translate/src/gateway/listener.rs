@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use navarch_envoy::Resource;
 use navarch_envoy::any::any;
 use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
 use navarch_envoy::proto::envoy::config::core::v3::{
@@ -27,10 +26,11 @@ use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, ClientCertDetails};
 use crate::listeners::address as addresses;
 use crate::listeners::inspectors;
-use crate::listeners::patch::encode_patched;
+use crate::listeners::patch::{PatchedListener, encode_patched};
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::TcpRoute;
 use crate::listeners::tls::{ServerContext, server_context, transport_socket as tls_socket};
+use crate::patching::Fates;
 use crate::pure::{Pure, Sealed};
 
 /// Clients that do not complete a handshake in this time are dropped: they hold memory.
@@ -110,10 +110,14 @@ impl Sealed for GatewayPort {}
 impl Pure for GatewayPort {
     const NAME: &'static str = "listeners.gateway";
     type Input = GatewayPortInput;
-    type Output = Resource;
+    type Output = PatchedListener;
 
-    fn run(input: &GatewayPortInput) -> Resource {
+    fn run(input: &GatewayPortInput) -> PatchedListener {
         encode_patched(input.build(), &input.settings.listener.patches)
+    }
+
+    fn fates(output: &PatchedListener) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 

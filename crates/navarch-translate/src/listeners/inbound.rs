@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_envoy::Resource;
 use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
 use navarch_envoy::proto::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use navarch_envoy::proto::envoy::config::route::v3::{
@@ -21,7 +20,7 @@ use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::contribution::{ListenerProtocol, listener_protocol};
 use crate::listeners::outbound::{PLAINTEXT_HTTP, RAW_BUFFER};
-use crate::listeners::patch::encode_patched;
+use crate::listeners::patch::{PatchedListener, encode_patched};
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{self, TcpRoute};
 use crate::listeners::tls::{self, MutualTls};
@@ -29,6 +28,7 @@ use crate::listeners::{
     CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_INBOUND, address, balance, chain_metadata, inspectors,
 };
 use crate::names;
+use crate::patching::{Fates, Trace};
 use crate::pure::{Pure, Sealed};
 use crate::routes::patch::{PatchTarget, RoutePatches};
 use crate::routes::retry::inbound_policy;
@@ -104,10 +104,16 @@ impl Sealed for VirtualInbound {}
 impl Pure for VirtualInbound {
     const NAME: &'static str = "listeners.virtual_inbound";
     type Input = VirtualInboundInput;
-    type Output = Resource;
+    type Output = PatchedListener;
 
-    fn run(input: &VirtualInboundInput) -> Resource {
-        encode_patched(virtual_inbound(input), &input.settings.listener.patches)
+    fn run(input: &VirtualInboundInput) -> PatchedListener {
+        let trace = Trace::default();
+        let listener = virtual_inbound(input, &trace);
+        encode_patched(listener, &input.settings.listener.patches).and(trace.into_fates())
+    }
+
+    fn fates(output: &PatchedListener) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 
@@ -126,19 +132,25 @@ impl Sealed for BoundPort {}
 impl Pure for BoundPort {
     const NAME: &'static str = "listeners.bound_inbound";
     type Input = BoundPortInput;
-    type Output = Resource;
+    type Output = PatchedListener;
 
-    fn run(input: &BoundPortInput) -> Resource {
-        encode_patched(bound_port(input), &input.settings.listener.patches)
+    fn run(input: &BoundPortInput) -> PatchedListener {
+        let trace = Trace::default();
+        let listener = bound_port(input, &trace);
+        encode_patched(listener, &input.settings.listener.patches).and(trace.into_fates())
+    }
+
+    fn fates(output: &PatchedListener) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 
 /// The virtual inbound listener.
-pub fn virtual_inbound(input: &VirtualInboundInput) -> Listener {
+pub fn virtual_inbound(input: &VirtualInboundInput, trace: &Trace) -> Listener {
     let settings = &**input.settings;
-    let mut chains = fixed_chains(input);
+    let mut chains = fixed_chains(input, trace);
     for port in &input.ports {
-        chains.extend(ServiceChains { settings, port, passthrough: false }.chains());
+        chains.extend(ServiceChains { settings, port, passthrough: false, trace }.chains());
     }
     let wildcards = address::names(address::wildcards(settings.listener.ip_mode));
     let port = settings.listener.listen_port;
@@ -146,15 +158,15 @@ pub fn virtual_inbound(input: &VirtualInboundInput) -> Listener {
 }
 
 /// The listener of a port with a socket of its own.
-pub fn bound_port(input: &BoundPortInput) -> Listener {
+pub fn bound_port(input: &BoundPortInput, trace: &Trace) -> Listener {
     let (settings, port) = (&**input.settings, &input.port);
-    let chains = ServiceChains { settings, port, passthrough: false }.chains();
+    let chains = ServiceChains { settings, port, passthrough: false, trace }.chains();
     let name = address::listener_name(port.binds.first().map_or("", |bind| bind), port.target_port);
     listener(settings, name, &port.binds, port.target_port, true, chains)
 }
 
 /// Chains that do not stem from services: against loops, and for ports that no service has.
-fn fixed_chains(input: &VirtualInboundInput) -> Vec<FilterChain> {
+fn fixed_chains(input: &VirtualInboundInput, trace: &Trace) -> Vec<FilterChain> {
     let settings = &**input.settings;
     let mut chains = vec![black_hole(settings)];
     let others = std::iter::once((0, input.other_ports)).chain(input.policy_ports.iter().copied());
@@ -170,7 +182,7 @@ fn fixed_chains(input: &VirtualInboundInput) -> Vec<FilterChain> {
             mode,
             config: None,
         };
-        chains.extend(ServiceChains { settings, port: &port, passthrough: true }.chains());
+        chains.extend(ServiceChains { settings, port: &port, passthrough: true, trace }.chains());
     }
     chains
 }
@@ -285,6 +297,8 @@ struct ServiceChains<'a> {
     settings: &'a InboundSettings,
     port: &'a InboundPort,
     passthrough: bool,
+    /// What patches of routes do.
+    trace: &'a Trace,
 }
 
 impl ServiceChains<'_> {
@@ -396,7 +410,7 @@ impl ServiceChains<'_> {
             ..RouteConfiguration::default()
         };
         let target = PatchTarget { context: PatchContext::SidecarInbound, server_ports: BTreeSet::new() };
-        target.apply(&self.settings.route_patches, &mut configuration);
+        self.trace.extend(target.apply(&self.settings.route_patches, &mut configuration));
         configuration
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use navarch_envoy::Resource;
 use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
 use navarch_envoy::proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use navarch_envoy::wkt;
@@ -12,10 +11,11 @@ use crate::filters::network::http_chain;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::contribution::Contribution;
 use crate::listeners::merge::{Chain, Entry, merge};
-use crate::listeners::patch::encode_patched;
+use crate::listeners::patch::{PatchedListener, encode_patched};
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::{DnsCache, TcpRoute};
 use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, address, balance, chain_metadata, inspectors};
+use crate::patching::Fates;
 use crate::pure::{Pure, Sealed};
 
 /// Application protocols by which the HTTP inspector marks plaintext HTTP.
@@ -55,11 +55,15 @@ impl Sealed for OutboundListener {}
 impl Pure for OutboundListener {
     const NAME: &'static str = "listeners.outbound";
     type Input = OutboundInput;
-    type Output = Resource;
+    type Output = PatchedListener;
 
-    fn run(input: &OutboundInput) -> Resource {
+    fn run(input: &OutboundInput) -> PatchedListener {
         let merged = merge(&input.first, input.later.iter().map(|contribution| &***contribution));
         encode_patched(listener(&input.settings, &merged.entry), &input.settings.listener.patches)
+    }
+
+    fn fates(output: &PatchedListener) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 

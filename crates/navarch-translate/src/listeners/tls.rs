@@ -73,6 +73,29 @@ pub struct MutualTls {
     pub files: CertificateFiles,
 }
 
+/// Names of the secrets that a server takes from files.
+pub fn file_secrets(settings: &ServerTlsSettings) -> Vec<String> {
+    let terminates = matches!(
+        settings.mode,
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual
+    );
+    if !terminates || !settings.credential_names.is_empty() || !settings.credential_name.is_empty() {
+        return Vec::new();
+    }
+    let own = [(&settings.server_certificate, &settings.private_key)];
+    let several = settings.tls_certificates.iter().map(|pair| (&pair.server_certificate, &pair.private_key));
+    let pairs = own.into_iter().chain(several);
+    let mut names: Vec<String> =
+        pairs.filter_map(|(certificate, key)| sds::certificate_files(certificate, key)).collect();
+    names.extend(sds::root_file(&settings.ca_certificates));
+    names
+}
+
+/// Names of the secrets that a proxy was started with as files.
+pub fn own_file_secrets(files: &CertificateFiles) -> impl Iterator<Item = String> + use<> {
+    [sds::certificate_files(&files.chain, &files.key), sds::root_file(&files.roots)].into_iter().flatten()
+}
+
 fn certificate_secret(chain: &str, key: &str) -> SdsSecretConfig {
     let name = sds::certificate_files(chain, key);
     sds::workload_secret(name.as_deref().unwrap_or(sds::WORKLOAD_CERTIFICATE))

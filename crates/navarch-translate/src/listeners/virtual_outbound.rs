@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use navarch_envoy::Resource;
 use navarch_envoy::proto::envoy::config::core::v3::TrafficDirection;
 use navarch_envoy::proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use navarch_envoy::proto::envoy::config::route::v3::{
@@ -15,8 +14,9 @@ use navarch_model::proxy::InterceptionMode;
 use crate::encoded::messages;
 use crate::http_connection_manager::{self as hcm, Options, Routes};
 use crate::listeners::outbound::{OutboundSettings, PLAINTEXT_HTTP, catch_all_filters};
-use crate::listeners::patch::encode_patched;
+use crate::listeners::patch::{PatchedListener, encode_patched};
 use crate::listeners::{CONNECTIONS_PER_SOCKET_EVENT, VIRTUAL_OUTBOUND, address, inspectors, tcp};
+use crate::patching::Fates;
 use crate::pure::{Pure, Sealed};
 
 /// Limit of the body of a direct response.
@@ -32,10 +32,14 @@ impl Sealed for VirtualOutbound {}
 impl Pure for VirtualOutbound {
     const NAME: &'static str = "listeners.virtual_outbound";
     type Input = Arc<Hashed<OutboundSettings>>;
-    type Output = Resource;
+    type Output = PatchedListener;
 
-    fn run(settings: &Self::Input) -> Resource {
+    fn run(settings: &Self::Input) -> PatchedListener {
         encode_patched(listener(settings), &settings.listener.patches)
+    }
+
+    fn fates(output: &PatchedListener) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 

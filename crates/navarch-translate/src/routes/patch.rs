@@ -9,16 +9,17 @@ use navarch_envoy::json::from_json_lenient;
 use navarch_envoy::proto::envoy::config::route::v3::route::Action;
 use navarch_envoy::proto::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 use navarch_envoy::{Resource, XdsType};
-use navarch_model::Hashed;
 use navarch_model::networking::{
     ApplyTo, EnvoyConfigObjectPatch, ObjectTypes, PatchContext, PatchOperation, RouteConfigurationMatch,
     RouteMatchAction,
 };
 use navarch_model::values::Json;
+use navarch_model::{Hashed, Origin};
 use prost::{Message, Name};
 
 use crate::encoded::Encoded;
-use crate::guard;
+use crate::guard::{self, Contribution};
+use crate::patching::{Fates, Patched, Reach, Trace};
 use crate::pure::{Pure, Sealed};
 
 /// What is changed, and to what.
@@ -32,6 +33,7 @@ pub enum RouteValue {
 /// A change to routes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RoutePatch {
+    pub origin: Origin,
     pub context: PatchContext,
     /// `None` matches everything.
     pub matches: Option<RouteConfigurationMatch>,
@@ -42,9 +44,15 @@ pub struct RoutePatch {
 /// Changes in the order in which they are made.
 pub type RoutePatches = Arc<Hashed<Vec<RoutePatch>>>;
 
+impl Contribution for RoutePatch {
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
 impl RoutePatch {
     /// Reads a patch; nothing if it is not for routes, or its value does not fit (validation has said so).
-    pub fn parse(patch: &EnvoyConfigObjectPatch) -> Option<Self> {
+    pub fn parse(origin: Origin, patch: &EnvoyConfigObjectPatch) -> Option<Self> {
         let change = patch.patch.as_ref()?;
         let json = change.value.as_ref();
         let value = match patch.apply_to {
@@ -64,6 +72,7 @@ impl RoutePatch {
         };
         let matches = patch.match_.as_ref();
         Some(RoutePatch {
+            origin,
             context: matches.map_or(PatchContext::Any, |matches| matches.context),
             matches: matches.and_then(|matches| match &matches.object_types {
                 Some(ObjectTypes::RouteConfiguration(wanted)) => Some(wanted.clone()),
@@ -159,36 +168,44 @@ impl PatchTarget {
     }
 
     /// Makes all changes to a route configuration but those that would make Envoy refuse it.
-    pub fn apply(&self, patches: &[RoutePatch], configuration: &mut RouteConfiguration) {
+    pub fn apply(&self, patches: &[RoutePatch], configuration: &mut RouteConfiguration) -> Fates {
         let patches: Vec<&RoutePatch> =
             patches.iter().filter(|patch| self.is_meant_by(patch, &configuration.name)).collect();
         if patches.is_empty() {
-            return;
+            return Fates::default();
         }
-        let patched = guard::accepted(&patches, |patches| {
-            let patches: Vec<&RoutePatch> = patches.iter().map(|patch| **patch).collect();
-            Some(changed(configuration.clone(), &patches))
+        let name = format!("route configuration {}", configuration.name);
+        let (patched, fates) = guard::accepted(&name, &patches, |patches, trace| {
+            Some(changed(configuration.clone(), patches, trace))
         });
         if let Some(patched) = patched {
             *configuration = patched;
         }
+        fates
     }
 }
 
-fn changed(mut configuration: RouteConfiguration, patches: &[&RoutePatch]) -> RouteConfiguration {
+fn changed(
+    mut configuration: RouteConfiguration,
+    patches: &[&RoutePatch],
+    trace: &Trace,
+) -> RouteConfiguration {
     for patch in patches {
+        trace.reach(&patch.origin, Reach::Resource);
         if let (RouteValue::Configuration(value), Some(lists)) = (&patch.value, patch.lists()) {
+            trace.did(&patch.origin, "changes the route configuration");
             merge(&mut configuration, value, lists);
         }
     }
     let mut removed: BTreeSet<String> = BTreeSet::new();
     for host in &mut configuration.virtual_hosts {
-        if !patch_host(patches, host) {
+        if !patch_host(patches, host, trace) {
             removed.insert(host.name.clone());
         }
     }
     for patch in patches {
         if let (RouteValue::Host(value), PatchOperation::Add) = (&patch.value, patch.operation) {
+            trace.did(&patch.origin, format!("adds the virtual host {}", value.name));
             configuration.virtual_hosts.push(VirtualHost::clone(value));
         }
     }
@@ -197,27 +214,37 @@ fn changed(mut configuration: RouteConfiguration, patches: &[&RoutePatch]) -> Ro
 }
 
 /// Changes a virtual host; false if it is to be removed.
-fn patch_host(patches: &[&RoutePatch], host: &mut VirtualHost) -> bool {
+fn patch_host(patches: &[&RoutePatch], host: &mut VirtualHost, trace: &Trace) -> bool {
+    for patch in patches.iter().filter(|patch| patch.is_for_host(host)) {
+        trace.reach(&patch.origin, Reach::Chain);
+    }
     for patch in patches {
         let RouteValue::Host(value) = &patch.value else { continue };
         if !patch.is_for_host(host) {
             continue;
         }
         match patch.operation {
-            PatchOperation::Remove => return false,
-            PatchOperation::Replace => *host = VirtualHost::clone(value),
+            PatchOperation::Remove => {
+                trace.did(&patch.origin, format!("removes the virtual host {}", host.name));
+                return false;
+            }
+            PatchOperation::Replace => {
+                trace.did(&patch.origin, format!("replaces the virtual host {}", host.name));
+                *host = VirtualHost::clone(value);
+            }
             _ => {
                 if let Some(lists) = patch.lists() {
+                    trace.did(&patch.origin, format!("changes the virtual host {}", host.name));
                     merge(host, value, lists);
                 }
             }
         }
     }
-    patch_routes(patches, host);
+    patch_routes(patches, host, trace);
     true
 }
 
-fn patch_routes(patches: &[&RoutePatch], host: &mut VirtualHost) {
+fn patch_routes(patches: &[&RoutePatch], host: &mut VirtualHost, trace: &Trace) {
     let of_routes: Vec<(&RoutePatch, &Encoded<Route>)> = patches
         .iter()
         .filter_map(|patch| match &patch.value {
@@ -230,31 +257,41 @@ fn patch_routes(patches: &[&RoutePatch], host: &mut VirtualHost) {
     }
     let mut routes: Vec<Option<Route>> = std::mem::take(&mut host.routes).into_iter().map(Some).collect();
     for slot in &mut routes {
-        patch_route(&of_routes, slot);
+        patch_route(&of_routes, slot, &host.name, trace);
     }
     for (patch, value) in of_routes {
-        insert(patch, Route::clone(value), &mut routes);
+        if insert(patch, Route::clone(value), &mut routes) {
+            let made = format!("adds the route {:?} to the virtual host {}", value.name, host.name);
+            trace.did(&patch.origin, made);
+        }
     }
     host.routes = routes.into_iter().flatten().collect();
 }
 
-fn patch_route(patches: &[(&RoutePatch, &Encoded<Route>)], slot: &mut Option<Route>) {
+fn patch_route(
+    patches: &[(&RoutePatch, &Encoded<Route>)],
+    slot: &mut Option<Route>,
+    host: &str,
+    trace: &Trace,
+) {
     for (patch, value) in patches {
         if !patch.is_for_route(slot.as_ref()) {
             continue;
         }
         if patch.operation == PatchOperation::Remove {
+            trace.did(&patch.origin, format!("removes a route from the virtual host {host}"));
             *slot = None;
             return;
         }
         if let (Some(route), Some(lists)) = (slot.as_mut(), patch.lists()) {
+            trace.did(&patch.origin, format!("changes routes of the virtual host {host}"));
             merge(route, value, lists);
         }
     }
 }
 
-/// Adds a route; relative to a route if the patch names one, which then has to be there.
-fn insert(patch: &RoutePatch, route: Route, routes: &mut Vec<Option<Route>>) {
+/// Adds a route; relative to a route if the patch names one, which then has to be there. Whether it did.
+fn insert(patch: &RoutePatch, route: Route, routes: &mut Vec<Option<Route>>) -> bool {
     let found = || routes.iter().position(|other| patch.is_for_route(other.as_ref()));
     let position = match patch.operation {
         PatchOperation::Add => Some(routes.len()),
@@ -268,6 +305,7 @@ fn insert(patch: &RoutePatch, route: Route, routes: &mut Vec<Option<Route>>) {
     if let Some(position) = position {
         routes.insert(position.min(routes.len()), Some(route));
     }
+    position.is_some()
 }
 
 /// The port in the name of a sidecar's route configuration; zero if there is none.
@@ -328,14 +366,19 @@ impl Sealed for PatchedRoutes {}
 impl Pure for PatchedRoutes {
     const NAME: &'static str = "routes.patched";
     type Input = PatchedRoutesInput;
-    type Output = Resource;
+    type Output = Patched<Arc<Resource>>;
 
-    fn run(input: &PatchedRoutesInput) -> Resource {
+    fn run(input: &PatchedRoutesInput) -> Patched<Arc<Resource>> {
         let Ok(mut configuration) = RouteConfiguration::decode(input.resource.body()) else {
-            return Resource::clone(&input.resource);
+            return Patched::new(input.resource.clone(), Fates::default());
         };
-        input.target.apply(&input.patches, &mut configuration);
-        Resource::of(XdsType::Rds, configuration.name.as_str(), &configuration.encode_to_vec())
+        let fates = input.target.apply(&input.patches, &mut configuration);
+        let made = Resource::of(XdsType::Rds, configuration.name.as_str(), &configuration.encode_to_vec());
+        Patched::new(Arc::new(made), fates)
+    }
+
+    fn fates(output: &Patched<Arc<Resource>>) -> Option<&Arc<Fates>> {
+        output.fates()
     }
 }
 
@@ -343,6 +386,7 @@ impl Pure for PatchedRoutes {
 mod tests {
     use super::*;
     use navarch_model::networking::{EnvoyConfigObjectMatch, Patch};
+    use navarch_model::{Kind, ObjectKey};
 
     fn patch(
         apply_to: ApplyTo,
@@ -366,7 +410,8 @@ mod tests {
             name: text("name"),
             vhost,
         };
-        RoutePatch::parse(&EnvoyConfigObjectPatch {
+        let origin = Origin::object(ObjectKey::new(Kind::EnvoyFilter, "default", "patches"));
+        let patch = EnvoyConfigObjectPatch {
             apply_to,
             match_: Some(EnvoyConfigObjectMatch {
                 context,
@@ -374,8 +419,8 @@ mod tests {
                 ..EnvoyConfigObjectMatch::default()
             }),
             patch: Some(Patch { operation, value: Some(Json::from(&value)), ..Patch::default() }),
-        })
-        .expect("a patch for routes")
+        };
+        RoutePatch::parse(origin, &patch).expect("a patch for routes")
     }
 
     fn configuration(name: &str) -> RouteConfiguration {

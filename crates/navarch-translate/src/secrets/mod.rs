@@ -4,6 +4,7 @@
 //! update, and with it keep the listener from changing at all. Values appear in no message and no debug
 //! output.
 
+mod files;
 mod workload;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 use crate::pure::{Pure, Sealed};
 use crate::sds::CA_SUFFIX;
 
+pub use files::{FileSecret, FileSecretInput};
 pub use workload::{WorkloadRoots, workload_certificate};
 
 const KUBERNETES: &str = "kubernetes://";

@@ -32,7 +32,7 @@ pub fn listeners(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sco
     let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Composed::default() };
     let inputs = inputs(cx, class, scope, gateways);
     let with_chains = inputs.iter().filter(|input| !input.chains.is_empty());
-    let made = with_chains.map(|input| cx.get::<GatewayPort>(input));
+    let made = with_chains.map(|input| cx.get::<GatewayPort>(input).made.clone());
     let mut made: BucketResources = made.filter(|listener| !listener.name().is_empty()).collect();
     made.extend(added_listeners(cx, class, PatchContext::Gateway));
     made.sort_by(|a, b| a.name().cmp(b.name()));

@@ -12,6 +12,7 @@ use navarch_model::object::ObjectKey;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_translate::gateway::Transport;
+use navarch_translate::listeners::tls::file_secrets;
 use navarch_translate::sds::CA_SUFFIX;
 
 /// A gateway that a workload serves.
@@ -164,6 +165,8 @@ pub struct MergedGateways {
     pub credentials: BTreeSet<String>,
     /// Credentials of which it is known that the listeners may use them, wherever they are.
     pub granted_credentials: BTreeSet<String>,
+    /// Names of the secrets that listeners take from files.
+    pub files: BTreeSet<String>,
 }
 
 impl MergedGateways {
@@ -186,6 +189,7 @@ pub fn merge(gateways: &[SelectedGateway], http3: bool) -> MergedGateways {
                 true => merge.out.granted_credentials.extend(credentials(listener)),
                 false => merge.out.credentials.extend(credentials(listener)),
             }
+            merge.out.files.extend(listener.tls.iter().flat_map(file_secrets));
             for number in resolve_ports(listener.port, gateway) {
                 merge.add(gateway, listener, number);
             }

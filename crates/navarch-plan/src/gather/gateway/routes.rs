@@ -76,7 +76,7 @@ fn patched(
     let server_ports =
         behind.flat_map(|(_, listeners)| listeners.iter().map(|listener| listener.port())).collect();
     let target = PatchTarget { context: PatchContext::Gateway, server_ports };
-    cx.get::<PatchedRoutes>(&PatchedRoutesInput { resource, target, patches: patches.clone() })
+    cx.get::<PatchedRoutes>(&PatchedRoutesInput { resource, target, patches: patches.clone() }).made.clone()
 }
 
 #[derive(Clone, Debug, Hash)]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter, PatchContext, ProxyMatch};
-use navarch_model::proxy::{NodeMetadata, ProxyFacts};
-use navarch_model::{Config, Hashed};
+use navarch_model::proxy::{NodeMetadata, ProxyFacts, ProxyKind};
+use navarch_model::{Config, Hashed, Kind, ObjectKey, Origin};
 use navarch_translate::clusters::{ClusterPatch, ClusterPatches};
 use navarch_translate::listeners::patch::{ListenerPatch, ListenerPatches};
+use navarch_translate::patching::Reach;
 use navarch_translate::routes::patch::{RoutePatch, RoutePatches};
 
 use super::attachment::{Attachment, Workload};
@@ -28,13 +29,24 @@ impl FilterTarget {
         FilterTarget { workload: Workload::of(facts), metadata: facts.metadata.clone() }
     }
 
-    fn is_meant_by(&self, filter: &Config<EnvoyFilter>) -> bool {
+    pub(crate) fn is_meant_by(&self, filter: &Config<EnvoyFilter>) -> bool {
         let attachment = Attachment {
             selector: filter.spec.workload_selector.as_ref().map(|selector| &selector.labels),
             target_ref: None,
             target_refs: &filter.spec.target_refs,
         };
         self.workload.is_meant_by(&filter.namespace, attachment)
+    }
+
+    /// Whether a patch is for this kind of proxy at all.
+    fn is_of_kind(&self, context: PatchContext) -> bool {
+        let kind = self.workload.kind;
+        match context {
+            PatchContext::Any => true,
+            PatchContext::SidecarInbound | PatchContext::SidecarOutbound => kind == ProxyKind::Sidecar,
+            PatchContext::Gateway => kind == ProxyKind::Router,
+            PatchContext::Waypoint => kind == ProxyKind::Waypoint,
+        }
     }
 
     fn has(&self, wanted: &ProxyMatch) -> bool {
@@ -50,7 +62,7 @@ impl FilterTarget {
 
 /// The patches for a proxy, in the order in which they are made: by priority, then those of the root
 /// namespace, then oldest first.
-pub fn patches<'v>(cx: &Cx<'v>, target: &FilterTarget) -> Vec<&'v EnvoyConfigObjectPatch> {
+pub fn patches<'v>(cx: &Cx<'v>, target: &FilterTarget) -> Vec<(Origin, &'v EnvoyConfigObjectPatch)> {
     let view = cx.view();
     let root = view.mesh().config.root_namespace.as_str();
     let own: &[Arc<Hashed<Config<EnvoyFilter>>>] =
@@ -70,7 +82,33 @@ pub fn patches<'v>(cx: &Cx<'v>, target: &FilterTarget) -> Vec<&'v EnvoyConfigObj
         let proxy = patch.match_.as_ref().and_then(|matches| matches.proxy.as_ref());
         proxy.is_none_or(|proxy| target.has(proxy))
     };
-    filters.into_iter().flat_map(|filter| &filter.spec.config_patches).filter(|patch| is_for(patch)).collect()
+    let all = filters.into_iter().flat_map(|filter| {
+        let key = ObjectKey::new(Kind::EnvoyFilter, &filter.namespace, &filter.name);
+        filter.spec.config_patches.iter().enumerate().map(move |(index, patch)| {
+            (Origin::field(key.clone(), &format!("spec.configPatches[{index}]")), patch)
+        })
+    });
+    all.filter(|(origin, patch)| {
+        let context = patch.match_.as_ref().map_or(PatchContext::Any, |matches| matches.context);
+        let selected = is_for(patch);
+        let reach = match (target.is_of_kind(context), selected) {
+            (false, _) => Reach::Workload,
+            (true, false) => Reach::Kind,
+            (true, true) => Reach::Proxy,
+        };
+        cx.reach(origin, reach);
+        selected
+    })
+    .collect()
+}
+
+/// The patches for a proxy that `parse` takes.
+fn read<P>(
+    cx: &Cx<'_>,
+    target: &FilterTarget,
+    parse: impl Fn(Origin, &EnvoyConfigObjectPatch) -> Option<P>,
+) -> Vec<P> {
+    patches(cx, target).into_iter().filter_map(|(origin, patch)| parse(origin, patch)).collect()
 }
 
 /// Changes that EnvoyFilters make to the clusters of a proxy.
@@ -82,7 +120,7 @@ impl Gather for ClusterPatchesOf {
     type Output = ClusterPatches;
 
     fn run(target: &FilterTarget, cx: &Cx<'_>) -> ClusterPatches {
-        Arc::new(Hashed::new(patches(cx, target).into_iter().filter_map(ClusterPatch::parse).collect()))
+        Arc::new(Hashed::new(read(cx, target, ClusterPatch::parse)))
     }
 }
 
@@ -95,7 +133,7 @@ impl Gather for ListenerPatchesOf {
     type Output = ListenerPatches;
 
     fn run((target, context): &Self::Key, cx: &Cx<'_>) -> ListenerPatches {
-        let parsed = patches(cx, target).into_iter().filter_map(ListenerPatch::parse);
+        let parsed = read(cx, target, ListenerPatch::parse).into_iter();
         Arc::new(Hashed::new(parsed.filter(|patch| patch.is_for(*context)).collect()))
     }
 }
@@ -109,6 +147,6 @@ impl Gather for RoutePatchesOf {
     type Output = RoutePatches;
 
     fn run(target: &FilterTarget, cx: &Cx<'_>) -> RoutePatches {
-        Arc::new(Hashed::new(patches(cx, target).into_iter().filter_map(RoutePatch::parse).collect()))
+        Arc::new(Hashed::new(read(cx, target, RoutePatch::parse)))
     }
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use navarch_model::extensions::{TrafficExtension, WasmPlugin};
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::{Config, Hashed, Name, ObjectKey};
 use navarch_snapshot::Scope;
 use navarch_translate::extensions::{
-    ExtensionResource, ExtensionResourceInput, add_filter, added_by_patch, is_usable, of_wasm_plugin,
-    sort_by_priority,
+    ExtensionResource, ExtensionResourceInput, add_filter, added_by_patch, is_for, is_usable, key_of,
+    of_wasm_plugin, sort_by_priority,
 };
 use navarch_translate::filters::{HttpFilters, NetworkFilters};
 use navarch_translate::http_connection_manager::Direction;
+use navarch_translate::patching::Reach;
 
 use super::attachment::{Attachment, Workload};
 use super::envoy_filters::{FilterTarget, patches};
@@ -42,7 +43,12 @@ impl Gather for AddedExtensions {
     type Output = Added;
 
     fn run(target: &FilterTarget, cx: &Cx<'_>) -> Added {
-        Added(patches(cx, target).into_iter().filter_map(added_by_patch).map(Arc::new).collect())
+        let added = patches(cx, target).into_iter().filter_map(|(origin, patch)| {
+            let resource = added_by_patch(patch)?;
+            cx.reach(&origin, Reach::Done);
+            Some(Arc::new(resource))
+        });
+        Added(added.collect())
     }
 }
 
@@ -57,6 +63,12 @@ pub fn add_filters(
     for extension in applying(cx, class) {
         add_filter(&extension, direction, http, network);
     }
+}
+
+/// The objects whose filters are in the chains of one direction.
+pub fn shaping(cx: &Cx<'_>, class: &Class, direction: Direction) -> Vec<ObjectKey> {
+    let applying = applying(cx, class).into_iter();
+    applying.filter(|extension| is_for(extension, direction)).map(|extension| key_of(&extension)).collect()
 }
 
 /// The extensions that apply to a class, in the order in which they run inside a phase: by priority, then

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use navarch_envoy::Resource;
 use navarch_model::mesh::MeshConfig;
 use navarch_model::networking::PatchContext;
-use navarch_model::{Hashed, Name, Origin};
+use navarch_model::{Hashed, Name, ObjectKey, Origin};
+use navarch_snapshot::authn::peer_policies;
 use navarch_translate::http_connection_manager::Direction;
 use navarch_translate::listeners::patch::{AddedListener, ListenerPatches};
 use navarch_translate::listeners::settings::ListenerSettings;
@@ -13,7 +14,7 @@ use navarch_translate::listeners::settings::ListenerSettings;
 use super::attachment::Workload;
 use super::envoy_filters::{FilterTarget, ListenerPatchesOf};
 use super::security::SecurityFilters;
-use super::{extensions, telemetry};
+use super::{extensions, security, telemetry};
 use crate::class::Class;
 use crate::engine::Cx;
 
@@ -51,6 +52,28 @@ fn context(direction: Direction) -> PatchContext {
     }
 }
 
+/// The policies, extensions and telemetry that shape the listeners of a class in one direction, and what each
+/// does.
+pub fn shaped_by(cx: &Cx<'_>, class: &Class, direction: Direction) -> Vec<(ObjectKey, &'static str)> {
+    let workload = Workload::of(&class.facts);
+    let mut found = Vec::new();
+    if direction != Direction::Outbound {
+        let policies = security::authorization_policies(&workload, cx);
+        found.extend(policies.iter().map(|policy| (policy.key(), "decides which calls are let through")));
+        let policies = security::request_authentications(&workload, cx);
+        found.extend(policies.iter().map(|policy| (policy.key(), "checks tokens")));
+    }
+    if direction == Direction::Inbound {
+        let policies = peer_policies(cx.view(), &class.facts.namespace, class.labels());
+        found.extend(policies.iter().map(|policy| (policy.key(), "says whether mutual TLS is taken")));
+    }
+    found.extend(extensions::shaping(cx, class, direction).into_iter().map(|key| (key, "adds its filter")));
+    let mesh = &cx.view().mesh().config;
+    let telemetry = telemetry::applicable(cx, &class.facts, mesh);
+    found.extend(telemetry.iter().map(|object| (object.key(), "says what is logged and traced")));
+    found
+}
+
 /// Changes that EnvoyFilters make to the listeners of a class.
 fn patches(cx: &Cx<'_>, class: &Class, context: PatchContext) -> ListenerPatches {
     (*cx.gather::<ListenerPatchesOf>(&(FilterTarget::of(&class.facts), context))).clone()
@@ -62,7 +85,7 @@ pub fn added_listeners(cx: &Cx<'_>, class: &Class, context: PatchContext) -> Vec
     patches
         .iter()
         .filter_map(|patch| patch.added(context))
-        .map(|added| cx.get::<AddedListener>(added))
+        .map(|added| cx.get::<AddedListener>(&added).made.clone())
         .filter(|listener| !listener.name().is_empty())
         .collect()
 }

@@ -10,10 +10,13 @@ use navarch_model::service::Visibility;
 use navarch_model::{Name, TrustDomains};
 use navarch_snapshot::bound::BoundRule;
 use navarch_snapshot::{BUCKETS, Bucket};
+use navarch_translate::listeners::tls::own_file_secrets;
 use navarch_translate::sds::{CA_SUFFIX, credential_resource};
 use navarch_translate::secrets::{
-    SecretContent, SecretResource, SecretResourceInput, SecretSource, WorkloadRoots,
+    FileSecret, FileSecretInput, SecretContent, SecretResource, SecretResourceInput, SecretSource,
+    WorkloadRoots,
 };
+use navarch_translate::tls::file_secrets;
 
 use crate::class::Class;
 use crate::composed::{BucketResources, Composed};
@@ -26,16 +29,24 @@ pub struct Named {
     pub own: BTreeSet<String>,
     /// Secrets of any namespace, of which it is known that the proxy may have them.
     pub granted: BTreeSet<String>,
+    /// Secrets in files on the proxy's own machine.
+    pub files: BTreeSet<String>,
 }
 
-/// The secrets of these names that there are, and the roots of the mesh; nothing but the roots if the
-/// proxies of the class have not proven who they are.
-pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> Named) -> Composed {
-    let roots = workload_roots(cx);
+/// The secrets of these names that there are, the roots of the mesh, and the names of files. Proxies that
+/// have not proven who they are do not get the first.
+pub fn named(cx: &Cx<'_>, class: &Class, names: Named) -> Composed {
+    let Named { own, granted, mut files } = names;
+    let started_with = [&class.facts.client_certificates, &class.facts.server_certificates];
+    files.extend(started_with.into_iter().flat_map(own_file_secrets));
+    let files = files.into_iter().filter_map(|name| {
+        let input = FileSecretInput::parse(&name, &class.facts.system_roots)?;
+        Some((*cx.get::<FileSecret>(&input)).clone())
+    });
+    let open = workload_roots(cx).into_iter().chain(files);
     if !class.may_have_secrets {
-        return Composed::own(roots.into_iter().collect::<BucketResources>());
+        return Composed::own(open.collect::<BucketResources>());
     }
-    let Named { own, granted } = names();
     let own = own.into_iter().map(|name| {
         let source = SecretSource::parse(&name, &class.facts.namespace);
         (name, source)
@@ -51,7 +62,7 @@ pub fn named(cx: &Cx<'_>, class: &Class, names: impl FnOnce() -> Named) -> Compo
         let input = SecretResourceInput { name: Name::from(name), content };
         cx.get::<SecretResource>(&input).as_ref().as_ref().ok().cloned()
     });
-    Composed::own(resources.chain(roots).collect::<BucketResources>())
+    Composed::own(resources.chain(open).collect::<BucketResources>())
 }
 
 /// The roots that workloads are verified by, which are not secret; none where nobody issues certificates.
@@ -68,9 +79,12 @@ fn workload_roots(cx: &Cx<'_>) -> Option<Arc<Resource>> {
     Some((*cx.get::<WorkloadRoots>(&roots)).clone())
 }
 
-/// Names of the resources that DestinationRules of a namespace ask for.
+/// Names of the resources that DestinationRules of a namespace ask for, and of the files that any rule for it
+/// names.
 pub fn of_own_rules(cx: &Cx<'_>, namespace: &Name) -> Named {
-    names(cx, |credential| credential.namespace == *namespace)
+    names(cx, |credential| {
+        credential.namespace == *namespace || credential.in_files && credential.export_to.includes(namespace)
+    })
 }
 
 /// Names of the resources that DestinationRules ask for which a namespace may use.
@@ -81,7 +95,15 @@ pub fn of_visible_rules(cx: &Cx<'_>, namespace: &Name) -> Named {
 fn names(cx: &Cx<'_>, wanted: impl Fn(&Credential) -> bool) -> Named {
     let all = cx.gather::<AllCredentials>(&());
     let wanted = all.0.iter().filter(|credential| wanted(credential));
-    Named { own: wanted.map(|credential| credential.resource.clone()).collect(), ..Named::default() }
+    let (files, own): (Vec<&Credential>, Vec<&Credential>) =
+        wanted.partition(|credential| credential.in_files);
+    let resources = |credentials: Vec<&Credential>| -> BTreeSet<String> {
+        credentials.into_iter().map(|credential| credential.resource.clone()).collect()
+    };
+    let mut names = Named { own: resources(own), files: resources(files), ..Named::default() };
+    let unknown = cx.view().mesh().config.outbound_traffic_policy.as_ref();
+    names.files.extend(unknown.and_then(|policy| policy.tls.as_ref()).into_iter().flat_map(file_secrets));
+    names
 }
 
 fn content(cx: &Cx<'_>, source: &SecretSource) -> Option<SecretContent> {
@@ -107,6 +129,8 @@ struct Credential {
     namespace: Name,
     export_to: Visibility,
     resource: String,
+    /// It names files on the proxy's machine.
+    in_files: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,13 +169,18 @@ impl Gather for BucketCredentials {
 
 impl Credentials {
     fn add(&mut self, rule: &BoundRule) {
-        for tls in tls_settings(&rule.config.spec).filter(|tls| !tls.credential_name.is_empty()) {
-            for name in [tls.credential_name.clone(), format!("{}{CA_SUFFIX}", tls.credential_name)] {
-                self.0.push(Credential {
-                    namespace: rule.config.namespace.clone(),
-                    export_to: rule.export_to.clone(),
-                    resource: credential_resource(&name),
-                });
+        let credential = |resource: String, in_files: bool| Credential {
+            namespace: rule.config.namespace.clone(),
+            export_to: rule.export_to.clone(),
+            resource,
+            in_files,
+        };
+        for tls in tls_settings(&rule.config.spec) {
+            self.0.extend(file_secrets(tls).map(|name| credential(name, true)));
+            if !tls.credential_name.is_empty() {
+                for name in [tls.credential_name.clone(), format!("{}{CA_SUFFIX}", tls.credential_name)] {
+                    self.0.push(credential(credential_resource(&name), false));
+                }
             }
         }
     }

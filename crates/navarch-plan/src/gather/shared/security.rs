@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use navarch_model::Hashed;
 use navarch_model::TrustDomains;
 use navarch_model::mesh::{MeshConfig, Provider};
 use navarch_model::security::{
     ActionDetail, AuthorizationAction, AuthorizationPolicy, RequestAuthentication,
 };
+use navarch_model::{Config, Hashed};
 use navarch_translate::access_log::Upstream;
 use navarch_translate::filters::HttpPhase;
 use navarch_translate::filters::http::PhasedHttpFilter;
@@ -51,9 +51,13 @@ impl Gather for SecurityFilters {
     }
 }
 
-fn authorization(workload: &Workload, cx: &Cx<'_>) -> Option<Arc<PolicyFilters>> {
+/// The policies that decide which calls to a workload are let through.
+pub fn authorization_policies(
+    workload: &Workload,
+    cx: &Cx<'_>,
+) -> Vec<Arc<Hashed<Config<AuthorizationPolicy>>>> {
     let mesh = &cx.view().mesh().config;
-    let policies = workload.policies::<AuthorizationPolicy>(
+    workload.policies::<AuthorizationPolicy>(
         cx.view(),
         [&mesh.root_namespace, &workload.namespace],
         |policy| Attachment {
@@ -61,7 +65,12 @@ fn authorization(workload: &Workload, cx: &Cx<'_>) -> Option<Arc<PolicyFilters>>
             target_ref: policy.target_ref.as_ref(),
             target_refs: &policy.target_refs,
         },
-    );
+    )
+}
+
+fn authorization(workload: &Workload, cx: &Cx<'_>) -> Option<Arc<PolicyFilters>> {
+    let mesh = &cx.view().mesh().config;
+    let policies = authorization_policies(workload, cx);
     if policies.is_empty() {
         return None;
     }
@@ -105,9 +114,13 @@ pub(crate) fn authorizer(
     ExternalAuthorizer { name: name.to_owned(), lookup }
 }
 
-fn request_authentication(workload: &Workload, cx: &Cx<'_>) -> Option<RequestAuthenticationInput> {
+/// The policies that say which tokens a workload takes.
+pub fn request_authentications(
+    workload: &Workload,
+    cx: &Cx<'_>,
+) -> Vec<Arc<Hashed<Config<RequestAuthentication>>>> {
     let mesh = &cx.view().mesh().config;
-    let policies = workload.policies::<RequestAuthentication>(
+    workload.policies::<RequestAuthentication>(
         cx.view(),
         [&workload.namespace, &mesh.root_namespace],
         |policy| Attachment {
@@ -115,7 +128,11 @@ fn request_authentication(workload: &Workload, cx: &Cx<'_>) -> Option<RequestAut
             target_ref: policy.target_ref.as_ref(),
             target_refs: &policy.target_refs,
         },
-    );
+    )
+}
+
+fn request_authentication(workload: &Workload, cx: &Cx<'_>) -> Option<RequestAuthenticationInput> {
+    let policies = request_authentications(workload, cx);
     // Keys that are not known (yet) are missing: every token is refused that they would check.
     let rules = policies.iter().flat_map(|policy| &policy.spec.jwt_rules);
     let keys: BTreeMap<String, Arc<str>> = rules

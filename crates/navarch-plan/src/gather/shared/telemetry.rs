@@ -17,7 +17,7 @@ use navarch_translate::tracing::provider;
 use super::attachment::{Attachment, Workload};
 use crate::engine::{Cx, Gather};
 
-type Object = Arc<Hashed<Config<Telemetry>>>;
+pub type Object = Arc<Hashed<Config<Telemetry>>>;
 
 /// Puts what Telemetry objects and default providers say over the mesh's own settings, which `settings` hold.
 pub fn apply(cx: &Cx<'_>, facts: &ProxyFacts, proxy: &ProxyConfig, settings: &mut ListenerSettings) {
@@ -33,7 +33,7 @@ pub fn apply(cx: &Cx<'_>, facts: &ProxyFacts, proxy: &ProxyConfig, settings: &mu
 
 /// The objects for a workload, from the widest to the narrowest: of the mesh, of the namespace, and those
 /// that select it. Later ones override earlier ones.
-fn applicable(cx: &Cx<'_>, facts: &ProxyFacts, mesh: &MeshConfig) -> Vec<Object> {
+pub fn applicable(cx: &Cx<'_>, facts: &ProxyFacts, mesh: &MeshConfig) -> Vec<Object> {
     let wide = |namespace: &str| {
         let objects = cx.view().objects::<Telemetry>(namespace);
         objects.iter().find(|object| attachment(&object.spec).is_general()).cloned()

@@ -32,15 +32,17 @@ pub fn inbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope
     let (bound, redirected): (Vec<_>, Vec<_>) = ports.all(cx).into_iter().partition(|port| port.bind_to_port);
     let mut listeners: Vec<Arc<Resource>> = bound
         .into_iter()
-        .map(|port| cx.get::<BoundPort>(&BoundPortInput { settings: settings.clone(), port: port.port }))
+        .map(|port| BoundPortInput { settings: settings.clone(), port: port.port })
+        .map(|input| cx.get::<BoundPort>(&input).made.clone())
         .collect();
     if class.facts.interception != InterceptionMode::None {
-        listeners.push(cx.get::<VirtualInbound>(&VirtualInboundInput {
+        let input = VirtualInboundInput {
             settings: settings.clone(),
             other_ports: mode(policy.mode_for(0)),
             policy_ports: ports.policy_ports(),
             ports: redirected.into_iter().map(|port| port.port).collect(),
-        }));
+        };
+        listeners.push(cx.get::<VirtualInbound>(&input).made.clone());
     }
     listeners
 }

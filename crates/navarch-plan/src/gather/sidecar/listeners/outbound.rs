@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use navarch_envoy::Resource;
 use navarch_model::proxy::InterceptionMode;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
@@ -10,6 +9,7 @@ use navarch_snapshot::{ClientLabels, Scope};
 use navarch_translate::listeners::address::{listener_name, loopbacks, names};
 use navarch_translate::listeners::contribution::{Contribution, HttpChain, TcpChain};
 use navarch_translate::listeners::outbound::{OutboundInput, OutboundListener, OutboundSettings};
+use navarch_translate::listeners::patch::PatchedListener;
 use navarch_translate::listeners::virtual_outbound::VirtualOutbound;
 
 use super::groups::{Group, Grouped, Groups, GroupsKey, Piece, elsewhere};
@@ -40,10 +40,10 @@ pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scop
     if let Some(port) = class.facts.http_proxy_port(&cx.view().mesh().config) {
         let first = Arc::new(Hashed::new(http_proxy(class, port)));
         let input = OutboundInput { settings: settings.all.clone(), first, later: Vec::new() };
-        own.push(cx.get::<OutboundListener>(&input));
+        own.push(cx.get::<OutboundListener>(&input).made.clone());
     }
     if class.facts.interception != InterceptionMode::None {
-        own.push(cx.get::<VirtualOutbound>(&settings.all));
+        own.push(cx.get::<VirtualOutbound>(&settings.all).made.clone());
     }
     Composed { shared, common, own }
 }
@@ -101,16 +101,23 @@ struct OutboundKey {
     kind: Kind,
 }
 
+#[derive(Default)]
 struct Made {
     groups: Arc<[Arc<Piece>]>,
     resources: Pieces,
+    /// By piece, the listeners that patches have to do with.
+    patched: Vec<Arc<[Arc<PatchedListener>]>>,
 }
+
+/// The listeners of a piece, and those among them that patches have to do with.
+type MadePiece = (Arc<BucketResources>, Arc<[Arc<PatchedListener>]>);
 
 impl Made {
     /// The listeners of a piece, if it is the same in memory as at this position.
-    fn made(&self, index: usize, piece: &Arc<Piece>) -> Option<Arc<BucketResources>> {
+    fn made(&self, index: usize, piece: &Arc<Piece>) -> Option<MadePiece> {
         let same = self.groups.get(index).is_some_and(|known| Arc::ptr_eq(known, piece));
-        if same { self.resources.get(index).cloned() } else { None }
+        let made = || Some((self.resources.get(index)?.clone(), self.patched.get(index)?.clone()));
+        if same { made() } else { None }
     }
 }
 
@@ -126,30 +133,44 @@ impl Gather for Outbound {
     type Output = Made;
 
     fn run(key: &OutboundKey, cx: &Cx<'_>) -> Made {
-        Self::rerun(key, cx, &Made { groups: Arc::default(), resources: Pieces::default() })
+        Self::rerun(key, cx, &Made::default())
     }
 
     fn rerun(key: &OutboundKey, cx: &Cx<'_>, previous: &Made) -> Made {
         let groups = cx.gather::<Groups>(&key.groups).pieces.clone();
         let common = elsewhere(cx, &key.groups)
             .map(|groups| cx.gather::<Outbound>(&OutboundKey { groups, ..key.clone() }));
-        let resources = groups.iter().enumerate().map(|(index, piece)| {
+        let made = groups.iter().enumerate().map(|(index, piece)| {
             let known = common.iter().map(|common| &**common).chain([previous]);
             let made = known.filter_map(|known| known.made(index, piece)).next();
-            made.unwrap_or_else(|| Arc::new(listeners(cx, key, piece)))
+            match made {
+                Some(made) => {
+                    made.1.iter().for_each(|listener| cx.reuse::<OutboundListener>(listener));
+                    made
+                }
+                None => listeners(cx, key, piece),
+            }
         });
-        Made { resources: resources.collect(), groups }
+        let (resources, patched): (Vec<_>, Vec<_>) = made.unzip();
+        Made { resources: resources.into_iter().collect(), patched, groups }
     }
 }
 
-fn listeners(cx: &Cx<'_>, key: &OutboundKey, piece: &Piece) -> BucketResources {
+fn listeners(cx: &Cx<'_>, key: &OutboundKey, piece: &Piece) -> MadePiece {
     let wanted = piece.values().filter(|group| Kind::of(group) == key.kind);
-    let made = wanted.filter_map(|group| listener(cx, &key.settings, group));
+    let made: Vec<Arc<PatchedListener>> =
+        wanted.filter_map(|group| listener(cx, &key.settings, group)).collect();
+    let resources = made.iter().map(|listener| listener.made.clone());
     // A listener that an EnvoyFilter removes has no name.
-    made.filter(|listener| !listener.name().is_empty()).collect()
+    let resources = resources.filter(|listener| !listener.name().is_empty()).collect();
+    (Arc::new(resources), made.into_iter().filter(|listener| listener.fates().is_some()).collect())
 }
 
-fn listener(cx: &Cx<'_>, settings: &Arc<Hashed<OutboundSettings>>, group: &Group) -> Option<Arc<Resource>> {
+fn listener(
+    cx: &Cx<'_>,
+    settings: &Arc<Hashed<OutboundSettings>>,
+    group: &Group,
+) -> Option<Arc<PatchedListener>> {
     let mut contributions = group.counting.iter().map(|entry| entry.contribution.clone());
     let first = contributions.next()?;
     let later = contributions.collect();

@@ -85,7 +85,7 @@ impl Gather for PatchedSidecarRoutes {
                 target: target.clone(),
                 patches: patches.clone(),
             };
-            cx.get::<PatchedRoutes>(&input)
+            cx.get::<PatchedRoutes>(&input).made.clone()
         };
         let seen = cx.gather::<SidecarRoutes>(client);
         let pieces = seen.pieces.iter().map(|piece| Arc::new(piece.iter().map(patched).collect())).collect();
