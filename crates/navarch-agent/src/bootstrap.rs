@@ -1,5 +1,6 @@
 //! The bootstrap of stock Envoy.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -10,18 +11,40 @@ use crate::node::Node;
 /// Name of the static cluster that leads to the control plane, as in Istio's bootstrap.
 pub const XDS_CLUSTER: &str = "xds-grpc";
 
+const DOWNSTREAM_CONNECTIONS: &str = "type.googleapis.com/\
+    envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
+
 /// What a bootstrap is made from.
 #[derive(Clone, Debug)]
 pub struct Bootstrap {
     pub node: Node,
-    /// Host (address or name) and port of the control plane.
-    pub xds: Authority,
-    /// How Envoy speaks TLS with it; plaintext if absent.
-    pub tls: Option<Tls>,
+    pub xds: Xds,
     /// Where Envoy's admin interface listens; nowhere if absent.
     pub admin: Option<SocketAddr>,
     /// State of the world instead of delta.
     pub state_of_the_world: bool,
+    /// What Envoy answers for its agent.
+    pub pages: Pages,
+}
+
+/// Listeners of Envoy that lead to its agent and to itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// Where `/healthz/ready` is, and the agent that answers it. It comes through Envoy, so that it is
+    /// Envoy's too.
+    pub ready: Option<(SocketAddr, SocketAddr)>,
+    /// Where `/stats/prometheus` is: Envoy's own metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Where Envoy gets its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Xds {
+    /// At the control plane: host (address or name) and port, and how Envoy speaks TLS with it; plaintext if
+    /// absent.
+    Server(Authority, Option<Tls>),
+    /// On the Unix socket of an agent.
+    Socket(PathBuf),
 }
 
 /// TLS with the control plane. Files are named and not read: Envoy reads them when it starts.
@@ -40,6 +63,14 @@ pub struct Tls {
 pub struct Authority {
     pub host: String,
     pub port: u16,
+}
+
+/// `host:port`, with an IPv6 address in brackets.
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Authority { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 impl Bootstrap {
@@ -61,7 +92,7 @@ impl Bootstrap {
                 "cds_config": ads_source(),
                 "lds_config": ads_source(),
             },
-            "static_resources": { "clusters": [self.xds_cluster()] },
+            "static_resources": self.static_resources(),
             // Listeners and clusters within the proxy (`internal_listener`) need it before they come over
             // xDS.
             "bootstrap_extensions": [{
@@ -70,15 +101,16 @@ impl Bootstrap {
                     "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
                 },
             }],
-            "layered_runtime": {
-                "layers": [{
-                    "name": "static",
-                    "static_layer": {
-                        // Without a limit Envoy warns at every start; the limit is the one Istio's bootstrap
-                        // documents as unlimited.
-                        "overload": { "global_downstream_max_connections": 2_147_483_647 },
+            "layered_runtime": { "layers": [{ "name": "admin", "admin_layer": {} }] },
+            "overload_manager": {
+                // Without a limit Envoy warns at every start; this one stands for none.
+                "resource_monitors": [{
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": DOWNSTREAM_CONNECTIONS,
+                        "max_active_downstream_connections": 2_147_483_647,
                     },
-                }, { "name": "admin", "admin_layer": {} }],
+                }],
             },
         });
         if let (Some(admin), Value::Object(fields)) = (self.admin, &mut bootstrap) {
@@ -87,13 +119,33 @@ impl Bootstrap {
         bootstrap
     }
 
+    fn static_resources(&self) -> Value {
+        let mut clusters = vec![self.xds_cluster()];
+        let mut listeners = Vec::new();
+        if let Some((listen, agent)) = self.pages.ready {
+            clusters.push(static_cluster("agent", agent));
+            listeners.push(page(listen, "/healthz/ready", "agent"));
+        }
+        if let (Some(listen), Some(admin)) = (self.pages.metrics, self.admin) {
+            clusters.push(static_cluster("prometheus_stats", admin));
+            listeners.push(page(listen, "/stats/prometheus", "prometheus_stats"));
+        }
+        if listeners.is_empty() {
+            json!({ "clusters": clusters })
+        } else {
+            json!({ "clusters": clusters, "listeners": listeners })
+        }
+    }
+
     fn xds_cluster(&self) -> Value {
-        let (kind, address) = match self.xds.host.parse::<IpAddr>() {
-            Ok(ip) => ("STATIC", socket_address(ip, self.xds.port)),
-            Err(_) => (
-                "STRICT_DNS",
-                json!({ "socket_address": { "address": self.xds.host, "port_value": self.xds.port } }),
-            ),
+        let (kind, address) = match &self.xds {
+            Xds::Socket(path) => ("STATIC", json!({ "pipe": { "path": path } })),
+            Xds::Server(Authority { host, port }, _) => match host.parse::<IpAddr>() {
+                Ok(ip) => ("STATIC", socket_address(ip, *port)),
+                Err(_) => {
+                    ("STRICT_DNS", json!({ "socket_address": { "address": host, "port_value": port } }))
+                }
+            },
         };
         let mut cluster = json!({
             "name": XDS_CLUSTER,
@@ -123,44 +175,81 @@ impl Bootstrap {
                 },
             },
         });
-        if let (Some(tls), Value::Object(fields)) = (&self.tls, &mut cluster) {
-            fields.insert("transport_socket".to_owned(), self.transport_socket(tls));
+        if let (Xds::Server(server, Some(tls)), Value::Object(fields)) = (&self.xds, &mut cluster) {
+            fields.insert("transport_socket".to_owned(), transport_socket(&server.host, tls));
         }
         cluster
     }
+}
 
-    fn transport_socket(&self, tls: &Tls) -> Value {
-        let name = tls.name.as_deref().unwrap_or(&self.xds.host);
-        // An address has to be in the certificate as one, and is not sent as a server name (RFC 6066, 3).
-        let is_name = name.parse::<IpAddr>().is_err();
-        let san = json!({
-            "san_type": if is_name { "DNS" } else { "IP_ADDRESS" },
-            "matcher": { "exact": name },
+fn transport_socket(host: &str, tls: &Tls) -> Value {
+    let name = tls.name.as_deref().unwrap_or(host);
+    // An address has to be in the certificate as one, and is not sent as a server name (RFC 6066, 3).
+    let is_name = name.parse::<IpAddr>().is_err();
+    let san = json!({
+        "san_type": if is_name { "DNS" } else { "IP_ADDRESS" },
+        "matcher": { "exact": name },
+    });
+    let mut common = json!({
+        "alpn_protocols": ["h2"],
+        "tls_params": { "tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3" },
+        "validation_context": {
+            "trusted_ca": { "filename": tls.ca },
+            "match_typed_subject_alt_names": [san],
+        },
+    });
+    if let (Some((certificate, key)), Value::Object(fields)) = (&tls.client, &mut common) {
+        let pair = json!({
+            "certificate_chain": { "filename": certificate },
+            "private_key": { "filename": key },
         });
-        let mut common = json!({
-            "alpn_protocols": ["h2"],
-            "tls_params": { "tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3" },
-            "validation_context": {
-                "trusted_ca": { "filename": tls.ca },
-                "match_typed_subject_alt_names": [san],
-            },
-        });
-        if let (Some((certificate, key)), Value::Object(fields)) = (&tls.client, &mut common) {
-            let pair = json!({
-                "certificate_chain": { "filename": certificate },
-                "private_key": { "filename": key },
-            });
-            fields.insert("tls_certificates".to_owned(), json!([pair]));
-        }
-        json!({
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "sni": if is_name { name } else { "" },
-                "common_tls_context": common,
-            },
-        })
+        fields.insert("tls_certificates".to_owned(), json!([pair]));
     }
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": if is_name { name } else { "" },
+            "common_tls_context": common,
+        },
+    })
+}
+
+fn static_cluster(name: &str, address: SocketAddr) -> Value {
+    let endpoint = json!({ "endpoint": { "address": socket_address(address.ip(), address.port()) } });
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "0.25s",
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] },
+    })
+}
+
+/// A listener with one page, which a cluster has.
+fn page(listen: SocketAddr, path: &str, cluster: &str) -> Value {
+    let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
+                  HttpConnectionManager",
+        "stat_prefix": cluster,
+        "route_config": {
+            "virtual_hosts": [{
+                "name": cluster,
+                "domains": ["*"],
+                "routes": [{ "match": { "path": path }, "route": { "cluster": cluster } }],
+            }],
+        },
+        "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": { "@type": router } }],
+    });
+    json!({
+        "name": cluster,
+        "address": socket_address(listen.ip(), listen.port()),
+        // Two Envoys would share the port, and each answer some of the calls.
+        "enable_reuse_port": false,
+        "filter_chains": [{
+            "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }],
+        }],
+    })
 }
 
 fn ads_source() -> Value {
@@ -178,14 +267,20 @@ mod tests {
     fn bootstrap(host: &str) -> Value {
         Bootstrap {
             node: Node { id: "sidecar~10.0.0.1~a.b~b.svc.cluster.local".to_owned(), ..Node::default() },
-            xds: Authority { host: host.to_owned(), port: 15010 },
-            tls: Some(Tls {
-                ca: "/etc/ca.pem".into(),
-                name: None,
-                client: Some(("/etc/cert.pem".into(), "/etc/key.pem".into())),
-            }),
+            xds: Xds::Server(
+                Authority { host: host.to_owned(), port: 15010 },
+                Some(Tls {
+                    ca: "/etc/ca.pem".into(),
+                    name: None,
+                    client: Some(("/etc/cert.pem".into(), "/etc/key.pem".into())),
+                }),
+            ),
             admin: Some("127.0.0.1:15000".parse().expect("an address")),
             state_of_the_world: false,
+            pages: Pages {
+                ready: Some((([127, 0, 0, 1], 15021).into(), ([127, 0, 0, 1], 15020).into())),
+                metrics: Some(([127, 0, 0, 1], 15090).into()),
+            },
         }
         .to_json()
     }
@@ -207,6 +302,17 @@ mod tests {
         assert_eq!(dynamic["cds_config"]["initial_fetch_timeout"], "0s");
         assert_eq!(made["node"]["id"], "sidecar~10.0.0.1~a.b~b.svc.cluster.local");
         assert_eq!(made["admin"]["address"]["socket_address"]["port_value"], 15000);
+    }
+
+    #[test]
+    fn pages_lead_to_the_agent_and_to_envoy() {
+        let made = bootstrap("127.0.0.1");
+        let names = |kind: &str| -> Vec<String> {
+            let all = made["static_resources"][kind].as_array().into_iter().flatten();
+            all.filter_map(|one| one["name"].as_str().map(str::to_owned)).collect()
+        };
+        assert_eq!(names("clusters"), [XDS_CLUSTER, "agent", "prometheus_stats"]);
+        assert_eq!(names("listeners"), ["agent", "prometheus_stats"]);
     }
 
     #[test]

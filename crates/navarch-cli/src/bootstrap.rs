@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use navarch_agent::bootstrap::{Authority, Bootstrap, Tls};
+use navarch_agent::bootstrap::{Authority, Bootstrap, Pages, Tls, Xds};
+use navarch_agent::node::Node;
 use navarch_model::proxy::{COMPATIBLE_ISTIO_VERSION, SYSTEM_ROOTS};
 
 use crate::output;
@@ -48,17 +49,13 @@ pub struct BootstrapArgs {
 /// Prints the bootstrap.
 pub fn run(args: &BootstrapArgs) -> Result<ExitCode> {
     let mut node = args.proxy.node()?;
-    // EnvoyFilters match by it, and take a proxy without one for none of theirs.
-    node.metadata.entry("ISTIO_VERSION").or_insert_with(|| COMPATIBLE_ISTIO_VERSION.into());
-    if let Some(path) = system_roots().filter(|path| *path != SYSTEM_ROOTS) {
-        node.metadata.entry("SYSTEM_ROOTS").or_insert_with(|| path.into());
-    }
+    state_facts(&mut node);
     let bootstrap = Bootstrap {
         node,
-        xds: authority(&args.xds_addr)?,
-        tls: args.tls()?,
+        xds: Xds::Server(authority(&args.xds_addr)?, args.tls()?),
         admin: Some(SocketAddr::from(([127, 0, 0, 1], args.admin_port))),
         state_of_the_world: args.sotw,
+        pages: Pages::default(),
     };
     output::json(&bootstrap.to_json())?;
     Ok(ExitCode::SUCCESS)
@@ -77,6 +74,15 @@ fn system_roots() -> Option<&'static str> {
     PLACES.into_iter().find(|path| Path::new(path).is_file())
 }
 
+/// Adds what is true of every proxy on this machine.
+pub fn state_facts(node: &mut Node) {
+    // EnvoyFilters match by it, and take a proxy without one for none of theirs.
+    node.metadata.entry("ISTIO_VERSION").or_insert_with(|| COMPATIBLE_ISTIO_VERSION.into());
+    if let Some(path) = system_roots().filter(|path| *path != SYSTEM_ROOTS) {
+        node.metadata.entry("SYSTEM_ROOTS").or_insert_with(|| path.into());
+    }
+}
+
 impl BootstrapArgs {
     fn tls(&self) -> Result<Option<Tls>> {
         let Some(ca) = &self.tls_ca else { return Ok(None) };
@@ -93,7 +99,8 @@ impl BootstrapArgs {
     }
 }
 
-fn authority(text: &str) -> Result<Authority> {
+/// A host and a port.
+pub fn authority(text: &str) -> Result<Authority> {
     let (host, port) = text.rsplit_once(':').with_context(|| format!("{text} is not host:port"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.parse().with_context(|| format!("{text} does not end in a port number"))?;

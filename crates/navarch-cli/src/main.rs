@@ -3,6 +3,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic on a closed pipe: see `output`")]
 
 mod admin;
+mod agent;
 mod analyze;
 mod bench;
 mod bootstrap;
@@ -11,6 +12,7 @@ mod completion;
 mod confirm_removals;
 mod explain;
 mod findings;
+mod logs;
 mod output;
 mod proxy;
 mod proxy_status;
@@ -45,6 +47,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Analyze(analyze::AnalyzeArgs),
     Bootstrap(bootstrap::BootstrapArgs),
+    Agent(Box<agent::AgentArgs>),
     Render(render::RenderArgs),
     #[command(subcommand)]
     Ca(ca::CaCommand),
@@ -82,6 +85,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Explain(args) => runtime()?.block_on(explain::run(args)),
         Command::Analyze(args) => analyze::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
+        Command::Agent(args) => agent::run(*args),
         Command::Render(args) => render::run(&args),
         Command::Ca(command) => runtime()?.block_on(ca::run(command)),
         Command::Token(command) => token::run(&command),

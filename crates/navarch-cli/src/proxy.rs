@@ -98,14 +98,16 @@ fn read(file: &std::path::Path) -> Result<Node> {
         .with_context(|| format!("{} does not hold a node (id, cluster, metadata, locality)", file.display()))
 }
 
-fn metadata_value(text: &str) -> Value {
+/// A value that is a JSON object or list, or a text.
+pub fn metadata_value(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(value @ (Value::Object(_) | Value::Array(_))) => value,
         _ => json!(text),
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// `KEY=VALUE`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE".to_owned()),

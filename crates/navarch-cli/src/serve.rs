@@ -1,18 +1,17 @@
 //! `navarch serve`: the control plane.
 
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
 use navarch_server::identity;
 use navarch_server::secure::{ServerFiles, TlsFiles};
 use navarch_server::serve::{Brake, Options, serve};
-use tracing_subscriber::EnvFilter;
 
+use crate::logs::LogArgs;
 use crate::wait::parse_duration;
 
 /// Istio's port for xDS over TLS, on loopback as all ports unless told otherwise.
@@ -105,32 +104,13 @@ pub struct ServeArgs {
     /// How long removals are held
     #[arg(long, default_value = "10m", value_parser = parse_duration, env = "NAVARCH_REMOVALS_HOLD")]
     removals_hold: Duration,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as info,navarch_xds=debug
-    #[arg(long, default_value = "info", env = "NAVARCH_LOG_LEVEL")]
-    log_level: String,
-    /// How logs are written
-    #[arg(long, default_value = "text", env = "NAVARCH_LOG_FORMAT")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
 /// Serves until SIGINT or SIGTERM.
 pub fn run(args: ServeArgs) -> Result<ExitCode> {
-    let filter = log_filter(&args.log_level)?;
-    // Standard error may be a pipe whose reader has gone; that is not a reason to stop serving.
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    match args.log_format {
-        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => logs.json().init(),
-    }
+    args.logs.init()?;
     let secure = args.secure()?;
     ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
     let identity = args.state.map(|state| identity::Options {
@@ -161,21 +141,6 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What `--log-level` says.
-///
-/// A lone word that is not a level would be taken as the name of a part of the program, and silence all
-/// others.
-fn log_filter(text: &str) -> Result<EnvFilter> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    for directive in text.split(',').map(str::trim) {
-        let names_a_target = directive.contains(['=', '[', ':']);
-        if !names_a_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive)) {
-            bail!("--log-level {directive} is not one of {}; for one part: name=debug", LEVELS.join(", "));
-        }
-    }
-    EnvFilter::try_new(text).with_context(|| format!("--log-level {text} is not a level or a filter"))
 }
 
 /// An address to listen on. A host name stands for the first of its addresses, an IPv4 address before others.
@@ -222,23 +187,6 @@ fn raise_open_files() {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_level_that_does_not_exist_is_not_taken_for_a_part_of_the_program() {
-        for (text, usable) in [
-            ("info", true),
-            ("WARN", true),
-            ("info,navarch_xds=debug", true),
-            ("navarch_xds=debug", true),
-            ("off", true),
-            ("loud", false),
-            ("info,loud", false),
-            ("", false),
-            ("info=loud", false),
-        ] {
-            assert_eq!(log_filter(text).is_ok(), usable, "{text}");
-        }
-    }
 
     #[test]
     fn hosts_have_addresses() {

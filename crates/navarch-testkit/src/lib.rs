@@ -4,6 +4,7 @@
 //! Everything here waits by polling with a bound, listens on loopback only, and is stopped when
 //! dropped. This crate knows nothing of translation: it runs programs and compares files.
 
+pub mod agent;
 pub mod apps;
 pub mod envoy;
 pub mod golden;

@@ -88,23 +88,36 @@ pub(crate) fn refuse(status: &Status) -> Response<()> {
 }
 
 /// A message with its header.
-pub(crate) fn framed(message: &[u8]) -> Bytes {
+#[must_use]
+pub fn framed(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(GRPC_HEADER + message.len());
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    put_header(&mut framed, message.len());
     framed.put_slice(message);
     framed.freeze()
 }
 
-/// Cuts messages out of the bytes of a request body.
+/// The header of a message of this many bytes.
+pub(crate) fn header(len: usize) -> Bytes {
+    let mut header = BytesMut::with_capacity(GRPC_HEADER);
+    put_header(&mut header, len);
+    header.freeze()
+}
+
+fn put_header(out: &mut BytesMut, len: usize) {
+    out.put_u8(0);
+    out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+}
+
+/// Cuts messages out of the bytes of a body.
 #[derive(Debug)]
-pub(crate) struct Messages {
+pub struct Messages {
     buffer: BytesMut,
     bytes_max: usize,
 }
 
 impl Messages {
     /// Messages of at most `bytes_max` bytes.
+    #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { buffer: BytesMut::new(), bytes_max }
     }

@@ -13,6 +13,7 @@ mod load;
 mod own;
 mod service;
 mod services;
+mod streaming;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -26,11 +27,11 @@ use tokio::sync::watch;
 
 pub use authenticate::Authenticate;
 pub use connection::{Plaintext, Transport};
-pub(crate) use grpc::framed;
-pub use grpc::{Code, Status};
+pub use grpc::{Code, Messages, Status, framed};
 pub use load::{ClusterLoad, LastLoads, LoadReports};
 pub use own::OwnResources;
 pub use service::{Limits, Service, UnaryCall};
+pub use streaming::{Ready, StreamingCall, StreamingService};
 
 use crate::brake::Brake;
 use crate::class::Class;
@@ -42,6 +43,7 @@ use crate::stream::Event;
 use admission::Admission;
 use call::{Call, End, Offer};
 use service::{Registered, Services};
+use streaming::Streaming;
 
 const AGGREGATED: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
 
@@ -299,6 +301,7 @@ pub(crate) struct Shared {
     observer: Box<dyn Observer>,
     loads: Box<dyn LoadReports>,
     services: Services,
+    streaming: Streaming,
     settings: Settings,
     encoder: Encoder,
     registry: Arc<Registry>,
@@ -315,6 +318,7 @@ pub struct Builder {
     observer: Box<dyn Observer>,
     loads: Box<dyn LoadReports>,
     services: Services,
+    streaming: Streaming,
     settings: Settings,
 }
 
@@ -351,10 +355,18 @@ impl Builder {
         self
     }
 
+    /// One more method with streams in both directions, by its path. Unlike others it may take the place of a
+    /// method of the server itself.
+    #[must_use]
+    pub fn streaming(mut self, path: impl Into<String>, service: Arc<dyn StreamingService>) -> Self {
+        self.streaming.add(path.into(), service);
+        self
+    }
+
     /// The server.
     #[must_use]
     pub fn build(self) -> Server {
-        let Self { discovery, authenticator, observer, loads, services, settings } = self;
+        let Self { discovery, authenticator, observer, loads, services, streaming, settings } = self;
         Server {
             shared: Arc::new(Shared {
                 discovery,
@@ -362,6 +374,7 @@ impl Builder {
                 observer,
                 loads,
                 services,
+                streaming,
                 encoder: Encoder::new(&settings.identifier),
                 registry: Arc::default(),
                 admission: Admission::new(settings.streams_per_second, settings.admission_wait_max),
@@ -391,6 +404,7 @@ impl Server {
             observer: Box::new(()),
             loads: Box::new(()),
             services: Services::default(),
+            streaming: Streaming::default(),
             settings: Settings::default(),
         }
     }
@@ -438,6 +452,9 @@ impl Shared {
         let asked = match self.admit(offer.request.uri().path()).await {
             Ok(Asked::Own(own)) => own,
             Ok(Asked::Brought(service)) => return service.serve(*offer, peer, &self.settings).await,
+            Ok(Asked::Streaming(service)) => {
+                return streaming::serve(service, *offer, peer, &self.settings).await;
+            }
             Err(status) => {
                 // Who is gone does not listen.
                 let _ = offer.respond.send_response(grpc::refuse(&status), true);
@@ -487,6 +504,9 @@ impl Shared {
         if self.shutdown.borrow().is_some() {
             return unavailable("shutting down");
         }
+        if let Some(service) = self.streaming.get(path) {
+            return Ok(Asked::Streaming(&**service));
+        }
         let other = services::service(path).map(Own::Other);
         let Some(own) = method(path).map(Own::Discovery).or(other) else {
             // Their calls are short, and have limits of their own.
@@ -512,6 +532,8 @@ enum Asked<'s> {
     Own(Own),
     /// A service that was brought to the port.
     Brought(&'s Registered),
+    /// A service with streams that was brought to the port.
+    Streaming(&'s dyn StreamingService),
 }
 
 /// What the server itself serves.

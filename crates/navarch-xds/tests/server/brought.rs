@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use navarch_xds::server::{self, Limits, Service, UnaryCall};
+use navarch_xds::server::{self, Limits, Ready, Service, StreamingCall, StreamingService, UnaryCall};
 use navarch_xds::{Evidence, Transport};
 use tokio::net::TcpStream;
 use tonic::metadata::MetadataValue;
@@ -181,4 +181,56 @@ async fn a_service_sees_what_the_transport_found_out() {
     let answer =
         call(channel.connect().await.expect("connected"), ECHO, say("web")).await.expect("an answer");
     assert_eq!(answer.user_agent_name, "[\"spiffe://a/ns/b/sa/c\"] Some(7)");
+}
+
+/// Takes all of delta discovery: says every message twice, once in pieces, until somebody says "stop".
+struct Twice;
+
+impl StreamingService for Twice {
+    fn serve<'c>(
+        &'c self,
+        call: &'c mut StreamingCall,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), server::Status>> + Send + 'c>> {
+        Box::pin(async move {
+            assert_eq!(call.path(), DELTA);
+            loop {
+                match call.ready().await? {
+                    Ready::Room => assert!(call.has_room()),
+                    Ready::Message(None) => return Ok(()),
+                    Ready::Message(Some(message)) => {
+                        let node = WireNode::decode(message.clone()).expect("a node");
+                        if node.id == "stop" {
+                            return Err(server::Status::new(server::Code::PermissionDenied, "stopped"));
+                        }
+                        call.send(&message);
+                        let (first, second) = (message.slice(..1), message.slice(1..));
+                        call.send_pieces([first, second]);
+                    }
+                }
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_streaming_service_can_take_the_place_of_discovery() {
+    let class = Class::new();
+    class.publish(plan(1, 10));
+    let server = Server::builder(Fleet(class.clone())).settings(settings()).streaming(DELTA, Arc::new(Twice));
+    let running = serve(server.build(), class, Arc::new(LastLoads::default())).await;
+    let mut stream: Open<WireNode, WireNode> = running.open(DELTA).await.expect("a stream");
+    let large = "x".repeat(1 << 20);
+    for id in ["a", &large, "b"] {
+        stream.send(WireNode { id: id.to_owned(), ..WireNode::default() });
+        for _ in 0..2 {
+            assert!(stream.next().await.expect("an answer").id == id);
+        }
+    }
+    stream.send(WireNode { id: "stop".to_owned(), ..WireNode::default() });
+    let ended = stream.next().await.expect_err("the end");
+    assert_eq!((ended.code(), ended.message()), (Code::PermissionDenied, "stopped"));
+    // The other protocol is still the server's own.
+    let mut world: Sotw = running.open(SOTW).await.expect("a stream");
+    world.send(ask(XdsType::Cds, "web"));
+    assert_eq!(world.next().await.expect("clusters").resources.len(), 1);
 }

@@ -1,0 +1,419 @@
+//! Between proxies and the control plane: any number of streams come in on a Unix socket, and each has one to
+//! the control plane, on a connection that all share.
+//!
+//! A client's stream outlives the control plane's: when that goes away, clients keep what they have, and hear
+//! what has changed when it is back. A client that starts meanwhile is served from the [`Store`]. What is
+//! secret on this machine the agent answers itself: [`Secrets`].
+
+mod link;
+pub mod session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use navarch_xds::Node;
+use navarch_xds::server::{
+    Builder, Code, Connection, Discovery, Ready, Rejection, Server, Settings, Status, StreamingCall,
+    StreamingService,
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use xxhash_rust::xxh3::xxh3_64;
+
+use self::link::{Event, Link};
+use self::session::{Protocol, Sent, Session, Step, Wanted};
+use crate::secrets::{self, Secrets};
+use crate::store::{Store, Stored};
+use crate::upstream::Upstream;
+
+const ADS: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
+const SDS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/";
+const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+const LOAD_REPORTS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
+
+/// How long a new client waits for the control plane before it is served from the store.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Takes the streams of proxies.
+pub struct Relay {
+    upstream: Arc<Upstream>,
+    secrets: Secrets,
+    store: Option<Store>,
+    observed: Arc<Observed>,
+}
+
+/// What is seen of the streams, for health and metrics.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// Streams of clients that are open.
+    pub streams: AtomicU64,
+    /// Streams to the control plane that are open.
+    pub connected: AtomicU64,
+    /// Streams of clients that were served from the store, and have not reached the control plane since.
+    pub stale: AtomicU64,
+    /// Responses of the control plane, and of the store.
+    pub responses: AtomicU64,
+    pub stored_responses: AtomicU64,
+    /// Responses that clients refused.
+    pub rejections: AtomicU64,
+    /// Times that a stream to the control plane could not be opened, or ended with an error.
+    pub failures: AtomicU64,
+    /// Whether clusters and listeners were accepted once.
+    pub clusters: AtomicBool,
+    pub listeners: AtomicBool,
+}
+
+impl Observed {
+    fn add(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+
+    fn end(gauge: &AtomicU64) {
+        gauge.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A value, for reports.
+    pub fn read(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
+
+/// There is nothing to discover here: all of discovery is relayed.
+struct Nothing;
+
+impl Discovery for Nothing {
+    fn connect(&self, _: &Arc<Node>, _: &Arc<navarch_xds::Peer>) -> Result<Connection, Rejection> {
+        Err(Rejection::InvalidRequest("this service is not relayed".to_owned()))
+    }
+}
+
+/// The server for the socket.
+#[must_use]
+pub fn server(
+    upstream: Arc<Upstream>,
+    secrets: Secrets,
+    store: Option<Store>,
+    observed: Arc<Observed>,
+) -> Server {
+    let relay: Arc<dyn StreamingService> = Arc::new(Relay { upstream, secrets, store, observed });
+    let settings = Settings { connection_age_max: None, request_bytes_max: 64 << 20, ..Settings::default() };
+    let ads =
+        ["StreamAggregatedResources", "DeltaAggregatedResources"].map(|method| format!("{ADS}{method}"));
+    let sds = ["StreamSecrets", "DeltaSecrets"].map(|method| format!("{SDS}{method}"));
+    let paths = ads.into_iter().chain(sds).chain([LOAD_REPORTS.to_owned()]);
+    let with = |builder: Builder, path: String| builder.streaming(path, relay.clone());
+    paths.fold(Server::builder(Nothing).settings(settings), with).build()
+}
+
+impl StreamingService for Relay {
+    fn serve<'c>(&'c self, call: &'c mut StreamingCall) -> BoxFuture<'c, Result<(), Status>> {
+        if call.path() == LOAD_REPORTS {
+            return Box::pin(self.pass(call));
+        }
+        let protocol = if call.path().contains("/Delta") { Protocol::Delta } else { Protocol::Sotw };
+        let only = call.path().starts_with(SDS).then_some(SECRET);
+        let exchange = Exchange {
+            relay: self,
+            session: Session::new(protocol, only),
+            link: Link::new(self.upstream.clone(), call.path().to_owned()),
+            secrets: self.secrets.clone(),
+            offline: Offline::No,
+            is_heard: false,
+            client: None,
+            counted: Counted::new(self.observed.clone()),
+        };
+        Box::pin(exchange.run(call))
+    }
+}
+
+impl Relay {
+    /// Hands messages on as they are.
+    async fn pass(&self, call: &mut StreamingCall) -> Result<(), Status> {
+        let unavailable = |error: crate::upstream::UpstreamError| {
+            Status::new(Code::Unavailable, crate::Chain(&error).to_string())
+        };
+        let mut upstream = self.upstream.open(call.path()).await.map_err(unavailable)?;
+        loop {
+            let has_room = call.has_room();
+            tokio::select! {
+                ready = call.ready() => match ready? {
+                    Ready::Message(Some(message)) => upstream.send(&message)?,
+                    Ready::Message(None) => return Ok(()),
+                    Ready::Room => {}
+                },
+                message = upstream.message(), if has_room => match message {
+                    Ok(message) => call.send_pieces([message]),
+                    Err(status) if status.code == Code::Ok => return Ok(()),
+                    Err(status) => return Err(status),
+                },
+            }
+        }
+    }
+}
+
+/// Counts a stream whatever way it ends.
+struct Counted {
+    observed: Arc<Observed>,
+    is_connected: bool,
+    is_stale: bool,
+}
+
+impl Counted {
+    fn new(observed: Arc<Observed>) -> Self {
+        Observed::add(&observed.streams, 1);
+        Counted { observed, is_connected: false, is_stale: false }
+    }
+
+    fn set_connected(&mut self, is_connected: bool) {
+        match (self.is_connected, is_connected) {
+            (false, true) => Observed::add(&self.observed.connected, 1),
+            (true, false) => Observed::end(&self.observed.connected),
+            _ => {}
+        }
+        self.is_connected = is_connected;
+    }
+
+    fn set_stale(&mut self, is_stale: bool) {
+        match (self.is_stale, is_stale) {
+            (false, true) => Observed::add(&self.observed.stale, 1),
+            (true, false) => Observed::end(&self.observed.stale),
+            _ => {}
+        }
+        self.is_stale = is_stale;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.set_connected(false);
+        self.set_stale(false);
+        Observed::end(&self.observed.streams);
+    }
+}
+
+/// Whether a client is served from the store.
+enum Offline {
+    /// Not now, and it was not decided yet.
+    No,
+    /// It will be at this time, unless the control plane answers.
+    At(Instant),
+    /// It is.
+    Since(BTreeMap<String, Stored>),
+}
+
+/// One client's stream.
+struct Exchange<'r> {
+    relay: &'r Relay,
+    session: Session,
+    link: Link,
+    secrets: Secrets,
+    offline: Offline,
+    /// Whether the control plane has said anything to this client.
+    is_heard: bool,
+    /// The client's name in the store.
+    client: Option<String>,
+    counted: Counted,
+}
+
+impl Exchange<'_> {
+    async fn run(mut self, call: &mut StreamingCall) -> Result<(), Status> {
+        let mut poll = tokio::time::interval(secrets::POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let has_room = call.has_room();
+            let patience = match self.offline {
+                Offline::At(at) => Some(at),
+                Offline::No | Offline::Since(_) => None,
+            };
+            tokio::select! {
+                ready = call.ready() => match ready? {
+                    Ready::Message(Some(message)) => self.request(call, message).await?,
+                    Ready::Message(None) => return Ok(()),
+                    Ready::Room => {}
+                },
+                event = self.link.next(has_room) => self.event(call, event).await,
+                () = self.secrets.changed() => {
+                    // It may be what the link has been waiting for.
+                    self.link.hurry();
+                    self.answer_local(call).await;
+                }
+                () = tick(&mut poll, uses_files(&self.session)) => self.answer_local(call).await,
+                () = until(patience) => self.go_offline(call).await,
+            }
+        }
+    }
+
+    async fn request(&mut self, call: &mut StreamingCall, message: Bytes) -> Result<(), Status> {
+        let secrets = &self.relay.secrets;
+        let is_local = |type_url: &str, name: &str| type_url == SECRET && secrets.is_local(name);
+        let step = self.session.request(message, is_local, self.link.is_open());
+        let mut step = step.map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+        if self.client.is_none() {
+            let node = self.session.node().cloned().unwrap_or_default();
+            self.client = Some(client(&node, self.session.protocol()));
+            self.link.begin();
+            self.offline = Offline::At(Instant::now() + PATIENCE);
+        }
+        if let Some(request) = step.upstream.take() {
+            self.link.send(&request);
+        }
+        self.note(&mut step);
+        if step.has_new_local {
+            self.answer_local(call).await;
+        }
+        if let Offline::Since(stored) = &self.offline
+            && !step.wanted.is_empty()
+        {
+            let kept = stored.get(&step.type_url).cloned().unwrap_or_default();
+            self.answer_stored(call, &step.type_url, &step.wanted, &kept);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, step: &mut Step) {
+        let observed = &self.relay.observed;
+        if let Some(reason) = &step.rejected {
+            Observed::add(&observed.rejections, 1);
+            tracing::warn!(type_url = step.type_url, reason, "a response was refused by the proxy");
+        }
+        let Some(message) = step.accepted.take() else { return };
+        if step.type_url.ends_with(".Cluster") {
+            observed.clusters.store(true, Ordering::Relaxed);
+        }
+        if step.type_url.ends_with(".Listener") {
+            observed.listeners.store(true, Ordering::Relaxed);
+        }
+        if let (Some(store), Some(client)) = (&self.relay.store, &self.client) {
+            store.record(client, self.session.protocol(), &step.type_url, message, step.is_complete);
+        }
+    }
+
+    async fn event(&mut self, call: &mut StreamingCall, event: Event) {
+        match event {
+            Event::Opened => {
+                if matches!(self.offline, Offline::At(_)) {
+                    self.offline = Offline::No;
+                }
+                self.counted.set_connected(true);
+                for request in self.session.opened() {
+                    self.link.send(&request);
+                }
+            }
+            Event::Response(message) => {
+                // Only now: a server that has nothing to say yet ends its streams at once.
+                self.is_heard = true;
+                self.offline = Offline::No;
+                self.counted.set_stale(false);
+                Observed::add(&self.relay.observed.responses, 1);
+                call.send_pieces(self.session.response(message));
+            }
+            Event::Failed => {
+                self.counted.set_connected(false);
+                Observed::add(&self.relay.observed.failures, 1);
+                // A client that has heard from it has all it needs.
+                if !self.is_heard && !matches!(self.offline, Offline::Since(_)) {
+                    self.go_offline(call).await;
+                }
+            }
+            Event::Ended => self.counted.set_connected(false),
+        }
+    }
+
+    /// Answers what the agent answers, where it has changed.
+    async fn answer_local(&mut self, call: &mut StreamingCall) {
+        for type_url in self.session.local_types() {
+            let asked = self.session.local(&type_url);
+            let mut found = Vec::new();
+            let mut is_changed = false;
+            for (name, sent) in asked {
+                let Some(resource) = self.secrets.get(&name).await else { continue };
+                let changed = sent.as_ref() != Some(&resource.version);
+                is_changed |= changed;
+                // State of the world has all of them in each response.
+                if changed || self.session.protocol() == Protocol::Sotw {
+                    found.push(resource);
+                }
+            }
+            if !is_changed {
+                continue;
+            }
+            let resources: Vec<Sent<'_>> = found
+                .iter()
+                .map(|resource| Sent {
+                    name: &resource.name,
+                    version: &resource.version,
+                    message: resource.expose(),
+                })
+                .collect();
+            let versions: Vec<&str> = resources.iter().map(|sent| sent.version).collect();
+            let response = self.session.own_response(&type_url, &versions.join("+"), &resources);
+            call.send(&response);
+        }
+    }
+
+    /// Serves the client from the store from now on.
+    async fn go_offline(&mut self, call: &mut StreamingCall) {
+        self.offline = Offline::No;
+        let (Some(store), Some(client)) = (self.relay.store.clone(), self.client.clone()) else { return };
+        let protocol = self.session.protocol();
+        let loaded = tokio::task::spawn_blocking(move || store.load(&client, protocol)).await;
+        let Some(stored) = loaded.ok().filter(|stored| !stored.is_empty()) else { return };
+        tracing::warn!(
+            server = self.relay.upstream.server(),
+            "the control plane is away: a proxy is served what it had last"
+        );
+        self.counted.set_stale(true);
+        for (type_url, wanted) in self.session.wanted() {
+            let kept = stored.get(&type_url).cloned().unwrap_or_default();
+            self.answer_stored(call, &type_url, &wanted, &kept);
+        }
+        self.offline = Offline::Since(stored);
+    }
+
+    fn answer_stored(&mut self, call: &mut StreamingCall, type_url: &str, wanted: &Wanted, kept: &Stored) {
+        let is_wanted = |name: &String| wanted.all || wanted.names.contains(name);
+        let resources: Vec<Sent<'_>> = kept
+            .resources
+            .iter()
+            .filter(|(name, _)| is_wanted(name))
+            .map(|(name, (version, message))| Sent { name, version, message })
+            .collect();
+        let missing: Vec<String> =
+            wanted.names.iter().filter(|name| !kept.resources.contains_key(*name)).cloned().collect();
+        let response = self.session.stored_response(type_url, &kept.version, &resources, &missing);
+        Observed::add(&self.relay.observed.stored_responses, 1);
+        call.send(&response);
+    }
+}
+
+/// The name of a client in the store: two clients of one node, such as Envoy and an application with gRPC,
+/// have different configurations.
+fn client(node: &Bytes, protocol: Protocol) -> String {
+    let node = Node::decode(node.clone()).unwrap_or_default();
+    let generator = node.metadata_str("GENERATOR").unwrap_or_default();
+    let text = format!("{}\n{}\n{generator}\n{protocol:?}", node.id, node.user_agent_name);
+    format!("{:016x}", xxh3_64(text.as_bytes()))
+}
+
+fn uses_files(session: &Session) -> bool {
+    let local = session.local_types();
+    local.iter().flat_map(|type_url| session.local(type_url)).any(|(name, _)| Secrets::is_file(&name))
+}
+
+async fn tick(poll: &mut Interval, is_wanted: bool) {
+    if is_wanted {
+        poll.tick().await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

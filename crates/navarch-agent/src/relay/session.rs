@@ -1,0 +1,610 @@
+//! What the agent knows of one stream of discovery: what the client wants, what it has, and what was said to
+//! which control plane. No IO and no clock.
+//!
+//! The client's stream lives as long as the client wants; streams to the control plane come and go. Each has
+//! an epoch, and the client sees nonces with the epoch before them, so that an answer to an earlier stream is
+//! never taken for one to the present stream. When a stream is opened again, the control plane hears what the
+//! client has, and sends what has changed since (xDS, "Incremental xDS", `initial_resource_versions`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use navarch_envoy::wire::{Fields, Value, put_field};
+use navarch_xds::proto::{DeltaDiscoveryRequest, DiscoveryRequest};
+use prost::{DecodeError, Message};
+
+/// Fields of both kinds of responses.
+const VERSION: u32 = 1;
+const RESOURCES: u32 = 2;
+const TYPE_URL: u32 = 4;
+const NONCE: u32 = 5;
+/// Of `DeltaDiscoveryResponse`.
+const REMOVED: u32 = 6;
+/// The tags of length-delimited fields, for writing.
+const fn tag(field: u32) -> u8 {
+    (field << 3 | 2) as u8
+}
+
+/// Nonces of what the agent says itself, and of what it has from its store.
+const OWN: &str = "agent";
+const STORED: &str = "store";
+
+/// All resources of a type.
+const ALL: &str = "*";
+
+/// How the client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Sotw,
+    Delta,
+}
+
+/// A stream.
+#[derive(Debug)]
+pub struct Session {
+    protocol: Protocol,
+    /// The type of requests that name none, on streams of a single type.
+    only: Option<&'static str>,
+    node: Option<Bytes>,
+    /// In the order in which they were first asked for.
+    types: Vec<TypeState>,
+    epoch: u64,
+    /// Whether the present control plane has been told the node.
+    is_node_said: bool,
+    own_responses: u64,
+}
+
+#[derive(Debug, Default)]
+struct TypeState {
+    type_url: String,
+    /// Asked for without names in the first request: all of them.
+    wildcard: bool,
+    /// What is asked of the control plane.
+    names: BTreeSet<String>,
+    /// Whether the control plane is asked for this type at all.
+    is_upstream: bool,
+    /// What the agent answers itself, with the version that was sent last.
+    local: BTreeMap<String, Option<String>>,
+    /// Delta: what the client has accepted, with versions.
+    held: BTreeMap<String, String>,
+    /// State of the world: the version that the client has accepted last.
+    version: String,
+    /// State of the world: the last nonce of the present control plane.
+    nonce: String,
+    /// Whether the client began with nothing, and has accepted nothing yet.
+    is_fresh: bool,
+    /// Responses without an answer, by the nonce that the client saw.
+    pending: VecDeque<(String, Bytes)>,
+}
+
+/// What follows from a request.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// What the control plane is to be told.
+    pub upstream: Option<Vec<u8>>,
+    /// The type of the request.
+    pub type_url: String,
+    /// Names that were asked for in this request and are the agent's to answer.
+    pub has_new_local: bool,
+    /// Names that are the control plane's to answer and were not asked for before. For state of the world:
+    /// all, if there is a new one.
+    pub wanted: Wanted,
+    /// A response that the client has accepted.
+    pub accepted: Option<Bytes>,
+    /// Whether it has all that there is of its type.
+    pub is_complete: bool,
+    /// What the client has to say against a response.
+    pub rejected: Option<String>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub all: bool,
+    pub names: Vec<String>,
+}
+
+impl Wanted {
+    /// Whether nothing is wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.names.is_empty()
+    }
+}
+
+/// One resource on its way to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'r> {
+    pub name: &'r str,
+    pub version: &'r str,
+    /// The encoded message, without its `Any`.
+    pub message: &'r [u8],
+}
+
+/// Where a nonce comes from.
+enum Origin {
+    /// The present stream to the control plane, by its own nonce.
+    Upstream(String),
+    Own,
+    /// The store, or a stream that has ended.
+    Past,
+}
+
+impl Session {
+    /// A stream on which nothing was said. `only` is the type of streams that are for one type.
+    #[must_use]
+    pub fn new(protocol: Protocol, only: Option<&'static str>) -> Self {
+        Session {
+            protocol,
+            only,
+            node: None,
+            types: Vec::new(),
+            epoch: 0,
+            is_node_said: false,
+            own_responses: 0,
+        }
+    }
+
+    /// The node that the client stated in its first request, encoded.
+    #[must_use]
+    pub fn node(&self) -> Option<&Bytes> {
+        self.node.as_ref()
+    }
+
+    /// How the client asks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Hears a request of the client. `is_local` says which names the agent answers; `is_connected`, whether
+    /// the control plane can be told.
+    ///
+    /// # Errors
+    /// If it is not a request.
+    pub fn request(
+        &mut self,
+        message: Bytes,
+        is_local: impl Fn(&str, &str) -> bool,
+        is_connected: bool,
+    ) -> Result<Step, DecodeError> {
+        match self.protocol {
+            Protocol::Delta => {
+                let mut request = DeltaDiscoveryRequest::decode(message)?;
+                self.note_node(request.node.take());
+                self.default_type(&mut request.type_url);
+                Ok(self.delta(request, is_local, is_connected))
+            }
+            Protocol::Sotw => {
+                let mut request = DiscoveryRequest::decode(message)?;
+                self.note_node(request.node.take());
+                self.default_type(&mut request.type_url);
+                Ok(self.sotw(request, is_local, is_connected))
+            }
+        }
+    }
+
+    fn note_node(&mut self, node: Option<Bytes>) {
+        // Who states it again has not become somebody else.
+        if self.node.is_none() {
+            self.node = node;
+        }
+    }
+
+    fn default_type(&self, type_url: &mut String) {
+        if let (true, Some(only)) = (type_url.is_empty(), self.only) {
+            only.clone_into(type_url);
+        }
+    }
+
+    fn delta(
+        &mut self,
+        mut request: DeltaDiscoveryRequest,
+        is_local: impl Fn(&str, &str) -> bool,
+        is_connected: bool,
+    ) -> Step {
+        let origin = self.origin(&request.response_nonce);
+        let type_url = request.type_url.clone();
+        let (state, is_first) = self.state(&type_url);
+        let mut step = Step { type_url: type_url.clone(), ..Step::default() };
+        let error = request.error_detail.as_ref().map(|error| error.message.clone());
+        state.answered(&request.response_nonce, error, Protocol::Delta, &mut step);
+
+        if is_first {
+            state.wildcard = request.resource_names_subscribe.is_empty();
+            step.wanted.all = state.wildcard;
+        }
+        let local = |name: &String| is_local(&type_url, name);
+        for name in request.resource_names_subscribe.extract_if(.., |name| local(&*name)) {
+            step.has_new_local = true;
+            let version = request.initial_resource_versions.remove(&name);
+            state.local.insert(name, version);
+        }
+        for name in request.resource_names_unsubscribe.extract_if(.., |name| local(&*name)) {
+            state.local.remove(&name);
+        }
+        for name in &request.resource_names_subscribe {
+            step.wanted.all |= name == ALL;
+            step.wanted.names.push(name.clone());
+            state.names.insert(name.clone());
+        }
+        for name in &request.resource_names_unsubscribe {
+            state.wildcard &= name != ALL;
+            state.names.remove(name);
+            if !state.is_all() {
+                state.held.remove(name);
+            }
+        }
+        if is_first {
+            state.held.extend(request.initial_resource_versions.clone());
+            state.is_fresh = state.held.is_empty();
+        }
+
+        request.response_nonce = match origin {
+            Some(Origin::Upstream(nonce)) => nonce,
+            Some(Origin::Own | Origin::Past) | None => String::new(),
+        };
+        let says_something = !request.response_nonce.is_empty()
+            || !request.resource_names_subscribe.is_empty()
+            || !request.resource_names_unsubscribe.is_empty()
+            || !request.resource_locators_subscribe.is_empty()
+            || !request.resource_locators_unsubscribe.is_empty();
+        let asks = says_something || (is_first && state.wildcard);
+        if asks {
+            state.is_upstream = true;
+            if is_connected {
+                request.node = self.node_if_unsaid();
+                step.upstream = Some(request.encode_to_vec());
+            }
+        }
+        step
+    }
+
+    fn sotw(
+        &mut self,
+        mut request: DiscoveryRequest,
+        is_local: impl Fn(&str, &str) -> bool,
+        is_connected: bool,
+    ) -> Step {
+        let origin = self.origin(&request.response_nonce);
+        let type_url = request.type_url.clone();
+        let (state, is_first) = self.state(&type_url);
+        let mut step = Step { type_url: type_url.clone(), ..Step::default() };
+        let error = request.error_detail.as_ref().map(|error| error.message.clone());
+        state.answered(&request.response_nonce, error, Protocol::Sotw, &mut step);
+
+        let local: Vec<String> =
+            request.resource_names.extract_if(.., |name| is_local(&type_url, &*name)).collect();
+        step.has_new_local = local.iter().any(|name| !state.local.contains_key(name));
+        let before = std::mem::take(&mut state.local);
+        state.local.extend(local.into_iter().map(|name| {
+            let version = before.get(&name).cloned().flatten();
+            (name, version)
+        }));
+        let names: BTreeSet<String> = request.resource_names.iter().cloned().collect();
+        let is_new = is_first || names.iter().any(|name| !state.names.contains(name));
+        let is_changed = is_first || names != state.names;
+        let only_local = names.is_empty() && !state.local.is_empty();
+        if is_first {
+            state.version.clone_from(&request.version_info);
+        }
+        state.names = names;
+        if is_new && !only_local {
+            step.wanted =
+                Wanted { all: state.names.is_empty(), names: state.names.iter().cloned().collect() };
+        }
+        request.response_nonce = match origin {
+            Some(Origin::Upstream(nonce)) => nonce,
+            // The control plane hears of the names alone, as if they came with its last response.
+            Some(Origin::Own | Origin::Past) if is_changed => state.nonce.clone(),
+            Some(Origin::Own | Origin::Past) => return step,
+            None => String::new(),
+        };
+        if only_local && !state.is_upstream {
+            return step;
+        }
+        state.is_upstream = true;
+        if is_connected {
+            request.version_info.clone_from(&state.version);
+            request.node = self.node_if_unsaid();
+            step.upstream = Some(request.encode_to_vec());
+        }
+        step
+    }
+
+    /// Where the response of a nonce came from; nothing if there is no nonce.
+    fn origin(&self, nonce: &str) -> Option<Origin> {
+        let (from, rest) = nonce.split_once('.')?;
+        Some(match from {
+            OWN => Origin::Own,
+            from if from.parse() == Ok(self.epoch) => Origin::Upstream(rest.to_owned()),
+            _ => Origin::Past,
+        })
+    }
+
+    /// The state of a type, and whether it is new.
+    fn state(&mut self, type_url: &str) -> (&mut TypeState, bool) {
+        let found = self.types.iter().position(|state| state.type_url == type_url);
+        let index = found.unwrap_or(self.types.len());
+        if found.is_none() {
+            let type_url = type_url.to_owned();
+            self.types.push(TypeState { type_url, is_fresh: true, ..TypeState::default() });
+        }
+        (&mut self.types[index], found.is_none())
+    }
+
+    fn node_if_unsaid(&mut self) -> Option<Bytes> {
+        let node = if self.is_node_said { None } else { self.node.clone() };
+        self.is_node_said = true;
+        node
+    }
+
+    /// A new stream to the control plane is open: what it has to hear first.
+    pub fn opened(&mut self) -> Vec<Vec<u8>> {
+        self.epoch += 1;
+        self.is_node_said = false;
+        let mut requests = Vec::new();
+        for index in 0..self.types.len() {
+            if !self.types[index].is_upstream {
+                continue;
+            }
+            let node = self.node_if_unsaid();
+            let state = &mut self.types[index];
+            state.nonce.clear();
+            requests.push(match self.protocol {
+                Protocol::Delta => state.reopen_delta(node).encode_to_vec(),
+                Protocol::Sotw => state.reopen_sotw(node).encode_to_vec(),
+            });
+        }
+        requests
+    }
+
+    /// Hears a response of the control plane, and gives what the client is to hear: the same with another
+    /// nonce.
+    pub fn response(&mut self, message: Bytes) -> [Bytes; 2] {
+        let head = Head::of(&message);
+        let nonce = format!("{}.{}", self.epoch, head.nonce);
+        let (own, type_url) = (head.nonce.to_owned(), head.type_url.to_owned());
+        let (state, _) = self.state(&type_url);
+        state.nonce = own;
+        state.pending.push_back((nonce.clone(), message.clone()));
+        // Of a field that is there twice the last one counts (Protocol Buffers, "Last One Wins").
+        let mut tail = Vec::new();
+        put_field(&mut tail, tag(NONCE), nonce.as_bytes());
+        [message, tail.into()]
+    }
+
+    /// The local names of a type, with the versions that were sent.
+    #[must_use]
+    pub fn local(&self, type_url: &str) -> Vec<(String, Option<String>)> {
+        let state = self.types.iter().find(|state| state.type_url == type_url);
+        let local = state.into_iter().flat_map(|state| &state.local);
+        local.map(|(name, version)| (name.clone(), version.clone())).collect()
+    }
+
+    /// Types of which something is answered by the agent.
+    #[must_use]
+    pub fn local_types(&self) -> Vec<String> {
+        let types = self.types.iter().filter(|state| !state.local.is_empty());
+        types.map(|state| state.type_url.clone()).collect()
+    }
+
+    /// A response of the agent itself. In state of the world it has all that the agent answers for.
+    pub fn own_response(&mut self, type_url: &str, version: &str, resources: &[Sent<'_>]) -> Vec<u8> {
+        let nonce = self.next_own(OWN);
+        let (state, _) = self.state(type_url);
+        for Sent { name, version, .. } in resources {
+            state.local.insert((*name).to_owned(), Some((*version).to_owned()));
+        }
+        encode(self.protocol, type_url, version, &nonce, resources, &[])
+    }
+
+    /// A response from the store, which the client is taken to have from now on.
+    pub fn stored_response(
+        &mut self,
+        type_url: &str,
+        version: &str,
+        resources: &[Sent<'_>],
+        missing: &[String],
+    ) -> Vec<u8> {
+        let nonce = self.next_own(STORED);
+        let protocol = self.protocol;
+        let (state, _) = self.state(type_url);
+        let held = resources.iter().map(|sent| (sent.name.to_owned(), sent.version.to_owned()));
+        state.held.extend(held);
+        state.is_fresh = false;
+        version.clone_into(&mut state.version);
+        encode(protocol, type_url, version, &nonce, resources, missing)
+    }
+
+    /// Every type that the control plane is asked for, with all that is wanted of it.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<(String, Wanted)> {
+        let asked = self.types.iter().filter(|state| state.is_upstream);
+        let wanted = asked.map(|state| {
+            let all = state.is_all() || (self.protocol == Protocol::Sotw && state.names.is_empty());
+            let names = state.names.iter().filter(|name| *name != ALL).cloned().collect();
+            (state.type_url.clone(), Wanted { all, names })
+        });
+        wanted.collect()
+    }
+
+    fn next_own(&mut self, origin: &str) -> String {
+        self.own_responses += 1;
+        format!("{origin}.{}", self.own_responses)
+    }
+}
+
+impl TypeState {
+    fn is_all(&self) -> bool {
+        self.wildcard || self.names.contains(ALL)
+    }
+
+    /// The client has answered a response.
+    fn answered(&mut self, nonce: &str, error: Option<String>, protocol: Protocol, step: &mut Step) {
+        let Some(at) = self.pending.iter().position(|(pending, _)| pending == nonce) else {
+            step.rejected = error.filter(|_| !nonce.is_empty());
+            return;
+        };
+        let Some((_, message)) = self.pending.remove(at) else { return };
+        if error.is_some() {
+            step.rejected = error;
+            return;
+        }
+        match protocol {
+            Protocol::Sotw => {
+                step.is_complete = self.names.is_empty();
+                Head::of(&message).version.clone_into(&mut self.version);
+            }
+            Protocol::Delta => {
+                step.is_complete = self.is_fresh && self.is_all();
+                for (name, version) in delta_versions(&message) {
+                    self.held.insert(name.to_owned(), version.to_owned());
+                }
+                for name in removed(&message) {
+                    self.held.remove(name);
+                }
+            }
+        }
+        self.is_fresh = false;
+        step.accepted = Some(message);
+    }
+
+    fn reopen_delta(&self, node: Option<Bytes>) -> DeltaDiscoveryRequest {
+        let mut names: Vec<String> = self.names.iter().cloned().collect();
+        if self.wildcard && !names.is_empty() && !self.names.contains(ALL) {
+            names.push(ALL.to_owned());
+        }
+        // What the client has not answered yet it has in one version or another.
+        let unanswered = self.pending.iter().flat_map(|(_, message)| delta_versions(message));
+        let mut versions: BTreeMap<String, String> =
+            unanswered.map(|(name, _)| (name.to_owned(), String::new())).collect();
+        versions.extend(self.held.clone());
+        DeltaDiscoveryRequest {
+            node,
+            type_url: self.type_url.clone(),
+            resource_names_subscribe: names,
+            initial_resource_versions: versions,
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    fn reopen_sotw(&self, node: Option<Bytes>) -> DiscoveryRequest {
+        DiscoveryRequest {
+            version_info: self.version.clone(),
+            node,
+            resource_names: self.names.iter().cloned().collect(),
+            type_url: self.type_url.clone(),
+            ..DiscoveryRequest::default()
+        }
+    }
+}
+
+/// What a response says besides its resources.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Head<'m> {
+    pub version: &'m str,
+    pub type_url: &'m str,
+    pub nonce: &'m str,
+}
+
+impl<'m> Head<'m> {
+    /// Reads a response of either kind.
+    #[must_use]
+    pub fn of(message: &'m [u8]) -> Self {
+        let mut head = Head::default();
+        for (field, value) in Fields::new(message) {
+            let Value::Bytes(bytes) = value else { continue };
+            let text = std::str::from_utf8(bytes).unwrap_or_default();
+            match field {
+                VERSION => head.version = text,
+                TYPE_URL => head.type_url = text,
+                NONCE => head.nonce = text,
+                _ => {}
+            }
+        }
+        head
+    }
+}
+
+fn bytes_of(message: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
+    Fields::new(message).filter_map(move |(field, value)| match value {
+        Value::Bytes(bytes) if field == wanted => Some(bytes),
+        _ => None,
+    })
+}
+
+fn text_of(message: &[u8], wanted: u32) -> &str {
+    bytes_of(message, wanted).last().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+/// The resources of a `DeltaDiscoveryResponse`, each a `Resource`.
+pub fn resources(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes_of(message, RESOURCES)
+}
+
+/// Name and version of a `Resource`.
+#[must_use]
+pub fn name_and_version(resource: &[u8]) -> (&str, &str) {
+    (text_of(resource, 3), text_of(resource, 1))
+}
+
+/// The message in an `Any`, and that of the `resource` of a `Resource`.
+#[must_use]
+pub fn value_of(any: &[u8]) -> &[u8] {
+    bytes_of(any, 2).last().unwrap_or_default()
+}
+
+/// The name of a resource in state of the world: of every type that there is, the first field.
+#[must_use]
+pub fn name_in(message: &[u8]) -> &str {
+    text_of(message, 1)
+}
+
+/// The names that a `DeltaDiscoveryResponse` takes away.
+pub fn removed(message: &[u8]) -> impl Iterator<Item = &str> {
+    bytes_of(message, REMOVED).filter_map(|bytes| std::str::from_utf8(bytes).ok())
+}
+
+fn delta_versions(message: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    resources(message).map(name_and_version)
+}
+
+fn encode(
+    protocol: Protocol,
+    type_url: &str,
+    version: &str,
+    nonce: &str,
+    resources: &[Sent<'_>],
+    removed: &[String],
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_field(&mut out, tag(VERSION), version.as_bytes());
+    put_field(&mut out, tag(TYPE_URL), type_url.as_bytes());
+    put_field(&mut out, tag(NONCE), nonce.as_bytes());
+    for Sent { name, version, message } in resources {
+        let mut any = Vec::new();
+        put_field(&mut any, tag(1), type_url.as_bytes());
+        put_field(&mut any, tag(2), message);
+        match protocol {
+            Protocol::Sotw => put_field(&mut out, tag(RESOURCES), &any),
+            Protocol::Delta => {
+                let mut resource = Vec::new();
+                put_field(&mut resource, tag(1), version.as_bytes());
+                put_field(&mut resource, tag(2), &any);
+                put_field(&mut resource, tag(3), name.as_bytes());
+                put_field(&mut out, tag(RESOURCES), &resource);
+            }
+        }
+    }
+    if protocol == Protocol::Delta {
+        for name in removed {
+            put_field(&mut out, tag(REMOVED), name.as_bytes());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

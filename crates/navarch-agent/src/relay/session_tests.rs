@@ -1,0 +1,307 @@
+//! Streams without sockets: what a proxy says, what the control plane hears, and the other way round.
+
+use navarch_envoy::Any;
+use navarch_envoy::proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryResponse, DiscoveryResponse, Resource,
+};
+use navarch_xds::proto::Status;
+
+use super::*;
+
+const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+const SDS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
+/// The agent answers for `default` and `ROOTCA`.
+fn is_local(type_url: &str, name: &str) -> bool {
+    type_url == SDS && ["default", "ROOTCA"].contains(&name)
+}
+
+fn texts(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// A delta stream whose control plane is there, after the first words.
+struct Delta(Session);
+
+impl Delta {
+    fn new() -> Self {
+        let mut session = Session::new(Protocol::Delta, None);
+        assert!(session.opened().is_empty(), "nobody has asked for anything");
+        Delta(session)
+    }
+
+    fn say(&mut self, request: DeltaDiscoveryRequest) -> (Step, Option<DeltaDiscoveryRequest>) {
+        let message = Bytes::from(request.encode_to_vec());
+        let step = self.0.request(message, is_local, true).expect("a request");
+        let upstream = step.upstream.as_ref();
+        let upstream = upstream.map(|bytes| DeltaDiscoveryRequest::decode(&bytes[..]).expect("a request"));
+        (step, upstream)
+    }
+
+    fn ask(&mut self, type_url: &str, names: &[&str]) -> (Step, Option<DeltaDiscoveryRequest>) {
+        self.say(DeltaDiscoveryRequest {
+            type_url: type_url.to_owned(),
+            resource_names_subscribe: texts(names),
+            ..DeltaDiscoveryRequest::default()
+        })
+    }
+
+    fn answer(
+        &mut self,
+        type_url: &str,
+        nonce: &str,
+        error: Option<&str>,
+    ) -> (Step, Option<DeltaDiscoveryRequest>) {
+        self.say(DeltaDiscoveryRequest {
+            type_url: type_url.to_owned(),
+            response_nonce: nonce.to_owned(),
+            error_detail: error.map(|message| Status { code: 13, message: message.to_owned() }),
+            ..DeltaDiscoveryRequest::default()
+        })
+    }
+
+    /// The control plane sends these; the nonce that the proxy sees.
+    fn hear(&mut self, nonce: &str, resources: &[(&str, &str)], removed: &[&str]) -> String {
+        let resource = |(name, version): &(&str, &str)| Resource {
+            name: (*name).to_owned(),
+            version: (*version).to_owned(),
+            resource: Some(Any { type_url: CDS.to_owned(), value: Bytes::new() }),
+            ..Resource::default()
+        };
+        let message = DeltaDiscoveryResponse {
+            resources: resources.iter().map(resource).collect(),
+            removed_resources: texts(removed),
+            nonce: nonce.to_owned(),
+            type_url: CDS.to_owned(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        let sent = self.0.response(message.encode_to_vec().into()).concat();
+        let sent = DeltaDiscoveryResponse::decode(&sent[..]).expect("a response");
+        assert_eq!(sent.resources, message.resources);
+        sent.nonce
+    }
+
+    /// Another control plane; what it hears.
+    fn reopen(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        let opened = self.0.opened();
+        opened.iter().map(|bytes| DeltaDiscoveryRequest::decode(&bytes[..]).expect("a request")).collect()
+    }
+}
+
+fn versions(request: &DeltaDiscoveryRequest) -> Vec<(&str, &str)> {
+    request
+        .initial_resource_versions
+        .iter()
+        .map(|(name, version)| (name.as_str(), version.as_str()))
+        .collect()
+}
+
+#[test]
+fn the_node_is_said_once_to_each_control_plane() {
+    let mut delta = Delta::new();
+    let first = DeltaDiscoveryRequest {
+        node: Some(Bytes::from_static(b"\x0a\x01n")),
+        type_url: CDS.to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    let (_, upstream) = delta.say(first);
+    assert!(upstream.expect("forwarded").node.is_some());
+    let (_, upstream) = delta.ask(SDS, &["kubernetes://a"]);
+    assert!(upstream.expect("forwarded").node.is_none());
+    let said: Vec<bool> = delta.reopen().iter().map(|request| request.node.is_some()).collect();
+    assert_eq!(said, [true, false]);
+}
+
+#[test]
+fn nonces_are_those_of_the_control_plane_that_is_there() {
+    let mut delta = Delta::new();
+    let (step, upstream) = delta.ask(CDS, &[]);
+    assert!(step.wanted.all && upstream.is_some());
+    let nonce = delta.hear("7", &[("a", "1")], &[]);
+    let (step, upstream) = delta.answer(CDS, &nonce, None);
+    assert_eq!(upstream.expect("forwarded").response_nonce, "7");
+    assert!(step.accepted.is_some() && step.is_complete);
+
+    // An answer to the one before, whose nonces may be the same, is not an answer to this one.
+    let late = delta.hear("8", &[("b", "1")], &[]);
+    delta.reopen();
+    let (step, upstream) = delta.answer(CDS, &late, None);
+    assert!(upstream.is_none() && step.accepted.is_some() && !step.is_complete);
+}
+
+#[test]
+fn another_control_plane_hears_what_the_proxy_has() {
+    let mut delta = Delta::new();
+    delta.ask(CDS, &[]);
+    let nonce = delta.hear("1", &[("a", "1"), ("b", "1"), ("c", "1")], &[]);
+    delta.answer(CDS, &nonce, None);
+    let nonce = delta.hear("2", &[("a", "2")], &["b"]);
+    delta.answer(CDS, &nonce, None);
+    let nonce = delta.hear("3", &[("c", "2")], &[]);
+    let (step, _) = delta.answer(CDS, &nonce, Some("bad"));
+    assert_eq!((step.rejected.as_deref(), step.accepted), (Some("bad"), None));
+    // Not answered: it may be there, so it has to be taken away if it is gone.
+    delta.hear("4", &[("d", "1")], &[]);
+
+    let requests = delta.reopen();
+    let [request] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(versions(request), [("a", "2"), ("c", "1"), ("d", "")]);
+    assert!(request.resource_names_subscribe.is_empty(), "all of them, as the proxy has said it");
+}
+
+#[test]
+fn names_that_are_added_to_all_do_not_take_all_away() {
+    let mut delta = Delta::new();
+    delta.ask(CDS, &[]);
+    delta.ask(CDS, &["on-demand"]);
+    assert_eq!(delta.reopen()[0].resource_names_subscribe, ["on-demand", "*"]);
+    let leave = DeltaDiscoveryRequest {
+        type_url: CDS.to_owned(),
+        resource_names_unsubscribe: texts(&["*"]),
+        ..DeltaDiscoveryRequest::default()
+    };
+    delta.say(leave);
+    assert_eq!(delta.reopen()[0].resource_names_subscribe, ["on-demand"]);
+}
+
+#[test]
+fn what_the_agent_answers_is_not_asked_of_the_control_plane() {
+    let mut delta = Delta::new();
+    let (step, upstream) = delta.ask(SDS, &["default", "ROOTCA"]);
+    assert!(step.has_new_local && upstream.is_none() && step.wanted.is_empty());
+    assert!(delta.reopen().is_empty());
+    let sent = Sent { name: "default", version: "v1", message: b"secret" };
+    let response = delta.0.own_response(SDS, "v", &[sent]);
+    let response = DeltaDiscoveryResponse::decode(&response[..]).expect("a response");
+    assert_eq!((response.type_url.as_str(), response.resources[0].name.as_str()), (SDS, "default"));
+    let any = response.resources[0].resource.clone().expect("a resource");
+    assert_eq!((any.type_url.as_str(), &any.value[..]), (SDS, &b"secret"[..]));
+    let (step, upstream) = delta.answer(SDS, &response.nonce, None);
+    assert!(upstream.is_none() && step.accepted.is_none());
+    let expected = [("ROOTCA".to_owned(), None), ("default".to_owned(), Some("v1".to_owned()))];
+    assert_eq!(delta.0.local(SDS), expected);
+
+    let (step, upstream) = delta.ask(SDS, &["ROOTCA", "kubernetes://a"]);
+    assert!(step.has_new_local);
+    assert_eq!(upstream.expect("forwarded").resource_names_subscribe, ["kubernetes://a"]);
+}
+
+#[test]
+fn what_came_from_the_store_is_what_the_proxy_has() {
+    let mut delta = Delta::new();
+    let session = &mut delta.0;
+    let request = DeltaDiscoveryRequest { type_url: CDS.to_owned(), ..DeltaDiscoveryRequest::default() };
+    let step = session.request(request.encode_to_vec().into(), is_local, false).expect("a request");
+    assert!(step.upstream.is_none() && step.wanted.all);
+    assert_eq!(session.wanted(), [(CDS.to_owned(), Wanted { all: true, names: Vec::new() })]);
+    let sent = Sent { name: "a", version: "1", message: b"" };
+    let response = session.stored_response(CDS, "", &[sent], &texts(&["gone"]));
+    let response = DeltaDiscoveryResponse::decode(&response[..]).expect("a response");
+    assert_eq!(response.removed_resources, ["gone"]);
+    let (step, upstream) = delta.answer(CDS, &response.nonce, None);
+    assert!(upstream.is_none() && step.accepted.is_none());
+    assert_eq!(versions(&delta.reopen()[0]), [("a", "1")]);
+    // Now that it has something, the next response is not all there is.
+    let nonce = delta.hear("1", &[("b", "1")], &[]);
+    assert!(!delta.answer(CDS, &nonce, None).0.is_complete);
+}
+
+/// A state-of-the-world stream.
+struct World(Session);
+
+impl World {
+    fn new() -> Self {
+        let mut session = Session::new(Protocol::Sotw, None);
+        session.opened();
+        World(session)
+    }
+
+    fn say(
+        &mut self,
+        type_url: &str,
+        names: &[&str],
+        version: &str,
+        nonce: &str,
+    ) -> (Step, Option<DiscoveryRequest>) {
+        let request = DiscoveryRequest {
+            type_url: type_url.to_owned(),
+            resource_names: texts(names),
+            version_info: version.to_owned(),
+            response_nonce: nonce.to_owned(),
+            ..DiscoveryRequest::default()
+        };
+        let step = self.0.request(request.encode_to_vec().into(), is_local, true).expect("a request");
+        let upstream = step.upstream.as_ref();
+        let upstream = upstream.map(|bytes| DiscoveryRequest::decode(&bytes[..]).expect("a request"));
+        (step, upstream)
+    }
+
+    fn hear(&mut self, type_url: &str, version: &str, nonce: &str) -> String {
+        let message = DiscoveryResponse {
+            version_info: version.to_owned(),
+            type_url: type_url.to_owned(),
+            nonce: nonce.to_owned(),
+            ..DiscoveryResponse::default()
+        };
+        let sent = self.0.response(message.encode_to_vec().into()).concat();
+        DiscoveryResponse::decode(&sent[..]).expect("a response").nonce
+    }
+}
+
+#[test]
+fn in_state_of_the_world_two_answer_for_one_type() {
+    let mut world = World::new();
+    let (step, upstream) = world.say(SDS, &["default"], "", "");
+    assert!(step.has_new_local && upstream.is_none());
+    let sent = Sent { name: "default", version: "v1", message: b"" };
+    let own = world.0.own_response(SDS, "own", &[sent]);
+    let own = DiscoveryResponse::decode(&own[..]).expect("a response");
+    assert!(world.say(SDS, &["default"], "own", &own.nonce).1.is_none());
+
+    // The control plane hears of its own names, versions and nonces alone.
+    let (step, upstream) = world.say(SDS, &["default", "kubernetes://a"], "own", &own.nonce);
+    let upstream = upstream.expect("forwarded");
+    assert_eq!(upstream.resource_names, ["kubernetes://a"]);
+    assert_eq!((upstream.version_info.as_str(), upstream.response_nonce.as_str()), ("", ""));
+    assert_eq!(step.wanted.names, ["kubernetes://a"]);
+    let nonce = world.hear(SDS, "7", "n1");
+    let (step, upstream) = world.say(SDS, &["default", "kubernetes://a"], "7", &nonce);
+    let upstream = upstream.expect("forwarded");
+    assert_eq!((upstream.version_info.as_str(), upstream.response_nonce.as_str()), ("7", "n1"));
+    assert!(step.accepted.is_some() && !step.is_complete && !step.has_new_local);
+    let (_, upstream) = world.say(SDS, &["default"], "own", &own.nonce);
+    let upstream = upstream.expect("it is told that the name is not wanted any more");
+    assert!(upstream.resource_names.is_empty());
+    assert_eq!((upstream.version_info.as_str(), upstream.response_nonce.as_str()), ("7", "n1"));
+}
+
+#[test]
+fn in_state_of_the_world_another_control_plane_hears_the_version() {
+    let mut world = World::new();
+    let (step, _) = world.say(CDS, &[], "", "");
+    assert!(step.wanted.all);
+    let nonce = world.hear(CDS, "7", "n");
+    let (step, _) = world.say(CDS, &[], "7", &nonce);
+    assert!(step.is_complete);
+    let opened = world.0.opened();
+    let request = DiscoveryRequest::decode(&opened[0][..]).expect("a request");
+    assert_eq!((request.version_info.as_str(), request.response_nonce.as_str()), ("7", ""));
+    assert!(world.say(CDS, &[], "7", &nonce).1.is_none(), "it answered the one before");
+}
+
+#[test]
+fn no_bytes_panic() {
+    let words: [&[u8]; 6] =
+        [b"", b"\xff", b"\x0a\xff\x01", b"\x12\x01a\x1a\x01*", b"\x22\x7f", b"\x2a\x03agent"];
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let mut session = Session::new(protocol, Some(SDS));
+        for one in words {
+            for other in words {
+                let message = Bytes::from([one, other].concat());
+                let _ = session.request(message.clone(), is_local, true);
+                let _ = session.response(message);
+                session.opened();
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Metrics of the agent, of Envoy and of the application, as one text for Prometheus.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::header::{ACCEPT, HeaderValue};
+use http::{HeaderMap, Method};
+
+use super::health::Health;
+use crate::http::{Call, HttpError};
+use crate::relay::Observed;
+
+/// Time for the metrics of one process, and their bytes; as Istio's agent has it.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const BYTES_MAX: usize = 10 << 20;
+
+/// Where an application has metrics: `http://<host>:<port><path>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Host and port.
+    pub address: String,
+    pub path: String,
+}
+
+/// What is said instead of a place where metrics are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not where metrics can be: say http://127.0.0.1:8080/metrics")]
+pub struct TargetError(String);
+
+impl std::str::FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let bad = || TargetError(text.to_owned());
+        let uri: http::Uri = text.parse().map_err(|_| bad())?;
+        let address = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(bad)?;
+        let (host, port) = (address.host(), address.port_u16().unwrap_or(80));
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = if path == "/" { "/metrics" } else { path };
+        Ok(Target { address: format!("{host}:{port}"), path: path.to_owned() })
+    }
+}
+
+impl Target {
+    /// What a pod says in its annotations: `prometheus.io/scrape`, `prometheus.io/port`,
+    /// `prometheus.io/path`.
+    #[must_use]
+    pub fn of_annotations(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        let said = |key: &str| annotations.get(&format!("prometheus.io/{key}")).map(String::as_str);
+        if said("scrape") != Some("true") || said("scheme").is_some_and(|scheme| scheme != "http") {
+            return None;
+        }
+        let port: u16 = said("port").unwrap_or("80").parse().ok()?;
+        let path = said("path").filter(|path| path.starts_with('/')).unwrap_or("/metrics");
+        Some(Target { address: format!("127.0.0.1:{port}"), path: path.to_owned() })
+    }
+}
+
+/// All metrics. Who does not answer is left out and counted.
+pub async fn merged(health: &Health, targets: &[Target]) -> String {
+    let envoy = async {
+        match health.admin() {
+            Some(admin) => scrape(&admin.0.to_string(), "/stats/prometheus").await.ok(),
+            None => None,
+        }
+    };
+    let applications = join_all(targets.iter().map(|target| scrape(&target.address, &target.path)));
+    let (envoy, applications) = tokio::join!(envoy, applications);
+    let mut text = own(health);
+    let mut failed = String::new();
+    for (target, scraped) in targets.iter().zip(&applications) {
+        let failure = u8::from(scraped.is_err());
+        let _ = writeln!(failed, "navarch_agent_scrape_failed{{target=\"{}\"}} {failure}", target.address);
+        if let Err(error) = scraped {
+            tracing::debug!(error = %crate::Chain(error), "metrics of the application");
+        }
+    }
+    if !failed.is_empty() {
+        text += "# HELP navarch_agent_scrape_failed Whether the metrics of the application could not be had.\n\
+                 # TYPE navarch_agent_scrape_failed gauge\n";
+        text += &failed;
+    }
+    for part in envoy.iter().chain(applications.iter().flatten()) {
+        append(&mut text, part);
+    }
+    text
+}
+
+async fn scrape(address: &str, path: &str) -> Result<String, HttpError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("text/plain;version=0.0.4"));
+    let call = Call { method: Method::GET, address, path, headers, timeout: TIMEOUT, bytes_max: BYTES_MAX };
+    let body = call.body().await?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Adds a text, without what ends one of OpenMetrics (`# EOF`): there is more to come.
+fn append(text: &mut String, part: &str) {
+    for line in part.lines().filter(|line| line.trim() != "# EOF") {
+        text.push_str(line);
+        text.push('\n');
+    }
+}
+
+fn own(health: &Health) -> String {
+    let observed = &health.observed;
+    let flag = |value: &std::sync::atomic::AtomicBool| u64::from(value.load(Ordering::Relaxed));
+    let leaf = health.leaf.borrow().clone();
+    let rows: [(&str, &str, &str, u64); 10] = [
+        ("streams", "gauge", "Streams of proxies that are open.", Observed::read(&observed.streams)),
+        (
+            "connected_streams",
+            "gauge",
+            "Of these, the ones with a stream to the control plane.",
+            Observed::read(&observed.connected),
+        ),
+        (
+            "stale_streams",
+            "gauge",
+            "Of these, the ones that are served from the store.",
+            Observed::read(&observed.stale),
+        ),
+        (
+            "responses_total",
+            "counter",
+            "Responses of the control plane.",
+            Observed::read(&observed.responses),
+        ),
+        (
+            "stored_responses_total",
+            "counter",
+            "Responses from the store.",
+            Observed::read(&observed.stored_responses),
+        ),
+        (
+            "rejections_total",
+            "counter",
+            "Responses that proxies refused.",
+            Observed::read(&observed.rejections),
+        ),
+        (
+            "upstream_failures_total",
+            "counter",
+            "Streams to the control plane that could not be opened, or broke.",
+            Observed::read(&observed.failures),
+        ),
+        (
+            "envoy_restarts_total",
+            "counter",
+            "Times that Envoy was started again.",
+            health.restarts.load(Ordering::Relaxed),
+        ),
+        ("envoy_ready", "gauge", "Whether Envoy is ready.", flag(&health.is_ready)),
+        (
+            "certificate_expires_seconds",
+            "gauge",
+            "When the certificate of the workload ends, in seconds since 1970; 0 without one.",
+            leaf.map_or(0, |leaf| leaf.not_after.0),
+        ),
+    ];
+    let mut text = String::new();
+    for (name, kind, help, value) in rows {
+        let _ = write!(
+            text,
+            "# HELP navarch_agent_{name} {help}\n# TYPE navarch_agent_{name} {kind}\nnavarch_agent_{name} {value}\n"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_metrics_are_read() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let found = text.parse::<Target>().ok();
+            let found = found.as_ref().map(|target| (target.address.as_str(), target.path.as_str()));
+            assert_eq!(found, expected, "{text}");
+        };
+        check("http://127.0.0.1:8080/stats?x=1", Some(("127.0.0.1:8080", "/stats?x=1")));
+        check("http://localhost", Some(("localhost:80", "/metrics")));
+        check("https://localhost/metrics", None);
+        check("localhost:80/metrics", None);
+        check("", None);
+    }
+
+    #[test]
+    fn annotations_say_where_metrics_are() {
+        let check = |pairs: &[(&str, &str)], expected: Option<&str>| {
+            let annotations =
+                pairs.iter().map(|(key, value)| (format!("prometheus.io/{key}"), (*value).to_owned()));
+            let target = Target::of_annotations(&annotations.collect());
+            let found = target.map(|target| target.address + &target.path);
+            assert_eq!(found.as_deref(), expected, "{pairs:?}");
+        };
+        check(&[], None);
+        check(&[("scrape", "false"), ("port", "1")], None);
+        check(&[("scrape", "true")], Some("127.0.0.1:80/metrics"));
+        check(&[("scrape", "true"), ("port", "8080"), ("path", "/m")], Some("127.0.0.1:8080/m"));
+        check(&[("scrape", "true"), ("port", "x")], None);
+        check(&[("scrape", "true"), ("scheme", "https")], None);
+    }
+
+    #[test]
+    fn the_end_of_one_text_is_not_the_end_of_all() {
+        let mut text = "a 1\n".to_owned();
+        append(&mut text, "b 2\n# EOF\n");
+        append(&mut text, "c 3");
+        assert_eq!(text, "a 1\nb 2\nc 3\n");
+    }
+}

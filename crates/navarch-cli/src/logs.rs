@@ -1,0 +1,78 @@
+//! How commands that stay log.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged, and how
+#[derive(Args)]
+pub struct LogArgs {
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,navarch_xds=debug
+    #[arg(long, default_value = "info", env = "NAVARCH_LOG_LEVEL")]
+    log_level: String,
+    /// How logs are written
+    #[arg(long, default_value = "text", env = "NAVARCH_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogArgs {
+    /// Logs to standard error from now on.
+    pub fn init(&self) -> Result<()> {
+        let filter = log_filter(&self.log_level)?;
+        // Standard error may be a pipe whose reader has gone; that is not a reason to stop serving.
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .log_internal_errors(false);
+        match self.log_format {
+            LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+            LogFormat::Json => logs.json().init(),
+        }
+        Ok(())
+    }
+}
+
+/// What `--log-level` says.
+///
+/// A lone word that is not a level would be taken as the name of a part of the program, and silence all
+/// others.
+fn log_filter(text: &str) -> Result<EnvFilter> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',').map(str::trim) {
+        let names_a_target = directive.contains(['=', '[', ':']);
+        if !names_a_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive)) {
+            bail!("--log-level {directive} is not one of {}; for one part: name=debug", LEVELS.join(", "));
+        }
+    }
+    EnvFilter::try_new(text).with_context(|| format!("--log-level {text} is not a level or a filter"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_does_not_exist_is_not_taken_for_a_part_of_the_program() {
+        for (text, usable) in [
+            ("info", true),
+            ("WARN", true),
+            ("info,navarch_xds=debug", true),
+            ("navarch_xds=debug", true),
+            ("off", true),
+            ("loud", false),
+            ("info,loud", false),
+            ("", false),
+            ("info=loud", false),
+        ] {
+            assert_eq!(log_filter(text).is_ok(), usable, "{text}");
+        }
+    }
+}

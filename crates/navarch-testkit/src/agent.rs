@@ -1,0 +1,167 @@
+//! `navarch agent` under control, with the Envoy that it starts.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::http::{Answer, Call};
+use crate::process::Process;
+use crate::{envoy, navarch, ports, wait, workspace};
+
+/// A running agent. When it is dropped, it and its Envoy are killed.
+#[derive(Debug)]
+pub struct Agent {
+    name: String,
+    process: Option<Process>,
+    arguments: Vec<String>,
+    command: Vec<String>,
+    admin: SocketAddr,
+    status: SocketAddr,
+    /// Short, since the path of a socket is; removed with the agent.
+    directory: PathBuf,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts an agent with these arguments: `sidecar` or `gateway`, and flags. Its directory and Envoy's
+    /// admin port are chosen here.
+    pub fn start(name: &str, arguments: &[&str], command: &[&str]) -> Result<Agent> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let own = format!("navarch-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(own);
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let mut agent = Agent {
+            name: name.to_owned(),
+            process: None,
+            arguments: texts(arguments),
+            command: texts(command),
+            admin: ([127, 0, 0, 1], ports::free_port()?).into(),
+            status: ([127, 0, 0, 1], ports::free_port()?).into(),
+            directory,
+            log: workspace::scratch(name)?.join("agent.log"),
+        };
+        agent.launch()?;
+        Ok(agent)
+    }
+
+    /// Starts it again, with the same directory.
+    pub fn launch(&mut self) -> Result<()> {
+        self.process = None;
+        let mut command = Command::new(navarch::binary()?);
+        command.arg("agent").args(&self.arguments).arg("--dir").arg(&self.directory);
+        command.arg("--envoy").arg(envoy::binary()?).args(["--admin-port", &self.admin.port().to_string()]);
+        command.args(["--status-addr", &self.status.to_string()]);
+        // Where the machine has one processor, two threads only get in each other's way.
+        command.args(["--concurrency", "1"]).arg("--").args(&self.command);
+        self.process = Some(Process::start(&self.name, &mut command, &self.log)?);
+        Ok(())
+    }
+
+    /// Waits until Envoy is LIVE.
+    pub async fn wait_live(&mut self) -> Result<()> {
+        let url = format!("http://{}/ready", self.admin);
+        let process = self.process.as_mut().context("not running")?;
+        let live = wait::until("the agent's Envoy to be LIVE", wait::STEP, || {
+            let (running, call) = (process.check_running(), Call::get(url.clone()));
+            async move {
+                running?;
+                call.send().await?.ok()
+            }
+        });
+        live.await.map(drop).with_context(|| format!("the log is {}", self.log.display()))
+    }
+
+    /// A page of Envoy's admin port.
+    pub async fn envoy(&self, path: &str) -> Result<Answer> {
+        Call::get(format!("http://{}{path}", self.admin)).send().await?.ok()
+    }
+
+    /// A page of the agent itself.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        Call::get(format!("http://{}{path}", self.status)).send().await
+    }
+
+    /// As [`Agent::get`], for what changes something.
+    pub async fn post(&self, path: &str) -> Result<Answer> {
+        Call::post(format!("http://{}{path}", self.status)).send().await
+    }
+
+    /// The sum of Envoy's counters and gauges whose names end so.
+    pub async fn stats(&self, suffix: &str) -> Result<u64> {
+        let text = self.envoy("/stats?usedonly").await?.text();
+        let values = text.lines().filter_map(|line| line.rsplit_once(": "));
+        let values = values.filter(|(name, _)| name.ends_with(suffix));
+        Ok(values.filter_map(|(_, value)| value.parse::<u64>().ok()).sum())
+    }
+
+    /// Everything that the agent, its Envoy and COMMAND have written.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until the log has this text so many times.
+    pub async fn said(&self, text: &str, times: usize) -> Result<()> {
+        wait::until(text, wait::STEP, || async {
+            let found = self.log().matches(text).count();
+            ensure!(found >= times, "said {found} times");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The directory that it keeps its files in.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The process of Envoy.
+    pub fn envoy_id(&self) -> Result<u32> {
+        let log = self.log();
+        let line = log.lines().rev().find(|line| line.contains("Envoy is started"));
+        let id = line.and_then(|line| line.split("pid=").nth(1)).and_then(|rest| rest.split(' ').next());
+        id.context("no Envoy was started")?.parse().context("its id is not a number")
+    }
+
+    /// Sends a signal to Envoy.
+    pub fn signal_envoy(&self, signal: &str) -> Result<()> {
+        let kill = format!("kill -{signal} {} 2>/dev/null", self.envoy_id()?);
+        let status = Command::new("/bin/sh").args(["-c", &kill]).status()?;
+        ensure!(status.success(), "{kill}: {status}");
+        Ok(())
+    }
+
+    /// Ends it with SIGTERM.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        self.process.take().context("not running")?.terminate(wait::STEP).await
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("not running")?;
+        wait::until("the agent to end", wait::STEP, || {
+            let running = process.check_running().is_ok();
+            async move {
+                ensure!(!running, "still running");
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Ends it, and not its Envoy, with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.process = None;
+        // Envoy outlives its agent, and may have ended already.
+        let _ = self.signal_envoy("KILL");
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}

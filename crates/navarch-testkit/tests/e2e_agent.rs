@@ -1,0 +1,221 @@
+//! `navarch agent` with a real Envoy: from two commands to mutual TLS, and what it survives.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::{Result, ensure};
+use navarch_testkit::agent::Agent;
+use navarch_testkit::http::Call;
+use navarch_testkit::navarch::{self, Server};
+use navarch_testkit::{ports, wait, workspace};
+
+/// The mesh of `examples/minute` on free ports: a greeter, and a caller.
+struct Mesh {
+    server: Server,
+    directory: PathBuf,
+    state: PathBuf,
+    secure: SocketAddr,
+    /// Where the application listens, where its sidecar does, and where the caller's takes calls to it.
+    application: u16,
+    inbound: SocketAddr,
+    outbound: SocketAddr,
+}
+
+impl Mesh {
+    async fn start(name: &str) -> Result<Mesh> {
+        let directory = workspace::scratch(name)?;
+        let (config, state) = (directory.join("config"), directory.join("state"));
+        std::fs::create_dir_all(&config)?;
+        let (inbound, outbound, application) =
+            (ports::free_port()?, ports::free_port()?, ports::free_port()?);
+        let text = std::fs::read_to_string(workspace::root().join("examples/minute/mesh/mesh.yaml"))?;
+        let text = text
+            .replace("address: 127.0.1.31", &format!("address: 127.0.0.1\n  ports: {{http: {inbound}}}"))
+            .replace(
+                "{number: 9080, name: http, protocol: HTTP}\n      bind: 127.0.1.31",
+                &format!("{{number: {inbound}, name: http, protocol: HTTP}}\n      bind: 127.0.0.1"),
+            )
+            .replace(
+                "{number: 9080, name: http, protocol: HTTP}\n      bind: 127.0.2.32",
+                &format!("{{number: {outbound}, name: http, protocol: HTTP}}\n      bind: 127.0.0.1"),
+            )
+            .replace("127.0.0.1:8080", &format!("127.0.0.1:{application}"))
+            .replace("ports: [{number: 9080,", &format!("ports: [{{number: {outbound},"));
+        std::fs::write(config.join("mesh.yaml"), text)?;
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
+        let secure = local(ports::free_port()?);
+        let (state_text, secure_text) = (state.display().to_string(), secure.to_string());
+        let arguments = ["--state", &state_text, "--secure-addr", &secure_text];
+        let server = Server::start_on(&format!("{name}-serve"), &config, xds, admin, &arguments).await?;
+        let (inbound, outbound) = (local(inbound), local(outbound));
+        Ok(Mesh { server, directory, state, secure, application, inbound, outbound })
+    }
+
+    fn ca(&self, arguments: &[&str]) -> Result<String> {
+        let state = self.state.display().to_string();
+        navarch::stdout(arguments.iter().copied().chain(["--state", &state]))
+    }
+
+    /// An agent whose token is for one certificate.
+    fn agent(&self, service: &str, more: &[&str], command: &[&str]) -> Result<Agent> {
+        let (root, token) =
+            (self.directory.join("root.pem"), self.directory.join(format!("{service}.token")));
+        std::fs::write(&root, self.ca(&["ca", "root"])?)?;
+        let create = ["token", "create", "-n", "shop", "--service-account", service, "--once"];
+        std::fs::write(&token, self.ca(&create)?)?;
+        let (server, root, token) =
+            (self.secure.to_string(), root.display().to_string(), token.display().to_string());
+        let arguments = [
+            &["sidecar", "--service", service, "-n", "shop", "--service-account", service][..],
+            &["--server", &server, "--root", &root, "--token", &token, "--drain-min", "0s"],
+            more,
+        ];
+        Agent::start(&format!("agent-{service}"), &arguments.concat(), command)
+    }
+
+    fn greeter(&self, more: &[&str]) -> Result<Agent> {
+        let script = workspace::root().join("examples/minute/greeter.py").display().to_string();
+        self.agent("greeter", more, &["python3", &script, &self.application.to_string()])
+    }
+
+    async fn call(&self) -> Result<String> {
+        let url = format!("http://{}/", self.outbound);
+        Ok(Call::get(url).header("host", "greeter.shop").send().await?.ok()?.text())
+    }
+
+    async fn greeted(&self) -> Result<()> {
+        wait::until("a greeting", wait::STEP, || async {
+            let greeting = self.call().await?;
+            ensure!(greeting == "hello, spiffe://cluster.local/ns/shop/sa/caller\n", "{greeting}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_applications_talk_mutual_tls() -> Result<()> {
+    let mesh = Mesh::start("minute").await?;
+    let mut greeter = mesh.greeter(&[])?;
+    let ready = SocketAddr::from(([127, 0, 0, 1], ports::free_port()?));
+    let application = format!("http://127.0.0.1:{}/metrics", mesh.application);
+    let more = ["--sotw", "--ready-addr", &ready.to_string(), "--app-metrics", &application];
+    let mut caller = mesh.agent("caller", &more, &[])?;
+    mesh.greeted().await?;
+    greeter.wait_live().await?;
+    caller.wait_live().await?;
+    ensure!(caller.stats(".ssl.handshake").await? > 0, "the greeting came in plaintext");
+    // Who speaks plaintext is not heard.
+    let plain = Call::get(format!("http://{}/", mesh.inbound)).send().await;
+    ensure!(plain.is_err(), "{plain:?}");
+    for agent in [&greeter, &caller] {
+        let refused = ["update_rejected", "listener_create_failure"];
+        for statistic in refused {
+            ensure!(agent.stats(statistic).await? == 0, "{statistic}");
+        }
+    }
+    // Ready, through Envoy too; metrics of all three, of whom the application has one that is none.
+    let through = Call::get(format!("http://{ready}/healthz/ready")).send().await?.ok()?.text();
+    ensure!(through == "ready\n", "{through}");
+    ensure!(greeter.get("/healthz/ready").await?.ok()?.text() == "ready\n", "the agent");
+    let metrics = caller.get("/stats/prometheus").await?.ok()?.text();
+    for line in ["navarch_agent_connected_streams 1\n", "envoy_server_live", "hello, nobody\n", "_failed{"] {
+        ensure!(metrics.contains(line), "no {line} in {metrics}");
+    }
+    // The key stays in the agent's directory, which is nobody else's.
+    let kept = std::fs::metadata(greeter.directory().join("workload.pem"))?;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&kept.permissions());
+    ensure!(mode & 0o077 == 0, "{mode:o}");
+    let dump = greeter.envoy("/config_dump").await?.text();
+    ensure!(dump.contains("ROOTCA") && !dump.contains("PRIVATE KEY"), "a key is shown");
+
+    // What comes in is let go, the application is told to end, and then Envoy.
+    let status = greeter.terminate().await?;
+    ensure!(status.code() == Some(128 + 15), "COMMAND ended by SIGTERM, the agent with {status}");
+    ensure!(caller.post("/quitquitquit").await?.ok()?.text() == "ok\n", "it ends");
+    caller.ended().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_control_plane_is_away_proxies_start() -> Result<()> {
+    let mut mesh = Mesh::start("away").await?;
+    let mut greeter = mesh.greeter(&[])?;
+    let mut caller = mesh.agent("caller", &[], &[])?;
+    mesh.greeted().await?;
+    greeter.wait_live().await?;
+    caller.wait_live().await?;
+
+    // Proxies do not notice that it goes, nor that it comes back.
+    mesh.server.kill();
+    caller.said("no stream to the control plane", 1).await?;
+    mesh.greeted().await?;
+
+    // An Envoy that crashes is started again, and has its configuration from the agent.
+    let before = caller.envoy_id()?;
+    caller.signal_envoy("KILL")?;
+    caller.said("Envoy is ready", 2).await?;
+    ensure!(caller.envoy_id()? != before, "the same Envoy");
+    mesh.greeted().await?;
+
+    // So does a machine that is started again.
+    ensure!(caller.terminate().await?.success());
+    caller.launch()?;
+    caller.said("Envoy is ready", 3).await?;
+    mesh.greeted().await?;
+
+    mesh.server.restart().await?;
+    let newest = wait::until("both to be in sync again", wait::STEP, || async {
+        let fleet = mesh.server.fleet().await?;
+        let proxies = fleet["proxies"].as_array().map_or(0, Vec::len);
+        ensure!(proxies == 2, "{fleet}");
+        mesh.server.revision().await
+    });
+    let newest = newest.await?;
+    let text = std::fs::read_to_string(mesh.server.config().join("mesh.yaml"))?;
+    mesh.server.write("mesh.yaml", &text.replace("STRICT", "PERMISSIVE"))?;
+    mesh.server.reached_since(newest).await?;
+    mesh.greeted().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_is_that_of_command() -> Result<()> {
+    let mesh = Mesh::start("status").await?;
+    let mut agent = mesh.agent("caller", &[], &["/bin/sh", "-c", "exit 7"])?;
+    agent.ended().await?;
+    let log = agent.log();
+    ensure!(log.contains("COMMAND has ended code=7"), "{log}");
+    let ready = log.find("Envoy is ready").unwrap_or(log.len());
+    let started = log.find("COMMAND is started").unwrap_or_default();
+    ensure!(ready < started, "COMMAND was started first: {log}");
+    ensure!(!std::path::Path::new(&format!("/proc/{}", agent.envoy_id()?)).exists(), "Envoy is left behind");
+    Ok(())
+}
+
+/// Certificates of some seconds, under calls: every one is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_replaced_without_a_lost_call() -> Result<()> {
+    let mesh = Arc::new(Mesh::start("rotation").await?);
+    let greeter = mesh.greeter(&["--certificate-life", "8s"])?;
+    let caller = mesh.agent("caller", &["--certificate-life", "8s"], &[])?;
+    mesh.greeted().await?;
+    let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let task = {
+        let (mesh, stop, calls) = (mesh.clone(), stop.clone(), calls.clone());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                mesh.call().await?;
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        })
+    };
+    greeter.said("the workload has a certificate", 3).await?;
+    caller.said("the workload has a certificate", 3).await?;
+    stop.store(true, Ordering::Relaxed);
+    task.await??;
+    ensure!(calls.load(Ordering::Relaxed) > 0, "nobody called");
+    Ok(())
+}
