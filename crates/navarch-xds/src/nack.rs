@@ -104,16 +104,6 @@ impl Quarantine {
         self.aside.iter()
     }
 
-    /// Whether this content of this resource was rejected, and the client holds other content or none.
-    #[must_use]
-    pub fn is_out(&self, resource: &Resource) -> bool {
-        let aside = self.aside.get(&**resource.name());
-        aside.is_some_and(|aside| match &aside.held {
-            Held::LastGood(good) => aside.version == resource.version() && good.version() != aside.version,
-            Held::Nothing | Held::Unknown => aside.version == resource.version(),
-        })
-    }
-
     /// Whether this content of this resource was rejected.
     #[must_use]
     pub fn holds_back(&self, resource: &Resource) -> bool {

@@ -21,7 +21,7 @@ pub(crate) struct Inflight {
     pub news: Batch,
     /// Everything in it, where that is the whole state; otherwise nothing.
     pub whole: Batch,
-    /// Whether something in it may be bad and could not be left out.
+    /// Whether something in it that is not news may be bad.
     pub has_doubts: bool,
     pub removed: Vec<Arc<str>>,
     /// What it takes away at last.
@@ -74,12 +74,18 @@ impl InflightQueue {
         }
     }
 
-    /// The client does not hold these: responses that are under way were made as if it had taken them.
-    pub fn not_held<'a>(&mut self, suspects: impl Iterator<Item = &'a (Arc<Resource>, Held)>) {
-        for (resource, held) in suspects {
-            for later in &mut self.responses {
+    /// The client does not hold these: responses that are under way were made as if it had taken them, and may be
+    /// rejected because of them.
+    pub fn not_held<'a>(&mut self, suspects: impl Iterator<Item = &'a (Arc<Resource>, Held)> + Clone) {
+        for later in &mut self.responses {
+            for (resource, held) in suspects.clone() {
                 later.held_before.entry(resource.name().clone()).or_insert_with(|| held.clone());
             }
+            let versions: BTreeMap<_, _> = suspects.clone().map(|(r, _)| (r.name(), r.version())).collect();
+            let is_suspect = |r: &&Arc<Resource>| versions.get(r.name()) == Some(&r.version());
+            let is_news = |r: &Arc<Resource>| later.news.iter().any(|news| news.name() == r.name());
+            let beside = later.whole.iter().filter(is_suspect).any(|resource| !is_news(resource));
+            later.has_doubts |= beside;
         }
     }
 

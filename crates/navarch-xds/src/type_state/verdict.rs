@@ -174,11 +174,8 @@ impl TypeState {
         if words.clone().any(|word| response.news.iter().any(|resource| &**resource.name() == word)) {
             return None;
         }
-        let is_news = |resource: &Resource| response.news.iter().any(|news| news.name() == resource.name());
-        let is_aside = |resource: &&Arc<Resource>| self.quarantine.is_out(resource) && !is_news(resource);
-        let held_bad_ones = || response.whole.iter().any(|resource| is_aside(&resource));
         let is_judged = self.progress.is_judged(response.number);
-        if is_judged || (response.has_doubts && !self.has_doubts()) || held_bad_ones() {
+        if is_judged || (response.has_doubts && !self.has_doubts()) {
             return Some(Explained::ByOneBefore);
         }
         words.any(|word| self.quarantine.get(word).is_some()).then_some(Explained::ByOneAside)
