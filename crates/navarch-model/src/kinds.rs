@@ -146,6 +146,16 @@ macro_rules! kinds {
 // A row starts with the name in this program, which no two kinds share, and the name that objects state,
 // which two kinds of different groups may share.
 kinds! {
+    HttpRoute "HTTPRoute": gateway_api::HttpRoute,
+        "gateway.networking.k8s.io" ["v1", "v1beta1"] "httproutes" Namespaced Spec;
+    GrpcRoute "GRPCRoute": gateway_api::GrpcRoute,
+        "gateway.networking.k8s.io" ["v1", "v1alpha2"] "grpcroutes" Namespaced Spec;
+    TlsRoute "TLSRoute": gateway_api::TlsRoute,
+        "gateway.networking.k8s.io" ["v1", "v1alpha3", "v1alpha2"] "tlsroutes" Namespaced Spec;
+    TcpRoute "TCPRoute": gateway_api::TcpRoute,
+        "gateway.networking.k8s.io" ["v1", "v1alpha2"] "tcproutes" Namespaced Spec;
+    UdpRoute "UDPRoute": gateway_api::UdpRoute,
+        "gateway.networking.k8s.io" ["v1", "v1alpha2"] "udproutes" Namespaced Spec;
     VirtualService "VirtualService": networking::VirtualService,
         "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] "virtualservices" Namespaced Spec;
     DestinationRule "DestinationRule": networking::DestinationRule,

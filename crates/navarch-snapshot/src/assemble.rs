@@ -45,7 +45,7 @@ pub(crate) struct Assembly {
     aliases: BTreeMap<Name, Vec<Name>>,
     routes_by_host: HashMap<Name, Ranked>,
     wildcard_routes: Ranked,
-    routes_by_gateway: HashMap<ObjectKey, Ranked>,
+    routes_by_gateway: HashMap<Parent, Ranked>,
     uses_by_host: HashMap<Name, Uses>,
     rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
 }
@@ -318,9 +318,10 @@ impl Assembly {
         let mut wildcard = false;
         for (_, step) in changes {
             for (lowered, present) in [(&step.before, false), (&step.after, true)] {
-                let Lowered { sets, uses, findings: _ } = lowered;
+                let Lowered { sets, uses, attached, findings: _, outcome: _ } = lowered;
+                count_attached(&mut snapshot.attached, attached, present);
                 for set in sets {
-                    for gateway in set.parents.iter().filter_map(Parent::gateway) {
+                    for gateway in set.parents.iter().filter(|parent| **parent != Parent::Mesh) {
                         self.place_routes(set, present, Place::Gateway(gateway));
                         gateways.insert(gateway.clone());
                     }
@@ -405,9 +406,20 @@ impl Assembly {
     }
 }
 
+/// Counts an object in, or out again, at the listeners that it is attached to.
+fn count_attached(counts: &mut imbl::OrdMap<Parent, u32>, attached: &[Parent], present: bool) {
+    for parent in attached {
+        let before = counts.get(parent).copied().unwrap_or(0);
+        match if present { before + 1 } else { before.saturating_sub(1) } {
+            0 => counts.remove(parent),
+            count => counts.insert(parent.clone(), count),
+        };
+    }
+}
+
 /// Where a set of routes is found.
 enum Place<'a> {
-    Gateway(&'a ObjectKey),
+    Gateway(&'a Parent),
     Host(&'a Name),
 }
 

@@ -16,7 +16,7 @@ use navarch_model::{Hashed, Name};
 
 use crate::bind::{self, Lowered, LoweredListeners, LoweredRules};
 use crate::bound::{BoundRule, WorkloadFacts};
-use crate::outcome::{self, Outcome};
+use crate::outcome::Outcome;
 use crate::registry::store::{Declared, DeclaredServices, DerivedListeners, Input, Reader, Settings, Store};
 use crate::registry::{self, HostEndpoints};
 use crate::small_set::SmallSet;
@@ -42,7 +42,7 @@ enum UnitId {
 impl UnitId {
     /// The units that are about an input, whether they have asked for it before or not: an object, an address
     /// or a service that is new has no unit yet that could have asked.
-    fn about(input: &Input, settings: &Settings) -> impl Iterator<Item = UnitId> + use<> {
+    fn about(input: &Input) -> impl Iterator<Item = UnitId> + use<> {
         let units = match input {
             Input::Address(address) => [Some(UnitId::Workloads(*address)), None],
             Input::Services(key) => [Some(UnitId::Endpoints(key.clone())), None],
@@ -56,7 +56,7 @@ impl UnitId {
                     [Some(UnitId::Services(key.clone())), Some(UnitId::Endpoints(key.clone()))]
                 }
                 kind if bind::has_listeners(kind) => [Some(UnitId::Listeners(key.clone())), None],
-                kind if bind::has_routes(settings, kind) => [Some(UnitId::Routes(key.clone())), None],
+                kind if bind::has_routes(kind) => [Some(UnitId::Routes(key.clone())), None],
                 kind if bind::has_rules(kind) => [Some(UnitId::Rule(key.clone())), None],
                 _ => [None, None],
             },
@@ -74,8 +74,8 @@ struct Dependencies {
 }
 
 impl Dependencies {
-    fn record(&mut self, unit: &UnitId, settings: &Settings, mut asked: BTreeSet<Input>) {
-        asked.retain(|input| !UnitId::about(input, settings).any(|own| own == *unit));
+    fn record(&mut self, unit: &UnitId, mut asked: BTreeSet<Input>) {
+        asked.retain(|input| !UnitId::about(input).any(|own| own == *unit));
         let before = self.asked.get(unit).map_or(&[][..], |before| before);
         if before.iter().map(|input| &**input).eq(&asked) {
             return;
@@ -365,7 +365,7 @@ impl Unit for Routes {
     fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<Lowered> {
         let mut value = bind::routes(reader, key);
         let findings = std::mem::take(&mut value.findings);
-        let outcome = outcome::of_routes(reader, &value, &findings);
+        let outcome = std::mem::take(&mut value.outcome);
         Derivation { value, findings, outcome }
     }
 
@@ -445,13 +445,13 @@ impl Derived {
         // ask.
         let mut derived = BTreeSet::new();
         for is_next in [is_services, is_listeners] {
-            let next = self.dirty(settings, &touched).into_iter().filter(is_next);
+            let next = self.dirty(&touched).into_iter().filter(is_next);
             for unit in next.collect::<Vec<_>>() {
                 touched.extend(self.derive_again(store, settings, &unit, &mut changes));
                 derived.insert(unit);
             }
         }
-        let dirty = self.dirty(settings, &touched).into_iter().filter(|unit| !derived.contains(unit));
+        let dirty = self.dirty(&touched).into_iter().filter(|unit| !derived.contains(unit));
         let dirty: Vec<UnitId> = dirty.filter(|unit| !is_services(unit) && !is_listeners(unit)).collect();
         for unit in dirty {
             self.derive_again(store, settings, &unit, &mut changes);
@@ -460,9 +460,9 @@ impl Derived {
     }
 
     /// Units that asked for something touched, and those that are about it.
-    fn dirty(&self, settings: &Settings, touched: &BTreeSet<Input>) -> BTreeSet<UnitId> {
+    fn dirty(&self, touched: &BTreeSet<Input>) -> BTreeSet<UnitId> {
         let askers = touched.iter().flat_map(|input| self.dependencies.askers(input)).cloned();
-        askers.chain(touched.iter().flat_map(|input| UnitId::about(input, settings))).collect()
+        askers.chain(touched.iter().flat_map(UnitId::about)).collect()
     }
 
     fn derive_again(
@@ -498,7 +498,7 @@ impl Derived {
         let asked = reader.into_asked();
         match U::is_over(store, key, &value) {
             true => self.dependencies.forget(&id),
-            false => self.dependencies.record(&id, settings, asked),
+            false => self.dependencies.record(&id, asked),
         }
         if let Some(object) = U::object(key) {
             changes.findings.push((object.clone(), findings));

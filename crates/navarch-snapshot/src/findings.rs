@@ -7,7 +7,7 @@ use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::route::{Audience, RouteSet};
+use navarch_model::route::{Audience, RouteSet, RuleOrder};
 use navarch_model::service::{Registry, Visibility};
 
 use crate::assemble::Assembly;
@@ -86,8 +86,13 @@ pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str
     findings
 }
 
-/// Whether every client that sees the newer routes sees the older ones with the same precedence.
+/// Whether every client that sees the newer routes sees the older ones with the same precedence, and uses one
+/// of them only.
 fn same_audience(older: &RouteSet, newer: &RouteSet) -> bool {
+    if older.order == RuleOrder::BySpecificity && newer.order == RuleOrder::BySpecificity {
+        // Their rules are put together, or they are for clients of different namespaces.
+        return false;
+    }
     let everyone = older.export_to == Visibility::Public && older.audience == Audience::Everyone;
     older.export_to == newer.export_to
         && older.audience == newer.audience

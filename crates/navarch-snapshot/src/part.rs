@@ -6,6 +6,7 @@ use navarch_model::Name;
 use navarch_model::fact::FactKey;
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
+use navarch_model::route::Parent;
 
 /// Number of buckets that hosts are spread over.
 ///
@@ -49,8 +50,8 @@ pub enum Part {
     Destinations(Bucket),
     /// Buckets that services, routes and the destinations of routes of a namespace fall into.
     Footprint(Name),
-    /// Routes bound to a gateway.
-    GatewayRoutes(ObjectKey),
+    /// Routes bound to a gateway, or to one listener of a gateway.
+    GatewayRoutes(Parent),
     /// Listeners of all gateways: a mesh has few.
     Gateways,
     /// Objects of another kind in a namespace.

@@ -49,7 +49,7 @@ pub struct Snapshot {
     pub(crate) wildcard_routes: List<RouteSet>,
     pub(crate) destinations: Hosts<DestinationUse>,
     pub(crate) footprints: Footprints,
-    pub(crate) gateway_routes: imbl::OrdMap<ObjectKey, List<RouteSet>>,
+    pub(crate) gateway_routes: imbl::OrdMap<Parent, List<RouteSet>>,
     pub(crate) gateways: Gateways,
     pub(crate) tables: Tables,
     pub(crate) namespaces: Arc<Hashed<BTreeMap<Name, NamespaceFacts>>>,

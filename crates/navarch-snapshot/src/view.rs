@@ -13,7 +13,7 @@ use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::listener::ListenerSet;
 use navarch_model::mesh::MeshSettings;
 use navarch_model::object::ObjectKey;
-use navarch_model::route::RouteSet;
+use navarch_model::route::{Parent, RouteSet};
 use navarch_model::service::Service;
 use navarch_model::{Config, Fingerprint, Hashed, Labels, Name};
 
@@ -217,7 +217,7 @@ impl<'s> View<'s> {
     }
 
     /// Routes bound to a gateway, oldest first.
-    pub fn gateway_routes(&self, gateway: &ObjectKey) -> &'s [Arc<Hashed<RouteSet>>] {
+    pub fn gateway_routes(&self, gateway: &Parent) -> &'s [Arc<Hashed<RouteSet>>] {
         self.record(Part::GatewayRoutes(gateway.clone()));
         self.snapshot.gateway_routes.get(gateway).map_or(&[], |list| list.as_slice())
     }

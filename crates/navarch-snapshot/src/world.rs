@@ -20,7 +20,6 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{ClusterId, Hashed, Name, TrustDomains};
 
 use crate::assemble::Assembly;
-pub use crate::bind::RouteProducer;
 use crate::bind::{has_listeners, has_routes, has_rules};
 use crate::bound::NamespaceFacts;
 use crate::client_node::{NODE_LABEL, looks_at_node, metadata_keys};
@@ -50,9 +49,6 @@ pub struct Options {
     /// `topology.istio.io/network` names the network of workloads that state none. Without it the label means
     /// nothing, as for an istiod outside of a cluster.
     pub system_namespace: Option<Name>,
-    /// What makes routes from objects of further kinds. An API that has a kind of its own is lowered by this
-    /// crate; this is for programs that bring theirs.
-    pub route_producers: Vec<(Kind, RouteProducer)>,
 }
 
 impl Default for Options {
@@ -61,7 +57,6 @@ impl Default for Options {
             cluster_name: Name::from("Kubernetes"),
             domain: Name::from("cluster.local"),
             system_namespace: None,
-            route_producers: Vec::new(),
         }
     }
 }
@@ -125,7 +120,6 @@ impl World {
                 system_namespace: options.system_namespace,
                 mesh: snapshot.mesh.clone(),
                 networks,
-                route_producers: options.route_producers,
             },
             store: Store::default(),
             derived: Derived::default(),
@@ -239,7 +233,7 @@ impl World {
                 kind if has_listeners(kind) => {
                     touched.insert(Input::Object(key.clone()));
                 }
-                kind if has_routes(&self.settings, kind) => {
+                kind if has_routes(kind) => {
                     touched.insert(Input::Object(key.clone()));
                     keys.push(key);
                 }
@@ -348,7 +342,7 @@ impl World {
                 None => next.tables.remove(&key),
             }
             // What routes look at is known once they are lowered.
-            if !has_routes(&self.settings, key.kind) {
+            if !has_routes(key.kind) {
                 let looks = object.as_ref().is_some_and(|object| looks_at_node(object));
                 self.note_node_reader(&key, looks);
             }
@@ -473,7 +467,12 @@ fn runs_in_cluster(kind: Kind) -> bool {
         Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice | Kind::Endpoints | Kind::Pod => {
             true
         }
-        Kind::VirtualService
+        Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
+        | Kind::UdpRoute
+        | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::Gateway
         | Kind::ServiceEntry

@@ -7,6 +7,7 @@ use navarch_model::change::ChangeSet;
 use navarch_model::fact::{Fact, FactKey};
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
+use navarch_model::route::Parent;
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Part, World, bucket_of};
 
@@ -82,7 +83,7 @@ status: {{phase: Running, podIP: {address}}}
             "VirtualService",
             "{hosts: [a], gateways: [g], http: [{route: [{destination: {host: b}}]}]}"
         )),
-        [Part::GatewayRoutes(ObjectKey::new(Kind::Gateway, "default", "g"))]
+        [Part::GatewayRoutes(Parent::parse("default/g"))]
     );
     assert_eq!(
         touched(&rule("Sidecar", "{egress: [{hosts: ['./*']}]}")),

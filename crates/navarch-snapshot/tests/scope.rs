@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use navarch_model::{Kind, ObjectKey};
+use navarch_model::route::Parent;
 use navarch_snapshot::ClientLabels;
 use navarch_snapshot::scope::OutboundMode;
 
@@ -376,9 +376,8 @@ fn gateways_get_their_routes_in_order() {
     let view = snapshot.view();
     let check = |namespace: &str, gateway: &str, expected: &[&str]| {
         let scope = scope_of(&view, &proxy("router", namespace, "10.9.9.9", &[]));
-        let (owner, name) = gateway.split_once('/').unwrap();
-        let key = ObjectKey::new(Kind::Gateway, owner, name);
-        assert_eq!(names(&scope.gateway_routes(&view, &key)), expected, "{namespace} {gateway}");
+        let gateway = Parent::parse(gateway);
+        assert_eq!(names(&scope.gateway_routes(&view, &gateway)), expected, "{namespace} {gateway:?}");
     };
     check("infra", "a/edge", &["b/three", "a/one"]);
     check("a", "a/edge", &["a/one"]);

@@ -45,6 +45,50 @@ pub struct HttpMatch {
     pub stat_prefix: String,
 }
 
+/// How specific a condition is. The greater one comes first. (Gateway API, HTTPRouteRule, matches.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Specificity {
+    path: PathKind,
+    /// Characters of the path.
+    length: usize,
+    has_method: bool,
+    headers: usize,
+    query_params: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum PathKind {
+    /// Nor is there any other condition.
+    #[default]
+    NoCondition,
+    /// There are conditions on other things only.
+    Any,
+    Regex,
+    Prefix,
+    Exact,
+}
+
+impl HttpMatch {
+    /// How specific the condition is.
+    pub fn specificity(&self) -> Specificity {
+        let (path, length) = match &self.path {
+            None => (PathKind::Any, 0),
+            Some(PathMatch::Regex(pattern)) => (PathKind::Regex, pattern.len()),
+            Some(PathMatch::Prefix(prefix) | PathMatch::PathPrefix(prefix)) => {
+                (PathKind::Prefix, prefix.len())
+            }
+            Some(PathMatch::Exact(path)) => (PathKind::Exact, path.len()),
+        };
+        Specificity {
+            path,
+            length,
+            has_method: self.method.is_some(),
+            headers: self.headers.len() + self.without_headers.len(),
+            query_params: self.query_params.len(),
+        }
+    }
+}
+
 /// A condition on the path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {

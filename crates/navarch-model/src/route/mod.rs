@@ -15,7 +15,9 @@ mod stream;
 
 pub use backend::{Backend, HttpBackend, MissingBackend, ServiceBackend, StreamBackend};
 pub use client::{ClientMatch, MESH_GATEWAY, Parent};
-pub use http::{Forward, HttpAction, HttpMatch, HttpRule, Mirror, PathMatch, PathRewrite, Rewrite, Share};
+pub use http::{
+    Forward, HttpAction, HttpMatch, HttpRule, Mirror, PathMatch, PathRewrite, Rewrite, Share, Specificity,
+};
 pub use stream::{TcpMatch, TcpRule, TlsMatch, TlsRule};
 
 use std::collections::BTreeSet;
@@ -40,6 +42,9 @@ pub struct RouteSet {
     pub export_to: Visibility,
     pub audience: Audience,
     pub host_meaning: HostMeaning,
+    pub order: RuleOrder,
+    /// Names requests in traces where no single backend does.
+    pub operation: Name,
     /// In order: the first rule whose conditions hold counts.
     pub http: Vec<HttpRule>,
     pub tls: Vec<TlsRule>,
@@ -68,6 +73,17 @@ pub enum HostMeaning {
     /// A service. A wildcard stands for itself, not for services that it covers. (Gateway API for service
     /// meshes.)
     Services,
+}
+
+/// Which of several rules counts whose conditions hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RuleOrder {
+    /// The first as they are written; those of one set before those of another.
+    #[default]
+    AsWritten,
+    /// The one with the most specific condition, in whichever set it is. The rules of a set are in this
+    /// order, and have one condition each. (Gateway API.)
+    BySpecificity,
 }
 
 /// A service that a set sends traffic to.
@@ -123,6 +139,8 @@ impl RouteSet {
             export_to: _,
             audience: _,
             host_meaning: _,
+            order: _,
+            operation: _,
             http: _,
             tls,
             tcp,

@@ -20,6 +20,7 @@ mod mesh_config;
 mod metadata;
 mod regex;
 mod report;
+mod routes;
 mod security;
 mod service_entry;
 mod sidecar;

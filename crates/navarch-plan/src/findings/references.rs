@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::object::ObjectKey;
 use navarch_model::route::{Destination, Parent, RouteSet};
+use navarch_model::{Kind, Name};
 use navarch_snapshot::host::{covers, is_wildcard};
 use navarch_snapshot::{BUCKETS, Bucket, Snapshot, View};
 
@@ -51,8 +51,9 @@ impl Gather for AllReferences {
         let mut problems: Vec<Problem> =
             (0..BUCKETS).flat_map(|bucket| (*cx.gather::<InBucket>(&bucket)).clone()).collect();
         problems.extend(cx.gather::<OfWildcards>(&()).iter().cloned());
-        for gateway in cx.view().gateways() {
-            problems.extend(cx.gather::<OfGateway>(gateway.key()).iter().cloned());
+        let listeners = cx.view().gateways().flat_map(|set| &set.listeners);
+        for parent in listeners.map(|listener| listener.parent.clone()).collect::<BTreeSet<_>>() {
+            problems.extend(cx.gather::<OfGateway>(&parent).iter().cloned());
         }
         // Routes of a delegate are looked at once for each of those that delegate to it.
         let mut known: BTreeSet<(ObjectKey, String, Finding)> = BTreeSet::new();
@@ -102,14 +103,14 @@ struct OfGateway;
 
 impl Gather for OfGateway {
     const NAME: &'static str = "references.gateway";
-    type Key = ObjectKey;
+    type Key = Parent;
     type Output = Vec<Problem>;
 
-    fn run(gateway: &ObjectKey, cx: &Cx<'_>) -> Vec<Problem> {
+    fn run(gateway: &Parent, cx: &Cx<'_>) -> Vec<Problem> {
         let sets = cx.view().gateway_routes(gateway).iter();
         let own = sets.filter(|set| {
             // One that is bound to several is looked at with the first.
-            !set.for_mesh() && set.parents.iter().find_map(Parent::gateway) == Some(gateway)
+            !set.for_mesh() && set.parents.first() == Some(gateway)
         });
         own.flat_map(|set| missing(cx.view(), set)).collect()
     }
@@ -119,7 +120,13 @@ impl Gather for OfGateway {
 fn missing(view: &View<'_>, set: &RouteSet) -> Vec<Problem> {
     let problems = set.destinations().filter_map(|destination| {
         let (field, finding) = check(view, &destination)?;
-        let path = format!("{}.{field}", destination.field);
+        let path = match destination.key.kind {
+            // Not by a host, but by name, namespace and port.
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute | Kind::UdpRoute => {
+                destination.field.to_string()
+            }
+            _ => format!("{}.{field}", destination.field),
+        };
         Some(Problem { key: destination.key.clone(), path, finding })
     });
     problems.collect()

@@ -24,7 +24,7 @@ use navarch_model::status::{Condition, ConditionType, ParentStatus};
 use navarch_model::values::Percent;
 use navarch_model::{ClusterId, Config, Hashed, Kind, Name, ObjectKey};
 
-use super::LoweredRules;
+use super::lowered::LoweredRules;
 use crate::bound::BoundRule;
 use crate::outcome::Outcome;
 use crate::registry::store::{Input, Reader};

@@ -9,7 +9,7 @@ use navarch_model::route::Parent;
 use navarch_model::service::name;
 use navarch_model::{Hashed, Name, Origin, Precedence};
 
-use super::LoweredListeners;
+use super::lowered::LoweredListeners;
 use crate::registry::store::Reader;
 
 /// Annotations by which a Gateway says that it was made from a Gateway of the Gateway API: the Services that

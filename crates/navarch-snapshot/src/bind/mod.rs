@@ -1,4 +1,5 @@
-//! From rules as they are written to rules bound to hosts: names qualified, delegates merged, visibility resolved.
+//! From rules as they are written to rules bound to hosts: names qualified, delegates merged, visibility
+//! resolved.
 //!
 //! Every API of routes ends here: what it says becomes sets of routes, and nobody behind this module knows
 //! which API it was.
@@ -8,55 +9,28 @@ mod delegate;
 mod gateway;
 mod gateway_api;
 mod lower;
+mod lowered;
+mod routes;
 mod uses;
 mod virtual_service;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
-use navarch_model::listener::ListenerSet;
 use navarch_model::networking::DestinationRule;
-use navarch_model::object::{Object, ObjectKey};
-use navarch_model::route::RouteSet;
+use navarch_model::object::ObjectKey;
 use navarch_model::service::Visibility;
 use navarch_model::{Hashed, Name};
 
 pub(crate) use gateway_api::serves_controller;
+pub(crate) use lowered::{Lowered, LoweredListeners, LoweredRules};
 
-use crate::bound::{BoundRule, DestinationUse};
+use crate::bound::BoundRule;
 use crate::host::qualify;
-use crate::outcome::Outcome;
-use crate::registry::store::{Reader, Settings};
+use crate::registry::store::Reader;
+use crate::registry::visibility;
 use crate::tables::typed;
-
-/// The routes of an object, and what is wrong with them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Lowered {
-    pub sets: Vec<Arc<Hashed<RouteSet>>>,
-    /// Where they send the traffic of sidecars.
-    pub uses: Vec<Arc<Hashed<DestinationUse>>>,
-    pub findings: Vec<Finding>,
-}
-
-/// The listeners of an object, what became of it, and what is wrong with it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct LoweredListeners {
-    pub set: Option<Arc<Hashed<ListenerSet>>>,
-    pub outcome: Outcome,
-    pub findings: Vec<Finding>,
-}
-
-/// Makes sets of routes from an object of a kind that has none of its own.
-pub type RouteProducer = fn(&Object) -> Vec<RouteSet>;
-
-impl Lowered {
-    fn new(sets: Vec<RouteSet>, findings: Vec<Finding>) -> Self {
-        let uses = sets.iter().filter(|set| set.for_mesh()).flat_map(uses::destination_uses).collect();
-        Lowered { sets: sets.into_iter().map(Hashed::new).map(Arc::new).collect(), uses, findings }
-    }
-}
 
 /// Whether objects of a kind have listeners.
 pub(crate) fn has_listeners(kind: Kind) -> bool {
@@ -74,26 +48,17 @@ pub(crate) fn listeners(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListener
 }
 
 /// Whether objects of a kind have routes.
-pub(crate) fn has_routes(settings: &Settings, kind: Kind) -> bool {
-    kind == Kind::VirtualService || settings.route_producer(kind).is_some()
+pub(crate) fn has_routes(kind: Kind) -> bool {
+    kind == Kind::VirtualService || routes::is_route(kind)
 }
 
 /// The routes of an object.
 pub(crate) fn routes(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
     match key.kind {
         Kind::VirtualService => virtual_service::virtual_service(reader, key),
-        kind => match (reader.route_producer(kind), reader.object(key)) {
-            (Some(produce), Some(object)) => Lowered::new(produce(object), Vec::new()),
-            _ => Lowered::default(),
-        },
+        kind if routes::is_route(kind) => routes::route(reader, key),
+        _ => Lowered::default(),
     }
-}
-
-/// Rules for hosts, and what became of the object that states them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct LoweredRules {
-    pub rules: Vec<Arc<Hashed<BoundRule>>>,
-    pub outcome: Outcome,
 }
 
 /// Whether objects of a kind are rules for hosts.
@@ -127,7 +92,7 @@ fn destination_rule(reader: &Reader<'_>, key: &ObjectKey) -> Option<Arc<Hashed<B
         let defaults = &reader.mesh().config.default_destination_rule_export_to;
         if defaults.iter().any(|name| name == ".") { own() } else { Visibility::Public }
     } else {
-        crate::registry::visibility(config.spec.export_to.iter().map(String::as_str), &[], &key.namespace)
+        visibility(config.spec.export_to.iter().map(String::as_str), &[], &key.namespace)
     };
     Some(Arc::new(Hashed::new(BoundRule { key: key.clone(), beneath: false, config, host, export_to })))
 }

@@ -1,19 +1,22 @@
 //! VirtualServices as sets of routes: short names become full names, delegates are merged in.
 
+use std::collections::BTreeSet;
+
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::networking::{Delegate, Destination, HttpRoute, VirtualService};
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::route::{HttpRule, Parent, RouteSet};
-use navarch_model::service::Visibility;
+use navarch_model::route::{HttpRule, Parent, RouteSet, RuleOrder};
+use navarch_model::status::{Condition, ConditionType, ParentStatus};
 use navarch_model::{Name, Origin, Precedence};
 
-use super::Lowered;
 use super::delegate::{Merged, merge_routes};
 use super::lower::{self, Dialect, RuleOrigin};
+use super::lowered::{Lowered, exported};
+
 use crate::host::{qualify, qualify_gateway};
+use crate::outcome::Outcome;
 use crate::registry::store::Reader;
-use crate::registry::visibility;
 
 /// Lowers a VirtualService. One without hosts is a delegate, which has no effect by itself.
 pub(crate) fn virtual_service(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
@@ -42,16 +45,44 @@ pub(crate) fn virtual_service(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
         export_to: exported(reader, &export_to, &key.namespace),
         audience: dialect.audience(),
         host_meaning: dialect.host_meaning(),
+        order: RuleOrder::AsWritten,
+        operation: key.name.clone(),
         http: http_rules(reader, object, http, dialect, &mut findings),
         tls: lower::tls_rules(key, tls),
         tcp: lower::tcp_rules(key, tcp),
     };
-    Lowered::new(vec![set], findings)
+    let mut lowered = Lowered::of(vec![set]);
+    lowered.outcome = outcome(reader, &lowered, &findings);
+    Lowered { findings, ..lowered }
 }
 
-fn exported(reader: &Reader<'_>, export_to: &[String], namespace: &Name) -> Visibility {
-    let defaults = &reader.mesh().config.default_virtual_service_export_to;
-    visibility(export_to.iter().map(String::as_str), defaults, namespace)
+/// What becomes of routes: with their delegates, and at each gateway that they are attached to.
+fn outcome(reader: &Reader<'_>, routes: &Lowered, findings: &[Finding]) -> Outcome {
+    let condition = |ty: ConditionType, reason, finding: &Finding| {
+        Condition::new(ty, !ty.is_good(), reason, format!("{}: {}", finding.path, finding.message))
+    };
+    let missing = findings.iter().find(|finding| finding.code == Code::InvalidReference);
+    let left_out = findings.iter().find(|finding| finding.code == Code::Unreachable);
+    let missing = missing.map(|found| condition(ConditionType::ResolvedRefs, "DelegateNotUsable", found));
+    let left_out = left_out.map(|found| condition(ConditionType::PartiallyInvalid, "RoutesLeftOut", found));
+
+    let gateways = routes.sets.iter().flat_map(|set| &set.parents).filter_map(Parent::gateway);
+    let gateways: BTreeSet<&ObjectKey> = gateways.collect();
+    let parents = gateways.into_iter().map(|parent| {
+        let condition = match reader.exists(parent) {
+            true => Condition::new(ConditionType::Accepted, true, "Accepted", ""),
+            false => {
+                let message = format!("there is no {parent}");
+                Condition::new(ConditionType::Accepted, false, "NoMatchingParent", message)
+            }
+        };
+        ParentStatus { parent: parent.clone(), section: None, port: None, conditions: vec![condition] }
+    });
+    Outcome {
+        conditions: missing.into_iter().chain(left_out).collect(),
+        parents: parents.collect(),
+        ..Outcome::default()
+    }
 }
 
 /// Makes every host and gateway that the specification names a full name.

@@ -64,7 +64,7 @@ fn exact<T>(mut list: Vec<T>) -> Vec<T> {
 }
 
 /// The host of a Kubernetes Service.
-pub(super) fn hostname(name: &str, namespace: &str, domain: &str) -> String {
+pub(crate) fn hostname(name: &str, namespace: &str, domain: &str) -> String {
     format!("{name}.{namespace}.svc.{domain}")
 }
 

@@ -31,7 +31,7 @@ pub(crate) use self::endpoints::HostEndpoints;
 use crate::bound::{NetworkGateway, WorkloadFacts};
 use store::Reader;
 
-pub(crate) use kubernetes::visibility;
+pub(crate) use kubernetes::{hostname as kubernetes_host, visibility};
 
 /// The services that an object declares, and the gateways to this network that it is.
 pub(crate) fn services_of(

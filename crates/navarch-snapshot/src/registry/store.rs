@@ -19,7 +19,6 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::Service;
 use navarch_model::{ClusterId, Hashed, Name};
 
-use crate::bind::RouteProducer;
 use crate::bound::NetworkGateway;
 use crate::network::Networks;
 use crate::registry::workloads;
@@ -241,14 +240,6 @@ pub(crate) struct Settings {
     pub system_namespace: Option<Name>,
     pub mesh: Arc<Hashed<MeshSettings>>,
     pub networks: Networks,
-    pub route_producers: Vec<(Kind, RouteProducer)>,
-}
-
-impl Settings {
-    /// What makes routes from objects of a kind that has none of its own.
-    pub fn route_producer(&self, kind: Kind) -> Option<RouteProducer> {
-        self.route_producers.iter().find(|(known, _)| *known == kind).map(|(_, produce)| *produce)
-    }
 }
 
 /// What a Service or ServiceEntry declares.
@@ -324,11 +315,6 @@ impl<'a> Reader<'a> {
         self.settings.system_namespace.as_ref()
     }
 
-    /// What makes routes from objects of a kind that has none of its own. Never changes.
-    pub fn route_producer(&self, kind: Kind) -> Option<RouteProducer> {
-        self.settings.route_producer(kind)
-    }
-
     /// One object.
     pub fn object(&self, key: &ObjectKey) -> Option<&'a Arc<Object>> {
         self.ask(&Input::Object(key.clone()));
@@ -370,7 +356,6 @@ impl<'a> Reader<'a> {
     }
 
     /// The listeners that a gateway, or a ListenerSet for one, states.
-    #[expect(dead_code, reason = "routes of the Gateway API ask")]
     pub fn listeners(&self, key: &ObjectKey) -> Option<&'a Arc<Hashed<listener::ListenerSet>>> {
         self.ask(&Input::Listeners(key.clone()));
         self.listeners.get(key)?.as_ref()

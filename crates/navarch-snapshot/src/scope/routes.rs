@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use navarch_model::object::ObjectKey;
-use navarch_model::route::{Audience, RouteSet};
+use navarch_model::route::{Audience, Parent, RouteSet};
 use navarch_model::service::Visibility;
 use navarch_model::{Hashed, Name};
 
@@ -86,8 +85,9 @@ impl Scope {
         best.map(|(_, set)| set)
     }
 
-    /// Routes bound to a gateway that this client uses, in the order in which they are put together.
-    pub fn gateway_routes(&self, view: &View<'_>, gateway: &ObjectKey) -> Vec<SharedRoutes> {
+    /// Routes bound to a gateway or a listener that this client uses, in the order in which they are put
+    /// together.
+    pub fn gateway_routes(&self, view: &View<'_>, gateway: &Parent) -> Vec<SharedRoutes> {
         self.ordered(view, view.gateway_routes(gateway), |_| true)
     }
 

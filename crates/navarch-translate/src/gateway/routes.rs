@@ -133,7 +133,7 @@ mod tests {
 
     fn route(name: &str, catch_all: bool) -> EncodedRoute {
         let route = envoy::Route { name: name.into(), ..envoy::Route::default() };
-        EncodedRoute { bytes: route.encode_to_vec().into(), catch_all, origin: None }
+        EncodedRoute::without_rule(route.encode_to_vec(), catch_all)
     }
 
     /// Domains and route names of each virtual host.

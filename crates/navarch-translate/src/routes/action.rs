@@ -98,8 +98,8 @@ pub(super) fn direct_response(response: &HttpDirectResponse) -> Action {
 
 /// Sets the time that a response may take: forever, unless stated.
 ///
-/// `max_grpc_timeout` follows, so that the `grpc-timeout` of clients is respected; proxyless gRPC clients know only
-/// `max_stream_duration`.
+/// `max_grpc_timeout` follows, so that the `grpc-timeout` of clients is respected; proxyless gRPC clients
+/// know only `max_stream_duration`.
 pub(super) fn set_timeout(action: &mut RouteAction, timeout: Option<std::time::Duration>, proxyless: bool) {
     let timeout = wkt::duration(timeout.unwrap_or_default());
     action.timeout = Some(timeout);
@@ -296,7 +296,7 @@ pub fn default_route(
         action: Some(Action::Route(action)),
         ..Route::default()
     };
-    EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true, origin: None }
+    EncodedRoute::without_rule(route.encode_to_vec(), true)
 }
 
 #[cfg(test)]

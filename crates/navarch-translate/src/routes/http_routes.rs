@@ -7,7 +7,9 @@ use bytes::Bytes;
 use navarch_envoy::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use navarch_envoy::proto::envoy::config::route::v3::{Decorator, Route};
 use navarch_model::networking::{ConsistentHashLb, HttpRetry};
-use navarch_model::route::{Backend, Forward, HttpAction, HttpMatch, HttpRule, Parent, RouteSet};
+use navarch_model::route::{
+    Backend, Forward, HttpAction, HttpMatch, HttpRule, Parent, RouteSet, Specificity,
+};
 use navarch_model::service::PersistentSession;
 use navarch_model::{Hashed, Labels, Name, Origin};
 use prost::Message;
@@ -98,8 +100,17 @@ pub struct EncodedRoute {
     pub bytes: Bytes,
     /// Matches every request.
     pub catch_all: bool,
+    /// Its place among the routes of several sets that are ordered by it.
+    pub specificity: Specificity,
     /// The rule that it was made from; `None` for the route to a service itself.
     pub origin: Option<Origin>,
+}
+
+impl EncodedRoute {
+    /// A route that no rule was made from.
+    pub fn without_rule(encoded: Vec<u8>, catch_all: bool) -> Self {
+        EncodedRoute { bytes: encoded.into(), catch_all, specificity: Specificity::default(), origin: None }
+    }
 }
 
 /// The routes of a set, in order, up to the first that matches everything. Empty if none applies to the
@@ -194,7 +205,7 @@ fn translate(
         }
     }
     out.decorator = Some(Decorator {
-        operation: action::operation(out.action.as_ref(), &key.name, input.context.port, &path),
+        operation: action::operation(out.action.as_ref(), &input.set.operation, input.context.port, &path),
         ..Decorator::default()
     });
     if let Some(injected) = &rule.fault {
@@ -211,7 +222,12 @@ fn translate(
             HeaderAppendAction::AppendIfExistsOrAdd,
         ));
     }
-    EncodedRoute { bytes: out.encode_to_vec().into(), catch_all, origin: Some(rule.origin.clone()) }
+    EncodedRoute {
+        bytes: out.encode_to_vec().into(),
+        catch_all,
+        specificity: condition.map(HttpMatch::specificity).unwrap_or_default(),
+        origin: Some(rule.origin.clone()),
+    }
 }
 
 /// The session of the backends that get requests. If several have one the first counts, but a backend without
@@ -235,7 +251,9 @@ mod tests {
     use super::*;
     use navarch_envoy::proto::envoy::config::route::v3::route::Action;
     use navarch_envoy::proto::envoy::config::route::v3::route_action::ClusterSpecifier;
-    use navarch_model::route::{Audience, ClientMatch, HostMeaning, HttpBackend, PathMatch, ServiceBackend};
+    use navarch_model::route::{
+        Audience, ClientMatch, HostMeaning, HttpBackend, PathMatch, RuleOrder, ServiceBackend,
+    };
     use navarch_model::service::Visibility;
     use navarch_model::{Kind, ObjectKey, Precedence};
 
@@ -254,6 +272,8 @@ mod tests {
             export_to: Visibility::Public,
             audience: Audience::Everyone,
             host_meaning: HostMeaning::AnyName,
+            order: RuleOrder::AsWritten,
+            operation: "vs".into(),
             http,
             tls: Vec::new(),
             tcp: Vec::new(),

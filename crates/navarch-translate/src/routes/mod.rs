@@ -11,6 +11,7 @@ pub mod filter_config;
 pub mod hash_policy;
 mod headers;
 pub mod http_routes;
+mod merged;
 pub mod patch;
 pub mod retry;
 pub mod route_configuration;
@@ -22,6 +23,7 @@ pub use domains::Domain;
 pub use http_routes::{
     DestinationService, EncodedRoute, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
 };
+pub use merged::{MergedRoutes, MergedRoutesInput};
 pub use route_configuration::{
     CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,
 };

@@ -193,7 +193,7 @@ impl CatchAllHost {
             action: Some(action),
             ..envoy::Route::default()
         };
-        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: true, origin: None }];
+        let routes = [EncodedRoute::without_rule(route.encode_to_vec(), true)];
         let domains = vec![Domain { text: "*".to_owned(), alternative: false }];
         let content = Content {
             routes: &routes,

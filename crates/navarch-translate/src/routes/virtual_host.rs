@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_pieces_make_the_message() {
         let route = envoy::Route { name: "r".into(), ..envoy::Route::default() };
-        let routes = [EncodedRoute { bytes: route.encode_to_vec().into(), catch_all: false, origin: None }];
+        let routes = [EncodedRoute::without_rule(route.encode_to_vec(), false)];
         let session = PersistentSession::Header("x-session".into());
         let content = Content {
             routes: &routes,

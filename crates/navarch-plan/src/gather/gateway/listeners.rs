@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use navarch_model::mesh::ForwardClientCertDetails;
 use navarch_model::networking::{PatchContext, ServerTlsMode};
-use navarch_model::route::{ClientMatch, Parent, RouteSet, StreamBackend};
+use navarch_model::route::{ClientMatch, RouteSet, StreamBackend};
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{covers, overlap};
@@ -196,7 +196,7 @@ impl Gathering<'_, '_> {
 
     /// Routes of the listener's gateway that share a host with it.
     fn sets(&self, listener: &MergedListener) -> Vec<Arc<Hashed<RouteSet>>> {
-        let mut sets = self.scope.gateway_routes(self.cx.view(), listener.gateway());
+        let mut sets = self.scope.gateway_routes(self.cx.view(), listener.parent());
         sets.retain(|set| {
             let mut hosts = listener.listener.hosts_for(set.namespace());
             hosts.any(|host| set.hosts.iter().any(|other| overlap(host, other)))
@@ -280,7 +280,7 @@ impl Gathering<'_, '_> {
 /// Whether conditions on the client hold for clients of a listener. Labels and namespaces of clients are not
 /// known here.
 fn fits(client: &ClientMatch, listener: &MergedListener) -> bool {
-    client.holds_on(listener.port()) && client.holds_at(&Parent::Gateway(listener.gateway().clone()))
+    client.holds_on(listener.port()) && client.holds_at(listener.parent())
 }
 
 /// Chains for the services of a bucket that a server of mode AUTO_PASSTHROUGH reaches.

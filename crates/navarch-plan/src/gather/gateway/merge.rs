@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use navarch_model::listener::{GatewayListener, ListenerHost, ListenerSet};
 use navarch_model::networking::{ServerTlsMode, ServerTlsSettings};
-use navarch_model::object::ObjectKey;
+use navarch_model::route::Parent;
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_translate::gateway::Transport;
@@ -77,9 +77,9 @@ impl MergedListener {
         MergedListener { route_name: merged.route_configuration(number), ..merged }
     }
 
-    /// The gateway.
-    pub fn gateway(&self) -> &ObjectKey {
-        &self.listener.origin.key
+    /// What routes name to be attached to it.
+    pub fn parent(&self) -> &Parent {
+        &self.listener.parent
     }
 
     /// The port that the gateway states.
@@ -374,7 +374,7 @@ mod tests {
     use super::*;
     use navarch_model::listener::GatewayProxies;
     use navarch_model::route::Parent;
-    use navarch_model::{Kind, Labels, Origin, Precedence};
+    use navarch_model::{Kind, Labels, ObjectKey, Origin, Precedence};
 
     /// A listener before its gateway is known.
     fn listener(

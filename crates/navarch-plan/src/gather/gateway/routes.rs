@@ -1,15 +1,16 @@
 //! Routes of gateways: what sets of routes say about the hosts of listeners.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
 use navarch_model::networking::PatchContext;
-use navarch_model::route::Parent;
+use navarch_model::route::{Parent, RouteSet, RuleOrder};
 use navarch_model::service::{PersistentSession, Service};
-use navarch_model::{Hashed, Name, ObjectKey, Origin, Precedence};
+use navarch_model::{Hashed, Name, Origin, Precedence};
 use navarch_snapshot::Scope;
-use navarch_snapshot::host::covers;
+use navarch_snapshot::host::{by_specificity, covers};
 use navarch_translate::gateway::{GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput};
 use navarch_translate::routes::patch::{
     PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches, gateway_port,
@@ -24,7 +25,7 @@ use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::gather::shared::envoy_filters::{FilterTarget, RoutePatchesOf};
 use crate::gather::shared::routes::{
     RouteClient, SharedRoutes, SharedService, default_retries, destination_hosts, destination_service,
-    routes_of,
+    merged_routes, routes_of,
 };
 
 /// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS
@@ -128,8 +129,40 @@ struct Collected<'a, 'e> {
     alt_svc: bool,
     routes: Vec<Routes>,
     /// Routes by gateway and set: those of the first listener count for all of the configuration.
-    known: BTreeMap<(ObjectKey, Precedence), (usize, Arc<RoutesOfSet>)>,
+    known: BTreeMap<(Parent, Precedence), (usize, Arc<RoutesOfSet>)>,
     hosts: BTreeMap<String, GatewayHost>,
+    /// By index of the routes, the sets whose rules are put together with those of others, and their place.
+    by_specificity: BTreeMap<usize, Standing>,
+}
+
+/// The place of a set among those that are put together: its host, and what decides between rules that are as
+/// specific. (Gateway API, HTTPRouteRule, matches: the oldest, then by namespace and name.)
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Standing {
+    host: Name,
+    age: (i64, Name, Name),
+}
+
+impl Standing {
+    fn of(set: &RouteSet) -> Self {
+        let Precedence { created_at, key, position: _ } = &set.precedence;
+        Standing {
+            host: set.hosts.first().cloned().unwrap_or_default(),
+            age: (*created_at, key.namespace.clone(), key.name.clone()),
+        }
+    }
+}
+
+impl Ord for Standing {
+    fn cmp(&self, other: &Self) -> Ordering {
+        by_specificity(&self.host, &other.host).then_with(|| self.age.cmp(&other.age))
+    }
+}
+
+impl PartialOrd for Standing {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl<'a, 'e> Collected<'a, 'e> {
@@ -144,15 +177,17 @@ impl<'a, 'e> Collected<'a, 'e> {
             routes: Vec::new(),
             known: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            by_specificity: BTreeMap::new(),
         };
         for listener in listeners {
             collected.add_listener(listener);
         }
+        collected.merge();
         collected
     }
 
     fn add_listener(&mut self, listener: &MergedListener) {
-        for set in self.client.scope.gateway_routes(self.cx.view(), listener.gateway()) {
+        for set in self.client.scope.gateway_routes(self.cx.view(), listener.parent()) {
             let own: Vec<&Name> = listener.listener.hosts_for(set.namespace()).collect();
             let hosts = intersection(&own, &set.hosts);
             if hosts.is_empty() {
@@ -176,13 +211,13 @@ impl<'a, 'e> Collected<'a, 'e> {
         listener: &MergedListener,
         set: &SharedRoutes,
     ) -> Option<(usize, Arc<RoutesOfSet>)> {
-        let id = (listener.gateway().clone(), set.precedence.clone());
+        let id = (listener.parent().clone(), set.precedence.clone());
         if let Some(known) = self.known.get(&id) {
             return Some(known.clone());
         }
         let context = RouteContext {
             port: listener.port(),
-            parent: Parent::Gateway(listener.gateway().clone()),
+            parent: listener.parent().clone(),
             tls: listener.tls().is_some(),
             alt_svc: self.alt_svc,
             x_forwarded_host: self.client.x_forwarded_host,
@@ -196,6 +231,9 @@ impl<'a, 'e> Collected<'a, 'e> {
         }
         let entry = (self.routes.len(), found);
         self.routes.push(entry.1.routes.clone());
+        if set.order == RuleOrder::BySpecificity {
+            self.by_specificity.insert(entry.0, Standing::of(set));
+        }
         self.known.insert(id, entry.clone());
         Some(entry)
     }
@@ -210,6 +248,37 @@ impl<'a, 'e> Collected<'a, 'e> {
         }
         if listener.redirects_to_https() {
             entry.require_tls = true;
+        }
+    }
+
+    /// Puts the rules of sets together whose order is by specificity, where a host has several of them. They
+    /// take the place of the first.
+    fn merge(&mut self) {
+        let mut made: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+        for host in self.hosts.values_mut() {
+            let mut merged: Vec<usize> =
+                host.routes.iter().copied().filter(|index| self.by_specificity.contains_key(index)).collect();
+            if merged.len() < 2 {
+                continue;
+            }
+            merged.sort_by_key(|index| self.by_specificity.get(index));
+            merged.dedup();
+            let index = *made.entry(merged).or_insert_with_key(|merged| {
+                let host = |index: &usize| self.by_specificity.get(index).map(|standing| &standing.host);
+                let groups = merged
+                    .chunk_by(|a, b| host(a) == host(b))
+                    .map(|group| group.iter().filter_map(|index| self.routes.get(*index).cloned()).collect());
+                self.routes.push(merged_routes(self.cx, groups.collect()));
+                self.routes.len() - 1
+            });
+            let mut is_placed = false;
+            host.routes.retain_mut(|known| {
+                if !self.by_specificity.contains_key(known) {
+                    return true;
+                }
+                *known = index;
+                !std::mem::replace(&mut is_placed, true)
+            });
         }
     }
 

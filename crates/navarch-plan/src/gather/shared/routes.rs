@@ -13,7 +13,8 @@ use navarch_translate::http_connection_manager::{Direction, Headers};
 use navarch_translate::routes::domains::{self, DomainView};
 use navarch_translate::routes::hash_policy;
 use navarch_translate::routes::{
-    DestinationService, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
+    DestinationService, HttpRoutes, HttpRoutesInput, MergedRoutes, MergedRoutesInput, RouteContext, Routes,
+    Source,
 };
 
 use crate::class::Class;
@@ -151,4 +152,12 @@ fn hashes(cx: &Cx<'_>, client: &RouteClient, set: &RouteSet) -> BTreeMap<(usize,
 pub fn destination_rule(cx: &Cx<'_>, client: &RouteClient, host: &str) -> Option<Arc<Hashed<EffectiveRule>>> {
     let service = client.scope.service(cx.view(), host)?;
     client.scope.destination_rule(cx.view(), &service, Some(&client.labels))
+}
+
+/// The routes of sets that are put together: those of each host, the most specific host first.
+pub fn merged_routes(cx: &Cx<'_>, groups: Vec<Vec<Routes>>) -> Routes {
+    match groups.as_slice() {
+        [group] if group.len() == 1 => group.first().cloned().unwrap_or_default(),
+        _ => cx.get::<MergedRoutes>(&MergedRoutesInput { groups }),
+    }
 }

@@ -17,7 +17,7 @@ use super::class;
 use super::conflicts::{Conflict, Opened};
 use super::namespaces::{chosen, includes};
 use super::tls::{Asker, certificate, settings};
-use crate::bind::LoweredListeners;
+use crate::bind::lowered::LoweredListeners;
 use crate::host::qualify;
 use crate::outcome::Outcome;
 use crate::registry::store::{Input, Reader};

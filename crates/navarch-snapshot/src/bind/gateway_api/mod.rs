@@ -8,4 +8,5 @@ mod namespaces;
 mod tls;
 
 pub(crate) use class::serves_controller;
+pub(super) use grants::{Reference, Referent, granted};
 pub(super) use listeners::{gateway, listener_set};

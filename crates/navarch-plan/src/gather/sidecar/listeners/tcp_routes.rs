@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::route::{ClientMatch, Parent, RouteSet, StreamBackend};
+use navarch_model::route::{Audience, ClientMatch, Parent, RouteSet, StreamBackend};
 use navarch_model::service::{Service, Visibility};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{is_wildcard, overlap};
@@ -37,9 +37,20 @@ fn stream_routes(service: &PortOf<'_, '_>) -> Vec<Arc<Hashed<RouteSet>>> {
         }
     }
     let routes_bytes = |set: &RouteSet| !set.tcp.is_empty() || !set.tls.is_empty();
-    sets.retain(|set| routes_bytes(set) && set.hosts.iter().any(|pattern| overlap(pattern, host)));
+    let may_route = |set: &RouteSet| match set.audience {
+        Audience::Everyone => true,
+        Audience::ProducerOrConsumer => {
+            *set.namespace() == service.service.namespace || scope.is_in(view, set.namespace())
+        }
+    };
+    sets.retain(|set| {
+        routes_bytes(set) && set.hosts.iter().any(|pattern| overlap(pattern, host)) && may_route(set)
+    });
+    let consumes =
+        |set: &RouteSet| set.audience == Audience::ProducerOrConsumer && scope.is_in(view, set.namespace());
     let class = |set: &RouteSet| match &set.export_to {
-        Visibility::Public => 2,
+        Visibility::Public if consumes(set) => 2,
+        Visibility::Public => 3,
         _ if scope.is_in(view, set.namespace()) => 0,
         _ => 1,
     };

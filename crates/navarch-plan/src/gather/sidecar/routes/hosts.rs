@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use navarch_model::route::{Audience, HostMeaning, RouteSet};
+use navarch_model::route::{Audience, HostMeaning, RouteSet, RuleOrder};
 use navarch_model::service::{Resolution, Service};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{by_specificity, covers, is_wildcard};
@@ -20,7 +20,7 @@ use crate::composed::BucketResources;
 use crate::engine::Cx;
 use crate::gather::shared::routes::{
     RouteClient, SharedRoutes, SharedService, default_retries, destination_rule, destination_service,
-    routes_of,
+    merged_routes, routes_of,
 };
 
 /// Virtual hosts of one bucket or of wildcard hosts, by route configuration.
@@ -186,8 +186,9 @@ impl<'a, 'e> Collector<'a, 'e> {
         }
     }
 
-    /// The set that routes a service's requests, with its routes: the first for exactly the host whose
-    /// conditions can hold, else the one with the most specific wildcard.
+    /// The set that routes a service's requests, with its routes and those of sets that are merged with it:
+    /// the first for exactly the host whose conditions can hold, else the one with the most specific
+    /// wildcard.
     fn routed(
         &mut self,
         target: &Target<'_>,
@@ -204,14 +205,24 @@ impl<'a, 'e> Collector<'a, 'e> {
             let routes = self.routes(target, set)?;
             return Some((set.clone(), routes));
         }
-        exact.into_iter().find_map(|set| {
-            if !may_route(self.cx, self.client, &set, service) {
-                return None;
+        let applicable = exact.into_iter().filter(|set| may_route(self.cx, self.client, set, service));
+        let mut found: Option<(SharedRoutes, Vec<Routes>)> = None;
+        for set in applicable.collect::<Vec<_>>() {
+            match &mut found {
+                None => found = self.routes(target, &set).map(|routes| (set, vec![routes])),
+                Some((first, all)) if are_merged(first, &set) => all.extend(self.routes(target, &set)),
+                Some(_) => {}
             }
-            let routes = self.routes(target, &set)?;
-            Some((set, routes))
-        })
+        }
+        found.map(|(set, all)| (set, merged_routes(self.cx, vec![all])))
     }
+}
+
+/// Whether the rules of two sets for a host are put together: what one namespace says in an API that merges.
+fn are_merged(first: &RouteSet, other: &RouteSet) -> bool {
+    first.order == RuleOrder::BySpecificity
+        && other.order == RuleOrder::BySpecificity
+        && first.namespace() == other.namespace()
 }
 
 /// Whether a set routes the client's requests to a service.
