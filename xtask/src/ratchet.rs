@@ -12,7 +12,7 @@ pub struct Ratchet {
 /// Files of a crate that import each other, by group.
 pub const CIRCLES: Ratchet = Ratchet {
     what: "circles of files that import each other",
-    max: 10,
+    max: 9,
     why: "files in a circle are one file that was cut in the wrong place",
     listed: true,
 };

@@ -23,6 +23,7 @@
 
 mod answers;
 mod due;
+mod due_refreshes;
 mod first;
 mod inflight;
 mod leaving;
@@ -47,10 +48,10 @@ use crate::nack::{Held, Quarantine};
 use crate::response::{Batch, Protocol};
 use crate::subscription::{Subscription, SubscriptionChange};
 use due::Due;
+use due_refreshes::Refreshes;
 use inflight::{Inflight, InflightQueue};
 use leaving::{Going, Leaving};
 use progress::Progress;
-use refresh::Refreshes;
 use returning::Returning;
 
 pub(crate) use progress::ResponseMark;
