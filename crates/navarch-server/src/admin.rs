@@ -20,12 +20,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::blame;
-use crate::fleet::{Client, Fleet};
+use crate::client::Client;
+use crate::fleet::Fleet;
 use crate::guard::{self, Guard};
 use crate::identity::{Identity, pages};
 use crate::metrics::{Metrics, bring_to};
 use crate::object_status;
+use crate::provenance;
 use crate::refresh::{Refresh, Refreshed};
 use crate::reports::Reports;
 use crate::status::{
@@ -193,7 +194,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Query(query): Query<ResourceQu
         Ok(client) => client,
         Err(response) => return response,
     };
-    match blame::explained(&admin.fleet, &client, ty, &query.name) {
+    match provenance::explained(&admin.fleet, &client, ty, &query.name) {
         Some(explained) => Json(explained).into_response(),
         None => {
             let names = admin.fleet.resources(&client).map(|resources| {
@@ -424,7 +425,7 @@ impl Admin {
                 .map(|name| RejectedResource {
                     name: name.to_string(),
                     sources: client
-                        .map(|client| blame::sources(&self.fleet, client, ty.ty, name, &rejected.text))
+                        .map(|client| provenance::sources(&self.fleet, client, ty.ty, name, &rejected.text))
                         .unwrap_or_default(),
                 })
                 .collect(),

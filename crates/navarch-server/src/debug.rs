@@ -13,7 +13,8 @@ use navarch_xds::{Answers, Peer, Question, Registry, Rejection, SYNCZ, StreamSta
 use serde_json::{Value, json};
 
 use crate::admin::Admin;
-use crate::fleet::{Client, Fleet};
+use crate::client::Client;
+use crate::fleet::Fleet;
 
 /// A page, as JSON. The name of the resource says which: `configz`, `config_dump?proxyID=web.shop`.
 const PAGE: &str = "istio.io/debug";

@@ -4,9 +4,10 @@
 //! people. This crate must never know the side of the proxy (`navarch-agent`).
 
 pub mod admin;
-pub mod blame;
+pub mod client;
 pub mod debounce;
 pub mod debug;
+pub mod discovery;
 pub mod error;
 pub mod fleet;
 pub mod guard;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod object_status;
 pub mod observe;
 pub mod pipeline;
+pub mod provenance;
 pub mod refresh;
 pub mod reports;
 pub mod secure;

@@ -13,8 +13,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
+use crate::discovery::FleetDiscovery;
 use crate::error::Error;
-use crate::fleet::{Fleet, FleetDiscovery};
+use crate::fleet::Fleet;
 use crate::identity::{self, Bundle, CreateCertificate, Identity, PortAuthenticator};
 use crate::inputs;
 use crate::metrics::Metrics;

@@ -10,7 +10,7 @@ use navarch_identity::{Timestamp, pem};
 use navarch_xds::{Registry, StreamStatus};
 
 use super::{Identity, Source, now, trust_domains};
-use crate::fleet::Client;
+use crate::client::Client;
 use crate::secure::ClientCertificates;
 use crate::status::{AuthorityStatus, RootStatus, RotationStatus};
 

@@ -4,7 +4,8 @@ use navarch_envoy::XdsType;
 use navarch_model::{Kind, Object};
 use navarch_plan::explain::{Explanation, Source};
 
-use crate::fleet::{Client, Fleet};
+use crate::client::Client;
+use crate::fleet::Fleet;
 use crate::status::{ExplainedPart, ExplainedResource, Place};
 
 /// More sources of a rejected resource would be a list of everything.

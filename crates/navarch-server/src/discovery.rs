@@ -1,0 +1,51 @@
+//! The fleet as the xDS server sees it.
+
+use std::sync::{Arc, OnceLock};
+
+use navarch_xds::{Answers, Connection, Discovery, Node, Peer, Question, Rejection, Visible};
+
+use crate::admin::Admin;
+use crate::client::Client;
+use crate::debug::{self, Access};
+use crate::fleet::Fleet;
+use crate::identity::Identity;
+
+/// The fleet as the xDS server sees it.
+pub struct FleetDiscovery {
+    pub fleet: Arc<Fleet>,
+    /// The pages of the admin port, once they are there: they are answered over xDS too.
+    pub pages: Arc<OnceLock<Arc<Admin>>>,
+    /// Who makes certificates, if somebody does.
+    pub identity: Option<Arc<Identity>>,
+}
+
+impl Discovery for FleetDiscovery {
+    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection> {
+        let client = Client::of(node, peer).inspect_err(|error| refused(node, peer, error))?;
+        if !Client::is_of_mesh(peer, &self.fleet.snapshot()) {
+            let message = format!("{} is not of this mesh's trust domain", peer.identities.join(", "));
+            let rejection = Rejection::PermissionDenied(message);
+            refused(node, peer, &rejection);
+            return Err(rejection);
+        }
+        tracing::info!(node = %node.id, peer = %peer.address, "connected");
+        for problem in &client.problems {
+            tracing::warn!(node = %node.id, peer = %peer.address, "{problem}");
+        }
+        let own = self.identity.as_ref().and_then(|identity| identity.own(peer));
+        Ok(Connection { own, ..self.fleet.join(client) })
+    }
+
+    fn answer(&self, question: &Question<'_>) -> Result<Option<Answers>, Rejection> {
+        debug::answer(&self.fleet, self.pages.get().map(|pages| &**pages), question)
+    }
+
+    fn visible(&self, peer: &Arc<Peer>) -> Result<Visible, Rejection> {
+        let access = Access::of(peer, &self.fleet)?;
+        Ok(Box::new(move |stream| access.covers(stream)))
+    }
+}
+
+fn refused(node: &Node, peer: &Peer, error: &Rejection) {
+    tracing::warn!(node = %node.id, peer = %peer.address, %error, "refused");
+}
