@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use ipnet::IpNet;
+use navarch_identity::tokens::jwt::JwtRule;
 use navarch_server::identity;
 use navarch_server::secure::{ServerFiles, TlsFiles};
 use navarch_server::serve::{Brake, Options, serve};
@@ -65,6 +67,17 @@ pub struct ServeArgs {
     /// least, 90 days at most
     #[arg(long, default_value = "24h", requires = "state", value_parser = parse_duration, env = "NAVARCH_CERT_TTL")]
     cert_ttl: Duration,
+    /// Tokens of an OpenID Connect issuer that prove who somebody is, as Istio's JWT_RULE: JSON with issuer,
+    /// audiences and, unless the issuer's discovery document says where they are, jwks_uri
+    #[arg(long, value_name = "JSON", requires = "state", env = "JWT_RULE")]
+    jwt_rule: Option<String>,
+    /// A network that keys of issuers of tokens (jwksUri) may be fetched from although its addresses are
+    /// loopback, link-local or those of a cloud's metadata service
+    #[arg(long, value_name = "CIDR", env = "NAVARCH_FETCH_ALLOW", value_delimiter = ',')]
+    fetch_allow: Vec<IpNet>,
+    /// PEM file with roots of the servers that keys are fetched from, beside those of the system
+    #[arg(long, value_name = "FILE", env = "NAVARCH_FETCH_CA")]
+    fetch_ca: Option<PathBuf>,
     /// One more name or address that clients know this server by, in the certificate that its authority signs
     /// for it
     #[arg(long, value_name = "NAME", requires = "state", env = "NAVARCH_TLS_NAME", value_delimiter = ',')]
@@ -113,11 +126,13 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     args.logs.init()?;
     let secure = args.secure()?;
     ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
+    let jwt_rule = args.jwt_rule.as_deref().map(JwtRule::parse).transpose()?;
     let identity = args.state.map(|state| identity::Options {
         state,
         new_authority: args.new_authority,
         plugged: args.ca_dir,
         life: args.cert_ttl,
+        jwt_rule,
         names: args.tls_name,
     });
     let options = Options {
@@ -127,6 +142,8 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         xds_addr: args.xds_addr,
         secure,
         identity,
+        fetch_allowed: args.fetch_allow,
+        fetch_roots: args.fetch_ca,
         admin_addr: args.admin_addr,
         debounce: args.debounce,
         debounce_max: args.debounce_max.max(args.debounce),

@@ -24,9 +24,19 @@ pub enum Fact {
         source: Name,
         keys: Arc<str>,
     },
+    /// What should have been fetched could not be, the last time that it was tried. What was fetched before
+    /// still holds.
+    Unfetched {
+        /// From where.
+        source: Name,
+        /// For people.
+        reason: Arc<str>,
+    },
     /// The roots that certificates of a trust domain lead to, in PEM. Those that are fetched are known by
     /// their URL (`caCertificates[].spiffeBundleUrl`).
     TrustBundle { domain: Name, roots: Arc<str> },
+    /// Which day it is: days since 1970-01-01. For what is said of things that end.
+    Day(u64),
     /// The addresses of a host name.
     Resolved { host: Name, addresses: Vec<IpAddr> },
     /// The present version of an object cannot be used.
@@ -48,8 +58,11 @@ pub enum FactKey {
     MeshConfig,
     /// By source.
     Jwks(Name),
+    /// By source.
+    Unfetched(Name),
     /// By trust domain, or by URL.
     TrustBundle(Name),
+    Day,
     /// By host.
     Resolved(Name),
     Refused(ObjectKey),
@@ -61,7 +74,9 @@ impl Fact {
         match self {
             Fact::MeshConfig(_) => FactKey::MeshConfig,
             Fact::Jwks { source, .. } => FactKey::Jwks(source.clone()),
+            Fact::Unfetched { source, .. } => FactKey::Unfetched(source.clone()),
             Fact::TrustBundle { domain, .. } => FactKey::TrustBundle(domain.clone()),
+            Fact::Day(_) => FactKey::Day,
             Fact::Resolved { host, .. } => FactKey::Resolved(host.clone()),
             Fact::Refused { object, .. } => FactKey::Refused(object.clone()),
         }

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::kubernetes::{ConfigMap, Secret};
+use crate::timestamp::parse_timestamp;
 
 /// Why a secret cannot be used. Never holds anything of the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -96,6 +97,41 @@ fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), PairError> {
     }
 }
 
+/// When the certificate of a secret ends: as text (RFC 3339), and in seconds since 1970.
+pub fn certificate_end(secret: &Secret) -> Option<(String, i64)> {
+    let certificate = secret.bytes("cert").or_else(|| secret.bytes("tls.crt"))?;
+    let text = not_after(&blocks(certificate, "CERTIFICATE").next()?)?;
+    let end = parse_timestamp(&text)?;
+    Some((text, end))
+}
+
+/// The end of a certificate's validity (RFC 5280, 4.1.2.5).
+fn not_after(certificate: &[u8]) -> Option<String> {
+    let (SEQUENCE, body, _) = element(certificate)? else { return None };
+    let (SEQUENCE, mut rest, _) = element(body)? else { return None };
+    if let (VERSION, _, after) = element(rest)? {
+        rest = after;
+    }
+    // Serial number, algorithm, issuer.
+    for _ in 0..3 {
+        (_, _, rest) = element(rest)?;
+    }
+    let (SEQUENCE, validity, _) = element(rest)? else { return None };
+    let (_, _, after) = element(validity)?;
+    let (tag, digits, _) = element(after)?;
+    let digits = std::str::from_utf8(digits).ok()?.strip_suffix('Z')?;
+    let (century, digits) = match tag {
+        // Two digits of the year: those from 50 are of the last century.
+        UTC_TIME => (if digits.get(..2)?.parse::<u8>().ok()? < 50 { "20" } else { "19" }, digits),
+        GENERALIZED_TIME => digits.split_at_checked(2)?,
+        _ => return None,
+    };
+    let part = |start: usize| digits.get(start..start + 2);
+    let (year, month, day) = (part(0)?, part(2)?, part(4)?);
+    let (hour, minute, second) = (part(6)?, part(8)?, part(10)?);
+    Some(format!("{century}{year}-{month}-{day}T{hour}:{minute}:{second}Z"))
+}
+
 /// Checks that there is a readable certificate.
 fn check_authority(roots: &[u8]) -> Result<(), PairError> {
     match blocks(roots, "CERTIFICATE").next() {
@@ -122,6 +158,10 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const SEQUENCE: u8 = 0x30;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+/// Tag of the version of a certificate.
+const VERSION: u8 = 0xa0;
 /// Tag of the public key in an elliptic curve key (RFC 5915).
 const EC_PUBLIC_KEY: u8 = 0xa1;
 
@@ -234,6 +274,25 @@ mod tests {
             assert_eq!(check_pair(&certificate(&own), &key), Ok(()), "{label}");
             assert_eq!(check_pair(&certificate(&other), &key), Err(PairError::Mismatch), "{label}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_found() {
+        let check = |with_version: bool, end: &[u8], expected: Option<&str>| {
+            let version = if with_version { der(VERSION, &der(INTEGER, &[2])) } else { Vec::new() };
+            let validity = der(SEQUENCE, &[der(UTC_TIME, b"260101000000Z"), end.to_vec()].concat());
+            let nothing = der(SEQUENCE, &[]);
+            let body = [version, der(INTEGER, &[7]), nothing.clone(), nothing, validity].concat();
+            let certificate = der(SEQUENCE, &der(SEQUENCE, &body));
+            assert_eq!(not_after(&certificate).as_deref(), expected, "{end:?}");
+        };
+        check(true, &der(UTC_TIME, b"270203040506Z"), Some("2027-02-03T04:05:06Z"));
+        check(false, &der(UTC_TIME, b"991231235959Z"), Some("1999-12-31T23:59:59Z"));
+        check(true, &der(GENERALIZED_TIME, b"20501231235959Z"), Some("2050-12-31T23:59:59Z"));
+        check(true, &der(UTC_TIME, b"27020304Z"), None);
+        check(true, &der(INTEGER, b"270203040506Z"), None);
+        check(true, b"", None);
+        assert_eq!(not_after(b"junk"), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
+mod credentials;
 mod no_effect;
 mod patches;
 mod presumed;
@@ -148,16 +149,19 @@ impl Found {
         }
     }
 
-    /// Keys are not fetched, so tokens can only be checked with keys of elsewhere that somebody states.
+    /// Keys that could not be fetched. Where nothing is fetched, as in a look at files, nothing is known.
     fn keys(&mut self, view: &View<'_>, policy: &Config<RequestAuthentication>) {
         for (index, rule) in policy.spec.jwt_rules.iter().enumerate() {
-            let unknown = |source: &String| view.jwks(source).is_none();
-            let Some(source) = key_source(rule).filter(unknown) else { continue };
+            let Some(source) = key_source(rule) else { continue };
+            let Some(reason) = view.unfetched(&source) else { continue };
             let field = if rule.jwks_uri.is_empty() { "issuer" } else { "jwksUri" };
-            let message =
-                format!("keys are not fetched from {source}; every token of {:?} is refused", rule.issuer);
-            let finding =
-                Finding::warning(Code::NoEffect, message).hint("put the issuer's public keys into jwks");
+            let consequence = match view.jwks(&source) {
+                Some(_) => "the keys that were fetched before stay in use".to_owned(),
+                None => format!("every token of {:?} is refused", rule.issuer),
+            };
+            let message = format!("keys cannot be fetched from {source}: {reason}; {consequence}");
+            let finding = Finding::warning(Code::InvalidReference, message)
+                .hint("see that the URL can be reached from the control plane, or put the keys into jwks");
             let path = format!("spec.jwtRules[{index}].{field}");
             self.add(Kind::RequestAuthentication, policy, path, finding);
         }

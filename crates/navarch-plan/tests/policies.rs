@@ -153,16 +153,56 @@ fn keys_of_elsewhere_are_used_once_they_are_known() {
         let listeners = rig.last[0].set(XdsType::Lds);
         listeners.iter().any(|l| l.body().windows(text.len()).any(|window| window == text.as_bytes()))
     };
+    assert_eq!(found(&rig), 0, "nobody tries to fetch them");
+    let reason = "it is loopback".into();
+    rig.apply(ChangeSet::stating([Fact::Unfetched { source: "https://a/keys".into(), reason }]));
     assert_eq!(found(&rig), 1, "every token is refused");
     assert!(!contains(&rig, "{\"keys\":[]}"));
     assert_eq!(rig.apply(ChangeSet::stating([keys("https://b/keys")])), [""; 0]);
     let changed = rig.apply(ChangeSet::stating([keys("https://a/keys")]));
     assert!(!changed.is_empty() && changed.iter().all(|what| what.starts_with("front LDS")), "{changed:?}");
     assert!(contains(&rig, "{\"keys\":[]}"));
+    assert_eq!(found(&rig), 1, "old keys are used");
+    let retracted = vec![FactKey::Unfetched("https://a/keys".into())];
+    assert_eq!(rig.apply(ChangeSet { retracted, ..ChangeSet::default() }), [""; 0]);
     assert_eq!(found(&rig), 0);
     let retracted = vec![FactKey::Jwks("https://a/keys".into())];
     assert_eq!(rig.apply(ChangeSet { retracted, ..ChangeSet::default() }), changed);
     assert!(!contains(&rig, "{\"keys\":[]}"));
+}
+
+#[test]
+fn credentials_that_are_missing_useless_or_old_are_said_where_they_are_named() {
+    let gateway = |name: &str, mode: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: g, namespace: edge}}\nspec:\n  selector: {{istio: edge}}\n  \
+             servers:\n  - port: {{number: 443, name: https, protocol: HTTPS}}\n    hosts: ['*']\n    tls: {{mode: {mode}, credentialName: {name}}}\n"
+        )
+    };
+    let secret = |namespace: &str, data: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: web, namespace: {namespace}}}\nstringData: {data}\n"
+        )
+    };
+    let named = "9: spec.servers[0].tls.credentialName: ";
+    let check = |text: String, expected: &[&str]| {
+        let expected: Vec<String> = expected.iter().map(|text| format!("{named}{text}")).collect();
+        check(&text, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    check(gateway("web", "SIMPLE"), &["there is no Secret edge/web; connections that need it are refused"]);
+    check(gateway("builtin://", "SIMPLE"), &[]);
+    // Proxies may run in another namespace than who configures them.
+    let proxies = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: proxies}\n";
+    check(gateway("web", "SIMPLE") + proxies + &secret("proxies", "{tls.crt: a}"), &[]);
+    let missing = "Secret edge/web cannot be used: it has neither cert and key nor tls.crt and tls.key";
+    check(gateway("web", "SIMPLE") + &secret("edge", "{tls.crt: a}"), &[missing]);
+    let both = "Secret edge/web-cacert cannot be used: it has neither cacert nor ca.crt";
+    check(gateway("web", "MUTUAL") + &secret("edge", "{tls.crt: a}"), &[missing, both]);
+    check(
+        gateway("'configmap://edge/roots'", "SIMPLE"),
+        &["there is no ConfigMap edge/roots; connections that need it are refused"],
+    );
+    check(gateway("kubernetes-gateway://other/web", "SIMPLE"), &[]);
 }
 
 /// The findings of translation, as `line: path: message`.
@@ -190,16 +230,6 @@ fn what_cannot_work_is_said_with_its_place() {
         &[
             "6: spec.provider.name: \"oauth\" cannot be asked: no extension provider for external authorization has this \
              name; what the policy matches is denied",
-        ],
-    );
-    check(
-        &policy(
-            "RequestAuthentication",
-            "front",
-            "\n  jwtRules:\n  - issuer: a\n    jwksUri: https://a/keys",
-        ),
-        &[
-            "7: spec.jwtRules[0].jwksUri: keys are not fetched from https://a/keys; every token of \"a\" is refused",
         ],
     );
     check(
@@ -237,7 +267,7 @@ fn what_cannot_work_is_said_with_its_place() {
 /// An object that moves in its file has not changed, but its findings are elsewhere.
 #[test]
 fn findings_follow_objects_that_move() {
-    let text = policy("RequestAuthentication", "front", "\n  jwtRules: [{issuer: a}]");
+    let text = policy("Telemetry", "front", "\n  metrics: [{}]");
     let mut world = World::new(Options::default());
     let mut findings = TranslationFindings::default();
     let line =

@@ -1,6 +1,7 @@
 //! The admin port: health, metrics, and what the control plane knows.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router, middleware};
+use axum::{Extension, Json, Router, middleware};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
@@ -21,9 +22,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::client::Client;
+use crate::debug::Access;
 use crate::fleet::Fleet;
 use crate::guard::{self, Guard};
 use crate::identity::{Identity, pages};
+use crate::keys::Keys;
 use crate::metrics::{Metrics, bring_to};
 use crate::object_status;
 use crate::provenance;
@@ -46,6 +49,8 @@ pub struct Admin {
     pub reports: Arc<Reports>,
     /// The certificate authority, if there is one.
     pub identity: Option<Arc<Identity>>,
+    /// Keys of issuers of tokens.
+    pub keys: Arc<Keys>,
     /// Name of this replica.
     pub replica: String,
     /// Set once streams are being closed, see [`Admin::drain`].
@@ -62,7 +67,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .route("/debug/proxies", get(proxies))
-        .route("/debug/syncz", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.syncz()) }))
+        .route("/debug/syncz", get(syncz))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/explain", get(explain))
         .route("/debug/checksum", get(checksum))
@@ -78,14 +83,19 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             "/debug/loads",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.reports.page()) }),
         )
+        .route(
+            "/debug/issuers",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.keys.status()) }),
+        )
         .route("/debug/configz", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.configz()) }))
         .route(
             "/debug/registryz",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.registryz()) }),
         )
         .merge(pages::routes())
-        .layer(middleware::from_fn_with_state(Guard::new(&listener, admin.identity.clone()), guard::check))
+        .layer(middleware::from_fn_with_state(Guard::new(&listener, admin.clone()), guard::check))
         .with_state(admin);
+    let pages = pages.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, pages).await {
         tracing::error!(%error, "the admin port is closed");
     }
@@ -109,6 +119,7 @@ async fn index() -> &'static str {
      /debug/refresh                      POST: look at the sources of configuration now (navarch wait)\n\
      /debug/ca                           roots, which of them signs, and how a rotation goes (navarch ca status)\n\
      /debug/ca/rotate|pause|resume|undo  POST: what to do about it (navarch ca)\n\
+     /debug/issuers                      keys of issuers of tokens: when they were fetched, and why they could not be\n\
      /debug/loads                        what clients report of their load (LRS)\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"
@@ -139,8 +150,12 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
 }
 
-async fn proxies(State(admin): State<Arc<Admin>>) -> Json<FleetStatus> {
-    Json(admin.fleet_status())
+async fn proxies(State(admin): State<Arc<Admin>>, Extension(access): Extension<Access>) -> Json<FleetStatus> {
+    Json(admin.fleet_status(&access))
+}
+
+async fn syncz(State(admin): State<Arc<Admin>>, Extension(access): Extension<Access>) -> Json<Value> {
+    Json(admin.syncz(&access))
 }
 
 /// All removals up to the newest revision are meant.
@@ -182,7 +197,11 @@ struct ResourceQuery {
     name: String,
 }
 
-async fn explain(State(admin): State<Arc<Admin>>, Query(query): Query<ResourceQuery>) -> Response {
+async fn explain(
+    State(admin): State<Arc<Admin>>,
+    Extension(access): Extension<Access>,
+    Query(query): Query<ResourceQuery>,
+) -> Response {
     let Some(ty) = XdsType::ALL.into_iter().find(|ty| ty.short().eq_ignore_ascii_case(&query.ty)) else {
         return (
             StatusCode::BAD_REQUEST,
@@ -190,7 +209,7 @@ async fn explain(State(admin): State<Arc<Admin>>, Query(query): Query<ResourceQu
         )
             .into_response();
     };
-    let client = match admin.client_named(&query.proxy) {
+    let client = match admin.client_named(&query.proxy, &access) {
         Ok(client) => client,
         Err(response) => return response,
     };
@@ -212,12 +231,16 @@ async fn explain(State(admin): State<Arc<Admin>>, Query(query): Query<ResourceQu
 }
 
 /// What a proxy gets, as Envoy's own dump would show it. Secrets are named, never shown.
-async fn config_dump(State(admin): State<Arc<Admin>>, Query(query): Query<ProxyQuery>) -> Response {
+async fn config_dump(
+    State(admin): State<Arc<Admin>>,
+    Extension(access): Extension<Access>,
+    Query(query): Query<ProxyQuery>,
+) -> Response {
     let Some(name) = query.proxy else {
         return (StatusCode::BAD_REQUEST, "which proxy? add ?proxyID=NAME, with a name of /debug/proxies\n")
             .into_response();
     };
-    let client = match admin.client_named(&name) {
+    let client = match admin.client_named(&name, &access) {
         Ok(client) => client,
         Err(response) => return response,
     };
@@ -247,12 +270,16 @@ struct ChecksumQuery {
 }
 
 /// Content hashes of what a proxy should hold, from a plan that uses nothing that was planned before.
-async fn checksum(State(admin): State<Arc<Admin>>, Query(query): Query<ChecksumQuery>) -> Response {
+async fn checksum(
+    State(admin): State<Arc<Admin>>,
+    Extension(access): Extension<Access>,
+    Query(query): Query<ChecksumQuery>,
+) -> Response {
     let Some(name) = query.proxy else {
         return (StatusCode::BAD_REQUEST, "which proxy? add ?proxyID=NAME, with a name of /debug/proxies\n")
             .into_response();
     };
-    let client = match admin.client_named(&name) {
+    let client = match admin.client_named(&name, &access) {
         Ok(client) => client,
         Err(response) => return response,
     };
@@ -285,7 +312,7 @@ impl Admin {
 
     /// Proxies whose removals are held back.
     pub fn removals(&self) -> Value {
-        let status = self.fleet_status();
+        let status = self.fleet_status(&Access::Everything);
         let held = status.proxies.iter().filter_map(|proxy| {
             let held = proxy.held_removals.as_ref()?;
             Some(json!({ "proxy": proxy.name, "connection": proxy.connection, "held": held }))
@@ -332,8 +359,8 @@ impl Admin {
     }
 
     /// `istiod`'s form of the sync state.
-    pub fn syncz(&self) -> Value {
-        let status = self.fleet_status();
+    pub fn syncz(&self, access: &Access) -> Value {
+        let status = self.fleet_status(access);
         let proxies = status.proxies.iter().map(|proxy| {
             let of = |ty: &str| proxy.types.get(ty).cloned().unwrap_or_default();
             json!({
@@ -352,21 +379,23 @@ impl Admin {
 
     /// A connected proxy, or the answer that there is none.
     #[expect(clippy::result_large_err, reason = "the error is the HTTP answer")]
-    fn client_named(&self, name: &str) -> Result<Client, Response> {
+    fn client_named(&self, name: &str, access: &Access) -> Result<Client, Response> {
         let streams = self.registry.streams();
-        let stream = streams.iter().find(|stream| proxy_name(&stream.node.id) == name);
+        let mut seen = streams.iter().filter(|stream| access.covers(stream));
+        let stream = seen.find(|stream| proxy_name(&stream.node.id) == name);
         stream.and_then(|stream| Client::of(&stream.node, &stream.peer).ok()).ok_or_else(|| {
             let message = format!("no proxy named {name} is connected to this replica; see /debug/proxies\n");
             (StatusCode::NOT_FOUND, message).into_response()
         })
     }
 
-    fn fleet_status(&self) -> FleetStatus {
+    /// The streams in access.
+    fn fleet_status(&self, access: &Access) -> FleetStatus {
         let revision = self.fleet.planned_revision();
         let now = Instant::now();
         // A client that only asks questions is not a proxy, and has nothing to be in sync with.
         let streams = self.registry.streams();
-        let proxies = streams.iter().filter(|stream| !stream.types.is_empty());
+        let proxies = streams.iter().filter(|stream| !stream.types.is_empty() && access.covers(stream));
         let mut proxies: Vec<ProxyStatus> =
             proxies.map(|stream| self.proxy_status(stream, revision, now)).collect();
         proxies.sort_by(|a, b| (&a.name, &a.connection).cmp(&(&b.name, &b.connection)));

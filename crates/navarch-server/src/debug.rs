@@ -128,7 +128,7 @@ fn page(
     }
     let pages = pages.ok_or_else(|| Rejection::NotReady("the pages are not there yet".into()))?;
     match name {
-        "syncz" => Ok(pages.syncz()),
+        "syncz" => Ok(pages.syncz(access)),
         "configz" => Ok(pages.configz()),
         "registryz" => Ok(pages.registryz()),
         "findings" => Ok(json!(**pages.findings.load())),

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod day;
 pub mod debounce;
 pub mod debug;
 pub mod discovery;
@@ -13,6 +14,7 @@ pub mod fleet;
 pub mod guard;
 pub mod identity;
 pub mod inputs;
+pub mod keys;
 pub mod load;
 pub mod metrics;
 pub mod object_status;

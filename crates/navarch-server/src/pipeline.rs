@@ -69,6 +69,18 @@ impl Pipeline {
         Ok(pipeline)
     }
 
+    /// Takes in what sources have said since they were opened.
+    ///
+    /// # Errors
+    /// If that breaks off.
+    pub async fn catch_up(mut self) -> Result<Self, Error> {
+        self.inputs.changed().await;
+        let (pipeline, _) = self.work(Pipeline::step).await.ok_or(Error::Panicked)?;
+        let (pipeline, ()) =
+            pipeline.work(|pipeline| pipeline.examine(&Arc::default())).await.ok_or(Error::Panicked)?;
+        Ok(pipeline)
+    }
+
     /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.world.snapshot().clone()

@@ -6,18 +6,22 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use navarch_identity::service::CREATE_CERTIFICATE;
+use navarch_identity::tokens::jwt::JwtRule;
 pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
+use crate::day::Calendar;
 use crate::discovery::FleetDiscovery;
 use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::identity::{self, Bundle, CreateCertificate, Identity, PortAuthenticator};
 use crate::inputs;
+use crate::keys::{self, Keys};
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
@@ -45,6 +49,10 @@ pub struct Options {
     pub secure: Option<(SocketAddr, TlsFiles)>,
     /// The certificate authority.
     pub identity: Option<identity::Options>,
+    /// Networks that keys of issuers may be fetched from although they are loopback, link-local or the like.
+    pub fetch_allowed: Vec<IpNet>,
+    /// A file with roots of servers that keys are fetched from.
+    pub fetch_roots: Option<PathBuf>,
     pub admin_addr: SocketAddr,
     pub debounce: Duration,
     pub debounce_max: Duration,
@@ -52,6 +60,22 @@ pub struct Options {
     pub drain: Duration,
     /// When removals are held back. `None`: never.
     pub brake: Option<Brake>,
+}
+
+impl Options {
+    /// Where the keys of those are who call the control plane with a token of an issuer.
+    fn own_keys(&self) -> Option<String> {
+        self.identity.as_ref()?.jwt_rule.as_ref().map(JwtRule::key_source)
+    }
+
+    fn keys(&self) -> keys::Options {
+        keys::Options {
+            allowed: self.fetch_allowed.clone(),
+            roots: self.fetch_roots.clone(),
+            state: self.identity.as_ref().map(|identity| identity.state.clone()),
+            own: self.own_keys(),
+        }
+    }
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -71,11 +95,19 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let mut sources = inputs::of_watched_files(&options.config, options.mesh_config.as_deref());
     let bundle = Arc::new(Bundle::new());
     sources.push(bundle.source());
+    let keys = Keys::new(options.keys());
+    sources.push(keys.source());
+    let calendar = Calendar::new();
+    sources.push(calendar.source());
+    tokio::spawn(calendar.run());
     let world = navarch_snapshot::world::Options {
         system_namespace: options.system_namespace.as_deref().map(Into::into),
         ..Default::default()
     };
-    let pipeline = Pipeline::open(sources, world, metrics.clone()).await?;
+    let mut pipeline = Pipeline::open(sources, world, metrics.clone()).await?;
+    if keys.restore(&pipeline.snapshot()) {
+        pipeline = pipeline.catch_up().await?;
+    }
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
@@ -86,6 +118,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         }
         None => None,
     };
+    if let (Some(identity), Some(own)) = (&identity, options.own_keys().and_then(|source| keys.at(&source))) {
+        identity.set_issuer_keys(&own);
+    }
     let tls = match &options.secure {
         Some((_, files)) => Some(Tls::open(files.clone(), identity.clone())?),
         None => None,
@@ -124,10 +159,17 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         latest: pipeline.latest(),
         reports,
         identity: identity.clone(),
+        keys: keys.clone(),
         replica,
         draining: AtomicBool::new(false),
     });
     let _ = pages.set(admin.clone());
+    let told = move |keys: &str| {
+        if let Some(identity) = &identity {
+            identity.set_issuer_keys(keys);
+        }
+    };
+    tokio::spawn(keys.run(fleet.clone(), told));
     tracing::info!(
         revision = snapshot.revision(),
         services = snapshot.services().count(),

@@ -94,9 +94,11 @@ impl Part {
     /// The part that a fact is, if translation may read it by itself.
     pub(crate) fn of_fact(key: &FactKey) -> Option<Part> {
         match key {
-            FactKey::Jwks(_) | FactKey::TrustBundle(_) | FactKey::Resolved(_) => {
-                Some(Part::Fact(key.clone()))
-            }
+            FactKey::Jwks(_)
+            | FactKey::Unfetched(_)
+            | FactKey::TrustBundle(_)
+            | FactKey::Day
+            | FactKey::Resolved(_) => Some(Part::Fact(key.clone())),
             // The first is a part of the mesh settings, the second only concerns people.
             FactKey::MeshConfig | FactKey::Refused(_) => None,
         }

@@ -273,6 +273,22 @@ impl<'s> View<'s> {
         }
     }
 
+    /// Why something could not be fetched, if it should have been.
+    pub fn unfetched(&self, source: &str) -> Option<&'s Arc<str>> {
+        match self.fact(FactKey::Unfetched(Name::from(source)))? {
+            Fact::Unfetched { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Days since 1970-01-01, if somebody says which day it is.
+    pub fn day(&self) -> Option<u64> {
+        match self.fact(FactKey::Day)? {
+            Fact::Day(day) => Some(*day),
+            _ => None,
+        }
+    }
+
     /// The roots of a trust domain in PEM, if they are known.
     pub fn trust_bundle(&self, domain: &str) -> Option<&'s Arc<str>> {
         match self.fact(FactKey::TrustBundle(Name::from(domain)))? {

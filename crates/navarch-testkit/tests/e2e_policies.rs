@@ -5,11 +5,13 @@ mod common;
 use anyhow::{Result, ensure};
 use common::Fixture;
 use navarch_testkit::{
+    apps::{App, Role, Running},
     envoy::Envoy,
     http::Call,
     navarch::{self, Server},
-    ports, wait,
+    ports, wait, workspace,
 };
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 const NODE: &str = "router~127.0.3.2~edge.default~default.svc.cluster.local";
@@ -56,7 +58,7 @@ struct Edge {
     fixture: Fixture,
     envoy: Envoy,
     port: u16,
-    _server: Server,
+    server: Server,
 }
 
 /// A call: path, headers, and the status that it should get.
@@ -64,6 +66,11 @@ type Expected<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
 
 impl Edge {
     async fn new(name: &str) -> Result<Edge> {
+        Edge::with(name, &[]).await
+    }
+
+    /// The same, with more arguments for the server.
+    async fn with(name: &str, more: &[&str]) -> Result<Edge> {
         let fixture = Fixture::new(name).await?;
         let port = ports::free_port()?;
         fixture.write("gateway.yaml", &gateway(port))?;
@@ -86,13 +93,13 @@ impl Edge {
             &fixture.config,
             xds,
             admin,
-            &["--mesh-config", &mesh],
+            &[&["--mesh-config", mesh.as_str()], more].concat(),
         )
         .await?;
         let bootstrap = navarch::bootstrap(NODE, &METADATA, xds, &[])?;
         let mut envoy = Envoy::start(&format!("{name}-envoy"), bootstrap).await?;
         envoy.wait_live().await?;
-        Ok(Edge { fixture, envoy, port, _server: server })
+        Ok(Edge { fixture, envoy, port, server })
     }
 
     async fn status(&self, path: &str, headers: &[(&str, &str)]) -> Result<u16> {
@@ -233,6 +240,69 @@ spec:
     .await?;
     // Keys that nobody fetched: no token is good enough.
     edge.expect(&tokens(", jwksUri: https://issuer.test/keys"), &[("/", &[], 200), ("/", &reader, 401)]).await
+}
+
+/// An issuer that publishes `facts` under every path.
+async fn issuer(facts: Value) -> Result<Running> {
+    let role = Role::Leaf { facts };
+    let app = App { service: "issuer".into(), version: "v1".into(), instance: "issuer".into(), role };
+    app.start(SocketAddr::from(([127, 0, 0, 1], 0))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_fetched_and_survive_their_issuer() -> Result<()> {
+    let state = workspace::scratch("fetched-state")?.join("state");
+    let state = state.display().to_string();
+    let secure = format!("127.0.0.1:{}", ports::free_port()?);
+    let allowed = ["--state", &state, "--secure-addr", &secure, "--fetch-allow", "127.0.0.1/32"];
+    let mut edge = Edge::with("fetched", &allowed).await?;
+    // One that cannot be read does not take the other with it.
+    let key = json!({"kty": "RSA", "kid": "test", "e": "AQAB", "n": MODULUS});
+    let keys = issuer(json!({"keys": [key, {"kty": "RSA", "n": "AQAB", "e": "AQAB"}]})).await?;
+    let discovery = issuer(json!({"jwks_uri": format!("http://{}/keys", keys.address())})).await?;
+    let reader = format!("Bearer {READER}");
+    let reader = [("authorization", reader.as_str())];
+    let expired = format!("Bearer {EXPIRED}");
+    let expired = [("authorization", expired.as_str())];
+    let policy = |source: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: edge, namespace: default}}
+spec:
+  selector: {{matchLabels: {{istio: edge}}}}
+  jwtRules: [{{issuer: https://issuer.test, jwksUri: '{source}'}}]
+"
+        )
+    };
+    let works: [Expected<'_>; 3] = [("/", &[], 200), ("/", &reader, 200), ("/", &expired, 401)];
+    edge.expect(&policy(&format!("http://{}/keys", keys.address())), &works).await?;
+    let discovered = policy(&format!("http://{}/.well-known/openid-configuration", discovery.address()));
+    edge.expect(&discovered, &works).await?;
+    let found = edge.server.admin_get("/debug/issuers").await?.text();
+    ensure!(found.contains("\"has_keys\":true") && found.contains("\"error\":null"), "{found}");
+
+    // The issuer is gone, and the server starts again: what it knew is good enough.
+    drop((keys, discovery));
+    edge.server.kill();
+    edge.server.restart().await?;
+    edge.expect(&discovered, &works).await?;
+    wait::until("the failure to be said", wait::STEP, || async {
+        let said = edge.server.admin_get("/debug/findings").await?.text();
+        ensure!(said.contains("the keys that were fetched before stay in use"), "{said}");
+        Ok(())
+    })
+    .await?;
+
+    // What was never fetched is not made up, and an address that is near is not asked.
+    let near = policy("http://[::1]:1/keys");
+    edge.expect(&near, &[("/", &[], 200), ("/", &reader, 401)]).await?;
+    wait::until("the refusal to be said", wait::STEP, || async {
+        let said = edge.server.admin_get("/debug/findings").await?.text();
+        ensure!(said.contains("it is loopback") && said.contains("--fetch-allow"), "{said}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,13 @@ impl JwtRule {
         }
         Ok(JwtRule { issuer, jwks_uri: jwks_uri.filter(|uri| !uri.is_empty()), audiences })
     }
+
+    /// Where the keys are, or the document of the issuer that says where they are.
+    #[must_use]
+    pub fn key_source(&self) -> String {
+        let discovery = || format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
+        self.jwks_uri.clone().unwrap_or_else(discovery)
+    }
 }
 
 /// The public keys of an issuer.

@@ -13,6 +13,7 @@ use navarch_model::{Kind, Name};
 use navarch_snapshot::host::{covers, is_wildcard};
 use navarch_snapshot::{BUCKETS, Bucket, Snapshot, View};
 
+use super::credentials::CredentialProblems;
 use super::problem::Problem;
 use crate::engine::{Cx, Engine, Gather, Root};
 
@@ -51,6 +52,7 @@ impl Gather for AllReferences {
         let mut problems: Vec<Problem> =
             (0..BUCKETS).flat_map(|bucket| (*cx.gather::<InBucket>(&bucket)).clone()).collect();
         problems.extend(cx.gather::<OfWildcards>(&()).iter().cloned());
+        problems.extend(cx.gather::<CredentialProblems>(&()).iter().cloned());
         let listeners = cx.view().gateways().flat_map(|set| &set.listeners);
         for parent in listeners.map(|listener| listener.parent.clone()).collect::<BTreeSet<_>>() {
             problems.extend(cx.gather::<OfGateway>(&parent).iter().cloned());

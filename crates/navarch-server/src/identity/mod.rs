@@ -10,22 +10,26 @@ mod port;
 mod rotation;
 mod workloads;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use navarch_identity::authenticate::{
-    Authenticators, Caller, CertificateAuthenticator, Presented, Purpose, UNAUTHENTICATED, bearer,
+    Authenticator, Authenticators, Caller, CertificateAuthenticator, OidcAuthenticator, Presented, Purpose,
+    UNAUTHENTICATED, bearer,
 };
 use navarch_identity::authority::{
     Authority, IssueError, Kept, KeptError, LeafLife, NewAuthority, Plugged, PluggedError, Refreshed,
     ServerCertificate, server_names,
 };
+use navarch_identity::limit::{Allowance, RateLimit, TooMany};
 use navarch_identity::service::{CertificateService, Impersonation};
 use navarch_identity::store::{Lock, StateDirectory, StoreError};
 use navarch_identity::tokens::admin::{AdminToken, AdminTokenError};
 use navarch_identity::tokens::join::{JoinAuthenticator, JoinTokens};
+use navarch_identity::tokens::jwt::{JwtRule, KeySet};
 use navarch_identity::{Secret, Timestamp};
 use navarch_model::TrustDomains;
 use navarch_xds::server::{Code, Status};
@@ -43,6 +47,10 @@ use rotation::Distributed;
 /// How often the files of an authority that the operator provides are looked at.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Requests for certificates from one address: those of a node full of workloads that start at once. Who
+/// sends more is not looked at.
+const ALLOWANCE: Allowance = Allowance { burst: 10_000, every: Duration::from_micros(200) };
+
 /// Where the control plane says it runs, if nothing says otherwise: Istio's root namespace.
 const NAMESPACE: &str = "istio-system";
 
@@ -57,6 +65,8 @@ pub struct Options {
     pub plugged: Option<PathBuf>,
     /// How long certificates of workloads live if a request does not say.
     pub life: Duration,
+    /// Which tokens of an issuer prove who somebody is.
+    pub jwt_rule: Option<JwtRule>,
     /// More names and addresses that clients know the control plane by.
     pub names: Vec<String>,
 }
@@ -84,6 +94,8 @@ enum Source {
 pub struct Identity {
     source: Source,
     authenticators: Authenticators,
+    /// Tokens of an issuer, whose keys somebody else fetches.
+    oidc: Option<Arc<OidcAuthenticator>>,
     service: CertificateService,
     names: Vec<String>,
     fleet: Arc<Fleet>,
@@ -95,6 +107,8 @@ pub struct Identity {
     distributed: Mutex<Option<Distributed>>,
     /// When the certificate of the port ends.
     port_until: Mutex<Option<Timestamp>>,
+    /// Requests for certificates by address, whoever makes them.
+    requests: Mutex<RateLimit<IpAddr>>,
     /// Keys that may be made at once.
     making: Semaphore,
     _lock: Lock,
@@ -132,14 +146,17 @@ impl Identity {
             }
         };
         let tokens = Arc::new(JoinTokens::new(directory));
-        let authenticators = Authenticators::new(vec![
-            Arc::new(CertificateAuthenticator),
-            Arc::new(JoinAuthenticator { tokens }),
-        ]);
+        let mut authenticators: Vec<Arc<dyn Authenticator>> =
+            vec![Arc::new(CertificateAuthenticator), Arc::new(JoinAuthenticator { tokens })];
+        let oidc = options.jwt_rule.clone().map(|rule| Arc::new(OidcAuthenticator::new(rule)));
+        if let Some(oidc) = &oidc {
+            authenticators.push(oidc.clone());
+        }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let identity = Identity {
             source,
-            authenticators,
+            authenticators: Authenticators::new(authenticators),
+            oidc,
             service: CertificateService::new(Impersonation::default()),
             names: server_names(namespace.unwrap_or(NAMESPACE), "", &options.names),
             fleet,
@@ -149,6 +166,7 @@ impl Identity {
             since: now(),
             distributed: Mutex::default(),
             port_until: Mutex::default(),
+            requests: Mutex::new(RateLimit::new(ALLOWANCE)),
             making: Semaphore::new(threads),
             _lock: lock,
         };
@@ -193,6 +211,15 @@ impl Identity {
         Ok(made)
     }
 
+    /// These are the keys of the issuer whose tokens are believed.
+    pub fn set_issuer_keys(&self, keys: &str) {
+        let Some(oidc) = &self.oidc else { return };
+        match KeySet::parse(keys.as_bytes()) {
+            Ok(keys) => oidc.set_keys(keys),
+            Err(error) => tracing::warn!(%error, "the keys of the issuer of JWT_RULE cannot be used"),
+        }
+    }
+
     /// Whether somebody has presented the token of who may change what the server does.
     #[must_use]
     pub fn is_admin(&self, presented: &Secret) -> bool {
@@ -233,8 +260,14 @@ impl Identity {
         self.bundle.state(domain, self.authority().roots_pem());
     }
 
+    /// Counts a request from an address.
+    fn admit(&self, address: IpAddr) -> Result<(), TooMany> {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.requests.lock().take(address.to_canonical(), since)
+    }
+
     /// Who is calling.
-    async fn caller(
+    pub(crate) async fn caller(
         self: &Arc<Self>,
         call: &HeaderMap,
         peer: &Peer,

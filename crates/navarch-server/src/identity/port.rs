@@ -47,6 +47,10 @@ impl Service for CreateCertificate {
                 return Err(Status::new(Code::Unimplemented, "no such method"));
             }
             let identity = self.0.clone();
+            if let Err(error) = identity.admit(peer.address.ip()) {
+                tracing::warn!(peer = %peer.address, %error, "no certificate");
+                return Err(Status::new(Code::ResourceExhausted, error.to_string()));
+            }
             let caller = identity.caller(&metadata, &peer, Purpose::Certificate).await?;
             // It computes, and may write a file. It goes on when the client has given up: a token may be used
             // up already.

@@ -106,7 +106,8 @@ fn names(cx: &Cx<'_>, wanted: impl Fn(&Credential) -> bool) -> Named {
     names
 }
 
-fn content(cx: &Cx<'_>, source: &SecretSource) -> Option<SecretContent> {
+/// What a resource is made of, if it is there.
+pub fn content(cx: &Cx<'_>, source: &SecretSource) -> Option<SecretContent> {
     let view = cx.view();
     match source {
         SecretSource::KeyPair { namespace, name } => {
