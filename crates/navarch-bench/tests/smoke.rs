@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use navarch_bench::{Axis, Kind, Protocol, Report, Settings, Shape, Target};
+use navarch_bench::{
+    Axis, CertificateSettings, Kind, Protocol, Report, Settings, Shape, Target, certificates,
+};
 
 fn settings(shape: Shape, protocol: Protocol) -> Settings {
     Settings {
@@ -123,4 +125,18 @@ fn a_server_that_runs_is_measured_as_well() {
     let run = report.runs.first().expect("one run");
     assert_eq!((run.check.proxies, run.check.planned), (50, 0), "{}", report.text());
     assert!(run.changes.iter().all(|change| change.to_ack.samples == 100), "{}", report.text());
+}
+
+#[test]
+fn who_asks_for_a_certificate_gets_one() {
+    let report = certificates(&CertificateSettings {
+        binary: navarch_testkit::navarch::binary().expect("the binary"),
+        arguments: Vec::new(),
+        identities: 3,
+        connections: 4,
+        requests: 40,
+        rate: None,
+    });
+    let report = report.expect("a report");
+    assert_eq!((report.requests, report.failed), (40, 0), "{:?}", report.failure);
 }

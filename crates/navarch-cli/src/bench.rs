@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, ValueEnum};
-use navarch_bench::{Axis, Kind, Protocol, Settings, Shape, Target};
+use clap::{Args, Subcommand, ValueEnum};
+use navarch_bench::{Axis, CertificateReport, CertificateSettings, Kind, Protocol, Settings, Shape, Target};
 
 use crate::output::{self, Format};
 use crate::wait::parse_duration;
@@ -23,12 +23,15 @@ use crate::wait::parse_duration;
 /// in $BENCH_CONFIG, --change-command a changed file of it, $BENCH_FILE.
 #[derive(Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  navarch bench\n  navarch bench --shape medium --repeat 20 -o json\n  navarch bench --shape medium --churn 100 \
                   --churn-for 60s --reconnect\n  navarch bench --shape medium --curve services=100,1000,10000 --svg cost.svg\n  navarch \
                   bench --target 127.0.0.1:15010 --pid 4711 --load-command 'kubectl apply -R -f $BENCH_CONFIG' --change-command 'kubectl \
                   apply -f $BENCH_FILE'"
 )]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Size of the mesh: small (10 services, 50 proxies), medium (1,000 and 1,000), large (10,000 and 10,000)
     #[arg(long, default_value = "small")]
     shape: ShapeName,
@@ -135,6 +138,9 @@ enum Scope {
 /// Runs the benchmark and prints the report. Exit status 1 if a proxy holds something wrong, or a change was
 /// lost.
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
+    if let Some(What::Ca(ca)) = &args.what {
+        return ca.run();
+    }
     let settings = args.settings()?;
     let report = navarch_bench::run(&settings)?;
     if let (Some(file), Some((axis, _))) = (&args.svg, &settings.curve) {
@@ -146,6 +152,76 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         Format::Table => output::print(&report.text())?,
     }
     Ok(if report.correct() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What is measured, if it is not changes.
+#[derive(Subcommand)]
+enum What {
+    /// Measure how many requests for certificates the authority answers
+    ///
+    /// Starts `navarch serve` with an authority in a temporary directory, and asks for certificates with
+    /// P-256 keys over TLS, each request with a join token that is checked. Exit status 1 if one is refused.
+    #[command(after_help = "Examples:\n  navarch bench ca\n  navarch bench ca --rate 1000 --requests 20000")]
+    Ca(CaArgs),
+}
+
+#[derive(Args)]
+struct CaArgs {
+    /// Requests in all
+    #[arg(long, value_name = "N", default_value_t = 30_000)]
+    requests: usize,
+    /// Connections, with one request at a time on each
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    connections: usize,
+    /// Workloads that ask; one may ask for a hundred certificates a second
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    identities: usize,
+    /// Requests in a second; as many as there can be if it is not said
+    #[arg(long, value_name = "RATE")]
+    rate: Option<f64>,
+    /// Binary of the server; this one if it is not said
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, default_value = "table")]
+    output: Format,
+}
+
+impl CaArgs {
+    fn run(&self) -> Result<ExitCode> {
+        ensure!(self.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate is not a rate");
+        let binary = match &self.server {
+            Some(binary) => binary.clone(),
+            None => std::env::current_exe().context("looking for the own binary")?,
+        };
+        let report = navarch_bench::certificates(&CertificateSettings {
+            binary,
+            arguments: Vec::new(),
+            identities: self.identities,
+            connections: self.connections,
+            requests: self.requests,
+            rate: self.rate,
+        })?;
+        match self.output {
+            Format::Json => output::json(&report)?,
+            Format::Table => output::print(&certificate_table(&report))?,
+        }
+        Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+fn certificate_table(report: &CertificateReport) -> String {
+    let CertificateReport { requests, failed, seconds, per_second, .. } = report;
+    let CertificateReport { p50_ms, p99_ms, max_ms, cpu_ms_per_request, failure, .. } = report;
+    let mut text = format!(
+        "{requests} requests in {seconds:.1} s, {failed} failed: {per_second:.0} certificates a second\n\
+         half within {p50_ms:.1} ms, 99 of 100 within {p99_ms:.1} ms, all within {max_ms:.1} ms\n\
+         {cpu_ms_per_request:.2} ms of the server's processor time each\n"
+    );
+    if let Some(failure) = failure {
+        text += &format!("the first failure: {failure}\n");
+    }
+    text
 }
 
 impl BenchArgs {

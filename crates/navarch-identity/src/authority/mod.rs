@@ -1,5 +1,6 @@
 //! The certificate authority: what signs, what is trusted, and what it makes of a public key.
 
+mod issuer_name;
 mod kept;
 mod plugged;
 mod root;

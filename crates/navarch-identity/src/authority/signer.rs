@@ -8,6 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use zeroize::Zeroize;
 
+use super::issuer_name::{subject_of, with_issuer};
 use super::{BACKDATED, leaf, serial};
 use crate::certificate::{CertificateError, Facts};
 use crate::pem;
@@ -46,11 +47,13 @@ pub struct Signer {
     intermediates: Vec<CertificateDer<'static>>,
     not_after: Timestamp,
     subject: String,
+    /// The same as it is encoded: the issuer of every leaf.
+    name: Vec<u8>,
 }
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Signer { issuer: _, intermediates, not_after, subject } = self;
+        let Signer { issuer: _, intermediates, not_after, subject, name: _ } = self;
         f.debug_struct("Signer")
             .field("subject", subject)
             .field("not_after", not_after)
@@ -93,7 +96,8 @@ impl Signer {
         if intermediates.len() > INTERMEDIATES_MAX {
             return Err(SignerError::TooLong);
         }
-        let mut signer = Signer { issuer, intermediates, not_after: facts.not_after, subject };
+        let name = subject_of(certificate).unwrap_or_default();
+        let mut signer = Signer { issuer, intermediates, not_after: facts.not_after, subject, name };
         signer.not_after = signer.end_of_chain(roots, now)?.min(facts.not_after);
         Ok(signer)
     }
@@ -122,7 +126,8 @@ impl Signer {
         key: &PublicKey,
     ) -> Result<CertificateDer<'static>, String> {
         let signed = leaf.signed_by(key, &self.issuer).map_err(|error| error.to_string())?;
-        Ok(signed.into())
+        let again = |message: &[u8]| self.issuer.key().sign(message).map_err(|error| error.to_string());
+        with_issuer(signed.into(), &self.name, again)
     }
 
     /// Signs a leaf for nobody and verifies it as a proxy would. That finds what no list of checks does:
