@@ -59,6 +59,8 @@ pub struct GatewayListener {
     pub served: bool,
     /// What the gateway is called in names of route configurations.
     pub gateway_name: Name,
+    /// Where the gateway is in names of route configurations.
+    pub gateway_namespace: Name,
     /// Names statistics; may be empty.
     pub name: Name,
     /// The port as the gateway states it. Proxies listen on the one that their Service makes of it.

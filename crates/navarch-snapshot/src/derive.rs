@@ -55,6 +55,8 @@ impl UnitId {
                 Kind::Service | Kind::ServiceEntry => {
                     [Some(UnitId::Services(key.clone())), Some(UnitId::Endpoints(key.clone()))]
                 }
+                // Whatever there is to tell about one is told by the unit of its routes.
+                Kind::Ingress => [Some(UnitId::Listeners(key.clone())), Some(UnitId::Routes(key.clone()))],
                 kind if bind::has_listeners(kind) => [Some(UnitId::Listeners(key.clone())), None],
                 kind if bind::has_routes(kind) => [Some(UnitId::Routes(key.clone())), None],
                 kind if bind::has_rules(kind) => [Some(UnitId::Rule(key.clone())), None],
@@ -347,7 +349,7 @@ impl Unit for Listeners {
     }
 
     fn object(key: &ObjectKey) -> Option<&ObjectKey> {
-        Some(key)
+        (key.kind != Kind::Ingress).then_some(key)
     }
 }
 

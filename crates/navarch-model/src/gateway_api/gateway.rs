@@ -229,13 +229,12 @@ impl Listener {
         (from, namespaces.and_then(|namespaces| namespaces.selector.as_ref()))
     }
 
-    /// The kinds of routes that the protocol can carry.
+    /// The kinds of routes that a listener of the protocol serves.
     fn carried_kinds(&self) -> &'static [RouteKind] {
         let mode = self.tls.as_ref().and_then(|tls| tls.mode);
         match &*self.protocol {
             "HTTP" | "HTTPS" => &[RouteKind::Http, RouteKind::Grpc],
             "TCP" => &[RouteKind::Tcp],
-            "UDP" => &[RouteKind::Udp],
             "TLS" if mode == Some(TlsMode::Terminate) => &[RouteKind::Tls, RouteKind::Tcp],
             "TLS" => &[RouteKind::Tls],
             _ => &[],

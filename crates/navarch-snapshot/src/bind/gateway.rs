@@ -80,6 +80,7 @@ fn listener(server: &Server, origin: Origin) -> Option<GatewayListener> {
         kinds: Vec::new(),
         served: true,
         gateway_name: origin.key.name.clone(),
+        gateway_namespace: origin.key.namespace.clone(),
         name: name(server_name),
         port: u16::try_from(*number).ok()?,
         port_name: name(port_name),

@@ -8,6 +8,7 @@ mod backend_policy;
 mod delegate;
 mod gateway;
 mod gateway_api;
+mod ingress;
 mod lower;
 mod lowered;
 mod routes;
@@ -34,7 +35,7 @@ use crate::tables::typed;
 
 /// Whether objects of a kind have listeners.
 pub(crate) fn has_listeners(kind: Kind) -> bool {
-    matches!(kind, Kind::Gateway | Kind::KubernetesGateway | Kind::ListenerSet)
+    matches!(kind, Kind::Gateway | Kind::KubernetesGateway | Kind::ListenerSet | Kind::Ingress)
 }
 
 /// The listeners of an object.
@@ -43,19 +44,21 @@ pub(crate) fn listeners(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListener
         Kind::Gateway => gateway::gateway(reader, key),
         Kind::KubernetesGateway => gateway_api::gateway(reader, key),
         Kind::ListenerSet => gateway_api::listener_set(reader, key),
+        Kind::Ingress => ingress::listeners(reader, key),
         _ => LoweredListeners::default(),
     }
 }
 
 /// Whether objects of a kind have routes.
 pub(crate) fn has_routes(kind: Kind) -> bool {
-    kind == Kind::VirtualService || routes::is_route(kind)
+    matches!(kind, Kind::VirtualService | Kind::Ingress) || routes::is_route(kind)
 }
 
 /// The routes of an object.
 pub(crate) fn routes(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
     match key.kind {
         Kind::VirtualService => virtual_service::virtual_service(reader, key),
+        Kind::Ingress => ingress::routes(reader, key),
         kind if routes::is_route(kind) => routes::route(reader, key),
         _ => Lowered::default(),
     }

@@ -1,11 +1,13 @@
 //! Route configurations of gateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use navarch_envoy::Resource;
+use navarch_envoy::proto::envoy::config::route::v3 as envoy;
 use navarch_envoy::wire::put_field;
 use navarch_model::Name;
 use navarch_model::service::PersistentSession;
+use prost::Message;
 
 use crate::pure::{Pure, Sealed};
 use crate::routes::domains::with_port;
@@ -38,6 +40,9 @@ pub struct GatewayRouteConfigurationInput {
     pub routes: Vec<Routes>,
     /// By host in lower case.
     pub hosts: BTreeMap<String, GatewayHost>,
+    /// Hosts of other listeners that share the port. Who asks for them came on a connection that was made for
+    /// another host, and is told to make one of its own (RFC 9110, section 15.5.20).
+    pub misdirected: BTreeSet<String>,
     pub include_request_attempt_count: bool,
     pub ignore_port_in_host_matching: bool,
 }
@@ -62,13 +67,41 @@ impl Pure for GatewayRouteConfiguration {
         for host in &hosts {
             put_field(&mut body, VIRTUAL_HOSTS, host.bytes());
         }
-        if hosts.is_empty() {
+        let misdirected = misdirected(input);
+        if hosts.is_empty() && !misdirected.contains(&domain("*")) {
             let name = with_port("blackhole", input.port);
             let nobody = VirtualHost::new(name, None, vec![domain("*")], &Content::default());
             put_field(&mut body, VIRTUAL_HOSTS, nobody.bytes());
         }
+        if !misdirected.is_empty() {
+            let name = with_port("misdirected", input.port);
+            let routes = [misdirected_route()];
+            let content = Content { routes: &routes, ..Content::default() };
+            put_field(&mut body, VIRTUAL_HOSTS, VirtualHost::new(name, None, misdirected, &content).bytes());
+        }
         finish(&input.name, &body, input.ignore_port_in_host_matching)
     }
+}
+
+/// Hosts of other listeners, those that have routes here excepted.
+fn misdirected(input: &GatewayRouteConfigurationInput) -> Vec<Domain> {
+    let hosts = input.misdirected.iter().filter(|host| !input.hosts.contains_key(*host));
+    hosts.map(|host| domain(host)).collect()
+}
+
+/// Answers every request with 421.
+fn misdirected_route() -> EncodedRoute {
+    let everything = envoy::RouteMatch {
+        path_specifier: Some(envoy::route_match::PathSpecifier::Prefix("/".to_owned())),
+        ..envoy::RouteMatch::default()
+    };
+    let answer = envoy::DirectResponseAction { status: 421, ..envoy::DirectResponseAction::default() };
+    let route = envoy::Route {
+        r#match: Some(everything),
+        action: Some(envoy::route::Action::DirectResponse(answer)),
+        ..envoy::Route::default()
+    };
+    EncodedRoute::without_rule(route.encode_to_vec(), true)
 }
 
 fn domain(text: &str) -> Domain {
@@ -127,9 +160,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use navarch_envoy::proto::envoy::config::route::v3 as envoy;
     use navarch_model::Hashed;
-    use prost::Message;
 
     fn route(name: &str, catch_all: bool) -> EncodedRoute {
         let route = envoy::Route { name: name.into(), ..envoy::Route::default() };
@@ -138,6 +169,10 @@ mod tests {
 
     /// Domains and route names of each virtual host.
     fn check(hosts: &[(&str, &[usize], bool)], expected: &[(&[&str], &[&str])]) {
+        check_beside(hosts, &[], expected);
+    }
+
+    fn check_beside(hosts: &[(&str, &[usize], bool)], misdirected: &[&str], expected: &[(&[&str], &[&str])]) {
         let routes = [vec![route("a", false), route("a-all", true)], vec![route("b", false)]];
         let host = |(name, routes, require_tls): &(&str, &[usize], bool)| {
             let host =
@@ -149,6 +184,7 @@ mod tests {
             port: 80,
             routes: routes.into_iter().map(|routes| Arc::new(Hashed::new(routes))).collect(),
             hosts: hosts.iter().map(host).collect(),
+            misdirected: misdirected.iter().map(|host| (*host).to_owned()).collect(),
             include_request_attempt_count: true,
             ignore_port_in_host_matching: true,
         });
@@ -188,5 +224,16 @@ mod tests {
     #[test]
     fn without_hosts_requests_are_not_found() {
         check(&[], &[(&["*"], &[])]);
+    }
+    #[test]
+    fn hosts_of_other_listeners_are_answered_without_routes_of_these() {
+        check_beside(
+            &[("*.com", &[1], false)],
+            &["a.com", "*.com"],
+            &[(&["*.com"], &["b"]), (&["a.com"], &[""])],
+        );
+        check_beside(&[], &["a.com"], &[(&["*"], &[]), (&["a.com"], &[""])]);
+        check_beside(&[], &["*"], &[(&["*"], &[""])]);
+        assert!(misdirected_route().catch_all);
     }
 }

@@ -95,13 +95,12 @@ impl MergedListener {
     /// `http.<port>[.<bind>]` is shared by all plain listeners of a port; `https.<port>.<port
     /// name>.<gateway>.<namespace>[.<bind>]` belongs to one listener.
     fn route_configuration(&self, number: u16) -> Name {
-        let GatewayListener { origin, gateway_name, port, port_name, bind, .. } = &**self.listener;
+        let GatewayListener { gateway_name, gateway_namespace, port, port_name, bind, .. } = &**self.listener;
         let bind = if bind.is_empty() { String::new() } else { format!(".{bind}") };
         if self.protocol.is_http() {
             format!("http.{number}{bind}").into()
         } else if self.protocol == Protocol::Https && !self.passes_tls_through() {
-            let namespace = &origin.key.namespace;
-            format!("https.{port}.{port_name}.{gateway_name}.{namespace}{bind}").into()
+            format!("https.{port}.{port_name}.{gateway_name}.{gateway_namespace}{bind}").into()
         } else {
             Name::default()
         }
@@ -391,6 +390,7 @@ mod tests {
             kinds: Vec::new(),
             served: true,
             gateway_name: "".into(),
+            gateway_namespace: "".into(),
             name: "".into(),
             port,
             port_name: name.into(),
@@ -408,8 +408,9 @@ mod tests {
     fn gateway(name: &str, listeners: Vec<GatewayListener>, ports: &[(u16, u16)]) -> SelectedGateway {
         let key = ObjectKey::new(Kind::Gateway, "edge", name);
         let own = |listener| {
-            let (origin, gateway_name) = (Origin::object(key.clone()), key.name.clone());
-            Arc::new(Hashed::new(GatewayListener { origin, gateway_name, ..listener }))
+            let (gateway_name, gateway_namespace) = (key.name.clone(), key.namespace.clone());
+            let origin = Origin::object(key.clone());
+            Arc::new(Hashed::new(GatewayListener { origin, gateway_name, gateway_namespace, ..listener }))
         };
         let listeners = listeners.into_iter().map(own).collect();
         let port = |(port, target_port): &(u16, u16)| ServicePortOfGateway {

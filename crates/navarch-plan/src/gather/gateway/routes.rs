@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
+use navarch_model::listener::ListenerHost;
 use navarch_model::networking::PatchContext;
 use navarch_model::route::{Parent, RouteSet, RuleOrder};
 use navarch_model::service::{PersistentSession, Service};
@@ -114,11 +115,37 @@ impl Gather for RouteConfigurationOf {
             port: listeners.first().map_or(0, |listener| listener.port()),
             routes: routes.clone(),
             hosts,
+            misdirected: misdirected(&key.gateways, name),
             include_request_attempt_count: key.client.include_request_attempt_count,
             ignore_port_in_host_matching: true,
         });
         Configuration { resource, _routes: routes }
     }
+}
+
+/// Hosts of other TLS listeners of the port, for the configuration of an HTTPS listener of the Gateway API. A
+/// client may send requests for several hosts over one connection if the certificate covers them; what comes
+/// by the wrong listener would get what that listener says.
+fn misdirected(gateways: &MergedGateways, configuration: &Name) -> BTreeSet<String> {
+    let is_own = |listener: &MergedListener| {
+        listener.route_name == *configuration
+            && listener.terminates_https()
+            && listener.listener.section().is_some()
+    };
+    let mut hosts = BTreeSet::new();
+    for port in &gateways.ports {
+        let Some(own) = port.listeners.iter().find(|listener| is_own(listener)) else { continue };
+        let same = gateways
+            .ports
+            .iter()
+            .filter(|other| other.port.number == port.port.number && other.port.bind == port.port.bind);
+        let others = same.flat_map(|other| &other.listeners).filter(|other| other.tls().is_some());
+        let others = others.filter(|other| other.parent() != own.parent());
+        let names = others.flat_map(|other| &other.listener.hosts).map(|host| &host.name);
+        let foreign = names.filter(|name| !own.listener.hosts.iter().any(|host| host.name == **name));
+        hosts.extend(foreign.map(|name| name.to_ascii_lowercase()));
+    }
+    hosts
 }
 
 /// Hosts and routes of one route configuration while it is put together.
@@ -131,6 +158,8 @@ struct Collected<'a, 'e> {
     /// Routes by gateway and set: those of the first listener count for all of the configuration.
     known: BTreeMap<(Parent, Precedence), (usize, Arc<RoutesOfSet>)>,
     hosts: BTreeMap<String, GatewayHost>,
+    /// What listeners are attached to by, and their hosts.
+    seen: BTreeSet<(&'a Parent, &'a Vec<ListenerHost>)>,
     /// By index of the routes, the sets whose rules are put together with those of others, and their place.
     by_specificity: BTreeMap<usize, Standing>,
 }
@@ -177,6 +206,7 @@ impl<'a, 'e> Collected<'a, 'e> {
             routes: Vec::new(),
             known: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            seen: BTreeSet::new(),
             by_specificity: BTreeMap::new(),
         };
         for listener in listeners {
@@ -186,7 +216,12 @@ impl<'a, 'e> Collected<'a, 'e> {
         collected
     }
 
-    fn add_listener(&mut self, listener: &MergedListener) {
+    fn add_listener(&mut self, listener: &'a MergedListener) {
+        // Every Ingress opens the port for all hosts; what they say is said by the first.
+        if !self.seen.insert((listener.parent(), &listener.listener.hosts)) && !listener.redirects_to_https()
+        {
+            return;
+        }
         for set in self.client.scope.gateway_routes(self.cx.view(), listener.parent()) {
             let own: Vec<&Name> = listener.listener.hosts_for(set.namespace()).collect();
             let hosts = intersection(&own, &set.hosts);
