@@ -119,10 +119,14 @@ impl Agent {
 
     /// The process of Envoy.
     pub fn envoy_id(&self) -> Result<u32> {
-        let log = self.log();
-        let line = log.lines().rev().find(|line| line.contains("Envoy is started"));
-        let id = line.and_then(|line| line.split("pid=").nth(1)).and_then(|rest| rest.split(' ').next());
-        id.context("no Envoy was started")?.parse().context("its id is not a number")
+        self.recorded("envoy.pid").context("no Envoy was started")
+    }
+
+    /// The number of a process that the agent has written down.
+    fn recorded(&self, name: &str) -> Result<u32> {
+        let text = std::fs::read_to_string(self.directory.join(name))?;
+        let id = text.split(' ').next().unwrap_or_default();
+        id.parse().context("its number is not one")
     }
 
     /// Sends a signal to Envoy.
@@ -160,8 +164,11 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.process = None;
-        // Envoy outlives its agent, and may have ended already.
-        let _ = self.signal_envoy("KILL");
+        // What it has started outlives it, and may have ended already.
+        for name in ["envoy.pid", "command.pid"] {
+            let Ok(id) = self.recorded(name) else { continue };
+            let _ = Command::new("/bin/sh").args(["-c", &format!("kill -KILL {id} 2>/dev/null")]).status();
+        }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }

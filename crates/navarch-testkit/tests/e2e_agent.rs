@@ -180,6 +180,45 @@ async fn while_the_control_plane_is_away_proxies_start() -> Result<()> {
     mesh.greeted().await
 }
 
+/// Neither Envoy nor the application notice that their agent has gone, and the next agent goes on with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_loses_nothing() -> Result<()> {
+    let mesh = Mesh::start("takeover").await?;
+    let mut greeter = mesh.greeter(&[])?;
+    let caller = mesh.agent("caller", &[], &[])?;
+    mesh.greeted().await?;
+    greeter.said("Envoy is ready", 1).await?;
+    let envoy = greeter.envoy_id()?;
+
+    greeter.kill();
+    mesh.greeted().await?;
+    greeter.launch()?;
+    greeter.said("the Envoy of an agent before is taken over", 1).await?;
+    greeter.said("Envoy is ready", 2).await?;
+    ensure!(greeter.envoy_id()? == envoy, "another Envoy");
+    ensure!(greeter.log().matches("COMMAND is started").count() == 1, "the application was started again");
+    mesh.greeted().await?;
+
+    // Changes reach it, and it is as ready as before.
+    let revision = wait::until("both to be there", wait::STEP, || async {
+        let fleet = mesh.server.fleet().await?;
+        ensure!(fleet["proxies"].as_array().is_some_and(|proxies| proxies.len() == 2), "{fleet}");
+        mesh.server.revision().await
+    });
+    let revision = revision.await?;
+    let text = std::fs::read_to_string(mesh.server.config().join("mesh.yaml"))?;
+    mesh.server.write("mesh.yaml", &text.replace("STRICT", "PERMISSIVE"))?;
+    mesh.server.reached_since(revision).await?;
+    ensure!(greeter.get("/healthz/ready").await?.ok()?.text() == "ready\n", "the agent");
+
+    // It can end them, too.
+    greeter.terminate().await?;
+    // Not its number: nobody may have waited for a process that was left behind.
+    ensure!(greeter.envoy("/server_info").await.is_err(), "Envoy is left behind");
+    drop(caller);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_is_that_of_command() -> Result<()> {
     let mesh = Mesh::start("status").await?;

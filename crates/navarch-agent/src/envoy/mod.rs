@@ -66,6 +66,18 @@ impl Launch {
 }
 
 impl Launch {
+    /// Whether the bootstrap that is there, with which an Envoy may run, is for the same proxy with the same
+    /// control plane. Its ports may be others.
+    #[must_use]
+    pub fn is_same_proxy(&self) -> bool {
+        let Ok(text) = std::fs::read(&self.bootstrap_file) else { return false };
+        let there: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        let own = self.bootstrap.to_json();
+        let xds = |bootstrap: &serde_json::Value| bootstrap["static_resources"]["clusters"][0].clone();
+        let same = |field: &str| own[field] == there[field];
+        same("node") && same("dynamic_resources") && xds(&own) == xds(&there)
+    }
+
     /// The admin port of the Envoy that was started last. It is there only once that Envoy has it: on a port
     /// that is not its own another Envoy may answer.
     #[must_use]

@@ -3,15 +3,15 @@
 use std::ffi::OsString;
 use std::future::pending;
 use std::io::IsTerminal;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::AgentError;
+use super::process::{Ended, Process, Record};
 use crate::backoff::Backoff;
 use crate::bootstrap::Bootstrap;
 use crate::envoy::{Admin, Launch};
@@ -28,7 +28,8 @@ pub struct Proxy {
     launch: Launch,
     /// What is tried if Envoy does not get ready with its bootstrap: ports may be taken.
     fallback: Option<Bootstrap>,
-    child: Option<Child>,
+    record: Record,
+    child: Option<Process>,
     started: Instant,
     restart_at: Option<Instant>,
     backoff: Backoff,
@@ -44,10 +45,11 @@ pub enum Event {
 }
 
 impl Proxy {
-    pub fn new(launch: Launch, fallback: Bootstrap) -> Self {
+    pub fn new(launch: Launch, fallback: Bootstrap, record: PathBuf) -> Self {
         Proxy {
             launch,
             fallback: Some(fallback),
+            record: Record(record),
             child: None,
             started: Instant::now(),
             restart_at: None,
@@ -57,12 +59,26 @@ impl Proxy {
         }
     }
 
+    /// Takes over the Envoy that an agent before has left running, if it is one for the same proxy. One for
+    /// another proxy is ended, since it has the ports. Whether there is an Envoy now.
+    pub async fn take_over(&mut self, within: Duration) -> bool {
+        let Some(found) = self.record.find() else { return false };
+        if self.launch.is_same_proxy() {
+            tracing::info!(pid = found.id(), "the Envoy of an agent before is taken over");
+            self.child = Some(found);
+            return true;
+        }
+        tracing::info!(pid = found.id(), "the Envoy of an agent before is for another proxy, and is ended");
+        found.stop(within).await;
+        false
+    }
+
     pub fn start(&mut self) -> Result<(), AgentError> {
-        let started = self.launch.start();
-        let child =
-            started.map_err(|source| AgentError::Envoy { binary: self.launch.binary.clone(), source })?;
+        let failed = |source| AgentError::Envoy { binary: self.launch.binary.clone(), source };
+        let child = self.launch.start().map_err(failed)?;
         tracing::info!(pid = child.id(), "Envoy is started");
-        self.child = Some(child);
+        self.record.write(&child).map_err(failed)?;
+        self.child = Some(Process::Child(child));
         self.started = Instant::now();
         self.is_ready = false;
         Ok(())
@@ -98,8 +114,8 @@ impl Proxy {
                 }
             };
             tokio::select! {
-                status = child.wait() => {
-                    self.ended(status.ok())?;
+                ended = child.ended() => {
+                    self.ended(ended)?;
                     return Ok(Event::Ended);
                 }
                 admin = ready => {
@@ -112,14 +128,13 @@ impl Proxy {
         }
     }
 
-    fn ended(&mut self, status: Option<ExitStatus>) -> Result<(), AgentError> {
+    fn ended(&mut self, ended: Ended) -> Result<(), AgentError> {
         self.child = None;
         if self.started.elapsed() > STABLE {
             self.backoff.reset();
         }
         let wait = self.backoff.next();
-        let how = status.map_or_else(|| "in an unknown way".to_owned(), how);
-        tracing::error!(how, restart_in = ?wait, "Envoy has ended");
+        tracing::error!(how = ended.how(), restart_in = ?wait, "Envoy has ended");
         if !self.was_ready
             && let Some(fallback) = self.fallback.take()
         {
@@ -135,12 +150,9 @@ impl Proxy {
 
     /// Ends it, and not later than `within`.
     pub async fn stop(&mut self, within: Duration) {
-        let Some(mut child) = self.child.take() else { return };
-        send(&child, Signal::TERM);
-        if timeout(within, child.wait()).await.is_err() {
-            tracing::warn!("Envoy does not end, and is killed");
-            // It fails only if it has just ended.
-            let _ = child.kill().await;
+        let Some(child) = self.child.take() else { return };
+        if child.stop(within).await {
+            tracing::warn!("Envoy did not end, and was killed");
         }
     }
 }
@@ -148,18 +160,32 @@ impl Proxy {
 /// COMMAND.
 pub struct Application {
     command: Vec<OsString>,
-    child: Option<Child>,
+    record: Record,
+    child: Option<Process>,
     /// Whether a terminal sends it the signals of its keys.
     has_terminal: bool,
 }
 
 impl Application {
-    pub fn new(command: Vec<OsString>) -> Self {
-        Application { command, child: None, has_terminal: std::io::stdin().is_terminal() }
+    pub fn new(command: Vec<OsString>, record: PathBuf) -> Self {
+        Application {
+            command,
+            record: Record(record),
+            child: None,
+            has_terminal: std::io::stdin().is_terminal(),
+        }
     }
 
     pub fn is_running(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Takes over the COMMAND that an agent before has left running.
+    pub fn take_over(&mut self) {
+        self.child = self.record.find().filter(|_| !self.command.is_empty());
+        if let Some(child) = &self.child {
+            tracing::info!(pid = child.id(), "the COMMAND of an agent before is taken over");
+        }
     }
 
     /// Starts it, if there is one and it was not started yet.
@@ -174,46 +200,26 @@ impl Application {
             // What is sent to the group of the agent is the agent's; it passes on what is to be.
             command.process_group(0);
         }
-        let child = command.spawn().map_err(|source| AgentError::Command {
-            command: program.to_string_lossy().into_owned(),
-            source,
-        })?;
+        let name = program.to_string_lossy().into_owned();
+        let failed = |source| AgentError::Command { command: name.clone(), source };
+        let child = command.spawn().map_err(failed)?;
         tracing::info!(pid = child.id(), command = %program.to_string_lossy(), "COMMAND is started");
-        self.child = Some(child);
+        self.record.write(&child).map_err(failed)?;
+        self.child = Some(Process::Child(child));
         Ok(())
     }
 
     pub fn signal(&self, signal: Signal) {
         if let Some(child) = &self.child {
-            send(child, signal);
+            child.signal(signal);
         }
     }
 
-    /// Returns its exit status when it ends: 128 and the signal if one has ended it, as shells say it. May be
-    /// dropped without losing anything.
+    /// Returns its exit status when it ends. May be dropped without losing anything.
     pub async fn ended(&mut self) -> u8 {
         let Some(child) = &mut self.child else { pending().await };
-        let status = child.wait().await;
+        let ended = child.ended().await;
         self.child = None;
-        status.map_or(125, |status| match (status.code(), status.signal()) {
-            (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(1),
-            (None, signal) => u8::try_from(128 + signal.unwrap_or_default()).unwrap_or(255),
-        })
-    }
-}
-
-fn send(child: &Child, signal: Signal) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    // It fails only if the process has ended, which shows elsewhere.
-    let _ = pid.map(|pid| kill_process(pid, signal));
-}
-
-/// How a process ended, for people.
-fn how(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("with status {code}"),
-        (None, Some(9)) => "by SIGKILL; if nobody sent it, memory ran out".to_owned(),
-        (None, Some(signal)) => format!("by signal {signal}"),
-        (None, None) => status.to_string(),
+        ended.code()
     }
 }

@@ -3,6 +3,7 @@
 
 mod children;
 mod error;
+mod process;
 mod socket;
 
 pub use error::AgentError;
@@ -137,9 +138,18 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let health = feed(&options, &directory)?;
     let (asks, mut asked) = mpsc::unbounded_channel();
     let status = pages(&options, &directory, health.clone(), asks).await?;
-    let mut proxy = Proxy::new(launch(&options, status), bootstrap(&options, status, true));
-    let mut application = Application::new(options.command.clone());
-    proxy.start()?;
+    let record = |name: &str| directory.path().join(name);
+    let fallback = bootstrap(&options, status, true);
+    let mut proxy = Proxy::new(launch(&options, status), fallback, record("envoy.pid"));
+    let mut application = Application::new(options.command.clone(), record("command.pid"));
+    application.take_over();
+    if proxy.take_over(END_TIMEOUT).await {
+        // It would not be ready if it had not, and is sent nothing again that it has.
+        health.observed.clusters.store(true, Ordering::Relaxed);
+        health.observed.listeners.store(true, Ordering::Relaxed);
+    } else {
+        proxy.start()?;
+    }
     let outcome = loop {
         tokio::select! {
             came = signals.next() => match came {
@@ -215,6 +225,9 @@ async fn pages(
 ) -> Result<SocketAddr, AgentError> {
     let Status { place: Place { address, is_stated }, targets, probes } = options.status.clone();
     let failed = |source| AgentError::Status { address, source };
+    // An Envoy that is taken over knows the agent by the address that it had.
+    let kept = directory.read(STATUS)?.and_then(|text| text.expose_text()?.trim().parse().ok());
+    let address = kept.filter(|_| !is_stated).unwrap_or(address);
     let listener = match TcpListener::bind(address).await {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_stated => {
             TcpListener::bind(SocketAddr::new(address.ip(), 0)).await

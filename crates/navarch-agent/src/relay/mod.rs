@@ -279,13 +279,13 @@ impl Exchange<'_> {
             Observed::add(&observed.rejections, 1);
             tracing::warn!(type_url = step.type_url, reason, "a response was refused by the proxy");
         }
-        let Some(message) = step.accepted.take() else { return };
-        if step.type_url.ends_with(".Cluster") {
+        if step.is_accepted && step.type_url.ends_with(".Cluster") {
             observed.clusters.store(true, Ordering::Relaxed);
         }
-        if step.type_url.ends_with(".Listener") {
+        if step.is_accepted && step.type_url.ends_with(".Listener") {
             observed.listeners.store(true, Ordering::Relaxed);
         }
+        let Some(message) = step.accepted.take() else { return };
         if let (Some(store), Some(client)) = (&self.relay.store, &self.client) {
             store.record(client, self.session.protocol(), &step.type_url, message, step.is_complete);
         }

@@ -89,7 +89,9 @@ pub struct Step {
     /// Names that are the control plane's to answer and were not asked for before. For state of the world:
     /// all, if there is a new one.
     pub wanted: Wanted,
-    /// A response that the client has accepted.
+    /// Whether the client has accepted a response, from wherever it came.
+    pub is_accepted: bool,
+    /// A response of the control plane that the client has accepted.
     pub accepted: Option<Bytes>,
     /// Whether it has all that there is of its type.
     pub is_complete: bool,
@@ -442,6 +444,7 @@ impl TypeState {
 
     /// The client has answered a response.
     fn answered(&mut self, nonce: &str, error: Option<String>, protocol: Protocol, step: &mut Step) {
+        step.is_accepted = error.is_none() && !nonce.is_empty();
         let Some(at) = self.pending.iter().position(|(pending, _)| pending == nonce) else {
             step.rejected = error.filter(|_| !nonce.is_empty());
             return;

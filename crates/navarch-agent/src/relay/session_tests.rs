@@ -199,7 +199,7 @@ fn what_came_from_the_store_is_what_the_proxy_has() {
     let response = DeltaDiscoveryResponse::decode(&response[..]).expect("a response");
     assert_eq!(response.removed_resources, ["gone"]);
     let (step, upstream) = delta.answer(CDS, &response.nonce, None);
-    assert!(upstream.is_none() && step.accepted.is_none());
+    assert!(upstream.is_none() && step.accepted.is_none() && step.is_accepted);
     assert_eq!(versions(&delta.reopen()[0]), [("a", "1")]);
     // Now that it has something, the next response is not all there is.
     let nonce = delta.hear("1", &[("b", "1")], &[]);
