@@ -1,5 +1,6 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
+mod analyze;
 mod credentials;
 mod no_effect;
 mod patches;
@@ -23,6 +24,7 @@ use navarch_translate::patch_values::{self, PatchProblemKind};
 use navarch_translate::patching::Fates;
 use navarch_translate::security::jwt::key_source;
 
+use self::analyze::Analyzers;
 pub use self::presumed::presumed_fates;
 use self::problem::Problem;
 use self::references::References;
@@ -36,6 +38,7 @@ pub struct TranslationFindings {
     problems: Vec<Problem>,
     references: Option<References>,
     patches: Option<(Reads, Arc<Fates>, Vec<Problem>)>,
+    analyzers: Option<Analyzers>,
 }
 
 impl TranslationFindings {
@@ -55,8 +58,11 @@ impl TranslationFindings {
             let problems = patches::problems(&view, fates);
             self.patches = Some((view.into_reads(), fates.clone(), problems));
         }
+        let analyzers = self.analyzers.get_or_insert_with(|| Analyzers::new(snapshot.clone()));
+        let analyzed = analyzers.problems(snapshot);
         let of_patches = self.patches.iter().flat_map(|(_, _, problems)| problems);
-        let placed = self.problems.iter().chain(&*references).chain(of_patches).map(|problem| {
+        let placed = self.problems.iter().chain(&*references).chain(of_patches).chain(&*analyzed);
+        let placed = placed.map(|problem| {
             let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
             match snapshot.object(&problem.key) {
                 Some(object) => finding.at(object.locate(&problem.path)),

@@ -52,6 +52,8 @@ pub enum Part {
     Footprint(Name),
     /// Routes bound to a gateway, or to one listener of a gateway.
     GatewayRoutes(Parent),
+    /// What routes are bound to, there or not.
+    GatewaysNamed,
     /// Listeners of all gateways: a mesh has few.
     Gateways,
     /// Objects of another kind in a namespace.

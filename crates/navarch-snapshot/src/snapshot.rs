@@ -126,6 +126,7 @@ impl Snapshot {
             Part::GatewayRoutes(gateway) => {
                 list_or_nothing(self.gateway_routes.get(gateway).map(|list| list.fingerprint()))
             }
+            Part::GatewaysNamed => Fingerprint::of(&self.gateway_routes.keys().collect::<Vec<_>>()),
             Part::Objects(kind, namespace) => self.tables.fingerprint(*kind, namespace),
             Part::AllObjects(kind) => self.tables.fingerprint_all(*kind),
             Part::Namespaces => self.namespaces.fingerprint(),
@@ -201,6 +202,7 @@ impl Snapshot {
         parts.extend(self.endpoints.hosts().cloned().map(Part::Endpoints));
         parts.extend(self.footprints.namespaces().cloned().map(Part::Footprint));
         parts.extend(self.gateway_routes.keys().cloned().map(Part::GatewayRoutes));
+        parts.push(Part::GatewaysNamed);
         parts.extend(self.workloads.keys().copied().map(Part::Workload));
         parts.extend(self.selectors.keys().cloned().map(|(namespace, key, value)| Part::Selectors {
             namespace,

@@ -222,6 +222,12 @@ impl<'s> View<'s> {
         self.snapshot.gateway_routes.get(gateway).map_or(&[], |list| list.as_slice())
     }
 
+    /// What routes are bound to, gateways and their listeners, there or not.
+    pub fn gateways_named(&self) -> impl Iterator<Item = &'s Parent> + use<'s> {
+        self.record(Part::GatewaysNamed);
+        self.snapshot.gateway_routes.keys()
+    }
+
     /// Listeners of all gateways, oldest gateway first.
     pub fn gateways(&self) -> impl Iterator<Item = &'s Arc<Hashed<ListenerSet>>> + use<'s> {
         self.record(Part::Gateways);

@@ -83,7 +83,7 @@ impl Gather for InBucket {
 }
 
 /// Whether it is the first exact host of the set. One with a wildcard host is looked at with those.
-fn is_first(set: &RouteSet, host: &Name) -> bool {
+pub(super) fn is_first(set: &RouteSet, host: &Name) -> bool {
     !set.hosts.iter().any(|host| is_wildcard(host)) && set.hosts.first() == Some(host)
 }
 
@@ -164,7 +164,7 @@ fn check(view: &View<'_>, destination: &Destination<'_>) -> Option<(&'static str
 }
 
 /// Whether a wildcard service covers a host.
-fn is_covered(view: &View<'_>, host: &str) -> bool {
+pub(super) fn is_covered(view: &View<'_>, host: &str) -> bool {
     let dots = host.match_indices('.').map(|(position, _)| format!("*{}", &host[position..]));
     dots.chain(["*".to_owned()]).any(|pattern| !view.services(&pattern).is_empty())
 }

@@ -10,7 +10,7 @@ use navarch_model::listener::{GatewayListener, ListenerHost, ListenerSet};
 use navarch_model::networking::{ServerTlsMode, ServerTlsSettings};
 use navarch_model::route::Parent;
 use navarch_model::service::Protocol;
-use navarch_model::{Hashed, Name};
+use navarch_model::{Hashed, Name, Origin};
 use navarch_translate::gateway::Transport;
 use navarch_translate::listeners::tls::file_secrets;
 use navarch_translate::sds::CA_SUFFIX;
@@ -179,8 +179,27 @@ impl MergedGateways {
     }
 }
 
+/// A listener that proxies ignore, because another has its port or one of its hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostListener {
+    pub loser: Origin,
+    /// The one that came first, where it is one.
+    pub winner: Option<Origin>,
+    /// What the other one has, as "the host a.example is taken by".
+    pub why: String,
+}
+
+/// The listeners that proxies ignore which serve all of `gateways`.
+pub fn lost(gateways: &[SelectedGateway]) -> Vec<LostListener> {
+    merged(gateways, false).lost
+}
+
 /// Merges the listeners of `gateways`, oldest first.
 pub fn merge(gateways: &[SelectedGateway], http3: bool) -> MergedGateways {
+    merged(gateways, http3).out
+}
+
+fn merged(gateways: &[SelectedGateway], http3: bool) -> Merge {
     let mut merge = Merge { http3, ..Merge::default() };
     for gateway in gateways {
         for listener in gateway.set.listeners.iter().filter(|listener| listener.served) {
@@ -194,7 +213,7 @@ pub fn merge(gateways: &[SelectedGateway], http3: bool) -> MergedGateways {
             }
         }
     }
-    merge.out
+    merge
 }
 
 #[derive(Default)]
@@ -206,6 +225,7 @@ struct Merge {
     plain: BTreeMap<u16, ListenerPort>,
     /// Where each TLS host is served, for each port: the last address.
     tls_hosts: BTreeMap<(u16, ListenerHost), Name>,
+    lost: Vec<LostListener>,
 }
 
 impl Merge {
@@ -213,6 +233,7 @@ impl Merge {
         let GatewayListener { port, protocol, bind, hosts, tls, .. } = &***listener;
         let merged = Arc::new(Hashed::new(MergedListener::new(listener, number)));
         if tls.is_some() && !claim_hosts(&mut self.tls_hosts, number, hosts, bind) {
+            self.lose_host(listener, number);
             return;
         }
         let key = ListenerPort { number, protocol: protocol.clone(), bind: bind.clone() };
@@ -227,9 +248,33 @@ impl Merge {
         } else {
             self.place_beside_tls(key.clone(), merged.clone())
         };
+        if !placed {
+            let winner = self.at(number).next().map(|listener| listener.listener.origin.clone());
+            let why = format!("port {number} speaks another protocol because of");
+            self.lost.push(LostListener { loser: listener.origin.clone(), winner, why });
+        }
         if placed && quic {
             self.offer_http3(key, merged);
         }
+    }
+
+    /// The listeners that have a port.
+    fn at(&self, number: u16) -> impl Iterator<Item = &Arc<Hashed<MergedListener>>> {
+        self.out.ports.iter().filter(move |port| port.port.number == number).flat_map(|port| &port.listeners)
+    }
+
+    fn lose_host(&mut self, loser: &GatewayListener, number: u16) {
+        let shares = |winner: &&Arc<Hashed<MergedListener>>| {
+            winner.listener.tls.is_some()
+                && winner.listener.hosts.iter().any(|host| loser.hosts.contains(host))
+        };
+        let winner = self.at(number).find(shares).map(|winner| winner.listener.origin.clone());
+        let taken = loser.hosts.iter().find(|host| self.tls_hosts.contains_key(&(number, (*host).clone())));
+        let why = match taken {
+            Some(host) => format!("the host {host} on port {number} is taken by"),
+            None => format!("a host on port {number} is taken by"),
+        };
+        self.lost.push(LostListener { loser: loser.origin.clone(), winner, why });
     }
 
     fn place_first(&mut self, key: ListenerPort, listener: Arc<Hashed<MergedListener>>) {

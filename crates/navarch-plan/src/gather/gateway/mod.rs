@@ -3,7 +3,7 @@
 pub mod clusters;
 pub mod endpoints;
 pub mod listeners;
-mod merge;
+pub mod merge;
 pub mod routes;
 pub mod secrets;
 mod selected;

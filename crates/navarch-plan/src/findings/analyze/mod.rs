@@ -1,0 +1,64 @@
+//! What objects do wrong together, looked for as Istio's analyzers do: `docs/analyzers.md` is the table.
+//!
+//! Every analyzer is a gather over what it reads, most of them a bucket of hosts at a time, so an edit looks
+//! again only at what it concerns.
+
+mod authority;
+mod conflicts;
+mod gateways;
+mod routes;
+mod rules;
+mod services;
+
+use std::sync::Arc;
+
+use navarch_snapshot::{BUCKETS, Snapshot};
+
+use crate::engine::{Cx, Engine, Gather, Root};
+use crate::findings::problem::Problem;
+
+/// All analyzers.
+pub struct Analyzers {
+    engine: Engine,
+    problems: Root<All>,
+}
+
+impl Analyzers {
+    /// Nothing has been looked at yet.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        let engine = Engine::new(snapshot);
+        Analyzers { problems: engine.root(&()), engine }
+    }
+
+    /// The problems of a snapshot.
+    pub fn problems(&mut self, snapshot: &Arc<Snapshot>) -> Arc<Vec<Problem>> {
+        self.engine.advance(snapshot.clone());
+        let (problems, _) = self.problems.get(&self.engine);
+        if self.engine.needs_sweep() {
+            self.engine.sweep();
+        }
+        problems
+    }
+}
+
+struct All;
+
+impl Gather for All {
+    const NAME: &'static str = "analyzers.all";
+    type Key = ();
+    type Output = Vec<Problem>;
+
+    fn run((): &(), cx: &Cx<'_>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        problems.extend(cx.gather::<gateways::Conflicts>(&()).iter().cloned());
+        problems.extend(cx.gather::<conflicts::OfKinds>(&()).iter().cloned());
+        problems.extend(cx.gather::<authority::WithoutAuthority>(&()).iter().cloned());
+        problems.extend(cx.gather::<services::WithoutAddresses>(&()).iter().cloned());
+        for bucket in 0..BUCKETS {
+            problems.extend(cx.gather::<services::InBucket>(&bucket).iter().cloned());
+            problems.extend(cx.gather::<rules::InBucket>(&bucket).iter().cloned());
+        }
+        problems.extend(routes::all(cx));
+        problems
+    }
+}
