@@ -279,8 +279,15 @@ spec:
     edge.expect(&policy(&format!("http://{}/keys", keys.address())), &works).await?;
     let discovered = policy(&format!("http://{}/.well-known/openid-configuration", discovery.address()));
     edge.expect(&discovered, &works).await?;
-    let found = edge.server.admin_get("/debug/issuers").await?.text();
-    ensure!(found.contains("\"has_keys\":true") && found.contains("\"error\":null"), "{found}");
+    // What Envoy has may be from before the policy named another place.
+    let at = discovery.address().to_string();
+    wait::until("the keys to be fetched from where the issuer says", wait::STEP, || async {
+        let found = edge.server.admin_get("/debug/issuers").await?.text();
+        let is_known = found.contains("\"has_keys\":true") && found.contains("\"error\":null");
+        ensure!(is_known && found.contains(&at), "{found}");
+        Ok(())
+    })
+    .await?;
 
     // The issuer is gone, and the server starts again: what it knew is good enough.
     drop((keys, discovery));

@@ -255,8 +255,10 @@ impl Keys {
     async fn fetch_one(&self, source: &str) -> Option<Arc<str>> {
         let _permit = self.fetching.acquire().await;
         let fetched = self.fetch(source).await;
-        if let Err(reason) = &fetched {
-            tracing::warn!(source, %reason, "keys of an issuer cannot be fetched");
+        match &fetched {
+            Err(reason) => tracing::warn!(source, %reason, "keys of an issuer cannot be fetched"),
+            // Kept before anybody relies on them: a server that is killed then still has them.
+            Ok(keys) => self.keep(source, keys),
         }
         let mut issuers = self.issuers.lock();
         // Nobody may need it any more.
@@ -268,17 +270,20 @@ impl Keys {
             Ok(keys) => {
                 self.state_keys(source, &keys);
                 self.facts.retract(FactKey::Unfetched(name));
-                if let Some(kept) = &self.kept
-                    && let Err(error) = kept.write(source, &keys, now())
-                {
-                    tracing::warn!(source, %error, "keys of an issuer cannot be kept for the next start");
-                }
                 Some(keys)
             }
             Err(reason) => {
                 self.facts.state(Fact::Unfetched { source: name, reason });
                 None
             }
+        }
+    }
+
+    fn keep(&self, source: &str, keys: &str) {
+        if let Some(kept) = &self.kept
+            && let Err(error) = kept.write(source, keys, now())
+        {
+            tracing::warn!(source, %error, "keys of an issuer cannot be kept for the next start");
         }
     }
 
