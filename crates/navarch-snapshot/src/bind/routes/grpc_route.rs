@@ -4,13 +4,12 @@ use navarch_model::gateway_api::{
     GrpcBackendRef, GrpcFilterType, GrpcMethodMatch, GrpcRoute, GrpcRouteFilter, GrpcRouteMatch,
     GrpcRouteRule, MatchType,
 };
-use navarch_model::networking::Headers;
 use navarch_model::route::{HttpBackend, HttpMatch, HttpRule, PathMatch};
 use navarch_model::{Name, Origin};
 
 use super::backend::{Backends, Problem};
 use super::filter;
-use super::http_route::{Draft, Timing, finish, header_matches, positive, unsupported};
+use super::http_route::{Draft, Timing, backend_headers, finish, header_matches, positive, unsupported};
 use super::rules::Rules;
 
 /// The rules of a route, the most specific first.
@@ -74,19 +73,11 @@ fn grpc_backends(
     for (position, to) in stated.iter().enumerate() {
         let Some(weight) = positive(to.weight) else { continue };
         let field = format!("{}.backendRefs[{position}]", origin.field);
-        let mut headers: Option<Headers> = None;
-        for (position, own) in to.filters.iter().enumerate() {
-            let request = own.request_header_modifier.as_ref();
-            let response = own.response_header_modifier.as_ref();
-            if request.is_none() && response.is_none() {
-                let ty = own.type_.map_or("", GrpcFilterType::as_str);
-                problems.push(unsupported(&format!("{field}.filters[{position}]"), ty));
-                continue;
-            }
-            let headers = headers.get_or_insert_default();
-            headers.request = request.map(filter::headers).or(headers.request.take());
-            headers.response = response.map(filter::headers).or(headers.response.take());
-        }
+        let filters = to.filters.iter().map(|own| {
+            let ty = own.type_.map_or("", GrpcFilterType::as_str);
+            (own.request_header_modifier.as_ref(), own.response_header_modifier.as_ref(), ty)
+        });
+        let headers = backend_headers(&field, filters, problems);
         let backend = backends.resolve(&to.target(), &field, problems);
         all.push(HttpBackend { backend, weight, headers, field: Name::from(field) });
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use navarch_model::gateway_api::{
-    HttpBackendRef, HttpFilterType, HttpHeaderMatch, HttpPathMatch, HttpRequestMirrorFilter, HttpRoute,
-    HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteTimeouts, MatchType,
-    PathMatchType,
+    HttpBackendRef, HttpFilterType, HttpHeaderFilter, HttpHeaderMatch, HttpPathMatch,
+    HttpRequestMirrorFilter, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRetry, HttpRouteRule,
+    HttpRouteTimeouts, MatchType, PathMatchType,
 };
 use navarch_model::networking::{CorsPolicy, Headers, HttpDirectResponse, HttpRedirect, HttpRetry};
 use navarch_model::route::{
@@ -209,6 +209,26 @@ pub(super) fn unsupported(field: &str, ty: &str) -> Problem {
     Problem::fatal("InvalidFilter", field, message, "remove the filter")
 }
 
+/// What the filters of one backend do to headers; they do nothing else. Each is what it does to requests, to
+/// responses, and its type.
+pub(super) fn backend_headers<'a>(
+    field: &str,
+    filters: impl Iterator<Item = (Option<&'a HttpHeaderFilter>, Option<&'a HttpHeaderFilter>, &'a str)>,
+    problems: &mut Vec<Problem>,
+) -> Option<Headers> {
+    let mut headers: Option<Headers> = None;
+    for (position, (request, response, ty)) in filters.enumerate() {
+        if request.is_none() && response.is_none() {
+            problems.push(unsupported(&format!("{field}.filters[{position}]"), ty));
+            continue;
+        }
+        let headers = headers.get_or_insert_default();
+        headers.request = request.map(filter::headers).or(headers.request.take());
+        headers.response = response.map(filter::headers).or(headers.response.take());
+    }
+    headers
+}
+
 /// The backends that get requests.
 fn http_backends(
     backends: &Backends<'_>,
@@ -220,19 +240,11 @@ fn http_backends(
     for (position, to) in stated.iter().enumerate() {
         let Some(weight) = positive(to.weight) else { continue };
         let field = format!("{}.backendRefs[{position}]", origin.field);
-        let mut headers: Option<Headers> = None;
-        for (position, own) in to.filters.iter().enumerate() {
-            let request = own.request_header_modifier.as_ref();
-            let response = own.response_header_modifier.as_ref();
-            if request.is_none() && response.is_none() {
-                let ty = own.type_.map_or("", HttpFilterType::as_str);
-                problems.push(unsupported(&format!("{field}.filters[{position}]"), ty));
-                continue;
-            }
-            let headers = headers.get_or_insert_default();
-            headers.request = request.map(filter::headers).or(headers.request.take());
-            headers.response = response.map(filter::headers).or(headers.response.take());
-        }
+        let filters = to.filters.iter().map(|own| {
+            let ty = own.type_.map_or("", HttpFilterType::as_str);
+            (own.request_header_modifier.as_ref(), own.response_header_modifier.as_ref(), ty)
+        });
+        let headers = backend_headers(&field, filters, problems);
         let backend = backends.resolve(&to.target(), &field, problems);
         all.push(HttpBackend { backend, weight, headers, field: Name::from(field) });
     }
