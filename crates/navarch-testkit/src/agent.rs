@@ -20,6 +20,10 @@ pub struct Agent {
     command: Vec<String>,
     admin: SocketAddr,
     status: SocketAddr,
+    /// Envoy's own pages. Stated, as the others are: of agents that start at once all would try the ports
+    /// that stand for no choice, and an Envoy counts the listener that fails.
+    ready: SocketAddr,
+    metrics: SocketAddr,
     /// Short, since the path of a socket is; removed with the agent.
     directory: PathBuf,
     log: PathBuf,
@@ -40,6 +44,8 @@ impl Agent {
             command: texts(command),
             admin: ([127, 0, 0, 1], ports::free_port()?).into(),
             status: ([127, 0, 0, 1], ports::free_port()?).into(),
+            ready: ([127, 0, 0, 1], ports::free_port()?).into(),
+            metrics: ([127, 0, 0, 1], ports::free_port()?).into(),
             directory,
             log: workspace::scratch(name)?.join("agent.log"),
         };
@@ -54,6 +60,7 @@ impl Agent {
         command.arg("agent").args(&self.arguments).arg("--dir").arg(&self.directory);
         command.arg("--envoy").arg(envoy::binary()?).args(["--admin-port", &self.admin.port().to_string()]);
         command.args(["--status-addr", &self.status.to_string()]);
+        command.args(["--ready-addr", &self.ready.to_string(), "--metrics-addr", &self.metrics.to_string()]);
         // Where the machine has one processor, two threads only get in each other's way.
         command.args(["--concurrency", "1"]).arg("--").args(&self.command);
         self.process = Some(Process::start(&self.name, &mut command, &self.log)?);
@@ -72,6 +79,11 @@ impl Agent {
             }
         });
         live.await.map(drop).with_context(|| format!("the log is {}", self.log.display()))
+    }
+
+    /// Where Envoy says whether the agent is ready.
+    pub fn ready(&self) -> SocketAddr {
+        self.ready
     }
 
     /// A page of Envoy's admin port.

@@ -100,9 +100,8 @@ impl Mesh {
 async fn two_applications_talk_mutual_tls() -> Result<()> {
     let mesh = Mesh::start("minute").await?;
     let mut greeter = mesh.greeter(&[])?;
-    let ready = SocketAddr::from(([127, 0, 0, 1], ports::free_port()?));
     let application = format!("http://127.0.0.1:{}/metrics", mesh.application);
-    let more = ["--sotw", "--ready-addr", &ready.to_string(), "--app-metrics", &application];
+    let more = ["--sotw", "--app-metrics", &application];
     let mut caller = mesh.agent("caller", &more, &[])?;
     mesh.greeted().await?;
     greeter.wait_live().await?;
@@ -118,7 +117,7 @@ async fn two_applications_talk_mutual_tls() -> Result<()> {
         }
     }
     // Ready, through Envoy too; metrics of all three, of whom the application has one that is none.
-    let through = Call::get(format!("http://{ready}/healthz/ready")).send().await?.ok()?.text();
+    let through = Call::get(format!("http://{}/healthz/ready", caller.ready())).send().await?.ok()?.text();
     ensure!(through == "ready\n", "{through}");
     ensure!(greeter.get("/healthz/ready").await?.ok()?.text() == "ready\n", "the agent");
     let metrics = caller.get("/stats/prometheus").await?.ok()?.text();
