@@ -71,6 +71,8 @@ impl State {
 struct ClassEntry {
     class: Arc<Hashed<Class>>,
     plan: OnceLock<ClassPlan>,
+    /// What became of patches when the class was planned last.
+    fates: Mutex<Arc<Fates>>,
     streams: Arc<navarch_xds::Class>,
     /// Connected streams; changed under the lock of the fleet's state.
     members: AtomicUsize,
@@ -212,6 +214,7 @@ impl Fleet {
             let entry = Arc::new(ClassEntry {
                 class: Arc::new(class),
                 plan: OnceLock::new(),
+                fates: Mutex::default(),
                 streams: navarch_xds::Class::new(),
                 members: AtomicUsize::new(0),
                 idle_since: Mutex::new(None),
@@ -274,9 +277,10 @@ impl Fleet {
         }
     }
 
-    /// Drops classes that have had no proxies for a while.
-    fn retire(&self) {
+    /// Drops classes that have had no proxies for a while. Returns whether patches concerned one of them.
+    fn retire(&self) -> bool {
         let now = Instant::now();
+        let mut fates_changed = false;
         let mut state = self.state.lock();
         state.classes.retain(|_, entry| {
             let mut idle = entry.idle_since.lock();
@@ -284,55 +288,63 @@ impl Fleet {
                 *idle = None;
                 return true;
             }
-            now.duration_since(*idle.get_or_insert(now)) < IDLE
+            let stays = now.duration_since(*idle.get_or_insert(now)) < IDLE;
+            fates_changed |= !stays && !entry.fates.lock().is_empty();
+            stays
         });
         self.metrics.classes.set(state.classes.len() as i64);
+        fates_changed
     }
 
-    fn revise(&self, snapshot: Arc<Snapshot>) {
+    /// Plans all classes for a revision. Returns whether fates of patches changed.
+    fn revise(&self, snapshot: Arc<Snapshot>) -> bool {
         let started = Instant::now();
         let revision = snapshot.revision();
         self.snapshot.store(snapshot.clone());
         let changed = self.planner.advance(snapshot.clone());
         let movers = self.reclassify(&snapshot, &changed);
-        self.retire();
+        let gone = self.retire();
         let entries: Vec<Arc<ClassEntry>> = self.state.lock().classes.values().cloned().collect();
-        self.plan(&entries);
+        let fates_changed = gone | self.plan(&entries);
         self.move_streams(movers, revision);
         self.planned.store(revision, Ordering::Release);
         self.metrics.revision.set(revision as i64);
         self.metrics.plan.observe(started.elapsed().as_secs_f64());
         self.planner.sweep();
+        fates_changed
     }
 
-    /// Plans classes and publishes those whose resources changed.
-    fn plan(&self, entries: &[Arc<ClassEntry>]) {
+    /// Plans classes and publishes those whose resources changed. Returns whether fates of patches changed.
+    fn plan(&self, entries: &[Arc<ClassEntry>]) -> bool {
         let plans: Vec<&ClassPlan> = entries
             .iter()
             .map(|entry| entry.plan.get_or_init(|| self.planner.class_plan(entry.class.clone())))
             .collect();
         let made = self.planner.all_resources(&plans, self.threads);
-        for (entry, resources) in entries.iter().zip(made) {
+        let mut fates_changed = false;
+        for ((entry, plan), resources) in entries.iter().zip(plans).zip(made) {
             if entry.streams.resources().is_none_or(|known| known.revision() < resources.revision()) {
                 entry.streams.publish(resources);
             }
+            let fates = plan.fates();
+            let before = std::mem::replace(&mut *entry.fates.lock(), fates.clone());
+            let is_new = !Arc::ptr_eq(&before, &fates);
+            fates_changed |= is_new && !(before.is_empty() && fates.is_empty());
         }
+        fates_changed
     }
 
-    /// Sums up what became of patches, if that changed for some class.
+    /// Sums up what became of patches over all classes: for edits of EnvoyFilters and kinds of proxies that
+    /// come or go, which are rare.
     fn sum_fates(&self) {
-        let entries: Vec<Arc<ClassEntry>> = self.state.lock().classes.values().cloned().collect();
-        let fates: Vec<Arc<Fates>> =
-            entries.iter().filter_map(|entry| entry.plan.get()).map(ClassPlan::fates).collect();
-        // A sum over classes is for edits of EnvoyFilters and new kinds of proxies only.
-        let mut distinct: Vec<&Arc<Fates>> = Vec::new();
-        for of_class in fates.iter().filter(|fates| !fates.is_empty()) {
-            if !distinct.iter().any(|known| Arc::ptr_eq(known, of_class)) {
-                distinct.push(of_class);
-            }
-        }
+        let state = self.state.lock();
+        let fates = state.classes.values().map(|entry| entry.fates.lock().clone());
+        // Most classes share what they have.
+        let distinct: BTreeMap<*const Fates, Arc<Fates>> =
+            fates.filter(|fates| !fates.is_empty()).map(|fates| (Arc::as_ptr(&fates), fates)).collect();
+        drop(state);
         let mut sum = Fates::default();
-        distinct.into_iter().for_each(|fates| sum.sum(fates));
+        distinct.values().for_each(|fates| sum.sum(fates));
         self.fates.send_if_modified(|known| {
             let differs = **known != sum;
             if differs {
@@ -360,11 +372,13 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
                 Work::Class(entry) => entries.push(entry),
             }
         }
-        match revision {
+        let fates_changed = match revision {
             Some(snapshot) => fleet.revise(snapshot),
             None => fleet.plan(&entries),
+        };
+        if fates_changed {
+            fleet.sum_fates();
         }
-        fleet.sum_fates();
         for done in waiting {
             let _ = done.send(());
         }
