@@ -32,6 +32,42 @@ impl ServiceBackend {
     }
 }
 
+/// Which fields name the parts of a [`ServiceBackend`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BackendFields {
+    /// `host`, `subset` and `port.number`. (Istio, Destination.)
+    #[default]
+    Destination,
+    /// One reference by name, namespace and port. (Gateway API, BackendObjectReference; Kubernetes,
+    /// IngressServiceBackend.)
+    Reference,
+}
+
+impl BackendFields {
+    /// The path of the field that states a part of a backend, below the field that names the backend.
+    pub fn path(self, backend: &str, part: BackendPart) -> String {
+        match self {
+            BackendFields::Reference => backend.to_owned(),
+            BackendFields::Destination => {
+                let field = match part {
+                    BackendPart::Host => "host",
+                    BackendPart::Subset => "subset",
+                    BackendPart::Port => "port.number",
+                };
+                format!("{backend}.{field}")
+            }
+        }
+    }
+}
+
+/// A part of a [`ServiceBackend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendPart {
+    Host,
+    Subset,
+    Port,
+}
+
 /// How requests fail whose backend is invalid, or not known to the proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MissingBackend {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Backend, ClientMatch, Destination, HttpBackend, MissingBackend};
+use super::backend::{Backend, HttpBackend, MissingBackend};
+use super::client::ClientMatch;
 use crate::networking::{
     CorsPolicy, Headers, HttpDirectResponse, HttpFaultInjection, HttpRedirect, HttpRetry, RegexRewrite,
 };
@@ -162,23 +163,6 @@ pub enum Share {
 }
 
 impl HttpRule {
-    /// The services that requests are sent to, mirrored ones included.
-    pub fn destinations(&self) -> impl Iterator<Item = Destination<'_>> {
-        let HttpRule { origin, name: _, matches: _, action, headers: _, fault: _, cors: _ } = self;
-        let forward = match action {
-            HttpAction::Forward(forward) => Some(forward),
-            HttpAction::Redirect(_) | HttpAction::Respond(_) => None,
-        };
-        let named = forward.into_iter().flat_map(|forward| {
-            let Forward { backends, missing: _, rewrite: _, timeout: _, retries: _, mirrors } = forward;
-            let backends = backends.iter().map(|to| (&to.backend, &origin.key, &to.field));
-            backends.chain(mirrors.iter().map(|to| (&to.backend, &to.origin.key, &to.origin.field)))
-        });
-        named.filter_map(|(backend, key, field)| {
-            Some(Destination { to: backend.service()?, key, field, http: Some(self) })
-        })
-    }
-
     /// How requests are passed on, if they are.
     pub fn forward(&self) -> Option<&Forward> {
         match &self.action {

@@ -10,11 +10,15 @@
 
 mod backend;
 mod client;
+mod destination;
 mod http;
 mod stream;
 
-pub use backend::{Backend, HttpBackend, MissingBackend, ServiceBackend, StreamBackend};
+pub use backend::{
+    Backend, BackendFields, BackendPart, HttpBackend, MissingBackend, ServiceBackend, StreamBackend,
+};
 pub use client::{ClientMatch, MESH_GATEWAY, Parent};
+pub use destination::Destination;
 pub use http::{
     Forward, HttpAction, HttpMatch, HttpRule, Mirror, PathMatch, PathRewrite, Rewrite, Share, Specificity,
 };
@@ -43,6 +47,7 @@ pub struct RouteSet {
     pub audience: Audience,
     pub host_meaning: HostMeaning,
     pub order: RuleOrder,
+    pub backend_fields: BackendFields,
     /// Names requests in traces where no single backend does.
     pub operation: Name,
     /// In order: the first rule whose conditions hold counts.
@@ -84,18 +89,6 @@ pub enum RuleOrder {
     /// The one with the most specific condition, in whichever set it is. The rules of a set are in this
     /// order, and have one condition each. (Gateway API.)
     BySpecificity,
-}
-
-/// A service that a set sends traffic to.
-#[derive(Clone, Copy, Debug)]
-pub struct Destination<'a> {
-    pub to: &'a ServiceBackend,
-    /// The object that says so, which may be a delegate.
-    pub key: &'a ObjectKey,
-    /// The field that says so, for example `spec.http[0].route[1].destination`.
-    pub field: &'a Name,
-    /// The rule for requests that it belongs to; `None` for connections.
-    pub http: Option<&'a HttpRule>,
 }
 
 impl RouteSet {
@@ -140,6 +133,7 @@ impl RouteSet {
             audience: _,
             host_meaning: _,
             order: _,
+            backend_fields: _,
             operation: _,
             http: _,
             tls,

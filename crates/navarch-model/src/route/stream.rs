@@ -1,7 +1,7 @@
 //! Rules for connections: TLS that is passed through, and plain bytes.
 
-use super::{ClientMatch, Destination, StreamBackend};
-use crate::object::ObjectKey;
+use super::backend::StreamBackend;
+use super::client::ClientMatch;
 use crate::origin::Origin;
 use crate::service::Name;
 
@@ -39,30 +39,4 @@ pub struct TcpMatch {
     pub client: ClientMatch,
     /// Addresses or CIDR blocks; empty means any.
     pub destination_blocks: Vec<Name>,
-}
-
-impl TlsRule {
-    /// The services that connections are sent to.
-    pub fn destinations(&self) -> impl Iterator<Item = Destination<'_>> {
-        let TlsRule { origin, matches: _, backends } = self;
-        of_backends(&origin.key, backends)
-    }
-}
-
-impl TcpRule {
-    /// The services that connections are sent to.
-    pub fn destinations(&self) -> impl Iterator<Item = Destination<'_>> {
-        let TcpRule { origin, matches: _, backends } = self;
-        of_backends(&origin.key, backends)
-    }
-}
-
-fn of_backends<'a>(
-    key: &'a ObjectKey,
-    backends: &'a [StreamBackend],
-) -> impl Iterator<Item = Destination<'a>> {
-    backends.iter().filter_map(move |to| {
-        let StreamBackend { backend, weight: _, field } = to;
-        Some(Destination { to: backend.service()?, key, field, http: None })
-    })
 }

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::object::ObjectKey;
-use navarch_model::route::{Destination, Parent, RouteSet};
-use navarch_model::{Kind, Name};
+use navarch_model::route::{BackendPart, Destination, Parent, RouteSet};
 use navarch_snapshot::host::{covers, is_wildcard};
 use navarch_snapshot::{BUCKETS, Bucket, Snapshot, View};
 
@@ -121,21 +121,15 @@ impl Gather for OfGateway {
 /// The destinations of a set that are not there.
 fn missing(view: &View<'_>, set: &RouteSet) -> Vec<Problem> {
     let problems = set.destinations().filter_map(|destination| {
-        let (field, finding) = check(view, &destination)?;
-        let path = match destination.key.kind {
-            // Not by a host, but by name, namespace and port.
-            Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute | Kind::UdpRoute => {
-                destination.field.to_string()
-            }
-            _ => format!("{}.{field}", destination.field),
-        };
+        let (part, finding) = check(view, &destination)?;
+        let path = set.backend_fields.path(destination.field, part);
         Some(Problem { key: destination.key.clone(), path, finding })
     });
     problems.collect()
 }
 
-/// What is wrong with a destination, and which of its fields says so.
-fn check(view: &View<'_>, destination: &Destination<'_>) -> Option<(&'static str, Finding)> {
+/// What is wrong with a destination, and which part of it says so.
+fn check(view: &View<'_>, destination: &Destination<'_>) -> Option<(BackendPart, Finding)> {
     let to = destination.to;
     let host = to.host.to_ascii_lowercase();
     let services = view.services(&host);
@@ -145,20 +139,20 @@ fn check(view: &View<'_>, destination: &Destination<'_>) -> Option<(&'static str
             "correct the host, or add a ServiceEntry; a short name is completed with the namespace {}",
             destination.key.namespace
         );
-        return Some(("host", Finding::warning(Code::InvalidReference, message).hint(hint)));
+        return Some((BackendPart::Host, Finding::warning(Code::InvalidReference, message).hint(hint)));
     }
     if !to.subset.is_empty() && !has_subset(view, &host, &to.subset) {
         let message =
             format!("no DestinationRule for {host} defines subset {:?}; what is sent there fails", to.subset);
         let hint = "add the subset to the DestinationRule, or correct its name";
-        return Some(("subset", Finding::warning(Code::InvalidReference, message).hint(hint)));
+        return Some((BackendPart::Subset, Finding::warning(Code::InvalidReference, message).hint(hint)));
     }
     let port = to.port?;
     let known = services.iter().any(|service| service.ports.iter().any(|own| own.port == port));
     if !services.is_empty() && !known {
         let message = format!("{host} has no port {port}; what is sent there fails");
         let hint = "name a port of the service, not of its workloads";
-        return Some(("port.number", Finding::warning(Code::InvalidReference, message).hint(hint)));
+        return Some((BackendPart::Port, Finding::warning(Code::InvalidReference, message).hint(hint)));
     }
     None
 }

@@ -14,8 +14,8 @@ use navarch_model::mesh::{IngressControllerMode, MeshConfig};
 use navarch_model::networking::{ServerTlsMode, ServerTlsSettings};
 use navarch_model::object::Object;
 use navarch_model::route::{
-    Audience, Backend, Forward, HostMeaning, HttpAction, HttpBackend, HttpMatch, HttpRule, MissingBackend,
-    Parent, PathMatch, RouteSet, RuleOrder, ServiceBackend,
+    Audience, Backend, BackendFields, Forward, HostMeaning, HttpAction, HttpBackend, HttpMatch, HttpRule,
+    MissingBackend, Parent, PathMatch, RouteSet, RuleOrder, ServiceBackend,
 };
 use navarch_model::service::Visibility;
 use navarch_model::{ClusterId, Hashed, Kind, Name, ObjectKey, Origin, Precedence};
@@ -193,6 +193,7 @@ pub fn routes(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
             audience: Audience::Everyone,
             host_meaning: HostMeaning::AnyName,
             order: RuleOrder::BySpecificity,
+            backend_fields: BackendFields::Reference,
             operation: Name::default(),
             http,
             tls: Vec::new(),

@@ -6,7 +6,7 @@ use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::networking::{Delegate, Destination, HttpRoute, VirtualService};
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::route::{HttpRule, Parent, RouteSet, RuleOrder};
+use navarch_model::route::{BackendFields, HttpRule, Parent, RouteSet, RuleOrder};
 use navarch_model::status::{Condition, ConditionType, ParentStatus};
 use navarch_model::{Name, Origin, Precedence};
 
@@ -46,6 +46,7 @@ pub(crate) fn virtual_service(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
         audience: dialect.audience(),
         host_meaning: dialect.host_meaning(),
         order: RuleOrder::AsWritten,
+        backend_fields: BackendFields::Destination,
         operation: key.name.clone(),
         http: http_rules(reader, object, http, dialect, &mut findings),
         tls: lower::tls_rules(key, tls),

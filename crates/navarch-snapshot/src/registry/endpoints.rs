@@ -13,6 +13,7 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::service::{PersistentSession, Resolution, Service};
 use navarch_model::{Hashed, Labels, Name, SmallMap};
 
+use super::objects;
 use super::service_entry::resolution;
 use super::store::{Input, Reader, first_label, slice_service};
 use super::workloads::{self, Workload};
@@ -108,7 +109,7 @@ fn workload_behind(
 ) -> Option<(Workload, Vec<IpAddr>)> {
     if let Some(target) = target.filter(|target| target.kind == "Pod") {
         let (object, pod) = reader.get::<kube::Pod>(list.cluster, &target.namespace, &target.name)?;
-        return Some((workloads::of_pod(reader, object, pod, address), workloads::pod_addresses(object)));
+        return Some((workloads::of_pod(reader, object, pod, address), objects::pod_addresses(object)));
     }
     // A manual endpoint. If a pod of the namespace has the address, its labels and identity are a good guess.
     let here = |key: &ObjectKey| key.namespace == list.namespace && key.cluster == list.cluster;
@@ -208,7 +209,7 @@ fn from_pods(
     let dual_stack_service = spec.spec.cluster_ips.len() > 1;
     for pod_object in selected_by_service(reader, object, spec) {
         let Some(pod) = pod_object.spec::<kube::Pod>() else { continue };
-        let addresses = workloads::pod_addresses(pod_object);
+        let addresses = objects::pod_addresses(pod_object);
         let Some(address) = addresses.first() else { continue };
         let mut workload = workloads::of_pod(reader, pod_object, pod, *address);
         if service.publish_not_ready_addresses {
@@ -236,7 +237,7 @@ fn selected<'a, 's, T: Clone + Into<Name> + AsRef<str> + 's>(
     let candidates = reader.members(&Input::Labelled(namespace.clone(), key, value));
     candidates
         .filter(|object| match object.spec::<WorkloadEntry>() {
-            Some(entry) => selects(selector, &workloads::entry_labels(object, entry)),
+            Some(entry) => selects(selector, &objects::entry_labels(object, entry)),
             None => selects(selector, &object.metadata.labels),
         })
         .collect()
@@ -276,7 +277,7 @@ fn from_workload_entries(
 /// The workload that a WorkloadEntry declares; `None` for other objects.
 pub(super) fn workload_entry(reader: &Reader<'_>, object: &Object) -> Option<Workload> {
     let entry = object.spec::<WorkloadEntry>()?;
-    let labels = workloads::entry_labels(object, entry);
+    let labels = objects::entry_labels(object, entry);
     workloads::of_entry(reader, entry, &labels, &object.key, &object.key.name)
 }
 
@@ -326,7 +327,7 @@ pub(super) fn entry_workloads(reader: &Reader<'_>, object: &Object, entry: &Serv
         return listed
             .filter_map(|(index, endpoint)| {
                 let name = format!("{}-{index}", object.key.name);
-                let labels = workloads::own_labels(endpoint);
+                let labels = objects::own_labels(endpoint);
                 workloads::of_entry(reader, endpoint, &labels, &object.key, &name)
             })
             .collect();
@@ -343,7 +344,7 @@ pub(super) fn entry_workloads(reader: &Reader<'_>, object: &Object, entry: &Serv
 /// A pod as a workload that a ServiceEntry selects: only if it is ready.
 fn ready_pod(reader: &Reader<'_>, object: &Object) -> Option<Workload> {
     let pod = object.spec::<kube::Pod>().filter(|pod| workloads::is_ready(pod))?;
-    let addresses = workloads::pod_addresses(object);
+    let addresses = objects::pod_addresses(object);
     let mut workload = workloads::of_pod(reader, object, pod, *addresses.first()?);
     with_all_addresses(&mut workload.endpoint, &addresses);
     Some(workload)

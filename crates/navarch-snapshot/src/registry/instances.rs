@@ -13,6 +13,7 @@ use navarch_model::service::{Protocol, Resolution};
 use navarch_model::{Labels, Name};
 
 use super::endpoints::{at_port, entry_target, entry_workloads, workload_entry};
+use super::objects;
 use super::store::{Input, Reader, slice_service};
 use super::workloads::{self, Workload};
 use crate::bound::{Instance, WorkloadFacts, WorkloadKind, selects};
@@ -33,7 +34,7 @@ pub(super) fn workloads_at(reader: &Reader<'_>, address: IpAddr) -> Vec<Workload
         let workload = workloads::of_pod(reader, object, pod, address);
         let mut instances = pod_instances(reader, &here, object, pod, address);
         instances.extend(service_entry_instances(reader, &here, &object.key.namespace, address));
-        let mut addresses = workloads::pod_addresses(object);
+        let mut addresses = objects::pod_addresses(object);
         addresses.sort_by_key(|own| *own != address);
         found.push(facts(WorkloadKind::Pod, &object.key.name, workload, addresses, instances));
     }
@@ -191,7 +192,7 @@ fn distinct<'p>(
 /// What a WorkloadEntry serves of Kubernetes Services.
 fn entry_instances(reader: &Reader<'_>, object: &Object, workload: &Workload) -> Vec<Instance> {
     let Some(entry) = object.spec::<WorkloadEntry>() else { return Vec::new() };
-    let labels = workloads::entry_labels(object, entry);
+    let labels = objects::entry_labels(object, entry);
     let mut instances = Vec::new();
     for (key, service_object) in selecting(reader, &object.key, &labels, Kind::Service) {
         let Some(spec) = service_object.spec::<kube::Service>() else { continue };
@@ -261,7 +262,7 @@ fn entries_at<'a>(
                 entries.insert(&object.key, object);
                 continue;
             }
-            (Kind::WorkloadEntry, Some(entry)) => workloads::entry_labels(object, entry),
+            (Kind::WorkloadEntry, Some(entry)) => objects::entry_labels(object, entry),
             (Kind::Pod, _) => object.metadata.labels.clone(),
             _ => continue,
         };

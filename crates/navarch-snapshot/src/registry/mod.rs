@@ -14,6 +14,7 @@
 mod endpoints;
 mod instances;
 mod kubernetes;
+mod objects;
 mod service_entry;
 pub(crate) mod store;
 pub(crate) mod workloads;

@@ -21,7 +21,7 @@ use navarch_model::{ClusterId, Hashed, Name};
 
 use crate::bound::NetworkGateway;
 use crate::network::Networks;
-use crate::registry::workloads;
+use crate::registry::objects;
 use crate::small_set::SmallSet;
 
 /// Something derivation can ask about.
@@ -141,7 +141,7 @@ fn inputs_of(object: &Object) -> Vec<Input> {
     let mut inputs = Vec::new();
     match object.key.kind {
         Kind::Pod => {
-            inputs.extend(workloads::pod_addresses(object).into_iter().map(Input::Address));
+            inputs.extend(objects::pod_addresses(object).into_iter().map(Input::Address));
             let labels = object.metadata.labels.iter();
             inputs
                 .extend(labels.map(|(key, value)| Input::Labelled(namespace(), key.clone(), value.clone())));
@@ -149,7 +149,7 @@ fn inputs_of(object: &Object) -> Vec<Input> {
         Kind::WorkloadEntry => {
             let Some(entry) = object.spec::<WorkloadEntry>() else { return inputs };
             inputs.extend(entry.address.parse().ok().map(Input::Address));
-            let labels = workloads::entry_labels(object, entry);
+            let labels = objects::entry_labels(object, entry);
             inputs.extend(
                 labels.iter().map(|(key, value)| Input::Labelled(namespace(), key.clone(), value.clone())),
             );

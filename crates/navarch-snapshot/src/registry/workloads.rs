@@ -43,46 +43,11 @@ pub(crate) const CLUSTER: &str = "topology.istio.io/cluster";
 pub(crate) const NETWORK: &str = "topology.istio.io/network";
 pub(crate) const NODE: &str = "kubernetes.io/hostname";
 
-/// Addresses of a pod, the primary one first; none if the pod is done or being deleted.
-pub(crate) fn pod_addresses(object: &Object) -> Vec<IpAddr> {
-    let Some(pod) = object.spec::<kube::Pod>() else { return Vec::new() };
-    if !is_alive(object, pod) {
-        return Vec::new();
-    }
-    let primary = pod.status.pod_ip.parse().ok();
-    let others = pod.status.pod_ips.iter().filter_map(|address| address.ip.parse().ok());
-    let mut addresses: Vec<IpAddr> = primary.into_iter().collect();
-    for address in others {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    addresses
-}
-
-/// Neither finished nor being deleted.
-fn is_alive(object: &Object, pod: &kube::Pod) -> bool {
-    !matches!(pod.status.phase.as_str(), "Failed" | "Succeeded")
-        && object.metadata.deletion_timestamp.is_none()
-}
-
 /// Whether a pod is ready. A pod whose status has no such condition counts as ready: a directory of files has
 /// no kubelet that would write one.
 pub(super) fn is_ready(pod: &kube::Pod) -> bool {
     let condition = pod.status.conditions.iter().find(|condition| condition.type_ == "Ready");
     condition.is_none_or(|condition| condition.status == "True")
-}
-
-/// Labels of a WorkloadEntry: those of the object go over those of the specification.
-pub(crate) fn entry_labels(object: &Object, entry: &WorkloadEntry) -> Labels {
-    let mut labels = own_labels(entry);
-    labels.extend(object.metadata.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
-    labels
-}
-
-/// Labels that a WorkloadEntry, or an endpoint of a ServiceEntry, states itself.
-pub(super) fn own_labels(entry: &WorkloadEntry) -> Labels {
-    entry.labels.iter().map(|(key, value)| (Name::from(key.as_str()), Name::from(value.as_str()))).collect()
 }
 
 /// The workload at an address of a pod.

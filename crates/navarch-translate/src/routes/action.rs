@@ -29,7 +29,7 @@ use prost::Message;
 use super::filter_config::{percent, whole_percent};
 use super::hash_policy::hash_policy;
 use super::headers::HeaderMutations;
-use super::http_routes::{EncodedRoute, HttpRoutesInput, RouteContext};
+use super::input::{EncodedRoute, HttpRoutesInput, RouteContext};
 use super::route_match::regex;
 use super::{retry, route_match};
 use crate::names;

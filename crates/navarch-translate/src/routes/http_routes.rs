@@ -1,117 +1,26 @@
 //! The HTTP routes of a set of rules.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use bytes::Bytes;
 use navarch_envoy::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use navarch_envoy::proto::envoy::config::route::v3::{Decorator, Route};
-use navarch_model::networking::{ConsistentHashLb, HttpRetry};
-use navarch_model::route::{
-    Backend, Forward, HttpAction, HttpMatch, HttpRule, Parent, RouteSet, Specificity,
-};
+use navarch_model::Hashed;
+use navarch_model::route::{Forward, HttpAction, HttpMatch, HttpRule};
 use navarch_model::service::PersistentSession;
-use navarch_model::{Hashed, Labels, Name, Origin};
 use prost::Message;
 
 use super::filter_config::{
     CORS_FILTER, FAULT_FILTER, STATEFUL_SESSION_FILTER, cors, fault, stateful_session,
 };
 use super::headers::{HeaderMutations, header_value};
+use super::input::{EncodedRoute, HttpRoutesInput};
 use super::{action, route_match};
+use crate::origin;
 use crate::pure::{Pure, Sealed};
-use crate::{names, origin};
 
 /// The version of the API by which istiod names the objects that routes stem from.
 const CONFIG_VERSION: &str = "v1";
 
 /// Seconds that clients remember that HTTP/3 is offered.
 const ALT_SVC_MAX_AGE_SECS: u32 = 86_400;
-
-/// What routes are made for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct RouteContext {
-    /// The port of the listener; zero for HTTP proxies and Unix sockets, which serve all ports.
-    pub port: u16,
-    /// What the routes are attached to.
-    pub parent: Parent,
-    /// The connection is terminated TLS.
-    pub tls: bool,
-    /// Responses offer HTTP/3 on the same port.
-    pub alt_svc: bool,
-    /// `proxyHeaders.xForwardedHost`.
-    pub x_forwarded_host: bool,
-    /// For a gRPC client without Envoy.
-    pub proxyless: bool,
-    /// MeshConfig `defaultHttpRetryPolicy`.
-    pub default_retries: Option<Arc<Hashed<HttpRetry>>>,
-}
-
-/// Who asks, as far as the rules look at it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Source {
-    pub namespace: Option<Name>,
-    pub labels: Labels,
-}
-
-/// What routes need to know of a service that is a destination.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct DestinationService {
-    /// The port, if the service has exactly one.
-    pub only_port: Option<u16>,
-    /// The host that an ExternalName service stands for.
-    pub external_name: Option<Name>,
-    pub session: Option<PersistentSession>,
-}
-
-/// The key of [`HttpRoutes`].
-#[derive(Clone, Debug, Hash)]
-pub struct HttpRoutesInput {
-    pub set: Arc<Hashed<RouteSet>>,
-    pub context: RouteContext,
-    pub source: Source,
-    /// Destinations that are known, by host. A host that is missing here is taken as it is.
-    pub services: BTreeMap<Name, DestinationService>,
-    /// Consistent hashing of backends, by index of the rule and of the backend in it.
-    pub hashes: BTreeMap<(usize, usize), ConsistentHashLb>,
-}
-
-impl HttpRoutesInput {
-    fn service(&self, host: &str) -> Option<&DestinationService> {
-        self.services.get(host)
-    }
-
-    /// The cluster of a backend.
-    pub(super) fn cluster(&self, backend: &Backend) -> String {
-        let Some(to) = backend.service() else { return names::UNKNOWN_SERVICE.to_owned() };
-        let service = self.service(&to.host);
-        let external = service.and_then(|service| service.external_name.as_deref());
-        names::backend(to, external, service.and_then(|service| service.only_port), self.context.port)
-    }
-}
-
-/// Routes that several virtual hosts may have.
-pub type Routes = Arc<Hashed<Vec<EncodedRoute>>>;
-
-/// A route as it stands in a virtual host.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct EncodedRoute {
-    /// The encoded `envoy.config.route.v3.Route`.
-    pub bytes: Bytes,
-    /// Matches every request.
-    pub catch_all: bool,
-    /// Its place among the routes of several sets that are ordered by it.
-    pub specificity: Specificity,
-    /// The rule that it was made from; `None` for the route to a service itself.
-    pub origin: Option<Origin>,
-}
-
-impl EncodedRoute {
-    /// A route that no rule was made from.
-    pub fn without_rule(encoded: Vec<u8>, catch_all: bool) -> Self {
-        EncodedRoute { bytes: encoded.into(), catch_all, specificity: Specificity::default(), origin: None }
-    }
-}
 
 /// The routes of a set, in order, up to the first that matches everything. Empty if none applies to the
 /// client and the port; the set then counts as absent.
@@ -248,14 +157,19 @@ fn session<'i>(forward: &Forward, input: &'i HttpRoutesInput) -> Option<&'i Pers
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::super::input::{DestinationService, RouteContext, Source};
     use super::*;
     use navarch_envoy::proto::envoy::config::route::v3::route::Action;
     use navarch_envoy::proto::envoy::config::route::v3::route_action::ClusterSpecifier;
     use navarch_model::route::{
-        Audience, ClientMatch, HostMeaning, HttpBackend, PathMatch, RuleOrder, ServiceBackend,
+        Audience, Backend, BackendFields, ClientMatch, HostMeaning, HttpBackend, Parent, PathMatch, RouteSet,
+        RuleOrder, ServiceBackend,
     };
     use navarch_model::service::Visibility;
-    use navarch_model::{Kind, ObjectKey, Precedence};
+    use navarch_model::{Kind, Labels, Name, ObjectKey, Origin, Precedence};
 
     /// Rules may be of any kind.
     fn owner() -> ObjectKey {
@@ -273,6 +187,7 @@ mod tests {
             audience: Audience::Everyone,
             host_meaning: HostMeaning::AnyName,
             order: RuleOrder::AsWritten,
+            backend_fields: BackendFields::Destination,
             operation: "vs".into(),
             http,
             tls: Vec::new(),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use navarch_model::Hashed;
 
-use super::http_routes::{EncodedRoute, Routes};
+use super::input::{EncodedRoute, Routes};
 use crate::Pure;
 use crate::pure::Sealed;
 

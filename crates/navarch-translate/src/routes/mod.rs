@@ -11,6 +11,7 @@ pub mod filter_config;
 pub mod hash_policy;
 mod headers;
 pub mod http_routes;
+mod input;
 mod merged;
 pub mod patch;
 pub mod retry;
@@ -20,9 +21,8 @@ pub mod virtual_host;
 
 pub use action::default_route;
 pub use domains::Domain;
-pub use http_routes::{
-    DestinationService, EncodedRoute, HttpRoutes, HttpRoutesInput, RouteContext, Routes, Source,
-};
+pub use http_routes::HttpRoutes;
+pub use input::{DestinationService, EncodedRoute, HttpRoutesInput, RouteContext, Routes, Source};
 pub use merged::{MergedRoutes, MergedRoutesInput};
 pub use route_configuration::{
     CatchAll, CatchAllHost, Contribution, Rank, Ranked, RouteConfiguration, RouteConfigurationInput,

@@ -14,7 +14,7 @@ use navarch_model::{Hashed, Name, Precedence};
 use prost::Message;
 
 use super::domains::Domain;
-use super::http_routes::EncodedRoute;
+use super::input::EncodedRoute;
 use super::route_match;
 use super::virtual_host::{Content, VirtualHost};
 use crate::pure::{Pure, Sealed};

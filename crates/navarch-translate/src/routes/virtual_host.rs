@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::domains::{self, Domain, DomainView};
 use super::filter_config::{STATEFUL_SESSION_FILTER, stateful_session};
-use super::http_routes::{EncodedRoute, Routes};
+use super::input::{EncodedRoute, Routes};
 use crate::pure::{Pure, Sealed};
 
 /// Tag bytes of `envoy.config.route.v3.VirtualHost`.

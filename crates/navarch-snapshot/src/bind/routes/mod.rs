@@ -15,7 +15,7 @@ use navarch_model::finding::Finding;
 use navarch_model::gateway_api::ParentReference;
 use navarch_model::listener::GatewayListener;
 use navarch_model::object::{Object, ObjectKey};
-use navarch_model::route::{Audience, HostMeaning, Parent, RouteSet, RuleOrder};
+use navarch_model::route::{Audience, BackendFields, HostMeaning, Parent, RouteSet, RuleOrder};
 use navarch_model::status::ParentStatus;
 use navarch_model::{Kind, Name, Precedence, Spec};
 
@@ -121,6 +121,7 @@ impl Route<'_> {
                 audience: Audience::ProducerOrConsumer,
                 host_meaning: HostMeaning::Services,
                 order: RuleOrder::BySpecificity,
+                backend_fields: BackendFields::Reference,
                 http,
                 tls,
                 tcp,
