@@ -145,7 +145,7 @@ pub fn keep(leaf: &Leaf, directory: &StateDirectory, output: Option<&Path>) -> R
 }
 
 /// Replaces a file in one step. Only its owner may read it.
-fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file =
         OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;

@@ -25,6 +25,7 @@ pub mod issuer;
 pub mod lifecycle;
 pub mod node;
 pub mod relay;
+pub mod roots;
 pub mod secrets;
 pub mod status;
 pub mod store;

@@ -1,5 +1,8 @@
 //! What Envoy asks the agent for by SDS: the certificate of the workload, the roots of the mesh, and files on
 //! this machine.
+//!
+//! The roots are those that the control plane distributes, if it does; otherwise those that came with the
+//! certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +18,12 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::certificate::Leaf;
+use crate::roots::Roots;
 
 /// The certificate and key of the workload.
 const WORKLOAD: &str = "default";
 /// The roots of the mesh.
-const ROOTS: &str = "ROOTCA";
+pub const ROOTS: &str = "ROOTCA";
 const FILE_CERT: &str = "file-cert:";
 const FILE_ROOT: &str = "file-root:";
 /// `file-root:system`: where distributions keep their roots.
@@ -49,7 +53,14 @@ enum Source<'n> {
 /// What the agent answers itself.
 #[derive(Clone)]
 pub struct Secrets {
-    leaf: Option<watch::Receiver<Option<Arc<Leaf>>>>,
+    own: Option<Own>,
+}
+
+/// What the agent has of the mesh.
+#[derive(Clone)]
+struct Own {
+    leaf: watch::Receiver<Option<Arc<Leaf>>>,
+    roots: Roots,
 }
 
 /// An encoded secret with its version. It holds a key: it never prints.
@@ -60,6 +71,10 @@ pub struct Resource {
 }
 
 impl Resource {
+    fn of(name: &str, encoded: Secret) -> Self {
+        Resource { name: name.to_owned(), version: version_of(encoded.expose()), encoded }
+    }
+
     /// The bytes of the `Secret` message.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
@@ -68,17 +83,23 @@ impl Resource {
 }
 
 impl Secrets {
-    /// Secrets with the certificate of the workload, if there is to be one.
+    /// Secrets with the certificate of the workload and the roots that are distributed.
     #[must_use]
-    pub fn new(leaf: Option<watch::Receiver<Option<Arc<Leaf>>>>) -> Self {
-        Secrets { leaf }
+    pub fn new(leaf: watch::Receiver<Option<Arc<Leaf>>>, roots: Roots) -> Self {
+        Secrets { own: Some(Own { leaf, roots }) }
+    }
+
+    /// Secrets in files alone.
+    #[must_use]
+    pub fn of_files() -> Self {
+        Secrets { own: None }
     }
 
     /// Whether the agent answers for this name. Others are the control plane's.
     #[must_use]
     pub fn is_local(&self, name: &str) -> bool {
         match source(name) {
-            Some(Source::Workload | Source::Roots) => self.leaf.is_some(),
+            Some(Source::Workload | Source::Roots) => self.own.is_some(),
             Some(_) => true,
             None => false,
         }
@@ -90,25 +111,45 @@ impl Secrets {
         matches!(source(name), Some(Source::Pair(..) | Source::Root(_) | Source::SystemRoots))
     }
 
-    /// Returns when the workload has another certificate.
-    pub async fn changed(&mut self) {
-        if let Some(leaf) = &mut self.leaf
-            && leaf.changed().await.is_ok()
-        {
-            return;
+    /// The control plane distributes these roots: an encoded secret.
+    pub fn trust(&self, message: &[u8]) {
+        if let Some(own) = &self.own {
+            own.roots.take(message);
         }
-        std::future::pending().await
+    }
+
+    /// The control plane distributes no roots.
+    pub fn forget_distributed(&self) {
+        if let Some(own) = &self.own {
+            own.roots.forget();
+        }
+    }
+
+    /// Returns when the workload has another certificate, or there are other roots.
+    pub async fn changed(&mut self) {
+        let Some(Own { leaf, roots }) = &mut self.own else { return std::future::pending().await };
+        let changed = tokio::select! {
+            changed = leaf.changed() => changed,
+            changed = roots.changed() => changed,
+        };
+        if changed.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// The secret, if it is there.
     pub async fn get(&self, name: &str) -> Option<Resource> {
         let kind = match source(name)? {
             Source::Workload => {
-                let leaf = self.leaf.as_ref()?.borrow().clone()?;
+                let leaf = self.own.as_ref()?.leaf.borrow().clone()?;
                 pair(leaf.chain.as_bytes(), leaf.key.expose())
             }
             Source::Roots => {
-                let leaf = self.leaf.as_ref()?.borrow().clone()?;
+                let own = self.own.as_ref()?;
+                if let Some(distributed) = own.roots.distributed() {
+                    return Some(Resource::of(name, Secret::new(distributed.message.to_vec())));
+                }
+                let leaf = own.leaf.borrow().clone()?;
                 roots(leaf.roots.as_bytes())
             }
             Source::Pair(certificate, key) => {
@@ -121,10 +162,14 @@ impl Secrets {
             }
         };
         let message = EnvoySecret { name: name.to_owned(), r#type: Some(kind) };
-        let encoded = Secret::new(message.encode_to_vec());
-        let version = format!("{:016x}", xxh3_64(encoded.expose()));
-        Some(Resource { name: name.to_owned(), version, encoded })
+        Some(Resource::of(name, Secret::new(message.encode_to_vec())))
     }
+}
+
+/// The version of an encoded secret: equal for equal bytes.
+#[must_use]
+pub fn version_of(message: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(message))
 }
 
 fn source(name: &str) -> Option<Source<'_>> {
@@ -187,6 +232,8 @@ fn inline(bytes: &[u8]) -> DataSource {
 
 #[cfg(test)]
 mod tests {
+    use navarch_identity::store::StateDirectory;
+
     use super::*;
 
     #[test]
@@ -207,10 +254,12 @@ mod tests {
 
     #[test]
     fn without_a_certificate_of_its_own_the_control_plane_is_asked() {
-        let none = Secrets::new(None);
+        let none = Secrets::of_files();
         assert!(!none.is_local("default") && !none.is_local("ROOTCA") && none.is_local("file-root:/a"));
+        let temp = tempfile::tempdir().expect("a directory");
+        let directory = StateDirectory::open(&temp.path().join("agent")).expect("a directory");
         let (_sender, leaf) = watch::channel(None);
-        let some = Secrets::new(Some(leaf));
+        let some = Secrets::new(leaf, Roots::open(Arc::new(directory), None));
         assert!(some.is_local("default") && some.is_local("ROOTCA") && !some.is_local("kubernetes://web"));
     }
 
@@ -219,7 +268,7 @@ mod tests {
         let temp = tempfile::tempdir().expect("a directory");
         let path = temp.path().join("roots.pem");
         let name = format!("file-root:{}", path.display());
-        let secrets = Secrets::new(None);
+        let secrets = Secrets::of_files();
         assert!(secrets.get(&name).await.is_none(), "it is not there");
         std::fs::write(&path, "one").expect("written");
         let one = secrets.get(&name).await.expect("a secret");

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use crate::bootstrap::Authority;
 use crate::certificate::Leaf;
 use crate::grpc::{Call, Channel};
+use crate::roots::Roots;
 
 /// Time for a connection, TLS included, as Istio's agent gives it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,6 +85,8 @@ pub enum UpstreamError {
 pub struct Upstream {
     options: Options,
     leaf: watch::Receiver<Option<Arc<Leaf>>>,
+    /// Roots that the control plane distributes.
+    roots: Option<Roots>,
     /// Whether streams wait for a certificate of the workload.
     needs_leaf: bool,
     shared: Mutex<Option<Shared>>,
@@ -98,8 +101,13 @@ struct Shared {
 impl Upstream {
     /// A control plane that nobody has connected to yet.
     #[must_use]
-    pub fn new(options: Options, leaf: watch::Receiver<Option<Arc<Leaf>>>, needs_leaf: bool) -> Arc<Self> {
-        Arc::new(Upstream { options, leaf, needs_leaf, shared: Mutex::new(None) })
+    pub fn new(
+        options: Options,
+        leaf: watch::Receiver<Option<Arc<Leaf>>>,
+        roots: Option<Roots>,
+        needs_leaf: bool,
+    ) -> Arc<Self> {
+        Arc::new(Upstream { options, leaf, roots, needs_leaf, shared: Mutex::new(None) })
     }
 
     /// Where it is, for people.
@@ -205,8 +213,8 @@ impl Upstream {
         Channel::open(socket, &server).await.map_err(http)
     }
 
-    /// Roots are those of the file and those that came with the certificate of the workload: when roots
-    /// rotate, the file is the older of the two.
+    /// Roots are those of the file, those that came with the certificate of the workload, and those that are
+    /// distributed: when roots rotate, the file is the oldest of the three.
     async fn tls(&self, path: &Path, leaf: Option<&Leaf>) -> Result<ClientConfig, UpstreamError> {
         let bad =
             |error: pem::PemError| UpstreamError::File { path: path.to_owned(), reason: error.to_string() };
@@ -215,6 +223,9 @@ impl Upstream {
         roots.add_parsable_certificates(file);
         if let Some(leaf) = leaf {
             roots.add_parsable_certificates(pem::certificates(leaf.roots.as_bytes()).unwrap_or_default());
+        }
+        if let Some(distributed) = self.roots.as_ref().and_then(Roots::distributed) {
+            roots.add_parsable_certificates(pem::certificates(&distributed.pem).unwrap_or_default());
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)

@@ -1,100 +1,15 @@
 //! `navarch agent` with a real Envoy: from two commands to mutual TLS, and what it survives.
 
+mod common;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
-use navarch_testkit::agent::Agent;
+use common::minute::Mesh;
 use navarch_testkit::http::Call;
-use navarch_testkit::navarch::{self, Server};
-use navarch_testkit::{ports, wait, workspace};
-
-/// The mesh of `examples/minute` on free ports: a greeter, and a caller.
-struct Mesh {
-    server: Server,
-    directory: PathBuf,
-    state: PathBuf,
-    secure: SocketAddr,
-    /// Where the application listens, where its sidecar does, and where the caller's takes calls to it.
-    application: u16,
-    inbound: SocketAddr,
-    outbound: SocketAddr,
-}
-
-impl Mesh {
-    async fn start(name: &str) -> Result<Mesh> {
-        let directory = workspace::scratch(name)?;
-        let (config, state) = (directory.join("config"), directory.join("state"));
-        std::fs::create_dir_all(&config)?;
-        let (inbound, outbound, application) =
-            (ports::free_port()?, ports::free_port()?, ports::free_port()?);
-        let text = std::fs::read_to_string(workspace::root().join("examples/minute/mesh/mesh.yaml"))?;
-        let text = text
-            .replace("address: 127.0.1.31", &format!("address: 127.0.0.1\n  ports: {{http: {inbound}}}"))
-            .replace(
-                "{number: 9080, name: http, protocol: HTTP}\n      bind: 127.0.1.31",
-                &format!("{{number: {inbound}, name: http, protocol: HTTP}}\n      bind: 127.0.0.1"),
-            )
-            .replace(
-                "{number: 9080, name: http, protocol: HTTP}\n      bind: 127.0.2.32",
-                &format!("{{number: {outbound}, name: http, protocol: HTTP}}\n      bind: 127.0.0.1"),
-            )
-            .replace("127.0.0.1:8080", &format!("127.0.0.1:{application}"))
-            .replace("ports: [{number: 9080,", &format!("ports: [{{number: {outbound},"));
-        std::fs::write(config.join("mesh.yaml"), text)?;
-        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
-        let secure = local(ports::free_port()?);
-        let (state_text, secure_text) = (state.display().to_string(), secure.to_string());
-        let arguments = ["--state", &state_text, "--secure-addr", &secure_text];
-        let server = Server::start_on(&format!("{name}-serve"), &config, xds, admin, &arguments).await?;
-        let (inbound, outbound) = (local(inbound), local(outbound));
-        Ok(Mesh { server, directory, state, secure, application, inbound, outbound })
-    }
-
-    fn ca(&self, arguments: &[&str]) -> Result<String> {
-        let state = self.state.display().to_string();
-        navarch::stdout(arguments.iter().copied().chain(["--state", &state]))
-    }
-
-    /// An agent whose token is for one certificate.
-    fn agent(&self, service: &str, more: &[&str], command: &[&str]) -> Result<Agent> {
-        let (root, token) =
-            (self.directory.join("root.pem"), self.directory.join(format!("{service}.token")));
-        std::fs::write(&root, self.ca(&["ca", "root"])?)?;
-        let create = ["token", "create", "-n", "shop", "--service-account", service, "--once"];
-        std::fs::write(&token, self.ca(&create)?)?;
-        let (server, root, token) =
-            (self.secure.to_string(), root.display().to_string(), token.display().to_string());
-        let arguments = [
-            &["sidecar", "--service", service, "-n", "shop", "--service-account", service][..],
-            &["--server", &server, "--root", &root, "--token", &token, "--drain-min", "0s"],
-            more,
-        ];
-        Agent::start(&format!("agent-{service}"), &arguments.concat(), command)
-    }
-
-    fn greeter(&self, more: &[&str]) -> Result<Agent> {
-        let script = workspace::root().join("examples/minute/greeter.py").display().to_string();
-        self.agent("greeter", more, &["python3", &script, &self.application.to_string()])
-    }
-
-    async fn call(&self) -> Result<String> {
-        let url = format!("http://{}/", self.outbound);
-        Ok(Call::get(url).header("host", "greeter.shop").send().await?.ok()?.text())
-    }
-
-    async fn greeted(&self) -> Result<()> {
-        wait::until("a greeting", wait::STEP, || async {
-            let greeting = self.call().await?;
-            ensure!(greeting == "hello, spiffe://cluster.local/ns/shop/sa/caller\n", "{greeting}");
-            Ok(())
-        })
-        .await
-    }
-}
+use navarch_testkit::{ports, wait};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_applications_talk_mutual_tls() -> Result<()> {

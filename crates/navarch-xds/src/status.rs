@@ -182,6 +182,13 @@ impl Registry {
         self.entries().iter().map(|entry| entry.status()).collect()
     }
 
+    /// Whether a stream wants a resource of this name. One that has ended wants nothing.
+    #[must_use]
+    pub fn is_subscribed(&self, stream: u64, ty: XdsType, name: &str) -> bool {
+        let entry = self.streams.lock().unwrap_or_else(PoisonError::into_inner).get(&stream).cloned();
+        entry.is_some_and(|entry| entry.lock().is_subscribed(ty, name))
+    }
+
     /// Number of connected streams.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -30,6 +30,7 @@ use crate::envoy::{Admin, Launch};
 use crate::issuer::Issuer;
 use crate::node::Node;
 use crate::relay::{self, Observed};
+use crate::roots::Roots;
 use crate::secrets::Secrets;
 use crate::status::metrics::Target;
 use crate::status::probe::Probe;
@@ -200,15 +201,17 @@ fn feed(options: &Options, directory: &Arc<StateDirectory>) -> Result<Arc<Health
     let observed = Arc::new(Observed::default());
     let kept = options.certificate.and_then(|_| certificate::kept(directory, certificate::now()));
     let (leaf, current) = watch::channel(kept.map(Arc::new));
-    let upstream = Upstream::new(options.upstream.clone(), current.clone(), options.certificate.is_some());
+    let output = options.output_certificates.clone();
+    let roots = options.certificate.map(|_| Roots::open(directory.clone(), output.clone()));
+    let needs_leaf = options.certificate.is_some();
+    let upstream = Upstream::new(options.upstream.clone(), current.clone(), roots.clone(), needs_leaf);
     if let Some(life) = options.certificate {
-        let output = options.output_certificates.clone();
         let issuer = Issuer { upstream: upstream.clone(), directory: directory.clone(), life, output };
         tokio::spawn(issuer.run(leaf));
     }
     let path = directory.path().join(STORE);
     let store = Store::open(path.clone()).map_err(|source| AgentError::Store { path, source })?;
-    let secrets = Secrets::new(options.certificate.map(|_| current.clone()));
+    let secrets = roots.map_or_else(Secrets::of_files, |roots| Secrets::new(current.clone(), roots));
     let server = relay::server(upstream, secrets, Some(store), observed.clone());
     let path = directory.path().join(SOCKET);
     let listener = socket::bind(&path).map_err(|source| AgentError::Socket { path, source })?;

@@ -5,6 +5,7 @@
 //! what has changed when it is back. A client that starts meanwhile is served from the [`Store`]. What is
 //! secret on this machine the agent answers itself: [`Secrets`].
 
+mod followed;
 mod link;
 pub mod session;
 
@@ -23,8 +24,9 @@ use navarch_xds::server::{
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::followed::Followed;
 use self::link::{Event, Link};
-use self::session::{Protocol, Sent, Session, Step, Wanted};
+use self::session::{Heard, Protocol, Sent, Session, Step, Wanted};
 use crate::secrets::{self, Secrets};
 use crate::store::{Store, Stored};
 use crate::upstream::Upstream;
@@ -33,6 +35,10 @@ const ADS: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
 const SDS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/";
 const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 const LOAD_REPORTS: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
+
+/// The roots of the mesh, as navarch distributes them. They also come with each certificate, but who replaces
+/// a root has to know that everybody has the next one before it signs.
+const ROOTS: Followed = Followed { type_url: SECRET, name: secrets::ROOTS, component: "navarch" };
 
 /// How long a new client waits for the control plane before it is served from the store.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -117,7 +123,8 @@ impl StreamingService for Relay {
         let only = call.path().starts_with(SDS).then_some(SECRET);
         let exchange = Exchange {
             relay: self,
-            session: Session::new(protocol, only),
+            session: Session::new(protocol, only)
+                .following(self.secrets.is_local(secrets::ROOTS).then_some(ROOTS)),
             link: Link::new(self.upstream.clone(), call.path().to_owned()),
             secrets: self.secrets.clone(),
             offline: Offline::No,
@@ -260,6 +267,9 @@ impl Exchange<'_> {
         if let Some(request) = step.upstream.take() {
             self.link.send(&request);
         }
+        if let Some(roots) = step.followed.take() {
+            self.secrets.trust(&roots);
+        }
         self.note(&mut step);
         if step.has_new_local {
             self.answer_local(call).await;
@@ -308,7 +318,19 @@ impl Exchange<'_> {
                 self.offline = Offline::No;
                 self.counted.set_stale(false);
                 Observed::add(&self.relay.observed.responses, 1);
-                call.send_pieces(self.session.response(message));
+                let Heard { client, upstream, followed, is_foreign } = self.session.response(message);
+                if is_foreign {
+                    self.secrets.forget_distributed();
+                }
+                if let Some(roots) = followed {
+                    self.secrets.trust(&roots);
+                }
+                for request in upstream {
+                    self.link.send(&request);
+                }
+                if let Some(pieces) = client {
+                    call.send_pieces(pieces);
+                }
             }
             Event::Failed => {
                 self.counted.set_connected(false);

@@ -13,15 +13,18 @@ use navarch_envoy::wire::{Fields, Value, put_field};
 use navarch_xds::proto::{DeltaDiscoveryRequest, DiscoveryRequest};
 use prost::{DecodeError, Message};
 
+use super::followed::{Followed, Found, Split};
+use crate::secrets::version_of;
+
 /// Fields of both kinds of responses.
 const VERSION: u32 = 1;
-const RESOURCES: u32 = 2;
+pub(super) const RESOURCES: u32 = 2;
 const TYPE_URL: u32 = 4;
 const NONCE: u32 = 5;
 /// Of `DeltaDiscoveryResponse`.
-const REMOVED: u32 = 6;
+pub(super) const REMOVED: u32 = 6;
 /// The tags of length-delimited fields, for writing.
-const fn tag(field: u32) -> u8 {
+pub(super) const fn tag(field: u32) -> u8 {
     (field << 3 | 2) as u8
 }
 
@@ -52,11 +55,17 @@ pub struct Session {
     /// Whether the present control plane has been told the node.
     is_node_said: bool,
     own_responses: u64,
+    /// What the agent follows, whether the client asks for it or not.
+    followed: Option<Followed>,
+    /// Whether the present control plane is asked for it: it has it.
+    is_following: bool,
 }
 
 #[derive(Debug, Default)]
 struct TypeState {
     type_url: String,
+    /// Whether the client has asked for anything of this type.
+    is_asked: bool,
     /// Asked for without names in the first request: all of them.
     wildcard: bool,
     /// What is asked of the control plane.
@@ -95,8 +104,23 @@ pub struct Step {
     pub accepted: Option<Bytes>,
     /// Whether it has all that there is of its type.
     pub is_complete: bool,
+    /// What is followed, if it was in what the client has accepted.
+    pub followed: Option<Bytes>,
     /// What the client has to say against a response.
     pub rejected: Option<String>,
+}
+
+/// What follows from a response.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// What the client is to hear, in pieces.
+    pub client: Option<[Bytes; 2]>,
+    /// What the control plane is to be told.
+    pub upstream: Vec<Vec<u8>>,
+    /// What is followed, if it was there and is not the client's to accept.
+    pub followed: Option<Bytes>,
+    /// The control plane is one that does not have what is followed.
+    pub is_foreign: bool,
 }
 
 /// What a request asks for.
@@ -144,7 +168,15 @@ impl Session {
             epoch: 0,
             is_node_said: false,
             own_responses: 0,
+            followed: None,
+            is_following: false,
         }
+    }
+
+    /// The same, which asks for a resource beside what the client asks for.
+    #[must_use]
+    pub fn following(self, followed: Option<Followed>) -> Self {
+        Session { followed, ..self }
     }
 
     /// The node that the client stated in its first request, encoded.
@@ -170,20 +202,36 @@ impl Session {
         is_local: impl Fn(&str, &str) -> bool,
         is_connected: bool,
     ) -> Result<Step, DecodeError> {
-        match self.protocol {
+        let mut step = match self.protocol {
             Protocol::Delta => {
                 let mut request = DeltaDiscoveryRequest::decode(message)?;
                 self.note_node(request.node.take());
                 self.default_type(&mut request.type_url);
-                Ok(self.delta(request, is_local, is_connected))
+                self.delta(request, is_local, is_connected)
             }
             Protocol::Sotw => {
                 let mut request = DiscoveryRequest::decode(message)?;
                 self.note_node(request.node.take());
                 self.default_type(&mut request.type_url);
-                Ok(self.sotw(request, is_local, is_connected))
+                self.sotw(request, is_local, is_connected)
             }
+        };
+        if let (Some(followed), Some(accepted)) = (self.followed_of(&step.type_url), &step.accepted) {
+            let found = followed.split(self.protocol, accepted).found;
+            step.followed = found.map(|found| found.message);
         }
+        Ok(step)
+    }
+
+    /// What is followed of a type.
+    fn followed_of(&self, type_url: &str) -> Option<Followed> {
+        self.followed.filter(|followed| followed.type_url == type_url)
+    }
+
+    /// The name that the present control plane is asked for by the agent, of a type.
+    fn followed_name(&self, type_url: &str) -> Option<&'static str> {
+        let followed = self.followed_of(type_url).filter(|_| self.is_following);
+        followed.map(|followed| followed.name)
     }
 
     fn note_node(&mut self, node: Option<Bytes>) {
@@ -207,7 +255,8 @@ impl Session {
     ) -> Step {
         let origin = self.origin(&request.response_nonce);
         let type_url = request.type_url.clone();
-        let (state, is_first) = self.state(&type_url);
+        let state = self.state(&type_url);
+        let is_first = !std::mem::replace(&mut state.is_asked, true);
         let mut step = Step { type_url: type_url.clone(), ..Step::default() };
         let error = request.error_detail.as_ref().map(|error| error.message.clone());
         state.answered(&request.response_nonce, error, Protocol::Delta, &mut step);
@@ -270,7 +319,9 @@ impl Session {
     ) -> Step {
         let origin = self.origin(&request.response_nonce);
         let type_url = request.type_url.clone();
-        let (state, is_first) = self.state(&type_url);
+        let followed = self.followed_name(&type_url);
+        let state = self.state(&type_url);
+        let is_first = !std::mem::replace(&mut state.is_asked, true);
         let mut step = Step { type_url: type_url.clone(), ..Step::default() };
         let error = request.error_detail.as_ref().map(|error| error.message.clone());
         state.answered(&request.response_nonce, error, Protocol::Sotw, &mut step);
@@ -290,6 +341,7 @@ impl Session {
         if is_first {
             state.version.clone_from(&request.version_info);
         }
+        let had_names = !state.names.is_empty();
         state.names = names;
         if is_new && !only_local {
             step.wanted =
@@ -300,14 +352,13 @@ impl Session {
             // The control plane hears of the names alone, as if they came with its last response.
             Some(Origin::Own | Origin::Past) if is_changed => state.nonce.clone(),
             Some(Origin::Own | Origin::Past) => return step,
+            None if only_local && !had_names => return step,
             None => String::new(),
         };
-        if only_local && !state.is_upstream {
-            return step;
-        }
         state.is_upstream = true;
         if is_connected {
             request.version_info.clone_from(&state.version);
+            request.resource_names.extend(followed.map(str::to_owned));
             request.node = self.node_if_unsaid();
             step.upstream = Some(request.encode_to_vec());
         }
@@ -324,15 +375,15 @@ impl Session {
         })
     }
 
-    /// The state of a type, and whether it is new.
-    fn state(&mut self, type_url: &str) -> (&mut TypeState, bool) {
+    /// The state of a type.
+    fn state(&mut self, type_url: &str) -> &mut TypeState {
         let found = self.types.iter().position(|state| state.type_url == type_url);
         let index = found.unwrap_or(self.types.len());
         if found.is_none() {
             let type_url = type_url.to_owned();
             self.types.push(TypeState { type_url, is_fresh: true, ..TypeState::default() });
         }
-        (&mut self.types[index], found.is_none())
+        &mut self.types[index]
     }
 
     fn node_if_unsaid(&mut self) -> Option<Bytes> {
@@ -347,33 +398,73 @@ impl Session {
         self.is_node_said = false;
         let mut requests = Vec::new();
         for index in 0..self.types.len() {
-            if !self.types[index].is_upstream {
+            let state = &self.types[index];
+            let followed = self.followed_name(&state.type_url);
+            let is_own = self.followed_of(&state.type_url).is_some() && !state.is_wanted(self.protocol);
+            if !state.is_upstream || (is_own && followed.is_none()) {
                 continue;
             }
             let node = self.node_if_unsaid();
             let state = &mut self.types[index];
             state.nonce.clear();
             requests.push(match self.protocol {
-                Protocol::Delta => state.reopen_delta(node).encode_to_vec(),
-                Protocol::Sotw => state.reopen_sotw(node).encode_to_vec(),
+                Protocol::Delta => state.reopen_delta(node, followed).encode_to_vec(),
+                Protocol::Sotw => state.reopen_sotw(node, followed).encode_to_vec(),
             });
         }
         requests
     }
 
-    /// Hears a response of the control plane, and gives what the client is to hear: the same with another
-    /// nonce.
-    pub fn response(&mut self, message: Bytes) -> [Bytes; 2] {
+    /// Hears a response of the control plane. The client is to hear the same with another nonce, but for what
+    /// is followed without its asking.
+    pub fn response(&mut self, message: Bytes) -> Heard {
         let head = Head::of(&message);
-        let nonce = format!("{}.{}", self.epoch, head.nonce);
-        let (own, type_url) = (head.nonce.to_owned(), head.type_url.to_owned());
-        let (state, _) = self.state(&type_url);
-        state.nonce = own;
-        state.pending.push_back((nonce.clone(), message.clone()));
-        // Of a field that is there twice the last one counts (Protocol Buffers, "Last One Wins").
-        let mut tail = Vec::new();
-        put_field(&mut tail, tag(NONCE), nonce.as_bytes());
-        [message, tail.into()]
+        let (nonce, type_url) = (head.nonce.to_owned(), head.type_url.to_owned());
+        let mut heard = self.follow(&message);
+        let protocol = self.protocol;
+        let followed = self.followed_of(&type_url);
+        let shown = format!("{}.{nonce}", self.epoch);
+        let state = self.state(&type_url);
+        state.nonce.clone_from(&nonce);
+        let Some(followed) = followed else {
+            heard.client = Some(state.shown(message, &shown));
+            return heard;
+        };
+        let Split { found, rest } = followed.split(protocol, &message);
+        let asked = state.local.get_mut(followed.name);
+        if let (Some(sent), Some(found)) = (asked, &found) {
+            // The client accepts it itself.
+            *sent = Some(version_of(&found.message));
+            heard.client = Some(state.shown(message, &shown));
+            return heard;
+        }
+        if let (Some(Found { version, .. }), Protocol::Delta) = (&found, protocol) {
+            state.held.insert(followed.name.to_owned(), version.clone());
+        }
+        heard.followed = found.map(|found| found.message);
+        if state.is_asked && (state.is_wanted(protocol) || !state.local.is_empty()) {
+            heard.client = Some(state.shown(rest, &shown));
+        } else {
+            // Nobody else answers it.
+            Head::of(&message).version.clone_into(&mut state.version);
+            heard.upstream.push(state.acknowledge(protocol, nonce, followed.name));
+        }
+        heard
+    }
+
+    /// Asks for what is followed, once the control plane has shown that it has it.
+    fn follow(&mut self, message: &[u8]) -> Heard {
+        let Some(followed) = self.followed else { return Heard::default() };
+        let is_served = followed.is_served_by(self.protocol, message);
+        let was_served = std::mem::replace(&mut self.is_following, is_served);
+        let mut heard = Heard { is_foreign: !is_served, ..Heard::default() };
+        if is_served && !was_served {
+            let protocol = self.protocol;
+            let state = self.state(followed.type_url);
+            state.is_upstream = true;
+            heard.upstream.push(state.subscribe(protocol, followed.name));
+        }
+        heard
     }
 
     /// The local names of a type, with the versions that were sent.
@@ -394,7 +485,7 @@ impl Session {
     /// A response of the agent itself. In state of the world it has all that the agent answers for.
     pub fn own_response(&mut self, type_url: &str, version: &str, resources: &[Sent<'_>]) -> Vec<u8> {
         let nonce = self.next_own(OWN);
-        let (state, _) = self.state(type_url);
+        let state = self.state(type_url);
         for Sent { name, version, .. } in resources {
             state.local.insert((*name).to_owned(), Some((*version).to_owned()));
         }
@@ -411,7 +502,7 @@ impl Session {
     ) -> Vec<u8> {
         let nonce = self.next_own(STORED);
         let protocol = self.protocol;
-        let (state, _) = self.state(type_url);
+        let state = self.state(type_url);
         let held = resources.iter().map(|sent| (sent.name.to_owned(), sent.version.to_owned()));
         state.held.extend(held);
         state.is_fresh = false;
@@ -422,7 +513,8 @@ impl Session {
     /// Every type that the control plane is asked for, with all that is wanted of it.
     #[must_use]
     pub fn wanted(&self) -> Vec<(String, Wanted)> {
-        let asked = self.types.iter().filter(|state| state.is_upstream);
+        let is_asked = |state: &&TypeState| state.is_upstream && state.is_wanted(self.protocol);
+        let asked = self.types.iter().filter(is_asked);
         let wanted = asked.map(|state| {
             let all = state.is_all() || (self.protocol == Protocol::Sotw && state.names.is_empty());
             let names = state.names.iter().filter(|name| *name != ALL).cloned().collect();
@@ -440,6 +532,47 @@ impl Session {
 impl TypeState {
     fn is_all(&self) -> bool {
         self.wildcard || self.names.contains(ALL)
+    }
+
+    /// Whether the client wants anything of this type that is the control plane's to answer.
+    fn is_wanted(&self, protocol: Protocol) -> bool {
+        let all = self.is_all() || (protocol == Protocol::Sotw && self.local.is_empty());
+        self.is_asked && (all || !self.names.is_empty())
+    }
+
+    /// A response as the client hears it.
+    fn shown(&mut self, message: Bytes, nonce: &str) -> [Bytes; 2] {
+        self.pending.push_back((nonce.to_owned(), message.clone()));
+        // Of a field that is there twice the last one counts (Protocol Buffers, "Last One Wins").
+        let mut tail = Vec::new();
+        put_field(&mut tail, tag(NONCE), nonce.as_bytes());
+        [message, tail.into()]
+    }
+
+    /// Asks for one more name, which is the agent's own wish.
+    fn subscribe(&self, protocol: Protocol, name: &str) -> Vec<u8> {
+        match protocol {
+            Protocol::Delta => DeltaDiscoveryRequest {
+                type_url: self.type_url.clone(),
+                resource_names_subscribe: vec![name.to_owned()],
+                ..DeltaDiscoveryRequest::default()
+            }
+            .encode_to_vec(),
+            Protocol::Sotw => self.sotw_request(self.nonce.clone(), Some(name)).encode_to_vec(),
+        }
+    }
+
+    /// Accepts a response that only the agent has seen.
+    fn acknowledge(&self, protocol: Protocol, nonce: String, followed: &str) -> Vec<u8> {
+        match protocol {
+            Protocol::Delta => DeltaDiscoveryRequest {
+                type_url: self.type_url.clone(),
+                response_nonce: nonce,
+                ..DeltaDiscoveryRequest::default()
+            }
+            .encode_to_vec(),
+            Protocol::Sotw => self.sotw_request(nonce, Some(followed)).encode_to_vec(),
+        }
     }
 
     /// The client has answered a response.
@@ -473,8 +606,8 @@ impl TypeState {
         step.accepted = Some(message);
     }
 
-    fn reopen_delta(&self, node: Option<Bytes>) -> DeltaDiscoveryRequest {
-        let mut names: Vec<String> = self.names.iter().cloned().collect();
+    fn reopen_delta(&self, node: Option<Bytes>, followed: Option<&str>) -> DeltaDiscoveryRequest {
+        let mut names: Vec<String> = self.names.iter().cloned().chain(followed.map(str::to_owned)).collect();
         if self.wildcard && !names.is_empty() && !self.names.contains(ALL) {
             names.push(ALL.to_owned());
         }
@@ -492,12 +625,23 @@ impl TypeState {
         }
     }
 
-    fn reopen_sotw(&self, node: Option<Bytes>) -> DiscoveryRequest {
+    fn reopen_sotw(&self, node: Option<Bytes>, followed: Option<&str>) -> DiscoveryRequest {
+        DiscoveryRequest { node, ..self.sotw_request(String::new(), followed) }
+    }
+
+    /// What is wanted of the control plane, with the version that is there.
+    fn sotw_request(&self, response_nonce: String, followed: Option<&str>) -> DiscoveryRequest {
         DiscoveryRequest {
             version_info: self.version.clone(),
-            node,
-            resource_names: self.names.iter().cloned().collect(),
+            resource_names: self
+                .names
+                .iter()
+                .map(String::as_str)
+                .chain(followed)
+                .map(str::to_owned)
+                .collect(),
             type_url: self.type_url.clone(),
+            response_nonce,
             ..DiscoveryRequest::default()
         }
     }
@@ -530,14 +674,14 @@ impl<'m> Head<'m> {
     }
 }
 
-fn bytes_of(message: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
+pub(super) fn bytes_of(message: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
     Fields::new(message).filter_map(move |(field, value)| match value {
         Value::Bytes(bytes) if field == wanted => Some(bytes),
         _ => None,
     })
 }
 
-fn text_of(message: &[u8], wanted: u32) -> &str {
+pub(super) fn text_of(message: &[u8], wanted: u32) -> &str {
     bytes_of(message, wanted).last().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
 }
 

@@ -1,6 +1,8 @@
 //! Streams without sockets: what a proxy says, what the control plane hears, and the other way round.
 
 use navarch_envoy::Any;
+use navarch_envoy::proto::envoy::config::core::v3::ControlPlane;
+use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::Secret as EnvoySecret;
 use navarch_envoy::proto::envoy::service::discovery::v3::{
     DeltaDiscoveryResponse, DiscoveryResponse, Resource,
 };
@@ -75,7 +77,7 @@ impl Delta {
             type_url: CDS.to_owned(),
             ..DeltaDiscoveryResponse::default()
         };
-        let sent = self.0.response(message.encode_to_vec().into()).concat();
+        let sent = self.0.response(message.encode_to_vec().into()).client.expect("shown").concat();
         let sent = DeltaDiscoveryResponse::decode(&sent[..]).expect("a response");
         assert_eq!(sent.resources, message.resources);
         sent.nonce
@@ -243,7 +245,7 @@ impl World {
             nonce: nonce.to_owned(),
             ..DiscoveryResponse::default()
         };
-        let sent = self.0.response(message.encode_to_vec().into()).concat();
+        let sent = self.0.response(message.encode_to_vec().into()).client.expect("shown").concat();
         DiscoveryResponse::decode(&sent[..]).expect("a response").nonce
     }
 }
@@ -289,12 +291,222 @@ fn in_state_of_the_world_another_control_plane_hears_the_version() {
     assert!(world.say(CDS, &[], "7", &nonce).1.is_none(), "it answered the one before");
 }
 
+const ROOTS: Followed = Followed { type_url: SDS, name: "ROOTCA", component: "ours" };
+
+/// A response of a control plane, of secrets with these names and versions.
+fn secrets(protocol: Protocol, component: &str, nonce: &str, found: &[&str], removed: &[&str]) -> Bytes {
+    let control_plane = Some(ControlPlane { identifier: format!(r#"{{"Component":"{component}"}}"#) });
+    let (type_url, nonce) = (SDS.to_owned(), nonce.to_owned());
+    let any = |name: &str| {
+        let secret = EnvoySecret { name: name.to_owned(), ..EnvoySecret::default() };
+        Any { type_url: SDS.to_owned(), value: secret.encode_to_vec().into() }
+    };
+    let encoded = match protocol {
+        Protocol::Delta => {
+            let resource = |name: &&str| Resource {
+                name: (*name).to_owned(),
+                version: format!("{name}-{nonce}"),
+                resource: Some(any(name)),
+                ..Resource::default()
+            };
+            DeltaDiscoveryResponse {
+                resources: found.iter().map(resource).collect(),
+                removed_resources: texts(removed),
+                type_url,
+                nonce,
+                control_plane,
+                ..DeltaDiscoveryResponse::default()
+            }
+            .encode_to_vec()
+        }
+        Protocol::Sotw => DiscoveryResponse {
+            resources: found.iter().map(|name| any(name)).collect(),
+            version_info: format!("v{nonce}"),
+            type_url,
+            nonce,
+            control_plane,
+            ..DiscoveryResponse::default()
+        }
+        .encode_to_vec(),
+    };
+    encoded.into()
+}
+
+/// What the client sees of a response of secrets: nonce and names, a minus before those that go.
+fn seen(protocol: Protocol, heard: &Heard) -> Option<(String, Vec<String>)> {
+    let message = heard.client.as_ref()?.concat();
+    Some(match protocol {
+        Protocol::Delta => {
+            let response = DeltaDiscoveryResponse::decode(&message[..]).expect("a response");
+            let gone = response.removed_resources.iter().map(|name| format!("-{name}"));
+            (response.nonce, response.resources.into_iter().map(|found| found.name).chain(gone).collect())
+        }
+        Protocol::Sotw => {
+            let response = DiscoveryResponse::decode(&message[..]).expect("a response");
+            let name = |any: Any| EnvoySecret::decode(&any.value[..]).expect("a secret").name;
+            (response.nonce, response.resources.into_iter().map(name).collect())
+        }
+    })
+}
+
+/// What the control plane hears: names that are asked for, and the nonce.
+fn told(protocol: Protocol, message: &[u8]) -> (Vec<String>, String) {
+    match protocol {
+        Protocol::Delta => {
+            let request = DeltaDiscoveryRequest::decode(message).expect("a request");
+            assert_eq!(request.type_url, SDS);
+            (request.resource_names_subscribe, request.response_nonce)
+        }
+        Protocol::Sotw => {
+            let request = DiscoveryRequest::decode(message).expect("a request");
+            assert_eq!(request.type_url, SDS);
+            (request.resource_names, request.response_nonce)
+        }
+    }
+}
+
+/// A request for secrets by the client.
+fn request(protocol: Protocol, names: &[&str], nonce: &str, error: Option<&str>) -> Bytes {
+    let (type_url, response_nonce) = (SDS.to_owned(), nonce.to_owned());
+    let error_detail = error.map(|message| Status { code: 13, message: message.to_owned() });
+    let names = texts(names);
+    match protocol {
+        Protocol::Delta => DeltaDiscoveryRequest {
+            type_url,
+            response_nonce,
+            resource_names_subscribe: if nonce.is_empty() { names } else { Vec::new() },
+            error_detail,
+            ..DeltaDiscoveryRequest::default()
+        }
+        .encode_to_vec()
+        .into(),
+        Protocol::Sotw => DiscoveryRequest {
+            type_url,
+            response_nonce,
+            resource_names: names,
+            error_detail,
+            ..DiscoveryRequest::default()
+        }
+        .encode_to_vec()
+        .into(),
+    }
+}
+
+const BOTH: [Protocol; 2] = [Protocol::Delta, Protocol::Sotw];
+
+/// A stream whose control plane has shown that it has what is followed, by a response of another type.
+fn following(protocol: Protocol) -> Session {
+    let mut session = Session::new(protocol, None).following(Some(ROOTS));
+    session.opened();
+    let other = DeltaDiscoveryRequest { type_url: CDS.to_owned(), ..DeltaDiscoveryRequest::default() };
+    let other_sotw = DiscoveryRequest { type_url: CDS.to_owned(), ..DiscoveryRequest::default() };
+    let first = match protocol {
+        Protocol::Delta => other.encode_to_vec(),
+        Protocol::Sotw => other_sotw.encode_to_vec(),
+    };
+    session.request(first.into(), is_local, true).expect("a request");
+    let mut shown = secrets(protocol, "ours", "0", &[], &[]).to_vec();
+    put_field(&mut shown, tag(TYPE_URL), CDS.as_bytes());
+    let heard = session.response(shown.into());
+    assert!(heard.client.is_some() && !heard.is_foreign);
+    let [asked] = &heard.upstream[..] else { panic!("{heard:?}") };
+    assert_eq!(told(protocol, asked), (texts(&["ROOTCA"]), String::new()));
+    session
+}
+
+#[test]
+fn roots_are_followed_where_the_client_does_not_ask_for_them() {
+    for protocol in BOTH {
+        let mut session = following(protocol);
+        let heard = session.response(secrets(protocol, "ours", "1", &["ROOTCA"], &[]));
+        assert!(heard.client.is_none(), "nobody but the agent has asked");
+        assert!(heard.followed.is_some());
+        let [accepted] = &heard.upstream[..] else { panic!("{heard:?}") };
+        assert_eq!(told(protocol, accepted).1, "1");
+
+        // The next one who is asked hears what is there.
+        let opened = session.opened();
+        let [_, reopened] = &opened[..] else { panic!("{opened:?}") };
+        assert_eq!(told(protocol, reopened).0, ["ROOTCA"]);
+        match protocol {
+            Protocol::Delta => {
+                let reopened = DeltaDiscoveryRequest::decode(&reopened[..]).expect("a request");
+                assert_eq!(versions(&reopened), [("ROOTCA", "ROOTCA-1")]);
+            }
+            Protocol::Sotw => {
+                let reopened = DiscoveryRequest::decode(&reopened[..]).expect("a request");
+                assert_eq!(reopened.version_info, "v1");
+            }
+        }
+
+        // Who asks for other secrets sees them alone, and answers for both.
+        let step = session.request(request(protocol, &["kubernetes://a"], "", None), is_local, true);
+        let names = told(protocol, &step.expect("a request").upstream.expect("forwarded")).0;
+        assert!(names.contains(&"kubernetes://a".to_owned()), "{names:?}");
+        let heard = session.response(secrets(protocol, "ours", "2", &["ROOTCA", "kubernetes://a"], &[]));
+        assert!(heard.upstream.is_empty() && heard.followed.is_some());
+        let (nonce, names) = seen(protocol, &heard).expect("shown");
+        assert_eq!(names, ["kubernetes://a"]);
+        let step = session.request(request(protocol, &["kubernetes://a"], &nonce, None), is_local, true);
+        let (names, nonce) = told(protocol, &step.expect("a request").upstream.expect("forwarded"));
+        assert_eq!(nonce, "2");
+        assert_eq!(names.contains(&"ROOTCA".to_owned()), protocol == Protocol::Sotw, "{names:?}");
+        assert_eq!(session.wanted().iter().filter(|(ty, _)| ty == SDS).count(), 1);
+    }
+}
+
+#[test]
+fn roots_that_the_client_uses_are_accepted_by_the_client() {
+    for protocol in BOTH {
+        let mut session = following(protocol);
+        let step = session.request(request(protocol, &["ROOTCA"], "", None), is_local, true);
+        let step = step.expect("a request");
+        assert!(step.has_new_local && step.upstream.is_none(), "it is asked for already");
+        for (number, error) in [("1", Some("bad")), ("2", None)] {
+            let heard = session.response(secrets(protocol, "ours", number, &["ROOTCA"], &[]));
+            assert!(heard.upstream.is_empty() && heard.followed.is_none(), "not yet");
+            let (nonce, names) = seen(protocol, &heard).expect("shown");
+            assert_eq!(names, ["ROOTCA"]);
+            let sent = session.local(SDS)[0].1.clone();
+            let expected = EnvoySecret { name: "ROOTCA".to_owned(), ..EnvoySecret::default() };
+            assert_eq!(sent, Some(version_of(&expected.encode_to_vec())), "it is not sent once more");
+            let step = session.request(request(protocol, &["ROOTCA"], &nonce, error), is_local, true);
+            let step = step.expect("a request");
+            assert_eq!(told(protocol, &step.upstream.expect("forwarded")).1, number);
+            assert_eq!(step.followed.is_some(), error.is_none());
+        }
+        assert!(session.wanted().iter().all(|(ty, _)| ty != SDS), "none of it is stored");
+    }
+}
+
+#[test]
+fn control_planes_without_roots_are_not_asked_for_them() {
+    for protocol in BOTH {
+        let mut session = Session::new(protocol, None).following(Some(ROOTS));
+        session.opened();
+        let names = ["ROOTCA", "kubernetes://a"];
+        session.request(request(protocol, &names, "", None), is_local, true).expect("a request");
+        let heard = session.response(secrets(protocol, "theirs", "1", &["kubernetes://a"], &["ROOTCA"]));
+        assert!(heard.is_foreign && heard.upstream.is_empty() && heard.followed.is_none());
+        // It does not take away what it does not have.
+        assert_eq!(seen(protocol, &heard).expect("shown").1, ["kubernetes://a"]);
+        assert_eq!(told(protocol, &session.opened()[0]).0, ["kubernetes://a"]);
+    }
+    // One that had them is followed by one that has not.
+    for protocol in BOTH {
+        let mut session = following(protocol);
+        assert_eq!(session.opened().len(), 2);
+        assert!(session.response(secrets(protocol, "theirs", "1", &[], &[])).is_foreign);
+        assert_eq!(session.opened().len(), 1);
+    }
+}
+
 #[test]
 fn no_bytes_panic() {
     let words: [&[u8]; 6] =
         [b"", b"\xff", b"\x0a\xff\x01", b"\x12\x01a\x1a\x01*", b"\x22\x7f", b"\x2a\x03agent"];
     for protocol in [Protocol::Delta, Protocol::Sotw] {
-        let mut session = Session::new(protocol, Some(SDS));
+        let mut session = Session::new(protocol, Some(SDS)).following(Some(ROOTS));
         for one in words {
             for other in words {
                 let message = Bytes::from([one, other].concat());

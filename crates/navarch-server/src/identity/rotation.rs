@@ -7,6 +7,7 @@ use navarch_identity::authority::KeptError;
 use navarch_identity::certificate::Facts;
 use navarch_identity::rotation::{Fleet as Acknowledged, Pace, Phase, RootId, id_of_root};
 use navarch_identity::{Timestamp, pem};
+use navarch_translate::sds::WORKLOAD_ROOTS;
 use navarch_xds::{Registry, StreamStatus};
 
 use super::{Identity, Source, now, trust_domains};
@@ -89,7 +90,7 @@ impl Identity {
         };
         for stream in registry.streams().iter().filter(|stream| !stream.types.is_empty()) {
             acknowledged.connected += 1;
-            if let Some(reason) = self.missing(stream, revision, since) {
+            if let Some(reason) = self.missing(registry, stream, revision, since) {
                 acknowledged.missing.push(reason);
             }
         }
@@ -115,12 +116,20 @@ impl Identity {
 
     /// The name of a proxy that may not have roots of a revision, and why that is not known.
     ///
-    /// Proxies that get their roots over xDS acknowledge them. Those beside an agent get them with their
-    /// certificates: one that was issued since they are distributed came with them, and so did all that are
-    /// valid after a while.
-    fn missing(&self, stream: &StreamStatus, revision: u64, since: Timestamp) -> Option<String> {
+    /// Who asks for the roots, as navarch's agent does for its proxy, acknowledges them. Others get them with
+    /// their certificates: one that was issued since they are distributed came with them, and so did all that
+    /// are valid after a while.
+    fn missing(
+        &self,
+        registry: &Registry,
+        stream: &StreamStatus,
+        revision: u64,
+        since: Timestamp,
+    ) -> Option<String> {
         let name = crate::admin::proxy_name(&stream.node.id);
-        if let Some(secrets) = stream.types.iter().find(|ty| ty.ty == XdsType::Sds) {
+        let secrets = stream.types.iter().find(|ty| ty.ty == XdsType::Sds);
+        let secrets = secrets.filter(|_| registry.is_subscribed(stream.id, XdsType::Sds, WORKLOAD_ROOTS));
+        if let Some(secrets) = secrets {
             // A class that a revision leaves as it was is not published again.
             let client = Client::of(&stream.node, &stream.peer).ok();
             let of_class = client.and_then(|client| self.fleet.class_revision(&client));

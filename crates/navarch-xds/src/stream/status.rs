@@ -1,5 +1,7 @@
 //! How far the client is.
 
+use navarch_envoy::XdsType;
+
 use super::{Stream, nonce};
 use crate::status::{Mark, SyncState, TypeStatus};
 use crate::type_state::{ResponseMark, TypeState};
@@ -40,6 +42,12 @@ impl Stream {
             sent_total: progress.totals().sent,
             rejected_total: progress.totals().rejected,
         }
+    }
+
+    /// Whether the client wants a resource of this name.
+    #[must_use]
+    pub fn is_subscribed(&self, ty: XdsType, name: &str) -> bool {
+        self.types.iter().any(|state| state.ty == ty && state.subscription.covers(name))
     }
 
     /// The newest revision that the client has fully accepted, as far as it asked for it; zero before that.
