@@ -16,7 +16,7 @@ use navarch_envoy::any::TYPE_URL_PREFIX;
 use navarch_envoy::wire::put_field;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::relay::session::{self, Head, Protocol};
+use crate::relay::wire::{self, Head, Protocol};
 
 /// Bytes of one response that is read back; more is not one.
 const FRAME_BYTES_MAX: u32 = 512 << 20;
@@ -256,20 +256,20 @@ fn read(path: &Path, protocol: Protocol) -> io::Result<Stored> {
 impl Stored {
     fn take(&mut self, message: &Bytes, protocol: Protocol) {
         Head::of(message).version.clone_into(&mut self.version);
-        for resource in session::resources(message) {
+        for resource in wire::resources(message) {
             let (name, version, any) = match protocol {
                 Protocol::Delta => {
-                    let (name, version) = session::name_and_version(resource);
-                    (name, version, session::value_of(resource))
+                    let (name, version) = wire::name_and_version(resource);
+                    (name, version, wire::value_of(resource))
                 }
-                Protocol::Sotw => (session::name_in(session::value_of(resource)), "", resource),
+                Protocol::Sotw => (wire::name_in(wire::value_of(resource)), "", resource),
             };
             // Copied, so that the rest of the response can go.
-            let value = Bytes::copy_from_slice(session::value_of(any));
+            let value = Bytes::copy_from_slice(wire::value_of(any));
             self.resources.insert(name.to_owned(), (version.to_owned(), value));
         }
         if protocol == Protocol::Delta {
-            for name in session::removed(message) {
+            for name in wire::removed(message) {
                 self.resources.remove(name);
             }
         }

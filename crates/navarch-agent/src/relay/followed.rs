@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use navarch_envoy::wire::{Fields, Value, put_field};
 
-use super::session::{
+use super::wire::{
     Protocol, REMOVED, RESOURCES, bytes_of, name_and_version, name_in, tag, text_of, value_of,
 };
 

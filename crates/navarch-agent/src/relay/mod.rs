@@ -8,6 +8,7 @@
 mod followed;
 mod link;
 pub mod session;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::followed::Followed;
 use self::link::{Event, Link};
-use self::session::{Heard, Protocol, Sent, Session, Step, Wanted};
+use self::session::{Heard, Session, Step, Wanted};
+use self::wire::{Protocol, Sent};
 use crate::secrets::{self, Secrets};
 use crate::store::{Store, Stored};
 use crate::upstream::Upstream;

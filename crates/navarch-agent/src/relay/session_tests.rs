@@ -8,6 +8,7 @@ use navarch_envoy::proto::envoy::service::discovery::v3::{
 };
 use navarch_xds::proto::Status;
 
+use super::super::wire::TYPE_URL;
 use super::*;
 
 const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";

@@ -1,0 +1,106 @@
+//! Revocation lists beside an authority that the operator provides.
+//!
+//! A proxy that has one list wants a list of every authority in a chain, and lists that have ended are as
+//! good as none to it (X509_V_FLAG_CRL_CHECK_ALL, which Envoy sets): it then refuses every certificate. So
+//! lists are tried before they are given to anybody.
+
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use super::Signer;
+use super::issuer_name::subject_of;
+use crate::certificate::Facts;
+use crate::pem::{self, PemError};
+use crate::time::Timestamp;
+
+/// Lists in one file.
+const LISTS_MAX: usize = 100;
+
+/// What authorities have revoked.
+#[derive(Clone, Debug)]
+pub struct Revoked {
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    pem: Arc<str>,
+    until: Option<Timestamp>,
+}
+
+/// Why revocation lists cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevokedError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("there are more than {LISTS_MAX} lists")]
+    TooMany,
+    #[error("a list cannot be read: {reason}")]
+    Unreadable { reason: String },
+    #[error("the list of {issuer:?} has ended at {at}; proxies that had it would refuse every certificate")]
+    Ended { issuer: String, at: Timestamp },
+    #[error("there is no list of {subject:?}; where there is one list, proxies want one of every authority")]
+    NoList { subject: String },
+    #[error("with these lists nothing verifies that the authority signs: {reason}")]
+    Unverified { reason: String },
+}
+
+impl Revoked {
+    /// Reads lists as PEM, and tries them with what `signer` signs.
+    ///
+    /// # Errors
+    /// If proxies that had them would refuse what the authority signs.
+    pub fn read(
+        text: &[u8],
+        signer: &Signer,
+        roots: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> Result<Self, RevokedError> {
+        let lists = pem::revocation_lists(text)?;
+        if lists.len() > LISTS_MAX {
+            return Err(RevokedError::TooMany);
+        }
+        let mut issuers = Vec::new();
+        let mut until = None;
+        for list in &lists {
+            let unreadable = |reason: String| RevokedError::Unreadable { reason };
+            let (_, parsed) =
+                CertificateRevocationList::from_der(list).map_err(|error| unreadable(error.to_string()))?;
+            if let Some(next) = parsed.next_update() {
+                let at = Timestamp::from_seconds(next.timestamp());
+                if at <= now {
+                    return Err(RevokedError::Ended { issuer: parsed.issuer().to_string(), at });
+                }
+                until = Some(until.map_or(at, |until: Timestamp| until.min(at)));
+            }
+            issuers.push(parsed.issuer().as_raw().to_vec());
+        }
+        for authority in signer.intermediates().iter().chain(roots) {
+            if !subject_of(authority).is_some_and(|subject| issuers.contains(&subject)) {
+                let subject = Facts::of(authority).map(|facts| facts.subject).unwrap_or_default();
+                return Err(RevokedError::NoList { subject });
+            }
+        }
+        signer
+            .verify_with(roots, &lists, now)
+            .map_err(|error| RevokedError::Unverified { reason: error.to_string() })?;
+        let pem = lists.iter().map(|list| pem::encode("X509 CRL", list)).collect::<String>().into();
+        Ok(Revoked { lists, pem, until })
+    }
+
+    /// The lists.
+    #[must_use]
+    pub fn lists(&self) -> &[CertificateRevocationListDer<'static>] {
+        &self.lists
+    }
+
+    /// The lists as PEM.
+    #[must_use]
+    pub fn pem(&self) -> &Arc<str> {
+        &self.pem
+    }
+
+    /// When the first of them ends.
+    #[must_use]
+    pub fn until(&self) -> Option<Timestamp> {
+        self.until
+    }
+}
