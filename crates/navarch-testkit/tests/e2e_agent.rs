@@ -2,14 +2,13 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 use common::minute::Mesh;
 use navarch_testkit::http::Call;
-use navarch_testkit::{ports, wait};
+use navarch_testkit::wait;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_applications_talk_mutual_tls() -> Result<()> {
