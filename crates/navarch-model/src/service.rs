@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::SmallMap;
 
@@ -69,6 +70,13 @@ pub struct Service {
 }
 
 impl Service {
+    /// The port with a number, for datagrams (UDP) or for connections: one of each may have the number.
+    pub fn port(&self, number: u16, datagrams: bool) -> Option<&ServicePort> {
+        let matching =
+            |port: &&ServicePort| port.port == number && (port.protocol == Protocol::Udp) == datagrams;
+        self.ports.iter().find(matching)
+    }
+
     /// The port, if there is exactly one.
     pub fn only_port(&self) -> Option<u16> {
         match self.ports.as_slice() {
@@ -254,13 +262,15 @@ pub enum TrafficDistribution {
     PreferSameNetwork,
 }
 
-/// Persistent sessions of a service (labels `istio.io/persistent-session[-header]`).
+/// Persistent sessions of a service (labels `istio.io/persistent-session[-header]`) or of a route (Gateway
+/// API, `SessionPersistence`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PersistentSession {
-    /// Cookie name and path.
     Cookie {
         name: Name,
         path: Name,
+        /// How long the cookie lives; without one, as long as the browser runs.
+        ttl: Option<Duration>,
     },
     Header(Name),
 }

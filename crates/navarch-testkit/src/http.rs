@@ -1,10 +1,11 @@
-//! A small HTTP/1.1 client for tests: one connection per call, bounded, no redirects.
+//! A small HTTP client for tests: one connection per call, bounded, no redirects.
 
-use ::http::{HeaderMap, Method, Request, StatusCode, Uri};
+use ::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -49,6 +50,7 @@ pub struct Call {
     headers: Vec<(String, String)>,
     body: Bytes,
     within: Duration,
+    http2: bool,
 }
 
 impl Call {
@@ -59,6 +61,7 @@ impl Call {
             headers: Vec::new(),
             body: Bytes::new(),
             within: Duration::from_secs(10),
+            http2: false,
         }
     }
 
@@ -88,6 +91,12 @@ impl Call {
         self
     }
 
+    /// Speaks HTTP/2 from the first byte on, as gRPC does.
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
+        self
+    }
+
     /// Sends it and reads the whole answer, whatever its status.
     pub async fn send(self) -> Result<Answer> {
         let (within, url) = (self.within, self.url.clone());
@@ -101,25 +110,41 @@ impl Call {
         let uri: Uri = self.url.parse().context("bad URL")?;
         let host = uri.host().context("URL without a host")?;
         let port = uri.port_u16().unwrap_or(80);
-        let stream = TcpStream::connect((host, port)).await.context("connecting")?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // It ends when `sender` is dropped or the peer closes.
-        let connection = tokio::spawn(connection);
-
+        let stream = TokioIo::new(TcpStream::connect((host, port)).await.context("connecting")?);
+        let stated = self.headers.iter().find(|(name, _)| name == "host");
+        let authority = stated.map_or_else(|| format!("{host}:{port}"), |(_, host)| host.clone());
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        let mut request = Request::builder().method(self.method).uri(path);
-        if !self.headers.iter().any(|(name, _)| name == "host") {
-            request = request.header("host", format!("{host}:{port}"));
+        let target = if self.http2 { format!("http://{authority}{path}") } else { path.to_owned() };
+        let mut request = Request::builder().method(self.method).uri(target);
+        if !self.http2 {
+            request = request.header("host", authority);
         }
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().filter(|(name, _)| name != "host") {
             request = request.header(name, value);
         }
-        let response = sender.send_request(request.body(Full::new(self.body))?).await?;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.context("reading the body")?.to_bytes();
-        connection.abort();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let request = request.body(Full::new(self.body))?;
+        // The connection ends when its sender is dropped or the peer closes.
+        if self.http2 {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+            let connection = tokio::spawn(connection);
+            let answer = read(sender.send_request(request).await?).await;
+            connection.abort();
+            answer
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+            let connection = tokio::spawn(connection);
+            let answer = read(sender.send_request(request).await?).await;
+            connection.abort();
+            answer
+        }
     }
+}
+
+async fn read(response: Response<Incoming>) -> Result<Answer> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.context("reading the body")?.to_bytes();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
 }
 
 /// `GET url`, any status.

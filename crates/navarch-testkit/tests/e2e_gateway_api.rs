@@ -4,10 +4,15 @@
 #[path = "traffic/backend.rs"]
 #[allow(dead_code, reason = "written for other tests, of which this one uses a part")]
 mod backend;
+#[path = "traffic/certificate.rs"]
+mod certificate;
+#[path = "traffic/connection.rs"]
+#[allow(dead_code, reason = "written for other tests, of which this one uses a part")]
+mod connection;
 mod gateway_api;
 
 use anyhow::{Result, ensure};
-use gateway_api::{http, mesh, rig::Rig, stream, table};
+use gateway_api::{http, mesh, rig::Rig, stream, table, tls};
 
 /// The features that a group of tests shows, and the tests.
 macro_rules! features {
@@ -59,6 +64,12 @@ features! {
     "HTTPRouteBackendTimeout" => http::backend_timeout,
     "HTTPRouteRetry" => http::retry,
     "HTTPRouteRetryConnectionError" => http::retry_connection_error,
+    "HTTPRouteRetryBackendTimeout" => http::retry_backend_timeout,
+    "HTTPRouteBackendProtocolH2C" => http::h2c,
+    "HTTPRouteBackendProtocolWebSocket" => http::web_socket,
+    "HTTPRouteBackendURLRewrite" => http::backend_rewrite,
+    "HTTPRouteBackendRequestRedirect" => http::backend_redirect,
+    "HTTPRoute, sessions in a cookie" => http::session_cookie,
     "HTTPRouteParentRefPort" => http::parent_port,
     "HTTPRouteNamedRouteRule" => http::named_rule,
     "HTTPRouteCORS" => http::cors,
@@ -66,7 +77,24 @@ features! {
     "GRPCRoute" => http::grpc_methods,
     "GRPCRouteRequestHeaderModifier" => http::grpc_headers,
     "GRPCRouteNamedRouteRule" => http::grpc_named_rule,
+    "GRPCRoute, weights" => http::grpc_weights,
+    "GRPCRoute, sessions in a header" => http::session_header,
     "TCPRoute" => stream::tcp,
+    "UDPRoute" => stream::udp,
+}
+
+features! {
+    /// At a gateway, with TLS.
+    features_of_tls: tls::Site;
+    "TLSRoute" => tls::passthrough,
+    "TLSRouteModeTerminate" => tls::terminate,
+    "TLSRouteModeMixed" => tls::mixed_modes,
+    "GatewayHTTPSListenerDetectMisdirectedRequests" => tls::misdirected,
+    "GatewayFrontendClientCertificateValidation" => tls::client_certificates,
+    "GatewayFrontendClientCertificateValidationInsecureFallback" => tls::insecure_fallback,
+    "BackendTLSPolicy" => tls::backend_policy,
+    "BackendTLSPolicySANValidation" => tls::backend_policy_names,
+    "ListenerSet" => tls::listener_set,
 }
 
 features! {
@@ -76,14 +104,17 @@ features! {
     "MeshConsumerRoute" => mesh::consumer,
     "MeshHTTPRouteRewritePath" => mesh::rewrite_path,
     "MeshHTTPRouteRedirectPort" => mesh::redirect_port,
+    "MeshHTTPRouteSchemeRedirect" => mesh::redirect_scheme,
     "MeshHTTPRouteRedirectPath" => mesh::redirect_path,
     "MeshHTTPRouteBackendRequestHeaderModification" => mesh::backend_headers,
     "MeshHTTPRouteQueryParamMatching" => mesh::query_params,
     "MeshHTTPRouteNamedRouteRule" => mesh::named_rule,
     "HTTPRouteDestinationPortMatching" => mesh::ports,
+    "Mesh, GRPCRoute" => mesh::grpc_methods,
+    "Mesh, GRPCRoute, weights" => mesh::grpc_weights,
 }
 
 #[test]
 fn the_table_in_the_documents_is_that_of_these_tests() -> Result<()> {
-    table::check(&[features_of_gateways::FEATURES, features_of_meshes::FEATURES])
+    table::check(&[features_of_gateways::FEATURES, features_of_tls::FEATURES, features_of_meshes::FEATURES])
 }

@@ -29,6 +29,11 @@ pub fn backend(to: &ServiceBackend, external: Option<&str>, only_port: Option<u1
     outbound(to.port_of(only_port, listener), &to.subset, external.unwrap_or(&to.host))
 }
 
+/// A port of a service for datagrams (UDP). A port for connections may have the same number.
+pub fn datagrams(port: u16, host: &str) -> String {
+    format!("outbound_udp|{port}||{host}")
+}
+
 /// The server name of mesh TLS to a service, and the cluster a gateway forwards such connections to without
 /// terminating them: `outbound_.80_.v1_.reviews.default.svc.cluster.local`.
 pub fn sni(port: u16, subset: &str, host: &str) -> String {

@@ -296,6 +296,13 @@ pub mod envoy {
                     }
                 }
             }
+            pub mod udp {
+                pub mod udp_proxy {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.udp.udp_proxy.v3.rs");
+                    }
+                }
+            }
         }
         pub mod formatter {
             pub mod req_without_query {
@@ -321,6 +328,22 @@ pub mod envoy {
                 pub mod header {
                     pub mod v3 {
                         include!("envoy.extensions.http.stateful_session.header.v3.rs");
+                    }
+                }
+            }
+        }
+        pub mod matching {
+            pub mod common_inputs {
+                pub mod network {
+                    pub mod v3 {
+                        include!("envoy.extensions.matching.common_inputs.network.v3.rs");
+                    }
+                }
+            }
+            pub mod input_matchers {
+                pub mod runtime_fraction {
+                    pub mod v3 {
+                        include!("envoy.extensions.matching.input_matchers.runtime_fraction.v3.rs");
                     }
                 }
             }

@@ -21,6 +21,16 @@ message! {
     }
 }
 
+impl HttpRouteFilter {
+    /// Whether it changes headers and does nothing else.
+    pub fn is_of_headers(&self) -> bool {
+        matches!(
+            self.type_,
+            Some(HttpFilterType::RequestHeaderModifier | HttpFilterType::ResponseHeaderModifier)
+        )
+    }
+}
+
 closed_enum! {
     /// The type of a filter of requests.
     pub enum HttpFilterType {

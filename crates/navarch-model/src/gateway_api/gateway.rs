@@ -235,6 +235,7 @@ impl Listener {
         match &*self.protocol {
             "HTTP" | "HTTPS" => &[RouteKind::Http, RouteKind::Grpc],
             "TCP" => &[RouteKind::Tcp],
+            "UDP" => &[RouteKind::Udp],
             "TLS" if mode == Some(TlsMode::Terminate) => &[RouteKind::Tls, RouteKind::Tcp],
             "TLS" => &[RouteKind::Tls],
             _ => &[],

@@ -27,7 +27,8 @@ impl HttpRule {
             HttpAction::Redirect(_) | HttpAction::Respond(_) => None,
         };
         let named = forward.into_iter().flat_map(|forward| {
-            let Forward { backends, missing: _, rewrite: _, timeout: _, retries: _, mirrors } = forward;
+            let Forward { backends, missing: _, rewrite: _, timeout: _, retries: _, mirrors, session: _ } =
+                forward;
             let backends = backends.iter().map(|to| (&to.backend, &origin.key, &to.field));
             backends.chain(mirrors.iter().map(|to| (&to.backend, &to.origin.key, &to.origin.field)))
         });

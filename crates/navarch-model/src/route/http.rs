@@ -9,6 +9,7 @@ use crate::networking::{
     CorsPolicy, Headers, HttpDirectResponse, HttpFaultInjection, HttpRedirect, HttpRetry, RegexRewrite,
 };
 use crate::origin::Origin;
+use crate::service::PersistentSession;
 use crate::values::{Percent, StringMatch};
 
 /// What becomes of requests that meet one of some conditions.
@@ -44,6 +45,9 @@ pub struct HttpMatch {
     pub query_params: BTreeMap<String, StringMatch>,
     /// Statistics of the route get this prefix, if it is not empty.
     pub stat_prefix: String,
+    /// Of the requests that meet everything else, this share; the others go on to the next condition. Shares
+    /// of successive conditions include those before them, as one number is drawn for each request.
+    pub share: Option<Percent>,
 }
 
 /// How specific a condition is. The greater one comes first. (Gateway API, HTTPRouteRule, matches.)
@@ -124,6 +128,8 @@ pub struct Forward {
     /// Unset means the default of the mesh settings.
     pub retries: Option<HttpRetry>,
     pub mirrors: Vec<Mirror>,
+    /// Sends the requests of one client to one endpoint; comes before what the services say.
+    pub session: Option<PersistentSession>,
 }
 
 /// Changes to the request before it is passed on.
@@ -163,6 +169,11 @@ pub enum Share {
 }
 
 impl HttpRule {
+    /// How requests of one client stick to an endpoint, if the rule says so.
+    pub fn session(&self) -> Option<&PersistentSession> {
+        self.forward()?.session.as_ref()
+    }
+
     /// How requests are passed on, if they are.
     pub fn forward(&self) -> Option<&Forward> {
         match &self.action {

@@ -53,6 +53,7 @@ pub struct RouteSet {
     /// In order: the first rule whose conditions hold counts.
     pub http: Vec<HttpRule>,
     pub tls: Vec<TlsRule>,
+    /// At listeners for UDP they are for datagrams.
     pub tcp: Vec<TcpRule>,
 }
 

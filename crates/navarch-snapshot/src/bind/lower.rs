@@ -133,6 +133,7 @@ impl Dialect {
                 timeout,
                 retries,
                 mirrors: single.into_iter().chain(several).collect(),
+                session: None,
             })
         };
         HttpRule {
@@ -186,6 +187,7 @@ impl Dialect {
             without_headers,
             query_params,
             stat_prefix,
+            share: None,
         }
     }
 

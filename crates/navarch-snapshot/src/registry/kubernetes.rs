@@ -187,7 +187,7 @@ pub(super) fn persistent_session(labels: &Labels) -> Option<PersistentSession> {
     let stated = |key: &str| labels.get(key).filter(|value| !value.is_empty());
     if let Some(cookie) = stated("istio.io/persistent-session") {
         let (name, path) = cookie.split_once(':').unwrap_or((cookie, "/"));
-        return Some(PersistentSession::Cookie { name: Name::from(name), path: Name::from(path) });
+        return Some(PersistentSession::Cookie { name: Name::from(name), path: Name::from(path), ttl: None });
     }
     stated("istio.io/persistent-session-header").map(|header| PersistentSession::Header(header.clone()))
 }

@@ -1,11 +1,18 @@
 //! HTTPRoute and GRPCRoute at a gateway.
 
-use super::rig::{Rig, expect, expect_from, name_of, route, service, services};
+use super::rig::{Rig, endpoint, expect, expect_from, name_of, port_of, route, service, services};
 use crate::backend::{Backend, Behaviour};
 use anyhow::{Result, ensure};
 use http::{Method, StatusCode};
-use navarch_testkit::{http::Call, wait};
-use std::time::Duration;
+use navarch_testkit::{
+    http::{Answer, Call},
+    wait,
+};
+use std::{net::Ipv4Addr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// A rule with a backend.
 fn to(service: &str) -> String {
@@ -228,8 +235,11 @@ pub async fn port_redirect(rig: &Rig) -> Result<()> {
 }
 
 pub async fn scheme_redirect(rig: &Rig) -> Result<()> {
-    redirects(rig, "r-scheme", "{scheme: https, statusCode: 301}", "https://r-scheme.test/old/x?y=1", 301)
-        .await
+    // The listener's port is not the default of plain HTTP, so requests may state it; it must not stay.
+    let redirect = "{scheme: https, statusCode: 301}";
+    redirects(rig, "r-scheme", redirect, "https://r-scheme.test:443/old/x?y=1", 301).await?;
+    let redirect = "{scheme: https, hostname: r-else.example, statusCode: 301}";
+    redirects(rig, "r-else", redirect, "https://r-else.example/old/x?y=1", 301).await
 }
 
 pub async fn path_redirect(rig: &Rig) -> Result<()> {
@@ -436,9 +446,185 @@ pub async fn listener_isolation(rig: &Rig) -> Result<()> {
     expect(&rig.call("exact.test", "/wide"), 404).await.map(drop)
 }
 
+/// Writes what a backend does to requests that it gets, beside another one that gets as many.
+async fn of_backend(rig: &Rig, name: &str, filter: &str, backend: &Backend) -> Result<String> {
+    let rules = format!(
+        "[{{matches: [{{path: {{value: /old}}}}], \
+         backendRefs: [{{name: {name}, port: 80, filters: [{filter}]}}, {{name: {name}, port: 80}}]}}]"
+    );
+    rig.route("HTTPRoute", name, &rules, &[(name, backend)]).await
+}
+
+/// Sends requests until both answers have come, one of them as often as the other, about.
+async fn half(call: &Call, first: impl Fn(&Answer) -> Result<bool>) -> Result<()> {
+    let mut of_first = 0;
+    for _ in 0..100 {
+        of_first += usize::from(first(&call.clone().send().await?)?);
+    }
+    // 50 are expected; the deviation is 5.
+    ensure!((25..=75).contains(&of_first), "{of_first} of 100 calls");
+    Ok(())
+}
+
+pub async fn backend_rewrite(rig: &Rig) -> Result<()> {
+    let backend = Backend::echo("rewritten").await?;
+    let filter = "{type: URLRewrite, urlRewrite: {hostname: inner.example, \
+                  path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}";
+    let host = of_backend(rig, "b-rewrite", filter, &backend).await?;
+    let call = rig.call(&host, "/old/x?y=1");
+    expect_from(&call, "rewritten").await?;
+    half(&call, |answer| {
+        let page = answer.clone().ok()?.json()?;
+        let seen = (page["host"].as_str(), page["path"].as_str());
+        match seen {
+            (Some("inner.example"), Some("/new/x?y=1")) => Ok(true),
+            (Some("b-rewrite.test"), Some("/old/x?y=1")) => Ok(false),
+            _ => anyhow::bail!("{page}"),
+        }
+    })
+    .await
+}
+
+pub async fn backend_redirect(rig: &Rig) -> Result<()> {
+    let backend = Backend::echo("redirecting").await?;
+    let filter = "{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, \
+                  replacePrefixMatch: /new}}}";
+    let host = of_backend(rig, "b-redirect", filter, &backend).await?;
+    let call = rig.call(&host, "/old/x");
+    expect(&call, 200).await?;
+    let expected = format!("http://b-redirect.test:{}/new/x", rig.port);
+    half(&call, |answer| match answer.status {
+        StatusCode::OK => Ok(false),
+        StatusCode::FOUND if answer.header("location") == expected => Ok(true),
+        _ => anyhow::bail!("{answer:?}"),
+    })
+    .await
+}
+
+pub async fn h2c(rig: &Rig) -> Result<()> {
+    let backend = Backend::echo("h2c").await?;
+    let (http1, http2) = ("{name: http, port: 80}", "{name: http, port: 80, appProtocol: kubernetes.io/h2c}");
+    let host = rig.route("HTTPRoute", "h2c", &format!("[{{{}}}]", to("h2c")), &[]).await?;
+    for (port, protocol) in [(http1, "HTTP/1.1"), (http2, "HTTP/2.0")] {
+        let objects =
+            port_of("h2c", "default", port) + &endpoint("h2c", "default", 0, "TCP", backend.address);
+        rig.apply("h2c-backend", &objects).await?;
+        wait::until(protocol, wait::STEP, || async {
+            let page = rig.call(&host, "/").send().await?.ok()?.json()?;
+            ensure!(page["protocol"] == protocol, "{page}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+pub async fn web_socket(rig: &Rig) -> Result<()> {
+    let backend = Backend::echo("ws").await?;
+    let port = "{name: http, port: 80, appProtocol: kubernetes.io/ws}";
+    let host = rig.route("HTTPRoute", "ws", &format!("[{{{}}}]", to("ws")), &[]).await?;
+    let objects = port_of("ws", "default", port) + &endpoint("ws", "default", 0, "TCP", backend.address);
+    rig.apply("ws-backend", &objects).await?;
+    expect_from(&rig.call(&host, "/"), "ws").await?;
+    let exchange = async {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, rig.port)).await?;
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
+        stream.write_all(b"there and back").await?;
+        let mut back = [0; 14];
+        stream.read_exact(&mut back).await?;
+        ensure!(&back == b"there and back", "{back:?}");
+        Ok(())
+    };
+    tokio::time::timeout(wait::STEP, exchange).await?
+}
+
+/// Two endpoints, a route with a session, and the name of the session.
+async fn sessions(rig: &Rig, kind: &str, name: &str, session: &str) -> Result<(String, [Backend; 2])> {
+    let second = Backend::start_at(Ipv4Addr::new(127, 0, 0, 2), "two", Behaviour::Echo).await?;
+    let backends = [Backend::echo("one").await?, second];
+    let rules = format!("[{{sessionPersistence: {session}, {}}}]", to(name));
+    let host = rig.route(kind, name, &rules, &[]).await?;
+    let [one, two] = &backends;
+    let objects = port_of(name, "default", "{name: http, port: 80}")
+        + &endpoint(name, "default", 1, "TCP", one.address)
+        + &endpoint(name, "default", 2, "TCP", two.address);
+    rig.apply(&format!("{name}-backends"), &objects).await?;
+    for name in ["one", "two"] {
+        expect_from(&rig.call(&host, "/"), name).await?;
+    }
+    Ok((host, backends))
+}
+
+/// Calls go where the first one went.
+async fn stays(call: &Call, first: &str) -> Result<()> {
+    for _ in 0..20 {
+        let name = name_of(&call.clone().send().await?.ok()?)?;
+        ensure!(name == first, "{name} instead of {first}");
+    }
+    Ok(())
+}
+
+pub async fn session_cookie(rig: &Rig) -> Result<()> {
+    let session = "{sessionName: who, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}";
+    let (host, _backends) = sessions(rig, "HTTPRoute", "cookies", session).await?;
+    let answer = expect(&rig.call(&host, "/"), 200).await?;
+    let cookie = answer.header("set-cookie").to_owned();
+    ensure!(cookie.starts_with("who=") && cookie.contains("Max-Age=3600"), "{cookie}");
+    let value = cookie.split(';').next().unwrap_or_default();
+    stays(&rig.call(&host, "/").header("cookie", value), &name_of(&answer)?).await
+}
+
+pub async fn session_header(rig: &Rig) -> Result<()> {
+    let (host, _backends) =
+        sessions(rig, "GRPCRoute", "headers", "{sessionName: x-who, type: Header}").await?;
+    let answer = expect(&rig.call(&host, "/"), 200).await?;
+    let value = answer.header("x-who").to_owned();
+    ensure!(!value.is_empty(), "{answer:?}");
+    stays(&rig.call(&host, "/").header("x-who", &value), &name_of(&answer)?).await
+}
+
+pub async fn retry_backend_timeout(rig: &Rig) -> Result<()> {
+    let backend = slow().await?;
+    let rule = "timeouts: {request: 10s, backendRequest: 200ms}, retry: {attempts: 2, codes: [504], \
+                backoff: 10ms}, TO";
+    let host = one(rig, "retry-timeout", rule, &backend).await?;
+    expect(&rig.call(&host, "/"), 504).await?;
+    let before = backend.requests();
+    rig.call(&host, "/").send().await?;
+    let tries = backend.requests() - before;
+    ensure!(tries == 3, "{tries} tries");
+    Ok(())
+}
+
 /// A call of a gRPC method is a POST to its path.
 fn grpc(rig: &Rig, host: &str, path: &str) -> Call {
-    rig.call(host, path).method(Method::POST).header("content-type", "application/grpc")
+    rig.call(host, path).method(Method::POST).header("content-type", "application/grpc").http2()
+}
+
+pub async fn grpc_weights(rig: &Rig) -> Result<()> {
+    let (heavy, light) = (Backend::echo("heavy").await?, Backend::echo("light").await?);
+    let rules =
+        "[{backendRefs: [{name: gw-heavy, port: 80, weight: 70}, {name: gw-light, port: 80, weight: 30}]}]";
+    let backends = [("gw-heavy", &heavy), ("gw-light", &light)];
+    let host = rig.route("GRPCRoute", "grpc-weights", rules, &backends).await?;
+    expect(&grpc(rig, &host, "/a.B/C"), 200).await?;
+    let mut second = 0;
+    for _ in 0..100 {
+        second += usize::from(name_of(&grpc(rig, &host, "/a.B/C").send().await?.ok()?)? == "light");
+    }
+    // 30 are expected; the deviation is below 5.
+    ensure!((10..=55).contains(&second), "{second} of 100 calls to the weight 30");
+    Ok(())
 }
 
 pub async fn grpc_methods(rig: &Rig) -> Result<()> {

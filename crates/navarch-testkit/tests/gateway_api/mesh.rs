@@ -1,8 +1,9 @@
 //! Routes for clients of services.
 
-use super::rig::{apply, expect, expect_from, nothing_rejected, route, service, start};
+use super::rig::{apply, expect, expect_from, name_of, nothing_rejected, route, service, start};
 use crate::backend::Backend;
 use anyhow::{Result, ensure};
+use http::Method;
 use navarch_testkit::{envoy::Envoy, http::Call, navarch::Server, ports};
 
 const NODE: &str = "sidecar~127.0.3.5~client.front~front.svc.cluster.local";
@@ -36,9 +37,19 @@ spec:
         Ok(Mesh { server, envoy, port })
     }
 
-    /// Writes services, and a route in a namespace for clients of the first of them; `PORT` stands for the
-    /// port. Returns the host.
+    /// Writes services, and an HTTPRoute in a namespace for clients of the first of them; `PORT` stands for
+    /// the port. Returns the host.
     async fn route(&self, namespace: &str, rules: &str, services: &[(&str, &Backend)]) -> Result<String> {
+        self.route_of("HTTPRoute", namespace, rules, services).await
+    }
+
+    async fn route_of(
+        &self,
+        kind: &str,
+        namespace: &str,
+        rules: &str,
+        services: &[(&str, &Backend)],
+    ) -> Result<String> {
         let (name, _) = services.first().ok_or_else(|| anyhow::anyhow!("no service"))?;
         let spec = format!(
             "{{parentRefs: [{{group: '', kind: Service, name: {name}, namespace: shop}}], rules: {}}}",
@@ -47,7 +58,7 @@ spec:
         let file = format!("{name}-{namespace}");
         let objects: String =
             services.iter().map(|(name, backend)| service(name, "shop", self.port, backend)).collect();
-        apply(&self.server, &file, &(objects + &route("HTTPRoute", name, namespace, &spec))).await?;
+        apply(&self.server, &file, &(objects + &route(kind, name, namespace, &spec))).await?;
         Ok(format!("{name}.shop.svc.cluster.local"))
     }
 
@@ -128,6 +139,47 @@ pub async fn redirect_port(mesh: &Mesh) -> Result<()> {
 pub async fn redirect_path(mesh: &Mesh) -> Result<()> {
     let path = "{path: {type: ReplaceFullPath, replaceFullPath: /all}}";
     redirects(mesh, "rd-path", path, "http://HOST:PORT/all").await
+}
+
+pub async fn redirect_scheme(mesh: &Mesh) -> Result<()> {
+    // The request states the port of plain HTTP, which is not that of HTTPS.
+    redirects(mesh, "rd-scheme", "{scheme: https}", "https://HOST:443/x").await?;
+    let elsewhere = "{scheme: https, hostname: example.org}";
+    redirects(mesh, "rd-elsewhere", elsewhere, "https://example.org/x").await
+}
+
+/// A call of a gRPC method is a POST to its path, over HTTP/2.
+fn grpc(mesh: &Mesh, host: &str, path: &str) -> Call {
+    mesh.call(host, path).method(Method::POST).header("content-type", "application/grpc").http2()
+}
+
+pub async fn grpc_weights(mesh: &Mesh) -> Result<()> {
+    let (heavy, light) = (Backend::echo("heavy").await?, Backend::echo("light").await?);
+    let rules = "[{backendRefs: [{name: mg-heavy, port: PORT, weight: 70}, \
+                 {name: mg-light, port: PORT, weight: 30}, {name: mg-none, port: PORT, weight: 0}]}]";
+    let services = [("mg-heavy", &heavy), ("mg-light", &light)];
+    let host = mesh.route_of("GRPCRoute", "shop", rules, &services).await?;
+    expect_from(&grpc(mesh, &host, "/a.B/C"), "light").await?;
+    let mut second = 0;
+    for _ in 0..100 {
+        second += usize::from(name_of(&grpc(mesh, &host, "/a.B/C").send().await?.ok()?)? == "light");
+    }
+    // 30 are expected; the deviation is below 5.
+    ensure!((10..=55).contains(&second), "{second} of 100 calls to the weight 30");
+    Ok(())
+}
+
+pub async fn grpc_methods(mesh: &Mesh) -> Result<()> {
+    let (add, any) = (Backend::echo("add").await?, Backend::echo("any").await?);
+    let rules = "[{backendRefs: [{name: mm-any, port: PORT}]}, \
+                 {matches: [{method: {service: shop.Cart, method: Add}}], \
+                 filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, value: a}]}}], \
+                 backendRefs: [{name: mm-add, port: PORT}]}]";
+    let services = [("mm-any", &any), ("mm-add", &add)];
+    let host = mesh.route_of("GRPCRoute", "shop", rules, &services).await?;
+    let page = expect_from(&grpc(mesh, &host, "/shop.Cart/Add"), "add").await?;
+    ensure!(page["headers"]["x-set"] == "a", "{page}");
+    expect_from(&grpc(mesh, &host, "/shop.Cart/Remove"), "any").await.map(drop)
 }
 
 pub async fn backend_headers(mesh: &Mesh) -> Result<()> {

@@ -5,3 +5,4 @@ pub mod mesh;
 pub mod rig;
 pub mod stream;
 pub mod table;
+pub mod tls;

@@ -23,7 +23,7 @@ pub struct Rig {
     pub port: u16,
     /// Port of the listener `other`, for `*.test`.
     pub other_port: u16,
-    /// Port of the listener `tcp`.
+    /// Port of the listener `tcp`, and of `udp`.
     pub tcp_port: u16,
 }
 
@@ -47,6 +47,7 @@ spec:
   - {{name: exact, port: {port}, protocol: HTTP, hostname: exact.test}}
   - {{name: other, port: {other_port}, protocol: HTTP, hostname: '*.test'}}
   - {{name: tcp, port: {tcp_port}, protocol: TCP}}
+  - {{name: udp, port: {tcp_port}, protocol: UDP}}
 ---
 apiVersion: v1
 kind: Service
@@ -54,7 +55,11 @@ metadata: {{name: edge, namespace: default}}
 spec:
   clusterIP: 10.250.0.1
   selector: {{app: edge}}
-  ports: [{{name: a, port: {port}}}, {{name: b, port: {other_port}}}, {{name: c, port: {tcp_port}}}]
+  ports:
+  - {{name: a, port: {port}}}
+  - {{name: b, port: {other_port}}}
+  - {{name: c, port: {tcp_port}}}
+  - {{name: d, port: {tcp_port}, protocol: UDP}}
 ---
 apiVersion: v1
 kind: Pod
@@ -177,20 +182,34 @@ pub fn services(services: &[(&str, &Backend)]) -> String {
 
 /// A service with one port, and its endpoint.
 pub fn service(name: &str, namespace: &str, port: u16, backend: &Backend) -> String {
+    let stated = format!("{{name: http, port: {port}}}");
+    port_of(name, namespace, &stated) + &endpoint(name, namespace, 0, "TCP", backend.address)
+}
+
+/// A service with a port in flow style, called `http`.
+pub fn port_of(name: &str, namespace: &str, port: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{clusterIP: 10.250.1.1, ports: [{{name: http, port: {port}}}]}}
+spec: {{clusterIP: 10.250.1.1, ports: [{port}]}}
 ---
-apiVersion: discovery.k8s.io/v1
+"
+    )
+}
+
+/// One more endpoint of the port `http` of a service; each has a number.
+pub fn endpoint(service: &str, namespace: &str, nth: u8, protocol: &str, address: SocketAddr) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {{name: {name}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}
+metadata: {{name: {service}-{nth}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {service}}}}}
 addressType: IPv4
-endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
-ports: [{{name: http, port: {}, protocol: TCP}}]
+endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
+ports: [{{name: http, port: {}, protocol: {protocol}}}]
 ---
 ",
-        backend.address.port()
+        address.ip(),
+        address.port()
     )
 }

@@ -2,14 +2,17 @@
 
 use anyhow::Result;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header::UPGRADE};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use serde_json::{Map, Value, json};
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,7 +27,8 @@ use tokio::{
 /// How a backend answers.
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
-    /// 200 with `{name, path, host, headers}` of the request.
+    /// 200 with `{name, path, host, protocol, headers}` of the request. Sends back what comes in after an
+    /// upgrade to WebSocket.
     Echo,
     /// As `Echo`, but not before this time has passed.
     Slow(Duration),
@@ -44,7 +48,12 @@ pub struct Backend {
 
 impl Backend {
     pub async fn start(name: &'static str, behaviour: Behaviour) -> Result<Backend> {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        Backend::start_at(Ipv4Addr::LOCALHOST, name, behaviour).await
+    }
+
+    /// On an address of the loopback, for a second endpoint of one service: addresses tell them apart.
+    pub async fn start_at(address: Ipv4Addr, name: &'static str, behaviour: Behaviour) -> Result<Backend> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
         let requests = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&requests);
@@ -54,12 +63,22 @@ impl Backend {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let requests = Arc::clone(&counted);
-                let service = service_fn(move |request| {
+                let service = service_fn(move |mut request: Request<Incoming>| {
                     let nth = requests.fetch_add(1, Ordering::SeqCst);
-                    async move { Ok::<_, Infallible>(answer(name, behaviour, nth, &request).await) }
+                    async move {
+                        if request.headers().contains_key(UPGRADE) {
+                            return Ok::<_, Infallible>(upgraded(&mut request));
+                        }
+                        Ok(answer(name, behaviour, nth, &request).await)
+                    }
                 });
-                let connection = hyper::server::conn::http1::Builder::new();
-                connections.spawn(connection.serve_connection(TokioIo::new(stream), service));
+                // HTTP/1.1 and HTTP/2 without TLS, whichever the client speaks.
+                connections.spawn(async move {
+                    let connection = auto::Builder::new(TokioExecutor::new());
+                    let stream = TokioIo::new(stream);
+                    // It ends when the client closes; how is nobody's business here.
+                    let _ = connection.serve_connection_with_upgrades(stream, service).await;
+                });
             }
         });
         Ok(Backend { address, requests, accept })
@@ -88,6 +107,22 @@ impl Drop for Backend {
     }
 }
 
+/// Agrees to an upgrade and sends back what comes in. It is no WebSocket: nobody between looks at frames.
+fn upgraded(request: &mut Request<Incoming>) -> Response<Full<Bytes>> {
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let Ok(stream) = upgrade.await else { return };
+        let (mut reader, mut writer) = tokio::io::split(TokioIo::new(stream));
+        // It ends when the client closes.
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert("connection", HeaderValue::from_static("Upgrade"));
+    response
+}
+
 async fn answer(
     name: &str,
     behaviour: Behaviour,
@@ -103,13 +138,16 @@ async fn answer(
         }
         Behaviour::Echo | Behaviour::FailsOnce => StatusCode::OK,
     };
-    let text = |value: &http::HeaderValue| Value::from(String::from_utf8_lossy(value.as_bytes()));
+    let text = |value: &HeaderValue| Value::from(String::from_utf8_lossy(value.as_bytes()));
     let headers: Map<String, Value> =
         request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-    let body = json!({"name": name, "path": path, "host": headers.get("host"), "headers": headers});
+    let authority = request.uri().authority().map(|authority| Value::from(authority.as_str()));
+    let host = headers.get("host").cloned().or(authority);
+    let protocol = format!("{:?}", request.version());
+    let body = json!({"name": name, "path": path, "host": host, "protocol": protocol, "headers": headers});
     let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert("x-internal", http::HeaderValue::from_static("from the backend"));
+    response.headers_mut().insert("x-internal", HeaderValue::from_static("from the backend"));
     response
 }

@@ -1,6 +1,7 @@
 //! The capabilities, by theme, and what they need: a gateway, backends, clients.
 
 pub mod backend;
+pub mod certificate;
 pub mod changes;
 pub mod connection;
 pub mod edge;

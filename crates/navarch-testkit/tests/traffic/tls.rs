@@ -2,16 +2,13 @@
 
 use super::{
     backend::Backend,
+    certificate::{Certificate, secret},
     connection::TlsConnection,
     edge::{Edge, gateway, routes, rule, service, to},
 };
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{ports, wait, workspace};
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::ffi::OsStr;
 
 const NAME: &str = "a.secure.test";
 
@@ -25,52 +22,18 @@ pub struct Site {
     backend: Backend,
 }
 
-/// A certificate that is its own authority.
-struct Certificate {
-    file: PathBuf,
-    key_file: PathBuf,
-    text: String,
-    key: String,
-}
-
-impl Certificate {
-    fn new(dir: &Path, name: &str) -> Result<Certificate> {
-        let (file, key_file) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
-        let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-        command.args(["-days", "2", "-subj", &format!("/CN={name}")]);
-        command.args(["-addext", "subjectAltName=DNS:*.secure.test,DNS:origin.secure.test"]);
-        command.arg("-out").arg(&file).arg("-keyout").arg(&key_file);
-        let output = command.output().context("running openssl, which these tests need")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let (text, key) = (std::fs::read_to_string(&file)?, std::fs::read_to_string(&key_file)?);
-        Ok(Certificate { file, key_file, text, key })
-    }
-
-    fn key_pair(&self) -> String {
-        secret("site", &[("tls.crt", &self.text), ("tls.key", &self.key)])
-    }
-
-    fn authority(&self) -> String {
-        secret("trusted-cacert", &[("ca.crt", &self.text)])
-    }
-}
-
-fn secret(name: &str, values: &[(&str, &str)]) -> String {
-    let mut text = format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: default}}\nstringData:\n"
-    );
-    for (key, value) in values {
-        text += &format!("  {key}: |\n    {}\n", value.trim().replace('\n', "\n    "));
-    }
-    text + "---\n"
+/// The Secret by which a certificate is trusted.
+fn authority(certificate: &Certificate) -> String {
+    secret("trusted-cacert", &[("ca.crt", &certificate.text)])
 }
 
 impl Site {
     pub async fn new(edge: &str) -> Result<Site> {
         let edge = Edge::new(edge, &[]).await?;
         let dir = workspace::scratch("traffic-certificates")?;
-        let (first, second) = (Certificate::new(&dir, "first")?, Certificate::new(&dir, "second")?);
+        let hosts = ["*.secure.test", "origin.secure.test"];
+        let certificate = |name: &str| Certificate::new(&dir, name, &hosts);
+        let (first, second) = (certificate("first")?, certificate("second")?);
         let (https, backend) = (ports::free_port()?, Backend::echo("site").await?);
         let server = format!(
             "{{port: {{number: {https}, name: https, protocol: HTTPS}}, hosts: ['*.secure.test'], \
@@ -82,7 +45,7 @@ impl Site {
             service("site.traffic.test", &[(&backend, "")]),
             routes.replace("gateways: [edge]", "gateways: [secure]"),
         ];
-        edge.apply("certificate", &first.key_pair()).await?;
+        edge.apply("certificate", &first.key_pair("site")).await?;
         edge.apply("site", &objects.concat()).await?;
         Ok(Site { edge, https, first, second, backend })
     }
@@ -211,7 +174,7 @@ pub async fn origination(site: &Site) -> Result<()> {
         );
         format!("{plain}{}", rule(host, &tls))
     };
-    site.edge.apply("authority", &site.first.authority()).await?;
+    site.edge.apply("authority", &authority(&site.first)).await?;
     site.edge.apply("origin", &originate("origin.secure.test")).await?;
     let answer = site.edge.expect(&call, 200).await?;
     ensure!(super::edge::name_of(&answer)? == "site", "{answer:?}");
@@ -225,7 +188,7 @@ pub async fn origination(site: &Site) -> Result<()> {
 
 pub async fn rotation_without_a_lost_connection(site: &Site) -> Result<()> {
     let mut before = site.connect(site.https, NAME, &site.first).await?;
-    site.edge.server.write("certificate.yaml", &site.second.key_pair())?;
+    site.edge.server.write("certificate.yaml", &site.second.key_pair("site"))?;
     site.connect(site.https, NAME, &site.second).await?;
     let mut stale = TlsConnection::open(site.https, NAME, &site.first.file)?;
     ensure!(stale.get(NAME).await.is_err(), "the old certificate is still presented");
@@ -233,6 +196,6 @@ pub async fn rotation_without_a_lost_connection(site: &Site) -> Result<()> {
     served(&mut before, NAME).await.context("on the connection from before the rotation")?;
 
     // What callers trust rotates as well.
-    site.edge.server.write("authority.yaml", &site.second.authority())?;
+    site.edge.server.write("authority.yaml", &authority(&site.second))?;
     site.edge.expect(&site.edge.call("origin.traffic.test", "/"), 200).await.map(drop)
 }

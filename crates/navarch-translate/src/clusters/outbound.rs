@@ -54,6 +54,8 @@ pub struct OutboundInput {
     pub view: ClusterView,
     /// Also the clusters to which a gateway forwards mesh TLS without terminating it.
     pub sni_clusters: bool,
+    /// The port is one for datagrams (UDP).
+    pub datagrams: bool,
     pub patches: ClusterPatches,
 }
 
@@ -92,13 +94,14 @@ impl Pure for Outbound {
 /// The clusters before they are encoded.
 pub fn outbound_clusters(input: &OutboundInput) -> Vec<Cluster> {
     let service = &**input.service;
-    let Some(port) = service.ports.iter().find(|port| port.port == input.port) else { return Vec::new() };
-    if port.protocol == Protocol::Udp {
-        return Vec::new();
-    }
+    let Some(port) = service.port(input.port, input.datagrams) else { return Vec::new() };
     let rule = input.rule.as_ref().map(|rule| &***rule);
     let mut clusters = Vec::new();
-    for mode in [Mode::Outbound, Mode::Sni] {
+    let modes: &[Mode] = match input.datagrams {
+        true => &[Mode::Datagrams],
+        false => &[Mode::Outbound, Mode::Sni],
+    };
+    for mode in modes.iter().copied() {
         if mode == Mode::Sni && (!input.sni_clusters || service.mesh_external) {
             continue;
         }
@@ -124,7 +127,7 @@ impl<'a> Builder<'a> {
         let discovery = default.discovery_type();
         let dynamic = default.dynamic;
         clusters.push(default.finish());
-        if dynamic {
+        if dynamic || self.mode == Mode::Datagrams {
             return;
         }
         for subset in spec.into_iter().flat_map(|spec| &spec.subsets) {
@@ -329,7 +332,7 @@ impl<'a> Builder<'a> {
     fn dynamic_forward_proxy(&self) -> Option<Draft> {
         let supported =
             matches!(self.port.protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Tls);
-        if !supported || self.mode == Mode::Sni {
+        if !supported || self.mode != Mode::Outbound {
             return None;
         }
         let name = self.mode.cluster_name(self.port.port, "", &self.service.hostname);

@@ -103,6 +103,7 @@ fn input(service: Service, rule: Option<DestinationRule>) -> OutboundInput {
         locality: Arc::default(),
         view: view(),
         sni_clusters: false,
+        datagrams: false,
         patches: ClusterPatches::default(),
     }
 }
@@ -197,6 +198,25 @@ fn clusters_are_named_after_port_subset_and_host() {
     input.sni_clusters = true;
     let sni = ["", "v1", "v2"].map(|subset| format!("outbound_.80_.{subset}_.{HOST}"));
     assert_eq!(names(&input), [outbound, sni].concat());
+}
+
+#[test]
+fn a_port_for_datagrams_has_its_own_cluster_beside_one_for_connections() {
+    let mut both = service(Resolution::ClientSide, Protocol::Udp);
+    both.ports.push(ServicePort { name: name("tcp"), protocol: Protocol::Tcp, ..both.ports[0].clone() });
+    let subset = Subset { name: "v1".into(), ..Subset::default() };
+    let rule = DestinationRule { subsets: vec![subset], ..DestinationRule::default() };
+    let mut input = input(both, Some(rule));
+    let names = |input: &OutboundInput| -> Vec<String> {
+        outbound_clusters(input).into_iter().map(|cluster| cluster.name).collect()
+    };
+    assert_eq!(names(&input), ["", "v1"].map(|subset| format!("outbound|80|{subset}|{HOST}")));
+    input.datagrams = true;
+    assert_eq!(names(&input), [format!("outbound_udp|80||{HOST}")]);
+    let secured = outbound_clusters(&input)
+        .iter()
+        .any(|cluster| cluster.transport_socket.is_some() || !cluster.transport_socket_matches.is_empty());
+    assert!(!secured, "TLS is for connections");
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct EndpointsInput {
     pub sources: EndpointSources,
     /// Also for the clusters to which a gateway forwards mesh TLS without terminating it.
     pub sni_clusters: bool,
+    /// The port is one for datagrams (UDP).
+    pub datagrams: bool,
 }
 
 /// Endpoints of a port of a service and of its subsets, an assignment for each cluster that asks for one over
@@ -68,9 +70,7 @@ impl Pure for Endpoints {
 
 /// The assignments by cluster name, before they are encoded.
 pub fn assignments(input: &EndpointsInput) -> Vec<(String, ClusterLoadAssignment)> {
-    let Some(port) = input.service.ports.iter().find(|port| port.port == input.port) else {
-        return Vec::new();
-    };
+    let Some(port) = input.service.port(input.port, input.datagrams) else { return Vec::new() };
     let rule = input.rule.as_ref().map(|rule| &rule.spec);
     if !uses_eds(&input.service, input.sources.view.kind, rule, input.port, "") {
         return Vec::new();
@@ -79,12 +79,14 @@ pub fn assignments(input: &EndpointsInput) -> Vec<(String, ClusterLoadAssignment
         .chain(rule.iter().flat_map(|rule| &rule.subsets).map(|subset| subset.name.as_str()))
         .filter(|subset| uses_eds(&input.service, input.sources.view.kind, rule, input.port, subset))
         .collect();
-    let mut modes = vec![Mode::Outbound];
-    if input.sni_clusters {
-        modes.push(Mode::Sni);
-    }
+    let modes: &[Mode] = match (input.datagrams, input.sni_clusters) {
+        (true, _) => &[Mode::Datagrams],
+        (false, true) => &[Mode::Outbound, Mode::Sni],
+        (false, false) => &[Mode::Outbound],
+    };
+    let subsets = if input.datagrams { vec![""] } else { subsets };
     let mut out = Vec::new();
-    for mode in modes {
+    for mode in modes.iter().copied() {
         for subset in &subsets {
             let name = mode.cluster_name(input.port, subset, &input.service.hostname);
             let groups = Selection {
@@ -133,9 +135,13 @@ impl<'a> Selection<'a> {
     /// Endpoints by locality, before priorities and weights are set.
     pub fn unprioritised(&self) -> Vec<Group<'a>> {
         let groups = self.by_locality();
+        if self.mode == Mode::Datagrams {
+            // Gateways between networks pass on mesh TLS only.
+            return groups;
+        }
         let groups = self.through_gateways(groups);
         match self.mode {
-            Mode::Outbound => groups,
+            Mode::Outbound | Mode::Datagrams => groups,
             // A gateway that does not terminate TLS cannot tell mesh TLS from other traffic; sending it only
             // to endpoints that insist on a certificate keeps everything else out.
             Mode::Sni => groups.into_iter().map(Group::only_mtls).collect(),

@@ -33,6 +33,8 @@ pub enum Mode {
     Outbound,
     /// Connections of mesh TLS that are forwarded by server name and not terminated (`AUTO_PASSTHROUGH`).
     Sni,
+    /// Datagrams that a gateway passes on (UDPRoute).
+    Datagrams,
 }
 
 impl Mode {
@@ -41,6 +43,7 @@ impl Mode {
         match self {
             Mode::Outbound => names::outbound(port, subset, host),
             Mode::Sni => names::sni(port, subset, host),
+            Mode::Datagrams => names::datagrams(port, host),
         }
     }
 }

@@ -105,6 +105,7 @@ fn input(endpoints: Vec<Endpoint>) -> EndpointsInput {
             },
         },
         sni_clusters: false,
+        datagrams: false,
     }
 }
 

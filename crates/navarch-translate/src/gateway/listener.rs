@@ -30,6 +30,7 @@ use crate::listeners::patch::{PatchedListener, encode_patched};
 use crate::listeners::settings::ListenerSettings;
 use crate::listeners::tcp::TcpRoute;
 use crate::listeners::tls::{ServerContext, server_context, transport_socket as tls_socket};
+use crate::listeners::udp;
 use crate::patching::Fates;
 use crate::pure::{Pure, Sealed};
 
@@ -67,6 +68,8 @@ pub struct GatewaySettings {
 pub enum Transport {
     Tcp,
     Quic,
+    /// Datagrams that are passed on.
+    Udp,
 }
 
 /// One filter chain.
@@ -85,6 +88,9 @@ pub enum GatewayChain {
         origin: Origin,
         route: TcpRoute,
     },
+    /// Datagrams that are passed on to clusters, by weight; `origin` is the rule that says so. It is not a
+    /// chain of Envoy's: a listener for UDP has none.
+    Datagrams { origin: Origin, clusters: Vec<(Name, u32)> },
     /// Mesh mutual TLS that is passed on to where its server name says. Policies apply at the other end.
     MeshTls { sni: Name, port: u16, route: TcpRoute },
 }
@@ -126,24 +132,31 @@ impl GatewayPortInput {
     pub fn name(&self) -> String {
         match self.transport {
             Transport::Tcp => addresses::listener_name(&self.bind, self.port),
-            Transport::Quic => format!("udp_{}", addresses::listener_name(&self.bind, self.port)),
+            Transport::Quic | Transport::Udp => {
+                format!("udp_{}", addresses::listener_name(&self.bind, self.port))
+            }
         }
     }
 
     fn build(&self) -> Listener {
         let settings = &self.settings;
         let unguarded = without_policies(&settings.listener);
+        let udp = self.transport != Transport::Tcp;
         let quic = self.transport == Transport::Quic;
         let mut listener_filters = Vec::new();
-        if settings.proxy_protocol && !quic {
+        if settings.proxy_protocol && !udp {
             listener_filters.push(inspectors::proxy_protocol());
         }
-        if !quic && self.chains.iter().any(|chain| self.inspects_tls(chain)) {
+        if !udp && self.chains.iter().any(|chain| self.inspects_tls(chain)) {
             listener_filters.push(inspectors::tls_inspector());
         }
+        listener_filters.extend(self.chains.iter().find_map(|chain| match chain {
+            GatewayChain::Datagrams { clusters, .. } => Some(udp::proxy(&self.name(), clusters)),
+            _ => None,
+        }));
         let mut additional_addresses = addresses::additional(&self.extra_binds, self.port);
         let mut address = addresses::address(&self.bind, self.port);
-        if quic {
+        if udp {
             use_udp(&mut address);
             additional_addresses
                 .iter_mut()
@@ -156,12 +169,17 @@ impl GatewayPortInput {
             additional_addresses,
             traffic_direction: TrafficDirection::Outbound as i32,
             listener_filters,
-            filter_chains: self.chains.iter().map(|chain| self.filter_chain(chain, &unguarded)).collect(),
-            max_connections_to_accept_per_socket_event: Some(CONNECTIONS_PER_SOCKET_EVENT),
+            filter_chains: self
+                .chains
+                .iter()
+                .filter_map(|chain| self.filter_chain(chain, &unguarded))
+                .collect(),
+            max_connections_to_accept_per_socket_event: (self.transport != Transport::Udp)
+                .then_some(CONNECTIONS_PER_SOCKET_EVENT),
             per_connection_buffer_limit_bytes: settings.buffer_limit_bytes,
-            connection_balance_config: crate::listeners::balance(settings.listener.exact_balance && !quic),
-            udp_listener_config: quic.then(|| UdpListenerConfig {
-                quic_options: Some(QuicProtocolOptions::default()),
+            connection_balance_config: crate::listeners::balance(settings.listener.exact_balance && !udp),
+            udp_listener_config: udp.then(|| UdpListenerConfig {
+                quic_options: quic.then(QuicProtocolOptions::default),
                 downstream_socket_config: Some(UdpSocketConfig::default()),
                 ..UdpListenerConfig::default()
             }),
@@ -173,27 +191,28 @@ impl GatewayPortInput {
     /// The server name or the application protocol has to be known before a chain is chosen.
     fn inspects_tls(&self, chain: &GatewayChain) -> bool {
         match chain {
-            GatewayChain::Http { .. } => false,
+            GatewayChain::Http { .. } | GatewayChain::Datagrams { .. } => false,
             GatewayChain::Https { .. } | GatewayChain::MeshTls { .. } => true,
             GatewayChain::Tcp { sni_hosts, tls, .. } => !sni_hosts.is_empty() || tls.is_some(),
         }
     }
 
-    fn filter_chain(&self, chain: &GatewayChain, unguarded: &ListenerSettings) -> FilterChain {
+    fn filter_chain(&self, chain: &GatewayChain, unguarded: &ListenerSettings) -> Option<FilterChain> {
         let (matched, tls) = match chain {
+            GatewayChain::Datagrams { .. } => return None,
             GatewayChain::Http { .. } => (None, None),
             GatewayChain::Https { listener, sni_hosts, .. } => (chain_match(sni_hosts, &[]), Some(listener)),
             GatewayChain::Tcp { sni_hosts, tls, .. } => (chain_match(sni_hosts, &[]), tls.as_ref()),
             GatewayChain::MeshTls { sni, .. } => (chain_match(std::slice::from_ref(sni), MESH_ALPN), None),
         };
         let context = tls.and_then(|listener| self.tls_context(listener));
-        FilterChain {
+        Some(FilterChain {
             filter_chain_match: matched,
             transport_socket: context.map(|context| self.socket(&context)),
             transport_socket_connect_timeout: Some(wkt::duration_secs(HANDSHAKE_TIMEOUT_SECS)),
             filters: self.filters(chain, unguarded),
             ..FilterChain::default()
-        }
+        })
     }
 
     fn tls_context(&self, listener: &GatewayListener) -> Option<DownstreamTlsContext> {
@@ -229,6 +248,7 @@ impl GatewayPortInput {
             }
             GatewayChain::Tcp { route, port, .. } => route.filters(&self.settings.listener, *port),
             GatewayChain::MeshTls { route, port, .. } => route.filters(unguarded, *port),
+            GatewayChain::Datagrams { .. } => Vec::new(),
         }
     }
 

@@ -47,7 +47,8 @@ pub fn proxy_protocol() -> ListenerFilter {
     filter("envoy.filters.listener.proxy_protocol", &ProxyProtocol::default())
 }
 
-fn filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter {
+/// A listener filter.
+pub(super) fn filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter {
     ListenerFilter {
         name: name.to_owned(),
         config_type: Some(listener_filter::ConfigType::TypedConfig(any(config))),

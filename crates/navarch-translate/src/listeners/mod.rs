@@ -14,6 +14,7 @@ pub mod patch;
 pub mod settings;
 pub mod tcp;
 pub mod tls;
+pub mod udp;
 pub mod virtual_outbound;
 
 use navarch_envoy::proto::envoy::config::core::v3::Metadata;

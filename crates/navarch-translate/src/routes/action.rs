@@ -26,10 +26,10 @@ use navarch_model::route::{Forward, HttpBackend, MissingBackend, PathRewrite, Sh
 use navarch_model::values::Percent;
 use prost::Message;
 
-use super::filter_config::{percent, whole_percent};
 use super::hash_policy::hash_policy;
 use super::headers::HeaderMutations;
 use super::input::{EncodedRoute, HttpRoutesInput, RouteContext};
+use super::percent::{percent, whole_percent};
 use super::route_match::regex;
 use super::{retry, route_match};
 use crate::names;
@@ -61,22 +61,33 @@ pub(super) fn redirect(redirect: &HttpRedirect, context: &RouteContext) -> Optio
     }))
 }
 
-/// The port of a redirect; zero leaves it out, as for the default port of the scheme.
+/// The port of a redirect; zero leaves the authority as it is, or without its port if that is the default of
+/// the request's scheme.
 fn redirect_port(redirect: &HttpRedirect, context: &RouteContext) -> u32 {
+    let of_request = if context.tls { "https" } else { "http" };
+    let scheme = if redirect.scheme.is_empty() { of_request } else { &redirect.scheme };
     let port = match redirect.redirect_port {
         Some(RedirectPort::Port(port)) => port,
         // Envoy cannot take the port from the request; but these routes are for one port only.
         Some(RedirectPort::DerivePort(RedirectPortSelection::FromRequestPort)) => u32::from(context.port),
-        Some(RedirectPort::DerivePort(RedirectPortSelection::FromProtocolDefault)) | None => 0,
+        Some(RedirectPort::DerivePort(RedirectPortSelection::FromProtocolDefault)) => {
+            // Clients state a port that is not the default. It is one of another scheme, and has to go; Envoy
+            // takes it away only for another one.
+            let stated = default_port(of_request) != Some(context.port)
+                && scheme != of_request
+                && redirect.authority.is_empty();
+            return default_port(scheme).filter(|_| stated).map_or(0, u32::from);
+        }
+        None => 0,
     };
-    let scheme = match redirect.scheme.as_str() {
-        "" if context.tls => "https",
-        "" => "http",
-        stated => stated,
-    };
-    match (port, scheme) {
-        (80, "http") | (443, "https") => 0,
-        _ => port,
+    if default_port(scheme).is_some_and(|default| u32::from(default) == port) { 0 } else { port }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
     }
 }
 
@@ -308,20 +319,34 @@ mod tests {
         assert_eq!(quoted("/a.b(c)$"), r"/a\.b\(c\)\$");
     }
 
+    #[track_caller]
+    fn check_port(scheme: &str, context: (u16, bool), port: Option<RedirectPort>, expected: u32) {
+        let redirect =
+            HttpRedirect { scheme: scheme.to_owned(), redirect_port: port, ..HttpRedirect::default() };
+        let context = RouteContext { port: context.0, tls: context.1, ..RouteContext::default() };
+        assert_eq!(redirect_port(&redirect, &context), expected);
+    }
+
     #[test]
     fn default_ports_are_left_out_of_redirects() {
-        let check = |scheme: &str, tls: bool, port: Option<RedirectPort>, expected: u32| {
-            let redirect =
-                HttpRedirect { scheme: scheme.to_owned(), redirect_port: port, ..HttpRedirect::default() };
-            let context = RouteContext { port: 443, tls, ..RouteContext::default() };
-            assert_eq!(redirect_port(&redirect, &context), expected);
-        };
-        check("", false, None, 0);
-        check("", false, Some(RedirectPort::Port(80)), 0);
-        check("https", false, Some(RedirectPort::Port(80)), 80);
-        check("", true, Some(RedirectPort::Port(443)), 0);
-        check("", false, Some(RedirectPort::DerivePort(RedirectPortSelection::FromRequestPort)), 443);
-        check("", true, Some(RedirectPort::DerivePort(RedirectPortSelection::FromRequestPort)), 0);
-        check("", true, Some(RedirectPort::DerivePort(RedirectPortSelection::FromProtocolDefault)), 0);
+        let (plain, tls) = ((443, false), (443, true));
+        let derived = |selection| Some(RedirectPort::DerivePort(selection));
+        check_port("", plain, None, 0);
+        check_port("", plain, Some(RedirectPort::Port(80)), 0);
+        check_port("https", plain, Some(RedirectPort::Port(80)), 80);
+        check_port("", tls, Some(RedirectPort::Port(443)), 0);
+        check_port("", plain, derived(RedirectPortSelection::FromRequestPort), 443);
+        check_port("", tls, derived(RedirectPortSelection::FromRequestPort), 0);
+        check_port("", tls, derived(RedirectPortSelection::FromProtocolDefault), 0);
+    }
+
+    #[test]
+    fn another_scheme_takes_away_a_port_that_clients_state() {
+        let port = || Some(RedirectPort::DerivePort(RedirectPortSelection::FromProtocolDefault));
+        check_port("https", (8080, false), port(), 443);
+        check_port("http", (8443, true), port(), 80);
+        check_port("https", (80, false), port(), 0);
+        check_port("http", (443, true), port(), 0);
+        check_port("http", (8080, false), port(), 0);
     }
 }

@@ -18,31 +18,19 @@ use navarch_envoy::proto::envoy::extensions::http::stateful_session::header::v3:
 use navarch_envoy::proto::envoy::r#type::http::v3::Cookie;
 use navarch_envoy::proto::envoy::r#type::matcher::v3::StringMatcher;
 use navarch_envoy::proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use navarch_envoy::proto::envoy::r#type::v3::FractionalPercent;
-use navarch_envoy::proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 use navarch_envoy::wkt;
 use navarch_model::networking::{
     self, FaultAbortKind, FaultDelayKind, GRPC_STATUSES, HttpFaultInjection, UnmatchedPreflights,
 };
 use navarch_model::service::PersistentSession;
-use navarch_model::values::Percent;
 
+use super::percent::{percent, whole_percent};
 use super::route_match::string_matcher;
 
 /// Names of the filters whose settings a route may override.
 pub const FAULT_FILTER: &str = "envoy.filters.http.fault";
 pub const CORS_FILTER: &str = "envoy.filters.http.cors";
 pub const STATEFUL_SESSION_FILTER: &str = "envoy.filters.http.stateful_session";
-
-/// A share in millionths.
-pub(super) fn percent(percent: Percent) -> FractionalPercent {
-    FractionalPercent { numerator: percent.millionths, denominator: DenominatorType::Million.into() }
-}
-
-/// A share in whole percent.
-pub(super) fn whole_percent(percent: u32) -> FractionalPercent {
-    FractionalPercent { numerator: percent, denominator: DenominatorType::Hundred.into() }
-}
 
 /// Translates a fault. Of kinds that Istio never supported (exponential delays, HTTP/2 errors) nothing remains.
 pub(super) fn fault(fault: &HttpFaultInjection) -> Any {
@@ -111,10 +99,15 @@ pub(super) fn cors(cors: &networking::CorsPolicy) -> Any {
 pub fn stateful_session(session: &PersistentSession) -> Any {
     let state = match session {
         // Without a time to live it is a session cookie: gone when the browser closes.
-        PersistentSession::Cookie { name, path } => TypedExtensionConfig {
+        PersistentSession::Cookie { name, path, ttl } => TypedExtensionConfig {
             name: "envoy.http.stateful_session.cookie".to_owned(),
             typed_config: Some(any(&CookieBasedSessionState {
-                cookie: Some(Cookie { name: name.to_string(), path: path.to_string(), ..Cookie::default() }),
+                cookie: Some(Cookie {
+                    name: name.to_string(),
+                    path: path.to_string(),
+                    ttl: ttl.map(wkt::duration),
+                    ..Cookie::default()
+                }),
             })),
         },
         PersistentSession::Header(name) => TypedExtensionConfig {

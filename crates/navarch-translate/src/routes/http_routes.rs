@@ -139,9 +139,12 @@ fn translate(
     }
 }
 
-/// The session of the backends that get requests. If several have one the first counts, but a backend without
-/// session before the second takes it away (istiod's rule, kept for equal answers).
-fn session<'i>(forward: &Forward, input: &'i HttpRoutesInput) -> Option<&'i PersistentSession> {
+/// The session of the rule, else of the backends that get requests. If several have one the first counts, but
+/// a backend without session before the second takes it away (istiod's rule, kept for equal answers).
+fn session<'i>(forward: &'i Forward, input: &'i HttpRoutesInput) -> Option<&'i PersistentSession> {
+    if forward.session.is_some() {
+        return forward.session.as_ref();
+    }
     let several = forward.backends.len() > 1;
     let mut found = None;
     for to in forward.backends.iter().filter(|to| !several || to.weight > 0) {

@@ -14,6 +14,7 @@ pub mod http_routes;
 mod input;
 mod merged;
 pub mod patch;
+mod percent;
 pub mod retry;
 pub mod route_configuration;
 mod route_match;

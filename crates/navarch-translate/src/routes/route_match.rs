@@ -1,5 +1,6 @@
 //! Match conditions of HTTP routes.
 
+use navarch_envoy::proto::envoy::config::core::v3::RuntimeFractionalPercent;
 use navarch_envoy::proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use navarch_envoy::proto::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use navarch_envoy::proto::envoy::config::route::v3::route_match::PathSpecifier;
@@ -12,6 +13,8 @@ use navarch_envoy::proto::envoy::r#type::matcher::v3::{
 };
 use navarch_model::route::{HttpMatch, PathMatch};
 use navarch_model::values::StringMatch;
+
+use super::percent::percent;
 
 /// Header names that stand for a claim of the request's token start with this (Istio: "JWT claim based routing").
 const CLAIM_PREFIX: &str = "@request.auth.claims";
@@ -83,6 +86,10 @@ pub(super) fn route_match(condition: Option<&HttpMatch>) -> RouteMatch {
     }
     out.query_parameters
         .extend(condition.query_params.iter().map(|(name, pattern)| query_parameter(name, pattern)));
+    out.runtime_fraction = condition.share.map(|share| RuntimeFractionalPercent {
+        default_value: Some(percent(share)),
+        ..RuntimeFractionalPercent::default()
+    });
     out
 }
 
@@ -175,6 +182,7 @@ pub(super) fn is_catch_all(condition: &RouteMatch) -> bool {
         && condition.headers.is_empty()
         && condition.query_parameters.is_empty()
         && condition.dynamic_metadata.is_empty()
+        && condition.runtime_fraction.is_none()
 }
 
 /// The path as it is shown in traces.

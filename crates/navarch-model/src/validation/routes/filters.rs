@@ -380,13 +380,11 @@ fn external_auth(report: &mut Report<'_>, filter: &HttpExternalAuthFilter) {
 
 /// Checks how sessions are kept.
 pub(super) fn session(report: &mut Report<'_>, session: &SessionPersistence) {
-    let hint = "label the Service with istio.io/persistent-session or istio.io/persistent-session-header";
-    report.warning(Code::NoEffect, "sessions of routes are not kept", hint);
     let SessionPersistence {
-        session_name: _,
+        session_name,
         type_,
         absolute_timeout,
-        idle_timeout: _,
+        idle_timeout,
         cookie_config,
         cookie,
         header,
@@ -414,5 +412,31 @@ pub(super) fn session(report: &mut Report<'_>, session: &SessionPersistence) {
     }
     if let Some(header) = header {
         report.within("header", |report| header_name(report, &header.name));
+    }
+    // Names of cookies are made of the same characters as those of headers. (RFC 6265, 4.1.1.)
+    let of_cookie = cookie.as_ref().and_then(|cookie| cookie.name.as_deref());
+    for (field, name) in [("sessionName", session_name.as_deref()), ("cookie.name", of_cookie)] {
+        if let Some(name) = name.filter(|name| !name.is_empty() && !is_header_name(name)) {
+            report.within(field, |report| {
+                let message = format!("{name:?} cannot be the name of a cookie or a header");
+                report.error(Code::InvalidName, message, "use letters, digits and `-`");
+            });
+        }
+    }
+    let permanent = lifetimes.iter().any(|(_, lifetime)| *lifetime == Some(CookieLifetime::Permanent));
+    for (field, stated) in [
+        ("idleTimeout", idle_timeout.is_some()),
+        ("absoluteTimeout", absolute_timeout.is_some() && !permanent),
+    ] {
+        if stated {
+            report.within(field, |report| {
+                let message = "Envoy ends no session: it lasts as long as clients send its cookie or header";
+                report.warning(
+                    Code::NoEffect,
+                    message,
+                    "use a permanent cookie, whose absoluteTimeout browsers keep",
+                );
+            });
+        }
     }
 }

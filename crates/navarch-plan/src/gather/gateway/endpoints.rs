@@ -5,7 +5,7 @@ use std::sync::Arc;
 use navarch_model::Hashed;
 use navarch_snapshot::Scope;
 
-use super::selected::ForwardsMeshTls;
+use super::selected::further_clusters;
 use crate::class::Class;
 use crate::composed::Composed;
 use crate::engine::Cx;
@@ -13,6 +13,5 @@ use crate::gather::shared;
 
 /// The endpoints of a gateway.
 pub fn endpoints(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
-    let sni_clusters = *cx.gather::<ForwardsMeshTls>(&class.facts.labels);
-    shared::endpoints::endpoints(cx, class, scope, sni_clusters)
+    shared::endpoints::endpoints(cx, class, scope, further_clusters(cx, class))
 }

@@ -1,11 +1,11 @@
 //! Listeners of gateways: one per port and address, with the chains of all servers there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_model::mesh::ForwardClientCertDetails;
 use navarch_model::networking::{PatchContext, ServerTlsMode};
-use navarch_model::route::{ClientMatch, RouteSet, StreamBackend};
+use navarch_model::route::{ClientMatch, Parent, RouteSet, StreamBackend};
 use navarch_model::service::Protocol;
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{covers, overlap};
@@ -22,6 +22,7 @@ use crate::class::Class;
 use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather};
 use crate::gather::shared::listeners::{ChainOrigin, added_listeners, common};
+use crate::gather::shared::sessions;
 use crate::gather::shared::streams::{Streams, Traffic};
 
 /// Ports below this need privileges.
@@ -61,6 +62,9 @@ pub fn origins(
             GatewayChain::Tcp { sni_hosts, origin, .. } => {
                 Some(ChainOrigin { takes: sni_hosts.clone(), origin: origin.clone(), opens: false })
             }
+            GatewayChain::Datagrams { origin, .. } => {
+                Some(ChainOrigin { takes: Vec::new(), origin: origin.clone(), opens: false })
+            }
             GatewayChain::Http { .. } | GatewayChain::Https { .. } | GatewayChain::MeshTls { .. } => None,
         }));
     }
@@ -75,15 +79,19 @@ fn inputs(
     scope: &Arc<Hashed<Scope>>,
     gateways: &MergedGateways,
 ) -> Vec<GatewayPortInput> {
-    let settings = settings(cx, class);
+    let settings = settings(cx, class, gateways);
     let labels = cx.client_labels(class.labels());
-    let mut gathering = Gathering { cx, scope, labels: &labels, claimed: BTreeMap::new() };
+    let mut gathering = Gathering { cx, scope, labels: &labels, claimed: claimed_by_https(gateways) };
     let mut listeners: BTreeMap<(Name, u16, Transport), GatewayPortInput> = BTreeMap::new();
     for port in &gateways.ports {
         if class.facts.unprivileged && port.port.number < FIRST_UNPRIVILEGED_PORT {
             continue;
         }
-        for transport in [Transport::Tcp, Transport::Quic] {
+        let transports: &[Transport] = match port.port.is_udp() {
+            true => &[Transport::Udp],
+            false => &[Transport::Tcp, Transport::Quic],
+        };
+        for transport in transports.iter().copied() {
             let Some(merged) = gateways.port(transport, &port.port) else { continue };
             let (bind, extra_binds) = binds(class, &port.port.bind);
             let listener =
@@ -103,6 +111,17 @@ fn inputs(
     listeners.into_values().collect()
 }
 
+/// The server names that HTTPS listeners have: a route by server name must not take one from them.
+fn claimed_by_https(gateways: &MergedGateways) -> BTreeMap<(u16, Name), Name> {
+    let ports = gateways.ports.iter().flat_map(|port| {
+        let https = port.listeners.iter().filter(|listener| listener.terminates_https());
+        https
+            .flat_map(|listener| &listener.sni_hosts)
+            .map(|name| ((port.port.number, name.clone()), port.port.bind.clone()))
+    });
+    ports.collect()
+}
+
 /// The addresses to listen on: the stated one, else all of the workload's families.
 fn binds(class: &Class, stated: &Name) -> (Name, Vec<Name>) {
     if !stated.is_empty() {
@@ -112,12 +131,15 @@ fn binds(class: &Class, stated: &Name) -> (Name, Vec<Name>) {
     (all.next().unwrap_or_else(|| Name::from("")), all.collect())
 }
 
-fn settings(cx: &Cx<'_>, class: &Class) -> Arc<Hashed<GatewaySettings>> {
+fn settings(cx: &Cx<'_>, class: &Class, gateways: &MergedGateways) -> Arc<Hashed<GatewaySettings>> {
     let mesh = &cx.view().mesh().config;
     let proxy = class.facts.proxy_config(mesh);
     let topology = proxy.gateway_topology.clone().unwrap_or_default();
     let mut listener = common(cx, class, Direction::Gateway);
-    listener.http.stateful_sessions = *cx.gather::<AnySessions>(&());
+    let parents: BTreeSet<&Parent> =
+        gateways.routes.values().flatten().map(|listener| listener.parent()).collect();
+    listener.http.stateful_sessions =
+        *cx.gather::<AnySessions>(&()) || parents.into_iter().any(|parent| sessions::at(cx, parent));
     let connection = connection_settings(Direction::Gateway, mesh, &proxy);
     Arc::new(Hashed::new(GatewaySettings {
         listener: Arc::new(Hashed::new(listener)),
@@ -175,6 +197,9 @@ impl Gathering<'_, '_> {
         if transport == Transport::Tcp && protocol.is_http() {
             return vec![GatewayChain::Http { route_name: merged.route_name.clone(), protocol }];
         }
+        if transport == Transport::Udp {
+            return merged.listeners.iter().find_map(|listener| self.udp(listener)).into_iter().collect();
+        }
         let mut chains = Vec::new();
         for listener in &merged.listeners {
             if listener.terminates_https() {
@@ -184,6 +209,10 @@ impl Gathering<'_, '_> {
                     route_name: listener.route_name.clone(),
                 });
             } else if !listener.passes_tls_through() {
+                // Istio's Gateways have no routes by server name for TLS that they end.
+                if listener.tls().is_some() && listener.listener.section().is_some() {
+                    chains.extend(self.tls(listener, merged.port.number));
+                }
                 chains.extend(self.tcp(listener));
             } else if listener.tls().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough) {
                 chains.extend(self.mesh_tls(listener));
@@ -220,7 +249,19 @@ impl Gathering<'_, '_> {
         })
     }
 
-    /// TLS that is passed on by server name.
+    /// Datagrams: the first rule.
+    fn udp(&self, listener: &MergedListener) -> Option<GatewayChain> {
+        let sets = self.sets(listener);
+        let rule = sets.iter().flat_map(|set| &set.tcp).next()?;
+        let clusters = rule.backends.iter().filter(|to| to.weight > 0).map(|to| {
+            let service = to.backend.service();
+            let cluster = service.and_then(|to| Some(names::datagrams(to.port?, &to.host)));
+            (Name::from(cluster.unwrap_or_else(|| names::UNKNOWN_SERVICE.to_owned())), to.weight)
+        });
+        Some(GatewayChain::Datagrams { origin: rule.origin.clone(), clusters: clusters.collect() })
+    }
+
+    /// TLS by server name; passed on as it is, or after it has ended here.
     fn tls(&mut self, listener: &MergedListener, number: u16) -> Vec<GatewayChain> {
         let mut chains = Vec::new();
         for set in self.sets(listener) {
@@ -231,9 +272,10 @@ impl Gathering<'_, '_> {
                         continue;
                     }
                     let Some(route) = self.route(&tls.backends, &set, listener) else { continue };
+                    let ends_here = !listener.passes_tls_through();
                     chains.push(GatewayChain::Tcp {
                         sni_hosts: matched.server_names.clone(),
-                        tls: None,
+                        tls: ends_here.then(|| listener.listener.clone()),
                         port: listener.port(),
                         origin: tls.origin.clone(),
                         route,

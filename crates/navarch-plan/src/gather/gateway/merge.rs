@@ -53,6 +53,11 @@ impl ListenerPort {
     pub fn protocol(&self) -> Protocol {
         Protocol::parse(&self.protocol)
     }
+
+    /// Whether it takes datagrams and not connections, which do not get into each other's way.
+    pub fn is_udp(&self) -> bool {
+        self.protocol() == Protocol::Udp
+    }
 }
 
 /// A listener of one of the gateways, as it is served.
@@ -172,7 +177,7 @@ impl MergedGateways {
     /// The listeners of a port over one transport.
     pub fn port(&self, transport: Transport, port: &ListenerPort) -> Option<&MergedPort> {
         let ports = match transport {
-            Transport::Tcp => &self.ports,
+            Transport::Tcp | Transport::Udp => &self.ports,
             Transport::Quic => &self.quic,
         };
         ports.iter().find(|merged| merged.port == *port)
@@ -208,7 +213,7 @@ fn merged(gateways: &[SelectedGateway], http3: bool) -> Merge {
                 false => merge.out.credentials.extend(credentials(listener)),
             }
             merge.out.files.extend(listener.tls.iter().flat_map(file_secrets));
-            for number in resolve_ports(listener.port, gateway) {
+            for number in resolve_ports(listener, gateway) {
                 merge.add(gateway, listener, number);
             }
         }
@@ -220,9 +225,10 @@ fn merged(gateways: &[SelectedGateway], http3: bool) -> Merge {
 struct Merge {
     out: MergedGateways,
     http3: bool,
-    used: BTreeSet<u16>,
-    /// The first plain-text listener of each port.
-    plain: BTreeMap<u16, ListenerPort>,
+    /// Ports with listeners, for datagrams or for connections.
+    used: BTreeSet<(u16, bool)>,
+    /// The first plain-text listener of each.
+    plain: BTreeMap<(u16, bool), ListenerPort>,
     /// Where each TLS host is served, for each port: the last address.
     tls_hosts: BTreeMap<(u16, ListenerHost), Name>,
     lost: Vec<LostListener>,
@@ -240,16 +246,18 @@ impl Merge {
         let quic = self.http3
             && merged.can_serve_http3()
             && gateway.ports.iter().any(|known| known.port == *port && known.protocol == Protocol::Udp);
-        let placed = if self.used.insert(number) {
+        let socket = (number, key.is_udp());
+        let placed = if self.used.insert(socket) {
             self.place_first(key.clone(), merged.clone());
             true
-        } else if let Some(current) = self.plain.get(&number).cloned() {
+        } else if let Some(current) = self.plain.get(&socket).cloned() {
             self.place_beside_plain(key.clone(), &current, merged.clone())
         } else {
             self.place_beside_tls(key.clone(), merged.clone())
         };
         if !placed {
-            let winner = self.at(number).next().map(|listener| listener.listener.origin.clone());
+            let winner =
+                self.at(number, key.is_udp()).next().map(|listener| listener.listener.origin.clone());
             let why = format!("port {number} speaks another protocol because of");
             self.lost.push(LostListener { loser: listener.origin.clone(), winner, why });
         }
@@ -259,8 +267,9 @@ impl Merge {
     }
 
     /// The listeners that have a port.
-    fn at(&self, number: u16) -> impl Iterator<Item = &Arc<Hashed<MergedListener>>> {
-        self.out.ports.iter().filter(move |port| port.port.number == number).flat_map(|port| &port.listeners)
+    fn at(&self, number: u16, udp: bool) -> impl Iterator<Item = &Arc<Hashed<MergedListener>>> {
+        let same = move |port: &&MergedPort| port.port.number == number && port.port.is_udp() == udp;
+        self.out.ports.iter().filter(same).flat_map(|port| &port.listeners)
     }
 
     fn lose_host(&mut self, loser: &GatewayListener, number: u16) {
@@ -268,7 +277,7 @@ impl Merge {
             winner.listener.tls.is_some()
                 && winner.listener.hosts.iter().any(|host| loser.hosts.contains(host))
         };
-        let winner = self.at(number).find(shares).map(|winner| winner.listener.origin.clone());
+        let winner = self.at(number, false).find(shares).map(|winner| winner.listener.origin.clone());
         let taken = loser.hosts.iter().find(|host| self.tls_hosts.contains_key(&(number, (*host).clone())));
         let why = match taken {
             Some(host) => format!("the host {host} on port {number} is taken by"),
@@ -279,7 +288,7 @@ impl Merge {
 
     fn place_first(&mut self, key: ListenerPort, listener: Arc<Hashed<MergedListener>>) {
         if !listener.serves_tls() {
-            self.plain.insert(key.number, key.clone());
+            self.plain.insert((key.number, key.is_udp()), key.clone());
         }
         let route_name = listener.route_name.clone();
         if listener.serves_http() {
@@ -381,10 +390,13 @@ fn sni_hosts(listener: &GatewayListener) -> Vec<Name> {
 }
 
 /// The ports that the workload listens on for a port of a gateway: what the Service makes of it.
-fn resolve_ports(number: u16, gateway: &SelectedGateway) -> Vec<u16> {
+fn resolve_ports(listener: &GatewayListener, gateway: &SelectedGateway) -> Vec<u16> {
+    let number = listener.port;
     if gateway.by_service {
-        let ports: BTreeSet<u16> =
-            gateway.ports.iter().filter(|port| port.port == number).map(|port| port.target_port).collect();
+        let is_udp = listener.protocol() == Protocol::Udp;
+        let same =
+            |port: &&ServicePortOfGateway| port.port == number && (port.protocol == Protocol::Udp) == is_udp;
+        let ports: BTreeSet<u16> = gateway.ports.iter().filter(same).map(|port| port.target_port).collect();
         return ports.into_iter().collect();
     }
     let translated = gateway.ports.iter().find(|port| port.port == number && !port.translation_disabled);

@@ -10,6 +10,7 @@ use navarch_snapshot::bound::{Instance, selects};
 use super::merge::{MergedGateways, SelectedGateway, ServicePortOfGateway, merge};
 use crate::class::Class;
 use crate::engine::{Cx, Gather};
+use crate::gather::shared::upstream::FurtherClusters;
 
 /// Label of a Service whose ports gateways do not mean.
 const NO_TRANSLATION_LABEL: &str = "experimental.istio.io/disable-gateway-port-translation";
@@ -83,8 +84,30 @@ fn without_strangers(mut selected: Vec<SelectedGateway>) -> Vec<SelectedGateway>
     selected
 }
 
+/// The clusters that a gateway has besides those for calls to services.
+pub fn further_clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>) -> FurtherClusters {
+    FurtherClusters {
+        mesh_tls: *cx.gather::<ForwardsMeshTls>(&class.facts.labels),
+        datagrams: *cx.gather::<ForwardsDatagrams>(class),
+    }
+}
+
+/// Whether a gateway passes on datagrams: some listener is for UDP.
+struct ForwardsDatagrams;
+
+impl Gather for ForwardsDatagrams {
+    const NAME: &'static str = "gateways.datagrams";
+    type Key = Arc<Hashed<Class>>;
+    type Output = bool;
+
+    fn run(class: &Self::Key, cx: &Cx<'_>) -> bool {
+        let gateways = cx.gather::<GatewaysOf>(class);
+        gateways.iter().flat_map(|gateways| &gateways.ports).any(|port| port.port.is_udp())
+    }
+}
+
 /// Whether a gateway forwards mesh TLS by server name: some listener for it is of mode `AUTO_PASSTHROUGH`.
-pub struct ForwardsMeshTls;
+struct ForwardsMeshTls;
 
 impl Gather for ForwardsMeshTls {
     const NAME: &'static str = "gateways.auto_passthrough";

@@ -15,7 +15,7 @@ use navarch_translate::clusters::{
 };
 
 use super::envoy_filters::{ClusterPatchesOf, FilterTarget};
-use super::upstream::{ClusterMeshOf, EndpointSettings, UpstreamClient, seen};
+use super::upstream::{ClusterMeshOf, EndpointSettings, FurtherClusters, UpstreamClient, seen};
 use crate::class::Class;
 use crate::composed::{BucketResources, Composed, InBucket, Seen};
 use crate::engine::{Cx, Gather};
@@ -41,14 +41,13 @@ impl<'a, 'e> Clusters<'a, 'e> {
         }
     }
 
-    /// The clusters of the services that the class sees, and its own. `sni_clusters`: also those that mesh
-    /// TLS is passed on to by server name.
-    pub fn with_services(&self, sni_clusters: bool, mut own: BucketResources) -> Composed {
+    /// The clusters of the services that the class sees, and its own.
+    pub fn with_services(&self, further: FurtherClusters, mut own: BucketResources) -> Composed {
         let client = OutboundClient {
             scope: self.scope.clone(),
             view: self.view.clone(),
             client: UpstreamClient::new(self.cx, &self.class.facts),
-            sni_clusters,
+            further,
             patches: self.patches.clone(),
         };
         let (_, shared) = self.cx.narrow::<SeenClusters>(&client.client.labels, |labels| OutboundClient {
@@ -97,7 +96,7 @@ struct OutboundClient {
     scope: Arc<Hashed<Scope>>,
     view: ClusterView,
     client: UpstreamClient,
-    sni_clusters: bool,
+    further: FurtherClusters,
     patches: ClusterPatches,
 }
 
@@ -140,7 +139,7 @@ impl Gather for OutboundClusters {
             let resolves = matches!(discovery, Discovery::StrictDns | Discovery::LogicalDns);
             let endpoints = resolves
                 .then(|| settings.sources(cx, &service, rule.as_deref().map(|rule| &**rule), &key.client));
-            for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            for port in service.ports.iter().filter(|port| key.further.includes(port)) {
                 let clusters = cx.get::<Outbound>(&OutboundInput {
                     service: service.clone(),
                     port: port.port,
@@ -150,7 +149,8 @@ impl Gather for OutboundClusters {
                     endpoints: endpoints.clone(),
                     locality: settings.mesh.clone(),
                     view: key.view.clone(),
-                    sni_clusters: key.sni_clusters,
+                    sni_clusters: key.further.mesh_tls,
+                    datagrams: port.protocol == Protocol::Udp,
                     patches: key.patches.clone(),
                 });
                 resources.extend(clusters.iter().cloned());

@@ -8,16 +8,20 @@ use navarch_snapshot::{Bucket, Scope};
 use navarch_translate::clusters::{Discovery, discovery};
 use navarch_translate::endpoints::{Endpoints, EndpointsInput};
 
-use super::upstream::{EndpointSettings, UpstreamClient, seen};
+use super::upstream::{EndpointSettings, FurtherClusters, UpstreamClient, seen};
 use crate::class::Class;
 use crate::composed::{BucketResources, Composed, InBucket, Seen};
 use crate::engine::{Cx, Gather};
 
-/// The endpoints of the services that a class sees. `sni_clusters`: also for the clusters that mesh TLS is
-/// passed on to by server name.
-pub fn endpoints(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>, sni_clusters: bool) -> Composed {
+/// The endpoints of the services that a class sees.
+pub fn endpoints(
+    cx: &Cx<'_>,
+    class: &Class,
+    scope: &Arc<Hashed<Scope>>,
+    further: FurtherClusters,
+) -> Composed {
     let client = UpstreamClient::new(cx, &class.facts);
-    let client = EndpointsClient { scope: scope.clone(), client, sni_clusters };
+    let client = EndpointsClient { scope: scope.clone(), client, further };
     let (_, shared) = cx.narrow::<SeenEndpoints>(&client.client.labels, |labels| EndpointsClient {
         client: client.client.with(labels),
         ..client.clone()
@@ -30,7 +34,7 @@ pub fn endpoints(cx: &Cx<'_>, class: &Class, scope: &Arc<Hashed<Scope>>, sni_clu
 struct EndpointsClient {
     scope: Arc<Hashed<Scope>>,
     client: UpstreamClient,
-    sni_clusters: bool,
+    further: FurtherClusters,
 }
 
 /// All endpoints that a client sees.
@@ -67,13 +71,14 @@ impl Gather for BucketEndpoints {
             }
             let rule = key.scope.destination_rule(cx.view(), &service, Some(&key.client.labels));
             let sources = settings.sources(cx, &service, rule.as_deref().map(|rule| &**rule), &key.client);
-            for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            for port in service.ports.iter().filter(|port| key.further.includes(port)) {
                 let assignments = cx.get::<Endpoints>(&EndpointsInput {
                     service: service.clone(),
                     port: port.port,
                     rule: rule.clone(),
                     sources: sources.clone(),
-                    sni_clusters: key.sni_clusters && !service.mesh_external,
+                    sni_clusters: key.further.mesh_tls && !service.mesh_external,
+                    datagrams: port.protocol == Protocol::Udp,
                 });
                 resources.extend(assignments.iter().cloned());
             }

@@ -9,6 +9,7 @@ pub mod listeners;
 pub mod routes;
 pub mod secrets;
 pub mod security;
+pub mod sessions;
 pub mod streams;
 pub mod telemetry;
 pub mod upstream;

@@ -7,7 +7,7 @@ use navarch_model::endpoint::{EndpointSet, Locality, TlsMode};
 use navarch_model::networking::DestinationRule;
 use navarch_model::proxy::{IpMode, ProxyFacts, ProxyKind};
 use navarch_model::security::{MutualTlsMode, PeerAuthentication};
-use navarch_model::service::Service;
+use navarch_model::service::{Protocol, Service, ServicePort};
 use navarch_model::{EffectiveRule, Hashed, Labels, Name};
 use navarch_snapshot::authn::{MtlsMode, mtls_mode};
 use navarch_snapshot::client_node::NODE_LABEL;
@@ -19,6 +19,22 @@ use navarch_translate::endpoints::{
 
 use crate::composed::{DiffersFor, InBucket, Pieces, Seen};
 use crate::engine::{Cx, Gather, KeysByLabels};
+
+/// Clusters besides those for calls to services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FurtherClusters {
+    /// Those that mesh TLS is passed on to by server name.
+    pub mesh_tls: bool,
+    /// Those that datagrams are passed on to.
+    pub datagrams: bool,
+}
+
+impl FurtherClusters {
+    /// Whether there are clusters for a port.
+    pub fn includes(self, port: &ServicePort) -> bool {
+        self.datagrams || port.protocol != Protocol::Udp
+    }
+}
 
 /// What MeshConfig says about clusters.
 pub struct ClusterMeshOf;

@@ -16,14 +16,14 @@ use crate::class::Class;
 use crate::composed::{BucketResources, Composed};
 use crate::engine::Cx;
 use crate::gather::shared::clusters::Clusters;
-use crate::gather::shared::upstream::ClusterMeshOf;
+use crate::gather::shared::upstream::{ClusterMeshOf, FurtherClusters};
 
 /// The clusters of a sidecar.
 pub fn clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
     let clusters = Clusters::new(cx, class, scope);
     let mut own = clusters.fixed();
     own.extend(inbound(&clusters));
-    clusters.with_services(false, own)
+    clusters.with_services(FurtherClusters::default(), own)
 }
 
 /// The clusters of the workload's own ports: of the Sidecar's ingress listeners if it has any, else of the

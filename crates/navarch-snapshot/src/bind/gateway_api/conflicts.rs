@@ -47,11 +47,14 @@ fn conflict(listener: &Listener, other: &Listener) -> Option<Conflict> {
         return None;
     }
     let same = listener.protocol == other.protocol;
+    let datagrams = |listener: &Listener| &*listener.protocol == "UDP";
+    if datagrams(listener) != datagrams(other) {
+        return None;
+    }
     let bytes = |listener: &Listener| matches!(&*listener.protocol, "TCP" | "UDP");
     let named = |listener: &Listener| matches!(&*listener.protocol, "HTTP" | "HTTPS" | "TLS");
     let (both_named, both_bytes) = (named(listener) && named(other), bytes(listener) && bytes(other));
     let distinct = match () {
-        // As in istiod, TCP and UDP do not share a port.
         () if both_bytes || bytes(listener) && named(other) || named(listener) && bytes(other) => false,
         () if both_named => listener.host() != other.host(),
         () => !same,
@@ -86,8 +89,9 @@ mod tests {
         check((443, "HTTPS", "a.com"), (443, "TLS", "a.com"), Some(Conflict::Protocol));
         check((80, "HTTP", ""), (80, "TCP", ""), Some(Conflict::Protocol));
         check((80, "TCP", ""), (80, "TCP", ""), Some(Conflict::Protocol));
-        check((80, "TCP", ""), (80, "UDP", ""), Some(Conflict::Protocol));
-        check((80, "TCP", ""), (81, "UDP", ""), None);
+        // A port for datagrams is another one. (DNS has both.)
+        check((80, "TCP", ""), (80, "UDP", ""), None);
+        check((80, "UDP", ""), (80, "UDP", ""), Some(Conflict::Protocol));
         // A ListenerSet may leave the port to the protocol.
         check((80, "HTTP", "a.com"), (0, "HTTP", "a.com"), Some(Conflict::Hostname));
     }

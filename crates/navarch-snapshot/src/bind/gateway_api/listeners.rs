@@ -291,7 +291,7 @@ impl<'r, 'a> Lowering<'r, 'a> {
         };
         let (tls, problem) = settings(self.reader, asker, listener);
         verdict.tls(problem.map(|problem| (problem.reason, problem.message)), tls.is_some());
-        if !matches!(&*listener.protocol, "HTTP" | "HTTPS" | "TLS" | "TCP") {
+        if !matches!(&*listener.protocol, "HTTP" | "HTTPS" | "TLS" | "TCP" | "UDP") {
             verdict.accepted =
                 Some(("UnsupportedProtocol", format!("protocol {:?} is not served", listener.protocol)));
         }

@@ -80,14 +80,19 @@ pub(super) fn share(filter: &HttpRequestMirrorFilter) -> Share {
     match (&filter.fraction, filter.percent) {
         (Some(fraction), _) => {
             let numerator = u64::try_from(fraction.numerator).unwrap_or(0);
-            let denominator = u64::try_from(fraction.denominator.unwrap_or(100)).unwrap_or(0).max(1);
-            let whole = u64::from(Percent::HUNDRED.millionths);
-            let millionths = (numerator * whole / denominator).min(whole);
-            Share::Fine(Percent { millionths: u32::try_from(millionths).unwrap_or(u32::MAX) })
+            let denominator = u64::try_from(fraction.denominator.unwrap_or(100)).unwrap_or(0);
+            Share::Fine(portion(numerator, denominator))
         }
         (None, Some(percent)) => Share::Fine(Percent::from_whole(u32::try_from(percent).unwrap_or(0))),
         (None, None) => Share::Percent(100),
     }
+}
+
+/// So many of so many, at most all of them.
+pub(super) fn portion(numerator: u64, denominator: u64) -> Percent {
+    let whole = u64::from(Percent::HUNDRED.millionths);
+    let millionths = (numerator * whole / denominator.max(1)).min(whole);
+    Percent { millionths: u32::try_from(millionths).unwrap_or(u32::MAX) }
 }
 
 pub(super) fn cors(filter: &HttpCorsFilter) -> CorsPolicy {

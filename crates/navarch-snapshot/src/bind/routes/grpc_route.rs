@@ -11,20 +11,26 @@ use super::backend::{Backends, Problem};
 use super::filter;
 use super::http_route::{Draft, Timing, backend_headers, finish, header_matches, positive, unsupported};
 use super::rules::Rules;
+use super::session::session;
 
 /// The rules of a route, the most specific first.
 pub(super) fn rules(backends: &Backends<'_>, route: &GrpcRoute) -> Rules {
     let mut lowered = Vec::new();
     let mut problems = Vec::new();
     for (index, rule) in route.rules.iter().enumerate() {
-        let draft = Draft::new(backends, index, rule.name.as_deref());
+        let mut draft = Draft::new(backends, index, rule.name.as_deref());
+        let conditions: Vec<HttpMatch> = rule.matches.iter().map(condition).collect();
+        let key = &backends.object.key;
+        draft.session =
+            rule.session_persistence.as_ref().map(|stated| session(stated, key, index, &conditions));
         let own = grpc_rule(backends, draft, rule, &mut problems);
         if rule.matches.is_empty() {
             lowered.push(own);
             continue;
         }
-        let matches = rule.matches.iter().map(condition);
-        lowered.extend(matches.map(|condition| HttpRule { matches: vec![condition], ..own.clone() }));
+        lowered.extend(
+            conditions.into_iter().map(|condition| HttpRule { matches: vec![condition], ..own.clone() }),
+        );
     }
     finish(lowered, problems)
 }

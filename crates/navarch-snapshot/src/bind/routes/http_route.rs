@@ -12,12 +12,14 @@ use navarch_model::networking::{CorsPolicy, Headers, HttpDirectResponse, HttpRed
 use navarch_model::route::{
     Forward, HttpAction, HttpBackend, HttpMatch, HttpRule, Mirror, MissingBackend, PathMatch, Rewrite,
 };
-use navarch_model::values::StringMatch;
+use navarch_model::service::PersistentSession;
+use navarch_model::values::{Percent, StringMatch};
 use navarch_model::{Name, Origin};
 
 use super::backend::{Backends, Problem};
 use super::filter;
 use super::rules::Rules;
+use super::session::session;
 
 /// What is tried again besides the stated codes: connection errors. (HTTPRouteRetry.)
 const RETRY_ON: [&str; 4] = ["connect-failure", "refused-stream", "unavailable", "cancelled"];
@@ -37,11 +39,17 @@ pub(super) fn rules(backends: &Backends<'_>, route: &HttpRoute) -> Rules {
             Some(conditions) => conditions.iter().map(condition).collect(),
             None => vec![condition(&HttpRouteMatch::default())],
         };
-        let draft = Draft::new(backends, index, rule.name.as_deref());
-        let rule = http_rule(backends, draft, rule, &mut problems);
-        lowered.extend(
-            conditions.into_iter().map(|condition| HttpRule { matches: vec![condition], ..rule.clone() }),
-        );
+        let mut draft = Draft::new(backends, index, rule.name.as_deref());
+        let key = &backends.object.key;
+        draft.session =
+            rule.session_persistence.as_ref().map(|stated| session(stated, key, index, &conditions));
+        let rules = http_rules(backends, draft, rule, &mut problems);
+        for condition in conditions {
+            lowered.extend(rules.iter().map(|(share, rule)| {
+                let condition = HttpMatch { share: *share, ..condition.clone() };
+                HttpRule { matches: vec![condition], ..rule.clone() }
+            }));
+        }
     }
     finish(lowered, problems)
 }
@@ -57,6 +65,7 @@ pub(super) fn finish(mut http: Vec<HttpRule>, problems: Vec<Problem>) -> Rules {
 }
 
 /// A rule that its filters are added to.
+#[derive(Clone)]
 pub(super) struct Draft {
     pub origin: Origin,
     name: String,
@@ -65,6 +74,7 @@ pub(super) struct Draft {
     redirect: Option<HttpRedirect>,
     rewrite: Option<Rewrite>,
     mirrors: Vec<Mirror>,
+    pub session: Option<PersistentSession>,
 }
 
 impl Draft {
@@ -82,6 +92,7 @@ impl Draft {
             redirect: None,
             rewrite: None,
             mirrors: Vec::new(),
+            session: None,
         }
     }
 
@@ -109,7 +120,7 @@ impl Draft {
     /// The rule, with its backends. Without any that has a weight, requests are answered with 500.
     /// (HTTPRouteRule, backendRefs.)
     pub fn finish(self, backends: Vec<HttpBackend>, timing: Timing) -> HttpRule {
-        let Draft { origin, name, headers, cors, redirect, rewrite, mirrors } = self;
+        let Draft { origin, name, headers, cors, redirect, rewrite, mirrors, session } = self;
         let Timing { timeout, retries } = timing;
         let action = match redirect {
             Some(redirect) => HttpAction::Redirect(redirect),
@@ -123,6 +134,7 @@ impl Draft {
                 timeout,
                 retries,
                 mirrors,
+                session,
             }),
         };
         HttpRule { origin, name, matches: Vec::new(), action, headers, fault: None, cors }
@@ -130,34 +142,39 @@ impl Draft {
 }
 
 /// How long requests may take and how often they are tried.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Timing {
     timeout: Option<Duration>,
     retries: Option<HttpRetry>,
 }
 
-fn http_rule(
+/// The rules that a rule of the API becomes, with the shares of requests that they are for: one, unless a
+/// backend has filters that Envoy has for whole routes only.
+fn http_rules(
     backends: &Backends<'_>,
     mut draft: Draft,
     rule: &HttpRouteRule,
     problems: &mut Vec<Problem>,
-) -> HttpRule {
-    let HttpRouteRule {
-        name: _,
-        matches: _,
-        filters,
-        backend_refs,
-        timeouts,
-        retry,
-        // istiod does not look at it either; validation says so.
-        session_persistence: _,
-    } = rule;
+) -> Vec<(Option<Percent>, HttpRule)> {
+    let HttpRouteRule { name: _, matches: _, filters, backend_refs, timeouts, retry, session_persistence: _ } =
+        rule;
     for (position, stated) in filters.iter().enumerate() {
         let field = format!("{}.filters[{position}]", draft.origin.field);
         add_filter(backends, &mut draft, &field, stated, problems);
     }
-    let to = http_backends(backends, &draft.origin, backend_refs, problems);
-    draft.finish(to, timing(timeouts.as_ref(), retry.as_ref()))
+    let timing = timing(timeouts.as_ref(), retry.as_ref());
+    let to = http_backends(backends, &draft, backend_refs, problems);
+    if to.iter().all(|(_, own)| own.is_none()) {
+        return vec![(None, draft.finish(to.into_iter().map(|(backend, _)| backend).collect(), timing))];
+    }
+    let total: u64 = to.iter().map(|(backend, _)| u64::from(backend.weight)).sum();
+    let mut so_far: u64 = 0;
+    let rules = to.into_iter().map(|(backend, own)| {
+        so_far += u64::from(backend.weight);
+        let share = (so_far < total).then(|| filter::portion(so_far, total));
+        (share, own.unwrap_or_else(|| draft.clone()).finish(vec![backend], timing.clone()))
+    });
+    rules.collect()
 }
 
 fn add_filter(
@@ -229,24 +246,32 @@ pub(super) fn backend_headers<'a>(
     headers
 }
 
-/// The backends that get requests.
+/// The backends that get requests, and for those with filters of their own beyond headers what becomes of the
+/// rule.
 fn http_backends(
     backends: &Backends<'_>,
-    origin: &Origin,
+    draft: &Draft,
     stated: &[HttpBackendRef],
     problems: &mut Vec<Problem>,
-) -> Vec<HttpBackend> {
+) -> Vec<(HttpBackend, Option<Draft>)> {
     let mut all = Vec::new();
     for (position, to) in stated.iter().enumerate() {
         let Some(weight) = positive(to.weight) else { continue };
-        let field = format!("{}.backendRefs[{position}]", origin.field);
-        let filters = to.filters.iter().map(|own| {
-            let ty = own.type_.map_or("", HttpFilterType::as_str);
-            (own.request_header_modifier.as_ref(), own.response_header_modifier.as_ref(), ty)
+        let field = format!("{}.backendRefs[{position}]", draft.origin.field);
+        let (of_headers, others): (Vec<_>, Vec<_>) =
+            to.filters.iter().enumerate().partition(|(_, filter)| filter.is_of_headers());
+        let filters = of_headers.into_iter().map(|(_, own)| {
+            (own.request_header_modifier.as_ref(), own.response_header_modifier.as_ref(), "")
         });
         let headers = backend_headers(&field, filters, problems);
+        let mut own = (!others.is_empty()).then(|| draft.clone());
+        for (index, filter) in others {
+            if let Some(own) = &mut own {
+                add_filter(backends, own, &format!("{field}.filters[{index}]"), filter, problems);
+            }
+        }
         let backend = backends.resolve(&to.target(), &field, problems);
-        all.push(HttpBackend { backend, weight, headers, field: Name::from(field) });
+        all.push((HttpBackend { backend, weight, headers, field: Name::from(field) }, own));
     }
     all
 }
@@ -268,7 +293,10 @@ fn timing(timeouts: Option<&HttpRouteTimeouts>, retry: Option<&HttpRouteRetry>) 
         return Timing { timeout: each_try.or(request), retries: None };
     };
     let attempts = attempts.unwrap_or(ATTEMPTS);
-    let retry_on = RETRY_ON.iter().map(|word| (*word).to_owned()).chain(codes.iter().map(u32::to_string));
+    // Envoy counts a try that takes too long among resets. (HTTPRouteRetry: connection errors and timeouts.)
+    let reset = each_try.map(|_| "reset");
+    let retry_on = RETRY_ON.iter().copied().chain(reset).map(str::to_owned);
+    let retry_on = retry_on.chain(codes.iter().map(u32::to_string));
     let retries = HttpRetry {
         attempts,
         per_try_timeout: each_try,

@@ -7,6 +7,7 @@ mod filter;
 mod grpc_route;
 mod http_route;
 mod rules;
+mod session;
 mod stream_route;
 
 use std::collections::BTreeSet;
@@ -50,7 +51,9 @@ pub(super) fn route(reader: &Reader<'_>, key: &ObjectKey) -> Lowered {
         Spec::TlsRoute(spec) => lower(&spec.parent_refs, &spec.hostnames, &|backends| {
             stream_route::tls_rules(backends, &spec.hostnames, &spec.rules)
         }),
-        Spec::UdpRoute(spec) => lower(&spec.parent_refs, &[], &|_| Rules::default()),
+        Spec::UdpRoute(spec) => {
+            lower(&spec.parent_refs, &[], &|backends| stream_route::tcp_rules(backends, &spec.rules))
+        }
         _ => Lowered::default(),
     }
 }

@@ -1,4 +1,4 @@
-//! TCPRoute and TLSRoute.
+//! TCPRoute, TLSRoute and UDPRoute.
 
 use navarch_model::gateway_api::StreamRouteRule;
 use navarch_model::route::{Backend, StreamBackend, TcpRule, TlsMatch, TlsRule};
@@ -8,6 +8,7 @@ use super::backend::{Backends, Problem};
 use super::http_route::positive;
 use super::rules::{EVERY_NAME, Rules, names};
 
+/// The rules for connections, or for datagrams at listeners for those.
 pub(super) fn tcp_rules(backends: &Backends<'_>, stated: &[StreamRouteRule]) -> Rules {
     let mut problems = Vec::new();
     let tcp = stated.iter().enumerate().map(|(index, rule)| {

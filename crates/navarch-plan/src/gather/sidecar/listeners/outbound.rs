@@ -19,11 +19,13 @@ use crate::class::Class;
 use crate::composed::{BucketResources, Composed, Pieces};
 use crate::engine::{Cx, Gather};
 use crate::gather::shared::listeners::ChainOrigin;
+use crate::gather::shared::sessions;
 
 /// The outbound listeners of a sidecar.
 pub fn outbound(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
     let (groups, grouped) = groups(cx, class, scope);
-    let settings = settings::outbound(cx, class, scope, grouped.persistent_sessions);
+    let sessions = grouped.persistent_sessions || sessions::in_mesh(cx, scope);
+    let settings = settings::outbound(cx, class, scope, sessions);
     let pieces = |groups: &GroupsKey| -> Pieces {
         let pieces = |kind, settings: &Arc<Hashed<OutboundSettings>>| {
             let key = OutboundKey { groups: groups.clone(), settings: settings.clone(), kind };
