@@ -18,6 +18,7 @@ use std::fmt;
 mod backoff;
 pub mod bootstrap;
 pub mod certificate;
+pub mod detached;
 pub mod envoy;
 mod grpc;
 pub mod http;

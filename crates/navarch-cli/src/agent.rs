@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use navarch_agent::bootstrap::Authority;
-use navarch_agent::envoy;
 use navarch_agent::lifecycle::{self, Drain, Envoy, Options, Place, Role, Status};
 use navarch_agent::node::{Description, Locality, Node};
 use navarch_agent::status::metrics::Target;
 use navarch_agent::status::probe;
 use navarch_agent::upstream;
+use navarch_agent::{detached, envoy};
 use serde_json::Value;
 
 use crate::bootstrap::{authority, state_facts};
@@ -143,6 +143,12 @@ pub struct AgentArgs {
     /// Time that Envoy takes traffic on SIGTERM even if there is none
     #[arg(long, default_value = "1s", value_parser = parse_duration, env = "MINIMUM_DRAIN_DURATION")]
     drain_min: Duration,
+    /// Time in which an Envoy that hands over to another lets its connections go (hot restart)
+    #[arg(long, default_value = "45s", value_parser = parse_duration)]
+    drain_duration: Duration,
+    /// Time after which an Envoy ends that has handed over to another
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    parent_shutdown_duration: Duration,
     /// Time for COMMAND to end after it was told to
     #[arg(long, default_value = "20s", value_parser = parse_duration)]
     command_timeout: Duration,
@@ -181,6 +187,30 @@ pub fn run(args: AgentArgs) -> Result<ExitCode> {
     // Work that blocks, such as resolving a name, is not waited for.
     runtime.shutdown_background();
     Ok(ExitCode::from(code))
+}
+
+#[derive(Args)]
+pub struct DetachArgs {
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub struct BecomeArgs {
+    parent: u32,
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// Prints the number of the process that becomes the program.
+pub fn detach(args: &DetachArgs) -> Result<ExitCode> {
+    output::line(&detached::detach(&args.command)?.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn become_program(args: &BecomeArgs) -> Result<ExitCode> {
+    let error = detached::become_program(args.parent, &args.command);
+    Err(error).with_context(|| format!("cannot run {}", args.command[0].to_string_lossy()))
 }
 
 impl AgentArgs {
@@ -233,7 +263,8 @@ impl AgentArgs {
                 metrics: place(self.metrics_addr, METRICS_PORT),
                 log_level: self.envoy_log_level,
                 concurrency: (self.concurrency > 0).then_some(self.concurrency),
-                drain_seconds: 45,
+                drain_seconds: self.drain_duration.as_secs(),
+                parent_seconds: self.parent_shutdown_duration.as_secs(),
                 arguments: self.envoy_args,
                 state_of_the_world: self.sotw,
             },

@@ -54,6 +54,12 @@ enum Command {
     #[command(subcommand)]
     Token(token::TokenCommand),
     Bench(bench::BenchArgs),
+    /// Starts a program that nobody but init is the parent of
+    #[command(name = navarch_agent::detached::DETACH, hide = true)]
+    Detach(agent::DetachArgs),
+    /// Becomes a program once its parent has ended
+    #[command(name = navarch_agent::detached::BECOME, hide = true)]
+    Become(agent::BecomeArgs),
     Completion(completion::CompletionArgs),
     Man(completion::ManArgs),
 }
@@ -86,6 +92,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Analyze(args) => analyze::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Agent(args) => agent::run(*args),
+        Command::Detach(args) => agent::detach(&args),
+        Command::Become(args) => agent::become_program(&args),
         Command::Render(args) => render::run(&args),
         Command::Ca(command) => runtime()?.block_on(ca::run(command)),
         Command::Token(command) => token::run(&command),

@@ -53,6 +53,11 @@ impl Agent {
         Ok(agent)
     }
 
+    /// What it is given besides, from its next start on.
+    pub fn add(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
+
     /// Starts it again, with the same directory.
     pub fn launch(&mut self) -> Result<()> {
         self.process = None;

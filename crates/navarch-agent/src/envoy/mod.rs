@@ -2,18 +2,24 @@
 
 mod admin;
 mod find;
+mod hot_restart;
 
 pub use admin::Admin;
 pub use find::{NotFound, find};
+pub use hot_restart::{HotRestart, HotRestartError};
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::process::{Child, Command};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::process::Command;
 
 use crate::bootstrap::Bootstrap;
+use crate::detached;
 
 /// What Envoy is started with.
 #[derive(Clone, Debug)]
@@ -31,51 +37,111 @@ pub struct Launch {
     pub drain_seconds: u64,
     /// Passed on as they are.
     pub arguments: Vec<OsString>,
+    /// How it hands over to another one, if it can.
+    pub hot_restart: Option<HotRestart>,
+}
+
+/// A file with a program, as it was when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    device: u64,
+    inode: u64,
+    /// Seconds since 1970.
+    modified: i64,
+}
+
+/// What an Envoy that runs is to an agent that finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// It has the bootstrap that the agent would give it, but for ports that nobody asked for.
+    Same,
+    /// It is for the same proxy, with another bootstrap.
+    Changed,
+    /// It is for another proxy.
+    Other,
 }
 
 impl Launch {
-    /// Starts Envoy.
+    /// Starts Envoy: the first one, or the `epoch`th that takes over from another.
     ///
     /// It gets a process group of its own, so that an interrupt from the terminal does not reach it: the
-    /// agent drains it. It goes on when the agent is killed.
+    /// agent drains it. It goes on when the agent is killed. Gives the number of its process.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(&self) -> io::Result<Child> {
+    pub async fn start(&self, epoch: u32) -> io::Result<u32> {
         if let Err(error) = std::fs::remove_file(&self.admin_file)
             && error.kind() != io::ErrorKind::NotFound
         {
             return Err(error);
         }
-        write(&self.bootstrap_file, &self.bootstrap.to_json())?;
-        let mut command = Command::new(&self.binary);
-        command
-            .arg("-c")
-            .arg(&self.bootstrap_file)
-            .arg("--admin-address-path")
-            .arg(&self.admin_file)
-            .args(["--disable-hot-restart", "--allow-unknown-static-fields", "--drain-strategy", "immediate"])
-            .args(["--file-flush-interval-msec", "1000", "-l", &self.log_level])
-            .args(["--drain-time-s", &self.drain_seconds.to_string()])
-            .args(
-                self.concurrency.iter().flat_map(|threads| ["--concurrency".to_owned(), threads.to_string()]),
-            )
-            .args(&self.arguments);
-        command.stdin(Stdio::null()).process_group(0).kill_on_drop(false).spawn()
+        write(&self.bootstrap_file, &self.bootstrap)?;
+        let mut arguments = self.arguments(&self.bootstrap_file);
+        arguments.extend(["--admin-address-path".into(), self.admin_file.clone().into()]);
+        match &self.hot_restart {
+            Some(hot_restart) => arguments.extend(hot_restart.arguments(epoch)),
+            None => arguments.push("--disable-hot-restart".into()),
+        }
+        detached::start(self.binary.as_os_str(), &arguments).await
     }
-}
 
-impl Launch {
-    /// Whether the bootstrap that is there, with which an Envoy may run, is for the same proxy with the same
-    /// control plane. Its ports may be others.
+    /// Lets Envoy read the bootstrap, without starting.
+    ///
+    /// # Errors
+    /// If it refuses it, or cannot be asked.
+    pub async fn validate(&self) -> Result<(), HotRestartError> {
+        let file = self.bootstrap_file.with_extension("next.json");
+        write(&file, &self.bootstrap).map_err(HotRestartError::Start)?;
+        let mut command = Command::new(&self.binary);
+        command.args(self.arguments(&file)).args(["--mode", "validate", "--disable-hot-restart"]);
+        let asked = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = asked.await.map_err(HotRestartError::Start)?;
+        let _ = std::fs::remove_file(&file);
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().lines().last().unwrap_or("it does not say why").to_owned();
+        Err(HotRestartError::Refused { said })
+    }
+
+    /// The arguments that are the same whatever Envoy is started for.
+    fn arguments(&self, bootstrap: &Path) -> Vec<OsString> {
+        let drain = self.drain_seconds.to_string();
+        let mut arguments: Vec<OsString> = vec!["-c".into(), bootstrap.into()];
+        arguments.extend(
+            ["--allow-unknown-static-fields", "--drain-strategy", "immediate", "--file-flush-interval-msec"]
+                .into_iter()
+                .chain(["1000", "-l", &self.log_level, "--drain-time-s", &drain])
+                .map(OsString::from),
+        );
+        if let Some(threads) = self.concurrency {
+            arguments.extend(["--concurrency".into(), threads.to_string().into()]);
+        }
+        arguments.extend(self.arguments.iter().cloned());
+        arguments
+    }
+
+    /// What the Envoy is that runs with the bootstrap that is there. `fallback` is what it may have been
+    /// started with where ports were taken.
     #[must_use]
-    pub fn is_same_proxy(&self) -> bool {
-        let Ok(text) = std::fs::read(&self.bootstrap_file) else { return false };
-        let there: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    pub fn relation(&self, fallback: &Bootstrap) -> Relation {
+        let Ok(text) = std::fs::read(&self.bootstrap_file) else { return Relation::Other };
+        let there: Value = serde_json::from_slice(&text).unwrap_or_default();
         let own = self.bootstrap.to_json();
-        let xds = |bootstrap: &serde_json::Value| bootstrap["static_resources"]["clusters"][0].clone();
-        let same = |field: &str| own[field] == there[field];
-        same("node") && same("dynamic_resources") && xds(&own) == xds(&there)
+        if there == own || there == fallback.to_json() {
+            return Relation::Same;
+        }
+        let xds = |bootstrap: &Value| bootstrap["static_resources"]["clusters"][0].clone();
+        let is_ours = own["node"]["id"] == there["node"]["id"] && xds(&own) == xds(&there);
+        if is_ours { Relation::Changed } else { Relation::Other }
+    }
+
+    /// The program that would be started: another one once the file is replaced. `None` if it is not there.
+    #[must_use]
+    pub fn program(&self) -> Option<Program> {
+        let file = std::fs::metadata(&self.binary).ok()?;
+        Some(Program { device: file.dev(), inode: file.ino(), modified: file.mtime() })
     }
 
     /// The admin port of the Envoy that was started last. It is there only once that Envoy has it: on a port
@@ -85,10 +151,18 @@ impl Launch {
         let text = std::fs::read_to_string(&self.admin_file).ok()?;
         text.trim().parse().ok().map(Admin)
     }
+
+    /// Says again where the admin port is.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_admin(&self, admin: Admin) -> io::Result<()> {
+        std::fs::write(&self.admin_file, admin.0.to_string())
+    }
 }
 
-fn write(path: &Path, bootstrap: &serde_json::Value) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(bootstrap)?;
+fn write(path: &Path, bootstrap: &Bootstrap) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(&bootstrap.to_json())?;
     text.push(b'\n');
     std::fs::write(path, text)
 }

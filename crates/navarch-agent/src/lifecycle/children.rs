@@ -2,19 +2,22 @@
 
 use std::ffi::OsString;
 use std::future::pending;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::AgentError;
 use super::process::{Ended, Process, Record};
 use crate::backoff::Backoff;
 use crate::bootstrap::Bootstrap;
-use crate::envoy::{Admin, Launch};
+use crate::envoy::{Admin, HotRestartError, Launch, Program, Relation};
 
 /// How often an Envoy that has started is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(25);
@@ -29,30 +32,65 @@ pub struct Proxy {
     /// What is tried if Envoy does not get ready with its bootstrap: ports may be taken.
     fallback: Option<Bootstrap>,
     record: Record,
+    /// The file with what was started.
+    generation_file: PathBuf,
+    generation: Generation,
     child: Option<Process>,
+    /// The Envoy that hands over to `child`, or has.
+    parent: Option<Process>,
+    /// The handover that is not done yet.
+    handover: Option<Handover>,
+    /// What runs is not what the agent would start.
+    is_outdated: bool,
     started: Instant,
     restart_at: Option<Instant>,
+    /// One that is started again.
+    starting: Option<JoinHandle<io::Result<u32>>>,
     backoff: Backoff,
     /// Whether this Envoy was ready, and any was.
     is_ready: bool,
     was_ready: bool,
 }
 
+/// Which Envoy runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Generation {
+    /// How many Envoys have handed over since one was started that took over from nobody.
+    epoch: u32,
+    program: Option<Program>,
+}
+
+/// A handover that has begun.
+struct Handover {
+    /// What the file with the admin port said before.
+    admin: Option<Admin>,
+    done: oneshot::Sender<Result<(), HotRestartError>>,
+}
+
 /// What happens to Envoy.
 pub enum Event {
     Ready(Admin),
     Ended,
+    /// The next Envoy has ended before it was ready, and the one before goes on.
+    StaysAsItWas,
 }
 
 impl Proxy {
-    pub fn new(launch: Launch, fallback: Bootstrap, record: PathBuf) -> Self {
+    /// Nothing runs yet. What does is written down in `record` and `generation`.
+    pub fn new(launch: Launch, fallback: Bootstrap, record: PathBuf, generation: PathBuf) -> Self {
         Proxy {
             launch,
             fallback: Some(fallback),
             record: Record(record),
+            generation_file: generation,
+            generation: Generation::default(),
             child: None,
+            parent: None,
+            handover: None,
+            is_outdated: false,
             started: Instant::now(),
             restart_at: None,
+            starting: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
             is_ready: false,
             was_ready: false,
@@ -63,25 +101,87 @@ impl Proxy {
     /// another proxy is ended, since it has the ports. Whether there is an Envoy now.
     pub async fn take_over(&mut self, within: Duration) -> bool {
         let Some(found) = self.record.find() else { return false };
-        if self.launch.is_same_proxy() {
-            tracing::info!(pid = found.id(), "the Envoy of an agent before is taken over");
-            self.child = Some(found);
-            return true;
+        let relation = self.fallback.as_ref().map_or(Relation::Other, |own| self.launch.relation(own));
+        let can_change = self.launch.hot_restart.is_some();
+        if relation == Relation::Other || (relation == Relation::Changed && !can_change) {
+            tracing::info!(
+                pid = found.id(),
+                "the Envoy of an agent before is for another proxy, and is ended"
+            );
+            found.stop(within).await;
+            return false;
         }
-        tracing::info!(pid = found.id(), "the Envoy of an agent before is for another proxy, and is ended");
-        found.stop(within).await;
-        false
+        tracing::info!(pid = found.id(), "the Envoy of an agent before is taken over");
+        let text = std::fs::read(&self.generation_file).unwrap_or_default();
+        self.generation = serde_json::from_slice(&text).unwrap_or_default();
+        let is_replaced = self.generation.program != self.launch.program();
+        self.is_outdated = can_change && (relation == Relation::Changed || is_replaced);
+        self.child = Some(found);
+        true
     }
 
-    pub fn start(&mut self) -> Result<(), AgentError> {
-        let failed = |source| AgentError::Envoy { binary: self.launch.binary.clone(), source };
-        let child = self.launch.start().map_err(failed)?;
-        tracing::info!(pid = child.id(), "Envoy is started");
-        self.record.write(&child).map_err(failed)?;
-        self.child = Some(Process::Child(child));
+    /// Whether what was taken over is not what the agent would start.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
+    /// Starts one that takes over from nobody.
+    pub async fn start(&mut self) -> Result<(), AgentError> {
+        let started = self.launch.start(0).await;
+        let noted = started.and_then(|id| self.note(id, 0));
+        noted.map_err(|source| self.cannot_start(source))
+    }
+
+    fn cannot_start(&self, source: io::Error) -> AgentError {
+        AgentError::Envoy { binary: self.launch.binary.clone(), source }
+    }
+
+    /// Notes that an Envoy was started.
+    fn note(&mut self, id: u32, epoch: u32) -> io::Result<()> {
+        tracing::info!(pid = id, epoch, "Envoy is started");
+        let generation = Generation { epoch, program: self.launch.program() };
+        let child = Process::open(id)?;
+        self.record.write(&child)?;
+        std::fs::write(&self.generation_file, serde_json::to_vec(&generation)?)?;
+        self.generation = generation;
+        self.parent = self.child.replace(child).or(self.parent.take());
         self.started = Instant::now();
         self.is_ready = false;
+        self.is_outdated = false;
         Ok(())
+    }
+
+    /// Starts another Envoy, to which this one hands its sockets. `done` hears once that is so, or why not.
+    pub async fn hot_restart(&mut self, done: oneshot::Sender<Result<(), HotRestartError>>) {
+        let admin = self.launch.admin();
+        match self.begin_hot_restart().await {
+            Ok(()) => self.handover = Some(Handover { admin, done }),
+            Err(error) => {
+                tracing::error!(error = %crate::Chain(&error), "Envoy is not restarted");
+                // Whether anybody still waits for the answer is not the agent's business.
+                let _ = done.send(Err(error));
+            }
+        }
+    }
+
+    async fn begin_hot_restart(&mut self) -> Result<(), HotRestartError> {
+        self.is_outdated = false;
+        let hot_restart = self.launch.hot_restart.as_ref().ok_or(HotRestartError::Unavailable)?;
+        if self.parent.is_some() {
+            return Err(hot_restart.busy());
+        }
+        if self.child.is_none() || !self.is_ready {
+            return Err(HotRestartError::NotReady);
+        }
+        self.launch.validate().await?;
+        let epoch = self.generation.epoch + 1;
+        let started = self.launch.start(epoch).await;
+        started.and_then(|id| self.note(id, epoch)).map_err(HotRestartError::Start)
+    }
+
+    /// Whether one Envoy hands over to another just now.
+    pub fn is_handing_over(&self) -> bool {
+        self.handover.is_some()
     }
 
     /// Its admin port, once it is there.
@@ -95,8 +195,15 @@ impl Proxy {
             let Some(child) = &mut self.child else {
                 let Some(at) = self.restart_at else { pending().await };
                 sleep_until(at).await;
-                self.restart_at = None;
-                self.start()?;
+                // In a task, so that no process is started and forgotten if this is dropped.
+                let starting = self.starting.get_or_insert_with(|| {
+                    let launch = self.launch.clone();
+                    tokio::spawn(async move { launch.start(0).await })
+                });
+                let started = starting.await.map_err(io::Error::other).flatten();
+                (self.starting, self.restart_at) = (None, None);
+                let noted = started.and_then(|id| self.note(id, 0));
+                noted.map_err(|source| self.cannot_start(source))?;
                 continue;
             };
             let (launch, is_ready) = (&self.launch, self.is_ready);
@@ -115,6 +222,10 @@ impl Proxy {
             };
             tokio::select! {
                 ended = child.ended() => {
+                    if let Some(handover) = self.handover.take() {
+                        self.stays_as_it_was(ended, handover);
+                        return Ok(Event::StaysAsItWas);
+                    }
                     self.ended(ended)?;
                     return Ok(Event::Ended);
                 }
@@ -122,10 +233,38 @@ impl Proxy {
                     tracing::info!(admin = %admin.0, "Envoy is ready");
                     self.is_ready = true;
                     self.was_ready = true;
+                    if let Some(handover) = self.handover.take() {
+                        let _ = handover.done.send(Ok(()));
+                    }
                     return Ok(Event::Ready(admin));
+                }
+                () = gone(&mut self.parent), if is_ready => {
+                    tracing::info!("the Envoy that has handed over has ended");
+                    self.parent = None;
                 }
             }
         }
+    }
+
+    /// The next Envoy has ended before it took over.
+    fn stays_as_it_was(&mut self, ended: Ended, handover: Handover) {
+        let error = HotRestartError::Ended { how: ended.how() };
+        tracing::error!(error = %crate::Chain(&error), "Envoy is not restarted");
+        self.child = self.parent.take();
+        self.is_ready = true;
+        self.generation.epoch = self.generation.epoch.saturating_sub(1);
+        if let Some(child) = &self.child
+            && let Err(error) = self.record.write(child)
+        {
+            tracing::warn!(%error, "another agent will not find this Envoy");
+        }
+        // Its admin port closes when the next one begins to start, and is there if that came to nothing.
+        if let Some(admin) = handover.admin
+            && let Err(error) = self.launch.write_admin(admin)
+        {
+            tracing::warn!(%error, "the admin port is not known any more");
+        }
+        let _ = handover.done.send(Err(error));
     }
 
     fn ended(&mut self, ended: Ended) -> Result<(), AgentError> {
@@ -150,10 +289,22 @@ impl Proxy {
 
     /// Ends it, and not later than `within`.
     pub async fn stop(&mut self, within: Duration) {
-        let Some(child) = self.child.take() else { return };
-        if child.stop(within).await {
-            tracing::warn!("Envoy did not end, and was killed");
+        if let Some(handover) = self.handover.take() {
+            let _ = handover.done.send(Err(HotRestartError::Ending));
         }
+        for process in self.parent.take().into_iter().chain(self.child.take()) {
+            if process.stop(within).await {
+                tracing::warn!("Envoy did not end, and was killed");
+            }
+        }
+    }
+}
+
+/// Returns when the process has ended; never if there is none.
+async fn gone(process: &mut Option<Process>) {
+    match process {
+        Some(process) => _ = process.ended().await,
+        None => pending().await,
     }
 }
 
@@ -204,8 +355,9 @@ impl Application {
         let failed = |source| AgentError::Command { command: name.clone(), source };
         let child = command.spawn().map_err(failed)?;
         tracing::info!(pid = child.id(), command = %program.to_string_lossy(), "COMMAND is started");
+        let child = Process::Child(child);
         self.record.write(&child).map_err(failed)?;
-        self.child = Some(Process::Child(child));
+        self.child = Some(child);
         Ok(())
     }
 

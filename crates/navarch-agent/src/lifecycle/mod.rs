@@ -20,13 +20,13 @@ use std::time::Duration;
 use navarch_identity::store::StateDirectory;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::children::{Application, Proxy};
 use crate::bootstrap::{self, Bootstrap, Xds};
 use crate::certificate;
-use crate::envoy::{Admin, Launch};
+use crate::envoy::{Admin, HotRestart, HotRestartError, Launch};
 use crate::issuer::Issuer;
 use crate::node::Node;
 use crate::relay::{self, Observed};
@@ -48,6 +48,8 @@ pub const ADMIN: &str = "admin.addr";
 pub const STATUS: &str = "status.addr";
 /// Where proxies' last configurations are kept, in the agent's directory.
 const STORE: &str = "xds";
+/// Which Envoy runs, in the agent's directory.
+const GENERATION: &str = "envoy.generation";
 
 /// How often Envoy is asked whether it is ready, and how many connections it has.
 const POLL: Duration = Duration::from_millis(50);
@@ -123,7 +125,10 @@ pub struct Envoy {
     pub metrics: Option<Place>,
     pub log_level: String,
     pub concurrency: Option<u32>,
+    /// Seconds in which an Envoy lets its connections go that hands over to another, and after which it ends
+    /// then. Istio: `drainDuration`, `parentShutdownDuration`.
     pub drain_seconds: u64,
+    pub parent_seconds: u64,
     pub arguments: Vec<OsString>,
     pub state_of_the_world: bool,
 }
@@ -141,7 +146,8 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let status = pages(&options, &directory, health.clone(), asks).await?;
     let record = |name: &str| directory.path().join(name);
     let fallback = bootstrap(&options, status, true);
-    let mut proxy = Proxy::new(launch(&options, status), fallback, record("envoy.pid"));
+    let launch = launch(&options, status);
+    let mut proxy = Proxy::new(launch, fallback, record("envoy.pid"), record(GENERATION));
     let mut application = Application::new(options.command.clone(), record("command.pid"));
     application.take_over();
     if proxy.take_over(END_TIMEOUT).await {
@@ -149,7 +155,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
         health.observed.clusters.store(true, Ordering::Relaxed);
         health.observed.listeners.store(true, Ordering::Relaxed);
     } else {
-        proxy.start()?;
+        proxy.start().await?;
     }
     let outcome = loop {
         tokio::select! {
@@ -162,9 +168,17 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
             ended = proxy.next() => match ended {
                 Ok(children::Event::Ready(admin)) => {
                     health.set_ready(Some(admin));
+                    health.is_handing_over.store(false, Ordering::Relaxed);
                     if let Err(error) = application.start() {
                         break Err(error);
                     }
+                    if proxy.is_outdated() {
+                        tracing::info!("Envoy is restarted: its program or its bootstrap has changed");
+                        hot_restart(&mut proxy, &health, oneshot::channel().0).await;
+                    }
+                }
+                Ok(children::Event::StaysAsItWas) => {
+                    health.is_handing_over.store(false, Ordering::Relaxed);
                 }
                 Ok(children::Event::Ended) => {
                     health.set_ready(None);
@@ -174,6 +188,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
             },
             Some(ask) = asked.recv() => match ask {
                 Ask::Quit => break Ok(None),
+                Ask::HotRestart(done) => hot_restart(&mut proxy, &health, done).await,
                 Ask::Drain => {
                     health.is_draining.store(true, Ordering::Relaxed);
                     if let Some(admin) = proxy.admin()
@@ -194,6 +209,15 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let mut end = End { options: &options, signals: &mut signals };
     let stopped = end.run(&mut proxy, &mut application, ended).await;
     Ok(outcome?.or(stopped).unwrap_or(0))
+}
+
+/// Lets Envoy hand over to another. The workload stays ready: one of the two always answers.
+async fn hot_restart(proxy: &mut Proxy, health: &Health, done: oneshot::Sender<Result<(), HotRestartError>>) {
+    proxy.hot_restart(done).await;
+    if proxy.is_handing_over() {
+        health.is_handing_over.store(true, Ordering::Relaxed);
+        health.hot_restarts.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Starts what Envoy is fed by: the certificate, the store and the socket.
@@ -266,7 +290,8 @@ fn bootstrap(options: &Options, status: SocketAddr, is_fallback: bool) -> Bootst
 }
 
 fn launch(options: &Options, status: SocketAddr) -> Launch {
-    let Envoy { binary, log_level, concurrency, drain_seconds, arguments, .. } = options.envoy.clone();
+    let Envoy { binary, log_level, concurrency, drain_seconds, parent_seconds, arguments, .. } =
+        options.envoy.clone();
     Launch {
         binary,
         bootstrap: bootstrap(options, status, false),
@@ -276,6 +301,7 @@ fn launch(options: &Options, status: SocketAddr) -> Launch {
         concurrency,
         drain_seconds,
         arguments,
+        hot_restart: HotRestart::for_directory(&options.directory, parent_seconds),
     }
 }
 

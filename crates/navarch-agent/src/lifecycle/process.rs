@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal, waitpid,
+};
 use tokio::process::Child;
 use tokio::time::{sleep, timeout};
 
 /// How often a process that is not a child is looked at.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(50);
 
 /// A process that runs.
 pub enum Process {
     Child(Child),
-    /// Not a child of this agent: that it has ended can be seen, and how not.
-    Found {
+    /// Not a child of this agent: that it has ended can be seen, and mostly not how.
+    Other {
         fd: OwnedFd,
         id: u32,
         began: u64,
@@ -42,8 +44,8 @@ impl Record {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn write(&self, child: &Child) -> io::Result<()> {
-        match child.id() {
+    pub fn write(&self, process: &Process) -> io::Result<()> {
+        match process.id() {
             Some(id) => std::fs::write(&self.0, format!("{id} {}\n", started(id).unwrap_or_default())),
             None => Ok(()),
         }
@@ -56,11 +58,10 @@ impl Record {
         let text = std::fs::read_to_string(&self.0).ok()?;
         let (id, began) = text.trim().split_once(' ')?;
         let id: u32 = id.parse().ok()?;
-        let pid = i32::try_from(id).ok().and_then(Pid::from_raw)?;
-        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Looked at once the process is held, so that it cannot become another one in between.
-        let began = began.parse().ok()?;
-        (started(id)? == began).then_some(Process::Found { fd, id, began })
+        let process = Process::open(id).ok()?;
+        let same = matches!(&process, Process::Other { began: since, .. } if began.parse() == Ok(*since));
+        same.then_some(process)
     }
 }
 
@@ -79,11 +80,22 @@ fn started(id: u32) -> Option<u64> {
 }
 
 impl Process {
+    /// A process that is not a child, by its number.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn open(id: u32) -> io::Result<Process> {
+        let pid = i32::try_from(id).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty())?;
+        let began = started(id).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Process::Other { fd, id, began })
+    }
+
     /// Its number.
     pub fn id(&self) -> Option<u32> {
         match self {
             Process::Child(child) => child.id(),
-            Process::Found { id, .. } => Some(*id),
+            Process::Other { id, .. } => Some(*id),
         }
     }
 
@@ -91,11 +103,15 @@ impl Process {
     pub async fn ended(&mut self) -> Ended {
         match self {
             Process::Child(child) => child.wait().await.map_or(Ended::Unknown, Ended::With),
-            Process::Found { fd: _, id, began } => {
+            Process::Other { fd: _, id, began } => {
                 while started(*id) == Some(*began) {
                     sleep(POLL).await;
                 }
-                Ended::Unknown
+                // An agent that is the first process of a container is told: all orphans are its children.
+                let pid = i32::try_from(*id).ok().and_then(Pid::from_raw);
+                let status = waitpid(pid, WaitOptions::NOHANG).ok().flatten();
+                status
+                    .map_or(Ended::Unknown, |(_, status)| Ended::With(ExitStatus::from_raw(status.as_raw())))
             }
         }
     }
@@ -107,7 +123,7 @@ impl Process {
                 let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
                 let _ = pid.map(|pid| kill_process(pid, signal));
             }
-            Process::Found { fd, .. } => _ = pidfd_send_signal(fd, signal),
+            Process::Other { fd, .. } => _ = pidfd_send_signal(fd, signal),
         }
     }
 
@@ -162,6 +178,7 @@ mod tests {
         let record = Record(temp.path().join("pid"));
         assert!(record.find().is_none(), "nothing is written down");
         let child = Command::new("sleep").arg("100").spawn().expect("a process");
+        let mut child = Process::Child(child);
         record.write(&child).expect("written");
         let id = child.id().expect("a number");
         let found = record.find().expect("it runs");
@@ -171,7 +188,6 @@ mod tests {
         assert!(record.find().is_none(), "another one");
         record.write(&child).expect("written");
 
-        let mut child = Process::Child(child);
         let reaped = tokio::spawn(async move { child.ended().await });
         assert!(!found.stop(Duration::from_secs(30)).await, "SIGTERM is enough");
         let ended = reaped.await.expect("it ended");

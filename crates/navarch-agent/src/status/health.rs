@@ -18,8 +18,12 @@ pub struct Health {
     pub is_ready: AtomicBool,
     /// Nobody should come any more.
     pub is_draining: AtomicBool,
+    /// One Envoy hands over to the next: the admin port of neither may be there, but both take traffic.
+    pub is_handing_over: AtomicBool,
     /// Times that Envoy was started again.
     pub restarts: AtomicU64,
+    /// Times that one Envoy has begun to hand over to the next.
+    pub hot_restarts: AtomicU64,
     admin: Mutex<Option<Admin>>,
 }
 
@@ -32,7 +36,9 @@ impl Health {
             leaf,
             is_ready: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            is_handing_over: AtomicBool::new(false),
             restarts: AtomicU64::new(0),
+            hot_restarts: AtomicU64::new(0),
             admin: Mutex::new(None),
         })
     }
@@ -60,6 +66,9 @@ impl Health {
         }
         if !is(&self.observed.listeners) {
             return Some("the proxy has not accepted listeners yet");
+        }
+        if is(&self.is_handing_over) {
+            return None;
         }
         match self.admin() {
             Some(admin) if admin.is_ready().await => None,

@@ -109,7 +109,7 @@ fn own(health: &Health) -> String {
     let observed = &health.observed;
     let flag = |value: &std::sync::atomic::AtomicBool| u64::from(value.load(Ordering::Relaxed));
     let leaf = health.leaf.borrow().clone();
-    let rows: [(&str, &str, &str, u64); 10] = [
+    let rows: [(&str, &str, &str, u64); 11] = [
         ("streams", "gauge", "Streams of proxies that are open.", Observed::read(&observed.streams)),
         (
             "connected_streams",
@@ -152,6 +152,12 @@ fn own(health: &Health) -> String {
             "counter",
             "Times that Envoy was started again.",
             health.restarts.load(Ordering::Relaxed),
+        ),
+        (
+            "envoy_hot_restarts_total",
+            "counter",
+            "Times that one Envoy has begun to hand over to the next.",
+            health.hot_restarts.load(Ordering::Relaxed),
         ),
         ("envoy_ready", "gauge", "Whether Envoy is ready.", flag(&health.is_ready)),
         (

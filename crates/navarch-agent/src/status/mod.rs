@@ -21,19 +21,22 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::metrics::Target;
 use self::probe::Probe;
+use crate::envoy::HotRestartError;
 
 /// Time for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the agent is told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Ask {
     /// End, as on SIGTERM.
     Quit,
+    /// Start another Envoy, to which the one that runs hands over.
+    HotRestart(oneshot::Sender<Result<(), HotRestartError>>),
     /// Let connections go, and stay.
     Drain,
 }
@@ -82,8 +85,11 @@ impl Pages {
             (&Method::GET, "/stats/prometheus" | "/metrics") => self.metrics().await,
             (&Method::POST, "/quitquitquit") => self.ask(request, peer, Ask::Quit),
             (&Method::POST, "/drain") => self.ask(request, peer, Ask::Drain),
+            (&Method::POST, "/hot-restart") => self.hot_restart(request, peer).await,
             (&Method::GET, path) if self.probes.contains_key(path) => self.probe(path, request).await,
-            (_, "/quitquitquit" | "/drain") => text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n"),
+            (_, "/quitquitquit" | "/drain" | "/hot-restart") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
+            }
             _ => text(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
@@ -96,6 +102,19 @@ impl Pages {
         match self.asks.send(ask) {
             Ok(()) => text(StatusCode::OK, "ok\n"),
             Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "it is ending\n"),
+        }
+    }
+
+    /// Answers once the next Envoy has taken over, or has not.
+    async fn hot_restart(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let (done, answer) = oneshot::channel();
+        let taken = self.ask(request, peer, Ask::HotRestart(done));
+        if taken.status() != StatusCode::OK {
+            return taken;
+        }
+        match answer.await.unwrap_or(Err(HotRestartError::Ending)) {
+            Ok(()) => taken,
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", crate::Chain(&error))),
         }
     }
 
