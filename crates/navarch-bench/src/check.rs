@@ -16,7 +16,7 @@ use crate::server::{self, Server};
 use crate::shape::Shape;
 
 /// The types that proxies hold.
-const TYPES: [XdsType; 4] = [XdsType::Cds, XdsType::Eds, XdsType::Lds, XdsType::Rds];
+const TYPES: [XdsType; 5] = [XdsType::Cds, XdsType::Eds, XdsType::Lds, XdsType::Rds, XdsType::Vhds];
 /// The cluster of the port that every proxy serves, as Istio names it.
 const INBOUND: &str = "inbound|8080||";
 /// Differences that are described; the rest is counted.
@@ -138,7 +138,8 @@ fn compare_planned(shape: &Shape, fleet: &Fleet, class: usize, answer: &Value, c
                 }
             }
         }
-        let wanted = |id: &u32| ty.root() || member.proxy.wants(ty, *id);
+        let is_all = ty.root() || ty == XdsType::Vhds;
+        let wanted = |id: &u32| is_all || member.proxy.wants(ty, *id);
         for id in planned.keys().filter(|id| wanted(id) && !held.contains_key(id)) {
             check.found(format!("{name} lacks {ty} {}", shared.known.texts.text(*id)));
         }

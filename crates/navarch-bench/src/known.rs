@@ -45,6 +45,8 @@ impl Texts {
 pub struct Facts {
     /// Names that it refers to: the endpoints of a cluster, the route configurations of a listener.
     pub refers_to: Vec<Id>,
+    /// A route configuration whose virtual hosts are resources of their own (`RouteConfiguration.vhds`).
+    pub discovers_hosts: bool,
     /// The change that it carries.
     pub mark: Option<u32>,
     /// Its content, whatever the order in which that is encoded.
@@ -72,6 +74,7 @@ impl Known {
         };
         let facts = Rc::new(Facts {
             refers_to: names.into_iter().map(|name| self.texts.id(name)).collect(),
+            discovers_hosts: ty == XdsType::Rds && Fields::new(received.body).any(|(number, _)| number == 9),
             mark: mark::find(ty, received.body),
             unordered: unordered::hash(received.body),
         });

@@ -1,13 +1,14 @@
 //! One simulated proxy: what it subscribes to, what it holds, when it acknowledges. No sockets here.
 //!
 //! It does as Envoy does: clusters first, then the endpoints of those that have any, listeners when these
-//! have come, the route configurations that the listeners name; every response is acknowledged at once.
+//! have come, the route configurations that the listeners name, the virtual hosts of those that have them as
+//! resources of their own; every response is acknowledged at once.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use navarch_envoy::{Version, XdsType};
+use navarch_envoy::{Version, XdsType, hosts};
 
 use crate::known::{Id, Known};
 use crate::message::{Protocol, Received, Request, Response};
@@ -21,6 +22,8 @@ pub struct Proxy {
     endpoints: State,
     listeners: State,
     routes: State,
+    /// Virtual hosts. Unlike others that are not all sent, they are not asked for by name.
+    hosts: State,
     /// The node has been sent on this connection.
     introduced: bool,
 }
@@ -80,6 +83,7 @@ impl Proxy {
             endpoints: State::default(),
             listeners: State::default(),
             routes: State::default(),
+            hosts: State::default(),
             introduced: false,
         }
     }
@@ -88,7 +92,7 @@ impl Proxy {
     /// holds.
     pub fn connect(&mut self, known: &Known) -> Vec<Bytes> {
         self.introduced = false;
-        for ty in [XdsType::Cds, XdsType::Eds, XdsType::Lds, XdsType::Rds] {
+        for ty in [XdsType::Cds, XdsType::Eds, XdsType::Lds, XdsType::Rds, XdsType::Vhds] {
             if let Some(state) = self.state_mut(ty) {
                 state.asked = false;
                 state.nonce.clear();
@@ -106,6 +110,7 @@ impl Proxy {
             && self.listeners.answered
             && self.endpoints.held.len() == self.endpoints.wanted.len()
             && self.routes.held.len() == self.routes.wanted.len()
+            && (self.hosts.answered || !self.hosts.asked)
     }
 
     /// What it lacks, for people.
@@ -115,6 +120,9 @@ impl Proxy {
             if !state.answered {
                 return format!("no {ty}");
             }
+        }
+        if self.hosts.asked && !self.hosts.answered {
+            return format!("no {}", XdsType::Vhds);
         }
         for (ty, state) in [(XdsType::Eds, &self.endpoints), (XdsType::Rds, &self.routes)] {
             if let Some(name) = state.wanted.keys().find(|name| !state.held.contains_key(name)) {
@@ -147,7 +155,11 @@ impl Proxy {
         for received in &response.resources {
             let id = known.texts.id(received.name);
             if let Some(number) = self.take(ty, id, received, known) {
-                outcome.marks.push((ty, id, number));
+                outcome.marks.push(match (ty, hosts::routes_of(received.name)) {
+                    // A change of routes shows in them, wherever their hosts are.
+                    (XdsType::Vhds, Some(routes)) => (XdsType::Rds, known.texts.id(routes), number),
+                    _ => (ty, id, number),
+                });
             }
             if whole {
                 named.push(id);
@@ -182,7 +194,7 @@ impl Proxy {
         let held = Held { content, version: known.texts.id(received.version) };
         let state = self.state_mut(ty)?;
         // Nothing is held that nobody refers to any more.
-        if !ty.root() && !state.wanted.contains_key(&id) {
+        if !ty.root() && ty != XdsType::Vhds && !state.wanted.contains_key(&id) {
             return None;
         }
         let before = state.held.insert(id, held);
@@ -231,6 +243,10 @@ impl Proxy {
             requests.push(self.ask(XdsType::Lds, known));
         }
         requests.extend(self.follow(XdsType::Rds, known));
+        let discovers = || self.routes.held.values().any(|held| known.of(held.content).discovers_hosts);
+        if self.routes.answered && !self.hosts.asked && discovers() {
+            requests.push(self.ask(XdsType::Vhds, known));
+        }
         requests
     }
 
@@ -319,6 +335,7 @@ impl Proxy {
             XdsType::Eds => Some(&self.endpoints),
             XdsType::Lds => Some(&self.listeners),
             XdsType::Rds => Some(&self.routes),
+            XdsType::Vhds => Some(&self.hosts),
             _ => None,
         }
     }
@@ -329,6 +346,7 @@ impl Proxy {
             XdsType::Eds => Some(&mut self.endpoints),
             XdsType::Lds => Some(&mut self.listeners),
             XdsType::Rds => Some(&mut self.routes),
+            XdsType::Vhds => Some(&mut self.hosts),
             _ => None,
         }
     }
@@ -436,6 +454,35 @@ mod tests {
             assert_eq!(shown(protocol, &requests.requests), [third], "{protocol:?}");
             assert!(proxy.synced());
         }
+    }
+
+    #[test]
+    fn asks_for_virtual_hosts_where_they_are_resources() {
+        let (mut known, mut proxy) = (Known::default(), Proxy::new(Protocol::Delta, Vec::new()));
+        proxy.connect(&known);
+        proxy.receive(&response(Protocol::Delta, XdsType::Cds, &[], &[]), &mut known);
+        // Listener.filter_chains, FilterChain.filters, Filter.typed_config, Rds.route_config_name.
+        let manager = message(&[(3, &message(&[(2, b"80")]))]);
+        let any = message(&[(1, b"type.googleapis.com/x.HttpConnectionManager"), (2, &manager)]);
+        let filter = message(&[(4, &any)]);
+        let listener = message(&[(1, b"l"), (3, &message(&[(3, &filter)]))]);
+        let listener = Resource::of(XdsType::Lds, "l", &listener);
+        let requests =
+            proxy.receive(&response(Protocol::Delta, XdsType::Lds, &[listener], &[]), &mut known).requests;
+        assert_eq!(shown(Protocol::Delta, &requests), ["LDS !", "RDS +80"]);
+        let routes = Resource::of(XdsType::Rds, "80", &message(&[(1, b"80"), (9, b"")]));
+        let requests =
+            proxy.receive(&response(Protocol::Delta, XdsType::Rds, &[routes], &[]), &mut known).requests;
+        assert_eq!(shown(Protocol::Delta, &requests), ["RDS !", "VHDS"]);
+        assert!(!proxy.synced());
+        let host = Resource::of(XdsType::Vhds, "80/a", &message(&[(1, b"80/a"), (15, b"nvbench-7-x")]));
+        let outcome = proxy.receive(&response(Protocol::Delta, XdsType::Vhds, &[host], &[]), &mut known);
+        assert_eq!(outcome.marks, [(XdsType::Rds, known.texts.id("80"), 7)]);
+        assert!(proxy.synced(), "{}", proxy.lacks(&known));
+        let requests = shown(Protocol::Delta, &proxy.connect(&known));
+        assert_eq!(requests.last().map(String::as_str), Some("VHDS =80/a"));
+        proxy.receive(&response(Protocol::Delta, XdsType::Vhds, &[], &["80/a"]), &mut known);
+        assert_eq!(proxy.held(XdsType::Vhds).map(HashMap::len), Some(0));
     }
 
     #[test]

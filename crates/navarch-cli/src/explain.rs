@@ -17,7 +17,8 @@ use crate::output::{self, Format};
 pub struct ExplainArgs {
     /// Name of the proxy, as in `navarch proxy-status`
     proxy: String,
-    /// CDS, EDS, LDS, RDS, ECDS or SDS
+    /// CDS, EDS, LDS, RDS, VHDS, ECDS or SDS. RDS has the virtual hosts in it, also where they are resources
+    /// of their own
     #[arg(value_name = "TYPE")]
     ty: String,
     /// Name of the resource

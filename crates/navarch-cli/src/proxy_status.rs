@@ -16,7 +16,8 @@ const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS"];
 /// Show how far each proxy is in sync
 ///
 /// A cell is SYNCED (acknowledged), STALE (sent, not yet acknowledged), NOT SENT (never asked for, or nothing
-/// to send) or ERROR (rejected; the reason, the resource and the file it comes from follow the table).
+/// to send) or ERROR (rejected; the reason, the resource and the file it comes from follow the table). RDS
+/// stands for virtual hosts too, where they are resources of their own (`navarch serve --routes`).
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch proxy-status\n  navarch proxy-status -o json | jq '.proxies[] | select(.lag > 0)'"
@@ -101,10 +102,7 @@ fn header() -> Vec<String> {
 
 fn row(status: &FleetStatus, proxy: &ProxyStatus) -> Vec<String> {
     let mut cells = vec![proxy.name.clone(), proxy.cluster.clone()];
-    cells.extend(COLUMNS.iter().map(|ty| {
-        let state = proxy.types.get(*ty).map_or(SyncState::NotSent, |status| status.state);
-        state.as_str().to_owned()
-    }));
+    cells.extend(COLUMNS.iter().map(|ty| proxy.state(ty).as_str().to_owned()));
     cells.push(status.replica.clone());
     cells.push(proxy.version.clone());
     cells.push(proxy.revision.to_string());

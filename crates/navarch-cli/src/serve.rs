@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use navarch_identity::tokens::jwt::JwtRule;
 use navarch_server::identity;
 use navarch_server::secure::{ServerFiles, TlsFiles};
-use navarch_server::serve::{Brake, Options, serve};
+use navarch_server::serve::{Brake, Options, RouteForm, serve};
 
 use crate::logs::LogArgs;
 use crate::wait::parse_duration;
@@ -117,8 +117,21 @@ pub struct ServeArgs {
     /// How long removals are held
     #[arg(long, default_value = "10m", value_parser = parse_duration, env = "NAVARCH_REMOVALS_HOLD")]
     removals_hold: Duration,
+    /// How routes go to proxies that can take them either way, which is Envoy 1.40 or newer over delta ADS;
+    /// others get them whole
+    #[arg(long, default_value = "split", env = "NAVARCH_ROUTES")]
+    routes: Routes,
     #[command(flatten)]
     logs: LogArgs,
+}
+
+/// The form of routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Routes {
+    /// Each virtual host is a resource: an edit sends the hosts that it changes
+    Split,
+    /// Each route configuration is a resource, with all of its virtual hosts
+    Whole,
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -153,6 +166,10 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
             hold: args.removals_hold,
             ..Brake::default()
         }),
+        routes: match args.routes {
+            Routes::Split => RouteForm::Split,
+            Routes::Whole => RouteForm::Whole,
+        },
     };
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -8,6 +8,7 @@
 pub mod any;
 mod descriptors;
 pub mod dynamic;
+pub mod hosts;
 pub mod json;
 pub mod proto;
 pub mod resource;

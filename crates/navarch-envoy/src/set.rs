@@ -115,6 +115,12 @@ impl Layer {
         self.resources.get(name)
     }
 
+    /// The resources whose names start so, in the order of their names.
+    fn with_prefix(&self, prefix: Arc<str>) -> impl Iterator<Item = &Arc<Resource>> {
+        let from = self.resources.range(prefix.clone()..);
+        from.take_while(move |(name, _)| name.starts_with(&*prefix)).map(|(_, resource)| resource)
+    }
+
     /// Number of resources.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -204,6 +210,11 @@ impl ResourceSet {
     /// The resources, layer by layer, in each layer in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.layers.iter().flat_map(|layer| layer.iter())
+    }
+
+    /// The resources whose names start so, layer by layer, in each layer in the order of their names.
+    pub fn with_prefix(&self, prefix: Arc<str>) -> impl Iterator<Item = &Arc<Resource>> {
+        self.layers.iter().flat_map(move |layer| layer.with_prefix(prefix.clone()))
     }
 
     /// The layers that are not empty.

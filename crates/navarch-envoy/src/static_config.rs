@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use crate::hosts::joined;
 use crate::json::to_json;
 use crate::set::ProxyResources;
 use crate::types::XdsType;
@@ -26,6 +27,7 @@ pub struct StaticConfig {
 /// What needs them is left out and noted, never replaced by something less secure.
 #[must_use]
 pub fn static_config(resources: &ProxyResources) -> StaticConfig {
+    let resources = &*joined(resources);
     let by_name = |ty: XdsType| -> BTreeMap<String, Value> {
         let set = resources.set(ty);
         set.iter().map(|r| (r.name().to_string(), to_json(ty.type_url(), &r.body()))).collect()

@@ -83,6 +83,9 @@ pub struct ProxyFacts {
     pub metadata: NodeMetadata,
     /// `node.cluster`, for telemetry.
     pub service_cluster: Name,
+    /// The proxy takes virtual hosts as resources of their own. Not what the node states: the server says so
+    /// of clients that can.
+    pub split_routes: bool,
 }
 
 /// The metadata of a node as texts, for patterns that users write. Everything else has a field in
@@ -296,6 +299,7 @@ impl ProxyFacts {
             },
             external_secrets: &*stated.text("credential") == "true",
             service_cluster: Name::from(cluster),
+            split_routes: false,
             metadata: NodeMetadata(stated.values),
         };
         Ok((facts, stated.problems))

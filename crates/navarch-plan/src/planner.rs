@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
+use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType, hosts};
 use navarch_model::Hashed;
 use navarch_model::proxy::{ProxyFacts, ProxyKind};
 use navarch_snapshot::{Part, Scope, Snapshot};
@@ -108,7 +108,14 @@ impl Planner {
     ) -> Option<Explanation> {
         let engine = self.engine.read();
         let class = Arc::new(Hashed::new(self.class_in(&engine, facts)));
-        let patches = plan_in(&engine, &class).patches_of(&engine, ty, name);
+        let plan = plan_in(&engine, &class);
+        let patches = match (ty, hosts::routes_of(name)) {
+            // They are applied to routes as a whole.
+            (XdsType::Vhds, Some(routes)) => {
+                plan.patches_of(&engine, XdsType::Rds, routes).of_resource(&hosts::host_of(name))
+            }
+            _ => plan.patches_of(&engine, ty, name),
+        };
         explain(&engine, facts, resources, ty, name, &patches)
     }
 
@@ -307,6 +314,7 @@ planned_types! {
         Eds "plan.sidecar_endpoints" sidecar::endpoints::endpoints;
         Lds "plan.sidecar_listeners" sidecar::listeners::listeners;
         Rds "plan.sidecar_routes" sidecar::routes::routes;
+        Vhds "plan.sidecar_hosts" sidecar::routes::hosts;
         Sds "plan.sidecar_secrets" sidecar::secrets::secrets;
         Ecds "plan.sidecar_extensions" shared::extensions::extensions;
     }
@@ -315,6 +323,7 @@ planned_types! {
         Eds "plan.gateway_endpoints" gateway::endpoints::endpoints;
         Lds "plan.gateway_listeners" gateway::listeners::listeners;
         Rds "plan.gateway_routes" gateway::routes::routes;
+        Vhds "plan.gateway_hosts" gateway::routes::hosts;
         Sds "plan.gateway_secrets" gateway::secrets::secrets;
         Ecds "plan.gateway_extensions" shared::extensions::extensions;
     }

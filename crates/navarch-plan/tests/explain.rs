@@ -8,8 +8,8 @@ use navarch_model::endpoint::Locality;
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, parse_text};
 use navarch_plan::Planner;
-use navarch_snapshot::World;
 use navarch_snapshot::world::Options;
+use navarch_snapshot::{Snapshot, World};
 
 const MESH: &str = "
 apiVersion: v1
@@ -59,7 +59,22 @@ fn check_for(id: &str, mesh: &str, ty: XdsType, name: &str, expected: &[&str]) {
     let parsed = parse_text("mesh.yaml", mesh);
     assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
     let snapshot = World::new(Options::default()).apply(ChangeSet::upserting(parsed.objects));
+    // Routes are explained as a whole, also where their virtual hosts are resources.
+    for split_routes in [ty == XdsType::Vhds, true] {
+        check_form(id, snapshot.clone(), split_routes, ty, name, expected);
+    }
+}
+
+fn check_form(
+    id: &str,
+    snapshot: Arc<Snapshot>,
+    split_routes: bool,
+    ty: XdsType,
+    name: &str,
+    expected: &[&str],
+) {
     let facts = ProxyFacts::parse(id, "web", &serde_json::Map::new(), Locality::default()).expect("a node");
+    let facts = ProxyFacts { split_routes, ..facts };
     let planner = Planner::new(snapshot);
     let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
     let resources = planner.resources(&plan);
@@ -118,6 +133,17 @@ fn a_virtual_host_names_the_oldest_virtual_service_and_those_that_lost() {
             "-VirtualService shop/young",
         ],
     );
+    check(
+        XdsType::Vhds,
+        "80/reviews.shop.svc.cluster.local:80",
+        &[
+            "+Service shop/reviews",
+            "+VirtualService shop/old spec.http[0]",
+            "-VirtualService shop/private",
+            "-VirtualService shop/young",
+        ],
+    );
+    check(XdsType::Vhds, "80/allow_any", &[]);
 }
 
 #[test]

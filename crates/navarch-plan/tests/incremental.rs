@@ -57,17 +57,20 @@ struct Cost {
     everything: String,
     /// The same of the class that sees one namespace.
     namespace: String,
+    /// Bytes of the changed resources of the class that sees everything.
+    bytes: usize,
     /// Inputs that were translated.
     translated: u64,
 }
 
 impl Rig {
-    fn new() -> Self {
+    /// With `services` services, for Envoys that take virtual hosts as resources of their own or do not.
+    fn new(services: usize, split_routes: bool) -> Self {
         let mut text = String::from(
             "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default, namespace: n1}\nspec: {egress: \
              [{hosts: ['./*']}]}\n---\n",
         );
-        (0..SERVICES).for_each(|index| text.push_str(&service(index)));
+        (0..services).for_each(|index| text.push_str(&service(index)));
         let mut world = World::new(Options::default());
         let planner = Planner::new(world.apply(change(&text)));
         let plans: Vec<ClassPlan> = ["n0", "n1"]
@@ -76,6 +79,7 @@ impl Rig {
                 let id = format!("sidecar~10.99.0.1~p.{namespace}~{namespace}.svc.cluster.local");
                 let facts = ProxyFacts::parse(&id, "p", &serde_json::Map::new(), Locality::default())
                     .expect("a node");
+                let facts = ProxyFacts { split_routes, ..facts };
                 planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))))
             })
             .collect();
@@ -100,7 +104,12 @@ impl Rig {
                 text
             })
         };
+        let bytes = |ty| -> usize {
+            let delta = diff(self.last[0].set(ty), now[0].set(ty));
+            delta.changed.iter().map(|resource| resource.len()).sum()
+        };
         let cost = Cost {
+            bytes: XdsType::ALL.into_iter().map(bytes).sum(),
             everything: changed(0),
             namespace: changed(1),
             translated: self.planner.inspect(|engine| engine.memo().counts().misses) - before,
@@ -117,12 +126,15 @@ impl Rig {
             "{what}: {} inputs were translated, not {translated_max}",
             cost.translated
         );
+        // A route configuration of ten thousand services is megabytes.
+        let is_whole = everything.contains("RDS");
+        assert!(is_whole || cost.bytes < 4096, "{what}: {} bytes", cost.bytes);
     }
 }
 
 #[test]
 fn an_edit_among_ten_thousand_services_translates_what_reads_it() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::new(SERVICES, false);
     assert!(
         rig.last[0].set(XdsType::Cds).len() > SERVICES && rig.last[0].set(XdsType::Eds).len() >= SERVICES
     );
@@ -164,6 +176,50 @@ fn an_edit_among_ten_thousand_services_translates_what_reads_it() {
         8,
     );
     rig.check("a new service", &service(10_001), "CDS 1, EDS 1, RDS 1", "CDS 1, EDS 1, RDS 1", 16);
+}
+
+#[test]
+fn an_edit_of_a_route_is_one_virtual_host_where_they_are_resources() {
+    let mut rig = Rig::new(1_000, true);
+    assert!(rig.last[0].set(XdsType::Vhds).len() > 1_000);
+    // There are as many hosts as services of the namespace, and the one for everything else.
+    assert_eq!(rig.last[1].set(XdsType::Vhds).len(), 11);
+    let route = |timeout: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r, namespace: n1}}\nspec: {{hosts: [s101], \
+             http: [{{timeout: {timeout}, route: [{{destination: {{host: s101}}}}]}}]}}\n"
+        )
+    };
+    rig.check("an endpoint", &slice(101, 2), "EDS 1", "EDS 1", 2);
+    // The routes, the host as its own namespace sees it and as others do, and a resource of each.
+    rig.check("a route", &route("1s"), "VHDS 1", "VHDS 1", 5);
+    rig.check("another route", &route("2s"), "VHDS 1", "VHDS 1", 5);
+    rig.check(
+        "a rule with hashing",
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: n2}\nspec: {host: s102, \
+         trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}}}\n",
+        "CDS 1, VHDS 1",
+        "",
+        8,
+    );
+    rig.check(
+        "an outside service",
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: n2}\nspec: {hosts: \
+         [api.example.com], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}\n",
+        "CDS 1, VHDS 1",
+        "",
+        8,
+    );
+    // A new port is a listener, a route configuration, and in it the host for everything else.
+    rig.check(
+        "an outside service on a port of its own",
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: f, namespace: n2}\nspec: {hosts: \
+         [other.example.com], resolution: DNS, ports: [{number: 8123, name: http, protocol: HTTP}]}\n",
+        "CDS 1, LDS 1, RDS 1, VHDS 2",
+        "",
+        16,
+    );
+    rig.check("a new service", &service(1_001), "CDS 1, EDS 1, VHDS 1", "CDS 1, EDS 1, VHDS 1", 16);
 }
 
 /// How often each gather ran during an edit, of those named.
@@ -253,6 +309,15 @@ fn classes_of_one_view_share_gathers_and_scopes_look_only_where_they_see() {
 
 #[test]
 fn what_all_namespaces_see_is_planned_once() {
+    planned_once(false);
+}
+
+#[test]
+fn what_all_namespaces_see_is_planned_once_where_hosts_are_resources() {
+    planned_once(true);
+}
+
+fn planned_once(split_routes: bool) {
     const NAMESPACES: usize = 20;
     let text: String = (0..1_000).map(service).collect();
     let mut world = World::new(Options::default());
@@ -262,6 +327,7 @@ fn what_all_namespaces_see_is_planned_once() {
             let id = format!("sidecar~10.99.0.1~p.n{index}~n{index}.svc.cluster.local");
             let facts =
                 ProxyFacts::parse(&id, "p", &serde_json::Map::new(), Locality::default()).expect("a node");
+            let facts = ProxyFacts { split_routes, ..facts };
             planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))))
         })
         .collect();
@@ -322,12 +388,22 @@ fn what_all_namespaces_see_is_planned_once() {
     let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: n9}\nspec: {hosts: [s9], \
                  http: [{timeout: 1s, route: [{destination: {host: s9}}]}]}\n";
     // The virtual host for its own namespace and for the others, and a route configuration for each
-    // namespace.
-    check("a route", route, &[("routes.bucket_hosts", 1)], 3 + NAMESPACES as u64);
+    // namespace, or a resource for each of the two.
+    let made = if split_routes { 2 } else { NAMESPACES as u64 };
+    check("a route", route, &[("routes.bucket_hosts", 1)], 3 + made);
 }
 
 #[test]
 fn a_gateway_of_two_thousand_hosts_translates_the_host_that_changed() {
+    one_of_two_thousand_hosts(false);
+}
+
+#[test]
+fn a_gateway_of_two_thousand_hosts_is_sent_the_host_that_changed_where_it_is_a_resource() {
+    one_of_two_thousand_hosts(true);
+}
+
+fn one_of_two_thousand_hosts(split_routes: bool) {
     let host = |index: usize, timeout: u32| {
         format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: h{index}, namespace: n{}}}\nspec: {{hosts: \
@@ -346,6 +422,7 @@ fn a_gateway_of_two_thousand_hosts_translates_the_host_that_changed() {
     let metadata = labels.as_object().cloned().unwrap_or_default();
     let id = "router~10.99.0.1~gw.edge~edge.svc.cluster.local";
     let facts = ProxyFacts::parse(id, "gw", &metadata, Locality::default()).expect("a node");
+    let facts = ProxyFacts { split_routes, ..facts };
     let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
     let before = planner.resources(&plan);
     assert_eq!(before.set(XdsType::Rds).len(), 1, "one route configuration for the port");
@@ -356,7 +433,7 @@ fn a_gateway_of_two_thousand_hosts_translates_the_host_that_changed() {
     let after = planner.resources(&plan);
     for ty in XdsType::ALL {
         let delta = diff(before.set(ty), after.set(ty));
-        let expected = usize::from(ty == XdsType::Rds);
+        let expected = usize::from(ty == if split_routes { XdsType::Vhds } else { XdsType::Rds });
         assert_eq!(delta.changed.len() + delta.removed.len(), expected, "{}", ty.short());
     }
     let translated = misses() - known;

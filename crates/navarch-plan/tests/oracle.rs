@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use navarch_envoy::{ProxyResources, XdsType};
+use navarch_envoy::any::{type_url, unpack};
+use navarch_envoy::hosts::joined;
+use navarch_envoy::proto::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+use navarch_envoy::{Any, ProxyResources, Resource, XdsType};
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
 use navarch_model::object::ObjectKey;
@@ -146,6 +149,21 @@ const DOCUMENTS: &[&[&str]] = &[
     &[
         "apiVersion: extensions.istio.io/v1alpha1\nkind: TrafficExtension\nmetadata: {name: lua}\nspec:\n  lua: {inlineCode: 'function envoy_on_request(h) end'}\n",
     ],
+    // Hosts that claim the domains of others.
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: twin}\nspec:\n  hosts: [Twin.example.com, api.example.com]\n  addresses: [10.0.0.1, 10.0.0.2]\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  resolution: STATIC\n  endpoints: [{address: 10.9.3.1}]\n",
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: twin, namespace: third}\nspec:\n  hosts: [b.default, twin.example.com]\n  addresses: [10.0.0.3]\n  ports: [{number: 80, name: http, protocol: HTTP}, {number: 8080, name: http-2, protocol: HTTP}]\n  resolution: STATIC\n  endpoints: [{address: 10.9.3.2}]\n",
+    ],
+    &[
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: names}\nspec:\n  hosts: [b.default, 10.0.0.1, TWIN.example.com]\n  http:\n  - route: [{destination: {host: a}}]\n",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: names, namespace: third}\nspec:\n  hosts: [b.default.svc, b.other.svc, '*.example.com']\n  http:\n  - timeout: 2s\n    route: [{destination: {host: a.default.svc.cluster.local}}]\n",
+    ],
+    // EnvoyFilters that change routes, of single hosts and as a whole.
+    &[
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: routes}\nspec:\n  configPatches: [{applyTo: HTTP_ROUTE, match: {context: SIDECAR_OUTBOUND}, patch: {operation: MERGE, value: {route: {timeout: 9s}}}}]\n",
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: routes}\nspec:\n  configPatches: [{applyTo: ROUTE_CONFIGURATION, patch: {operation: MERGE, value: {request_headers_to_remove: [x-a]}}}, {applyTo: VIRTUAL_HOST, patch: {operation: ADD, value: {name: by/hand, domains: [hand.test]}}}]\n",
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: routes, namespace: istio-system}\nspec:\n  configPatches: [{applyTo: VIRTUAL_HOST, match: {routeConfiguration: {name: '80', vhost: {name: 'a.default.svc.cluster.local:80'}}}, patch: {operation: REMOVE}}]\n",
+    ],
     // What follows looks at clients: at their labels, their node, the metadata of their Envoys.
     &[
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a-for-front, namespace: other}\nspec:\n  host: a.default.svc.cluster.local\n  workloadSelector: {matchLabels: {tier: front}}\n  trafficPolicy: {connectionPool: {tcp: {maxConnections: 9}}, loadBalancer: {consistentHash: {useSourceIp: true}}}\n",
@@ -241,12 +259,17 @@ fn change(edits: &[Edit]) -> ChangeSet {
     change
 }
 
+/// The facts of all nodes: of Envoys that take routes whole, then of Envoys that take virtual hosts as
+/// resources of their own.
 fn facts() -> Vec<ProxyFacts> {
-    let parse = |(id, metadata): &(&str, &str)| {
-        let metadata = serde_json::from_str(metadata).expect("JSON");
-        ProxyFacts::parse(id, "test", &metadata, Locality::default()).expect("a node")
+    let parse = |split_routes| {
+        NODES.iter().map(move |(id, metadata)| {
+            let metadata = serde_json::from_str(metadata).expect("JSON");
+            let facts = ProxyFacts::parse(id, "test", &metadata, Locality::default()).expect("a node");
+            ProxyFacts { split_routes, ..facts }
+        })
     };
-    NODES.iter().map(parse).collect()
+    parse(false).chain(parse(true)).collect()
 }
 
 fn plan(planner: &Planner, facts: &ProxyFacts) -> ClassPlan {
@@ -264,8 +287,41 @@ fn assert_same(incremental: &ProxyResources, scratch: &ProxyResources, context: 
     }
 }
 
+fn routes_in(resource: &Resource) -> RouteConfiguration {
+    unpack(&Any { type_url: type_url::<RouteConfiguration>(), value: resource.body() }).expect("routes")
+}
+
+fn host_in(resource: &Resource) -> VirtualHost {
+    unpack(&Any { type_url: type_url::<VirtualHost>(), value: resource.body() }).expect("a virtual host")
+}
+
+/// Split routes are the whole ones, taken apart.
+fn assert_joined(whole: &ProxyResources, split: &ProxyResources, context: &str) {
+    let messages = |resources: &ProxyResources| -> BTreeMap<String, RouteConfiguration> {
+        let sorted = |mut routes: RouteConfiguration| {
+            routes.virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
+            (routes.name.clone(), routes)
+        };
+        let all = resources.set(XdsType::Rds).iter();
+        all.map(|routes| sorted(routes_in(routes))).collect()
+    };
+    assert!(whole.set(XdsType::Vhds).is_empty(), "{context}");
+    for routes in split.set(XdsType::Rds).iter() {
+        let has_vhds = routes_in(routes).vhds.is_some();
+        let is_of_one_port = routes.name().contains(':');
+        assert_eq!(has_vhds, !is_of_one_port, "{} {context}", routes.name());
+    }
+    for host in split.set(XdsType::Vhds).iter() {
+        assert_eq!(host_in(host).name, **host.name(), "{context}");
+    }
+    assert_eq!(messages(whole), messages(&joined(split)), "{context}");
+    for ty in XdsType::ALL.into_iter().filter(|ty| !matches!(ty, XdsType::Rds | XdsType::Vhds)) {
+        assert_eq!(whole.set(ty), split.set(ty), "{ty} {context}");
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn incremental_plans_equal_plans_from_scratch(steps in edits()) {
@@ -286,7 +342,12 @@ proptest! {
                 }
                 let incremental = planner.resources(&plans[&index]);
                 let expected = scratch.resources(&plan(&scratch, facts));
-                assert_same(&incremental, &expected, &format!("of {} after step {step} of {steps:?}", NODES[index].0));
+                let id = NODES[index % NODES.len()].0;
+                assert_same(&incremental, &expected, &format!("of {id} after step {step} of {steps:?}"));
+            }
+            for (index, (id, _)) in NODES.iter().enumerate() {
+                let [whole, split] = [index, NODES.len() + index].map(|index| planner.resources(&plans[&index]));
+                assert_joined(&whole, &split, &format!("of {id} after step {step} of {steps:?}"));
             }
             planner.sweep();
         }

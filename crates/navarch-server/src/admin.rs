@@ -369,7 +369,8 @@ impl Admin {
                 "istio_version": proxy.version,
                 "cluster_sent": of("CDS").sent, "cluster_acked": of("CDS").acked,
                 "listener_sent": of("LDS").sent, "listener_acked": of("LDS").acked,
-                "route_sent": of("RDS").sent, "route_acked": of("RDS").acked,
+                "route_sent": of("RDS").sent + &of("VHDS").sent,
+                "route_acked": of("RDS").acked + &of("VHDS").acked,
                 "endpoint_sent": of("EDS").sent, "endpoint_acked": of("EDS").acked,
                 "extensionconfig_sent": of("ECDS").sent, "extensionconfig_acked": of("ECDS").acked,
             })
@@ -383,7 +384,7 @@ impl Admin {
         let streams = self.registry.streams();
         let mut seen = streams.iter().filter(|stream| access.covers(stream));
         let stream = seen.find(|stream| proxy_name(&stream.node.id) == name);
-        stream.and_then(|stream| Client::of(&stream.node, &stream.peer).ok()).ok_or_else(|| {
+        stream.and_then(|stream| self.fleet.client_of(stream)).ok_or_else(|| {
             let message = format!("no proxy named {name} is connected to this replica; see /debug/proxies\n");
             (StatusCode::NOT_FOUND, message).into_response()
         })
@@ -413,7 +414,7 @@ impl Admin {
     fn proxy_status(&self, stream: &StreamStatus, revision: u64, now: Instant) -> ProxyStatus {
         // A class that a revision leaves as it was is not published again: what counts is the last revision
         // that changed it.
-        let client = Client::of(&stream.node, &stream.peer).ok();
+        let client = self.fleet.client_of(stream);
         let wanted = client.as_ref().and_then(|client| self.fleet.class_revision(client));
         let live = match wanted {
             Some(wanted) if stream.watermark >= wanted => revision,

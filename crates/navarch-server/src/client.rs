@@ -6,6 +6,16 @@ use navarch_plan::Class;
 use navarch_snapshot::{Snapshot, View};
 use navarch_xds::{Node, Peer, Rejection};
 
+/// How routes go to proxies that can take them either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteForm {
+    /// Virtual hosts are resources of their own.
+    #[default]
+    Split,
+    /// A route configuration is one resource.
+    Whole,
+}
+
 /// Who is at the other end of a stream.
 #[derive(Clone, Debug)]
 pub struct Client {

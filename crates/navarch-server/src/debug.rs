@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use navarch_envoy::any::{any, unpack};
+use navarch_envoy::hosts::joined;
 use navarch_envoy::json::any_to_json;
 use navarch_envoy::proto::envoy::admin::v3 as admin;
 use navarch_envoy::proto::envoy::config::core::v3::{DataSource, data_source::Specifier};
@@ -156,8 +157,8 @@ fn dump_of(
             && (id == proxy || id.split('~').nth(2) == Some(proxy) || stream.connection_id() == proxy)
     };
     let stream = streams.iter().filter(is_meant).find(|stream| access.covers(stream))?;
-    let client = Client::of(&stream.node, &stream.peer).ok()?;
-    Some(dump(&*fleet.resources(&client)?, with_endpoints))
+    let client = fleet.client_of(stream)?;
+    Some(dump(&joined(&*fleet.resources(&client)?), with_endpoints))
 }
 
 /// The dump in the order of Envoy's. Private keys are left out.
@@ -267,6 +268,7 @@ mod tests {
     use navarch_envoy::proto::envoy::extensions::transport_sockets::tls::v3::TlsCertificate;
 
     use super::*;
+    use crate::client::RouteForm;
 
     #[test]
     fn keys_are_not_in_the_dump() {
@@ -295,7 +297,7 @@ mod tests {
     fn who_may_see_what() {
         let world = navarch_snapshot::World::new(Default::default());
         let metrics = crate::metrics::Metrics::new().expect("distinct names");
-        let fleet = Fleet::start(world.snapshot().clone(), metrics).expect("a thread");
+        let fleet = Fleet::start(world.snapshot().clone(), metrics, RouteForm::default()).expect("a thread");
         let check = |address: &str, identities: &[&str], expected: Option<Access>| {
             let identities = identities.iter().map(|id| (*id).to_owned()).collect();
             let peer = Peer { identities, ..Peer::plaintext(address.parse().expect("an address")) };
@@ -316,7 +318,7 @@ mod tests {
     fn questions_are_answered_or_refused() {
         let world = navarch_snapshot::World::new(Default::default());
         let metrics = crate::metrics::Metrics::new().expect("distinct names");
-        let fleet = Fleet::start(world.snapshot().clone(), metrics).expect("a thread");
+        let fleet = Fleet::start(world.snapshot().clone(), metrics, RouteForm::default()).expect("a thread");
         let streams = Registry::default();
         let check = |type_url: &str, names: &[&str], peer: &Peer, expected: Result<Option<usize>, &str>| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use navarch_xds::{Answers, Connection, Discovery, Node, Peer, Question, Rejection, Visible};
+use navarch_xds::{Answers, Connection, Dialect, Discovery, Node, Peer, Question, Rejection, Visible};
 
 use crate::admin::Admin;
 use crate::client::Client;
@@ -20,8 +20,9 @@ pub struct FleetDiscovery {
 }
 
 impl Discovery for FleetDiscovery {
-    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection> {
-        let client = Client::of(node, peer).inspect_err(|error| refused(node, peer, error))?;
+    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>, dialect: Dialect) -> Result<Connection, Rejection> {
+        let client =
+            self.fleet.client(node, peer, dialect).inspect_err(|error| refused(node, peer, error))?;
         if !Client::is_of_mesh(peer, &self.fleet.snapshot()) {
             let message = format!("{} is not of this mesh's trust domain", peer.identities.join(", "));
             let rejection = Rejection::PermissionDenied(message);

@@ -10,11 +10,11 @@ use navarch_envoy::ProxyResources;
 use navarch_model::{Fingerprint, Hashed};
 use navarch_plan::{Class, ClassPlan, Fates, Planner};
 use navarch_snapshot::{Part, Reads, Snapshot};
-use navarch_xds::Connection;
+use navarch_xds::{ClientRules, Connection, Dialect, Node, Peer, Rejection, StreamStatus};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::client::Client;
+use crate::client::{Client, RouteForm};
 use crate::metrics::Metrics;
 
 /// How long a class without proxies keeps its plan, so that proxies that reconnect find it.
@@ -34,6 +34,7 @@ pub struct Fleet {
     work: mpsc::Sender<Work>,
     metrics: Metrics,
     threads: usize,
+    routes: RouteForm,
     /// What became of the patches of EnvoyFilters at the proxies there are.
     fates: watch::Sender<Arc<Fates>>,
 }
@@ -115,7 +116,7 @@ impl Fleet {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(snapshot: Arc<Snapshot>, metrics: Metrics) -> std::io::Result<Arc<Self>> {
+    pub fn start(snapshot: Arc<Snapshot>, metrics: Metrics, routes: RouteForm) -> std::io::Result<Arc<Self>> {
         let (work, queue) = mpsc::channel();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let fleet = Arc::new(Fleet {
@@ -126,11 +127,28 @@ impl Fleet {
             work,
             metrics,
             threads,
+            routes,
             fates: watch::Sender::default(),
         });
         let worker = Arc::downgrade(&fleet);
         std::thread::Builder::new().name("plan".to_owned()).spawn(move || plan_loop(&worker, &queue))?;
         Ok(fleet)
+    }
+
+    /// Who is at the other end of a stream, and what it takes.
+    ///
+    /// # Errors
+    /// As [`Client::of`].
+    pub fn client(&self, node: &Node, peer: &Peer, dialect: Dialect) -> Result<Client, Rejection> {
+        let mut client = Client::of(node, peer)?;
+        let can = ClientRules::of(node).takes_split_routes(dialect);
+        client.facts.split_routes = can && self.routes == RouteForm::Split;
+        Ok(client)
+    }
+
+    /// Who is at the other end of a stream that is connected.
+    pub fn client_of(&self, stream: &StreamStatus) -> Option<Client> {
+        self.client(&stream.node, &stream.peer, stream.dialect).ok()
     }
 
     /// The world that is being served.
@@ -394,12 +412,10 @@ fn classify(client: &Client, snapshot: &Snapshot) -> (Hashed<Class>, Reads) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use navarch_model::change::ChangeSet;
     use navarch_model::parse_text;
     use navarch_snapshot::World;
-    use navarch_xds::{Node, Peer};
-
-    use super::*;
 
     /// The registry learns what a connected proxy is, and later that it is something else.
     #[tokio::test]
@@ -414,7 +430,8 @@ mod tests {
         let mut apply =
             |text: String| world.apply(ChangeSet::upserting(parse_text("pod.yaml", &text).objects));
         let snapshot = apply(pod("10.0.0.8", "other"));
-        let fleet = Fleet::start(snapshot, Metrics::new().expect("metrics")).expect("a thread");
+        let metrics = Metrics::new().expect("metrics");
+        let fleet = Fleet::start(snapshot, metrics, RouteForm::default()).expect("a thread");
         let id = "sidecar~10.0.0.9~web.shop~shop.svc.cluster.local".to_owned();
         let peer = Peer::plaintext("127.0.0.1:1".parse().expect("an address"));
         let client = Client::of(&Node { id, ..Node::default() }, &peer).expect("a node");

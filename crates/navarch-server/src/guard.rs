@@ -157,6 +157,7 @@ mod tests {
     use navarch_model::SpiffeId;
 
     use super::*;
+    use crate::client::RouteForm;
     use crate::identity;
 
     #[tokio::test]
@@ -165,7 +166,7 @@ mod tests {
         let state = temp.path().join("state");
         let world = navarch_snapshot::World::new(Default::default());
         let metrics = crate::metrics::Metrics::new().expect("distinct names");
-        let fleet = Fleet::start(world.snapshot().clone(), metrics).expect("a thread");
+        let fleet = Fleet::start(world.snapshot().clone(), metrics, RouteForm::default()).expect("a thread");
         let options = identity::Options {
             state: state.clone(),
             new_authority: false,

@@ -244,6 +244,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::client::RouteForm;
     use crate::inputs::of_watched_files;
     use crate::refresh;
 
@@ -273,7 +274,7 @@ mod tests {
         sources.push(Box::new(memory.clone()));
         let metrics = Metrics::new().expect("metrics");
         let pipeline = Pipeline::open(sources, Options::default(), metrics.clone()).await.expect("readable");
-        let fleet = Fleet::start(pipeline.snapshot(), metrics).expect("a fleet");
+        let fleet = Fleet::start(pipeline.snapshot(), metrics, RouteForm::default()).expect("a fleet");
         (memory, pipeline, fleet)
     }
 
@@ -381,7 +382,7 @@ mod tests {
         let pipeline = Pipeline::open(sources, Options::default(), metrics.clone()).await;
         let pipeline = pipeline.expect("a configuration");
         let before = pipeline.snapshot().revision();
-        let fleet = Fleet::start(pipeline.snapshot(), metrics).expect("a fleet");
+        let fleet = Fleet::start(pipeline.snapshot(), metrics, RouteForm::default()).expect("a fleet");
         // Far longer than writing the files takes, even where many tests run at once.
         let (debounce, longest) = (Duration::from_millis(1500), Duration::from_secs(5));
         let follow = {

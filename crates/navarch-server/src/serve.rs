@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Admin};
+pub use crate::client::RouteForm;
 use crate::day::Calendar;
 use crate::discovery::FleetDiscovery;
 use crate::error::Error;
@@ -60,6 +61,8 @@ pub struct Options {
     pub drain: Duration,
     /// When removals are held back. `None`: never.
     pub brake: Option<Brake>,
+    /// How routes go to proxies that can take them either way.
+    pub routes: RouteForm,
 }
 
 impl Options {
@@ -110,7 +113,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     }
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
-    let fleet = Fleet::start(snapshot.clone(), metrics.clone()).map_err(Error::Thread)?;
+    let fleet = Fleet::start(snapshot.clone(), metrics.clone(), options.routes).map_err(Error::Thread)?;
     let identity = match &options.identity {
         Some(identity) => {
             let namespace = options.system_namespace.as_deref();

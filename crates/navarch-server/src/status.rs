@@ -90,19 +90,19 @@ pub struct TypeStatus {
     pub error: Option<Rejection>,
 }
 
-/// The words of `istioctl proxy-status`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The words of `istioctl proxy-status`. What is less in sync is greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SyncState {
+    /// The proxy has not asked, or there was nothing to send.
+    #[default]
+    #[serde(rename = "NOT SENT")]
+    NotSent,
     /// Acknowledged.
     #[serde(rename = "SYNCED")]
     Synced,
     /// Sent and not yet acknowledged.
     #[serde(rename = "STALE")]
     Stale,
-    /// The proxy has not asked, or there was nothing to send.
-    #[default]
-    #[serde(rename = "NOT SENT")]
-    NotSent,
     /// Rejected.
     #[serde(rename = "ERROR")]
     Error,
@@ -145,6 +145,13 @@ impl FleetStatus {
 }
 
 impl ProxyStatus {
+    /// How far the proxy is with a type, as people count types: routes are in sync when their virtual hosts
+    /// are, where those are resources of their own (VHDS).
+    pub fn state(&self, ty: &str) -> SyncState {
+        let of = |ty: &str| self.types.get(ty).map_or(SyncState::NotSent, |status| status.state);
+        if ty == "RDS" { of(ty).max(of("VHDS")) } else { of(ty) }
+    }
+
     /// Whether the proxy has acknowledged everything of `revision` that concerns it.
     pub fn is_live(&self, revision: u64) -> bool {
         self.revision >= revision

@@ -2,6 +2,7 @@
 //! rejected it.
 
 use navarch_envoy::any::{type_url, unpack};
+use navarch_envoy::hosts::whole_routes;
 use navarch_envoy::proto::envoy::config::cluster::v3::Cluster;
 use navarch_envoy::proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use navarch_envoy::proto::envoy::config::listener::v3::Listener;
@@ -20,7 +21,7 @@ pub fn listeners(resources: &ProxyResources) -> Vec<Listener> {
 }
 
 pub fn routes(resources: &ProxyResources, name: &str) -> Option<RouteConfiguration> {
-    let found = resources.set(XdsType::Rds).get(name)?;
+    let found = whole_routes(resources, name)?;
     unpack(&Any { type_url: type_url::<RouteConfiguration>(), value: found.body() }).ok()
 }
 

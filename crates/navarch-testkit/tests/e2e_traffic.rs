@@ -4,7 +4,7 @@
 mod traffic;
 
 use anyhow::{Result, ensure};
-use traffic::{changes, edge::Edge, resilience, restarts, routing, tls};
+use traffic::{changes, churn, edge::Edge, resilience, restarts, routing, tls};
 
 /// Tries every capability, and fails with all that do not hold.
 macro_rules! capabilities {
@@ -81,5 +81,12 @@ async fn restarts_lose_nothing() -> Result<()> {
     let mut edge = Edge::with("traffic-restarts", &[], &["--removals-max", "100"]).await?;
     let plan = restarts::Plan::from_environment()?;
     restarts::nothing_is_lost_when_the_server_restarts(&mut edge, plan).await?;
+    edge.nothing_rejected().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_of_routes_lose_nothing() -> Result<()> {
+    let edge = Edge::new("traffic-churn", &[]).await?;
+    churn::nothing_is_lost_while_routes_and_services_change(&edge, churn::Plan::from_environment()?).await?;
     edge.nothing_rejected().await
 }

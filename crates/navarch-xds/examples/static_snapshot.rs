@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType, dynamic, json as protojson};
-use navarch_xds::{Class, Connection, Discovery, Node, Peer, Rejection, Server, Settings};
+use navarch_xds::{Class, Connection, Dialect, Discovery, Node, Peer, Rejection, Server, Settings};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 struct Static(Arc<Class>);
 
 impl Discovery for Static {
-    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection> {
+    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>, _: Dialect) -> Result<Connection, Rejection> {
         println!("{} from {}", node.id, peer.address);
         Ok(Connection::to(self.0.clone()))
     }

@@ -3,6 +3,7 @@
 use navarch_envoy::XdsType;
 
 use crate::node::Node;
+use crate::response::{Dialect, Protocol};
 
 /// Kinds of xDS clients with rules of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub struct ClientRules {
 /// that it had. One that comes up empty says that it holds the assignment, and needs it.
 const CACHES_ENDPOINTS: (u32, u32) = (1, 40);
 
+/// See [`ClientRules::takes_split_routes`].
+const SPLITS_ROUTES: (u32, u32) = (1, 40);
+
 impl ClientRules {
     /// Reads the kind from the user agent.
     #[must_use]
@@ -67,8 +71,29 @@ impl ClientRules {
     /// version may send an empty first request after a reconnect (grpc-go#7013) that must not be taken for a
     /// wildcard.
     #[must_use]
-    pub fn implicit_wildcard(&self, ty: XdsType) -> bool {
-        ty.root() && self.kind != ClientKind::Grpc
+    pub fn implicit_wildcard(&self, ty: XdsType, protocol: Protocol) -> bool {
+        match self.kind {
+            ClientKind::Envoy => ty.root() || self.asks_for_all_hosts(ty, protocol),
+            ClientKind::Other => ty.root(),
+            ClientKind::Grpc => false,
+        }
+    }
+
+    /// Whether the first request without names is for the virtual hosts of all route configurations that the
+    /// client names. Envoy asks so for hosts once it has a route configuration with `vhds`, and takes what it
+    /// is sent; names follow only where a filter looks for hosts on demand.
+    #[must_use]
+    pub fn asks_for_all_hosts(&self, ty: XdsType, protocol: Protocol) -> bool {
+        self.kind == ClientKind::Envoy && ty == XdsType::Vhds && protocol == Protocol::Delta
+    }
+
+    /// Whether virtual hosts may be resources of their own, all of them sent at once. From the first Envoy
+    /// that is known (by test) to lose no request and to wait for nothing that does not come. They come over
+    /// the stream of everything else.
+    #[must_use]
+    pub fn takes_split_routes(&self, dialect: Dialect) -> bool {
+        let can = self.kind == ClientKind::Envoy && self.version >= SPLITS_ROUTES;
+        can && dialect == Dialect { protocol: Protocol::Delta, aggregated: true }
     }
 
     /// Whether, in state-of-the-world, naming a resource after an implicit wildcard keeps the wildcard. The

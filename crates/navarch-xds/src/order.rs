@@ -68,6 +68,13 @@ pub const fn removed_last(ty: XdsType) -> bool {
     matches!(ty, XdsType::Cds | XdsType::Eds | XdsType::Sds)
 }
 
+/// Whether the brake may hold removals of this type. A domain belongs to one virtual host: one that stays
+/// would have Envoy refuse the other that takes its domains.
+#[must_use]
+pub const fn may_be_held(ty: XdsType) -> bool {
+    !matches!(ty, XdsType::Vhds)
+}
+
 /// Whether a response of `ty` waits, for at most [`WAIT_MAX`], until new clusters are warm.
 #[must_use]
 pub const fn waits_for_warm_clusters(ty: XdsType) -> bool {

@@ -14,6 +14,15 @@ pub enum Protocol {
     Delta,
 }
 
+/// How a client speaks on one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// All types come over this one stream (ADS).
+    pub aggregated: bool,
+}
+
 /// A list of resources. Most responses are the same for many streams, and then so is the list.
 #[derive(Clone, Debug)]
 pub enum Batch {

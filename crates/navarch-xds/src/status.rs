@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::nack::Nack;
 use crate::node::Node;
-use crate::response::Protocol;
+use crate::response::Dialect;
 use crate::server::Peer;
 use crate::stream::Stream;
 use crate::subscription::Wildcard;
@@ -28,6 +28,18 @@ pub enum SyncState {
 }
 
 impl SyncState {
+    /// The state of two types that count as one: the one that is less in sync.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let distance = |state| match state {
+            SyncState::NotSent => 0,
+            SyncState::Synced => 1,
+            SyncState::Stale => 2,
+            SyncState::Error => 3,
+        };
+        if distance(other) > distance(self) { other } else { self }
+    }
+
     /// The name used by the client status service and by `istioctl`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -94,7 +106,7 @@ pub struct StreamStatus {
     /// From where.
     pub peer: Arc<Peer>,
     /// How they speak.
-    pub protocol: Protocol,
+    pub dialect: Dialect,
     /// Since when.
     pub connected_at: SystemTime,
     /// Every type that was asked for.
@@ -139,6 +151,7 @@ pub(crate) struct Entry {
     pub id: u64,
     pub node: Arc<Node>,
     pub peer: Arc<Peer>,
+    pub dialect: Dialect,
     pub connected_at: SystemTime,
     pub stream: Mutex<Stream>,
     /// The stream has something to do that no request and no resources told it.
@@ -156,7 +169,7 @@ impl Entry {
             id: self.id,
             node: self.node.clone(),
             peer: self.peer.clone(),
-            protocol: stream.protocol(),
+            dialect: self.dialect,
             connected_at: self.connected_at,
             types: stream.status(),
             watermark: stream.watermark(),

@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_envoy::{Resource, ResourceSet, XdsType};
+use navarch_envoy::{Resource, ResourceSet, XdsType, hosts};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::client::ClientRules;
 use crate::names;
+use crate::response::Protocol;
 
 const WILDCARD: &str = "*";
 
@@ -34,6 +35,9 @@ pub struct Subscription {
     wildcard: Wildcard,
     names: BTreeSet<Arc<str>>,
     globs: BTreeSet<Arc<str>>,
+    /// Virtual hosts that are asked for without names: the route configurations that the client names, whose
+    /// hosts are the wildcard. `None`: the wildcard is the wildcard.
+    routes: Option<BTreeSet<Arc<str>>>,
     /// Hash of the names in the last state-of-the-world request.
     listed: Option<u128>,
 }
@@ -75,7 +79,32 @@ impl Subscription {
     /// Whether a resource of this name may be wanted; [`Subscription::wants`] knows once there is one.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
-        self.is_wildcard() || self.names_one(name)
+        (self.is_wildcard() && self.is_of_named_routes(name)) || self.names_one(name)
+    }
+
+    /// Whether a virtual host is one of the wildcard; so is everything that is not a virtual host.
+    fn is_of_named_routes(&self, name: &str) -> bool {
+        let is_named = |routes: &BTreeSet<_>| hosts::routes_of(name).is_some_and(|of| routes.contains(of));
+        self.routes.as_ref().is_none_or(is_named)
+    }
+
+    /// Whether the wildcard is the virtual hosts of the route configurations that the client names.
+    #[must_use]
+    pub fn follows_routes(&self) -> bool {
+        self.routes.is_some()
+    }
+
+    /// The client names these route configurations: their hosts are part of the wildcard.
+    pub fn add_routes(&mut self, named: impl IntoIterator<Item = Arc<str>>) {
+        if let Some(routes) = &mut self.routes {
+            routes.extend(named);
+        }
+    }
+
+    /// The client does not name this route configuration any more. Whether its hosts were part of the
+    /// wildcard.
+    pub fn drop_routes(&mut self, name: &str) -> bool {
+        self.routes.as_mut().is_some_and(|routes| routes.remove(name))
     }
 
     fn names_one(&self, name: &str) -> bool {
@@ -86,9 +115,36 @@ impl Subscription {
     /// on demand is not part of the wildcard, and has to be named.
     #[must_use]
     pub fn wants(&self, resource: &Resource) -> bool {
-        (self.is_wildcard() && !resource.is_on_demand())
+        (self.is_wildcard() && !resource.is_on_demand() && self.is_of_named_routes(resource.name()))
             || self.names_one(resource.name())
             || resource.aliases().iter().any(|alias| self.names.contains(alias))
+    }
+
+    /// Whether resources are part of the wildcard. Asked in the order of their names, the virtual hosts of
+    /// one route configuration take one look at it.
+    pub fn everything(&self) -> impl FnMut(&Resource) -> bool {
+        let mut last: Option<(String, bool)> = None;
+        move |resource| {
+            if resource.is_on_demand() {
+                return false;
+            }
+            let Some(routes) = &self.routes else { return true };
+            let Some(of) = hosts::routes_of(resource.name()) else { return false };
+            match &last {
+                Some((known, is_named)) if known == of => *is_named,
+                _ => {
+                    let is_named = routes.contains(of);
+                    last = Some((of.to_owned(), is_named));
+                    is_named
+                }
+            }
+        }
+    }
+
+    /// Whether this name is asked for by itself.
+    #[must_use]
+    pub fn has_name(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// The names asked for one by one.
@@ -137,7 +193,9 @@ impl Subscription {
         }
         self.wildcard = match self.wildcard {
             _ if explicit => Wildcard::Explicit,
-            Wildcard::Unset if wanted.is_empty() && client.implicit_wildcard(ty) => Wildcard::Implicit,
+            Wildcard::Unset if wanted.is_empty() && client.implicit_wildcard(ty, Protocol::Sotw) => {
+                Wildcard::Implicit
+            }
             // Without names and without a wildcard there is nothing to remember: the next request is still
             // the first.
             Wildcard::Unset if wanted.is_empty() => Wildcard::Unset,
@@ -173,9 +231,10 @@ impl Subscription {
         let was_wildcard = self.is_wildcard();
         let mut change = SubscriptionChange::default();
         if self.wildcard == Wildcard::Unset {
-            let implicit = subscribe.is_empty() && unsubscribe.is_empty() && client.implicit_wildcard(ty);
-            if implicit {
+            let nameless = subscribe.is_empty() && unsubscribe.is_empty();
+            if nameless && client.implicit_wildcard(ty, Protocol::Delta) {
                 self.wildcard = Wildcard::Implicit;
+                self.routes = client.asks_for_all_hosts(ty, Protocol::Delta).then(BTreeSet::new);
             } else if !subscribe.is_empty() || !unsubscribe.is_empty() {
                 self.wildcard = Wildcard::Ended;
             }

@@ -1,10 +1,10 @@
 //! The sync status of connected proxies in the form `istioctl proxy-status` asks for.
 
-use navarch_envoy::Any;
 use navarch_envoy::proto::envoy::admin::v3::UpdateFailureState;
 use navarch_envoy::proto::envoy::config::core::v3::Node;
 use navarch_envoy::proto::envoy::service::status::v3::client_config::GenericXdsConfig;
 use navarch_envoy::proto::envoy::service::status::v3::{ClientConfig, ConfigStatus};
+use navarch_envoy::{Any, XdsType};
 use prost::{Message, Name};
 
 use crate::server::Answers;
@@ -31,7 +31,13 @@ pub fn syncz(streams: &Registry, namespace: Option<&str>) -> Answers {
 /// The state of one stream as a message.
 #[must_use]
 pub fn client_config(stream: &StreamStatus) -> ClientConfig {
-    let mut types: Vec<_> = stream.types.iter().map(type_status).collect();
+    let hosts = stream.types.iter().find(|status| status.ty == XdsType::Vhds).map(|status| status.state);
+    let state_of = |status: &TypeStatus| match (status.ty, hosts) {
+        // Who asks knows nothing of virtual hosts that are resources of their own.
+        (XdsType::Rds, Some(hosts)) => status.state.and(hosts),
+        _ => status.state,
+    };
+    let mut types: Vec<_> = stream.types.iter().map(|status| type_status(status, state_of(status))).collect();
     types.sort_by(|a, b| a.type_url.cmp(&b.type_url));
     let shown = ["CLUSTER_ID", "NAMESPACE", "ISTIO_VERSION"];
     let fields = shown.into_iter().filter_map(|key| {
@@ -50,8 +56,8 @@ pub fn client_config(stream: &StreamStatus) -> ClientConfig {
     }
 }
 
-fn type_status(status: &TypeStatus) -> GenericXdsConfig {
-    let config_status = match status.state {
+fn type_status(status: &TypeStatus, state: SyncState) -> GenericXdsConfig {
+    let config_status = match state {
         SyncState::NotSent => ConfigStatus::NotSent,
         SyncState::Stale => ConfigStatus::Stale,
         SyncState::Synced => ConfigStatus::Synced,

@@ -12,7 +12,8 @@ use navarch_envoy::proto::envoy::service::discovery::v3::{
 };
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 use navarch_xds::{
-    Class, Connection, Discovery, LastLoads, Node, Observer, Peer, Registry, Rejection, Server, Settings,
+    Class, Connection, Dialect, Discovery, LastLoads, Node, Observer, Peer, Registry, Rejection, Server,
+    Settings,
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -55,7 +56,7 @@ impl Drop for Guard {
 struct Fleet(Arc<Class>, Counts);
 
 impl Discovery for Fleet {
-    fn connect(&self, _: &Arc<Node>, _: &Arc<Peer>) -> Result<Connection, Rejection> {
+    fn connect(&self, _: &Arc<Node>, _: &Arc<Peer>, _: Dialect) -> Result<Connection, Rejection> {
         let connection = Connection::to(self.0.clone());
         self.1.guards.fetch_add(1, Ordering::SeqCst);
         let guard = (connection.guard, Guard(self.1.guards_dropped.clone()));

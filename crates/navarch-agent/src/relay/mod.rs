@@ -93,7 +93,12 @@ impl Observed {
 struct Nothing;
 
 impl Discovery for Nothing {
-    fn connect(&self, _: &Arc<Node>, _: &Arc<navarch_xds::Peer>) -> Result<Connection, Rejection> {
+    fn connect(
+        &self,
+        _: &Arc<Node>,
+        _: &Arc<navarch_xds::Peer>,
+        _: navarch_xds::Dialect,
+    ) -> Result<Connection, Rejection> {
         Err(Rejection::InvalidRequest("this service is not relayed".to_owned()))
     }
 }

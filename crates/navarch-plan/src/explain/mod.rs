@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_envoy::json::any_to_json;
-use navarch_envoy::{ProxyResources, XdsType};
+use navarch_envoy::{ProxyResources, XdsType, hosts};
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
 use navarch_model::proxy::{ProxyFacts, ProxyKind};
@@ -119,7 +119,11 @@ pub(crate) fn explain(
     name: &str,
     patches: &Fates,
 ) -> Option<Explanation> {
-    let resource = resources.set(ty).get(name)?;
+    // Routes are explained as a whole, wherever their virtual hosts are.
+    let resource = match ty {
+        XdsType::Rds => hosts::whole_routes(resources, name)?,
+        _ => resources.set(ty).get(name)?.clone(),
+    };
     let snapshot = engine.snapshot();
     let view = snapshot.view();
     let class = Arc::new(Hashed::new(Class::of(facts, &view)));
@@ -134,6 +138,7 @@ pub(crate) fn explain(
         XdsType::Cds => explainer.cluster(name),
         XdsType::Eds => explainer.endpoints(name),
         XdsType::Rds => explainer.route_configuration(name, &body),
+        XdsType::Vhds => explainer.host_of_routes(name, body),
         XdsType::Lds => explainer.listener(name, &body),
         XdsType::Ecds => explainer.extension(name),
         XdsType::Sds => explainer.secret(name),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use navarch_envoy::hosts;
 use navarch_model::Origin;
 use navarch_model::route::RouteSet;
 use navarch_snapshot::host::covers;
@@ -16,6 +17,14 @@ impl Explainer<'_> {
         let origins = self.engine.ask(|cx| route_origins(cx, &self.class, &self.scope, name));
         let hosts = body.get("virtualHosts").and_then(Value::as_array);
         hosts.into_iter().flatten().map(|host| self.virtual_host(host, &origins)).collect()
+    }
+
+    /// The part of a virtual host that is a resource of its own.
+    pub(super) fn host_of_routes(&self, name: &str, mut body: Value) -> Vec<Part> {
+        let routes = hosts::routes_of(name).unwrap_or_default();
+        let origins = self.engine.ask(|cx| route_origins(cx, &self.class, &self.scope, routes));
+        body["name"] = Value::from(&*hosts::host_of(name));
+        vec![self.virtual_host(&body, &origins)]
     }
 
     fn virtual_host(&self, virtual_host: &Value, origins: &BTreeMap<String, BTreeSet<Origin>>) -> Part {

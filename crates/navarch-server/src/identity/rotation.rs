@@ -11,7 +11,6 @@ use navarch_translate::sds::WORKLOAD_ROOTS;
 use navarch_xds::{Registry, StreamStatus};
 
 use super::{Identity, Source, now, trust_domains};
-use crate::client::Client;
 use crate::secure::ClientCertificates;
 use crate::status::{AuthorityStatus, RootStatus, RotationStatus};
 
@@ -131,7 +130,7 @@ impl Identity {
         let secrets = secrets.filter(|_| registry.is_subscribed(stream.id, XdsType::Sds, WORKLOAD_ROOTS));
         if let Some(secrets) = secrets {
             // A class that a revision leaves as it was is not published again.
-            let client = Client::of(&stream.node, &stream.peer).ok();
+            let client = self.fleet.client_of(stream);
             let of_class = client.and_then(|client| self.fleet.class_revision(&client));
             let wanted = of_class.map_or(revision, |of_class| of_class.min(revision));
             return (secrets.revision < wanted).then(|| name.to_owned());

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod certificate;
 pub mod changes;
+pub mod churn;
 pub mod connection;
 pub mod edge;
 pub mod resilience;

@@ -59,7 +59,7 @@ pub async fn nothing_is_lost_when_the_server_restarts(edge: &mut Edge, plan: Pla
     edge.apply("restarting", &mesh.edit()).await?;
     wait_for(edge, mesh.edits).await?;
 
-    let load = Load::start(edge.port);
+    let load = Load::start(edge.port, HOST);
     let mut random = Random(plan.seed);
     let mut restarts = 0;
     while restarts < plan.restarts || load.calls() < plan.calls {
@@ -167,7 +167,7 @@ impl Random {
 }
 
 /// Callers that call without a pause, each over one connection.
-struct Load {
+pub struct Load {
     done: Arc<AtomicBool>,
     calls: Arc<AtomicU64>,
     lost: Arc<Mutex<Vec<String>>>,
@@ -175,14 +175,15 @@ struct Load {
 }
 
 /// How the calls went.
-struct Outcome {
-    calls: u64,
+pub struct Outcome {
+    pub calls: u64,
     /// The answers other than 200.
-    answers: Vec<String>,
+    pub answers: Vec<String>,
 }
 
 impl Load {
-    fn start(port: u16) -> Load {
+    /// Calls `host` at a port.
+    pub fn start(port: u16, host: &'static str) -> Load {
         let (done, calls, lost) = (Arc::default(), Arc::default(), Arc::default());
         let mut load = Load { done, calls, lost, callers: Vec::new() };
         for _ in 0..CALLERS {
@@ -191,7 +192,7 @@ impl Load {
             load.callers.push(tokio::spawn(async move {
                 let mut connection = None;
                 while !done.load(Ordering::SeqCst) {
-                    if let Err(error) = call(port, &mut connection).await {
+                    if let Err(error) = call(port, host, &mut connection).await {
                         lost.lock().expect("no caller panics").push(format!("{error:#}"));
                         connection = None;
                     }
@@ -204,11 +205,11 @@ impl Load {
         load
     }
 
-    fn calls(&self) -> u64 {
+    pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
     }
 
-    async fn finish(self) -> Result<Outcome> {
+    pub async fn finish(self) -> Result<Outcome> {
         self.done.store(true, Ordering::SeqCst);
         for caller in self.callers {
             caller.await?;
@@ -219,12 +220,12 @@ impl Load {
 }
 
 /// One call, over the connection that there is.
-async fn call(port: u16, connection: &mut Option<Connection>) -> Result<()> {
+async fn call(port: u16, host: &str, connection: &mut Option<Connection>) -> Result<()> {
     let connection = match connection {
         Some(open) => open,
         None => connection.insert(Connection::open(port).await?),
     };
-    let (status, body, closes) = connection.get(HOST).await?;
+    let (status, body, closes) = connection.get(host).await?;
     ensure!(status == StatusCode::OK, "{status} {}", String::from_utf8_lossy(&body));
     ensure!(!closes, "the gateway closes the connection");
     Ok(())

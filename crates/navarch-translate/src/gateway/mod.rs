@@ -4,4 +4,7 @@ pub mod listener;
 pub mod routes;
 
 pub use listener::{GatewayChain, GatewayPort, GatewayPortInput, GatewaySettings, Transport};
-pub use routes::{GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput};
+pub use routes::{
+    GatewayHost, GatewayHostResource, GatewayHostResourceInput, GatewayRouteConfiguration,
+    GatewayRouteConfigurationInput, virtual_hosts,
+};

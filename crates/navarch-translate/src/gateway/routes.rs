@@ -61,25 +61,102 @@ impl Pure for GatewayRouteConfiguration {
     type Output = Resource;
 
     fn run(input: &GatewayRouteConfigurationInput) -> Resource {
-        let mut hosts = shared_hosts(input);
-        hosts.sort_by(|a, b| a.name.cmp(&b.name));
         let mut body = Vec::new();
-        for host in &hosts {
-            put_field(&mut body, VIRTUAL_HOSTS, host.bytes());
-        }
-        let misdirected = misdirected(input);
-        if hosts.is_empty() && !misdirected.contains(&domain("*")) {
-            let name = with_port("blackhole", input.port);
-            let nobody = VirtualHost::new(name, None, vec![domain("*")], &Content::default());
-            put_field(&mut body, VIRTUAL_HOSTS, nobody.bytes());
-        }
-        if !misdirected.is_empty() {
-            let name = with_port("misdirected", input.port);
-            let routes = [misdirected_route()];
-            let content = Content { routes: &routes, ..Content::default() };
-            put_field(&mut body, VIRTUAL_HOSTS, VirtualHost::new(name, None, misdirected, &content).bytes());
+        for host in virtual_hosts(input) {
+            put_field(&mut body, VIRTUAL_HOSTS, host.made().bytes());
         }
         finish(&input.name, &body, input.ignore_port_in_host_matching)
+    }
+}
+
+/// A virtual host of a gateway before it is made, with the routes that it has: the key of
+/// [`GatewayHostResource`] together with the route configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GatewayVirtualHost {
+    name: String,
+    domains: Vec<Domain>,
+    routes: HostRoutes,
+    require_tls: bool,
+    session: Option<PersistentSession>,
+    include_request_attempt_count: bool,
+}
+
+/// What a virtual host does with requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum HostRoutes {
+    /// What sets of routes say, in the order in which they are put together.
+    Of(Vec<Routes>),
+    /// They are not found.
+    Nobody,
+    /// They came by the wrong listener.
+    Misdirected,
+}
+
+impl GatewayVirtualHost {
+    fn answering(name: &str, port: u16, domains: Vec<Domain>, routes: HostRoutes) -> Self {
+        GatewayVirtualHost {
+            name: with_port(name, port),
+            domains,
+            routes,
+            require_tls: false,
+            session: None,
+            include_request_attempt_count: false,
+        }
+    }
+
+    fn made(self) -> VirtualHost {
+        let routes = match &self.routes {
+            HostRoutes::Of(routes) => ordered_routes(routes),
+            HostRoutes::Nobody => Vec::new(),
+            HostRoutes::Misdirected => vec![misdirected_route()],
+        };
+        let content = Content {
+            routes: &routes,
+            session: self.session.as_ref(),
+            include_request_attempt_count: self.include_request_attempt_count,
+            require_tls: self.require_tls,
+        };
+        VirtualHost::new(self.name, None, self.domains, &content)
+    }
+}
+
+/// The virtual hosts of a route configuration: at least one, which answers 404 if there are no others.
+pub fn virtual_hosts(input: &GatewayRouteConfigurationInput) -> Vec<GatewayVirtualHost> {
+    let mut hosts = shared_hosts(input);
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    let misdirected = misdirected(input);
+    if hosts.is_empty() && !misdirected.contains(&domain("*")) {
+        let all = vec![domain("*")];
+        hosts.push(GatewayVirtualHost::answering("blackhole", input.port, all, HostRoutes::Nobody));
+    }
+    if !misdirected.is_empty() {
+        let routes = HostRoutes::Misdirected;
+        hosts.push(GatewayVirtualHost::answering("misdirected", input.port, misdirected, routes));
+    }
+    hosts
+}
+
+/// The key of [`GatewayHostResource`].
+#[derive(Clone, Debug, Hash)]
+pub struct GatewayHostResourceInput {
+    /// Name of the route configuration.
+    pub routes: Name,
+    pub host: GatewayVirtualHost,
+}
+
+/// A virtual host of a gateway as a resource of its own.
+pub struct GatewayHostResource;
+
+impl Sealed for GatewayHostResource {}
+
+impl Pure for GatewayHostResource {
+    const NAME: &'static str = "routes.gateway_host";
+    type Input = GatewayHostResourceInput;
+    type Output = Resource;
+
+    fn run(input: &GatewayHostResourceInput) -> Resource {
+        let host = input.host.clone().made();
+        host.resource(&input.routes, host.domains.iter().map(|domain| domain.text.as_str()))
     }
 }
 
@@ -109,42 +186,38 @@ fn domain(text: &str) -> Domain {
 }
 
 /// One virtual host for all hosts with equal routes and equal demands on TLS.
-fn shared_hosts(input: &GatewayRouteConfigurationInput) -> Vec<VirtualHost> {
+fn shared_hosts(input: &GatewayRouteConfigurationInput) -> Vec<GatewayVirtualHost> {
     let mut ordered: Vec<(&String, &GatewayHost)> = input.hosts.iter().collect();
     ordered.sort_by(|(a, _), (b, _)| by_specificity(a, b));
-    let mut groups: Vec<(&String, &GatewayHost, Vec<Domain>)> = Vec::new();
+    let mut groups: Vec<GatewayVirtualHost> = Vec::new();
     // The latest group with these routes: an earlier one that differs in TLS is not looked at again, as in
     // istiod.
     let mut known: BTreeMap<&[usize], usize> = BTreeMap::new();
     for (name, host) in ordered {
         let same = known.get(host.routes.as_slice()).copied();
-        if let Some((_, first, domains)) = same.and_then(|index| groups.get_mut(index))
-            && first.require_tls == host.require_tls
+        if let Some(group) = same.and_then(|index| groups.get_mut(index))
+            && group.require_tls == host.require_tls
         {
-            domains.push(domain(name));
+            group.domains.push(domain(name));
             continue;
         }
         known.insert(&host.routes, groups.len());
-        groups.push((name, host, vec![domain(name)]));
+        let routes = host.routes.iter().filter_map(|index| input.routes.get(*index).cloned());
+        groups.push(GatewayVirtualHost {
+            name: with_port(name, host.port),
+            domains: vec![domain(name)],
+            routes: HostRoutes::Of(routes.collect()),
+            require_tls: host.require_tls,
+            session: host.session.clone(),
+            include_request_attempt_count: input.include_request_attempt_count,
+        });
     }
     groups
-        .into_iter()
-        .map(|(name, host, domains)| {
-            let routes = ordered_routes(host, &input.routes);
-            let content = Content {
-                routes: &routes,
-                session: host.session.as_ref(),
-                include_request_attempt_count: input.include_request_attempt_count,
-                require_tls: host.require_tls,
-            };
-            VirtualHost::new(with_port(name, host.port), None, domains, &content)
-        })
-        .collect()
 }
 
 /// The routes of all sets of a host, those that match everything last.
-fn ordered_routes(host: &GatewayHost, routes: &[Routes]) -> Vec<EncodedRoute> {
-    let all = || host.routes.iter().filter_map(|index| routes.get(*index)).flat_map(|routes| routes.iter());
+fn ordered_routes(routes: &[Routes]) -> Vec<EncodedRoute> {
+    let all = || routes.iter().flat_map(|routes| routes.iter());
     let specific = all().filter(|route| !route.catch_all);
     specific.chain(all().filter(|route| route.catch_all)).cloned().collect()
 }

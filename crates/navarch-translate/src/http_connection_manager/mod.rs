@@ -341,7 +341,7 @@ fn forward_client_cert(details: ForwardClientCertDetails) -> hcm::ForwardClientC
 
 /// ADS as the source, waiting without limit: a listener must not serve with missing routes (they would all be
 /// 404).
-fn ads_without_timeout() -> ConfigSource {
+pub fn ads_without_timeout() -> ConfigSource {
     ConfigSource {
         initial_fetch_timeout: Some(wkt::duration(Duration::ZERO)),
         resource_api_version: ApiVersion::V3 as i32,

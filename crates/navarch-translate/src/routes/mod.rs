@@ -18,6 +18,7 @@ mod percent;
 pub mod retry;
 pub mod route_configuration;
 mod route_match;
+pub mod split;
 pub mod virtual_host;
 
 pub use action::default_route;

@@ -17,6 +17,7 @@ use super::domains::Domain;
 use super::input::EncodedRoute;
 use super::route_match;
 use super::virtual_host::{Content, VirtualHost};
+use crate::http_connection_manager::ads_without_timeout;
 use crate::pure::{Pure, Sealed};
 
 /// Tag byte of `virtual_hosts` in `envoy.config.route.v3.RouteConfiguration`.
@@ -58,7 +59,7 @@ pub struct Ranked {
 
 impl Ranked {
     /// The virtual host for clients in a namespace.
-    pub fn host_for(&self, namespace: &str) -> &VirtualHost {
+    pub fn host_for(&self, namespace: &str) -> &Arc<Hashed<VirtualHost>> {
         let short_names = self.short_names.iter().find(|(known, _)| **known == *namespace);
         short_names.map_or(&self.host, |(_, host)| host)
     }
@@ -114,7 +115,7 @@ impl Pure for RouteConfiguration {
         let mut ranked: Vec<&Ranked> = input.contributions.iter().flat_map(|hosts| hosts.iter()).collect();
         ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
         let hosts: Vec<&VirtualHost> =
-            ranked.into_iter().map(|ranked| ranked.host_for(&input.namespace)).collect();
+            ranked.into_iter().map(|ranked| &***ranked.host_for(&input.namespace)).collect();
         let full_names: HashSet<&str> = hosts
             .iter()
             .flat_map(|host| host.service.iter().flat_map(|service| [&**service, host.name.as_str()]))
@@ -147,7 +148,7 @@ impl Pure for RouteConfiguration {
             put_field(&mut body, VIRTUAL_HOSTS, bytes);
         }
         if let Some(catch_all) = &input.catch_all {
-            put_field(&mut body, VIRTUAL_HOSTS, &catch_all.encode());
+            put_field(&mut body, VIRTUAL_HOSTS, catch_all.virtual_host().bytes());
         }
         finish(&input.name, &body, input.ignore_port_in_host_matching)
     }
@@ -177,7 +178,8 @@ fn free_domains<'h>(
 }
 
 impl CatchAllHost {
-    fn encode(&self) -> Vec<u8> {
+    /// The virtual host.
+    pub fn virtual_host(&self) -> VirtualHost {
         let (name, action) = match &self.kind {
             CatchAll::Allow { cluster } => ("allow_any", self.forward(cluster)),
             CatchAll::AllowDynamicDns { cluster } => ("allow_any_dynamic_dns", self.forward(cluster)),
@@ -200,7 +202,7 @@ impl CatchAllHost {
             include_request_attempt_count: self.include_request_attempt_count,
             ..Content::default()
         };
-        VirtualHost::new(name.to_owned(), None, domains, &content).bytes().to_vec()
+        VirtualHost::new(name.to_owned(), None, domains, &content)
     }
 
     fn forward(&self, cluster: &Name) -> Action {
@@ -223,16 +225,32 @@ pub fn of_detected_port(name: Name, host: &VirtualHost) -> Resource {
 
 /// A route configuration out of encoded virtual hosts.
 pub fn finish(name: &Name, virtual_hosts: &[u8], ignore_port_in_host_matching: bool) -> Resource {
-    let mut message = envoy::RouteConfiguration {
+    let mut message = shell(name, ignore_port_in_host_matching).encode_to_vec();
+    message.extend_from_slice(virtual_hosts);
+    Resource::of(XdsType::Rds, name.clone(), &message)
+}
+
+/// A route configuration whose virtual hosts are resources of their own.
+pub fn without_hosts(name: &Name, ignore_port_in_host_matching: bool) -> Resource {
+    let mut message = shell(name, ignore_port_in_host_matching);
+    message.vhds = Some(discovered());
+    Resource::of(XdsType::Rds, name.clone(), &message.encode_to_vec())
+}
+
+/// Where virtual hosts come from that are resources of their own: as routes do, and as long as they take.
+pub fn discovered() -> envoy::Vhds {
+    envoy::Vhds { config_source: Some(ads_without_timeout()) }
+}
+
+/// What is not a virtual host.
+fn shell(name: &Name, ignore_port_in_host_matching: bool) -> envoy::RouteConfiguration {
+    envoy::RouteConfiguration {
         name: name.to_string(),
         validate_clusters: Some(false),
         max_direct_response_body_size_bytes: Some(DIRECT_RESPONSE_BODY_MAX_BYTES),
         ignore_port_in_host_matching,
         ..envoy::RouteConfiguration::default()
     }
-    .encode_to_vec();
-    message.extend_from_slice(virtual_hosts);
-    Resource::of(XdsType::Rds, name.clone(), &message)
 }
 
 #[cfg(test)]

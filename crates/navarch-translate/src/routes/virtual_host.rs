@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use navarch_envoy::proto::envoy::config::route::v3 as envoy;
 use navarch_envoy::wire::put_field;
+use navarch_envoy::{Resource, XdsType, hosts};
 use navarch_model::networking::{ConsistentHashLb, HttpRetry};
 use navarch_model::service::{PersistentSession, Service};
 use navarch_model::{Hashed, Name};
@@ -87,6 +88,13 @@ impl VirtualHost {
     /// The encoded message with the domains that are left to it.
     pub fn with_domains<'d>(&self, domains: impl IntoIterator<Item = &'d str>) -> Vec<u8> {
         encode(&self.name, domains, &self.rest)
+    }
+
+    /// The resource that it is on its own, with the domains that are left to it.
+    pub fn resource<'d>(&self, routes: &str, domains: impl IntoIterator<Item = &'d str>) -> Resource {
+        let name = hosts::resource_name(routes, &self.name);
+        let message = encode(&name, domains, &self.rest);
+        Resource::of(XdsType::Vhds, name, &message)
     }
 }
 

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use navarch_envoy::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
 use navarch_envoy::wire::{Fields, Value};
 use navarch_envoy::{Any, ProxyResources, Resource, ResourceSet, XdsType};
-use navarch_xds::{Class, Connection, Discovery, Node, Peer, Rejection, Server, Settings};
+use navarch_xds::{Class, Connection, Dialect, Discovery, Node, Peer, Rejection, Server, Settings};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -97,7 +97,7 @@ struct Served {
 }
 
 impl Discovery for Nodes {
-    fn connect(&self, node: &Arc<Node>, _: &Arc<Peer>) -> Result<Connection, Rejection> {
+    fn connect(&self, node: &Arc<Node>, _: &Arc<Peer>, _: Dialect) -> Result<Connection, Rejection> {
         Ok(self.with(&node.id, |served| Connection::to(served.class.clone())))
     }
 }

@@ -67,7 +67,7 @@ pub(super) async fn serve(
     let first = decode(method, first)?;
     let node = Arc::new(first_node(&first)?);
     let Connection { class: classes, own, guard } =
-        shared.discovery.connect(&node, &peer).map_err(Status::from)?;
+        shared.discovery.connect(&node, &peer, method.dialect()).map_err(Status::from)?;
     let entry = new_entry(shared, method, &node, peer, &classes.borrow());
     shared.registry.insert(entry.clone());
     shared.observer.connected(&node);
@@ -97,6 +97,7 @@ fn new_entry(
         id,
         node: node.clone(),
         peer,
+        dialect: method.dialect(),
         connected_at: SystemTime::now(),
         stream: Mutex::new(stream),
         wake: Notify::new(),

@@ -37,7 +37,7 @@ use crate::brake::Brake;
 use crate::class::Class;
 use crate::encode::Encoder;
 use crate::node::Node;
-use crate::response::Protocol;
+use crate::response::{Dialect, Protocol};
 use crate::status::{Registry, StreamStatus};
 use crate::stream::Event;
 use admission::Admission;
@@ -55,7 +55,7 @@ pub trait Discovery: Send + Sync + 'static {
     /// # Errors
     /// A [`Rejection`] ends the stream. Claims in the node (namespace, service account) that the identity of
     /// the peer does not support are rejected here.
-    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection>;
+    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>, dialect: Dialect) -> Result<Connection, Rejection>;
 
     /// Answers a request for a type that is not configuration, for example [`SYNCZ`](crate::SYNCZ). It is
     /// answered once and never pushed. `None`: the type is not known, and there is no answer.
@@ -392,6 +392,12 @@ pub(crate) struct Method {
     pub protocol: Protocol,
     /// The only type of the stream; `None` for ADS.
     pub only: Option<XdsType>,
+}
+
+impl Method {
+    pub fn dialect(self) -> Dialect {
+        Dialect { protocol: self.protocol, aggregated: self.only.is_none() }
+    }
 }
 
 impl Server {

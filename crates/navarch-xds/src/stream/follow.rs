@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_envoy::{ProxyResources, Resource, XdsType};
+use navarch_envoy::{ProxyResources, Resource, XdsType, hosts};
 
 use super::{Gate, Stream};
 use crate::order;
@@ -49,44 +49,58 @@ impl Stream {
         }
     }
 
-    /// A changed route configuration has lost the virtual hosts that were discovered for it,
-    /// `<routes>/<host>`.
+    /// Virtual hosts follow the route configuration that they are for, `<routes>/<host>`: one that is new to
+    /// the client has none yet, and one that has changed may have lost those that were discovered for it.
     fn follow_routes(&mut self, outgoing: &Outgoing, cx: &Context<'_>) {
         if !self.state(XdsType::Vhds).requested {
             return;
         }
+        let known = cx.resources.set(XdsType::Vhds);
         let hosts = &mut self.types[XdsType::Vhds];
-        let of = |name: &Arc<str>| name.rsplit_once('/').map(|(routes, _)| Arc::<str>::from(routes));
-        let changed: BTreeSet<_> = outgoing.news.iter().map(|routes| routes.name()).collect();
-        let lost = hosts.subscription.names().filter(|name| of(name).is_some_and(|r| changed.contains(&r)));
-        let lost: Vec<_> = lost.cloned().collect();
-        hosts.resend(lost.iter().map(|name| &**name), cx.resources.set(XdsType::Vhds));
-        let alone =
-            |routes: &&Arc<Resource>| !lost.iter().any(|name| of(name).as_ref() == Some(routes.name()));
+        let changed: BTreeSet<&str> = outgoing.news.iter().map(|routes| &**routes.name()).collect();
+        let is_lost = |name: &str| hosts::routes_of(name).is_some_and(|of| changed.contains(of));
+        let asked = hosts.subscription.names().filter(|name| is_lost(name)).cloned();
+        let all = changed.iter().flat_map(|routes| hosts::of_routes(known, routes));
+        let wanted = all.filter(|host| hosts.subscription.wants(host)).map(|host| host.name().clone());
+        let lost: BTreeSet<Arc<str>> = asked.chain(wanted).collect();
+        hosts.resend(lost.iter().map(|name| &**name), known);
+        let alone = |routes: &&Arc<Resource>| {
+            !lost.iter().any(|name| hosts::routes_of(name) == Some(&**routes.name()))
+        };
         let alone: Vec<_> = outgoing.news.iter().filter(alone).cloned().collect();
         self.release_routes(&alone, cx.resources);
     }
 
     /// The client has asked for virtual hosts for the first time: the routes that it names wait for them.
-    pub(super) fn release_known_routes(&mut self) {
+    pub(super) fn follow_known_routes(&mut self) {
+        let named: Vec<_> = self.state(XdsType::Rds).subscription.names().cloned().collect();
+        // Routes that are new to a client that has come back have none of the hosts that it says it holds.
+        let sent: BTreeSet<Arc<str>> =
+            self.state(XdsType::Rds).unanswered().map(|routes| routes.name().clone()).collect();
+        let state = &mut self.types[XdsType::Vhds];
+        state.returning.doubt_if(|host| hosts::routes_of(host).is_some_and(|of| sent.contains(of)));
+        state.follow_routes(&named, &[]);
         let Some(resources) = self.resources.clone() else { return };
         let known = resources.set(XdsType::Rds);
-        let routes = self.state(XdsType::Rds).subscription.names().filter_map(|name| known.get(name));
-        let routes: Vec<_> = routes.cloned().collect();
+        let routes: Vec<_> = named.iter().filter_map(|name| known.get(name)).cloned().collect();
         self.release_routes(&routes, &resources);
     }
 
     /// Envoy takes a route configuration with VHDS into use when it has heard of any name under it,
-    /// `<routes>/...`, be it that of a host or of something that is gone. It names a host when a request
-    /// needs one, so before that there is nothing to send; and it asks for nothing but for the type, once on
-    /// a stream.
+    /// `<routes>/...`, be it that of a host or of something that is gone. If none of its hosts is sent
+    /// because of it, there is nothing to send: Envoy names a host when a request needs one, and before that
+    /// it asks for nothing but for the type, once on a stream.
     fn release_routes(&mut self, routes: &[Arc<Resource>], resources: &ProxyResources) {
         if self.protocol != Protocol::Delta || !self.client.asks_for_hosts_on_demand() {
             return;
         }
+        let hosts = resources.set(XdsType::Vhds);
+        let state = &mut self.types[XdsType::Vhds];
         for routes in routes.iter().filter(|routes| order::discovers_hosts(&routes.body())) {
-            let hosts = resources.set(XdsType::Vhds);
-            self.types[XdsType::Vhds].anticipate(&format!("{}/", routes.name()), hosts);
+            let is_sent = |host: &Arc<Resource>| state.subscription.wants(host);
+            if !hosts::of_routes(hosts, routes.name()).any(is_sent) {
+                state.anticipate(&format!("{}/", routes.name()), hosts);
+            }
         }
     }
 

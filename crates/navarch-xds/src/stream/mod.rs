@@ -187,6 +187,7 @@ impl Stream {
         };
         let changed = change != Default::default();
         let dropped = if ty == XdsType::Eds { change.dropped.clone() } else { Vec::new() };
+        let routes = (ty == XdsType::Rds).then(|| (change.added.clone(), change.dropped.clone()));
         state.subscribe(change, self.protocol);
         if let Some(held) = held {
             state.resume_held(held, self.client.held_is_subscribed(ty));
@@ -200,8 +201,11 @@ impl Stream {
             self.types[XdsType::Eds].returning.start_unknown_until = None;
         }
         self.keep_endpoints_of_sent_clusters(&dropped);
+        if let Some((named, dropped)) = routes.filter(|_| self.state(XdsType::Vhds).requested) {
+            self.types[XdsType::Vhds].follow_routes(&named, &dropped);
+        }
         if first && ty == XdsType::Vhds {
-            self.release_known_routes();
+            self.follow_known_routes();
         }
         // What a first request says about nonces and errors is about another stream.
         if !first {
@@ -279,6 +283,12 @@ impl Stream {
             }
             let blocked = self.is_blocked(ty, cx.resources, cx.now);
             let state = &mut self.types[ty];
+            if state.takes_back()
+                && state.may_send(cx.now)
+                && let Some(outgoing) = state.make_taken_back()
+            {
+                return Some(self.send(ty, outgoing, cx));
+            }
             if blocked || !state.may_send(cx.now) {
                 state.waiting_since.get_or_insert(cx.now);
                 continue;
@@ -349,9 +359,17 @@ impl Stream {
         let is_gated = self.gate.as_ref().is_some_and(is_shut) || self.awaits_clusters(now);
         let gated = is_gated && order::waits_for_warm_clusters(ty);
         let is_start_unknown = self.state(ty).returning.start_unknown_until.is_some();
+        // Whose hosts a client that has come back wants, it says with the routes that it names.
+        let follows_unknown =
+            self.state(ty).subscription.follows_routes() && self.may_still_ask(XdsType::Rds, now);
+        // Routes that are named again have none of the hosts that the client lists: it is told so before it
+        // has the routes, or it would list both if the stream broke between them and their hosts.
+        let are_hosts_taken_back = ty == XdsType::Rds && self.state(XdsType::Vhds).takes_back();
         let expired = |since: Instant| now.saturating_duration_since(since) >= order::WAIT_MAX;
         gated
             || is_start_unknown
+            || follows_unknown
+            || are_hosts_taken_back
             || order::sent_before(ty)
                 .iter()
                 .map(|earlier| self.state(*earlier))

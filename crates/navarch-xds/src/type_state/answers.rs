@@ -96,7 +96,13 @@ impl TypeState {
 
     fn answer_missing(&mut self, name: Arc<str>, cx: &Context<'_>, draft: &mut Draft) {
         self.leaving.is_sent(&name);
-        match missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources) {
+        // Of what nobody asked for by name, nobody waits for word that there is none.
+        let is_host_of_routes = self.subscription.follows_routes() && !self.subscription.has_name(&name);
+        let answer = match is_host_of_routes {
+            true => Answer::Removed,
+            false => missing::answer(self.ty, &name, cx.protocol, cx.client, cx.resources),
+        };
+        match answer {
             Answer::Empty(resource) => _ = draft.resources.insert(name, resource),
             Answer::Removed => {
                 // Whoever uses names with an authority understands errors about them.

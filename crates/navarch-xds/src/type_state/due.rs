@@ -20,6 +20,8 @@ pub(crate) struct Due {
     sent_ahead: BTreeSet<Arc<str>>,
     /// Names that the client asks for and was sent nothing of on this stream.
     unsent: BTreeSet<Arc<str>>,
+    /// Names that the client is told are gone although they are there.
+    taken_back: BTreeSet<Arc<str>>,
     /// Glob collections: their members, or word that there are none.
     globs: Vec<Arc<str>>,
 }
@@ -27,8 +29,17 @@ pub(crate) struct Due {
 impl Due {
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
-        let Self { everything, full_state, names, anticipated: _, sent_ahead: _, unsent: _, globs } = self;
-        !everything && !full_state && names.is_empty() && globs.is_empty()
+        let Self {
+            everything,
+            full_state,
+            names,
+            anticipated: _,
+            sent_ahead: _,
+            unsent: _,
+            taken_back,
+            globs,
+        } = self;
+        !everything && !full_state && names.is_empty() && taken_back.is_empty() && globs.is_empty()
     }
 
     /// Whether nothing is due by name.
@@ -76,6 +87,21 @@ impl Due {
     pub fn anticipate(&mut self, name: Arc<str>) {
         self.names.insert(name.clone());
         self.anticipated.insert(name);
+    }
+
+    /// The client is told that it does not hold this one.
+    pub fn take_back(&mut self, name: Arc<str>) {
+        self.taken_back.insert(name);
+    }
+
+    /// Whether the client is to be told that it does not hold something.
+    pub fn has_taken_back(&self) -> bool {
+        !self.taken_back.is_empty()
+    }
+
+    /// What the client is told not to hold. It is no longer due.
+    pub fn take_taken_back(&mut self) -> BTreeSet<Arc<str>> {
+        mem::take(&mut self.taken_back)
     }
 
     /// Makes collections due.
@@ -152,6 +178,7 @@ mod tests {
         check(|due| due.everything = true);
         check(|due| due.full_state = true);
         check(|due| due.name("a".into()));
+        check(|due| due.take_back("a".into()));
         check(|due| due.globs(["a".into()]));
     }
 }

@@ -1,8 +1,6 @@
 //! The first answer to a client that asks for everything, and to one that comes back.
 
-use std::sync::Arc;
-
-use navarch_envoy::{Resource, ResourceSet};
+use navarch_envoy::ResourceSet;
 
 use super::respond::Draft;
 use super::{Context, ResponseMark, TypeState};
@@ -36,17 +34,20 @@ impl TypeState {
         self.catch_up_on_names(target, cx, draft);
         self.quarantine = Quarantine::default();
         let held = if cx.protocol == Protocol::Delta { self.returning.take() } else { None };
-        let Some(held) = held else { return Self::wildcard_of(target) };
+        let Some(held) = held else { return self.wildcard_of(target) };
         let is_there = |name: &str| target.get(name).is_some_and(|r| self.subscription.wants(r));
-        let gone: Vec<_> = held.names().filter(|name| !is_there(name)).cloned().collect();
+        // Hosts of routes that the client has not named are none of its own: when it does, it is sent them.
+        let is_gone = |name: &str| self.subscription.covers(name) && !is_there(name);
+        let mut gone: Vec<_> = held.names().filter(|name| is_gone(name)).cloned().collect();
+        gone.retain(|name| !self.keep_orphan(name, cx));
         // What the client holds beside it may refer to what is gone, until it has been told otherwise.
-        if cx.removals_held || order::removed_last(self.ty) {
+        if (cx.removals_held && order::may_be_held(self.ty)) || order::removed_last(self.ty) {
             gone.into_iter().for_each(|name| self.leaving.stay_by_name(name));
         } else {
             draft.removed.extend(gone);
         }
-        let differs = |r: &&Arc<Resource>| !r.is_on_demand() && !held.keeps(r);
-        Batch::List(target.iter().filter(differs).cloned().collect())
+        let mut wanted = self.subscription.everything();
+        Batch::List(target.iter().filter(|r| wanted(r) && !held.keeps(r)).cloned().collect())
     }
 
     /// What the client asked for by name before it asked for everything, and what changed of it meanwhile and

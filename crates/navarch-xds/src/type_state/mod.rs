@@ -16,6 +16,7 @@
 //! | leaving | a resource that is not in the set any more, and stays until nothing refers to it | `leaving.rs` |
 //! | leaving by name | the same, from an earlier stream: there is only the name | `leaving.rs` |
 //! | maybe other version | it leaves, and a rejection left it unclear which version the client has | `leaving.rs` |
+//! | orphaned | a virtual host that stays since its routes do, which are gone | `orphans.rs` |
 //! | in flight | it was sent and not answered: the client has it or what it had before | `inflight.rs` |
 //! | held before | what the client had before a response, where that is not what `base` was | `inflight.rs` |
 //! | set aside | it was rejected, and is not sent again until its content changes | `nack.rs` |
@@ -27,6 +28,7 @@ mod due_refreshes;
 mod first;
 mod inflight;
 mod leaving;
+mod orphans;
 mod progress;
 mod refresh;
 mod removal;
@@ -39,7 +41,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType};
+use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType, hosts};
 
 use crate::brake::Brake;
 use crate::class::DiffCache;
@@ -51,6 +53,7 @@ use due::Due;
 use due_refreshes::Refreshes;
 use inflight::{Inflight, InflightQueue};
 use leaving::{Going, Leaving};
+use orphans::Orphans;
 use progress::Progress;
 use returning::Returning;
 
@@ -113,6 +116,7 @@ pub(crate) struct TypeState {
     base_revision: u64,
     due: Due,
     leaving: Leaving,
+    orphans: Orphans,
     quarantine: Quarantine,
     /// What the client holds of resources about to be sent, where it is not what `base` says.
     held_before: BTreeMap<Arc<str>, Held>,
@@ -136,6 +140,7 @@ impl TypeState {
             base_revision: 0,
             due: Due::default(),
             leaving: Leaving::default(),
+            orphans: Orphans::default(),
             quarantine: Quarantine::default(),
             held_before: BTreeMap::new(),
             inflight: InflightQueue::default(),
@@ -186,6 +191,34 @@ impl TypeState {
         }
     }
 
+    /// Virtual hosts: the client names these route configurations, and no longer those.
+    ///
+    /// What it was sent for others says nothing of the hosts of these. What it holds of the hosts of those
+    /// has gone with them, and it is told so: it goes on listing what it was sent, and would be taken to hold
+    /// it if it named the routes again.
+    pub fn follow_routes(&mut self, named: &[Arc<str>], dropped: &[Arc<str>]) {
+        self.subscription.add_routes(named.iter().cloned());
+        let Some(base) = self.base.clone() else {
+            dropped.iter().for_each(|routes| _ = self.subscription.drop_routes(routes));
+            return;
+        };
+        if self.subscription.follows_routes() {
+            let hosts = named.iter().flat_map(|routes| hosts::of_routes(&base, routes));
+            self.due.ask(hosts.map(|host| host.name().clone()));
+        }
+        for routes in
+            dropped.iter().filter(|routes| self.subscription.drop_routes(routes)).collect::<Vec<_>>()
+        {
+            for host in hosts::of_routes(&base, routes) {
+                if !self.subscription.wants(host) {
+                    self.forget(host.name());
+                    self.due.take_back(host.name().clone());
+                }
+            }
+            self.orphans.take_of(routes).into_iter().for_each(|host| self.due.take_back(host));
+        }
+    }
+
     fn forget(&mut self, name: &str) {
         self.due.forget(name);
         self.leaving.forget(name);
@@ -227,6 +260,11 @@ impl TypeState {
     /// Whether something other than removals has to be sent, or at least looked at.
     pub fn has_work(&self, resources: &ProxyResources) -> bool {
         self.has_news(resources) || (self.requested && self.quarantine.has_suspects())
+    }
+
+    /// Whether the client is to be told that it does not hold something.
+    pub fn takes_back(&self) -> bool {
+        self.due.has_taken_back()
     }
 
     /// Whether something has to be sent that was not sent before, or is asked for.
@@ -363,21 +401,23 @@ impl TypeState {
     fn is_plain(&self, set: &ResourceSet) -> bool {
         let only_wildcard = self.subscription.explicit() == 0 || set.is_all_wildcard();
         let no_exceptions = self.leaving.is_empty() && self.quarantine.is_empty();
-        self.subscription.is_wildcard() && only_wildcard && no_exceptions
+        let is_everything = self.subscription.is_wildcard() && !self.subscription.follows_routes();
+        is_everything && only_wildcard && no_exceptions
     }
 
     /// All of the set that the client gets because it asked for everything.
-    fn wildcard_of(set: &ResourceSet) -> Batch {
-        if set.is_all_wildcard() {
+    fn wildcard_of(&self, set: &ResourceSet) -> Batch {
+        if set.is_all_wildcard() && !self.subscription.follows_routes() {
             return Batch::Set(set.clone());
         }
-        Batch::List(set.iter().filter(|resource| !resource.is_on_demand()).cloned().collect())
+        let mut wanted = self.subscription.everything();
+        Batch::List(set.iter().filter(|resource| wanted(resource)).cloned().collect())
     }
 
     /// What the client holds if it is given `set` now.
     fn full_state(&self, set: &ResourceSet) -> Batch {
         if self.is_plain(set) {
-            return Self::wildcard_of(set);
+            return self.wildcard_of(set);
         }
         let mut resources = Vec::new();
         for resource in set.iter().filter(|r| self.subscription.wants(r)) {

@@ -44,6 +44,16 @@ impl TypeState {
         Some(outgoing)
     }
 
+    /// Tells the client that it does not hold what went with something else of its own.
+    pub fn make_taken_back(&mut self) -> Option<Outgoing> {
+        let removed = self.due.take_taken_back();
+        if removed.is_empty() {
+            return None;
+        }
+        let outgoing = self.outgoing(Batch::empty(), Batch::empty(), self.base.clone());
+        Some(Outgoing { removed: removed.into_iter().collect(), ..outgoing })
+    }
+
     /// Whether the client may still hold resources of an earlier stream that only the names are known of.
     pub fn is_losing_by_name(&self) -> bool {
         self.leaving.has_names_only() || self.inflight.iter().any(|inflight| !inflight.taken.names.is_empty())

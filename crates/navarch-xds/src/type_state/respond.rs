@@ -44,6 +44,7 @@ impl TypeState {
             return Some(outgoing);
         }
         self.expand_globs(cx);
+        self.settle_orphans(cx);
         let target = cx.resources.set(self.ty).clone();
         let before = self.base.clone();
         let first = mem::take(&mut self.due.everything);
@@ -183,6 +184,9 @@ impl TypeState {
         if !(has_it && base.get(name).is_some_and(|resource| self.subscription.wants(resource))) {
             return;
         }
+        if self.keep_orphan(name, cx) {
+            return;
+        }
         let released = self.quarantine.release(name);
         let was_rejected = released.is_some();
         let held = match released.map(|aside| aside.held) {
@@ -192,7 +196,8 @@ impl TypeState {
             // Named resources may be held from an earlier stream. To remove what is not there does no harm.
             None | Some(Held::Unknown | Held::Nothing) => base.get(name).cloned(),
         };
-        let held_back = cx.removals_held && self.ty.removal() == Removal::Deletes;
+        let may_be_held = self.ty.removal() == Removal::Deletes && order::may_be_held(self.ty);
+        let held_back = cx.removals_held && may_be_held;
         match self.ty.removal() {
             _ if order::removed_last(self.ty) || held_back => {
                 if let Some(resource) = held {
@@ -214,6 +219,22 @@ impl TypeState {
             // The client will drop it itself, when nothing of its own refers to it.
             Removal::EndsWaiting | Removal::Ignored | Removal::Breaks => {}
         }
+    }
+
+    /// Keeps a host that is gone if its routes are. Whether it does.
+    pub(super) fn keep_orphan(&mut self, name: &Arc<str>, cx: &Context<'_>) -> bool {
+        let follows = self.subscription.follows_routes();
+        let is_orphan = follows && self.orphans.keep(name, cx.resources.set(XdsType::Rds));
+        if is_orphan {
+            self.quarantine.release(name);
+        }
+        is_orphan
+    }
+
+    /// Routes that are configured again have the hosts that they are configured with.
+    fn settle_orphans(&mut self, cx: &Context<'_>) {
+        let back = self.orphans.take_configured(cx.resources.set(XdsType::Rds));
+        self.due.names(back);
     }
 
     /// Cuts a batch to what the client accepts in one message; the rest is sent later.

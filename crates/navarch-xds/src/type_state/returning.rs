@@ -69,6 +69,12 @@ impl Returning {
         }
     }
 
+    /// The client lists these, and may not hold what it lists.
+    pub fn doubt_if(&mut self, is_doubtful: impl Fn(&str) -> bool) {
+        let held = self.held.iter_mut().flatten();
+        held.filter(|(name, _)| is_doubtful(name)).for_each(|(_, version)| *version = None);
+    }
+
     /// Delta: whether the client has said what it holds, and has not been answered yet.
     pub fn is_unanswered(&self) -> bool {
         self.held.is_some()

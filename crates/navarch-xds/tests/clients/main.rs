@@ -30,6 +30,7 @@ macro_rules! both {
 mod contents;
 mod example;
 mod grpc;
+mod hosts;
 mod listeners;
 mod loads;
 mod ondemand;

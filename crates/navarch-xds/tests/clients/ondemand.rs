@@ -160,23 +160,19 @@ async fn led_01_endpoints_of_a_locality_come_and_go() -> Result<()> {
 }
 
 /// A virtual host of the route configuration `r`.
-fn host(domain: &str, body: &str) -> (String, Value) {
-    let name = format!("r/{domain}");
+fn host(domain: &str, body: &str) -> Value {
     let answer = json!({"status": 200, "body": {"inline_string": body}});
     let routes = json!([{"match": {"prefix": "/"}, "direct_response": answer}]);
-    let host = json!({"name": name, "domains": [domain], "routes": routes});
-    (name, host)
+    json!({"name": format!("r/{domain}"), "domains": [domain], "routes": routes})
 }
 
 async fn vhds() -> Result<()> {
     let port = ports::free_port()?;
-    let routes = |version: &str| json!({"name": "r", "vhds": {"config_source": ads()}, "virtual_hosts": [host("fixed.test", version).1]});
+    let routes = |version: &str| json!({"name": "r", "vhds": {"config_source": ads()}, "virtual_hosts": [host("fixed.test", version)]});
     let rds = json!({"rds": {"route_config_name": "r", "config_source": ads()}});
     let front = listener("front", port, &manager(&rds, &[on_demand(&json!({}))]));
-    let with = |config: Config, domain: &str, body: &str| {
-        let (name, host) = host(domain, body);
-        config.with_named(XdsType::Vhds, &name, &host)
-    };
+    let with =
+        |config: Config, domain: &str, body: &str| config.with_on_demand(XdsType::Vhds, &host(domain, body));
     let config = Config::default().with(XdsType::Lds, &front).with(XdsType::Rds, &routes("1"));
     let config = with(config, "a.test", "a1");
     let mut plane = Plane::start(Some(&config)).await?;

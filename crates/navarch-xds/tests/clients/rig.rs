@@ -13,7 +13,7 @@ use navarch_testkit::apps::{App, Role, Running};
 use navarch_testkit::envoy::Envoy;
 use navarch_testkit::{http, ports, wait};
 use navarch_xds::{
-    Class, Connection, Discovery, LoadReports, Node, Observer, Peer, Registry, Rejection, Server,
+    Class, Connection, Dialect, Discovery, LoadReports, Node, Observer, Peer, Registry, Rejection, Server,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -53,6 +53,22 @@ impl Config {
         self
     }
 
+    /// [`Config::with`] for a resource that only who names it gets.
+    pub fn with_on_demand(mut self, ty: XdsType, value: &Value) -> Self {
+        let name = value["name"].as_str().expect("a name").to_owned();
+        let message = ty.type_url().trim_start_matches("type.googleapis.com/");
+        let message = protojson::from_json(message, value).unwrap_or_else(|error| panic!("{value}: {error}"));
+        let message = dynamic::encode(&message);
+        let builder = Resource::builder(ty.type_url(), name.as_str(), &message);
+        self.0.entry(ty).or_default().insert(name.clone(), Arc::new(builder.on_demand().build()));
+        self
+    }
+
+    pub fn without_all(mut self, ty: XdsType) -> Self {
+        self.0.remove(&ty);
+        self
+    }
+
     pub fn without(mut self, ty: XdsType, name: &str) -> Self {
         let removed = self.0.get_mut(&ty).and_then(|set| set.remove(name));
         assert!(removed.is_some(), "there was no {name}");
@@ -73,7 +89,7 @@ impl Config {
 struct Script(Arc<Class>);
 
 impl Discovery for Script {
-    fn connect(&self, _: &Arc<Node>, _: &Arc<Peer>) -> Result<Connection, Rejection> {
+    fn connect(&self, _: &Arc<Node>, _: &Arc<Peer>, _: Dialect) -> Result<Connection, Rejection> {
         Ok(Connection::to(self.0.clone()))
     }
 }

@@ -84,14 +84,15 @@ impl Plan {
 }
 
 /// A body in which the order of a push can find what it looks for. Content starting with 9 is a cluster that
-/// takes long to warm; content is followed by the names it refers to, each after an underscore, and that of a
-/// listener by an address, after `@`.
+/// takes long to warm, and that of routes ending with `v` discovers virtual hosts; content is followed by the
+/// names it refers to, each after an underscore, and that of a listener by an address, after `@`.
 fn body(ty: XdsType, name: &str, content: &str) -> Vec<u8> {
     let mut body = Vec::new();
     put_field(&mut body, 0x0a, name.as_bytes());
     match ty {
         XdsType::Cds if content.starts_with('9') => body.extend([0x10, 1]),
         XdsType::Cds => body.extend([0x10, 3]),
+        XdsType::Rds if content.ends_with('v') => put_field(&mut body, 0x4a, b""),
         _ => {}
     }
     if let (XdsType::Lds, Some((_, address))) = (ty, content.split_once('@')) {

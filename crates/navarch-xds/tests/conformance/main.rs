@@ -11,6 +11,7 @@ mod bytes;
 mod client;
 mod delta;
 mod extensions;
+mod hosts;
 mod nack;
 mod ordering;
 mod reconnect;

@@ -276,6 +276,18 @@ impl World {
         matches!(wildcard, Some(Wildcard::Implicit | Wildcard::Explicit))
     }
 
+    /// Whether a virtual host that is asked for without a name is of routes that are asked for.
+    fn is_of_named_routes(&self, ty: XdsType, resource: &Resource) -> bool {
+        let status = self.stream.status();
+        let wildcard = status.iter().find(|status| status.ty == ty).map(|status| status.wildcard);
+        if ty != XdsType::Vhds || wildcard != Some(Wildcard::Implicit) {
+            return true;
+        }
+        let routes = self.known.get(&XdsType::Rds).map(|known| &known.names);
+        let of = navarch_envoy::hosts::routes_of(resource.name());
+        routes.zip(of).is_some_and(|(routes, of)| routes.contains(of))
+    }
+
     /// Answers the oldest response of the type, if there is one.
     fn answer(&mut self, ty: XdsType, error: Option<String>) -> bool {
         let known = self.known(ty);
@@ -410,7 +422,8 @@ impl World {
     fn check_held(&self, ty: XdsType, known: &Known) {
         let everything = self.is_wildcard(ty);
         for resource in self.plan.set(ty).iter() {
-            if everything && !resource.is_on_demand() || wanted(&known.names, resource.name()) {
+            let is_part = everything && !resource.is_on_demand() && self.is_of_named_routes(ty, resource);
+            if is_part || wanted(&known.names, resource.name()) {
                 let held = known.held.get(&**resource.name());
                 assert_eq!(held, Some(&resource.version().to_string()), "{ty} {}", resource.name());
             }

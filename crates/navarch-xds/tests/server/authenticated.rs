@@ -31,7 +31,7 @@ impl Authenticate for Bearer {
 struct Proven(Arc<Class>);
 
 impl Discovery for Proven {
-    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>) -> Result<Connection, Rejection> {
+    fn connect(&self, node: &Arc<Node>, peer: &Arc<Peer>, _: Dialect) -> Result<Connection, Rejection> {
         if peer.identities == [node.id.clone()] {
             return Ok(Connection::to(self.0.clone()));
         }

@@ -17,8 +17,8 @@ use navarch_envoy::proto::envoy::service::discovery::v3::{
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 use navarch_xds::{
-    Answers, Brake, Class, Connection, Discovery, LastLoads, Node, Peer, Question, Registry, Rejection,
-    SYNCZ, Server, Settings, Visible, syncz,
+    Answers, Brake, Class, Connection, Dialect, Discovery, LastLoads, Node, Peer, Question, Registry,
+    Rejection, SYNCZ, Server, Settings, Visible, syncz,
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -36,7 +36,7 @@ const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/Delt
 struct Fleet(Arc<Class>);
 
 impl Discovery for Fleet {
-    fn connect(&self, node: &Arc<Node>, _: &Arc<Peer>) -> Result<Connection, Rejection> {
+    fn connect(&self, node: &Arc<Node>, _: &Arc<Peer>, _: Dialect) -> Result<Connection, Rejection> {
         match node.id.as_str() {
             "early" => Err(Rejection::NotReady("not synced".into())),
             "thief" => Err(Rejection::PermissionDenied("namespace b is not yours".into())),

@@ -10,18 +10,24 @@ use navarch_model::networking::PatchContext;
 use navarch_model::route::{Parent, RouteSet, RuleOrder};
 use navarch_model::service::{PersistentSession, Service};
 use navarch_model::{Hashed, Name, Origin, Precedence};
-use navarch_snapshot::Scope;
 use navarch_snapshot::host::{by_specificity, covers};
-use navarch_translate::gateway::{GatewayHost, GatewayRouteConfiguration, GatewayRouteConfigurationInput};
+use navarch_snapshot::{ClientLabels, Scope};
+use navarch_translate::gateway::{
+    GatewayHost, GatewayHostResource, GatewayHostResourceInput, GatewayRouteConfiguration,
+    GatewayRouteConfigurationInput, virtual_hosts,
+};
 use navarch_translate::routes::patch::{
     PatchTarget, PatchedRoutes, PatchedRoutesInput, RoutePatches, gateway_port,
+};
+use navarch_translate::routes::split::{
+    RoutesWithoutHosts, RoutesWithoutHostsInput, Split, SplitRoutes, SplitRoutesInput,
 };
 use navarch_translate::routes::{RouteContext, Routes};
 
 use super::merge::{MergedGateways, MergedListener};
 use super::selected::GatewaysOf;
 use crate::class::Class;
-use crate::composed::{BucketResources, Composed};
+use crate::composed::Composed;
 use crate::engine::{Cx, Gather, KeysByLabels};
 use crate::gather::shared::envoy_filters::{FilterTarget, RoutePatchesOf};
 use crate::gather::shared::routes::{
@@ -32,20 +38,41 @@ use crate::gather::shared::routes::{
 /// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS
 /// listener.
 pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
-    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Composed::default() };
+    Composed::own(configurations(cx, class, scope).into_iter().map(|made| made.routes).collect())
+}
+
+/// The virtual hosts of a gateway, if they are resources of their own.
+pub fn hosts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
+    if !class.facts.split_routes {
+        return Composed::default();
+    }
+    Composed::shared(configurations(cx, class, scope).into_iter().map(|made| made.hosts).collect())
+}
+
+/// The route configurations, with their hosts in them or beside them.
+fn configurations(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Vec<Split> {
+    let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Vec::new() };
     let client = RouteClient::of(cx, class, scope);
     let patches = &*cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
+    let is_split = class.facts.split_routes;
     let mut keys = KeysByLabels::default();
-    let mut resources = BucketResources::new();
-    for name in gateways.routes.keys() {
-        let (_, made) = cx.narrow::<RouteConfigurationOf>(&client.labels, |labels| {
+    let made = gateways.routes.keys().map(|name| {
+        let mut key = |labels: &ClientLabels| {
             let client = keys.get(labels, || client.with(labels));
             (GatewayKey { client, gateways: gateways.clone() }, name.clone())
-        });
-        let made = made.resource.clone();
-        resources.push(if patches.is_empty() { made } else { patched(cx, gateways, made, patches) });
-    }
-    Composed::own(resources)
+        };
+        if is_split && patches.is_empty() {
+            return cx.narrow::<SplitConfigurationOf>(&client.labels, key).1.made.clone();
+        }
+        let (_, made) = cx.narrow::<RouteConfigurationOf>(&client.labels, &mut key);
+        let whole = made.made.routes.clone();
+        let resource = if patches.is_empty() { whole } else { patched(cx, gateways, whole, patches) };
+        if is_split {
+            return (*cx.get::<SplitRoutes>(&SplitRoutesInput { resource })).clone();
+        }
+        Split { routes: resource, hosts: Arc::default() }
+    });
+    made.collect()
 }
 
 /// The rules behind the virtual hosts of a route configuration, by domain.
@@ -92,14 +119,14 @@ struct RouteConfigurationOf;
 
 #[derive(Clone)]
 struct Configuration {
-    resource: Arc<Resource>,
+    made: Split,
     /// Keeps translations in the memo as long as they are used.
     _routes: Vec<Routes>,
 }
 
 impl PartialEq for Configuration {
     fn eq(&self, other: &Self) -> bool {
-        self.resource == other.resource
+        self.made == other.made
     }
 }
 
@@ -109,17 +136,45 @@ impl Gather for RouteConfigurationOf {
     type Output = Configuration;
 
     fn run((key, name): &Self::Key, cx: &Cx<'_>) -> Configuration {
-        let Collected { listeners, routes, hosts, .. } = Collected::of(cx, key, name);
-        let resource = cx.get::<GatewayRouteConfiguration>(&GatewayRouteConfigurationInput {
+        let input = input(cx, key, name);
+        let resource = cx.get::<GatewayRouteConfiguration>(&input);
+        Configuration { made: Split { routes: resource, hosts: Arc::default() }, _routes: input.routes }
+    }
+}
+
+/// One route configuration, and its virtual hosts as resources of their own.
+struct SplitConfigurationOf;
+
+impl Gather for SplitConfigurationOf {
+    const NAME: &'static str = "routes.gateway_split";
+    type Key = (GatewayKey, Name);
+    type Output = Configuration;
+
+    fn run((key, name): &Self::Key, cx: &Cx<'_>) -> Configuration {
+        let input = input(cx, key, name);
+        let routes = cx.get::<RoutesWithoutHosts>(&RoutesWithoutHostsInput {
             name: name.clone(),
-            port: listeners.first().map_or(0, |listener| listener.port()),
-            routes: routes.clone(),
-            hosts,
-            misdirected: misdirected(&key.gateways, name),
-            include_request_attempt_count: key.client.include_request_attempt_count,
-            ignore_port_in_host_matching: true,
+            ignore_port_in_host_matching: input.ignore_port_in_host_matching,
         });
-        Configuration { resource, _routes: routes }
+        let hosts = virtual_hosts(&input).into_iter().map(|host| {
+            cx.get::<GatewayHostResource>(&GatewayHostResourceInput { routes: name.clone(), host })
+        });
+        let hosts = Arc::new(hosts.collect());
+        Configuration { made: Split { routes, hosts }, _routes: input.routes }
+    }
+}
+
+/// What a route configuration is made of.
+fn input(cx: &Cx<'_>, key: &GatewayKey, name: &Name) -> GatewayRouteConfigurationInput {
+    let Collected { listeners, routes, hosts, .. } = Collected::of(cx, key, name);
+    GatewayRouteConfigurationInput {
+        name: name.clone(),
+        port: listeners.first().map_or(0, |listener| listener.port()),
+        routes,
+        hosts,
+        misdirected: misdirected(&key.gateways, name),
+        include_request_attempt_count: key.client.include_request_attempt_count,
+        ignore_port_in_host_matching: true,
     }
 }
 
