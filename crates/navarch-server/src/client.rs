@@ -19,6 +19,8 @@ pub enum RouteForm {
 /// Who is at the other end of a stream.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// The whole id of the node.
+    pub node: String,
     pub facts: ProxyFacts,
     /// Whether secrets may be sent: see [`Client::of`].
     may_have_secrets: bool,
@@ -53,7 +55,7 @@ impl Client {
             };
             facts.service_account = id.account().clone();
         }
-        Ok(Client { facts, may_have_secrets, problems })
+        Ok(Client { node: node.id.clone(), facts, may_have_secrets, problems })
     }
 
     /// Whether all identities that the connection proves are of this mesh. A root that several meshes share

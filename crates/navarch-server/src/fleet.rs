@@ -35,6 +35,8 @@ pub struct Fleet {
     metrics: Metrics,
     threads: usize,
     routes: RouteForm,
+    /// Nodes that get routes whole since they hold them so, as long as they are connected.
+    whole: Mutex<BTreeSet<String>>,
     /// What became of the patches of EnvoyFilters at the proxies there are.
     fates: watch::Sender<Arc<Fates>>,
 }
@@ -95,6 +97,8 @@ enum Work {
     Revision(Arc<Snapshot>, tokio::sync::oneshot::Sender<()>),
     /// A class that nobody has planned yet.
     Class(Arc<ClassEntry>),
+    /// A node that gets its routes whole from now on.
+    Whole(String),
 }
 
 /// Takes the stream out of the fleet when it ends.
@@ -128,6 +132,7 @@ impl Fleet {
             metrics,
             threads,
             routes,
+            whole: Mutex::default(),
             fates: watch::Sender::default(),
         });
         let worker = Arc::downgrade(&fleet);
@@ -142,8 +147,16 @@ impl Fleet {
     pub fn client(&self, node: &Node, peer: &Peer, dialect: Dialect) -> Result<Client, Rejection> {
         let mut client = Client::of(node, peer)?;
         let can = ClientRules::of(node).takes_split_routes(dialect);
-        client.facts.split_routes = can && self.routes == RouteForm::Split;
+        let is_whole = || self.whole.lock().contains(&client.node);
+        client.facts.split_routes = can && self.routes == RouteForm::Split && !is_whole();
         Ok(client)
+    }
+
+    /// A client holds its routes whole, and keeps them so: it would lose requests if they were split.
+    pub fn keep_routes_whole(&self, node: &str) {
+        self.whole.lock().insert(node.to_owned());
+        // The planning thread ends only with the process.
+        let _ = self.work.send(Work::Whole(node.to_owned()));
     }
 
     /// Who is at the other end of a stream that is connected.
@@ -247,6 +260,7 @@ impl Fleet {
     fn leave(&self, member: u64) {
         let mut state = self.state.lock();
         let Some(gone) = state.members.remove(&member) else { return };
+        self.whole.lock().remove(&gone.client.node);
         state.forget(member, &gone.reads);
         if let Some(entry) = state.classes.get(&gone.class) {
             entry.members.fetch_sub(1, Ordering::Relaxed);
@@ -259,11 +273,42 @@ impl Fleet {
         let mut state = self.state.lock();
         let concerned: BTreeSet<u64> =
             changed.iter().filter_map(|part| state.readers.get(part)).flatten().copied().collect();
+        self.classify_again(&mut state, snapshot, concerned)
+    }
+
+    /// Gives the members of a node their routes whole.
+    fn make_whole(&self, node: &str) {
+        let snapshot = self.snapshot.load_full();
+        let movers = {
+            let mut state = self.state.lock();
+            let mut concerned = BTreeSet::new();
+            for (id, member) in state.members.iter_mut().filter(|(_, member)| member.client.node == node) {
+                let mut client = Client::clone(&member.client);
+                client.facts.split_routes = false;
+                member.client = Arc::new(client);
+                concerned.insert(*id);
+            }
+            self.classify_again(&mut state, &snapshot, concerned)
+        };
+        let entries: Vec<Arc<ClassEntry>> = movers.iter().map(|(_, entry)| entry.clone()).collect();
+        if self.plan(&entries) {
+            self.sum_fates();
+        }
+        self.move_streams(movers, snapshot.revision());
+    }
+
+    /// These members with the class that they now belong to, if it has changed.
+    fn classify_again(
+        &self,
+        state: &mut State,
+        snapshot: &Snapshot,
+        concerned: BTreeSet<u64>,
+    ) -> Vec<(u64, Arc<ClassEntry>)> {
         let mut movers = Vec::new();
         for id in concerned {
             let Some(client) = state.members.get(&id).map(|member| member.client.clone()) else { continue };
             let (class, reads) = classify(&client, snapshot);
-            let entry = self.entry(&mut state, class);
+            let entry = self.entry(state, class);
             let Some(member) = state.members.get_mut(&id) else { continue };
             let read_before = std::mem::replace(&mut member.reads, reads.clone());
             let before = std::mem::replace(&mut member.class, entry.class.fingerprint());
@@ -380,6 +425,7 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
         let mut revision = None;
         let mut waiting = Vec::new();
         let mut entries = Vec::new();
+        let mut whole = Vec::new();
         for work in std::iter::once(first).chain(queue.try_iter()) {
             match work {
                 // Only the newest of several matters: each contains the ones before.
@@ -388,6 +434,7 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
                     waiting.push(done);
                 }
                 Work::Class(entry) => entries.push(entry),
+                Work::Whole(node) => whole.push(node),
             }
         }
         let fates_changed = match revision {
@@ -396,6 +443,9 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
         };
         if fates_changed {
             fleet.sum_fates();
+        }
+        for node in whole {
+            fleet.make_whole(&node);
         }
         for done in waiting {
             let _ = done.send(());

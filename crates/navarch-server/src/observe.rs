@@ -67,6 +67,10 @@ impl Observer for Observed {
             Event::RemovalsReleased { removed } => {
                 tracing::warn!(node = %node.id, removed, "removals are no longer held");
             }
+            Event::HoldsWholeRoutes => {
+                tracing::info!(node = %node.id, "keeps its routes whole: it runs with whole ones");
+                self.fleet.keep_routes_whole(&node.id);
+            }
             Event::UnknownType(url) => {
                 tracing::warn!(node = %node.id, url, "asked for a type that is not served");
             }

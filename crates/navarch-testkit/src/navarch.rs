@@ -202,6 +202,12 @@ impl Server {
         self.process.take().context("not running")?.terminate(within).await
     }
 
+    /// [`Server::restart`] with these arguments in place of those that it was started with.
+    pub async fn restart_with(&mut self, extra: &[&str]) -> Result<()> {
+        self.extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
+        self.restart().await
+    }
+
     pub async fn restart(&mut self) -> Result<()> {
         self.kill();
         self.launch().await

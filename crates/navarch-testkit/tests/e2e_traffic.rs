@@ -90,3 +90,10 @@ async fn edits_of_routes_lose_nothing() -> Result<()> {
     churn::nothing_is_lost_while_routes_and_services_change(&edge, churn::Plan::from_environment()?).await?;
     edge.nothing_rejected().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_form_of_routes_changes_and_loses_nothing() -> Result<()> {
+    let mut edge = Edge::with("traffic-form", &[], &["--routes", "whole"]).await?;
+    churn::nothing_is_lost_when_routes_are_to_be_split(&mut edge).await?;
+    edge.nothing_rejected().await
+}

@@ -75,6 +75,30 @@ pub async fn nothing_is_lost_while_routes_and_services_change(edge: &Edge, plan:
     Ok(())
 }
 
+/// A gateway that runs with whole route configurations keeps them so when the server would split them: to
+/// change the form while it serves loses calls.
+pub async fn nothing_is_lost_when_routes_are_to_be_split(edge: &mut Edge) -> Result<()> {
+    let backend = Backend::echo("one").await?;
+    let edit = |nth: usize| {
+        let headers = format!("headers: {{response: {{set: {{x-edit: '{nth}'}}}}}}");
+        routes(HOST, &format!("[{{retries: {{attempts: 0}}, {headers}, {}}}]", to(HOST)))
+    };
+    edge.apply("churning-service", &service(HOST, &[(&backend, "")])).await?;
+    edge.apply("churning", &edit(0)).await?;
+    wait_for(edge, 0).await?;
+    ensure!(sent(edge).await?.1 == 0, "virtual hosts are resources already");
+    let load = Load::start(edge.port, HOST);
+    for (nth, form) in ["split", "split", "whole", "split"].into_iter().enumerate() {
+        edge.server.restart_with(&["--routes", form]).await?;
+        edge.server.write("churning.yaml", &edit(nth + 1))?;
+        wait_for(edge, nth + 1).await?;
+    }
+    let lost = load.finish().await?;
+    ensure!(lost.answers.is_empty(), "lost {:?}", lost.answers.iter().take(5).collect::<Vec<_>>());
+    ensure!(sent(edge).await?.1 == 0, "virtual hosts became resources");
+    Ok(())
+}
+
 async fn wait_for(edge: &Edge, edit: usize) -> Result<()> {
     wait::until(&format!("edit {edit}"), wait::STEP, || async {
         let answer = edge.call(HOST, "/").send().await?.ok()?;

@@ -5,6 +5,7 @@
 //! there is never a queue of responses: what is asked for late is made from the newest state.
 
 mod follow;
+mod form;
 mod removals;
 mod returning;
 mod status;
@@ -44,6 +45,7 @@ pub struct Stream {
     returned: Option<Instant>,
     /// Clusters were sent before their endpoints were asked for.
     endpoints_unasked: bool,
+    form: RoutesForm,
     brake: Option<Brake>,
     brake_state: BrakeState,
     /// Removals up to this revision are meant. Zero is a revision: that of a server that knows of nothing.
@@ -60,6 +62,18 @@ struct Gate {
     /// They are the first on the stream. Only to a client that has come back some of them are new, while
     /// others serve.
     is_first: bool,
+}
+
+/// Whether a client takes routes in the form in which they are configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum RoutesForm {
+    /// It has not said what it holds.
+    #[default]
+    Unknown,
+    /// It holds them whole, and they are configured otherwise. That was said at this time.
+    Whole(Instant),
+    /// They can be sent.
+    Settled,
 }
 
 /// Something worth counting or logging.
@@ -112,6 +126,9 @@ pub enum Event {
         /// Whether they go now.
         removed: bool,
     },
+    /// The client has come back with route configurations that it holds whole, and that are split now. Routes
+    /// wait for some seconds: it is best given them whole.
+    HoldsWholeRoutes,
     /// A type was asked for that is not served.
     UnknownType(String),
 }
@@ -132,6 +149,7 @@ impl Stream {
             gate: None,
             returned: None,
             endpoints_unasked: false,
+            form: RoutesForm::default(),
             brake: None,
             brake_state: BrakeState::default(),
             confirmed: None,
@@ -271,6 +289,7 @@ impl Stream {
         for state in self.types.iter_mut() {
             state.returning.let_time_pass(now);
         }
+        self.judge_form(&cx);
         self.poll_changes(&cx).or_else(|| self.poll_removals(&cx)).or_else(|| self.poll_refresh(&cx))
     }
 
@@ -334,7 +353,9 @@ impl Stream {
         let gate = self.gate.map(|gate| gate.until);
         let held = self.held_removals().map(|held| held.until);
         let asked = self.has_asked_for_all_at();
-        let all = flow.chain(waits).chain(starts).chain(refreshes).chain(gate).chain(held).chain(asked);
+        let form = self.form_judged_at();
+        let all =
+            flow.chain(waits).chain(starts).chain(refreshes).chain(gate).chain(held).chain(asked).chain(form);
         all.filter(|at| *at > now).min()
     }
 
@@ -370,6 +391,7 @@ impl Stream {
             || is_start_unknown
             || follows_unknown
             || are_hosts_taken_back
+            || self.awaits_form(ty)
             || order::sent_before(ty)
                 .iter()
                 .map(|earlier| self.state(*earlier))

@@ -69,6 +69,12 @@ impl Returning {
         }
     }
 
+    /// Delta: whether the client holds something else of this name.
+    pub fn differs(&self, resource: &Resource) -> bool {
+        let held = self.held.as_ref().and_then(|held| held.get(resource.name()));
+        held.is_some_and(|version| *version != Some(resource.version()))
+    }
+
     /// The client lists these, and may not hold what it lists.
     pub fn doubt_if(&mut self, is_doubtful: impl Fn(&str) -> bool) {
         let held = self.held.iter_mut().flatten();

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use navarch_envoy::{Resource, XdsType};
-use navarch_xds::{ClientRules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish};
+use navarch_xds::{ClientRules, DiffCache, Error, Event, Node, Protocol, Request, Response, Stream, Wish};
 use proptest::prelude::*;
 
-use crate::client::{Plan, braked, delta};
+use crate::client::{Client, Plan, braked, delta};
 
 #[test]
 fn vhds_04_all_hosts_of_named_routes_are_sent_and_no_others() {
@@ -47,6 +47,39 @@ fn vhds_04_hosts_of_dropped_routes_are_taken_back() {
     c.ack("VHDS");
     assert_eq!(c.plan("VHDS r/a1 s/a2"), "");
     assert_eq!(c.ask("RDS s"), "RDS s1v; VHDS s/a2");
+}
+
+/// Envoy would serve without hosts until they come. That it holds its routes whole shows in that it lists
+/// other content of them, and no hosts.
+#[test]
+fn vhds_12_routes_that_a_returning_client_holds_whole_are_not_split_at_once() {
+    let mut c = delta("RDS r1v s1v | VHDS r/a1 s/a1");
+    let (whole, split) = (c.version("RDS", "r", "0"), c.version("RDS", "s", "1v"));
+    let held = [("r", whole.as_str()), ("s", &split)];
+    let holds_whole = |c: &mut Client| c.events().contains(&Event::HoldsWholeRoutes);
+    // It may ask for hosts yet. Then it is given its routes whole, by somebody who has heard.
+    assert_eq!(c.ask_with("RDS r s", &held), "");
+    assert_eq!(c.sleep(0.9), "");
+    assert!(!holds_whole(&mut c));
+    assert_eq!(c.sleep(0.2), "");
+    assert!(holds_whole(&mut c));
+    assert_eq!(c.plan("RDS r1 s1 | VHDS"), "RDS r1 s1");
+    // It asks for hosts, and lists none of them.
+    c.plan("RDS r1v s1v | VHDS r/a1 s/a1");
+    c.reconnect("envoy");
+    c.events();
+    c.ask_with("RDS r s", &held);
+    assert_eq!(c.ask_with("VHDS", &[("s/a", &split)]), "");
+    assert!(holds_whole(&mut c));
+    // Nobody hears. Late is better than never.
+    assert_eq!(c.sleep(4.9), "");
+    assert_eq!(c.sleep(0.2), "RDS r1v; VHDS r/a1 s/a1");
+    // It lists some: its routes were split, and have changed.
+    c.reconnect("envoy");
+    c.events();
+    c.ask_with("RDS r s", &held);
+    assert_eq!(c.ask_with("VHDS", &[("r/b", &split)]), "RDS r1v; VHDS r/a1 s/a1 -r/b");
+    assert!(!holds_whole(&mut c));
 }
 
 /// The client keeps routes that are not configured any more until it has no use for them, and their hosts.
