@@ -91,6 +91,11 @@ impl Scope {
         self.ordered(view, view.gateway_routes(gateway), |_| true)
     }
 
+    /// The same for some of those routes, oldest first.
+    pub fn routes_in_order(&self, view: &View<'_>, sets: &[SharedRoutes]) -> Vec<SharedRoutes> {
+        self.ordered(view, sets, |_| true)
+    }
+
     fn imports_routes(&self, set: &RouteSet) -> bool {
         self.of_sidecar()
             .is_none_or(|imports| imports.egress.iter().any(|listener| listener.imports_routes(set)))

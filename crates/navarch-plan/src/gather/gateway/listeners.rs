@@ -18,6 +18,7 @@ use navarch_translate::names;
 
 use super::merge::{MergedGateways, MergedListener, MergedPort, claim_hosts};
 use super::selected::GatewaysOf;
+use super::sets::sets_at;
 use crate::class::Class;
 use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather};
@@ -225,7 +226,7 @@ impl Gathering<'_, '_> {
 
     /// Routes of the listener's gateway that share a host with it.
     fn sets(&self, listener: &MergedListener) -> Vec<Arc<Hashed<RouteSet>>> {
-        let mut sets = self.scope.gateway_routes(self.cx.view(), listener.parent());
+        let mut sets = sets_at(self.cx, self.scope, &listener.listener);
         sets.retain(|set| {
             let mut hosts = listener.listener.hosts_for(set.namespace());
             hosts.any(|host| set.hosts.iter().any(|other| overlap(host, other)))

@@ -7,3 +7,4 @@ pub mod merge;
 pub mod routes;
 pub mod secrets;
 mod selected;
+mod sets;

@@ -26,6 +26,7 @@ use navarch_translate::routes::{RouteContext, Routes};
 
 use super::merge::{MergedGateways, MergedListener};
 use super::selected::GatewaysOf;
+use super::sets::sets_at;
 use crate::class::Class;
 use crate::composed::Composed;
 use crate::engine::{Cx, Gather, KeysByLabels};
@@ -56,10 +57,12 @@ fn configurations(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Sc
     let patches = &*cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
     let is_split = class.facts.split_routes;
     let mut keys = KeysByLabels::default();
+    let misdirected = misdirected(gateways);
     let made = gateways.routes.keys().map(|name| {
+        let configuration = Arc::new(Hashed::new(Configuration::of(gateways, name, &misdirected)));
         let mut key = |labels: &ClientLabels| {
             let client = keys.get(labels, || client.with(labels));
-            (GatewayKey { client, gateways: gateways.clone() }, name.clone())
+            GatewayKey { client, configuration: configuration.clone() }
         };
         if is_split && patches.is_empty() {
             return cx.narrow::<SplitConfigurationOf>(&client.labels, key).1.made.clone();
@@ -83,8 +86,10 @@ pub fn origins(
     configuration: &str,
 ) -> BTreeMap<String, BTreeSet<Origin>> {
     let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return BTreeMap::new() };
-    let key = GatewayKey { client: RouteClient::of(cx, class, scope), gateways: gateways.clone() };
-    let Collected { routes, hosts, .. } = Collected::of(cx, &key, &Name::from(configuration));
+    let configuration = Configuration::of(gateways, &Name::from(configuration), &BTreeMap::new());
+    let configuration = Arc::new(Hashed::new(configuration));
+    let key = GatewayKey { client: RouteClient::of(cx, class, scope), configuration };
+    let Collected { routes, hosts, .. } = Collected::of(cx, &key);
     let origins = hosts.into_iter().map(|(domain, host)| {
         let routes =
             host.routes.iter().filter_map(|index| routes.get(*index)).flat_map(|routes| routes.iter());
@@ -111,20 +116,43 @@ fn patched(
 #[derive(Clone, Debug, Hash)]
 struct GatewayKey {
     client: Arc<Hashed<RouteClient>>,
-    gateways: Arc<Hashed<MergedGateways>>,
+    configuration: Arc<Hashed<Configuration>>,
+}
+
+/// What one route configuration is made of on the side of the gateways. What other configurations are made of
+/// is none of its business.
+#[derive(Clone, Debug, Hash)]
+struct Configuration {
+    name: Name,
+    listeners: Vec<Arc<Hashed<MergedListener>>>,
+    /// Responses offer HTTP/3.
+    alt_svc: bool,
+    /// Hosts of other listeners, whose requests are sent away.
+    misdirected: BTreeSet<String>,
+}
+
+impl Configuration {
+    fn of(gateways: &MergedGateways, name: &Name, misdirected: &BTreeMap<&Name, BTreeSet<String>>) -> Self {
+        Configuration {
+            name: name.clone(),
+            listeners: gateways.routes.get(name).cloned().unwrap_or_default(),
+            alt_svc: gateways.http3_routes.contains(name),
+            misdirected: misdirected.get(name).cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// One route configuration.
 struct RouteConfigurationOf;
 
 #[derive(Clone)]
-struct Configuration {
+struct MadeConfiguration {
     made: Split,
     /// Keeps translations in the memo as long as they are used.
     _routes: Vec<Routes>,
 }
 
-impl PartialEq for Configuration {
+impl PartialEq for MadeConfiguration {
     fn eq(&self, other: &Self) -> bool {
         self.made == other.made
     }
@@ -132,13 +160,13 @@ impl PartialEq for Configuration {
 
 impl Gather for RouteConfigurationOf {
     const NAME: &'static str = "routes.gateway";
-    type Key = (GatewayKey, Name);
-    type Output = Configuration;
+    type Key = GatewayKey;
+    type Output = MadeConfiguration;
 
-    fn run((key, name): &Self::Key, cx: &Cx<'_>) -> Configuration {
-        let input = input(cx, key, name);
+    fn run(key: &Self::Key, cx: &Cx<'_>) -> MadeConfiguration {
+        let input = input(cx, key);
         let resource = cx.get::<GatewayRouteConfiguration>(&input);
-        Configuration { made: Split { routes: resource, hosts: Arc::default() }, _routes: input.routes }
+        MadeConfiguration { made: Split { routes: resource, hosts: Arc::default() }, _routes: input.routes }
     }
 }
 
@@ -147,11 +175,12 @@ struct SplitConfigurationOf;
 
 impl Gather for SplitConfigurationOf {
     const NAME: &'static str = "routes.gateway_split";
-    type Key = (GatewayKey, Name);
-    type Output = Configuration;
+    type Key = GatewayKey;
+    type Output = MadeConfiguration;
 
-    fn run((key, name): &Self::Key, cx: &Cx<'_>) -> Configuration {
-        let input = input(cx, key, name);
+    fn run(key: &Self::Key, cx: &Cx<'_>) -> MadeConfiguration {
+        let input = input(cx, key);
+        let name = &input.name;
         let routes = cx.get::<RoutesWithoutHosts>(&RoutesWithoutHostsInput {
             name: name.clone(),
             ignore_port_in_host_matching: input.ignore_port_in_host_matching,
@@ -160,45 +189,46 @@ impl Gather for SplitConfigurationOf {
             cx.get::<GatewayHostResource>(&GatewayHostResourceInput { routes: name.clone(), host })
         });
         let hosts = Arc::new(hosts.collect());
-        Configuration { made: Split { routes, hosts }, _routes: input.routes }
+        MadeConfiguration { made: Split { routes, hosts }, _routes: input.routes }
     }
 }
 
 /// What a route configuration is made of.
-fn input(cx: &Cx<'_>, key: &GatewayKey, name: &Name) -> GatewayRouteConfigurationInput {
-    let Collected { listeners, routes, hosts, .. } = Collected::of(cx, key, name);
+fn input(cx: &Cx<'_>, key: &GatewayKey) -> GatewayRouteConfigurationInput {
+    let Configuration { name, listeners, misdirected, alt_svc: _ } = &**key.configuration;
+    let Collected { routes, hosts, .. } = Collected::of(cx, key);
     GatewayRouteConfigurationInput {
         name: name.clone(),
         port: listeners.first().map_or(0, |listener| listener.port()),
         routes,
         hosts,
-        misdirected: misdirected(&key.gateways, name),
+        misdirected: misdirected.clone(),
         include_request_attempt_count: key.client.include_request_attempt_count,
         ignore_port_in_host_matching: true,
     }
 }
 
-/// Hosts of other TLS listeners of the port, for the configuration of an HTTPS listener of the Gateway API. A
-/// client may send requests for several hosts over one connection if the certificate covers them; what comes
-/// by the wrong listener would get what that listener says.
-fn misdirected(gateways: &MergedGateways, configuration: &Name) -> BTreeSet<String> {
-    let is_own = |listener: &MergedListener| {
-        listener.route_name == *configuration
-            && listener.terminates_https()
-            && listener.listener.section().is_some()
-    };
-    let mut hosts = BTreeSet::new();
+/// For the configurations of HTTPS listeners of the Gateway API, the hosts of other TLS listeners of the
+/// port. A client may send requests for several hosts over one connection if the certificate covers them;
+/// what comes by the wrong listener would get what that listener says.
+fn misdirected(gateways: &MergedGateways) -> BTreeMap<&Name, BTreeSet<String>> {
+    type Socket<'a> = (u16, &'a Name);
+    let mut with_tls: BTreeMap<Socket<'_>, Vec<&MergedListener>> = BTreeMap::new();
     for port in &gateways.ports {
-        let Some(own) = port.listeners.iter().find(|listener| is_own(listener)) else { continue };
-        let same = gateways
-            .ports
-            .iter()
-            .filter(|other| other.port.number == port.port.number && other.port.bind == port.port.bind);
-        let others = same.flat_map(|other| &other.listeners).filter(|other| other.tls().is_some());
-        let others = others.filter(|other| other.parent() != own.parent());
-        let names = others.flat_map(|other| &other.listener.hosts).map(|host| &host.name);
-        let foreign = names.filter(|name| !own.listener.hosts.iter().any(|host| host.name == **name));
-        hosts.extend(foreign.map(|name| name.to_ascii_lowercase()));
+        let listeners = port.listeners.iter().map(|listener| &***listener);
+        let listeners = listeners.filter(|listener| listener.tls().is_some());
+        with_tls.entry((port.port.number, &port.port.bind)).or_default().extend(listeners);
+    }
+    let mut hosts: BTreeMap<&Name, BTreeSet<String>> = BTreeMap::new();
+    for all in with_tls.values() {
+        let is_own = |own: &&&MergedListener| own.terminates_https() && own.listener.section().is_some();
+        for own in all.iter().filter(is_own) {
+            let others = all.iter().filter(|other| other.parent() != own.parent());
+            let names = others.flat_map(|other| &other.listener.hosts).map(|host| &host.name);
+            let foreign = names.filter(|name| !own.listener.hosts.iter().any(|host| host.name == **name));
+            let foreign = foreign.map(|name| name.to_ascii_lowercase());
+            hosts.entry(&own.route_name).or_default().extend(foreign);
+        }
     }
     hosts
 }
@@ -207,7 +237,6 @@ fn misdirected(gateways: &MergedGateways, configuration: &Name) -> BTreeSet<Stri
 struct Collected<'a, 'e> {
     cx: &'a Cx<'e>,
     client: &'a Arc<Hashed<RouteClient>>,
-    listeners: &'a [Arc<Hashed<MergedListener>>],
     alt_svc: bool,
     routes: Vec<Routes>,
     /// Routes by gateway and set: those of the first listener count for all of the configuration.
@@ -251,13 +280,12 @@ impl PartialOrd for Standing {
 
 impl<'a, 'e> Collected<'a, 'e> {
     /// What a route configuration is made of.
-    fn of(cx: &'a Cx<'e>, key: &'a GatewayKey, name: &Name) -> Self {
-        let listeners = key.gateways.routes.get(name).map_or(&[][..], Vec::as_slice);
+    fn of(cx: &'a Cx<'e>, key: &'a GatewayKey) -> Self {
+        let Configuration { listeners, alt_svc, name: _, misdirected: _ } = &**key.configuration;
         let mut collected = Collected {
             cx,
             client: &key.client,
-            listeners,
-            alt_svc: key.gateways.http3_routes.contains(name),
+            alt_svc: *alt_svc,
             routes: Vec::new(),
             known: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -277,7 +305,7 @@ impl<'a, 'e> Collected<'a, 'e> {
         {
             return;
         }
-        for set in self.client.scope.gateway_routes(self.cx.view(), listener.parent()) {
+        for set in sets_at(self.cx, &self.client.scope, &listener.listener) {
             let own: Vec<&Name> = listener.listener.hosts_for(set.namespace()).collect();
             let hosts = intersection(&own, &set.hosts);
             if hosts.is_empty() {

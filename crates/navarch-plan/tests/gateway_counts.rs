@@ -1,0 +1,158 @@
+//! What an edit costs a gateway that serves thousands of routes or Ingresses: counted, not timed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use navarch_envoy::{ProxyResources, XdsType, diff};
+use navarch_model::change::ChangeSet;
+use navarch_model::endpoint::Locality;
+use navarch_model::proxy::ProxyFacts;
+use navarch_model::{Hashed, parse_text};
+use navarch_plan::{ClassPlan, Planner};
+use navarch_snapshot::World;
+use navarch_snapshot::world::Options;
+
+const ROUTES: usize = 5_000;
+const INGRESSES: usize = 1_000;
+
+fn change(text: &str) -> ChangeSet {
+    let parsed = parse_text("test.yaml", text);
+    assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
+    ChangeSet::upserting(parsed.objects)
+}
+
+/// A world with a gateway, and the plan of the proxies that serve it.
+struct Rig {
+    world: World,
+    planner: Planner,
+    plan: ClassPlan,
+    last: Arc<ProxyResources>,
+}
+
+impl Rig {
+    fn new(text: &str, labels: &serde_json::Value) -> Self {
+        let mut world = World::new(Options::default());
+        let planner = Planner::new(world.apply(change(text)));
+        let metadata = serde_json::json!({ "LABELS": labels, "INSTANCE_IPS": "10.99.0.1" });
+        let metadata = metadata.as_object().cloned().unwrap_or_default();
+        let id = "router~10.99.0.1~gw.edge~edge.svc.cluster.local";
+        let facts = ProxyFacts::parse(id, "gw", &metadata, Locality::default()).expect("a node");
+        let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
+        let last = planner.resources(&plan);
+        Rig { world, planner, plan, last }
+    }
+
+    /// Applies an edit; says which resources changed, by type, how often gathers ran that did more than once,
+    /// and how many inputs were translated.
+    #[track_caller]
+    fn check(&mut self, what: &str, edit: &str, changed: &str, gathers: &[(&str, u64)], translated_max: u64) {
+        let runs = |planner: &Planner| planner.inspect(|engine| engine.runs());
+        let misses = |planner: &Planner| planner.inspect(|engine| engine.memo().counts().misses);
+        let (before, known) = (runs(&self.planner), misses(&self.planner));
+        self.planner.advance(self.world.apply(change(edit)));
+        let now = self.planner.resources(&self.plan);
+        let mut found = String::new();
+        for ty in XdsType::ALL {
+            let delta = diff(self.last.set(ty), now.set(ty));
+            let count = delta.changed.len() + delta.removed.len();
+            if count > 0 {
+                let _ = write!(found, "{}{} {count}", if found.is_empty() { "" } else { ", " }, ty.short());
+            }
+        }
+        assert_eq!(found, changed, "{what}");
+        let after = runs(&self.planner);
+        let of = |runs: &BTreeMap<&'static str, u64>, name: &str| runs.get(name).copied().unwrap_or_default();
+        for (name, count) in gathers {
+            assert_eq!(of(&after, name) - of(&before, name), *count, "{what}: {name}");
+        }
+        let translated = misses(&self.planner) - known;
+        assert!(translated <= translated_max, "{what}: {translated} inputs, not {translated_max}");
+        self.last = now;
+    }
+}
+
+fn service(index: usize) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: s{index}, namespace: shop}}\nspec: {{clusterIP: 10.1.{}.{}, ports: \
+         [{{name: http, port: 80}}]}}\n---\n",
+        index / 250,
+        index % 250 + 1
+    )
+}
+
+/// A gateway by the Service that its proxies are behind.
+const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: edge}
+spec:
+  gatewayClassName: navarch
+  listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gw-navarch, namespace: edge}
+spec: {clusterIP: 10.96.0.1, selector: {a: gw}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: gw, namespace: edge, labels: {a: gw}}
+status: {phase: Running, podIP: 10.99.0.1, podIPs: [{ip: 10.99.0.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+";
+
+#[test]
+fn one_route_of_five_thousand_on_a_gateway_translates_what_reads_it() {
+    // Every tenth shares its host with the one before.
+    let host = |index: usize| index - usize::from(index % 10 == 9);
+    let route = |index: usize, more: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r{index}, namespace: shop}}\nspec: \
+             {{parentRefs: [{{name: gw, namespace: edge}}], hostnames: [h{}.example.com], rules: [{{matches: [{{path: \
+             {{value: /p{index}}}}}], {more}backendRefs: [{{name: s{}, port: 80}}]}}]}}\n---\n",
+            host(index),
+            index % 100
+        )
+    };
+    let mut text = GATEWAY.to_owned();
+    (0..100).for_each(|index| text.push_str(&service(index)));
+    (0..ROUTES).for_each(|index| text.push_str(&route(index, "")));
+    let mut rig = Rig::new(&text, &serde_json::json!({"a": "gw"}));
+    assert_eq!(rig.last.set(XdsType::Rds).len(), 1, "one route configuration for the port");
+
+    // The set, the virtual host, and the configuration that has it.
+    let one = [("routes.gateway_set", 1), ("routes.gateway", 1)];
+    rig.check("a timeout", &route(1_234, "timeouts: {request: 1s}, "), "RDS 1", &one, 3);
+    rig.check("of two for a host", &route(1_239, "timeouts: {request: 1s}, "), "RDS 1", &one, 4);
+    rig.check("nothing", &route(1_239, "timeouts: {request: 1s}, "), "", &[("routes.gateway", 0)], 0);
+    rig.check("one more", &route(ROUTES, ""), "RDS 1", &one, 3);
+    let elsewhere = route(ROUTES + 1, "").replace("name: gw,", "name: other,");
+    rig.check("of another gateway", &elsewhere, "", &[("routes.gateway", 0)], 0);
+}
+
+#[test]
+fn one_ingress_of_a_thousand_with_certificates_concerns_its_own_host() {
+    let ingress = |index: usize, path: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: i{index}, namespace: shop, annotations: \
+             {{kubernetes.io/ingress.class: istio}}}}\nspec: {{tls: [{{hosts: [h{index}.example.com], secretName: c{index}}}], \
+             rules: [{{host: h{index}.example.com, http: {{paths: [{{path: {path}, pathType: Prefix, backend: {{service: \
+             {{name: s{}, port: {{number: 80}}}}}}}}]}}}}]}}\n---\n",
+            index % 100
+        )
+    };
+    let mut text = String::new();
+    (0..100).for_each(|index| text.push_str(&service(index)));
+    (0..INGRESSES).for_each(|index| text.push_str(&ingress(index, "/")));
+    let mut rig = Rig::new(&text, &serde_json::json!({"istio": "ingressgateway"}));
+    assert_eq!(
+        rig.last.set(XdsType::Rds).len(),
+        INGRESSES + 1,
+        "one for each certificate, and one for port 80"
+    );
+
+    // Its own configuration, and that of port 80, which has all hosts.
+    let own = [("routes.gateway_set", 2), ("routes.gateway", 2)];
+    rig.check("a path", &ingress(123, "/new"), "RDS 2", &own, 6);
+    rig.check("one more", &ingress(INGRESSES, "/"), "LDS 1, RDS 2", &own, 8);
+}
