@@ -10,6 +10,7 @@ mod bootstrap;
 mod ca;
 mod completion;
 mod confirm_removals;
+mod convert;
 mod explain;
 mod findings;
 mod logs;
@@ -46,6 +47,7 @@ enum Command {
     ConfirmRemovals(confirm_removals::ConfirmRemovalsArgs),
     Explain(explain::ExplainArgs),
     Analyze(analyze::AnalyzeArgs),
+    Convert(convert::ConvertArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Agent(Box<agent::AgentArgs>),
     Render(render::RenderArgs),
@@ -90,6 +92,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Wait(args) => runtime()?.block_on(wait::run(args)),
         Command::Explain(args) => runtime()?.block_on(explain::run(args)),
         Command::Analyze(args) => analyze::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Agent(args) => agent::run(*args),
         Command::Detach(args) => agent::detach(&args),

@@ -84,6 +84,7 @@ codes! {
     InvalidExtension "NAV0316" "Embedded code or an Envoy patch is not usable.",
     Risky "NAV0317" "The setting is allowed and weakens security or reliability.",
     RefusedByEnvoy "NAV0318" "Envoy would refuse what a patch makes; the patch is left out.",
+    NotConverted "NAV0319" "What is converted has no counterpart, or one that means something else.",
 }
 
 impl fmt::Display for Code {

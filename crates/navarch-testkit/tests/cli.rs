@@ -154,3 +154,29 @@ fn manual_pages_and_versions_are_made() -> Result<()> {
     assert!(navarch::stdout(["--version"])?.starts_with("navarch "));
     Ok(())
 }
+
+#[test]
+fn what_is_converted_is_yaml_and_what_does_not_fit_has_a_line() -> Result<()> {
+    let mesh = mesh("cli-convert")?;
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: edge, namespace: default}\nspec: {clusterIP: 10.0.0.1, \
+                   selector: {app: edge}, ports: [{name: http, port: 8080}]}\n";
+    std::fs::write(Path::new(&mesh).join("service.yaml"), service)?;
+    let convert =
+        || -> Result<Output> { Ok(Command::new(navarch::binary()?).args(["convert", &mesh]).output()?) };
+    let output = convert()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    assert!(
+        text.contains("kind: Gateway") && text.contains("value: edge.default.svc.cluster.local"),
+        "{text}"
+    );
+
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: default}\nspec:\n  hosts: \
+                 ['*']\n  gateways: [edge]\n  http:\n  - match: [{uri: {prefix: /a}}]\n    route: [{destination: {host: edge}}]\n";
+    std::fs::write(Path::new(&mesh).join("route.yaml"), route)?;
+    let output = convert()?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("warning[NAV0319]") && said.contains("route.yaml:8:"), "{said}");
+    Ok(())
+}

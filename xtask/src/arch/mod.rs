@@ -91,6 +91,12 @@ const RULES: &[Rule] = &[
         why: "it answers for any configuration of Envoy, whoever made it",
     },
     Rule {
+        krate: "navarch-convert",
+        may_reach: &["navarch-model", "navarch-re2", "navarch-snapshot"],
+        never: IO,
+        why: "it goes from one API to another; what proxies make of either is for tests to compare",
+    },
+    Rule {
         krate: "navarch-xds",
         may_reach: &["navarch-envoy"],
         never: &["notify"],
@@ -139,6 +145,7 @@ const RULES: &[Rule] = &[
             "navarch-accept",
             "navarch-agent",
             "navarch-bench",
+            "navarch-convert",
             "navarch-envoy",
             "navarch-identity",
             "navarch-model",
@@ -168,9 +175,16 @@ const RULES: &[Rule] = &[
 ];
 
 /// What tests of any crate may use beside what the crate itself may reach. The test equipment,
-/// and the way from YAML to a plan, because tests are written in YAML.
-const FOR_TESTS: &[&str] =
-    &["navarch-testkit", "navarch-model", "navarch-sources", "navarch-snapshot", "navarch-plan"];
+/// and the way from YAML to a plan and to what becomes of calls, because tests are written in YAML.
+const FOR_TESTS: &[&str] = &[
+    "navarch-testkit",
+    "navarch-model",
+    "navarch-sources",
+    "navarch-snapshot",
+    "navarch-plan",
+    "navarch-envoy",
+    "navarch-simulate",
+];
 
 /// Crates that name protobuf or gRPC libraries themselves; both are in maintenance, so the rest
 /// of the code must survive their replacement.

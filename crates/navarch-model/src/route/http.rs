@@ -145,6 +145,8 @@ pub struct Rewrite {
 pub enum PathRewrite {
     /// Replaces what the condition on the path matched.
     Matched(String),
+    /// Replaces the prefix of whole segments that matched. Has no slash at the end. (Gateway API.)
+    Prefix(String),
     /// Takes away the prefix that matched. What is left starts with a slash, also where nothing follows the
     /// prefix.
     RemovePrefix,

@@ -247,6 +247,8 @@ pub async fn path_redirect(rig: &Rig) -> Result<()> {
     let path = "{path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}";
     redirects(rig, "r-prefix", path, &(base("r-prefix") + "/new/x?y=1"), 302).await?;
     let path = "{path: {type: ReplaceFullPath, replaceFullPath: /all}}";
+    let to_root = "{path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}";
+    redirects(rig, "r-root", to_root, &(base("r-root") + "/x?y=1"), 302).await?;
     redirects(rig, "r-full", path, &(base("r-full") + "/all?y=1"), 302).await
 }
 
@@ -298,6 +300,13 @@ pub async fn path_rewrite(rig: &Rig) -> Result<()> {
         let page = rig.call(&host, path).send().await?.ok()?.json()?;
         ensure!(page["path"] == expected, "{path} became {}", page["path"]);
     }
+    // All paths, beneath another one.
+    let beneath = "{type: ReplacePrefixMatch, replacePrefixMatch: /beneath}";
+    let root = format!("[{}]", rule("/", beneath));
+    let root = rig.route("HTTPRoute", "root-rewrite", &root, &[]).await?;
+    expect(&rig.call(&root, "/x"), 200).await?;
+    let page = rig.call(&root, "/x/y").send().await?.ok()?.json()?;
+    ensure!(page["path"] == "/beneath/x/y", "{page}");
     Ok(())
 }
 

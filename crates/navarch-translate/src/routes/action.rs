@@ -35,7 +35,11 @@ use super::{retry, route_match};
 use crate::names;
 
 /// Answers with a redirect; nothing if the status code is none that redirects.
-pub(super) fn redirect(redirect: &HttpRedirect, context: &RouteContext) -> Option<Action> {
+pub(super) fn redirect(
+    redirect: &HttpRedirect,
+    matched: Option<&RouteMatch>,
+    context: &RouteContext,
+) -> Option<Action> {
     let code = match redirect.redirect_code {
         0 | 301 => RedirectResponseCode::MovedPermanently,
         302 => RedirectResponseCode::Found,
@@ -44,10 +48,11 @@ pub(super) fn redirect(redirect: &HttpRedirect, context: &RouteContext) -> Optio
         308 => RedirectResponseCode::PermanentRedirect,
         _ => return None,
     };
-    let path = if redirect.prefix_rewrite.is_empty() {
-        PathRewriteSpecifier::PathRedirect(redirect.uri.clone())
-    } else {
-        PathRewriteSpecifier::PrefixRewrite(redirect.prefix_rewrite.clone())
+    let path = match (redirect.prefix_rewrite.as_str(), separated_prefix(matched)) {
+        ("", _) => PathRewriteSpecifier::PathRedirect(redirect.uri.clone()),
+        // What follows the segments that go starts with a slash of its own.
+        ("/", Some(prefix)) => PathRewriteSpecifier::RegexRewrite(without_prefix(prefix)),
+        (rewrite, _) => PathRewriteSpecifier::PrefixRewrite(rewrite.to_owned()),
     };
     let scheme = (!redirect.scheme.is_empty())
         .then(|| SchemeRewriteSpecifier::SchemeRedirect(redirect.scheme.clone()));
@@ -162,6 +167,11 @@ fn rewrite_path(action: &mut RouteAction, rewrite: Option<&PathRewrite>, matched
     match rewrite {
         None => {}
         Some(PathRewrite::Matched(path)) => action.prefix_rewrite.clone_from(path),
+        Some(PathRewrite::Prefix(path)) => {
+            // All that the prefix of every path matches is its slash.
+            let slash = if separated_prefix(matched).is_some() { "" } else { "/" };
+            action.prefix_rewrite = format!("{path}{slash}");
+        }
         Some(PathRewrite::Regex(stated)) => {
             action.regex_rewrite = Some(RegexMatchAndSubstitute {
                 pattern: Some(regex(&stated.match_)),
@@ -169,15 +179,24 @@ fn rewrite_path(action: &mut RouteAction, rewrite: Option<&PathRewrite>, matched
             });
         }
         Some(PathRewrite::RemovePrefix) => {
-            let prefix = match matched.and_then(|matched| matched.path_specifier.as_ref()) {
-                Some(PathSpecifier::PathSeparatedPrefix(prefix)) => prefix.as_str(),
-                _ => "",
-            };
-            action.regex_rewrite = Some(RegexMatchAndSubstitute {
-                pattern: Some(regex(&format!("^{}(/?)(.*)", quoted(prefix)))),
-                substitution: r"/\2".to_owned(),
-            });
+            action.regex_rewrite = Some(without_prefix(separated_prefix(matched).unwrap_or_default()));
         }
+    }
+}
+
+/// The prefix of whole segments that a route matches, if it is not that of every path.
+fn separated_prefix(matched: Option<&RouteMatch>) -> Option<&str> {
+    match matched?.path_specifier.as_ref()? {
+        PathSpecifier::PathSeparatedPrefix(prefix) => Some(prefix),
+        _ => None,
+    }
+}
+
+/// Takes away a prefix of whole segments. What is left starts with a slash.
+fn without_prefix(prefix: &str) -> RegexMatchAndSubstitute {
+    RegexMatchAndSubstitute {
+        pattern: Some(regex(&format!("^{}(/?)(.*)", quoted(prefix)))),
+        substitution: r"/\2".to_owned(),
     }
 }
 

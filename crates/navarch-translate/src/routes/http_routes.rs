@@ -103,7 +103,9 @@ fn translate(
         authority = mutations.authority;
     }
     match &rule.action {
-        HttpAction::Redirect(redirect) => out.action = action::redirect(redirect, &input.context),
+        HttpAction::Redirect(redirect) => {
+            out.action = action::redirect(redirect, out.r#match.as_ref(), &input.context);
+        }
         HttpAction::Respond(response) => out.action = Some(action::direct_response(response)),
         HttpAction::Forward(forward) => {
             action::forward(&mut out, forward, index, authority, input);

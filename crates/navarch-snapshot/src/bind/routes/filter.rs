@@ -49,7 +49,14 @@ pub(super) fn redirect(filter: &HttpRequestRedirectFilter) -> HttpRedirect {
         authority: text(hostname),
         scheme: text(scheme),
         redirect_code: status_code.unwrap_or(FOUND),
-        prefix_rewrite: path.as_ref().map(|path| text(&path.replace_prefix_match)).unwrap_or_default(),
+        prefix_rewrite: path.as_ref().map(|path| text(&path.replace_prefix_match)).map_or_else(
+            String::new,
+            // What follows starts with a slash of its own.
+            |prefix| match prefix.strip_suffix('/') {
+                Some(trimmed) if !trimmed.is_empty() => trimmed.to_owned(),
+                _ => prefix,
+            },
+        ),
         redirect_port: Some(port),
     }
 }
@@ -67,7 +74,7 @@ pub(super) fn rewrite(filter: &HttpUrlRewriteFilter) -> Option<Rewrite> {
             let prefix = stated.strip_suffix('/').unwrap_or(stated);
             Some(match prefix {
                 "" => PathRewrite::RemovePrefix,
-                prefix => PathRewrite::Matched(prefix.to_owned()),
+                prefix => PathRewrite::Prefix(prefix.to_owned()),
             })
         }
     });

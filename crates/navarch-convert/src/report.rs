@@ -1,0 +1,47 @@
+//! What does not fit: findings at the fields that have no counterpart, or one that means something else.
+
+use std::collections::BTreeSet;
+
+use navarch_model::Origin;
+use navarch_model::finding::{Code, Finding};
+use navarch_snapshot::Snapshot;
+
+/// Collects what does not fit.
+pub struct Report<'s> {
+    snapshot: &'s Snapshot,
+    findings: BTreeSet<Finding>,
+}
+
+impl<'s> Report<'s> {
+    pub fn new(snapshot: &'s Snapshot) -> Self {
+        Report { snapshot, findings: BTreeSet::new() }
+    }
+
+    /// Something is not in the result.
+    pub fn lost(&mut self, origin: &Origin, message: impl Into<String>, hint: &'static str) {
+        self.add(origin, Finding::error(Code::NotConverted, message.into()).hint(hint));
+    }
+
+    /// Something is in the result and means something else.
+    pub fn differs(&mut self, origin: &Origin, message: impl Into<String>, hint: &'static str) {
+        self.add(origin, Finding::warning(Code::NotConverted, message.into()).hint(hint));
+    }
+
+    fn add(&mut self, origin: &Origin, finding: Finding) {
+        let Origin { key, field } = origin;
+        let position = self.snapshot.object(key).and_then(|object| object.locate(field));
+        self.findings.insert(finding.of(key.clone()).at(position).path(field.to_string()));
+    }
+
+    pub fn into_findings(self) -> Vec<Finding> {
+        self.findings.into_iter().collect()
+    }
+}
+
+/// A field of the object that an origin is about, beside or below it.
+pub fn below(origin: &Origin, field: &str) -> Origin {
+    match origin.field.is_empty() {
+        true => Origin::field(origin.key.clone(), field),
+        false => Origin::field(origin.key.clone(), &format!("{}.{field}", origin.field)),
+    }
+}
