@@ -65,6 +65,7 @@ pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str
     let mut winners: Vec<&RouteSet> = Vec::new();
     for set in assembly.routes_for(host) {
         let set: &RouteSet = set;
+        findings.extend(two_apis(snapshot, host, &winners, set));
         match winners.iter().find(|winner| same_audience(winner, set)) {
             None => winners.push(set),
             Some(winner) => {
@@ -84,6 +85,29 @@ pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str
         }
     }
     findings
+}
+
+/// Routes of two APIs for one host, which are not put together.
+fn two_apis(snapshot: &Snapshot, host: &str, older: &[&RouteSet], set: &RouteSet) -> Option<Finding> {
+    let owner = snapshot.services.get(host)?.first()?.namespace.clone();
+    let for_all = |set: &RouteSet| {
+        set.export_to == Visibility::Public
+            && (set.audience == Audience::Everyone || *set.namespace() == owner)
+    };
+    let other = older.iter().find(|other| other.audience != set.audience && for_all(other))?;
+    let object = snapshot.object(set.key()).filter(|_| for_all(set))?;
+    // What the namespace of the service says by the Gateway API comes first for its own clients.
+    let except = match set.audience {
+        Audience::ProducerOrConsumer => format!(", except those in namespace {owner}, who use this one"),
+        Audience::Everyone => String::new(),
+    };
+    let message = format!(
+        "{} is for host {host} too, and routes of two APIs are not put together: clients use that one, \
+         which is older{except}",
+        other.key()
+    );
+    let finding = Finding::warning(Code::InvalidCombination, message);
+    Some(about(object, set.host_field(host), finding.hint("route the host with one of the two APIs")))
 }
 
 /// Whether every client that sees the newer routes sees the older ones with the same precedence, and uses one

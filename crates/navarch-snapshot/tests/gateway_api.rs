@@ -300,3 +300,100 @@ fn a_backend_policy_tells_what_it_cannot_find() {
     let secret = "caCertificateRefs: [{group: '', kind: Secret, name: absent}]";
     assert_eq!(policy(service, secret), ["NoValidCACertificate", "InvalidKind"]);
 }
+
+fn change(yaml: &str) -> ChangeSet {
+    ChangeSet::upserting(objects(yaml))
+}
+
+/// Where a policy applies, by kind and name.
+fn ancestors(snapshot: &Snapshot) -> Vec<String> {
+    let key = ObjectKey::new(Kind::BackendTlsPolicy, "infra", "p");
+    let parents = snapshot.statuses().get(&key).expect("has a status").parents;
+    parents.iter().map(|parent| format!("{} {}", parent.parent, parent.conditions[0].reason)).collect()
+}
+
+#[test]
+fn the_gateways_of_a_backend_policy_are_those_whose_routes_use_its_target() {
+    let spec = "{targetRefs: [{group: '', kind: Service, name: edge-istio}], \
+                validation: {hostname: a.example, wellKnownCACertificates: System}}";
+    let policy = object("BackendTLSPolicy", "infra", "p", spec);
+    let gateway = gateway("listeners: [{name: http, port: 80, protocol: HTTP}]");
+    let route = |backend: &str| {
+        let spec = format!(
+            "{{parentRefs: [{{name: edge}}], rules: [{{backendRefs: [{{name: {backend}, port: 80}}]}}]}}"
+        );
+        change(&object("HTTPRoute", "infra", "r", &spec))
+    };
+    let service = "Service infra/edge-istio Accepted";
+    let mut world = world("");
+    let alone = world.apply(change(&format!("{SERVED}{gateway}{policy}")));
+    assert_eq!(ancestors(&alone), [service]);
+    let used = world.apply(route("edge-istio"));
+    assert_eq!(ancestors(&used), [service, "Gateway.gateway.networking.k8s.io infra/edge Accepted"]);
+    let changed = |now: &Snapshot, before: &Snapshot| {
+        let keys = now.statuses().changed_since(before).into_iter().map(|(key, _)| key.kind);
+        keys.filter(|kind| *kind == Kind::BackendTlsPolicy).count()
+    };
+    assert_eq!(changed(&used, &alone), 1);
+    let elsewhere = world.apply(route("absent"));
+    assert_eq!(ancestors(&elsewhere), [service]);
+    assert_eq!(changed(&elsewhere, &used), 1);
+    let still = world.apply(route("absent-too"));
+    assert_eq!(changed(&still, &elsewhere), 0);
+}
+
+#[test]
+fn an_ingress_is_reached_at_the_ingress_gateway() {
+    let ingress = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: i, namespace: shop, annotations: {kubernetes.io/ingress.class: istio}}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+---
+";
+    let service = |address: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: istio-ingressgateway, namespace: istio-system}}, \
+             spec: {{type: LoadBalancer, ports: [{{port: 80}}]}}, status: {{loadBalancer: {{ingress: [{{ip: {address}}}]}}}}}}\n"
+        )
+    };
+    let addresses = |snapshot: &Snapshot| {
+        let status =
+            snapshot.statuses().get(&ObjectKey::new(Kind::Ingress, "shop", "i")).expect("has a status");
+        status.addresses.iter().map(|address| address.to_string()).collect::<Vec<_>>()
+    };
+    let mut world = world("");
+    let alone = world.apply(change(ingress));
+    assert_eq!(addresses(&alone), Vec::<String>::new());
+    let reached = world.apply(change(&service("203.0.113.7")));
+    assert_eq!(addresses(&reached), ["203.0.113.7"]);
+    let changed = reached.statuses().changed_since(&alone);
+    assert!(changed.iter().any(|(key, _)| key.kind == Kind::Ingress), "{changed:?}");
+}
+
+#[test]
+fn routes_of_two_apis_for_one_host_are_told() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {ports: [{name: http, port: 80}]}}\n---\n";
+    let virtual_service = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: r, namespace: shop}, \
+                           spec: {hosts: [web], http: [{timeout: 1s, route: [{destination: {host: web}}]}]}}\n---\n";
+    let route = |namespace: &str| {
+        let spec = "{parentRefs: [{group: '', kind: Service, name: web, namespace: shop}], \
+                    rules: [{backendRefs: [{name: web, namespace: shop, port: 80}]}]}";
+        object("HTTPRoute", namespace, "r", spec)
+    };
+    let said = |objects: &str| {
+        let snapshot = snapshot(&format!("{service}{objects}"));
+        let findings = snapshot.findings().iter().filter(|finding| finding.message.contains("two APIs"));
+        findings.map(|finding| finding.message.clone()).collect::<Vec<_>>()
+    };
+    let both = format!("{virtual_service}{}", route("shop"));
+    assert_eq!(
+        said(&both),
+        [
+            "HTTPRoute shop/r is for host web.shop.svc.cluster.local too, and routes of two APIs are not put together: \
+          clients use that one, which is older"
+        ]
+    );
+    // A consumer's route is for its own clients, whatever the others do.
+    assert_eq!(said(&format!("{virtual_service}{}", route("other"))), Vec::<String>::new());
+}

@@ -25,7 +25,7 @@ use crate::outcome::Outcome;
 use crate::registry::store::{Input, Reader};
 
 /// Where Istio's ingress gateway runs, and where it finds certificates.
-const GATEWAY_NAMESPACE: &str = "istio-system";
+pub(crate) const GATEWAY_NAMESPACE: &str = "istio-system";
 /// What the ingress gateway of the default installation is called.
 const DEFAULT_SERVICE: &str = "istio-ingressgateway";
 const GATEWAY_LABEL: &str = "istio";
@@ -132,6 +132,14 @@ pub fn listeners(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
         listeners: certified.chain([plain]).collect(),
     };
     LoweredListeners { set: Some(Arc::new(Hashed::new(set))), ..LoweredListeners::default() }
+}
+
+/// The Service of the ingress gateway.
+pub(crate) fn service(mesh: &MeshConfig) -> &str {
+    match mesh.ingress_service.as_str() {
+        "" => DEFAULT_SERVICE,
+        stated => stated,
+    }
 }
 
 /// The label of the ingress gateway.

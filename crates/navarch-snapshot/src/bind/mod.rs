@@ -25,6 +25,7 @@ use navarch_model::service::Visibility;
 use navarch_model::{Hashed, Name};
 
 pub(crate) use gateway_api::serves_controller;
+pub(crate) use ingress::{GATEWAY_NAMESPACE as INGRESS_NAMESPACE, service as ingress_service};
 pub(crate) use lowered::{Lowered, LoweredListeners, LoweredRules};
 
 use crate::bound::BoundRule;

@@ -3,6 +3,8 @@
 //! Most objects are in use, and there is nothing else to say; that is not stored. A unit that knows more
 //! yields an [`crate::outcome::Outcome`].
 
+mod ancestors;
+mod ingress;
 mod reach;
 
 use std::collections::BTreeSet;
@@ -69,6 +71,11 @@ impl<'s> Statuses<'s> {
         if refusal.is_none() || object.is_some() {
             self.complete(key, &mut status);
         }
+        match key.kind {
+            Kind::BackendTlsPolicy => ancestors::add(self.0, &mut status.parents),
+            Kind::Ingress => status.addresses = ingress::addresses(self.0),
+            _ => {}
+        }
         Some(status)
     }
 
@@ -125,6 +132,10 @@ impl<'s> Statuses<'s> {
             services.into_iter().chain(self.0.endpoints.changed_since(&before.endpoints)).collect()
         });
         keys.extend(&gateways);
+        let policies = ancestors::concerned_since(self.0, before);
+        keys.extend(&policies);
+        let ingresses = ingress::concerned_since(self.0, before);
+        keys.extend(&ingresses);
         let changed = keys.into_iter().filter_map(|key| {
             let (was, is) = (before.statuses().get(key), self.get(key));
             (was != is).then(|| (key.clone(), is))

@@ -100,12 +100,8 @@ impl Reach {
             self.hosts.insert(service.hostname.clone());
             return;
         };
-        let kube::Service { spec, status } = &***declared;
-        let ingress =
-            status.load_balancer.ingress.iter().flat_map(|ingress| [&ingress.ip, &ingress.hostname]);
-        let all = spec.external_ips.iter().chain(ingress).filter(|address| !address.is_empty());
-        let all: Vec<Name> = all.map(|address| Name::from(address.as_str())).collect();
-        if all.is_empty() && spec.type_ == "LoadBalancer" {
+        let all = external_addresses(declared);
+        if all.is_empty() && declared.spec.type_ == "LoadBalancer" {
             self.warnings.insert(format!("{} waits for an address", service.hostname));
             return;
         }
@@ -139,4 +135,12 @@ impl Reach {
             _ => self.hosts.iter().cloned().collect(),
         }
     }
+}
+
+/// The addresses of a Service outside the cluster.
+pub(super) fn external_addresses(service: &kube::Service) -> Vec<Name> {
+    let kube::Service { spec, status } = service;
+    let ingress = status.load_balancer.ingress.iter().flat_map(|ingress| [&ingress.ip, &ingress.hostname]);
+    let all = spec.external_ips.iter().chain(ingress).filter(|address| !address.is_empty());
+    all.map(|address| Name::from(address.as_str())).collect()
 }
