@@ -139,11 +139,17 @@ fn kept(rotation: &Rotation, roots: &[KeptRoot]) -> AuthorityStatus {
     });
     let (phase, paused) = (rotation.phase().clone(), rotation.is_paused());
     let rotation = RotationStatus { phase, paused, waiting: None, connected: 0, missing: Vec::new() };
-    AuthorityStatus { roots: roots.collect(), rotation: Some(rotation), signer_until: None, port_until: None }
+    AuthorityStatus {
+        roots: roots.collect(),
+        rotation: Some(rotation),
+        signer_until: None,
+        port_until: None,
+        lists_until: None,
+    }
 }
 
 fn table(status: &AuthorityStatus, now: Timestamp) -> String {
-    let AuthorityStatus { roots, rotation, signer_until, port_until } = status;
+    let AuthorityStatus { roots, rotation, signer_until, port_until, lists_until } = status;
     let days = |until: Timestamp| (now.until(until).as_secs() / 86_400).to_string();
     let header = ["CERTIFICATE", "SUBJECT", "SIGNS", "VALID UNTIL", "DAYS LEFT", "LEAVES UNTIL"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
@@ -157,7 +163,11 @@ fn table(status: &AuthorityStatus, now: Timestamp) -> String {
             leaves_until.map_or_else(|| "-".to_owned(), |until| until.to_string()),
         ]);
     }
-    for (what, until) in [("what signs, with its chain", signer_until), ("port of the server", port_until)] {
+    for (what, until) in [
+        ("what signs, with its chain", signer_until),
+        ("port of the server", port_until),
+        ("revocation lists", lists_until),
+    ] {
         let Some(until) = until else { continue };
         let (dash, what) = ("-".to_owned(), what.to_owned());
         rows.push(vec![dash.clone(), what, dash.clone(), until.to_string(), days(*until), dash]);

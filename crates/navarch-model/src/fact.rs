@@ -32,15 +32,24 @@ pub enum Fact {
         /// For people.
         reason: Arc<str>,
     },
-    /// The roots that certificates of a trust domain lead to, in PEM. Those that are fetched are known by
-    /// their URL (`caCertificates[].spiffeBundleUrl`).
-    TrustBundle { domain: Name, roots: Arc<str> },
+    /// What certificates of a trust domain are verified by. What is fetched is known by its URL
+    /// (`caCertificates[].spiffeBundleUrl`).
+    TrustBundle { domain: Name, bundle: TrustBundle },
     /// Which day it is: days since 1970-01-01. For what is said of things that end.
     Day(u64),
     /// The addresses of a host name.
     Resolved { host: Name, addresses: Vec<IpAddr> },
     /// The present version of an object cannot be used.
     Refused { object: ObjectKey, refusal: Refusal },
+}
+
+/// What certificates are verified by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrustBundle {
+    /// Roots, in PEM.
+    pub roots: Arc<str>,
+    /// What their authorities have revoked, in PEM.
+    pub lists: Option<Arc<str>>,
 }
 
 /// Why the present version of an object is not used, and what is instead.

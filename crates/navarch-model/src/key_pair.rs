@@ -132,6 +132,13 @@ fn not_after(certificate: &[u8]) -> Option<String> {
     Some(format!("{century}{year}-{month}-{day}T{hour}:{minute}:{second}Z"))
 }
 
+/// Whether a text has certificates, and nothing in it that says it is one and is not.
+#[must_use]
+pub fn has_certificates(pem: &[u8]) -> bool {
+    let stated = std::str::from_utf8(pem).unwrap_or_default().matches("-----BEGIN CERTIFICATE-----").count();
+    stated > 0 && blocks(pem, "CERTIFICATE").filter(|der| is_sequence(der)).count() == stated
+}
+
 /// Checks that there is a readable certificate.
 fn check_authority(roots: &[u8]) -> Result<(), PairError> {
     match blocks(roots, "CERTIFICATE").next() {

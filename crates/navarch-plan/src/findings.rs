@@ -13,6 +13,7 @@ use std::sync::Arc;
 use navarch_model::Config;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
+use navarch_model::mesh::{CertificateSource, bundle_url};
 use navarch_model::networking::{ApplyTo, EnvoyFilter};
 use navarch_model::object::ObjectKey;
 use navarch_model::security::{
@@ -89,6 +90,7 @@ fn problems(view: &View<'_>) -> Vec<Problem> {
     for telemetry in view.all_objects::<Telemetry>() {
         found.providers_of_telemetry(view, &telemetry);
     }
+    found.roots(view);
     found.without_effect(view);
     found.0
 }
@@ -170,6 +172,25 @@ impl Found {
                 .hint("see that the URL can be reached from the control plane, or put the keys into jwks");
             let path = format!("spec.jwtRules[{index}].{field}");
             self.add(Kind::RequestAuthentication, policy, path, finding);
+        }
+    }
+
+    /// Roots of other trust domains that could not be fetched.
+    fn roots(&mut self, view: &View<'_>) {
+        let mesh = &view.mesh().config;
+        for data in &mesh.ca_certificates {
+            let Some(CertificateSource::SpiffeBundleUrl(url)) = &data.certificate_data else { continue };
+            let url = bundle_url(url);
+            let Some(reason) = view.unfetched(&url) else { continue };
+            let consequence = match view.trust_bundle(&url) {
+                Some(_) => "the roots that were fetched before stay in use",
+                None => "certificates that lead to them are refused",
+            };
+            let message = format!("roots cannot be fetched from {url}: {reason}; {consequence}");
+            let finding = Finding::warning(Code::InvalidReference, message)
+                .hint("see that the URL can be reached from the control plane, or state the roots as pem");
+            let key = ObjectKey::new(Kind::ConfigMap, &mesh.root_namespace, "istio");
+            self.0.push(Problem { key, path: "data.mesh".to_owned(), finding });
         }
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use navarch_envoy::{ProxyResources, XdsType, diff};
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
-use navarch_model::fact::{Fact, FactKey};
+use navarch_model::fact::{Fact, FactKey, TrustBundle};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::{Hashed, Position, parse_text};
 use navarch_plan::{ClassPlan, Planner, TranslationFindings};
-use navarch_snapshot::World;
 use navarch_snapshot::world::Options;
+use navarch_snapshot::{Snapshot, World};
 
 const SERVICE: &str = "apiVersion: v1
 kind: Service
@@ -171,6 +171,61 @@ fn keys_of_elsewhere_are_used_once_they_are_known() {
     assert!(!contains(&rig, "{\"keys\":[]}"));
 }
 
+/// Where a Secret appears in a namespace that no object declares, it is not missed any more.
+#[test]
+fn a_secret_that_appears_elsewhere_is_not_missed_any_more() {
+    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: edge}\nspec:\n  selector: {istio: edge}\n  \
+         servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: web}}]\n";
+    let secret = |namespace: &str, name: &str| {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\n")
+    };
+    let mut world = World::new(Options::default());
+    let mut findings = TranslationFindings::default();
+    let mut found = |snapshot: &Arc<Snapshot>| findings.about(snapshot, &Arc::default()).len();
+    assert_eq!(found(&world.apply(change(gateway))), 1);
+    assert_eq!(found(&world.apply(change(&secret("b", "other")))), 1);
+    assert_eq!(found(&world.apply(change(&secret("b", "web")))), 0);
+    let gone = parse_text("test.yaml", &secret("b", "web")).objects.remove(0).key.clone();
+    assert_eq!(found(&world.apply(ChangeSet { removals: vec![gone], ..ChangeSet::default() })), 1);
+    assert_eq!(found(&world.apply(change(&secret("a", "web")))), 0);
+}
+
+/// Roots that are fetched vouch for the trust domains that they are stated for; what is wrong is said.
+#[test]
+fn roots_of_other_trust_domains_are_in_the_bundle_once_they_are_known() {
+    const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let url = "https://them.test/bundle";
+    let text = format!("caCertificates: [{{spiffeBundleUrl: them.test/bundle, trustDomains: [them]}}]");
+    let (config, findings) = navarch_model::mesh::parse_mesh_config(&text, "mesh.yaml", 1);
+    assert_eq!(findings, []);
+    let settings = navarch_model::mesh::MeshSettings { config, ..Default::default() };
+    let bundle = |domain: &str, roots: &str| Fact::TrustBundle {
+        domain: domain.into(),
+        bundle: TrustBundle { roots: roots.into(), lists: None },
+    };
+    let mut rig = Rig::new();
+    rig.apply(ChangeSet::stating([Fact::MeshConfig(Arc::new(settings)), bundle("cluster.local", "own")]));
+    let has = |rig: &Rig, text: &str| {
+        let roots = rig.last[0].set(XdsType::Sds).iter().find(|secret| **secret.name() == *"ROOTCA");
+        let body = roots.expect("the roots").body();
+        body.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    let said = |rig: &Rig| {
+        let found = TranslationFindings::default().about(rig.world.snapshot(), &Arc::default());
+        found.into_iter().map(|finding| finding.message).collect::<Vec<_>>().join("\n")
+    };
+    assert!(has(&rig, "own") && !has(&rig, "spiffe"), "nobody of them is known");
+    let reason = "it is loopback".into();
+    rig.apply(ChangeSet::stating([Fact::Unfetched { source: url.into(), reason }]));
+    assert!(said(&rig).contains("it is loopback; certificates that lead to them are refused"));
+    rig.apply(ChangeSet::stating([bundle(url, ROOT)]));
+    assert!(has(&rig, "envoy.tls.cert_validator.spiffe") && has(&rig, "MAA="));
+    assert!(said(&rig).contains("the roots that were fetched before stay in use"));
+    // Nobody of them is trusted any more.
+    rig.apply(ChangeSet::stating([bundle(url, "")]));
+    assert!(has(&rig, "own") && !has(&rig, "spiffe"));
+}
+
 #[test]
 fn credentials_that_are_missing_useless_or_old_are_said_where_they_are_named() {
     let gateway = |name: &str, mode: &str| {
@@ -191,9 +246,10 @@ fn credentials_that_are_missing_useless_or_old_are_said_where_they_are_named() {
     };
     check(gateway("web", "SIMPLE"), &["there is no Secret edge/web; connections that need it are refused"]);
     check(gateway("builtin://", "SIMPLE"), &[]);
-    // Proxies may run in another namespace than who configures them.
+    // Proxies may run in another namespace than who configures them, which need not be declared.
     let proxies = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: proxies}\n";
     check(gateway("web", "SIMPLE") + proxies + &secret("proxies", "{tls.crt: a}"), &[]);
+    check(gateway("web", "SIMPLE") + &secret("a", "{}") + &secret("proxies", "{tls.crt: a}"), &[]);
     let missing = "Secret edge/web cannot be used: it has neither cert and key nor tls.crt and tls.key";
     check(gateway("web", "SIMPLE") + &secret("edge", "{tls.crt: a}"), &[missing]);
     let both = "Secret edge/web-cacert cannot be used: it has neither cacert nor ca.crt";

@@ -119,7 +119,7 @@ async fn index() -> &'static str {
      /debug/refresh                      POST: look at the sources of configuration now (navarch wait)\n\
      /debug/ca                           roots, which of them signs, and how a rotation goes (navarch ca status)\n\
      /debug/ca/rotate|pause|resume|undo  POST: what to do about it (navarch ca)\n\
-     /debug/issuers                      keys of issuers of tokens: when they were fetched, and why they could not be\n\
+     /debug/issuers                      keys of issuers and roots of other trust domains: when they were fetched, and why they could not be\n\
      /debug/loads                        what clients report of their load (LRS)\n\
      /debug/configz                      objects in force\n\
      /debug/registryz                    services\n"

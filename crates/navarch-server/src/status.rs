@@ -204,6 +204,9 @@ pub struct AuthorityStatus {
     /// When the certificate of the server's own port ends; absent if it is not of the authority.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub port_until: Option<Timestamp>,
+    /// When the first of the revocation lists ends; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lists_until: Option<Timestamp>,
 }
 
 /// A root that is trusted.

@@ -42,7 +42,12 @@ impl Snapshot {
                 .cloned()
                 .map(|(namespace, key, value)| Part::Selectors { namespace, key, value }),
         );
-        parts.extend(changed_keys(&self.objects, &before.objects).filter_map(Part::of_object));
+        let objects = changed_keys(&self.objects, &before.objects);
+        let before_objects = parts.len();
+        parts.extend(objects.filter_map(Part::of_object));
+        if parts[before_objects..].iter().any(|part| matches!(part, Part::Secret { .. })) {
+            parts.push(Part::SecretNamespaces);
+        }
         parts.extend(changed_keys(&self.facts, &before.facts).filter_map(Part::of_fact));
         parts.extend(self.tables.changed_since(&before.tables));
         parts

@@ -72,6 +72,8 @@ pub enum Part {
     ClientNodes,
     /// Which values of the metadata of Envoy nodes some object looks at.
     NodeMetadata,
+    /// Which namespaces have Secrets.
+    SecretNamespaces,
     /// One Secret.
     Secret { namespace: Name, name: Name },
     /// One ConfigMap.

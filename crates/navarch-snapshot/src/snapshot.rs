@@ -141,6 +141,7 @@ impl Snapshot {
             Part::ClientNodes => Fingerprint::of(&self.client_nodes_matter),
             Part::Fact(key) => list_or_nothing(self.facts.get(key).map(|fact| fact.fingerprint())),
             Part::NodeMetadata => self.metadata_keys.fingerprint(),
+            Part::SecretNamespaces => Fingerprint::of(&self.secret_namespaces()),
             Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
             Part::ConfigMap { namespace, name } => self.object_fingerprint(Kind::ConfigMap, namespace, name),
         }
@@ -170,6 +171,23 @@ impl Snapshot {
     pub fn objects_of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
         let first = ObjectKey::new(kind, "", "");
         self.objects.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)
+    }
+
+    /// The namespaces that have Secrets, in order.
+    pub(crate) fn secret_namespaces(&self) -> Vec<Name> {
+        let mut namespaces: Vec<Name> = Vec::new();
+        let mut from = ObjectKey::new(Kind::Secret, "", "");
+        // From each namespace to the next one, whatever there is in between.
+        while let Some((key, _)) =
+            self.objects.range(from..).find(|(key, _)| namespaces.last() != Some(&key.namespace))
+        {
+            if key.kind != Kind::Secret {
+                break;
+            }
+            namespaces.push(key.namespace.clone());
+            from = ObjectKey::new(Kind::Secret, &format!("{}\0", key.namespace), "");
+        }
+        namespaces
     }
 
     /// What objects that are each valid do wrong together, such as two VirtualServices for one host.
@@ -209,6 +227,7 @@ impl Snapshot {
             key,
             value,
         }));
+        parts.push(Part::SecretNamespaces);
         parts.extend(self.objects.keys().filter_map(Part::of_object));
         parts.extend(self.facts.keys().filter_map(Part::of_fact));
         parts.extend(self.tables.parts());

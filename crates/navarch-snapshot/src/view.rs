@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::EndpointSet;
-use navarch_model::fact::{Fact, FactKey};
+use navarch_model::fact::{Fact, FactKey, TrustBundle};
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::listener::ListenerSet;
@@ -257,6 +257,12 @@ impl<'s> View<'s> {
         &self.snapshot.namespaces
     }
 
+    /// The namespaces that have Secrets, whether Namespace objects declare them or not.
+    pub fn secret_namespaces(&self) -> Vec<Name> {
+        self.record(Part::SecretNamespaces);
+        self.snapshot.secret_namespaces()
+    }
+
     /// A Secret.
     pub fn secret(&self, namespace: &str, name: &str) -> Option<&'s Arc<Hashed<Secret>>> {
         let key = ObjectKey::new(Kind::Secret, namespace, name);
@@ -295,10 +301,10 @@ impl<'s> View<'s> {
         }
     }
 
-    /// The roots of a trust domain in PEM, if they are known.
-    pub fn trust_bundle(&self, domain: &str) -> Option<&'s Arc<str>> {
+    /// What certificates of a trust domain are verified by, or what is found with a URL, if it is known.
+    pub fn trust_bundle(&self, domain: &str) -> Option<&'s TrustBundle> {
         match self.fact(FactKey::TrustBundle(Name::from(domain)))? {
-            Fact::TrustBundle { roots, .. } => Some(roots),
+            Fact::TrustBundle { bundle, .. } => Some(bundle),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use navarch_model::change::ChangeSet;
-use navarch_model::fact::{Fact, FactKey};
+use navarch_model::fact::{Fact, FactKey, TrustBundle};
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
 use navarch_model::route::Parent;
@@ -152,11 +152,11 @@ fn a_fact_wakes_who_asked_for_it() {
     assert_eq!(after.changed_since(&before), [part("https://a/keys"), part("https://b/keys")]);
     assert_eq!(after.view().jwks("https://a/keys").map(|keys| &**keys), Some("{}"));
     let facts = [
-        Fact::TrustBundle { domain: "a".into(), roots: "PEM".into() },
+        Fact::TrustBundle { domain: "a".into(), bundle: TrustBundle { roots: "PEM".into(), lists: None } },
         Fact::Resolved { host: "a.example".into(), addresses: vec!["10.0.0.1".parse().unwrap()] },
     ];
     let after = world.apply(ChangeSet::stating(facts));
-    assert_eq!(after.view().trust_bundle("a").map(|roots| &**roots), Some("PEM"));
+    assert_eq!(after.view().trust_bundle("a").map(|bundle| &*bundle.roots), Some("PEM"));
     assert_eq!(after.view().resolved("a.example").map(<[_]>::len), Some(1));
     let retracted = vec![FactKey::Resolved("a.example".into())];
     let gone = world.apply(ChangeSet { retracted, ..ChangeSet::default() });

@@ -3,6 +3,7 @@
 mod issuer_name;
 mod kept;
 mod plugged;
+mod revoked;
 mod root;
 mod signer;
 
@@ -21,6 +22,7 @@ use zeroize::Zeroize;
 
 pub use kept::{Kept, KeptError, KeptRoot, NewAuthority, inspect};
 pub use plugged::{Plugged, PluggedError, Refreshed};
+pub use revoked::{Revoked, RevokedError};
 pub use root::{ROOT_LIFE, Root};
 pub use signer::{Signer, SignerError};
 

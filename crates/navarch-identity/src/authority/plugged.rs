@@ -13,9 +13,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls_pki_types::CertificateDer;
 
-use super::{Authority, LeafLife, Signer, SignerError};
+use super::{Authority, LeafLife, Revoked, RevokedError, Signer, SignerError};
 use crate::certificate::fingerprint;
 use crate::pem::{self, PemError};
 use crate::secret::Secret;
@@ -33,6 +33,8 @@ pub enum PluggedError {
     Read(#[from] StoreError),
     #[error("{path}: {problem}")]
     Pem { path: PathBuf, problem: PemError },
+    #[error("{path}: {problem}")]
+    Revoked { path: PathBuf, problem: RevokedError },
     #[error("{path}: {problem}")]
     Signer { path: PathBuf, problem: SignerError },
     #[error(
@@ -140,10 +142,6 @@ impl Contents {
         if let (Some(name), Some(chain)) = (layout.chain, chain) {
             between.extend(pem::certificates(chain.expose()).map_err(pem(name))?);
         }
-        let revoked = match revoked {
-            Some(text) => pem::revocation_lists(text.expose()).map_err(pem(layout.revoked))?,
-            None => Vec::new(),
-        };
         let blame = |problem: &SignerError| match problem {
             SignerError::Key { .. } | SignerError::OtherKey { .. } => layout.key,
             SignerError::Chain { .. } => layout.chain.unwrap_or(layout.roots),
@@ -151,13 +149,17 @@ impl Contents {
         };
         let signer = Signer::new(&signing[0], key, &between, &roots, now)
             .map_err(|problem| PluggedError::Signer { path: path(blame(&problem)), problem })?;
+        let revoked = revoked.as_ref().map(|text| Revoked::read(text.expose(), &signer, &roots, now));
+        let revoked = revoked
+            .transpose()
+            .map_err(|problem| PluggedError::Revoked { path: path(layout.revoked), problem })?;
         Ok(Provided { authority: Arc::new(Authority::new(signer, roots, life, None)), revoked })
     }
 }
 
 struct Provided {
     authority: Arc<Authority>,
-    revoked: Vec<CertificateRevocationListDer<'static>>,
+    revoked: Option<Revoked>,
 }
 
 /// An authority whose files are read again when they change.
@@ -168,7 +170,7 @@ pub struct Plugged {
     /// Of the contents that were looked at last, good or not.
     seen: String,
     authority: Arc<Authority>,
-    revoked: Vec<CertificateRevocationListDer<'static>>,
+    revoked: Option<Revoked>,
 }
 
 /// What came of another look at the files.
@@ -236,10 +238,10 @@ impl Plugged {
         self.authority.clone()
     }
 
-    /// Revocation lists beside it.
+    /// Revocation lists beside it, if there are any.
     #[must_use]
-    pub fn revoked(&self) -> &[CertificateRevocationListDer<'static>] {
-        &self.revoked
+    pub fn revoked(&self) -> Option<&Revoked> {
+        self.revoked.as_ref()
     }
 }
 

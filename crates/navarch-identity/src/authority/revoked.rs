@@ -37,6 +37,8 @@ pub enum RevokedError {
     Unreadable { reason: String },
     #[error("the list of {issuer:?} has ended at {at}; proxies that had it would refuse every certificate")]
     Ended { issuer: String, at: Timestamp },
+    #[error("there are two lists of {issuer:?}, and only one of them would be looked at")]
+    Twice { issuer: String },
     #[error("there is no list of {subject:?}; where there is one list, proxies want one of every authority")]
     NoList { subject: String },
     #[error("with these lists nothing verifies that the authority signs: {reason}")]
@@ -71,7 +73,11 @@ impl Revoked {
                 }
                 until = Some(until.map_or(at, |until: Timestamp| until.min(at)));
             }
-            issuers.push(parsed.issuer().as_raw().to_vec());
+            let issuer = parsed.issuer().as_raw().to_vec();
+            if issuers.contains(&issuer) {
+                return Err(RevokedError::Twice { issuer: parsed.issuer().to_string() });
+            }
+            issuers.push(issuer);
         }
         for authority in signer.intermediates().iter().chain(roots) {
             if !subject_of(authority).is_some_and(|subject| issuers.contains(&subject)) {

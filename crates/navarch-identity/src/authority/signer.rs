@@ -4,8 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData, SanType, SignatureAlgorithm, SigningKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use webpki::{
+    ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
+    OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+    anchor_from_trusted_cert,
+};
 use zeroize::Zeroize;
 
 use super::issuer_name::{subject_of, with_issuer};
@@ -139,12 +143,7 @@ impl Signer {
         now: Timestamp,
     ) -> Result<Timestamp, SignerError> {
         let wrong = |reason: String| SignerError::Chain { subject: self.subject.clone(), reason };
-        let name = "spiffe://navarch.invalid/ns/navarch/sa/probe";
-        let name = SanType::URI(name.try_into().map_err(|_| wrong("the name".to_owned()))?);
-        let key = KeyPair::generate().map_err(|error| wrong(error.to_string()))?;
-        let number = serial().map_err(|error| wrong(error.to_string()))?;
-        let leaf = leaf(vec![name], &number, now.before(BACKDATED), now.after(Duration::from_secs(60)));
-        let leaf = self.sign(leaf, &PublicKey::of(&key)).map_err(wrong)?;
+        let leaf = self.probe(now).map_err(wrong)?;
         let entity = EndEntityCert::try_from(&leaf).map_err(|error| wrong(error.to_string()))?;
         let mut end = None;
         let mut problem = "there is no root".to_owned();
@@ -174,6 +173,58 @@ impl Signer {
             end = end.min(Facts::of(intermediate)?.not_after);
         }
         Ok(end)
+    }
+}
+
+impl Signer {
+    /// A leaf for nobody.
+    fn probe(&self, now: Timestamp) -> Result<CertificateDer<'static>, String> {
+        let name = "spiffe://navarch.invalid/ns/navarch/sa/probe";
+        let name = SanType::URI(name.try_into().map_err(|_| "the name".to_owned())?);
+        let key = KeyPair::generate().map_err(|error| error.to_string())?;
+        let number = serial().map_err(|error| error.to_string())?;
+        let leaf = leaf(vec![name], &number, now.before(BACKDATED), now.after(Duration::from_secs(60)));
+        self.sign(leaf, &PublicKey::of(&key))
+    }
+
+    /// Whether what it signs verifies for who has these revocation lists, and demands one of every authority.
+    pub(super) fn verify_with(
+        &self,
+        roots: &[CertificateDer<'static>],
+        lists: &[CertificateRevocationListDer<'static>],
+        now: Timestamp,
+    ) -> Result<(), SignerError> {
+        let wrong = |reason: String| SignerError::Chain { subject: self.subject.clone(), reason };
+        let leaf = self.probe(now).map_err(wrong)?;
+        let failed = |error: webpki::Error| wrong(error.to_string());
+        let read = |list: &CertificateRevocationListDer<'_>| {
+            OwnedCertRevocationList::from_der(list).map(CertRevocationList::from)
+        };
+        let lists: Vec<CertRevocationList<'_>> =
+            lists.iter().map(read).collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))?;
+        let lists: Vec<&CertRevocationList<'_>> = lists.iter().collect();
+        let options =
+            RevocationOptionsBuilder::new(&lists).map_err(|_| wrong("there are none".to_owned()))?;
+        let options = options
+            .with_depth(RevocationCheckDepth::Chain)
+            .with_status_policy(UnknownStatusPolicy::Deny)
+            .with_expiration_policy(ExpirationPolicy::Enforce)
+            .build();
+        let anchors: Vec<_> = roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
+        let entity = EndEntityCert::try_from(&leaf).map_err(failed)?;
+        let (algorithms, usage) = (ALL_VERIFICATION_ALGS, KeyUsage::client_auth());
+        entity
+            .verify_for_usage(
+                algorithms,
+                &anchors,
+                &self.intermediates,
+                now.unix(),
+                usage,
+                Some(options),
+                None,
+            )
+            .map(|_| ())
+            .map_err(failed)
     }
 }
 

@@ -272,6 +272,67 @@ fn a_chain_that_is_too_short_is_refused() {
     files.refuses("does not verify with the roots");
 }
 
+/// A revocation list of an authority that ends after so long.
+fn list(issuer: &Issuer, serial: u64, lasts: Duration) -> String {
+    let params = rcgen::CertificateRevocationListParams {
+        this_update: NOW.before(DAY).date_time(),
+        next_update: NOW.after(lasts).date_time(),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![rcgen::RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: NOW.before(DAY).date_time(),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    params.signed_by(issuer).expect("a list").pem().expect("PEM")
+}
+
+#[test]
+fn revocation_lists_are_tried_before_proxies_have_them() {
+    let may_revoke = |mut params: CertificateParams| {
+        params.key_usages.push(KeyUsagePurpose::CrlSign);
+        params
+    };
+    let root = Issuer::self_signed(may_revoke(ca_params("root", DAY * 3650)), p256()).expect("a root");
+    let signing = intermediate_ca(may_revoke(ca_params("signing", DAY * 300)), p256(), &root);
+    let forger = Issuer::self_signed(may_revoke(ca_params("root", DAY * 3650)), p256()).expect("a root");
+    let files = Files::istio(&root, &signing);
+    let (of_root, of_signing) = (list(&root, 1, DAY * 7), list(&signing, 2, DAY));
+    let both = format!("{of_root}{of_signing}");
+    files.put("ca-crl.pem", &both);
+    let mut plugged = files.open().expect("an authority");
+    let revoked = plugged.revoked().expect("lists");
+    assert_eq!((revoked.lists().len(), revoked.until()), (2, Some(NOW.after(DAY))));
+    assert_eq!(crate::pem::revocation_lists(revoked.pem().as_bytes()).expect("lists"), revoked.lists());
+    let refused = |text: &str, expected: &str| {
+        files.put("ca-crl.pem", text);
+        files.refuses(expected);
+        files.put("ca-crl.pem", &both);
+    };
+    refused("", "ca-crl.pem: there is no revocation list in it");
+    refused(&of_root, "ca-crl.pem: there is no list of \"CN=signing\"");
+    refused(&of_signing, "ca-crl.pem: there is no list of \"CN=root\"");
+    refused(&format!("{of_root}{}", list(&signing, 2, Duration::ZERO)), "has ended at 2027-01-15T08:00:00Z");
+    refused(
+        &format!("{}{of_signing}", list(&forger, 1, DAY)),
+        "with these lists nothing verifies that the authority signs",
+    );
+    refused(&format!("{both}{}", list(&signing, 3, DAY)), "there are two lists of \"CN=signing\"");
+    // Later such a file changes nothing.
+    files.put("ca-crl.pem", &of_root);
+    assert!(matches!(plugged.refresh(NOW), Refreshed::Kept(PluggedError::Revoked { .. })));
+    assert_eq!(plugged.revoked().expect("lists").lists().len(), 2);
+    files.put("ca-crl.pem", &format!("{of_root}{}", list(&signing, 3, DAY * 2)));
+    assert!(matches!(plugged.refresh(NOW), Refreshed::Replaced));
+    assert_eq!(plugged.revoked().expect("lists").until(), Some(NOW.after(DAY * 2)));
+    files.remove("ca-crl.pem");
+    assert!(matches!(plugged.refresh(NOW), Refreshed::Replaced));
+    assert!(plugged.revoked().is_none());
+}
+
 #[test]
 fn new_files_are_used_and_bad_ones_are_not() {
     let root = root_ca(p256());

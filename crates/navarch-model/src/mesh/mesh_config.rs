@@ -143,6 +143,13 @@ oneof! {
     }
 }
 
+/// The URL that roots are fetched with (`spiffeBundleUrl`). Istio takes it without a scheme too, and means
+/// HTTPS then.
+#[must_use]
+pub fn bundle_url(stated: &str) -> String {
+    if stated.contains("://") { stated.to_owned() } else { format!("https://{stated}") }
+}
+
 closed_enum! {
     /// Whether HTTP/1.1 is sent upstream as HTTP/2, where no DestinationRule says otherwise. Istio:
     /// `MeshConfig.H2UpgradePolicy`.

@@ -278,6 +278,26 @@ defaultConfig:
         assert_eq!(networks.networks["n"].gateways[0].port, 15443);
     }
 
+    /// What a proxy could not read would keep it from reading the roots of the mesh.
+    #[test]
+    fn roots_are_certificates_and_come_over_https() {
+        let check = |data: &str, expected: &[&str]| {
+            let (_, findings) = parse_mesh_config(&format!("caCertificates: [{{{data}}}]"), "m", 1);
+            let shown: Vec<String> =
+                findings.iter().map(|found| format!("{} {}", found.severity, found.path)).collect();
+            assert_eq!(shown, expected, "{data}");
+        };
+        let block =
+            |body: &str| format!("\"-----BEGIN CERTIFICATE-----\\n{body}\\n-----END CERTIFICATE-----\\n\"");
+        check(&format!("pem: {}", block("MAA=")), &[]);
+        check(&format!("pem: {}", block("!")), &["error caCertificates[0].pem"]);
+        check("pem: junk", &["error caCertificates[0].pem"]);
+        check("spiffeBundleUrl: 'https://a/b'", &[]);
+        check("spiffeBundleUrl: a/b, trustDomains: [a.test]", &[]);
+        check("spiffeBundleUrl: 'http://a/b'", &["error caCertificates[0].spiffeBundleUrl"]);
+        check("spiffeBundleUrl: a, trustDomains: [a/b]", &["error caCertificates[0].trustDomains[0]"]);
+    }
+
     #[test]
     fn values_are_validated() {
         let text = "\

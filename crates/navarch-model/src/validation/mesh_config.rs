@@ -10,7 +10,11 @@ use super::service_entry::readiness_probe;
 use super::virtual_service::retries;
 use super::{Report, Validate};
 use crate::finding::Code;
-use crate::mesh::{ExtensionProvider, FileLogFormat, MeshConfig, MeshNetworks, Provider, ProxyConfig};
+use crate::key_pair::has_certificates;
+use crate::mesh::{
+    CertificateData, CertificateSource, ExtensionProvider, FileLogFormat, MeshConfig, MeshNetworks, Provider,
+    ProxyConfig, bundle_url,
+};
 
 /// The longest time to wait for a connection, as in Istio.
 const LONGEST_CONNECT: Duration = Duration::from_secs(3600);
@@ -58,6 +62,7 @@ impl Validate for MeshConfig {
             });
         });
         trust_domains(report, self);
+        report.each("caCertificates", &self.ca_certificates, certificates);
         let names: BTreeSet<&str> =
             self.extension_providers.iter().map(|provider| provider.name.as_str()).collect();
         if let Some(default) = &self.default_providers {
@@ -112,6 +117,31 @@ fn trust_domains(report: &mut Report<'_>, mesh: &MeshConfig) {
             });
         }
     }
+}
+
+/// Roots that a proxy cannot read would make it refuse those of the mesh with them.
+fn certificates(report: &mut Report<'_>, data: &CertificateData) {
+    match &data.certificate_data {
+        Some(CertificateSource::Pem(pem)) if !has_certificates(pem.as_bytes()) => {
+            report.within("pem", |report| {
+                report.error(Code::InvalidValue, "there is no certificate in PEM form in it", "");
+            });
+        }
+        Some(CertificateSource::SpiffeBundleUrl(url)) if !bundle_url(url).starts_with("https://") => {
+            report.within("spiffeBundleUrl", |report| {
+                let message =
+                    format!("{url:?} is not fetched: on the way, anybody could put roots of his own in");
+                report.error(Code::InvalidUrl, message, "use a URL with https");
+            });
+        }
+        _ => {}
+    }
+    report.each("trustDomains", &data.trust_domains, |report, domain| {
+        if let Some(problem) = fqdn_problem(domain) {
+            let message = format!("{domain:?} is not a trust domain: {problem}");
+            report.error(Code::InvalidHost, message, "use a domain name such as cluster.local");
+        }
+    });
 }
 
 impl Validate for ProxyConfig {

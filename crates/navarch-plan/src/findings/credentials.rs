@@ -183,7 +183,7 @@ fn missing(view: &View<'_>, source: &SecretSource) -> Option<Finding> {
             let has = |namespace: &Name| {
                 view.secret(namespace, name).is_some() || view.secret(namespace, plain).is_some()
             };
-            view.namespaces().keys().any(has)
+            view.secret_namespaces().iter().any(has)
         }
         SecretSource::AuthorityMap { .. } => false,
     };

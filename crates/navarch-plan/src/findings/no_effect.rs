@@ -3,7 +3,7 @@
 use navarch_model::Config;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
-use navarch_model::mesh::{CertificateData, CertificateSource, MeshConfig};
+use navarch_model::mesh::MeshConfig;
 use navarch_model::networking::{EnvoyFilter, ProxyConfig, Sidecar, WorkloadGroup};
 use navarch_model::object::ObjectKey;
 use navarch_snapshot::View;
@@ -85,13 +85,9 @@ fn unused(mesh: &MeshConfig) -> impl Iterator<Item = (&'static str, &'static str
     const CONTRIB: &str = "stock Envoy does not have it";
     const ONE_CLUSTER: &str = "there is one cluster";
     let keys = mesh.default_config.as_ref().is_some_and(|config| config.private_key_provider.is_some());
-    let is_bundle =
-        |data: &CertificateData| matches!(data.certificate_data, Some(CertificateSource::SpiffeBundleUrl(_)));
-    let bundles = mesh.ca_certificates.iter().any(is_bundle);
     let stated = [
         ("defaultConfig.privateKeyProvider", keys, CONTRIB),
         ("ca", mesh.ca.is_some(), OWN_CA),
-        ("caCertificates[].spiffeBundleUrl", bundles, "bundles are not fetched; state the roots as pem"),
         ("certificates", !mesh.certificates.is_empty(), OWN_CA),
         (
             "verifyCertificateAtClient",

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use navarch_model::document::WrittenIn;
-use navarch_model::fact::{Fact, FactKey};
+use navarch_model::fact::{Fact, FactKey, TrustBundle};
 use navarch_model::{ClusterId, Name};
 use navarch_sources::Source;
 use navarch_sources::memory::Memory;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 /// States which roots are trusted.
 pub struct Bundle {
     facts: Memory,
-    stated: Mutex<Option<(Name, Arc<str>)>>,
+    stated: Mutex<Option<(Name, TrustBundle)>>,
 }
 
 impl Bundle {
@@ -32,21 +32,22 @@ impl Bundle {
         Box::new(self.facts.clone())
     }
 
-    /// The roots of a trust domain are these, and of no other one is anything known. Says whether that is
-    /// news.
-    pub fn state(&self, domain: &str, roots: &str) -> bool {
+    /// A trust domain is verified by this, and of no other one is anything known. Says whether that is news.
+    pub fn state(&self, domain: &str, roots: &str, lists: Option<&Arc<str>>) -> bool {
         let mut stated = self.stated.lock();
-        if let Some((known, pem)) = &*stated {
-            if **known == *domain && **pem == *roots {
+        if let Some((known, bundle)) = &*stated {
+            let same = *bundle.roots == *roots && bundle.lists.as_ref() == lists;
+            if **known == *domain && same {
                 return false;
             }
             if **known != *domain {
                 self.facts.retract(FactKey::TrustBundle(known.clone()));
             }
         }
-        let (domain, roots): (Name, Arc<str>) = (domain.into(), roots.into());
-        self.facts.state(Fact::TrustBundle { domain: domain.clone(), roots: roots.clone() });
-        *stated = Some((domain, roots));
+        let domain = Name::from(domain);
+        let bundle = TrustBundle { roots: roots.into(), lists: lists.cloned() };
+        self.facts.state(Fact::TrustBundle { domain: domain.clone(), bundle: bundle.clone() });
+        *stated = Some((domain, bundle));
         true
     }
 }

@@ -197,7 +197,9 @@ impl Identity {
     pub fn revoked(&self) -> Vec<rustls::pki_types::CertificateRevocationListDer<'static>> {
         match &self.source {
             Source::Kept(_) => Vec::new(),
-            Source::Plugged(plugged) => plugged.lock().revoked().to_vec(),
+            Source::Plugged(plugged) => {
+                plugged.lock().revoked().map(|revoked| revoked.lists().to_vec()).unwrap_or_default()
+            }
         }
     }
 
@@ -257,7 +259,14 @@ impl Identity {
     fn state_roots(&self) {
         let domains = trust_domains(&self.fleet);
         let domain = domains.iter().next().map_or("", |domain| domain);
-        self.bundle.state(domain, self.authority().roots_pem());
+        let (authority, lists) = match &self.source {
+            Source::Kept(kept) => (kept.authority(), None),
+            Source::Plugged(plugged) => {
+                let plugged = plugged.lock();
+                (plugged.authority(), plugged.revoked().map(|revoked| revoked.pem().clone()))
+            }
+        };
+        self.bundle.state(domain, authority.roots_pem(), lists.as_ref());
     }
 
     /// Counts a request from an address.

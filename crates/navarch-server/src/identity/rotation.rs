@@ -105,7 +105,7 @@ impl Identity {
         }
         let domains = trust_domains(&self.fleet);
         let domain = domains.iter().next()?;
-        let roots = snapshot.view().trust_bundle(domain)?.clone();
+        let roots = snapshot.view().trust_bundle(domain)?.roots.clone();
         let mut known = self.distributed.lock();
         if known.as_ref().is_none_or(|known| known.roots != roots) {
             *known = Some(Distributed { roots, revision: snapshot.revision() });
@@ -151,6 +151,7 @@ impl Identity {
         let authority = self.authority();
         let signer_until = Some(authority.signer().not_after());
         let port_until = *self.port_until.lock();
+        let lists_until = self.lists_until();
         let Source::Kept(kept) = &self.source else {
             let roots = authority.roots().iter().enumerate().filter_map(|(position, root)| {
                 let facts = Facts::of(root).ok()?;
@@ -158,7 +159,8 @@ impl Identity {
                 let (subject, signs) = (facts.subject, position == 0);
                 Some(RootStatus { id, subject, signs, not_after, leaves_until: None })
             });
-            return AuthorityStatus { rotation: None, roots: roots.collect(), signer_until, port_until };
+            let (roots, rotation) = (roots.collect(), None);
+            return AuthorityStatus { rotation, roots, signer_until, port_until, lists_until };
         };
         let rotation = kept.rotation();
         let acknowledged = self.acknowledged(registry, rotation.phase());
@@ -185,6 +187,17 @@ impl Identity {
             }),
             signer_until,
             port_until,
+            lists_until,
+        }
+    }
+}
+
+impl Identity {
+    /// When the first of the revocation lists ends.
+    fn lists_until(&self) -> Option<Timestamp> {
+        match &self.source {
+            Source::Kept(_) => None,
+            Source::Plugged(plugged) => plugged.lock().revoked()?.until(),
         }
     }
 }

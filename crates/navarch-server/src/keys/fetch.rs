@@ -300,6 +300,72 @@ mod tests {
         assert!(said("", 10).await.contains("broke off"));
     }
 
+    /// A server over TLS with a certificate for a name, and the file with the root of that.
+    async fn tls_server(directory: &std::path::Path, name: &str) -> (u16, PathBuf) {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("the root of {name}"));
+        let root = params.self_signed(&key).expect("a root");
+        let file = directory.join(format!("{name}.pem"));
+        std::fs::write(&file, root.pem()).expect("written");
+        let leaf_key = KeyPair::generate().expect("a key");
+        let leaf = CertificateParams::new([name.to_owned()]).expect("a name");
+        let leaf = leaf.signed_by(&leaf_key, &Issuer::new(params, key)).expect("signed");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], leaf_key.into())
+            .expect("a pair");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+                let _ = socket.read(&mut [0; 1024]).await;
+                let ok = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+                let _ = socket.write_all(ok.as_bytes()).await;
+                let _ = socket.shutdown().await;
+            }
+        });
+        (port, file)
+    }
+
+    #[tokio::test]
+    async fn a_server_over_tls_proves_its_name() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let (port, root) = tls_server(temp.path(), "localhost").await;
+        let (other_port, other) = tls_server(temp.path(), "issuer.test").await;
+        let near =
+            || Addresses::allowing(["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("it")).into());
+        let said = async |roots: Option<PathBuf>, port: u16| {
+            let got = Fetcher::new(near(), roots).get(&format!("https://localhost:{port}/keys"), 10).await;
+            match got {
+                Ok(body) => String::from_utf8_lossy(&body).into_owned(),
+                Err(FetchError::Connect { source, .. }) => source.to_string(),
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        assert_eq!(said(Some(root.clone()), port).await, "hello");
+        for (roots, port, expected) in [
+            (None, port, "UnknownIssuer"),
+            (Some(other.clone()), port, "UnknownIssuer"),
+            (Some(other), other_port, "not valid for name"),
+        ] {
+            let said = said(roots, port).await;
+            assert!(said.contains(expected), "{said}");
+        }
+        let junk = temp.path().join("junk.pem");
+        std::fs::write(&junk, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
+            .expect("written");
+        let error = Fetcher::new(near(), Some(junk)).get(&format!("https://localhost:{port}/"), 10).await;
+        assert!(matches!(&error, Err(FetchError::Roots(reason)) if reason.contains("junk.pem")), "{error:?}");
+    }
+
     #[tokio::test]
     async fn a_name_that_leads_to_this_machine_is_refused() {
         let address = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()).await;

@@ -1,7 +1,6 @@
-//! The last good keys of each issuer, in the state directory: a start does not depend on issuers that answer.
+//! What was fetched last of everything, in the state directory: a start does not depend on who answers.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use navarch_identity::Timestamp;
 use navarch_identity::certificate::fingerprint;
@@ -9,9 +8,8 @@ use navarch_identity::store::{StateDirectory, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, Document};
-
-/// Where they are below the state directory.
-const DIRECTORY: &str = "issuers";
+use super::published::{Fetched, Published, What};
+use super::roots;
 
 /// The files.
 pub struct Kept {
@@ -22,7 +20,10 @@ pub struct Kept {
 struct File {
     source: String,
     fetched: Timestamp,
+    /// A key set, or roots as PEM.
     keys: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
 }
 
 impl Kept {
@@ -30,24 +31,37 @@ impl Kept {
         Kept { state }
     }
 
-    /// The keys that were kept, and when they were fetched. What cannot be read is as good as nothing.
-    pub fn read(&self, source: &str) -> Option<(Arc<str>, Timestamp)> {
+    /// What was kept, and when it was fetched. What cannot be read is as good as nothing.
+    pub fn read(&self, published: &Published) -> Option<(Fetched, Timestamp)> {
         let directory = StateDirectory::open_existing(&self.state).ok()?;
-        let text = directory.read(&name(source)).ok()??;
-        let file: File = serde_json::from_slice(text.expose()).ok()?;
-        match document::read(file.keys.as_bytes()) {
-            Ok(Document::Keys(keys)) if file.source == source => Some((keys.into(), file.fetched)),
-            _ => None,
+        let text = directory.read(&name(published)).ok()??;
+        let File { source, fetched, keys, sequence } = serde_json::from_slice(text.expose()).ok()?;
+        if source != published.url {
+            return None;
         }
+        let text = match published.what {
+            What::Keys => match document::read(keys.as_bytes()).ok()? {
+                Document::Keys(keys) => keys,
+                Document::KeysAt(_) => return None,
+            },
+            What::Roots => roots::check(&keys).ok().map(|()| keys)?,
+        };
+        Some((Fetched { text: text.into(), sequence, ..Fetched::default() }, fetched))
     }
 
-    pub fn write(&self, source: &str, keys: &str, fetched: Timestamp) -> Result<(), StoreError> {
-        let file = File { source: source.to_owned(), fetched, keys: keys.to_owned() };
+    pub fn write(&self, published: &Published, fetched: &Fetched, at: Timestamp) -> Result<(), StoreError> {
+        let (source, keys) = (published.url.clone(), fetched.text.to_string());
+        let file = File { source, fetched: at, keys, sequence: fetched.sequence };
         let directory = StateDirectory::open_existing(&self.state)?;
-        directory.replace(&name(source), &serde_json::to_vec(&file).unwrap_or_default())
+        directory.replace(&name(published), &serde_json::to_vec(&file).unwrap_or_default())
     }
 }
 
-fn name(source: &str) -> String {
-    format!("{DIRECTORY}/{}.json", fingerprint([source.as_bytes()]))
+/// The file below the state directory.
+fn name(published: &Published) -> String {
+    let directory = match published.what {
+        What::Keys => "issuers",
+        What::Roots => "bundles",
+    };
+    format!("{directory}/{}.json", fingerprint([published.url.as_bytes()]))
 }

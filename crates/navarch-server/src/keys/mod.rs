@@ -1,14 +1,21 @@
-//! Keys of the issuers of tokens, fetched beside the way of configuration and never on it.
+//! Keys that others publish, fetched beside the way of configuration and never on it: those that issuers sign
+//! tokens with, and the roots of other trust domains.
 //!
-//! Which keys are needed follows from the RequestAuthentications in force. What was fetched is a fact
-//! ([`Fact::Jwks`]) and goes the way of everything else; that it cannot be fetched is one too, and a finding
-//! at the line that names the URL. The last good keys stay in use while an issuer does not answer, over
-//! restarts as well if there is a state directory. Without any, every token is refused.
+//! Which are needed follows from the RequestAuthentications and the mesh settings in force. What was fetched
+//! is a fact ([`Fact::Jwks`], [`Fact::TrustBundle`]) and goes the way of everything else; that it cannot be
+//! fetched is one too, and a finding at the line that names the URL. What was good last stays in use while
+//! nobody answers, over restarts as well if there is a state directory. Without any, every token and every
+//! certificate of the trust domain is refused.
+//!
+//! [`Fact::Jwks`]: navarch_model::fact::Fact::Jwks
+//! [`Fact::TrustBundle`]: navarch_model::fact::Fact::TrustBundle
 
 mod address;
 mod document;
 mod fetch;
 mod kept;
+mod published;
+mod roots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,11 +24,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use navarch_identity::Timestamp;
+use navarch_identity::pem::PEM_BYTES_MAX;
 use navarch_identity::tokens::jwt::KEY_SET_BYTES_MAX;
 use navarch_model::document::WrittenIn;
-use navarch_model::fact::{Fact, FactKey};
 use navarch_model::security::RequestAuthentication;
-use navarch_model::{ClusterId, Kind, Name};
+use navarch_model::{ClusterId, Kind};
 use navarch_snapshot::Snapshot;
 use navarch_sources::Source;
 use navarch_sources::memory::Memory;
@@ -35,14 +42,14 @@ use self::address::Addresses;
 use self::document::Document;
 use self::fetch::Fetcher;
 use self::kept::Kept;
+pub use self::published::What;
+use self::published::{Fetched, Published};
+use self::roots::Roots;
 use crate::fleet::Fleet;
 use crate::identity::now;
 
 /// How often somebody looks what is needed and what is due.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How long keys are good before they are fetched again, give or take a tenth.
-const REFRESH: Duration = Duration::from_secs(20 * 60);
 
 /// How long after the first attempt that fails the next one is made; then twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(2);
@@ -53,8 +60,8 @@ const RETRY_MAX: Duration = Duration::from_secs(10 * 60);
 /// Documents that are fetched at once.
 const FETCHES_MAX: usize = 8;
 
-/// Issuers that keys are fetched of. Policies of others have no keys.
-const ISSUERS_MAX: usize = 1000;
+/// Places that something is fetched from. What is at others is not known.
+const PLACES_MAX: usize = 1000;
 
 /// What is told of fetching.
 #[derive(Clone, Debug, Default)]
@@ -69,20 +76,20 @@ pub struct Options {
     pub own: Option<String>,
 }
 
-/// The keys of all issuers that somebody needs.
+/// What others publish and somebody needs.
 pub struct Keys {
     fetcher: Fetcher,
     facts: Memory,
     kept: Option<Kept>,
     own: Option<String>,
-    issuers: Mutex<BTreeMap<String, Issuer>>,
+    places: Mutex<BTreeMap<Published, Place>>,
     fetching: Arc<Semaphore>,
 }
 
-/// What is known of one issuer, by where its keys are.
+/// What is known of one place.
 #[derive(Clone, Debug)]
-struct Issuer {
-    keys: Option<Arc<str>>,
+struct Place {
+    known: Option<Fetched>,
     fetched: Option<Timestamp>,
     next: Instant,
     failures: u32,
@@ -90,21 +97,21 @@ struct Issuer {
     under_way: bool,
 }
 
-impl Issuer {
+impl Place {
     fn new() -> Self {
-        Issuer { keys: None, fetched: None, next: Instant::now(), failures: 0, error: None, under_way: false }
+        Place { known: None, fetched: None, next: Instant::now(), failures: 0, error: None, under_way: false }
     }
 
     /// What came of an attempt, and when to make the next one.
-    fn take(&mut self, source: &str, fetched: Result<Arc<str>, Arc<str>>) {
+    fn take(&mut self, url: &str, fetched: Result<Fetched, Arc<str>>) {
         self.under_way = false;
         match fetched {
-            Ok(keys) => {
-                (self.keys, self.fetched, self.error, self.failures) = (Some(keys), Some(now()), None, 0);
+            Ok(fetched) => {
                 // Not all at once, if all began at once.
                 let number =
-                    source.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-                self.next = Instant::now() + REFRESH.mul_f64(0.9 + f64::from(number % 100) / 500.0);
+                    url.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+                self.next = Instant::now() + fetched.refresh.mul_f64(0.9 + f64::from(number % 100) / 500.0);
+                (self.known, self.fetched, self.error, self.failures) = (Some(fetched), Some(now()), None, 0);
             }
             Err(error) => {
                 let wait = RETRY.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
@@ -115,16 +122,18 @@ impl Issuer {
     }
 }
 
-/// An issuer, for people and programs.
+/// A place that something is fetched from, for people and programs.
 #[derive(Clone, Debug, Serialize)]
-pub struct IssuerStatus {
-    /// Where its keys are.
+pub struct PlaceStatus {
+    /// What is there: the keys of an issuer of tokens, or the roots of a trust domain.
+    pub what: What,
+    /// Where it is.
     pub source: String,
-    /// Whether there are keys.
+    /// Whether it was fetched.
     pub has_keys: bool,
-    /// When they were fetched.
+    /// When it was fetched.
     pub fetched: Option<Timestamp>,
-    /// Why they could not be fetched the last time.
+    /// Why it could not be fetched the last time.
     pub error: Option<String>,
     /// Seconds until the next attempt.
     pub next_in: u64,
@@ -135,7 +144,7 @@ impl Keys {
     #[must_use]
     pub fn new(options: Options) -> Arc<Self> {
         let Options { allowed, roots, state, own } = options;
-        let name = "issuers of tokens";
+        let name = "published keys";
         let facts = Memory::new(name, WrittenIn::Cluster { id: ClusterId::LOCAL, name: name.into() });
         facts.complete();
         Arc::new(Keys {
@@ -143,7 +152,7 @@ impl Keys {
             facts,
             kept: state.map(Kept::new),
             own,
-            issuers: Mutex::default(),
+            places: Mutex::default(),
             fetching: Arc::new(Semaphore::new(FETCHES_MAX)),
         })
     }
@@ -154,38 +163,41 @@ impl Keys {
         Box::new(self.facts.clone())
     }
 
-    /// States the keys that were kept from before, for the policies in force. Says whether there are any:
-    /// then they should be in the world before it is served.
+    /// States what was kept from before, as far as it is needed. Says whether there is any: then it should be
+    /// in the world before that is served.
     pub fn restore(&self, snapshot: &Snapshot) -> bool {
         let Some(kept) = &self.kept else { return false };
         let mut restored = false;
-        for source in self.wanted(snapshot) {
-            let Some((keys, fetched)) = kept.read(&source) else { continue };
-            self.state_keys(&source, &keys);
-            let issuer = Issuer { keys: Some(keys), fetched: Some(fetched), ..Issuer::new() };
-            self.issuers.lock().insert(source, issuer);
+        for published in self.wanted(snapshot) {
+            let Some((known, fetched)) = kept.read(&published) else { continue };
+            self.facts.state(published.fact(&known.text));
+            let place = Place { known: Some(known), fetched: Some(fetched), ..Place::new() };
+            self.places.lock().insert(published, place);
             restored = true;
         }
         restored
     }
 
-    /// The keys at a place, if they are known.
+    /// The keys of tokens at a place, if they are known.
     #[must_use]
-    pub fn at(&self, source: &str) -> Option<Arc<str>> {
-        self.issuers.lock().get(source)?.keys.clone()
+    pub fn at(&self, url: &str) -> Option<Arc<str>> {
+        let places = self.places.lock();
+        let known = places.get(&Published::keys(url.to_owned()))?.known.as_ref()?;
+        Some(known.text.clone())
     }
 
-    /// Every issuer, in the order of where the keys are.
+    /// Every place, keys first.
     #[must_use]
-    pub fn status(&self) -> Vec<IssuerStatus> {
+    pub fn status(&self) -> Vec<PlaceStatus> {
         let now = Instant::now();
-        let issuers = self.issuers.lock();
-        let status = issuers.iter().map(|(source, issuer)| IssuerStatus {
-            source: source.clone(),
-            has_keys: issuer.keys.is_some(),
-            fetched: issuer.fetched,
-            error: issuer.error.as_deref().map(str::to_owned),
-            next_in: issuer.next.saturating_duration_since(now).as_secs(),
+        let places = self.places.lock();
+        let status = places.iter().map(|(published, place)| PlaceStatus {
+            what: published.what,
+            source: published.url.clone(),
+            has_keys: place.known.is_some(),
+            fetched: place.fetched,
+            error: place.error.as_deref().map(str::to_owned),
+            next_in: place.next.saturating_duration_since(now).as_secs(),
         });
         status.collect()
     }
@@ -201,11 +213,12 @@ impl Keys {
                 self.want(self.wanted(&snapshot));
                 seen = snapshot.revision().max(1);
             }
-            for source in self.due() {
+            for published in self.due() {
                 let (keys, told) = (self.clone(), told.clone());
                 tokio::spawn(async move {
-                    if let Some(fetched) = keys.fetch_one(&source).await
-                        && keys.own.as_ref() == Some(&source)
+                    if let Some(fetched) = keys.fetch_one(&published).await
+                        && published.what == What::Keys
+                        && keys.own.as_ref() == Some(&published.url)
                     {
                         told(&fetched);
                     }
@@ -215,93 +228,121 @@ impl Keys {
         }
     }
 
-    /// Where the keys are that somebody needs.
-    fn wanted(&self, snapshot: &Snapshot) -> BTreeSet<String> {
+    /// What somebody needs.
+    fn wanted(&self, snapshot: &Snapshot) -> BTreeSet<Published> {
         let policies = snapshot.objects_of(Kind::RequestAuthentication);
         let policies = policies.filter_map(|object| object.spec::<RequestAuthentication>());
         let stated = policies.flat_map(|policy| policy.jwt_rules.iter().filter_map(key_source));
-        self.own.iter().cloned().chain(stated).take(ISSUERS_MAX).collect()
+        let keys = self.own.iter().cloned().chain(stated).map(Published::keys);
+        let view = snapshot.view();
+        Published::roots_of(&view.mesh().config).chain(keys).take(PLACES_MAX).collect()
     }
 
     /// Forgets what nobody needs any more, and begins with what is new.
-    fn want(&self, wanted: BTreeSet<String>) {
-        let mut issuers = self.issuers.lock();
-        issuers.retain(|source, _| {
-            let stays = wanted.contains(source);
+    fn want(&self, wanted: BTreeSet<Published>) {
+        let mut places = self.places.lock();
+        places.retain(|published, _| {
+            let stays = wanted.contains(published);
             if !stays {
-                let name = Name::from(source.as_str());
-                self.facts.retract(FactKey::Jwks(name.clone()));
-                self.facts.retract(FactKey::Unfetched(name));
+                self.facts.retract(published.fact_key());
+                self.facts.retract(published.unfetched_key());
             }
             stays
         });
-        for source in wanted {
-            issuers.entry(source).or_insert_with(Issuer::new);
+        for published in wanted {
+            places.entry(published).or_insert_with(Place::new);
         }
     }
 
-    fn due(&self) -> Vec<String> {
+    fn due(&self) -> Vec<Published> {
         let now = Instant::now();
-        let mut issuers = self.issuers.lock();
-        let due = issuers.iter_mut().filter(|(_, issuer)| !issuer.under_way && issuer.next <= now);
-        due.map(|(source, issuer)| {
-            issuer.under_way = true;
-            source.clone()
+        let mut places = self.places.lock();
+        let due = places.iter_mut().filter(|(_, place)| !place.under_way && place.next <= now);
+        due.map(|(published, place)| {
+            place.under_way = true;
+            published.clone()
         })
         .collect()
     }
 
-    /// One attempt; the keys, if there are any.
-    async fn fetch_one(&self, source: &str) -> Option<Arc<str>> {
+    /// One attempt; what is there, if it could be had.
+    async fn fetch_one(&self, published: &Published) -> Option<Arc<str>> {
         let _permit = self.fetching.acquire().await;
-        let fetched = self.fetch(source).await;
+        let fetched = self.fetch(published).await.and_then(|fetched| self.not_older(published, fetched));
+        let url = &published.url;
         match &fetched {
-            Err(reason) => tracing::warn!(source, %reason, "keys of an issuer cannot be fetched"),
-            // Kept before anybody relies on them: a server that is killed then still has them.
-            Ok(keys) => self.keep(source, keys),
+            Err(reason) => tracing::warn!(url, %reason, "what is published cannot be fetched"),
+            // Kept before anybody relies on it: a server that is killed then still has it.
+            Ok(fetched) => self.keep(published, fetched),
         }
-        let mut issuers = self.issuers.lock();
+        let mut places = self.places.lock();
         // Nobody may need it any more.
-        let issuer = issuers.get_mut(source)?;
-        issuer.take(source, fetched.clone());
-        drop(issuers);
-        let name = Name::from(source);
+        let place = places.get_mut(published)?;
+        place.take(url, fetched.clone());
+        drop(places);
         match fetched {
-            Ok(keys) => {
-                self.state_keys(source, &keys);
-                self.facts.retract(FactKey::Unfetched(name));
-                Some(keys)
+            Ok(fetched) => {
+                self.facts.state(published.fact(&fetched.text));
+                self.facts.retract(published.unfetched_key());
+                Some(fetched.text)
             }
             Err(reason) => {
-                self.facts.state(Fact::Unfetched { source: name, reason });
+                self.facts.state(published.unfetched(reason));
                 None
             }
         }
     }
 
-    fn keep(&self, source: &str, keys: &str) {
-        if let Some(kept) = &self.kept
-            && let Err(error) = kept.write(source, keys, now())
-        {
-            tracing::warn!(source, %error, "keys of an issuer cannot be kept for the next start");
+    /// What has a smaller number than what is known was published before it.
+    fn not_older(&self, published: &Published, fetched: Fetched) -> Result<Fetched, Arc<str>> {
+        let places = self.places.lock();
+        let known = places.get(published).and_then(|place| place.known.as_ref()?.sequence);
+        match (known, fetched.sequence) {
+            (Some(known), Some(number)) if number < known => {
+                Err(format!("{}: number {number} is older than {known}, which is known", published.url)
+                    .into())
+            }
+            _ => Ok(fetched),
         }
     }
 
-    async fn fetch(&self, source: &str) -> Result<Arc<str>, Arc<str>> {
+    fn keep(&self, published: &Published, fetched: &Fetched) {
+        if let Some(kept) = &self.kept
+            && let Err(error) = kept.write(published, fetched, now())
+        {
+            tracing::warn!(url = published.url, %error, "what was fetched cannot be kept for the next start");
+        }
+    }
+
+    async fn fetch(&self, published: &Published) -> Result<Fetched, Arc<str>> {
+        match published.what {
+            What::Keys => self.fetch_keys(&published.url).await,
+            What::Roots => self.fetch_roots(&published.url).await,
+        }
+    }
+
+    async fn fetch_keys(&self, source: &str) -> Result<Fetched, Arc<str>> {
         let mut url = source.to_owned();
         // The document of an issuer says where its keys are, and keys say nothing more.
         for _ in 0..2 {
             let body = self.fetcher.get(&url, KEY_SET_BYTES_MAX).await.map_err(|error| said(&error))?;
             match document::read(&body).map_err(|error| Arc::from(format!("{url}: {error}")))? {
-                Document::Keys(keys) => return Ok(keys.into()),
+                Document::Keys(keys) => return Ok(Fetched { text: keys.into(), ..Fetched::default() }),
                 Document::KeysAt(next) => url = next,
             }
         }
         Err(Arc::from(format!("{url} says that the keys are elsewhere again")))
     }
 
-    fn state_keys(&self, source: &str, keys: &Arc<str>) {
-        self.facts.state(Fact::Jwks { source: source.into(), keys: keys.clone() });
+    async fn fetch_roots(&self, url: &str) -> Result<Fetched, Arc<str>> {
+        // SPIFFE Trust Domain and Bundle, 5.2: who can change what is on its way can be anybody.
+        if !url.starts_with("https://") {
+            return Err(Arc::from(format!("{url}: roots are fetched over HTTPS and in no other way")));
+        }
+        let body = self.fetcher.get(url, PEM_BYTES_MAX).await.map_err(|error| said(&error))?;
+        let Roots { pem, sequence, refresh } =
+            roots::read(&body).map_err(|error| Arc::from(format!("{url}: {error}")))?;
+        Ok(Fetched { text: pem.into(), sequence, refresh })
     }
 }
 

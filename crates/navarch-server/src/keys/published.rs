@@ -1,11 +1,15 @@
 //! What is fetched, and from where.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use navarch_model::Name;
 use navarch_model::fact::{Fact, FactKey, TrustBundle};
 use navarch_model::mesh::{CertificateSource, MeshConfig, bundle_url};
 use serde::{Deserialize, Serialize};
+
+/// How long keys are good before they are fetched again, give or take a tenth.
+pub const REFRESH: Duration = Duration::from_secs(20 * 60);
 
 /// What somebody publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,5 +74,22 @@ impl Published {
     /// What the world is told if it cannot be fetched.
     pub fn unfetched(&self, reason: Arc<str>) -> Fact {
         Fact::Unfetched { source: self.name(), reason }
+    }
+}
+
+/// What was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// A key set, or roots as PEM.
+    pub text: Arc<str>,
+    /// Grows with every change, if there is one.
+    pub sequence: Option<u64>,
+    /// How long it is good before it is fetched again.
+    pub refresh: Duration,
+}
+
+impl Default for Fetched {
+    fn default() -> Self {
+        Fetched { text: Arc::from(""), sequence: None, refresh: REFRESH }
     }
 }

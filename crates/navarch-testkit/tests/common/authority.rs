@@ -24,6 +24,8 @@ pub struct Rig {
     /// Who proves to the control plane who proxies are, and to them who it is, if it is not its own
     /// authority.
     channels: Option<Authority>,
+    /// The roots of an authority that is provided.
+    provided: Option<String>,
 }
 
 impl Rig {
@@ -44,6 +46,14 @@ impl Rig {
         Rig::start_in(name, directory, Some(channels), &arguments).await
     }
 
+    /// The same with an authority that is provided.
+    pub async fn with_provided(name: &str, authority: &Authority, more: &[&str]) -> Result<Rig> {
+        let files = authority.plugged()?.display().to_string();
+        let arguments = [&["--ca-dir", files.as_str()], more].concat();
+        let rig = Rig::start(name, &arguments).await?;
+        Ok(Rig { provided: Some(authority.pem.clone()), ..rig })
+    }
+
     async fn start_in(
         name: &str,
         directory: PathBuf,
@@ -59,7 +69,7 @@ impl Rig {
         let usual = ["--state", &state_text, "--secure-addr", &secure_text];
         let arguments = [&usual[..], more].concat();
         let server = Server::start_on(&format!("{name}-serve"), &config, xds, admin, &arguments).await?;
-        Ok(Rig { server, state, directory, secure, channels })
+        Ok(Rig { server, state, directory, secure, channels, provided: None })
     }
 
     /// A `navarch` command on the state directory.
@@ -75,12 +85,18 @@ impl Rig {
     }
 
     pub fn roots(&self) -> Result<String> {
+        if let Some(provided) = &self.provided {
+            return Ok(provided.clone());
+        }
         self.run(&["ca", "root"])
     }
 
     pub fn token(&self, namespace: &str, account: &str, more: &[&str]) -> Result<String> {
         let create = ["token", "create", "--namespace", namespace, "--service-account", account];
-        Ok(self.run(&[&create[..], more].concat())?.trim().to_owned())
+        // Of an authority that is provided the state directory knows nothing.
+        let domain: &[&str] =
+            if self.provided.is_some() { &["--trust-domain", "cluster.local"] } else { &[] };
+        Ok(self.run(&[&create[..], domain, more].concat())?.trim().to_owned())
     }
 
     /// The answer to a request over TLS with these fields beside the CSR.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod authority;
+pub mod https;
 pub mod minute;
 pub mod pair;
 pub mod pki;

@@ -25,7 +25,7 @@ use crate::pure::{Pure, Sealed};
 use crate::sds::CA_SUFFIX;
 
 pub use files::{FileSecret, FileSecretInput};
-pub use workload::{WorkloadRoots, workload_certificate};
+pub use workload::{StatedRoots, WorkloadRoots, WorkloadRootsInput, workload_certificate};
 
 const KUBERNETES: &str = "kubernetes://";
 const KUBERNETES_GATEWAY: &str = "kubernetes-gateway://";

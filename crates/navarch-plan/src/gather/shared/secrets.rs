@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
-use navarch_model::mesh::CertificateSource;
+use navarch_model::key_pair::has_certificates;
+use navarch_model::mesh::{CertificateSource, bundle_url};
 use navarch_model::networking::{ClientTlsSettings, DestinationRule};
 use navarch_model::service::Visibility;
 use navarch_model::{Name, TrustDomains};
@@ -14,7 +15,7 @@ use navarch_translate::listeners::tls::own_file_secrets;
 use navarch_translate::sds::{CA_SUFFIX, credential_resource};
 use navarch_translate::secrets::{
     FileSecret, FileSecretInput, SecretContent, SecretResource, SecretResourceInput, SecretSource,
-    WorkloadRoots,
+    StatedRoots, WorkloadRoots, WorkloadRootsInput,
 };
 use navarch_translate::tls::file_secrets;
 
@@ -71,12 +72,25 @@ fn workload_roots(cx: &Cx<'_>) -> Option<Arc<Resource>> {
     let mesh = &view.mesh().config;
     let domains = TrustDomains::of(mesh);
     let own = domains.iter().next().and_then(|domain| view.trust_bundle(domain))?;
-    let stated = mesh.ca_certificates.iter().filter_map(|data| match data.certificate_data.as_ref()? {
-        CertificateSource::Pem(pem) => Some(Arc::from(pem.as_str())),
-        CertificateSource::SpiffeBundleUrl(url) => view.trust_bundle(url).cloned(),
+    let stated = mesh.ca_certificates.iter().filter_map(|data| {
+        let roots = match data.certificate_data.as_ref()? {
+            CertificateSource::Pem(pem) => Arc::from(pem.as_str()),
+            CertificateSource::SpiffeBundleUrl(url) => view.trust_bundle(&bundle_url(url))?.roots.clone(),
+        };
+        // A trust domain that trusts nobody any more says so, and a text without certificates Envoy refuses.
+        if !has_certificates(roots.as_bytes()) {
+            return None;
+        }
+        let domains = data.trust_domains.iter().map(|domain| Name::from(domain.as_str())).collect();
+        Some(StatedRoots { domains, roots })
     });
-    let roots: Vec<Arc<str>> = [own.clone()].into_iter().chain(stated).collect();
-    Some((*cx.get::<WorkloadRoots>(&roots)).clone())
+    let input = WorkloadRootsInput {
+        domains: domains.iter().cloned().collect(),
+        own: own.roots.clone(),
+        lists: own.lists.clone(),
+        stated: stated.collect(),
+    };
+    Some((*cx.get::<WorkloadRoots>(&input)).clone())
 }
 
 /// Names of the resources that DestinationRules of a namespace ask for, and of the files that any rule for it
