@@ -4,10 +4,11 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use navarch_identity::certificate::{CertificateError, Facts};
 use navarch_identity::pem::{self, PemError};
+use navarch_identity::renewal::renew_at;
 use navarch_identity::store::{StateDirectory, StoreError};
 use navarch_identity::{Secret, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
@@ -18,9 +19,6 @@ const KEPT: &str = "workload.pem";
 /// What separates the roots from the chain in the file, and what says when it was signed.
 const ROOTS_FOLLOW: &str = "\nRoots:\n";
 const SIGNED: &str = "Signed: ";
-
-/// No certificate is replaced sooner, whatever it says.
-const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// A certificate of the workload, and what verifies others of its mesh.
 #[derive(Debug)]
@@ -85,12 +83,10 @@ impl Leaf {
         Ok(Leaf { key, chain, roots, signed_at, not_after: facts.not_after, identity })
     }
 
-    /// When another one is asked for: at half of its life, give or take a hundredth.
+    /// When another one is asked for.
     #[must_use]
-    pub fn renew_at(&self, jitter: f64) -> Timestamp {
-        let life = self.signed_at.until(self.not_after);
-        let part = life.mul_f64(0.49 + 0.02 * jitter.clamp(0.0, 1.0));
-        self.signed_at.after(part.max(LIFE_MIN))
+    pub fn renew_at(&self, share: f64) -> Timestamp {
+        renew_at(self.signed_at, self.not_after, share)
     }
 }
 
@@ -202,20 +198,5 @@ mod tests {
         let (key, other) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
         let error = leaf("spiffe://td/ns/a/sa/b", &key, &other).expect_err("another key");
         assert!(matches!(error, LeafError::OtherKey), "{error}");
-    }
-
-    #[test]
-    fn another_one_is_asked_for_at_half_of_its_life() {
-        let key = KeyPair::generate().expect("a key");
-        let made = Leaf {
-            signed_at: Timestamp(1000),
-            not_after: Timestamp(3000),
-            ..leaf("spiffe://td/ns/a/sa/b", &key, &key).expect("a leaf")
-        };
-        for (jitter, at) in [(0.0, 1980), (0.5, 2000), (1.0, 2020), (7.0, 2020)] {
-            assert_eq!(made.renew_at(jitter), Timestamp(at), "{jitter}");
-        }
-        let short = Leaf { not_after: Timestamp(1000), ..made };
-        assert_eq!(short.renew_at(0.0), Timestamp(1001), "and not at once, again and again");
     }
 }

@@ -1,5 +1,5 @@
 //! Where certificates of the workload come from: signed by the control plane, kept in the agent's directory,
-//! and replaced at half of their lives.
+//! and replaced in the middle of their lives.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -25,6 +25,7 @@ pub mod authority;
 pub mod certificate;
 pub mod limit;
 pub mod pem;
+pub mod renewal;
 pub mod request;
 pub mod rotation;
 pub mod secret;

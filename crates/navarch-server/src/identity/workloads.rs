@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use navarch_envoy::{Layer, XdsType};
 use navarch_identity::authority::{IssueError, WorkloadCertificate};
+use navarch_identity::renewal::renew_at;
 use navarch_model::SpiffeId;
 use navarch_translate::sds::WORKLOAD_CERTIFICATE;
 use navarch_translate::secrets::workload_certificate;
@@ -73,14 +74,12 @@ impl Identity {
     }
 }
 
-/// Between a quarter and three quarters of its life. Streams that began at once do not renew at once: as
-/// many renew in each moment of that half as on average ever after.
+/// A while after now.
 fn renew_after(made: &WorkloadCertificate) -> Duration {
-    let life = now().until(made.not_after);
     // The number of a certificate is random; its first digits are not all.
     let digits = made.serial.get(8..16).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    let at = f64::from(digits.unwrap_or(0)) / f64::from(u32::MAX);
-    life.mul_f64(0.25 + at / 2.0)
+    let share = f64::from(digits.unwrap_or(0)) / f64::from(u32::MAX);
+    now().until(renew_at(now(), made.not_after, share))
 }
 
 #[cfg(test)]
