@@ -1,6 +1,7 @@
 //! How many requests for certificates a server answers, and how fast: `istio.v1.auth` over TLS, each with a
-//! token.
+//! token, or over mutual TLS with the certificate that is to be replaced.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use http::Request;
 use rcgen::{CertificateParams, KeyPair};
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::server::Server;
@@ -40,6 +41,8 @@ pub struct CertificateSettings {
     pub requests: usize,
     /// Requests in a second; as many as there can be if it is not said.
     pub rate: Option<f64>,
+    /// Mutual TLS: each connection has a certificate, and its requests no token.
+    pub mutual: bool,
 }
 
 /// What came of it.
@@ -59,8 +62,9 @@ pub struct CertificateReport {
     pub failure: Option<String>,
 }
 
-/// A workload: its request, ready to be sent, and its token.
+/// A workload: its key, its request, ready to be sent, and its token.
 struct Workload {
+    key: KeyPair,
     message: Bytes,
     authorization: String,
 }
@@ -94,7 +98,8 @@ async fn measure(settings: &CertificateSettings, directory: &Path) -> Result<Cer
         );
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
-    let connector = connector(&run(&["ca", "root"])?)?;
+    let roots = run(&["ca", "root"])?;
+    let plain = connector(&roots, None)?;
     let workloads: Vec<Workload> = (0..settings.identities)
         .map(|index| {
             let account = format!("account-{index}");
@@ -103,18 +108,25 @@ async fn measure(settings: &CertificateSettings, directory: &Path) -> Result<Cer
         })
         .collect::<Result<_>>()?;
     let workloads = Arc::new(workloads);
+    // Before anything is measured: who renews has a certificate.
+    let mut connectors = vec![plain.clone(); settings.connections];
+    if settings.mutual {
+        for (connector, workload) in connectors.iter_mut().zip(workloads.iter().cycle()) {
+            let (mut sender, connection) = connect(&plain, server.xds).await?;
+            let answer = workload.ask(&mut sender, true).await.context("the first certificate")?;
+            connection.abort();
+            let chain = first_element(&answer).context("the answer has no certificate")?;
+            *connector = self::connector(&roots, Some((&chain, &workload.key)))?;
+        }
+    }
     let before = server.usage()?.cpu;
     let (next, started) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let mut tasks = JoinSet::new();
-    for _ in 0..settings.connections {
-        let (connector, workloads, next) = (connector.clone(), workloads.clone(), next.clone());
+    for (position, connector) in connectors.into_iter().enumerate() {
+        let (workloads, next, mutual) = (workloads.clone(), next.clone(), settings.mutual);
         let (address, requests, rate) = (server.xds, settings.requests, settings.rate);
         tasks.spawn(async move {
-            let socket = TcpStream::connect(address).await?;
-            socket.set_nodelay(true)?;
-            let socket = connector.connect(address.ip().into(), socket).await.context("the TLS handshake")?;
-            let (mut sender, connection) = h2::client::handshake(socket).await?;
-            let connection = tokio::spawn(connection);
+            let (mut sender, connection) = connect(&connector, address).await?;
             let mut took = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
@@ -127,8 +139,10 @@ async fn measure(settings: &CertificateSettings, directory: &Path) -> Result<Cer
                     tokio::time::sleep_until(due.into()).await;
                 }
                 let begun = due.unwrap_or_else(Instant::now);
-                let workload = &workloads[index % workloads.len()];
-                let failure = workload.ask(&mut sender).await.err().map(|error| format!("{error:#}"));
+                // A connection with a certificate is of one workload.
+                let workload = &workloads[if mutual { position } else { index } % workloads.len()];
+                let failure =
+                    workload.ask(&mut sender, !mutual).await.err().map(|error| format!("{error:#}"));
                 took.push((begun.elapsed(), failure));
             }
             connection.abort();
@@ -142,6 +156,15 @@ async fn measure(settings: &CertificateSettings, directory: &Path) -> Result<Cer
     let seconds = started.elapsed().as_secs_f64();
     let cpu = server.usage()?.cpu - before;
     Ok(report(all, seconds, cpu))
+}
+
+/// A connection, and the task that keeps it going.
+async fn connect(connector: &TlsConnector, address: SocketAddr) -> Result<(SendRequest<Bytes>, AbortHandle)> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let socket = connector.connect(address.ip().into(), socket).await.context("the TLS handshake")?;
+    let (sender, connection) = h2::client::handshake(socket).await?;
+    Ok((sender, tokio::spawn(connection).abort_handle()))
 }
 
 fn report(all: Vec<(Duration, Option<String>)>, seconds: f64, cpu: f64) -> CertificateReport {
@@ -167,32 +190,42 @@ fn report(all: Vec<(Duration, Option<String>)>, seconds: f64, cpu: f64) -> Certi
     }
 }
 
-fn connector(roots_pem: &str) -> Result<TlsConnector> {
+fn connector(roots_pem: &str, own: Option<(&str, &KeyPair)>) -> Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(roots_pem.as_bytes()) {
         roots.add(root.map_err(|error| anyhow::anyhow!("the roots: {error}"))?)?;
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain.as_bytes())
+                .collect::<Result<_, _>>()
+                .map_err(|error| anyhow::anyhow!("the certificate: {error}"))?;
+            builder.with_client_auth_cert(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into())?
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
 impl Workload {
     fn new(token: &str) -> Result<Self> {
-        let csr = CertificateParams::default().serialize_request(&KeyPair::generate()?)?.pem()?;
-        Ok(Workload { message: message(&csr), authorization: format!("Bearer {token}") })
+        let key = KeyPair::generate()?;
+        let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
+        Ok(Workload { key, message: message(&csr), authorization: format!("Bearer {token}") })
     }
 
-    /// Asks for a certificate, and wants one.
-    async fn ask(&self, sender: &mut SendRequest<Bytes>) -> Result<()> {
-        let head = Request::post(METHOD)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("authorization", self.authorization.as_str())
-            .body(())?;
+    /// Asks for a certificate, and wants one; the answer.
+    async fn ask(&self, sender: &mut SendRequest<Bytes>, with_token: bool) -> Result<Bytes> {
+        let mut head =
+            Request::post(METHOD).header("content-type", "application/grpc").header("te", "trailers");
+        if with_token {
+            head = head.header("authorization", self.authorization.as_str());
+        }
+        let head = head.body(())?;
         let mut ready = sender.clone().ready().await?;
         let (response, mut body) = ready.send_request(head, false)?;
         body.send_data(self.message.clone(), true)?;
@@ -207,17 +240,17 @@ impl Workload {
             bail!(reason);
         }
         let mut body = response.into_body();
-        let mut bytes = 0;
+        let mut answer = BytesMut::new();
         while let Some(chunk) = body.data().await {
             let chunk = chunk?;
-            bytes += chunk.len();
+            answer.put_slice(&chunk);
             body.flow_control().release_capacity(chunk.len())?;
         }
         if let Some(reason) = body.trailers().await?.as_ref().and_then(refused) {
             bail!(reason);
         }
-        ensure!(bytes > 500, "the answer has {bytes} bytes, which is no certificate");
-        Ok(())
+        ensure!(answer.len() > 500, "the answer has {} bytes, which is no certificate", answer.len());
+        Ok(answer.freeze())
     }
 }
 
@@ -240,9 +273,32 @@ fn message(csr: &str) -> Bytes {
     framed.freeze()
 }
 
+/// The first text of `istio.v1.auth.IstioCertificateResponse.cert_chain` in a gRPC message: the leaf.
+fn first_element(answer: &[u8]) -> Option<String> {
+    let (&tag, mut rest) = answer.get(5..)?.split_first()?;
+    let mut length = 0;
+    for shift in (0..28).step_by(7) {
+        let (&byte, after) = rest.split_first()?;
+        (length, rest) = (length | usize::from(byte & 0x7f) << shift, after);
+        if byte < 0x80 {
+            break;
+        }
+    }
+    (tag == 0x0a).then(|| String::from_utf8(rest.get(..length)?.to_vec()).ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_leaf_is_the_first_of_an_answer() {
+        let framed = [&[0, 0, 0, 1, 0x30, 0x0a, 0xac, 0x02][..], &[b'x'; 300], b"\x0a\x01y"].concat();
+        assert_eq!(first_element(&framed), Some("x".repeat(300)));
+        for cut in [0, 4, 6, 7, 100] {
+            assert_eq!(first_element(&framed[..cut]), None, "{cut}");
+        }
+    }
 
     #[test]
     fn a_message_is_a_frame_around_a_field() {

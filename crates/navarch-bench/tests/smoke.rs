@@ -129,14 +129,17 @@ fn a_server_that_runs_is_measured_as_well() {
 
 #[test]
 fn who_asks_for_a_certificate_gets_one() {
-    let report = certificates(&CertificateSettings {
-        binary: navarch_testkit::navarch::binary().expect("the binary"),
-        arguments: Vec::new(),
-        identities: 3,
-        connections: 4,
-        requests: 40,
-        rate: None,
-    });
-    let report = report.expect("a report");
-    assert_eq!((report.requests, report.failed), (40, 0), "{:?}", report.failure);
+    for mutual in [false, true] {
+        let report = certificates(&CertificateSettings {
+            binary: navarch_testkit::navarch::binary().expect("the binary"),
+            arguments: Vec::new(),
+            identities: 3,
+            connections: 4,
+            requests: 40,
+            rate: None,
+            mutual,
+        });
+        let report = report.expect("a report");
+        assert_eq!((report.requests, report.failed), (40, 0), "{:?}", report.failure);
+    }
 }

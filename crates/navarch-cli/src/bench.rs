@@ -161,7 +161,9 @@ enum What {
     ///
     /// Starts `navarch serve` with an authority in a temporary directory, and asks for certificates with
     /// P-256 keys over TLS, each request with a join token that is checked. Exit status 1 if one is refused.
-    #[command(after_help = "Examples:\n  navarch bench ca\n  navarch bench ca --rate 1000 --requests 20000")]
+    #[command(
+        after_help = "Examples:\n  navarch bench ca\n  navarch bench ca --rate 1000 --requests 20000\n  navarch bench ca --mutual --connections 64"
+    )]
     Ca(CaArgs),
 }
 
@@ -179,6 +181,9 @@ struct CaArgs {
     /// Requests in a second; as many as there can be if it is not said
     #[arg(long, value_name = "RATE")]
     rate: Option<f64>,
+    /// Mutual TLS: each connection has a certificate, which its requests replace, and no token
+    #[arg(long)]
+    mutual: bool,
     /// Binary of the server; this one if it is not said
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
@@ -201,6 +206,7 @@ impl CaArgs {
             connections: self.connections,
             requests: self.requests,
             rate: self.rate,
+            mutual: self.mutual,
         })?;
         match self.output {
             Format::Json => output::json(&report)?,
