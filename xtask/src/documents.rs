@@ -1,6 +1,7 @@
-//! What the documents name exists: files, folders and items in back-ticks, and the targets of links.
+//! What the documents name exists: files, folders and items in back-ticks, tests in the files that are named
+//! before them, and the targets of links.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything in the checkout that a document may name.
 #[derive(Debug, Default)]
@@ -9,6 +10,8 @@ pub struct Index {
     paths: BTreeSet<String>,
     /// Every identifier in Rust sources.
     words: BTreeSet<String>,
+    /// The functions of each Rust source.
+    functions: BTreeMap<String, BTreeSet<String>>,
     /// Documents by name.
     documents: Vec<(String, String)>,
 }
@@ -23,6 +26,8 @@ const DATED: &str = "docs/decisions/";
 #[derive(Debug, PartialEq, Eq)]
 enum Name<'a> {
     Code(&'a str),
+    /// A function, and the source that is named before it: `` `a.rs` `works` ``.
+    In(&'a str, &'a str),
     Link(&'a str),
 }
 
@@ -34,6 +39,8 @@ impl Index {
         if name.ends_with(".rs") {
             let words =
                 text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+            let functions = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+            self.functions.insert(name.to_owned(), functions.map(str::to_owned).collect());
             for word in words {
                 if !self.words.contains(word) {
                     self.words.insert(word.to_owned());
@@ -68,6 +75,14 @@ impl Index {
                 let found = outside || joined(folder, target).is_some_and(|path| self.paths.contains(&path));
                 (!found).then(|| format!("the link to {target} leads nowhere"))
             }
+            Name::In(source, function) => {
+                let is_it = |known: &&String| {
+                    joined(folder, source).as_ref() == Some(*known) || ends_with_path(known, source)
+                };
+                let mut sources = self.functions.keys().filter(is_it);
+                let found = sources.any(|known| self.functions[known].contains(*function));
+                (!found).then(|| format!("there is no `{function}` in `{source}`"))
+            }
             Name::Code(code) if is_path(code) => {
                 let wanted = alternatives(code.trim_end_matches('/'));
                 let gone = wanted.iter().find(|path| !self.has_path(folder, path))?;
@@ -97,6 +112,11 @@ impl Index {
             if glob { known[start..].ends_with(last) } else { start == known.len() }
         })
     }
+}
+
+/// Whether a path is the end of another one.
+fn ends_with_path(known: &str, end: &str) -> bool {
+    known.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 /// `../a` from `docs` is `a`; `None` if it leads out of the checkout.
@@ -139,6 +159,12 @@ fn item_parts(item: &str) -> Option<Vec<&str>> {
     (parts.len() > 1 && parts.iter().all(word) && ours).then_some(parts)
 }
 
+/// Whether a word looks like the name of a test.
+fn is_function(code: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    code.contains('_') && code.chars().all(plain)
+}
+
 /// Names in back-ticks and targets of links outside blocks of code, with their lines.
 fn names(text: &str) -> Vec<(usize, Name<'_>)> {
     let mut found = Vec::new();
@@ -152,9 +178,18 @@ fn names(text: &str) -> Vec<(usize, Name<'_>)> {
             continue;
         }
         let mut rest = line;
+        let mut source = None;
         while let Some(at) = rest.find('`') {
             let Some(end) = rest[at + 1..].find('`') else { break };
-            found.push((index + 1, Name::Code(&rest[at + 1..at + 1 + end])));
+            let code = &rest[at + 1..at + 1 + end];
+            source = source.filter(|_| matches!(&rest[..at], " " | ", "));
+            match source {
+                Some(source) if is_function(code) => found.push((index + 1, Name::In(source, code))),
+                _ => found.push((index + 1, Name::Code(code))),
+            }
+            if code.ends_with(".rs") && is_path(code) {
+                source = Some(code);
+            }
             rest = &rest[at + end + 2..];
         }
         for (at, mark) in line.match_indices("](") {
@@ -194,6 +229,15 @@ mod tests {
         check("README.md", "`name/value`, `/etc/x.yaml`, `target/x.json`, `mesh.yaml`, `std::fs::read`", &[]);
         check("README.md", "    `crates/gone` in a block\n```\n`crates/gone`\n```\n", &[]);
         check("docs/decisions/1.md", "`Thing::renamed` since", &[]);
+    }
+
+    #[test]
+    fn tests_are_in_the_files_that_are_named_before_them() {
+        check("docs/x.md", "| `b/mod.rs` `made` | `c.rs` and `made_up` |", &[]);
+        let gone = "docs/x.md:1: there is no `it_works` in `b/mod.rs`";
+        check("docs/x.md", "| `b/mod.rs` `it_works` |", &[gone]);
+        check("docs/x.md", "| `b/mod.rs` `made`, `it_works` |", &[gone]);
+        check("docs/x.md", "`b/mod.rs` has `it_works`", &[]);
     }
 
     #[test]
