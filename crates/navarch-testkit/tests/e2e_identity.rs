@@ -7,8 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use common::authority::{Rig, chain};
+use common::https::Https;
+use common::issuer::Issuer;
+use common::pki::Authority;
 use navarch_testkit::envoy::Envoy;
-use navarch_testkit::grpc;
+use navarch_testkit::{grpc, wait, workspace};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
@@ -98,4 +101,61 @@ async fn a_machine_gets_from_a_token_to_mutual_tls() -> Result<()> {
     rig.run(&["token", "revoke", id])?;
     refused(&rig.ask(&key, json!({"token": many}))?, "UNAUTHENTICATED", REFUSED)?;
     rig.said("has been revoked at").await
+}
+
+/// Tokens of an issuer (`JWT_RULE`), whose keys come over HTTPS. Who is refused hears nothing, and the log
+/// says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_an_issuer_prove_what_the_issuer_says() -> Result<()> {
+    let web = Authority::new(&workspace::scratch("oidc-web")?, "web")?;
+    let (issuer, stranger) = (Issuer::new("key")?, Issuer::new("key")?);
+    let published = Https::serve(&web, issuer.keys()).await?;
+    let rule =
+        json!({"issuer": "https://issuer.test", "audiences": ["navarch"], "jwks_uri": published.url()});
+    let (rule, roots) = (rule.to_string(), web.file.display().to_string());
+    let near = ["--fetch-allow", "127.0.0.1/32,::1/128", "--fetch-ca", &roots];
+    let rig = Rig::start("oidc", &[&["--jwt-rule", rule.as_str()], &near[..]].concat()).await?;
+    let claims = |changed: Value| {
+        let mut claims = json!({
+            "iss": "https://issuer.test", "aud": ["somebody", "navarch"],
+            "sub": "system:serviceaccount:shop:web", "exp": 4_102_444_800_u64,
+        });
+        for (name, value) in changed.as_object().into_iter().flatten() {
+            claims[name.as_str()] = value.clone();
+        }
+        claims
+    };
+    let key = KeyPair::generate()?;
+    let good = issuer.token(&claims(json!({})))?;
+    let (leaf, _) = wait::until("the keys to be fetched", wait::STEP, || async {
+        chain(&rig.ask(&key, json!({"token": good}))?)
+    })
+    .await?;
+    let leaf = rig.put("oidc.pem", &leaf)?;
+    ensure!(names(&leaf)?.contains("URI:spiffe://cluster.local/ns/shop/sa/web\n"), "{}", names(&leaf)?);
+
+    let unsigned = good.rsplit_once('.').map(|(text, _)| format!("{text}.")).context("three parts")?;
+    for (token, reason) in [
+        (issuer.token(&claims(json!({"exp": 946_684_800})))?, "it has expired at 2000-01-01T00:00:00Z"),
+        (issuer.token(&claims(json!({"nbf": 4_102_444_800_u64})))?, "it is not valid before 2100-01-01"),
+        (issuer.token(&claims(json!({"aud": "somebody"})))?, "it is for [\"somebody\"]"),
+        (
+            issuer.token(&claims(json!({"iss": "https://other.test"})))?,
+            "its issuer is \"https://other.test\"",
+        ),
+        (issuer.token(&claims(json!({"sub": "somebody"})))?, "somebody"),
+        (stranger.token(&claims(json!({})))?, "its signature is not of the issuer's keys"),
+        (unsigned, "its signature is not of the issuer's keys"),
+    ] {
+        let before = rig.server.log().len();
+        refused(&rig.ask(&key, json!({"token": token}))?, "UNAUTHENTICATED", REFUSED)?;
+        wait::until(reason, wait::STEP, || async {
+            let log = rig.server.log();
+            let said = log.get(before..).unwrap_or_default();
+            ensure!(said.contains(reason), "not said: {said}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }

@@ -49,11 +49,25 @@ async fn a_revoked_certificate_is_refused_by_proxies_and_by_the_control_plane() 
     web_is_answered(&mesh).await?;
     let stolen = mesh.rig.certificate("front", "web")?;
     answers(&mesh, &stolen, true).await?;
-    let renew = |mesh: &Mesh| {
-        let (leaf, key) = (std::fs::read_to_string(&stolen.0)?, std::fs::read_to_string(&stolen.1)?);
+    let present = |mesh: &Mesh, pair: &(PathBuf, PathBuf)| {
+        let (leaf, key) = (std::fs::read_to_string(&pair.0)?, std::fs::read_to_string(&pair.1)?);
         mesh.rig.ask(&KeyPair::generate()?, json!({"key": key, "chain": leaf}))
     };
+    let renew = |mesh: &Mesh| present(mesh, &stolen);
     chain(&renew(&mesh)?)?;
+
+    // What ended, and what another authority made, proves nothing, and the log says why.
+    let identity = "spiffe://cluster.local/ns/front/sa/web";
+    let other = Authority::new(&workspace::scratch("revoked-other")?, "other")?;
+    for (pair, reason) in [
+        (authority.ended("ended", identity)?, "certificate expired"),
+        (other.workload("foreign", identity)?, "UnknownIssuer"),
+    ] {
+        ensure!(!is_answered(&mesh, &pair)?, "{} was taken by a proxy", pair.0.display());
+        let answer = present(&mesh, &pair)?;
+        ensure!(answer["code"] == "UNAVAILABLE", "{answer}");
+        mesh.rig.said(reason).await?;
+    }
 
     authority.revoke(&[&stolen.0])?;
     answers(&mesh, &stolen, false).await?;

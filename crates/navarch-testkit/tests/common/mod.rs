@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod https;
+pub mod issuer;
 pub mod minute;
 pub mod pair;
 pub mod pki;

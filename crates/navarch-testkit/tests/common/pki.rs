@@ -35,8 +35,24 @@ impl Authority {
 
     /// Files with a certificate and its key.
     pub fn sign(&self, name: &str, san: SanType) -> Result<(PathBuf, PathBuf)> {
-        let key = KeyPair::generate()?;
+        self.sign_with(name, san, CertificateParams::default())
+    }
+
+    /// Files with the certificate of a workload that ended long ago, and its key.
+    pub fn ended(&self, name: &str, identity: &str) -> Result<(PathBuf, PathBuf)> {
         let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        self.sign_with(name, SanType::URI(identity.try_into()?), params)
+    }
+
+    fn sign_with(
+        &self,
+        name: &str,
+        san: SanType,
+        mut params: CertificateParams,
+    ) -> Result<(PathBuf, PathBuf)> {
+        let key = KeyPair::generate()?;
         params.subject_alt_names = vec![san];
         // Of an identity it must be said (SPIFFE X.509-SVID, 4.3).
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
