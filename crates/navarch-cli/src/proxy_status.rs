@@ -11,13 +11,14 @@ use crate::output::{self, Format};
 use crate::table;
 
 /// The types that have a column whether or not anybody asks for them.
-const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS"];
+const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS", "SDS"];
 
 /// Show how far each proxy is in sync
 ///
 /// A cell is SYNCED (acknowledged), STALE (sent, not yet acknowledged), NOT SENT (never asked for, or nothing
 /// to send) or ERROR (rejected; the reason, the resource and the file it comes from follow the table). RDS
-/// stands for virtual hosts too, where they are resources of their own (`navarch serve --routes`).
+/// stands for virtual hosts too, where they are resources of their own (`navarch serve --routes`). SDS says how
+/// many secrets the proxy asks for that are missing; which ones follows the table.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch proxy-status\n  navarch proxy-status -o json | jq '.proxies[] | select(.lag > 0)'"
@@ -74,6 +75,12 @@ pub fn render(status: &FleetStatus) -> String {
                 held.left_ms / 1000,
             ));
         }
+        if !proxy.missing_secrets().is_empty() {
+            text.push_str(&format!("\n{} lacks secrets, and what uses them does not work:\n", proxy.name));
+            for name in proxy.missing_secrets() {
+                text.push_str(&format!("  {name}\n"));
+            }
+        }
         for (ty, state) in &proxy.types {
             if let Some(error) = &state.error {
                 text.push_str(&format!("\n{} rejects {ty}: {}\n", proxy.name, error.message));
@@ -102,7 +109,13 @@ fn header() -> Vec<String> {
 
 fn row(status: &FleetStatus, proxy: &ProxyStatus) -> Vec<String> {
     let mut cells = vec![proxy.name.clone(), proxy.cluster.clone()];
-    cells.extend(COLUMNS.iter().map(|ty| proxy.state(ty).as_str().to_owned()));
+    cells.extend(COLUMNS.iter().map(|ty| {
+        let state = proxy.state(ty).as_str();
+        match proxy.types.get(*ty).map_or(0, |status| status.missing.len()) {
+            0 => state.to_owned(),
+            missing => format!("{state} ({missing} missing)"),
+        }
+    }));
     cells.push(status.replica.clone());
     cells.push(proxy.version.clone());
     cells.push(proxy.revision.to_string());
@@ -131,8 +144,12 @@ mod tests {
 
     #[test]
     fn the_table_of_istioctl_users_and_the_reason_of_a_rejection() {
-        let mut sick = proxy("b.default", &[("CDS", SyncState::Stale), ("LDS", SyncState::Error)]);
+        let states = [("CDS", SyncState::Stale), ("LDS", SyncState::Error), ("SDS", SyncState::NotSent)];
+        let mut sick = proxy("b.default", &states);
         sick.lag = 2;
+        if let Some(secrets) = sick.types.get_mut("SDS") {
+            secrets.missing = vec!["kubernetes://web".to_owned(), "kubernetes://web-cacert".to_owned()];
+        }
         if let Some(lds) = sick.types.get_mut("LDS") {
             lds.error = Some(Rejection {
                 message: "no such filter".to_owned(),
@@ -149,9 +166,13 @@ mod tests {
             ..FleetStatus::default()
         };
         let expected = "\
-NAME          CLUSTER        CDS        LDS          EDS          RDS          ECDS         ISTIOD        VERSION     REVISION     LAG
-a.default     Kubernetes     SYNCED     NOT SENT     NOT SENT     NOT SENT     NOT SENT     navarch-1     1.32.0      7            0
-b.default     Kubernetes     STALE      ERROR        NOT SENT     NOT SENT     NOT SENT     navarch-1     1.32.0      7            2
+NAME          CLUSTER        CDS        LDS          EDS          RDS          ECDS         SDS                      ISTIOD        VERSION     REVISION     LAG
+a.default     Kubernetes     SYNCED     NOT SENT     NOT SENT     NOT SENT     NOT SENT     NOT SENT                 navarch-1     1.32.0      7            0
+b.default     Kubernetes     STALE      ERROR        NOT SENT     NOT SENT     NOT SENT     NOT SENT (2 missing)     navarch-1     1.32.0      7            2
+
+b.default lacks secrets, and what uses them does not work:
+  kubernetes://web
+  kubernetes://web-cacert
 
 b.default rejects LDS: no such filter
   0.0.0.0_80

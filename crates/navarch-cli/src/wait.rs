@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use navarch_server::status::{FleetStatus, RefreshedSources};
+use navarch_server::status::{FleetStatus, ProxyStatus, RefreshedSources};
 
 use crate::admin::AdminArgs;
 use crate::output;
@@ -17,7 +17,8 @@ const POLL: Duration = Duration::from_millis(50);
 ///
 /// The control plane first looks at its sources, so that everything that is saved before the call is in the
 /// revision. Exit status 0 when everything in the revision that concerns a proxy has been acknowledged by it,
-/// for every proxy; 1 when the time is over, with the proxies that are behind.
+/// for every proxy; 1 when the time is over, with the proxies that are behind. A proxy that asks for a secret
+/// that is not there is behind, since what uses the secret does not work.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  navarch wait\n  navarch wait --revision 42 --timeout 10s --proxies 3")]
 pub struct WaitArgs {
@@ -27,6 +28,9 @@ pub struct WaitArgs {
     /// At least so many proxies must be connected. With 0 a fleet without any proxy counts as live
     #[arg(long, default_value_t = 1, value_name = "N")]
     proxies: usize,
+    /// Do not mind secrets that proxies ask for and that are not there
+    #[arg(long)]
+    ignore_secrets: bool,
     /// How long to wait, such as 500ms, 30s, 2m
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -44,9 +48,10 @@ pub async fn run(args: WaitArgs) -> Result<ExitCode> {
     loop {
         let status: FleetStatus = args.admin.get("/debug/proxies").await?;
         let revision = target;
-        let live = status.proxies.iter().filter(|proxy| proxy.is_live(revision)).count();
+        let is_live = |proxy: &&ProxyStatus| args.is_live(proxy, revision);
+        let live = status.proxies.iter().filter(is_live).count();
         let total = status.proxies.len();
-        if status.is_live(revision) && total >= args.proxies {
+        if status.revision >= revision && live == total && total >= args.proxies {
             output::line(&format!("revision {revision} is live on {live} of {total} proxies"))?;
             if status.errors > 0 {
                 output::note(&format!(
@@ -65,7 +70,12 @@ pub async fn run(args: WaitArgs) -> Result<ExitCode> {
             if total < args.proxies {
                 output::note(&format!("  {total} connected, of at least {} (--proxies)", args.proxies));
             }
-            for proxy in status.proxies.iter().filter(|proxy| !proxy.is_live(revision)) {
+            for proxy in status.proxies.iter().filter(|proxy| !is_live(proxy)) {
+                let missing = proxy.missing_secrets();
+                if proxy.is_live(revision) {
+                    output::note(&format!("  {} lacks secrets: {}", proxy.name, missing.join(", ")));
+                    continue;
+                }
                 let behind = proxy.types.iter().filter(|(_, ty)| ty.acked != ty.sent || ty.error.is_some());
                 let types: Vec<String> =
                     behind.map(|(name, ty)| format!("{name} {}", ty.state.as_str())).collect();
@@ -79,6 +89,13 @@ pub async fn run(args: WaitArgs) -> Result<ExitCode> {
             return Ok(ExitCode::from(1));
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+impl WaitArgs {
+    /// Whether a proxy has all of a revision that concerns it.
+    fn is_live(&self, proxy: &ProxyStatus, revision: u64) -> bool {
+        proxy.is_live(revision) && (self.ignore_secrets || proxy.missing_secrets().is_empty())
     }
 }
 

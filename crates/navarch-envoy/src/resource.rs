@@ -64,6 +64,7 @@ pub struct Resource {
     ttl: Option<Duration>,
     aliases: Vec<Arc<str>>,
     on_demand: bool,
+    secret: bool,
     chunk: Bytes,
     /// Where the `Any` field (tag included) starts in `chunk`; its end if there is no body.
     any_field: usize,
@@ -136,6 +137,12 @@ impl Resource {
     #[must_use]
     pub fn is_on_demand(&self) -> bool {
         self.on_demand
+    }
+
+    /// Whether its content must not be shown to anybody but its client.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.secret
     }
 
     /// Field `resources` of a `DeltaDiscoveryResponse`: tag, length and `Resource`.
@@ -271,7 +278,7 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Wipes the bytes from memory when nobody has them any more.
+    /// Wipes the bytes from memory when nobody has them any more, and lets nobody quote them.
     #[must_use]
     pub fn secret(mut self) -> Self {
         self.secret = true;
@@ -311,6 +318,7 @@ impl<'a> Builder<'a> {
             ttl: self.ttl,
             aliases: self.aliases,
             on_demand: self.on_demand,
+            secret: self.secret,
             chunk: if self.secret { Bytes::from_owner(Zeroizing::new(chunk)) } else { Bytes::from(chunk) },
             any_field,
             any: any_start,

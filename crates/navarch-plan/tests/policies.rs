@@ -195,8 +195,8 @@ fn a_secret_that_appears_elsewhere_is_not_missed_any_more() {
 fn roots_of_other_trust_domains_are_in_the_bundle_once_they_are_known() {
     const ROOT: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
     let url = "https://them.test/bundle";
-    let text = format!("caCertificates: [{{spiffeBundleUrl: them.test/bundle, trustDomains: [them]}}]");
-    let (config, findings) = navarch_model::mesh::parse_mesh_config(&text, "mesh.yaml", 1);
+    let text = "caCertificates: [{spiffeBundleUrl: them.test/bundle, trustDomains: [them]}]";
+    let (config, findings) = navarch_model::mesh::parse_mesh_config(text, "mesh.yaml", 1);
     assert_eq!(findings, []);
     let settings = navarch_model::mesh::MeshSettings { config, ..Default::default() };
     let bundle = |domain: &str, roots: &str| Fact::TrustBundle {

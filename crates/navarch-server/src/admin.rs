@@ -16,6 +16,7 @@ use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
 use navarch_snapshot::Snapshot;
+use navarch_translate::sds::{WORKLOAD_CERTIFICATE, WORKLOAD_ROOTS};
 use navarch_xds::{Registry, StreamStatus, SyncState as XdsSyncState, TypeStatus as XdsTypeStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -460,8 +461,11 @@ impl Admin {
                 })
                 .collect(),
         });
+        // "There is none" is an answer too, and nothing that was sent.
+        let has_nothing = ty.error.is_none() && !ty.missing.is_empty() && ty.missing.len() == ty.names;
         let status = TypeStatus {
             state: match ty.state {
+                _ if has_nothing => SyncState::NotSent,
                 XdsSyncState::NotSent => SyncState::NotSent,
                 XdsSyncState::Stale => SyncState::Stale,
                 XdsSyncState::Synced => SyncState::Synced,
@@ -475,6 +479,12 @@ impl Admin {
                 .map(|mark| now.duration_since(mark.at).as_millis() as u64)
                 .unwrap_or_default(),
             error,
+            missing: ty
+                .missing
+                .iter()
+                .filter(|name| !is_of_workload(name))
+                .map(ToString::to_string)
+                .collect(),
         };
         (ty.ty.short().to_owned(), status)
     }
@@ -483,4 +493,10 @@ impl Admin {
 /// The third part of a node id: `<pod>.<namespace>`.
 pub(crate) fn proxy_name(id: &str) -> &str {
     id.split('~').nth(2).unwrap_or(id)
+}
+
+/// Certificate and roots of the workload itself. Where nobody issues them, proxies ask for them all the same,
+/// for clusters that may come to need them.
+fn is_of_workload(name: &str) -> bool {
+    [WORKLOAD_CERTIFICATE, WORKLOAD_ROOTS].contains(&name)
 }

@@ -88,6 +88,9 @@ pub struct TypeStatus {
     /// Why the proxy rejected what was sent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<Rejection>,
+    /// Secrets that the proxy asks for and that are not there: whatever uses them does not work.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub missing: Vec<String>,
 }
 
 /// The words of `istioctl proxy-status`. What is less in sync is greater.
@@ -137,19 +140,17 @@ pub struct RejectedResource {
     pub sources: Vec<String>,
 }
 
-impl FleetStatus {
-    /// Whether every proxy has acknowledged everything of `revision` that concerns it.
-    pub fn is_live(&self, revision: u64) -> bool {
-        self.revision >= revision && self.proxies.iter().all(|proxy| proxy.is_live(revision))
-    }
-}
-
 impl ProxyStatus {
     /// How far the proxy is with a type, as people count types: routes are in sync when their virtual hosts
     /// are, where those are resources of their own (VHDS).
     pub fn state(&self, ty: &str) -> SyncState {
         let of = |ty: &str| self.types.get(ty).map_or(SyncState::NotSent, |status| status.state);
         if ty == "RDS" { of(ty).max(of("VHDS")) } else { of(ty) }
+    }
+
+    /// Secrets that the proxy asks for and that are not there.
+    pub fn missing_secrets(&self) -> &[String] {
+        self.types.get("SDS").map_or(&[], |secrets| &secrets.missing)
     }
 
     /// Whether the proxy has acknowledged everything of `revision` that concerns it.

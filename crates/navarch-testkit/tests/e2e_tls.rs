@@ -5,7 +5,7 @@ mod common;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use common::pki::Authority;
 use navarch_testkit::envoy::Envoy;
 use navarch_testkit::navarch::{self, Server};
@@ -106,4 +106,55 @@ async fn over_mutual_tls_a_proxy_is_what_its_certificate_says() -> Result<()> {
     navarch::replace(&clients, &std::fs::read_to_string(&theirs.file)?)?;
     said(&control, "new certificates are in use").await?;
     wait_secret(&stranger).await
+}
+
+/// The table of `navarch proxy-status`, whatever its exit status says.
+fn table(server: &Server) -> Result<String> {
+    let admin = server.admin().to_string();
+    Ok(String::from_utf8(navarch::run(["proxy-status", "--admin-addr", &admin])?.stdout)?)
+}
+
+async fn shows(server: &Server, texts: &[&str]) -> Result<()> {
+    wait::until(texts[0], wait::STEP, || async {
+        let table = table(server)?;
+        ensure!(texts.iter().all(|text| table.contains(text)), "{table}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_are_missing_or_refused_are_said() -> Result<()> {
+    let directory = workspace::scratch("secrets")?;
+    let certificate =
+        Authority::new(&directory, "site-root")?.sign("site", SanType::DnsName("site.test".try_into()?))?;
+    let mesh = directory.join("config");
+    std::fs::create_dir_all(&mesh)?;
+    let port = ports::free_port()?;
+    let text = config(&certificate.0, &certificate.1, port)?;
+    let (secret, gateway) = text.split_once("---\n").context("two objects")?;
+    std::fs::write(mesh.join("gateway.yaml"), gateway)?;
+    let server = Server::start("secrets-serve", &mesh).await?;
+    let metadata = [("NAMESPACE", "edge"), ("LABELS", r#"{"istio": "edge"}"#)];
+    let bootstrap = navarch::bootstrap(NODE, &metadata, server.xds(), &[])?;
+    let mut envoy = Envoy::start("secrets-envoy", bootstrap).await?;
+    envoy.wait_live().await?;
+
+    // The port is open, and no connection to it works.
+    shows(&server, &["NOT SENT (1 missing)", "kubernetes://site"]).await?;
+    let lacking = server.command(&["wait", "--timeout", "1s"]).err().map(|error| error.to_string());
+    ensure!(
+        lacking.as_ref().is_some_and(|said| said.contains("lacks secrets: kubernetes://site")),
+        "{lacking:?}"
+    );
+    server.command(&["wait", "--ignore-secrets"])?;
+    server.write("secret.yaml", secret)?;
+    server.command(&["wait"])?;
+    ensure!(!table(&server)?.contains("missing"), "{}", table(&server)?);
+
+    // Files hold no secret of ours: what Envoy says about them is told.
+    let absent = directory.join("absent.pem").display().to_string();
+    let files = format!("serverCertificate: {absent}, privateKey: {absent}");
+    server.write("gateway.yaml", &gateway.replace("credentialName: site", &files))?;
+    shows(&server, &["rejects SDS", &absent, "file-cert:"]).await
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use navarch_envoy::{Resource, Version, XdsType};
+use navarch_envoy::{Resource, Version};
 
 /// Bytes of an error text that are kept. Envoy's texts may contain the whole offending resource.
 const TEXT_MAX: usize = 4096;
@@ -20,8 +20,8 @@ const ATTEMPTS_MAX: u32 = 64;
 /// The last rejection of a type on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nack {
-    /// What the client said, shortened. For secrets only that there was an error: the text may contain the
-    /// secret.
+    /// What the client said, shortened. Of a response with a secret in it only that there was an error: the
+    /// text may contain the secret.
     pub text: String,
     /// `error_detail.code`. Zero is an error too: ztunnel sends it.
     pub code: i32,
@@ -33,10 +33,10 @@ pub struct Nack {
     pub names: Vec<Arc<str>>,
 }
 
-/// Shortens an error text to what may be kept.
+/// Shortens an error text to what may be kept. Of what is said about a secret nothing is.
 #[must_use]
-pub fn redact(ty: XdsType, text: &str) -> String {
-    if ty == XdsType::Sds {
+pub fn redact(is_secret: bool, text: &str) -> String {
+    if is_secret {
         return "rejected (the reason is withheld: it may contain the secret)".to_owned();
     }
     let mut end = text.len().min(TEXT_MAX);
@@ -258,6 +258,8 @@ type Suspects = BTreeMap<Arc<str>, (Arc<Resource>, Held)>;
 
 #[cfg(test)]
 mod tests {
+    use navarch_envoy::XdsType;
+
     use super::*;
 
     fn suspects(names: &str) -> Vec<(Arc<Resource>, Held)> {
@@ -326,8 +328,8 @@ mod tests {
 
     #[test]
     fn nck_14_texts_are_shortened_and_secrets_withheld() {
-        assert!(!redact(XdsType::Sds, "bad key MIIE").contains("MIIE"));
-        assert_eq!(redact(XdsType::Cds, &"é".repeat(5000)).len(), TEXT_MAX);
-        assert_eq!(redact(XdsType::Cds, "short"), "short");
+        assert!(!redact(true, "bad key MIIE").contains("MIIE"));
+        assert_eq!(redact(false, &"é".repeat(5000)).len(), TEXT_MAX);
+        assert_eq!(redact(false, "short"), "short");
     }
 }

@@ -74,6 +74,8 @@ pub struct TypeStatus {
     pub wildcard: Wildcard,
     /// Number of names that are wanted.
     pub names: usize,
+    /// Secrets that are wanted by name and do not exist for this client: whatever uses them does not work.
+    pub missing: Vec<Arc<str>>,
     /// Summary.
     pub state: SyncState,
     /// The last response.

@@ -1,5 +1,7 @@
 //! How far the client is.
 
+use std::sync::Arc;
+
 use navarch_envoy::XdsType;
 
 use super::{Stream, nonce};
@@ -32,6 +34,7 @@ impl Stream {
             ty: state.ty,
             wildcard: state.subscription.wildcard(),
             names: state.subscription.explicit(),
+            missing: self.missing_secrets(state),
             state: summary,
             sent: progress.sent().map(mark),
             acked: progress.acked().map(mark),
@@ -42,6 +45,14 @@ impl Stream {
             sent_total: progress.totals().sent,
             rejected_total: progress.totals().rejected,
         }
+    }
+
+    fn missing_secrets(&self, state: &TypeState) -> Vec<Arc<str>> {
+        let Some(resources) = self.resources.as_ref().filter(|_| state.ty == XdsType::Sds) else {
+            return Vec::new();
+        };
+        let there = resources.set(XdsType::Sds);
+        state.subscription.names().filter(|name| there.get(name).is_none()).cloned().collect()
     }
 
     /// Whether the client wants a resource of this name.

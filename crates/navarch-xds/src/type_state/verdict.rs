@@ -65,6 +65,7 @@ impl TypeState {
         cx: &VerdictContext<'_>,
     ) -> Verdict {
         let suspects = self.suspects(&response, skipped);
+        let is_secret = self.is_secret(&response, skipped);
         let text = redact_for_search(&error.text);
         let Blame { names, innocent } = match self.explained(&response, &text, cx.protocol) {
             Some(Explained::ByOneAside) => Blame::default(),
@@ -99,7 +100,7 @@ impl TypeState {
         // Removals of a rejected response may have been applied or not. To repeat them does no harm.
         self.due.names(response.removed);
         let nack = Nack {
-            text: redact(self.ty, &error.text),
+            text: redact(is_secret, &error.text),
             code: error.code,
             nonce: (cx.nonce)(response.number),
             at: cx.now,
@@ -107,6 +108,12 @@ impl TypeState {
         };
         self.progress.reject(response.number, nack);
         Verdict::Rejected { revision: response.revision }
+    }
+
+    /// Whether the client's words may quote a secret. Secrets that only name files are none.
+    fn is_secret(&self, response: &Inflight, skipped: &[Inflight]) -> bool {
+        let mut news = skipped.iter().chain([response]).flat_map(|response| response.news.iter()).peekable();
+        self.ty == XdsType::Sds && (news.peek().is_none() || news.any(|resource| resource.is_secret()))
     }
 
     /// What the client may have rejected, and what it holds instead.
@@ -216,5 +223,5 @@ impl TypeState {
 
 /// The part of an error text in which names are looked for.
 fn redact_for_search(text: &str) -> String {
-    redact(XdsType::Cds, text)
+    redact(false, text)
 }

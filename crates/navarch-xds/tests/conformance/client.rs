@@ -61,6 +61,10 @@ impl Plan {
         if on_demand.is_some() {
             builder = builder.on_demand();
         }
+        // Names of files are no secret.
+        if ty == XdsType::Sds && !name.starts_with("file") {
+            builder = builder.secret();
+        }
         let resource = builder.build();
         self.labels.insert(resource.version(), content.to_owned());
         Arc::new(resource)

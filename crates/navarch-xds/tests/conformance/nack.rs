@@ -211,6 +211,14 @@ fn nck_14_secret_errors_are_not_kept() {
     assert!(!error.text.contains("BEGIN"), "{}", error.text);
     let told = c.events().into_iter().any(|event| format!("{event:?}").contains("BEGIN"));
     assert!(!told);
+    // A secret that holds nothing but names of files may be talked about, if it came alone.
+    for (sent, asked, kept) in [("file1", "file", true), ("a1 file1", "a file", false)] {
+        let mut c = delta(&format!("SDS {sent}"));
+        c.ask(&format!("SDS {asked}"));
+        c.nack("SDS", "no such file");
+        let error = c.stream.status()[0].error.clone().expect("an error");
+        assert_eq!(error.text == "no such file", kept, "{sent}: {}", error.text);
+    }
 }
 
 #[test]
