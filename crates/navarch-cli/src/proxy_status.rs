@@ -17,8 +17,8 @@ const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS", "SDS"];
 ///
 /// A cell is SYNCED (acknowledged), STALE (sent, not yet acknowledged), NOT SENT (never asked for, or nothing
 /// to send) or ERROR (rejected; the reason, the resource and the file it comes from follow the table). RDS
-/// stands for virtual hosts too, where they are resources of their own (`navarch serve --routes`). SDS says how
-/// many secrets the proxy asks for that are missing; which ones follows the table.
+/// stands for virtual hosts too, where they are resources of their own (`navarch serve --routes`). SDS says
+/// how many secrets the proxy asks for that are missing; which ones follows the table.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch proxy-status\n  navarch proxy-status -o json | jq '.proxies[] | select(.lag > 0)'"

@@ -63,7 +63,7 @@ async fn what_cannot_be_fetched_is_a_fact_and_goes_with_the_policy() {
     let keys = Keys::new(Options::default());
     let source = Published::keys("http://127.0.0.1:1/keys".to_owned());
     keys.want([source.clone()].into());
-    assert_eq!(keys.due(), [source.clone()]);
+    assert_eq!(keys.due(), std::slice::from_ref(&source));
     assert_eq!(keys.due(), [], "one attempt at a time");
     assert!(keys.fetch_one(&source).await.is_none());
     let (stated, _) = facts(&keys);
