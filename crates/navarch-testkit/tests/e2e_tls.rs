@@ -132,7 +132,7 @@ async fn secrets_that_are_missing_or_refused_are_said() -> Result<()> {
     std::fs::create_dir_all(&mesh)?;
     let port = ports::free_port()?;
     let text = config(&certificate.0, &certificate.1, port)?;
-    let (secret, gateway) = text.split_once("---\n").context("two objects")?;
+    let (secret, gateway) = text.split_once("\n---\n").context("two objects")?;
     std::fs::write(mesh.join("gateway.yaml"), gateway)?;
     let server = Server::start("secrets-serve", &mesh).await?;
     let metadata = [("NAMESPACE", "edge"), ("LABELS", r#"{"istio": "edge"}"#)];
