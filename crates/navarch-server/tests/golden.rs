@@ -1,7 +1,7 @@
 //! From YAML to what each proxy gets, case by case, and what a real Envoy says to it.
 
 use anyhow::{Context, Result, ensure};
-use navarch_envoy::{XdsType, json::to_json};
+use navarch_envoy::{XdsType, hosts, json::to_json};
 use navarch_model::{Hashed, endpoint::Locality, proxy::ProxyFacts, values::Json};
 use navarch_plan::Planner;
 use navarch_server::load::{Loaded, load};
@@ -11,7 +11,7 @@ use navarch_testkit::{
     workspace,
 };
 use serde_json::Value;
-use std::{fmt::Write as _, path::Path, sync::Arc};
+use std::{borrow::Cow, fmt::Write as _, path::Path, sync::Arc};
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"))
@@ -19,14 +19,14 @@ fn root() -> &'static Path {
 
 #[test]
 fn golden_cases_are_as_expected() -> Result<()> {
-    golden::run(root(), answer)
+    golden::run(root(), |case| answer(case, Form::Sent))
 }
 
 #[test]
 fn envoy_accepts_the_resources_of_all_golden_cases() -> Result<()> {
     let mut bootstraps = Vec::new();
     for case in golden::cases(root())? {
-        for (proxy, resources) in answer(&case)?.proxies {
+        for (proxy, resources) in answer(&case, Form::Joined)?.proxies {
             let name = format!("{}/{proxy}", case.name);
             bootstraps.push((name, envoy::bootstrap::of_resources(&resources)));
         }
@@ -37,7 +37,15 @@ fn envoy_accepts_the_resources_of_all_golden_cases() -> Result<()> {
     Ok(())
 }
 
-fn answer(case: &Case) -> Result<Answer> {
+/// How routes are shown whose virtual hosts are resources of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Sent,
+    /// With their virtual hosts in them, as in a static configuration.
+    Joined,
+}
+
+fn answer(case: &Case, form: Form) -> Result<Answer> {
     // Goldens are files of configuration too, by their names: serve a directory without them.
     let config = workspace::scratch(&format!("golden-{}", case.name))?;
     std::fs::copy(case.dir.join("input.yaml"), config.join("input.yaml"))?;
@@ -51,22 +59,25 @@ fn answer(case: &Case) -> Result<Answer> {
     let proxies = Json::parse(&text).map_err(|reason| anyhow::anyhow!("proxies.yaml:{reason}"))?.to_serde();
     for proxy in proxies.as_array().context("proxies.yaml is a list")? {
         let name = proxy["name"].as_str().context("a proxy without a name")?;
-        let resources = resources(&loaded, &proxy["node"]).with_context(|| name.to_owned())?;
+        let resources = resources(&loaded, proxy, form).with_context(|| name.to_owned())?;
         answer.proxies.insert(name.to_owned(), resources);
     }
     Ok(answer)
 }
 
 /// What the node gets, sorted by name; no entry for a type without resources.
-fn resources(loaded: &Loaded, node: &Value) -> Result<Resources> {
+fn resources(loaded: &Loaded, proxy: &Value, form: Form) -> Result<Resources> {
+    let node = &proxy["node"];
     let text = |field: &str| node[field].as_str().unwrap_or_default();
     let metadata = node["metadata"].as_object().context("a node without metadata")?;
     let place = |field: &str| node["locality"][field].as_str().unwrap_or_default().into();
     let locality = Locality { region: place("region"), zone: place("zone"), sub_zone: place("subZone") };
     let facts = ProxyFacts::parse(text("id"), text("cluster"), metadata, locality)?;
+    let facts = ProxyFacts { split_routes: proxy["splitRoutes"] == true, ..facts };
     let planner = Planner::new(loaded.snapshot.clone());
     let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
     let made = planner.resources(&plan);
+    let made = if form == Form::Joined { hosts::joined(&made) } else { Cow::Borrowed(&*made) };
     let mut resources = Resources::new();
     for (ty, set) in made.iter().filter(|(_, set)| !set.is_empty()) {
         let mut list: Vec<_> =
@@ -83,6 +94,7 @@ fn stem(ty: XdsType) -> &'static str {
         XdsType::Eds => "endpoints",
         XdsType::Lds => "listeners",
         XdsType::Rds => "routes",
+        XdsType::Vhds => "hosts",
         XdsType::Sds => "secrets",
         XdsType::Ecds => "extensions",
         _ => ty.short(),
