@@ -39,7 +39,8 @@ use crate::gather::shared::routes::{
 /// The routes of a gateway: one route configuration for all plain HTTP servers of a port, one for each HTTPS
 /// listener.
 pub fn routes(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>) -> Composed {
-    Composed::own(configurations(cx, class, scope).into_iter().map(|made| made.routes).collect())
+    let made = cx.gather::<ConfigurationsOf>(&(class.clone(), scope.clone()));
+    Composed::own(made.iter().map(|made| made.routes.clone()).collect())
 }
 
 /// The virtual hosts of a gateway, if they are resources of their own.
@@ -47,7 +48,21 @@ pub fn hosts(cx: &Cx<'_>, class: &Arc<Hashed<Class>>, scope: &Arc<Hashed<Scope>>
     if !class.facts.split_routes {
         return Composed::default();
     }
-    Composed::shared(configurations(cx, class, scope).into_iter().map(|made| made.hosts).collect())
+    let made = cx.gather::<ConfigurationsOf>(&(class.clone(), scope.clone()));
+    Composed::shared(made.iter().map(|made| made.hosts.clone()).collect())
+}
+
+/// The route configurations of a class: their routes and their hosts are asked for by two.
+struct ConfigurationsOf;
+
+impl Gather for ConfigurationsOf {
+    const NAME: &'static str = "routes.gateway_configurations";
+    type Key = (Arc<Hashed<Class>>, Arc<Hashed<Scope>>);
+    type Output = Vec<Split>;
+
+    fn run((class, scope): &Self::Key, cx: &Cx<'_>) -> Vec<Split> {
+        configurations(cx, class, scope)
+    }
 }
 
 /// The route configurations, with their hosts in them or beside them.
