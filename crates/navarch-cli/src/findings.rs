@@ -66,6 +66,11 @@ pub fn report(finding: &Finding, lines: &mut Lines, renderer: &Renderer) -> Stri
         Some(position @ Position::Cluster { .. }) => heading.element(Origin::path(position.to_string())),
         None => Group::with_title(heading),
     };
+    if let Some(other) = &finding.other
+        && let Some(position) = &other.position
+    {
+        group = group.element(Level::NOTE.message(format!("{} is at {position}", other.object)));
+    }
     if let Some(hint) = &finding.hint {
         group = group.element(Level::HELP.message(hint));
     }
@@ -115,10 +120,15 @@ pub fn sarif(findings: &[Finding]) -> Value {
             "message": { "text": format!("{}{hint}", title(finding)) },
         });
         if let Some(Position::File(span)) = &finding.position {
-            result["locations"] = json!([{ "physicalLocation": {
-                "artifactLocation": { "uri": &*span.file },
-                "region": { "startLine": span.line.max(1), "startColumn": span.column.max(1) },
-            } }]);
+            result["locations"] = json!([{ "physicalLocation": physical_location(span) }]);
+        }
+        if let Some(other) = &finding.other
+            && let Some(Position::File(span)) = &other.position
+        {
+            result["relatedLocations"] = json!([{
+                "physicalLocation": physical_location(span),
+                "message": { "text": other.object.to_string() },
+            }]);
         }
         result
     });
@@ -134,6 +144,13 @@ pub fn sarif(findings: &[Finding]) -> Value {
             "columnKind": "unicodeCodePoints",
             "results": results.collect::<Vec<_>>(),
         }],
+    })
+}
+
+fn physical_location(span: &Span) -> Value {
+    json!({
+        "artifactLocation": { "uri": &*span.file },
+        "region": { "startLine": span.line.max(1), "startColumn": span.column.max(1) },
     })
 }
 

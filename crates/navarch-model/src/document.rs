@@ -182,6 +182,7 @@ fn read_object(node: &Node, context: &Context<'_>, parsed: &mut Parsed) {
         let position = |line, column| context.position(line, column);
         let mut report = Report::new(node, metadata, &position);
         validation::validate_metadata(&mut report);
+        validation::validate_annotations(&mut report, kind);
         match kind.layout() {
             Layout::Spec => report.within("spec", |report| draft.validate(report)),
             Layout::Whole => draft.validate(&mut report),

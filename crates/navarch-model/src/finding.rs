@@ -116,6 +116,19 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// What it is in conflict with.
+    pub other: Option<Box<Other>>,
+}
+
+/// The other side of a conflict, which got what both wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Other {
+    pub object: ObjectKey,
+    /// The field; empty if the whole object is meant.
+    pub path: String,
+    /// Where it is written.
+    #[serde(rename = "span")]
+    pub position: Option<Position>,
 }
 
 impl Finding {
@@ -128,6 +141,7 @@ impl Finding {
             path: String::new(),
             message: message.into(),
             hint: None,
+            other: None,
         }
     }
 
@@ -156,6 +170,22 @@ impl Finding {
 
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// In conflict with a field of another object, whose place is looked up where findings are placed.
+    #[must_use]
+    pub fn against(mut self, object: ObjectKey, path: impl Into<String>) -> Self {
+        self.other = Some(Box::new(Other { object, path: path.into(), position: None }));
+        self
+    }
+
+    /// Looks up where the other side of a conflict is written.
+    #[must_use]
+    pub fn locate_other(mut self, locate: impl FnOnce(&ObjectKey, &str) -> Option<Position>) -> Self {
+        if let Some(other) = &mut self.other {
+            other.position = locate(&other.object, &other.path);
+        }
         self
     }
 

@@ -7,6 +7,7 @@ mod patches;
 mod presumed;
 mod problem;
 mod references;
+mod unmatched;
 
 use std::sync::Arc;
 
@@ -63,17 +64,28 @@ impl TranslationFindings {
         let analyzed = analyzers.problems(snapshot);
         let of_patches = self.patches.iter().flat_map(|(_, _, problems)| problems);
         let placed = self.problems.iter().chain(&*references).chain(of_patches).chain(&*analyzed);
-        let placed = placed.map(|problem| {
-            let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
-            match snapshot.object(&problem.key) {
-                Some(object) => finding.at(object.locate(&problem.path)),
-                None => finding,
-            }
-        });
-        let mut findings: Vec<Finding> = placed.collect();
+        let mut findings: Vec<Finding> = placed.map(|problem| located(snapshot, problem)).collect();
         findings.sort();
         findings
     }
+}
+
+/// What is wrong with a snapshot if the workloads that it lists are all there are: selectors that select none
+/// of them, and ports that nobody leads to.
+pub fn unmatched(snapshot: &Snapshot) -> Vec<Finding> {
+    let mut findings: Vec<Finding> =
+        unmatched::problems(snapshot).iter().map(|problem| located(snapshot, problem)).collect();
+    findings.sort();
+    findings
+}
+
+fn located(snapshot: &Snapshot, problem: &Problem) -> Finding {
+    let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
+    match snapshot.object(&problem.key) {
+        Some(object) => finding.at(object.locate(&problem.path)),
+        None => finding,
+    }
+    .locate_other(|key, path| snapshot.object(key)?.locate(path))
 }
 
 fn problems(view: &View<'_>) -> Vec<Problem> {

@@ -17,7 +17,7 @@ pub mod planner;
 pub use class::Class;
 pub use composed::{BucketResources, Composed};
 pub use engine::{Cx, Engine, Gather};
-pub use findings::{TranslationFindings, presumed_fates};
+pub use findings::{TranslationFindings, presumed_fates, unmatched};
 pub use memo::Memo;
 pub use navarch_translate::patching::Fates;
 pub use planner::{ClassPlan, Planner};

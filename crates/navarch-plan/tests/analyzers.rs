@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use navarch_model::change::ChangeSet;
+use navarch_model::finding::Finding;
 use navarch_model::parse_text;
-use navarch_plan::TranslationFindings;
-use navarch_snapshot::World;
+use navarch_plan::{TranslationFindings, unmatched};
 use navarch_snapshot::world::Options;
+use navarch_snapshot::{Snapshot, World};
 
 const MESH: &str = "
 apiVersion: v1
@@ -51,10 +52,20 @@ fn check(kind: &str, spec: &str, expected: &[&str]) {
     };
     let specs = spec.split(" // ").enumerate();
     let added: String = specs.map(|(index, spec)| object(kind, &format!("o{index}"), spec)).collect();
-    let parsed = parse_text("mesh.yaml", &format!("{MESH}{added}"));
-    assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
-    let snapshot = World::new(Options::default()).apply(ChangeSet::upserting(parsed.objects));
+    let snapshot = snapshot(&format!("{MESH}{added}"));
     let found = TranslationFindings::default().about(&snapshot, &Arc::default());
+    compare(spec, &found, expected);
+}
+
+#[track_caller]
+fn snapshot(text: &str) -> Arc<Snapshot> {
+    let parsed = parse_text("mesh.yaml", text);
+    assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
+    World::new(Options::default()).apply(ChangeSet::upserting(parsed.objects))
+}
+
+#[track_caller]
+fn compare(spec: &str, found: &[Finding], expected: &[&str]) {
     let lines: Vec<String> =
         found.iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect();
     let as_expected = lines.len() == expected.len()
@@ -188,4 +199,85 @@ fn one_object_has_the_workloads_that_several_claim() {
         "{accessLogging: [{disabled: true}]} // {tracing: []}",
         &["spec: Telemetry shop/o0 is for all"],
     );
+}
+
+/// A destination without a port means the one that a request came in on.
+#[test]
+fn destinations_say_which_of_several_ports_they_mean() {
+    let entry = "hosts: [two.test], ports: [{number: 8080, name: http, protocol: HTTP}, {number: 9090, name: grpc, protocol: GRPC}], resolution: DNS";
+    let check = |to: &str, expected: &[&str]| {
+        let text = format!(
+            "{MESH}---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: two, namespace: shop}}\nspec: {{{entry}}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: shop}}\nspec: {{http: [{{route: [{{destination: {{host: two.test{to}}}}}]}}]"
+        );
+        let mesh = snapshot(&format!("{text}, hosts: [web]}}"));
+        compare(to, &TranslationFindings::default().about(&mesh, &Arc::default()), expected);
+        let gateway = snapshot(&format!("{text}, hosts: [a.shop.test], gateways: [edge]}}"));
+        compare(to, &TranslationFindings::default().about(&gateway, &Arc::default()), expected);
+    };
+    let several =
+        "spec.http[0].route[0].destination.host: two.test has several ports, and none of them is 80:";
+    check("", &[several]);
+    check(", port: {number: 9090}", &[]);
+}
+
+#[test]
+fn certificates_are_shown_by_one_gateway() {
+    let server = |host: &str, credential: &str| {
+        format!(
+            "{{selector: {{istio: {credential}}}, servers: [{{port: {{number: 8443, name: p, protocol: HTTPS}}, hosts: [{host}], tls: {{mode: SIMPLE, credentialName: {credential}}}}}]}}"
+        )
+    };
+    let missing = "spec.servers[0].tls.credentialName: there is no Secret";
+    let both = format!("{} // {}", server("a.test", "one"), server("b.test", "one"));
+    let shared = "spec.servers[0].tls.credentialName: Gateway shop/o0 shows the same certificate";
+    check("Gateway", &both, &[missing, missing, shared]);
+    let each = format!("{} // {}", server("a.test", "one"), server("b.test", "two"));
+    check("Gateway", &each, &[missing, missing]);
+}
+
+/// Workloads that a directory lists: selectors select some of them, and Services lead to the ports of
+/// gateways.
+#[test]
+fn selectors_select_workloads_that_are_listed() {
+    let edge = "
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: edge-1, namespace: shop, labels: {istio: edge, app: edge}}
+status: {phase: Running, podIP: 10.1.0.9}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: edge, namespace: shop}
+spec: {selector: {app: edge}, ports: [{name: http, port: 80, targetPort: 8080}]}
+";
+    let check = |kind: &str, namespace: &str, spec: &str, expected: &[&str]| {
+        let version = if kind == "Telemetry" { "telemetry.istio.io/v1" } else { "networking.istio.io/v1" };
+        let text = format!(
+            "{MESH}{edge}---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: x, namespace: {namespace}}}\nspec: {spec}\n"
+        );
+        compare(spec, &unmatched(&snapshot(&text)), expected);
+    };
+    // The server of the small mesh on port 443.
+    let port = "spec.servers[1].port.number: no port of shop/edge leads to port 443 of the gateway";
+    let nobody = "spec.workloadSelector: no Pod and no WorkloadEntry of namespace shop has these labels";
+    let sidecar = |labels: &str| {
+        format!("{{workloadSelector: {{labels: {{{labels}}}}}, egress: [{{hosts: ['./*']}}]}}")
+    };
+    check("Sidecar", "shop", &sidecar("app: web"), &[port]);
+    check("Sidecar", "shop", &sidecar("app: wbe"), &[port, nobody]);
+    // Nothing is known of the workloads of this namespace.
+    check("Sidecar", "other", &sidecar("app: wbe"), &[port]);
+    let telemetry = |labels: &str| format!("{{selector: {{matchLabels: {{{labels}}}}}}}");
+    check("Telemetry", "istio-system", &telemetry("app: web"), &[port]);
+    let anywhere = "spec.selector: no Pod and no WorkloadEntry of the mesh has these labels";
+    check("Telemetry", "istio-system", &telemetry("app: wbe"), &[port, anywhere]);
+    let gateway = |name: &str, port: u16| {
+        format!(
+            "{{selector: {{istio: {name}}}, servers: [{{port: {{number: {port}, name: p, protocol: HTTP}}, hosts: ['*']}}]}}"
+        )
+    };
+    check("Gateway", "other", &gateway("edge", 8080), &[port]);
+    check("Gateway", "other", &gateway("egde", 80), &[port, anywhere]);
 }

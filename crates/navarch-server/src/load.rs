@@ -8,7 +8,7 @@ use navarch_model::Hashed;
 use navarch_model::endpoint::Locality;
 use navarch_model::finding::Finding;
 use navarch_model::proxy::ProxyFacts;
-use navarch_plan::{Planner, TranslationFindings, presumed_fates};
+use navarch_plan::{Planner, TranslationFindings, presumed_fates, unmatched};
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::Source;
@@ -47,6 +47,7 @@ pub fn load_from(sources: Vec<Box<dyn Source>>) -> Result<Loaded, Error> {
     let mut findings = inputs.findings().to_vec();
     findings.extend(snapshot.findings().iter().cloned());
     findings.extend(TranslationFindings::default().about(&snapshot, &presumed_fates(&snapshot)));
+    findings.extend(unmatched(&snapshot));
     findings.sort();
     Ok(Loaded { snapshot, findings })
 }

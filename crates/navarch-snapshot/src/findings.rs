@@ -55,8 +55,14 @@ impl Findings {
     }
 }
 
-fn about(object: &Object, path: &str, finding: Finding) -> Finding {
-    finding.of(object.key.clone()).at(object.locate(path)).path(path)
+fn about(snapshot: &Snapshot, object: &Object, path: &str, finding: Finding) -> Finding {
+    let placed = finding.of(object.key.clone()).at(object.locate(path)).path(path);
+    placed.locate_other(|key, path| snapshot.object(key)?.locate(path))
+}
+
+/// Why one of two objects comes first: by age where files or the API server say it, otherwise by name.
+fn why_first(winner: i64, loser: i64) -> &'static str {
+    if winner < loser { "which is older" } else { "which comes first by name and namespace" }
 }
 
 /// Routes that never apply to sidecars, because older ones have the same host and audience.
@@ -70,8 +76,9 @@ pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str
             None => winners.push(set),
             Some(winner) => {
                 let Some(object) = snapshot.object(set.key()) else { continue };
+                let why = why_first(winner.precedence.created_at, set.precedence.created_at);
                 let message = format!(
-                    "sidecars use {} for host {host}, which is older; this one is ignored for it",
+                    "sidecars use {}, {why}, for host {host}; this one is ignored for it",
                     winner.key()
                 );
                 let hint = if winner.key().kind == set.key().kind {
@@ -80,7 +87,8 @@ pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str
                     "route the host with one of the two"
                 };
                 let finding = Finding::warning(Code::Unreachable, message).hint(hint);
-                findings.push(about(object, set.host_field(host), finding));
+                let finding = finding.against(winner.key().clone(), winner.host_field(host));
+                findings.push(about(snapshot, object, set.host_field(host), finding));
             }
         }
     }
@@ -101,13 +109,17 @@ fn two_apis(snapshot: &Snapshot, host: &str, older: &[&RouteSet], set: &RouteSet
         Audience::ProducerOrConsumer => format!(", except those in namespace {owner}, who use this one"),
         Audience::Everyone => String::new(),
     };
+    let why = why_first(other.precedence.created_at, set.precedence.created_at);
     let message = format!(
         "{} is for host {host} too, and routes of two APIs are not put together: clients use that one, \
-         which is older{except}",
+         {why}{except}",
         other.key()
     );
     let finding = Finding::warning(Code::InvalidCombination, message);
-    Some(about(object, set.host_field(host), finding.hint("route the host with one of the two APIs")))
+    let finding = finding
+        .hint("route the host with one of the two APIs")
+        .against(other.key().clone(), other.host_field(host));
+    Some(about(snapshot, object, set.host_field(host), finding))
 }
 
 /// Whether every client that sees the newer routes sees the older ones with the same precedence, and uses one
@@ -141,24 +153,29 @@ pub(crate) fn of_rule_host(snapshot: &Snapshot, assembly: &Assembly, host: &str)
                 .iter()
                 .find(|older| older.config.spec.subsets.iter().any(|known| known.name == subset.name));
             if let Some(definer) = definer {
+                let why = why_first(definer.config.created_at, rule.config.created_at);
                 let message = format!(
-                    "DestinationRule {}/{}, which is older, defines subset {} of {host} too; this one is ignored",
+                    "DestinationRule {}/{}, {why}, defines subset {} of {host} too; this one is ignored",
                     definer.config.namespace, definer.config.name, subset.name
                 );
-                let finding =
-                    Finding::warning(Code::DuplicateItem, message).hint("rename or remove one of the two");
-                findings.push(about(object, &format!("spec.subsets[{position}]"), finding));
+                let finding = Finding::warning(Code::DuplicateItem, message)
+                    .hint("rename or remove one of the two")
+                    .against(definer.key.clone(), "spec.subsets");
+                findings.push(about(snapshot, object, &format!("spec.subsets[{position}]"), finding));
             }
         }
         if rule.config.spec.traffic_policy.is_some()
             && let Some(definer) = older.iter().find(|older| older.config.spec.traffic_policy.is_some())
         {
+            let why = why_first(definer.config.created_at, rule.config.created_at);
             let message = format!(
-                "DestinationRule {}/{}, which is older, sets the traffic policy of {host}; this one is ignored",
+                "DestinationRule {}/{}, {why}, sets the traffic policy of {host}; this one is ignored",
                 definer.config.namespace, definer.config.name
             );
-            let finding = Finding::warning(Code::Unreachable, message).hint("merge the two DestinationRules");
-            findings.push(about(object, "spec.trafficPolicy", finding));
+            let finding = Finding::warning(Code::Unreachable, message)
+                .hint("merge the two DestinationRules")
+                .against(definer.key.clone(), "spec.trafficPolicy");
+            findings.push(about(snapshot, object, "spec.trafficPolicy", finding));
         }
     }
     findings
@@ -189,18 +206,23 @@ pub(crate) fn of_service_host(snapshot: &Snapshot, host: &str) -> Vec<Finding> {
                      other clients ignore this entry",
                     winner.namespace, winner.name
                 );
-                Finding::warning(Code::Unreachable, message).hint("use another host")
+                let key = ObjectKey::new(Kind::Service, &winner.namespace, &winner.name);
+                Finding::warning(Code::Unreachable, message).hint("use another host").against(key, "")
             }
             (None, Some(oldest)) if oldest.namespace != service.namespace => {
+                let why = why_first(oldest.created_at, service.created_at);
                 let message = format!(
-                    "ServiceEntry {}/{} has the host {host} too and is older; clients of other namespaces use that one",
+                    "ServiceEntry {}/{}, {why}, has the host {host} too; clients of other namespaces use that one",
                     oldest.namespace, oldest.name
                 );
-                Finding::info(Code::Unreachable, message).hint("limit one of the two with exportTo")
+                let key = ObjectKey::new(Kind::ServiceEntry, &oldest.namespace, &oldest.name);
+                Finding::info(Code::Unreachable, message)
+                    .hint("limit one of the two with exportTo")
+                    .against(key, "spec.hosts")
             }
             _ => continue,
         };
-        findings.push(about(object, "spec.hosts", finding));
+        findings.push(about(snapshot, object, "spec.hosts", finding));
     }
     findings
 }

@@ -391,7 +391,7 @@ fn routes_of_two_apis_for_one_host_are_told() {
         said(&both),
         [
             "HTTPRoute shop/r is for host web.shop.svc.cluster.local too, and routes of two APIs are not put together: \
-          clients use that one, which is older"
+          clients use that one, which comes first by name and namespace"
         ]
     );
     // A consumer's route is for its own clients, whatever the others do.

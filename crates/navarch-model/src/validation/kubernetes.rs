@@ -7,6 +7,7 @@ use crate::finding::Code;
 use crate::kubernetes::{
     ConfigMap, EndpointSlice, Endpoints, IntOrString, Namespace, Node, Pod, Secret, Service, ServicePort,
 };
+use crate::service::Protocol;
 
 macro_rules! nothing_to_check {
     ($($kind:ty),+) => { $( impl Validate for $kind {
@@ -23,10 +24,25 @@ impl Validate for Service {
                 super::checks::missing(report, "externalName", "name the host that the service stands for");
             }
             report.each("ports", &self.spec.ports, service_port);
+            if self.spec.type_ == "ExternalName" {
+                report.each("ports", &self.spec.ports, port_of_external_name);
+            }
             for (index, address) in self.spec.cluster_ips.iter().enumerate() {
                 report.within(&format!("clusterIPs[{index}]"), |report| cluster_ip(report, address));
             }
             report.within("clusterIP", |report| cluster_ip(report, &self.spec.cluster_ip));
+        });
+    }
+}
+
+/// Without a protocol the port is one for bytes, whose listener takes all connections to it.
+fn port_of_external_name(report: &mut Report<'_>, port: &ServicePort) {
+    let prefix = port.name.split('-').next().unwrap_or_default();
+    let is_said = !port.app_protocol.is_empty() || Protocol::known(prefix).is_some();
+    if !is_said {
+        report.within("name", |report| {
+            let message = "the name does not say a protocol: connections to this port of any other host go to the external name too";
+            report.warning(Code::Risky, message, "call the port http, https-... or as its protocol is called");
         });
     }
 }

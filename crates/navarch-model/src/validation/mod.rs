@@ -4,6 +4,7 @@
 //! that the object cannot be translated into what its author wants, a warning that part of it has no effect
 //! or is dangerous.
 
+mod annotations;
 mod authorization_policy;
 mod backend_policy;
 mod checks;
@@ -27,6 +28,7 @@ mod sidecar;
 mod unreachable;
 mod virtual_service;
 
+pub(crate) use annotations::validate_annotations;
 pub(crate) use mesh_config::extension_providers;
 pub(crate) use metadata::validate_metadata;
 pub use report::Report;

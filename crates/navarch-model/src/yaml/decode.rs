@@ -336,7 +336,7 @@ pub(crate) fn json_name(name: &str) -> String {
 }
 
 /// The candidate that is at most two edits (one, for the shortest words) or a change of case away.
-fn closest(key: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+pub(crate) fn closest(key: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     let limit = if key.len() <= 3 { 1 } else { 2 };
     candidates
         .map(|name| (distance(&key.to_lowercase(), &name.to_lowercase()), name))

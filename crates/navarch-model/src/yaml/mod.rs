@@ -10,6 +10,7 @@ mod parse;
 mod path;
 mod scalar;
 
+pub(crate) use decode::closest;
 pub use decode::{Decode, Decoder, Oneof, Problem, ProblemKind};
 pub(crate) use message::{closed_enum, message, oneof, union_message};
 pub use node::{Document, Entry, Node, Value};

@@ -120,12 +120,51 @@ impl Gather for OfGateway {
 
 /// The destinations of a set that are not there.
 fn missing(view: &View<'_>, set: &RouteSet) -> Vec<Problem> {
+    let mut entered = None;
     let problems = set.destinations().filter_map(|destination| {
-        let (part, finding) = check(view, &destination)?;
+        let (part, finding) = check(view, &destination).or_else(|| {
+            let entered = entered.get_or_insert_with(|| ports_entered(view, set));
+            Some((BackendPart::Host, without_port(view, &destination, entered)?))
+        })?;
         let path = set.backend_fields.path(destination.field, part);
         Some(Problem { key: destination.key.clone(), path, finding })
     });
     problems.collect()
+}
+
+/// The ports on which what the set routes arrives: those of its hosts, and of its gateways.
+fn ports_entered(view: &View<'_>, set: &RouteSet) -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    if set.for_mesh() {
+        let hosts = set.hosts.iter().flat_map(|host| view.services(host));
+        ports.extend(hosts.flat_map(|service| service.ports.iter().map(|port| port.port)));
+    }
+    if set.parents.iter().any(|parent| *parent != Parent::Mesh) {
+        let listeners = view.gateways().flat_map(|gateway| &gateway.listeners);
+        let own = listeners.filter(|listener| set.parents.contains(&listener.parent));
+        ports.extend(own.map(|listener| listener.port));
+    }
+    ports
+}
+
+/// A destination that states no port means the one that a request came in on, unless its service has one
+/// only. (Istio, Destination.port.)
+fn without_port(view: &View<'_>, destination: &Destination<'_>, entered: &BTreeSet<u16>) -> Option<Finding> {
+    let to = destination.to;
+    if to.port.is_some() {
+        return None;
+    }
+    let services = view.services(&to.host.to_ascii_lowercase());
+    let ports: BTreeSet<u16> =
+        services.iter().flat_map(|service| &service.ports).map(|port| port.port).collect();
+    let missing = *entered.iter().find(|port| !ports.contains(port))?;
+    (ports.len() > 1).then(|| {
+        let message = format!(
+            "{} has several ports, and none of them is {missing}: what comes in on that port fails",
+            to.host
+        );
+        Finding::warning(Code::InvalidReference, message).hint("state port.number of the destination")
+    })
 }
 
 /// What is wrong with a destination, and which part of it says so.

@@ -1,7 +1,12 @@
 //! Servers of gateways that get nothing, because another has the port or the host.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use navarch_model::finding::{Code, Finding};
-use navarch_model::listener::GatewayProxies;
+use navarch_model::listener::{GatewayListener, GatewayProxies};
+use navarch_model::object::ObjectKey;
+use navarch_model::{Hashed, Kind, Name};
 use navarch_snapshot::bound::selects;
 
 use crate::engine::{Cx, Gather};
@@ -39,19 +44,58 @@ impl Gather for Conflicts {
                 })
                 .collect();
             for lost in lost(&selected) {
-                let by = match lost.winner {
+                let by = match &lost.winner {
                     Some(winner) => format!("{} {}", winner.key, winner.field),
                     None => "another server".to_owned(),
                 };
                 let message = format!("proxies that serve both ignore this server: {} {by}", lost.why);
-                let finding = Finding::error(Code::Unreachable, message)
+                let mut finding = Finding::error(Code::Unreachable, message)
                     .hint("use another port, host or selector, or remove one of the two");
+                if let Some(winner) = lost.winner {
+                    finding = finding.against(winner.key, winner.field.to_string());
+                }
                 let problem = Problem { key: lost.loser.key, path: lost.loser.field.to_string(), finding };
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }
             }
         }
+        shared_certificates(all.iter().flat_map(|set| &set.listeners), &mut problems);
         problems
+    }
+}
+
+/// Servers of different gateways that show one certificate: a browser that finds the host of the second in
+/// the certificate of the first sends requests for it on the connection that it has (RFC 9113, 9.1.1), where
+/// routes of the second gateway do not count.
+fn shared_certificates<'a>(
+    listeners: impl Iterator<Item = &'a Arc<Hashed<GatewayListener>>>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut first: BTreeMap<(&Name, &str), &GatewayListener> = BTreeMap::new();
+    for listener in listeners {
+        let listener: &GatewayListener = listener;
+        // The Gateway API's are answered with 421, which makes browsers open another connection.
+        if listener.origin.key.kind == Kind::KubernetesGateway {
+            continue;
+        }
+        let Some(tls) = listener.tls.as_ref().filter(|tls| !tls.credential_name.is_empty()) else { continue };
+        let key = (&listener.origin.key.namespace, tls.credential_name.as_str());
+        let Some(other) = first.get(&key) else {
+            first.insert(key, listener);
+            continue;
+        };
+        let other: &ObjectKey = &other.origin.key;
+        if *other == listener.origin.key {
+            continue;
+        }
+        let message = format!(
+            "{other} shows the same certificate: browsers send requests for this server's hosts on connections to the other's, and get 404"
+        );
+        let finding = Finding::warning(Code::Risky, message)
+            .hint("put the hosts into one Gateway, or use a certificate for each")
+            .against(other.clone(), "spec.servers");
+        let path = format!("{}.tls.credentialName", listener.origin.field);
+        problems.push(Problem { key: listener.origin.key.clone(), path, finding });
     }
 }

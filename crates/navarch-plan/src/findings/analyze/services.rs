@@ -78,7 +78,8 @@ fn conflicting_protocols<'a>(services: impl Iterator<Item = &'a Service>, proble
                         key: key_of(service),
                         path: format!("spec.ports[{index}].protocol"),
                         finding: Finding::warning(Code::InvalidCombination, message)
-                            .hint("write the same protocol in both, or remove one"),
+                            .hint("write the same protocol in both, or remove one")
+                            .against(key_of(first), "spec.ports"),
                     });
                 }
                 Some(_) => {}
@@ -123,6 +124,7 @@ impl Gather for WithoutAddresses {
             let finding = Finding::warning(Code::Unreachable, message).hint(
                 "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE) with addresses that are allocated",
             );
+            let finding = finding.against(winner.key.clone(), format!("spec.ports[{}]", winner.position));
             problems.push(Problem {
                 key: port.key.clone(),
                 path: format!("spec.ports[{}]", port.position),
