@@ -182,7 +182,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.process = None;
         // What it has started outlives it, and may have ended already.
-        for name in ["envoy.pid", "command.pid"] {
+        for name in ["envoy.pid", "envoy.parent.pid", "command.pid"] {
             let Ok(id) = self.recorded(name) else { continue };
             let _ = Command::new("/bin/sh").args(["-c", &format!("kill -KILL {id} 2>/dev/null")]).status();
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::future::pending;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -19,6 +19,11 @@ use crate::backoff::Backoff;
 use crate::bootstrap::Bootstrap;
 use crate::envoy::{Admin, HotRestartError, Launch, Program, Relation};
 
+/// The Envoy that runs, the one that has handed over to it, and what was started, in the agent's directory.
+const RECORD: &str = "envoy.pid";
+const PARENT_RECORD: &str = "envoy.parent.pid";
+const GENERATION: &str = "envoy.generation";
+
 /// How often an Envoy that has started is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(25);
 /// Ends of Envoy, before it was ready for the first time, after which the agent gives up.
@@ -32,6 +37,8 @@ pub struct Proxy {
     /// What is tried if Envoy does not get ready with its bootstrap: ports may be taken.
     fallback: Option<Bootstrap>,
     record: Record,
+    /// Where the Envoy is written down that has handed over.
+    parent_record: Record,
     /// The file with what was started.
     generation_file: PathBuf,
     generation: Generation,
@@ -76,13 +83,14 @@ pub enum Event {
 }
 
 impl Proxy {
-    /// Nothing runs yet. What does is written down in `record` and `generation`.
-    pub fn new(launch: Launch, fallback: Bootstrap, record: PathBuf, generation: PathBuf) -> Self {
+    /// Nothing runs yet. What does is written down in this directory.
+    pub fn new(launch: Launch, fallback: Bootstrap, directory: &Path) -> Self {
         Proxy {
             launch,
             fallback: Some(fallback),
-            record: Record(record),
-            generation_file: generation,
+            record: Record(directory.join(RECORD)),
+            parent_record: Record(directory.join(PARENT_RECORD)),
+            generation_file: directory.join(GENERATION),
             generation: Generation::default(),
             child: None,
             parent: None,
@@ -100,7 +108,11 @@ impl Proxy {
     /// Takes over the Envoy that an agent before has left running, if it is one for the same proxy. One for
     /// another proxy is ended, since it has the ports. Whether there is an Envoy now.
     pub async fn take_over(&mut self, within: Duration) -> bool {
-        let Some(found) = self.record.find() else { return false };
+        self.parent = self.parent_record.find();
+        let Some(found) = self.record.find() else {
+            self.end_parent();
+            return false;
+        };
         let relation = self.fallback.as_ref().map_or(Relation::Other, |own| self.launch.relation(own));
         let can_change = self.launch.hot_restart.is_some();
         if relation == Relation::Other || (relation == Relation::Changed && !can_change) {
@@ -144,7 +156,10 @@ impl Proxy {
         self.record.write(&child)?;
         std::fs::write(&self.generation_file, serde_json::to_vec(&generation)?)?;
         self.generation = generation;
-        self.parent = self.child.replace(child).or(self.parent.take());
+        if let Some(parent) = self.child.replace(child) {
+            self.parent_record.write(&parent)?;
+            self.parent = Some(parent);
+        }
         self.started = Instant::now();
         self.is_ready = false;
         self.is_outdated = false;
@@ -267,8 +282,16 @@ impl Proxy {
         let _ = handover.done.send(Err(error));
     }
 
+    /// Ends the Envoy that has handed over: only the one that has taken over would have told it to.
+    fn end_parent(&self) {
+        if let Some(parent) = &self.parent {
+            parent.signal(Signal::TERM);
+        }
+    }
+
     fn ended(&mut self, ended: Ended) -> Result<(), AgentError> {
         self.child = None;
+        self.end_parent();
         if self.started.elapsed() > STABLE {
             self.backoff.reset();
         }

@@ -48,8 +48,6 @@ pub const ADMIN: &str = "admin.addr";
 pub const STATUS: &str = "status.addr";
 /// Where proxies' last configurations are kept, in the agent's directory.
 const STORE: &str = "xds";
-/// Which Envoy runs, in the agent's directory.
-const GENERATION: &str = "envoy.generation";
 
 /// How often Envoy is asked whether it is ready, and how many connections it has.
 const POLL: Duration = Duration::from_millis(50);
@@ -144,11 +142,10 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let health = feed(&options, &directory)?;
     let (asks, mut asked) = mpsc::unbounded_channel();
     let status = pages(&options, &directory, health.clone(), asks).await?;
-    let record = |name: &str| directory.path().join(name);
     let fallback = bootstrap(&options, status, true);
     let launch = launch(&options, status);
-    let mut proxy = Proxy::new(launch, fallback, record("envoy.pid"), record(GENERATION));
-    let mut application = Application::new(options.command.clone(), record("command.pid"));
+    let mut proxy = Proxy::new(launch, fallback, directory.path());
+    let mut application = Application::new(options.command.clone(), directory.path().join("command.pid"));
     application.take_over();
     if proxy.take_over(END_TIMEOUT).await {
         // It would not be ready if it had not, and is sent nothing again that it has.
