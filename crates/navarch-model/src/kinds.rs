@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::hashed::Hashed;
 use crate::validation::{Report, Validate};
 use crate::yaml::{Decode, Decoder, Node};
-use crate::{extensions, gateway_api, kubernetes, networking, security, telemetry};
+use crate::{extensions, gateway_api, inference, kubernetes, multicluster, networking, security, telemetry};
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +198,12 @@ kinds! {
         "gateway.networking.k8s.io" ["v1", "v1alpha3"] "backendtlspolicies" Namespaced Spec;
     BackendTrafficPolicy "XBackendTrafficPolicy": gateway_api::BackendTrafficPolicy,
         "gateway.networking.x-k8s.io" ["v1alpha1"] "xbackendtrafficpolicies" Namespaced Spec;
+    ServiceImport "ServiceImport": multicluster::ServiceImport,
+        "multicluster.x-k8s.io" ["v1alpha1", "v1beta1"] "serviceimports" Namespaced Spec;
+    ServiceExport "ServiceExport": multicluster::ServiceExport,
+        "multicluster.x-k8s.io" ["v1alpha1", "v1beta1"] "serviceexports" Namespaced Spec;
+    InferencePool "InferencePool": inference::InferencePool,
+        "inference.networking.k8s.io" ["v1"] "inferencepools" Namespaced Spec;
     Ingress "Ingress": kubernetes::Ingress,
         "networking.k8s.io" ["v1"] "ingresses" Namespaced Spec;
     IngressClass "IngressClass": kubernetes::IngressClass,

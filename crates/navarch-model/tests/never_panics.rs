@@ -19,7 +19,8 @@ fn almost_a_document() -> impl Strategy<Value = String> {
     let kinds: Vec<String> = Kind::ALL
         .iter()
         .map(|kind| {
-            format!("apiVersion: {}\nkind: {kind}\nmetadata:\n  name: a\nspec:\n", kind.api_version())
+            let name = kind.as_str();
+            format!("apiVersion: {}\nkind: {name}\nmetadata:\n  name: a\nspec:\n", kind.api_version())
         })
         .collect();
     let line = prop_oneof![
@@ -36,6 +37,21 @@ fn almost_a_document() -> impl Strategy<Value = String> {
                 .to_owned()
         ),
         Just("  selector: {matchLabels: {app: a}}".to_owned()),
+        Just("  parentRefs: [{name: a, port: 4294967295, sectionName: ''}, {group: '', kind: Service}]".to_owned()),
+        Just(
+            "  rules: [{matches: [{path: {type: RegularExpression, value: '('}}], timeouts: {request: 99999h}}]"
+                .to_owned()
+        ),
+        Just(
+            "  rules: [{filters: [{type: RequestMirror, requestMirror: {percent: -1, fraction: {denominator: 0}}}], \
+             backendRefs: [{port: 70000, weight: -2147483648}], retry: {attempts: -1}}]"
+                .to_owned()
+        ),
+        Just(
+            "  listeners: [{port: 4294967295, protocol: TLS, hostname: '*.*', tls: {certificateRefs: [{}]}}, {}]"
+                .to_owned()
+        ),
+        Just("  targetRefs: [{}]".to_owned()),
         Just("---".to_owned()),
     ];
     (prop::sample::select(kinds), prop::collection::vec(line, 0..12))

@@ -1,6 +1,9 @@
 //! The oracle: after any sequence of changes, the incremental plan equals a plan from scratch that shares
 //! nothing between namespaces.
 
+#[path = "documents/gateway_api.rs"]
+mod gateway_api;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -217,10 +220,19 @@ const NODES: &[(&str, &str)] = &[
         r#"{"NAMESPACE":"third","LABELS":{"istio":"edge"}}"#,
     ),
     (
+        "router~10.1.0.15~gw-3.istio-system~istio-system.svc.cluster.local",
+        r#"{"NAMESPACE":"istio-system","LABELS":{"istio":"ingressgateway"}}"#,
+    ),
+    (
         "router~10.1.0.8~gw-1.default~default.svc.cluster.local",
         r#"{"NAMESPACE":"default","LABELS":{"istio":"gateway"}}"#,
     ),
 ];
+
+/// All documents.
+fn documents() -> Vec<&'static [&'static str]> {
+    [DOCUMENTS, gateway_api::DOCUMENTS].concat()
+}
 
 /// Puts a document into a version, or takes it away.
 #[derive(Clone, Debug)]
@@ -230,12 +242,13 @@ struct Edit {
 }
 
 fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
-    let edit = (0..DOCUMENTS.len(), prop::option::weighted(0.8, 0..4_usize))
+    let count = documents().len();
+    let edit = (0..count, prop::option::weighted(0.8, 0..4_usize))
         .prop_map(|(document, version)| Edit { document, version });
     let steps = prop::collection::vec(prop::collection::vec(edit, 1..4), 0..8);
     // Most of a mesh is there from the start, so that documents meet.
     let version = prop::option::weighted(0.7, 0..4_usize);
-    let start = prop::collection::vec(version, DOCUMENTS.len()).prop_map(|versions| {
+    let start = prop::collection::vec(version, count).prop_map(|versions| {
         let there = versions.into_iter().enumerate().filter(|(_, version)| version.is_some());
         there.map(|(document, version)| Edit { document, version }).collect::<Vec<_>>()
     });
@@ -246,8 +259,9 @@ fn change(edits: &[Edit]) -> ChangeSet {
     let mut latest: BTreeMap<usize, Option<usize>> = BTreeMap::new();
     latest.extend(edits.iter().map(|edit| (edit.document, edit.version)));
     let mut change = ChangeSet::default();
+    let documents = documents();
     for (document, version) in latest {
-        let versions = DOCUMENTS[document];
+        let versions = documents[document];
         let text = versions[version.unwrap_or(0) % versions.len()];
         let parsed = parse_text("test.yaml", text);
         assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);

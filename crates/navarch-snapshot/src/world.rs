@@ -493,6 +493,9 @@ fn runs_in_cluster(kind: Kind) -> bool {
         | Kind::ReferenceGrant
         | Kind::BackendTlsPolicy
         | Kind::BackendTrafficPolicy
+        | Kind::ServiceImport
+        | Kind::ServiceExport
+        | Kind::InferencePool
         | Kind::Ingress
         | Kind::IngressClass
         | Kind::Secret

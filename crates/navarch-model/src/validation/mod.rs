@@ -7,6 +7,7 @@
 mod annotations;
 mod authorization_policy;
 mod backend_policy;
+mod beyond;
 mod checks;
 mod destination_rule;
 mod envoy_filter;

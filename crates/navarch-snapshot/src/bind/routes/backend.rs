@@ -4,7 +4,7 @@ use navarch_model::finding::{Code, Finding};
 use navarch_model::gateway_api::{BackendObjectReference, GROUP};
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::route::{Backend, ServiceBackend};
-use navarch_model::{Kind, Name};
+use navarch_model::{Kind, Name, inference, multicluster};
 
 use crate::bind::gateway_api::{Reference, Referent, granted};
 use crate::registry::kubernetes_host;
@@ -57,7 +57,9 @@ impl Backends<'_> {
     pub fn resolve(&self, to: &BackendObjectReference, field: &str, problems: &mut Vec<Problem>) -> Backend {
         match self.find(to, field) {
             Ok(backend) => {
-                let gone = !self.reader.exists(&backend.key);
+                // Both are asked, so that the answer depends on both.
+                let imported = backend.import.is_some_and(|key| self.reader.exists(&key));
+                let gone = !self.reader.exists(&backend.key) && !imported;
                 if gone {
                     problems.push(Problem {
                         reason: NOT_FOUND,
@@ -94,8 +96,16 @@ impl Backends<'_> {
             let message = format!("namespace {namespace} does not grant the reference to {}", to.name);
             return Err(problem("RefNotPermitted", message, "add a ReferenceGrant there"));
         }
+        let mut import = None;
         match (to.group(), to.kind()) {
-            ("" | "core", "Service") | ("multicluster.x-k8s.io", "ServiceImport") => {}
+            ("" | "core", "Service") => {}
+            (multicluster::GROUP, "ServiceImport") => {
+                import = Some(ObjectKey::new(Kind::ServiceImport, namespace, &to.name));
+            }
+            (inference::GROUP, "InferencePool") => {
+                let message = "endpoint pickers are not asked".to_owned();
+                return Err(problem("InvalidKind", message, "use a Service with the selector of the pool"));
+            }
             (group, kind) => {
                 let message = format!("a backend cannot be a {kind} of group {group:?}");
                 return Err(problem("InvalidKind", message, "use a Service"));
@@ -111,6 +121,7 @@ impl Backends<'_> {
         };
         Ok(Found {
             key: ObjectKey::new(Kind::Service, namespace, &to.name),
+            import,
             service: ServiceBackend {
                 host: Name::from(kubernetes_host(&to.name, namespace, self.reader.domain())),
                 port: Some(port),
@@ -123,5 +134,7 @@ impl Backends<'_> {
 /// A backend that may be used, whether it is there or not.
 struct Found {
     key: ObjectKey,
+    /// Where the service of several clusters is meant: it may be there without a Service.
+    import: Option<ObjectKey>,
     service: ServiceBackend,
 }
