@@ -1,4 +1,5 @@
-//! Documents to objects: the envelope is read, then the kind's type, then what it says is validated.
+//! Documents to objects: the envelope is read, then the kind's type, then what it says is
+//! validated.
 
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ pub struct Parsed {
     pub findings: Vec<Finding>,
     /// Objects that are there but wrong. Their last good versions should stay in use.
     pub rejected: Vec<ObjectKey>,
-    /// Some part of the text could not be read at all, so that an object that is missing may still be meant
-    /// to exist.
+    /// Some part of the text could not be read at all, so that an object that is missing may still
+    /// be meant to exist.
     pub incomplete: bool,
 }
 
@@ -91,6 +92,17 @@ pub fn parse_objects(origin: &WrittenIn, text: &str) -> Parsed {
     for document in &documents {
         read_document(origin, document, &mut parsed);
     }
+    parsed.findings.sort();
+    parsed
+}
+
+/// Reads an object that was read from JSON already: see [`Node`]'s `Deserialize`. Findings are
+/// about the object as a whole, as fields have no positions.
+pub fn parse_node(origin: &WrittenIn, root: Node) -> Parsed {
+    let document = Document { root: None, line: 0, text: Arc::default(), duplicates: Vec::new() };
+    let context = Context { origin, document: &document, within: String::new(), lines: 0..u32::MAX };
+    let mut parsed = Parsed::default();
+    read_object(&root, &context, &mut parsed);
     parsed.findings.sort();
     parsed
 }
@@ -330,8 +342,8 @@ fn read_spec(node: &Node, kind: Kind, decoder: &mut Decoder) -> Option<Draft> {
     }
 }
 
-/// The addresses that a controller allocated. Users do not write status, so that what is wrong there is no
-/// finding.
+/// The addresses that a controller allocated. Users do not write status, so that what is wrong
+/// there is no finding.
 fn read_status_addresses(node: &Node) -> Vec<ServiceEntryAddress> {
     let addresses = node.get("status").and_then(|status| status.get("addresses"));
     addresses
@@ -354,7 +366,8 @@ fn from_problem(problem: Problem, context: &Context<'_>) -> Finding {
 
 /// Reports keys that occur twice; returns whether there are none.
 ///
-/// YAML readers disagree on which one counts and the API server refuses them, so the object is not usable.
+/// YAML readers disagree on which one counts and the API server refuses them, so the object is not
+/// usable.
 fn duplicate_keys(context: &Context<'_>, findings: &mut Vec<Finding>) -> bool {
     let mut clean = true;
     for duplicate in &context.document.duplicates {

@@ -232,6 +232,12 @@ impl Kind {
         Self::ALL.iter().copied().find(|k| k.as_str() == kind && k.group() == group)
     }
 
+    /// Whether every API server of Kubernetes has the kind: the others are defined by
+    /// [`crate::definition`].
+    pub const fn is_built_in(self) -> bool {
+        matches!(self.group().as_bytes(), b"" | b"discovery.k8s.io" | b"networking.k8s.io")
+    }
+
     /// Whether the name means another kind unless the group is stated: the first kind with a name has it for
     /// itself.
     fn needs_group(self) -> bool {

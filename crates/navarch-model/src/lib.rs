@@ -11,6 +11,7 @@
 pub mod change;
 pub mod cluster;
 pub mod config;
+pub mod definition;
 pub mod document;
 pub mod duration;
 pub mod endpoint;

@@ -7,8 +7,10 @@
 
 mod claims;
 pub mod files;
+pub mod health;
 pub mod memory;
 mod source;
 
 pub use claims::{Claims, Difference};
+pub use health::Health;
 pub use source::{Batch, PlaceId, Settled, Source, SourceError, SourceId, StatusWriter, Update, Written};

@@ -12,6 +12,8 @@ use navarch_model::finding::Finding;
 use navarch_model::object::ObjectKey;
 use navarch_model::status::Status;
 
+use crate::health::Health;
+
 /// Somewhere that configuration is written: a directory, a file, an API server.
 ///
 /// It is asked in turns: [`Source::changed`] until something may have changed, then [`Source::read`], which
@@ -36,6 +38,11 @@ pub trait Source: Send {
     /// # Errors
     /// If the source as a whole cannot be read. What it told before stays in force.
     fn read(&mut self) -> Result<Batch, SourceError>;
+
+    /// How well the source is heard, if it may be out of reach while it is followed.
+    fn health(&self) -> Option<Health> {
+        None
+    }
 
     /// Who tells the authors of objects what became of them, if this source can.
     fn status_writer(&mut self) -> Option<&mut dyn StatusWriter> {

@@ -6,7 +6,9 @@
 
 pub mod agent;
 pub mod apps;
+pub mod cluster;
 pub mod envoy;
+pub mod faults;
 pub mod golden;
 pub mod grpc;
 pub mod http;

@@ -60,6 +60,12 @@ const RULES: &[Rule] = &[
         why: "where configuration comes from has nothing to do with whom it is sent to",
     },
     Rule {
+        krate: "navarch-kubernetes",
+        may_reach: &["navarch-model", "navarch-re2", "navarch-sources"],
+        never: &["tonic", "prost"],
+        why: "where configuration comes from has nothing to do with whom it is sent to",
+    },
+    Rule {
         krate: "navarch-snapshot",
         may_reach: &["navarch-model", "navarch-re2"],
         never: &["tokio", "hyper", "tonic", "notify", "axum", "h2", "prost"],
@@ -114,6 +120,7 @@ const RULES: &[Rule] = &[
             "navarch-accept",
             "navarch-envoy",
             "navarch-identity",
+            "navarch-kubernetes",
             "navarch-model",
             "navarch-plan",
             "navarch-re2",
@@ -148,6 +155,7 @@ const RULES: &[Rule] = &[
             "navarch-convert",
             "navarch-envoy",
             "navarch-identity",
+            "navarch-kubernetes",
             "navarch-model",
             "navarch-plan",
             "navarch-re2",
@@ -205,6 +213,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("tonic-prost", &["navarch-xds"]),
     ("notify", &["navarch-sources"]),
     ("granit-parser", &["navarch-model"]),
+    // A major version every four months.
+    ("kube", &["navarch-kubernetes"]),
+    ("k8s-openapi", &["navarch-kubernetes"]),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@
 //! values and records every problem it meets, each with the position and path of the field.
 
 mod decode;
+mod json;
 mod message;
 mod node;
 mod parse;

@@ -1,0 +1,301 @@
+//! One kind, followed: listed as a whole, then watched from there on, for as long as the program
+//! runs.
+//!
+//! What was told stays told until the API server says otherwise: a list counts when its last page
+//! has come, and what a failure leaves open is not taken for a removal.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kube::Client;
+use navarch_model::Kind;
+use navarch_sources::health::Heard;
+use navarch_sources::{PlaceId, Update};
+use tokio::time::{Instant, sleep};
+
+use crate::feed::Feed;
+use crate::read::{Reader, Told};
+use crate::request::{Collection, Event, Events, Failure, is_ready};
+
+/// How often the API server is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Time between two attempts: the first.
+    pub wait: Duration,
+    /// And the longest.
+    pub wait_max: Duration,
+    /// Time until it is asked again for a kind that it does not have.
+    pub absent: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            wait: Duration::from_millis(100),
+            wait_max: Duration::from_secs(10),
+            absent: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Longest that we let an API server tell us to wait.
+const ASKED_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A watch that lasts this long has worked.
+const WORKED: Duration = Duration::from_secs(5);
+
+/// Follows one kind, in one namespace or in all.
+pub(crate) struct Follower {
+    pub client: Client,
+    pub reader: Reader,
+    /// The one namespace that is followed.
+    pub namespace: Option<String>,
+    pub feed: Feed,
+    /// What the feed and messages call it.
+    pub part: String,
+    /// Places that have something.
+    pub known: BTreeSet<PlaceId>,
+    /// Attempts that failed one after the other.
+    pub failures: u32,
+    pub pace: Pace,
+}
+
+/// Where a watch starts.
+struct Listed {
+    collection: Collection,
+    version: String,
+}
+
+impl Follower {
+    /// Follows until it is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.feed.lists(&self.part);
+            let listed = self.list().await;
+            self.feed.listed(&self.part, listed.is_ok());
+            match listed {
+                Ok(Some(listed)) => {
+                    self.failures = 0;
+                    self.heard();
+                    self.watch(listed).await;
+                    self.feed.health().relisted();
+                }
+                Ok(None) => {
+                    self.failures = 0;
+                    self.heard();
+                    sleep(self.pace.absent).await;
+                }
+                Err(failure) => self.fails(&failure).await,
+            }
+        }
+    }
+
+    /// Lists everything and tells how it differs from what was told before. `None` if there is no
+    /// such kind.
+    async fn list(&mut self) -> Result<Option<Listed>, Failure> {
+        let kind = self.reader.kind;
+        for version in kind.versions() {
+            let collection = self.collection(version);
+            match self.list_all(&collection).await {
+                Ok(version) => return Ok(Some(Listed { collection, version })),
+                Err(Failure::Absent) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        // An API server that is starting may not know all kinds yet.
+        if !self.known.is_empty() && !is_ready(&self.client).await {
+            return Err(Failure::Absent);
+        }
+        self.tell_all(Vec::new());
+        Ok(None)
+    }
+
+    async fn list_all(&mut self, collection: &Collection) -> Result<String, Failure> {
+        let (mut told, mut rest) = (Vec::new(), String::new());
+        loop {
+            let page = collection.page(&rest).await?;
+            if page.metadata.resource_version.is_empty() {
+                return Err(Failure::Nonsense("a list has no version".to_owned()));
+            }
+            let reader = self.reader.clone();
+            let items = page.items.unwrap_or_default();
+            let read = move || items.iter().filter_map(|item| reader.read(item.get())).collect::<Vec<_>>();
+            let read = tokio::task::spawn_blocking(read).await;
+            told.extend(read.map_err(|error| Failure::Nonsense(error.to_string()))?);
+            rest = page.metadata.rest;
+            if rest.is_empty() {
+                self.tell_all(told);
+                return Ok(page.metadata.resource_version);
+            }
+        }
+    }
+
+    /// Tells everything that there is, and that nothing else is.
+    fn tell_all(&mut self, told: Vec<Told>) {
+        let now: BTreeSet<PlaceId> = told.iter().map(|told| told.place.clone()).collect();
+        let gone = self.known.difference(&now).map(|place| (place.clone(), Update::Gone));
+        self.feed.tell(gone.chain(told.into_iter().map(|told| (told.place, told.update))));
+        self.known = now;
+    }
+
+    /// Watches until everything has to be read again.
+    async fn watch(&mut self, listed: Listed) {
+        let Listed { collection, mut version } = listed;
+        loop {
+            let events = match collection.watch(&version).await {
+                Ok(events) => events,
+                // There may be one of another version of the kind, or none: the list decides.
+                Err(Failure::Expired | Failure::Absent) => return,
+                Err(failure) => {
+                    self.fails(&failure).await;
+                    continue;
+                }
+            };
+            self.heard();
+            let began = Instant::now();
+            let ended = self.take(events, &mut version).await;
+            if began.elapsed() >= WORKED {
+                self.failures = 0;
+            }
+            match ended {
+                // The API server ends every watch after a while, and connections are cut. Whether
+                // it is out of reach shows when it is asked for the next one.
+                Ok(()) | Err(Failure::Unreachable(_)) => {
+                    let again = self.failures > 0;
+                    self.failures = self.failures.saturating_add(1);
+                    if again {
+                        self.pause(None).await;
+                    }
+                }
+                Err(Failure::Expired | Failure::Absent) => return,
+                Err(failure) => {
+                    self.fails(&failure).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tells events until there are no more. `version` is where to go on.
+    async fn take(&mut self, mut events: Events, version: &mut String) -> Result<(), Failure> {
+        while let Some(events) = events.next().await? {
+            self.failures = 0;
+            let (mut updates, mut failed) = (Vec::new(), None);
+            for event in events {
+                match self.event(&event, &mut updates) {
+                    Ok(newer) => *version = newer,
+                    Err(failure) => {
+                        failed = Some(failure);
+                        break;
+                    }
+                }
+            }
+            if !updates.is_empty() {
+                self.feed.tell(updates);
+            }
+            if let Some(failure) = failed {
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// What an event tells, and the version to go on from.
+    fn event(&mut self, event: &Event, updates: &mut Vec<(PlaceId, Update)>) -> Result<String, Failure> {
+        let nonsense = || Failure::Nonsense(format!("an event {} without a version", event.ty));
+        let json = event.object.get();
+        if event.ty == "BOOKMARK" {
+            return Reader::bookmark(json).ok_or_else(nonsense);
+        }
+        let Told { place, version, update } = self.reader.read(json).ok_or_else(nonsense)?;
+        if version.is_empty() {
+            return Err(nonsense());
+        }
+        match event.ty.as_str() {
+            "ADDED" | "MODIFIED" => {
+                self.known.insert(place.clone());
+                updates.push((place, update));
+            }
+            "DELETED" => {
+                self.known.remove(&place);
+                updates.push((place, Update::Gone));
+            }
+            other => return Err(Failure::Nonsense(format!("an event {other}"))),
+        }
+        Ok(version)
+    }
+
+    /// The collection, in a version of the kind's group.
+    fn collection(&self, version: &str) -> Collection {
+        let kind = self.reader.kind;
+        let group = match kind.group() {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        };
+        let path = match &self.namespace {
+            Some(namespace) => format!("{group}/namespaces/{namespace}/{}", kind.plural()),
+            None => format!("{group}/{}", kind.plural()),
+        };
+        Collection { client: self.client.clone(), path, fields: fields(kind) }
+    }
+
+    /// The API server answers.
+    fn heard(&self) {
+        if let Some(silence) = self.feed.health().heard(&self.part) {
+            tracing::info!(part = %self.part, seconds = silence.as_secs(), "the API server is heard again");
+        }
+    }
+
+    /// Something did not work: says so, and waits.
+    async fn fails(&mut self, failure: &Failure) {
+        let reason = chain(failure);
+        let refused = matches!(failure, Failure::Refused { .. });
+        match self.feed.health().failed(&self.part, &reason) {
+            // When the API server is away, one line says so.
+            Heard::Others if !refused => tracing::debug!(part = %self.part, reason, "not heard"),
+            Heard::Others | Heard::All => {
+                tracing::warn!(part = %self.part, reason, "the API server is not heard; what it said last stays in force");
+            }
+            Heard::NotBefore => tracing::debug!(part = %self.part, reason, "not heard yet"),
+        }
+        self.failures = self.failures.saturating_add(1);
+        let asked = match failure {
+            Failure::Refused { after, .. } => *after,
+            _ => None,
+        };
+        self.pause(asked).await;
+    }
+
+    /// Waits longer after each failure, and followers not all for equally long.
+    async fn pause(&self, asked: Option<Duration>) {
+        let doubled = self.failures.saturating_sub(1).min(16);
+        let longest = self.pace.wait.saturating_mul(1 << doubled).min(self.pace.wait_max);
+        let spread = f64::from(self.reader.kind as u8 % 16) / 16.0;
+        let wait = longest.mul_f64(0.5 + 0.5 * spread);
+        sleep(asked.map_or(wait, |asked| wait.max(asked.min(ASKED_WAIT_MAX)))).await;
+    }
+}
+
+/// What of a kind is followed, as a field selector.
+fn fields(kind: Kind) -> &'static str {
+    match kind {
+        // Nobody's certificates: releases of Helm, which may have a megabyte each, and tokens of
+        // service accounts.
+        Kind::Secret => "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token",
+        _ => "",
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

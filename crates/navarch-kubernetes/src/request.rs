@@ -1,0 +1,250 @@
+//! Lists and watches, as bytes: one page, or one event after the other.
+//!
+//! The paragraphs that are cited are those of Kubernetes' "API Concepts".
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use kube::Client;
+use kube::client::Body;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::time::Duration;
+
+/// Objects of one page of a list.
+const PAGE: u32 = 500;
+
+/// Bytes of one page. An object has at most three megabytes; nearly all have a few kilobytes.
+const PAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of one event of a watch.
+const EVENT_BYTES_MAX: usize = 16 << 20;
+
+/// Seconds after which the API server ends a watch, so that connections spread over its replicas.
+const WATCH_SECONDS: u32 = 290;
+
+/// Why a list or a watch did not work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The version to go on from is not kept any more (410; "Resource versions").
+    #[error("the version is not kept any more")]
+    Expired,
+    /// There is no such kind (404).
+    #[error("the API server has no such kind")]
+    Absent,
+    #[error("the API server says {status}: {message}")]
+    Refused {
+        status: u16,
+        message: String,
+        /// How long it wants us to wait.
+        after: Option<Duration>,
+    },
+    #[error("the API server does not answer")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the answer of the API server is not what was asked for: {0}")]
+    Nonsense(String),
+}
+
+/// One page of a list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    #[serde(default)]
+    pub metadata: PageMetadata,
+    /// Absent if there are none.
+    #[serde(default)]
+    pub items: Option<Vec<Box<RawValue>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PageMetadata {
+    /// The version that all pages of a list are of ("Retrieving large results sets in chunks").
+    #[serde(default)]
+    pub resource_version: String,
+    /// Where the next page starts; empty after the last one.
+    #[serde(default, rename = "continue")]
+    pub rest: String,
+}
+
+/// One event of a watch.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Event {
+    #[serde(rename = "type")]
+    pub ty: String,
+    pub object: Box<RawValue>,
+}
+
+/// What the API server says instead of an answer.
+#[derive(Debug, Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    code: u16,
+    #[serde(default)]
+    message: String,
+}
+
+/// The API server, for one collection.
+#[derive(Clone)]
+pub(crate) struct Collection {
+    pub client: Client,
+    /// `/api/v1/pods`, or `/apis/<group>/<version>/namespaces/<namespace>/<plural>`.
+    pub path: String,
+    /// What of it is wanted, as a field selector; empty for all.
+    pub fields: &'static str,
+}
+
+impl Collection {
+    /// A page of the newest list ("Get and List semantics": without a version, the most recent).
+    pub(crate) async fn page(&self, rest: &str) -> Result<Page, Failure> {
+        let mut query = vec![("limit", PAGE.to_string())];
+        if !rest.is_empty() {
+            query.push(("continue", rest.to_owned()));
+        }
+        let body = Limited::new(self.send(&query).await?, PAGE_BYTES_MAX);
+        let bytes = body.collect().await.map_err(Failure::Unreachable)?.to_bytes();
+        // Megabytes of JSON are nothing for a thread that others wait for.
+        let page = tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes)).await;
+        match page {
+            Ok(page) => page.map_err(|error| Failure::Nonsense(error.to_string())),
+            Err(error) => Err(Failure::Nonsense(error.to_string())),
+        }
+    }
+
+    /// What happens after a version ("Efficient detection of changes").
+    pub(crate) async fn watch(&self, version: &str) -> Result<Events, Failure> {
+        let query = [
+            ("watch", "true".to_owned()),
+            ("allowWatchBookmarks", "true".to_owned()),
+            ("resourceVersion", version.to_owned()),
+            ("timeoutSeconds", WATCH_SECONDS.to_string()),
+        ];
+        Ok(Events::new(self.send(&query).await?))
+    }
+
+    async fn send(&self, query: &[(&'static str, String)]) -> Result<Body, Failure> {
+        let mut uri = format!("{}?", self.path);
+        let fields = (!self.fields.is_empty()).then(|| ("fieldSelector", self.fields.to_owned()));
+        for (name, value) in query.iter().chain(&fields) {
+            uri.push_str(&format!("{name}={}&", escaped(value)));
+        }
+        get(&self.client, uri.trim_end_matches('&')).await
+    }
+}
+
+/// Whether the API server has everything that it needs to answer; kinds defined by
+/// CustomResourceDefinitions may be missing before.
+pub(crate) async fn is_ready(client: &Client) -> bool {
+    get(client, "/readyz").await.is_ok()
+}
+
+async fn get(client: &Client, uri: &str) -> Result<Body, Failure> {
+    let request = Request::get(uri).header(header::ACCEPT, "application/json").body(Body::empty());
+    let request = request.map_err(|error| Failure::Nonsense(error.to_string()))?;
+    let answer = client.send(request).await.map_err(|error| Failure::Unreachable(error.into()))?;
+    let (parts, body) = answer.into_parts();
+    if parts.status.is_success() {
+        return Ok(body);
+    }
+    let said = Limited::new(body, 1 << 20).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    Err(refused(parts.status, &parts.headers, &said))
+}
+
+fn refused(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Failure {
+    let said: Status = serde_json::from_slice(body).unwrap_or_default();
+    let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    of_status(status.as_u16(), said.message, after.map(Duration::from_secs))
+}
+
+fn of_status(status: u16, message: String, after: Option<Duration>) -> Failure {
+    match status {
+        404 => Failure::Absent,
+        410 => Failure::Expired,
+        status => Failure::Refused { status, message, after },
+    }
+}
+
+/// The events of a watch.
+pub(crate) struct Events {
+    body: Body,
+    /// What has come and is not a whole line yet.
+    read: BytesMut,
+    /// How much of that has been searched for the end of a line.
+    searched: usize,
+    /// What ends the watch, after the events that came before it.
+    failed: Option<Failure>,
+}
+
+impl Events {
+    fn new(body: Body) -> Self {
+        Events { body, read: BytesMut::new(), searched: 0, failed: None }
+    }
+
+    /// The next events, as many as have come together; `None` after the last one.
+    ///
+    /// It may be dropped while it waits, without a loss.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Event>>, Failure> {
+        loop {
+            let events = self.lines();
+            if !events.is_empty() {
+                return Ok(Some(events));
+            }
+            if let Some(failure) = self.failed.take() {
+                return Err(failure);
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Failure::Unreachable(error.into())),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.read.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The events of all whole lines, up to what ends the watch.
+    fn lines(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while self.failed.is_none() {
+            let unsearched = self.read.get(self.searched..).unwrap_or_default();
+            let Some(end) = unsearched.iter().position(|byte| *byte == b'\n') else {
+                self.searched = self.read.len();
+                if self.searched > EVENT_BYTES_MAX {
+                    let message = format!("an event has more than {EVENT_BYTES_MAX} bytes");
+                    self.failed = Some(Failure::Nonsense(message));
+                }
+                break;
+            };
+            let line = self.read.split_to(self.searched + end);
+            self.read.advance(1);
+            self.searched = 0;
+            match event(&line) {
+                Ok(event) => events.push(event),
+                Err(failure) => self.failed = Some(failure),
+            }
+        }
+        events
+    }
+}
+
+fn event(line: &[u8]) -> Result<Event, Failure> {
+    let event: Event = serde_json::from_slice(line).map_err(|error| Failure::Nonsense(error.to_string()))?;
+    if event.ty == "ERROR" {
+        let said: Status = serde_json::from_str(event.object.get()).unwrap_or_default();
+        return Err(of_status(said.code, said.message, None));
+    }
+    Ok(event)
+}
+
+/// A value in a query: everything but what never needs to be escaped is.
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}

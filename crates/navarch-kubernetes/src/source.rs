@@ -1,0 +1,122 @@
+//! The API server of a cluster as a [`Source`].
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use navarch_model::document::WrittenIn;
+use navarch_model::kinds::Scope;
+use navarch_model::{ClusterId, Kind, Name};
+use navarch_sources::{Batch, Health, Settled, Source, SourceError};
+use tokio::task::JoinSet;
+
+use crate::access::{Access, AccessError};
+use crate::feed::Feed;
+use crate::follow::{Follower, Pace};
+use crate::read::Reader;
+
+/// What is followed, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub access: Access,
+    /// What positions call the cluster.
+    pub cluster: Name,
+    /// Which revision of the control plane this is: objects with another label `istio.io/rev` are
+    /// not ours.
+    pub revision: Arc<str>,
+    /// The only namespaces that are followed; all if there are none. Objects without a namespace
+    /// are followed as well.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// Every kind of the kinds table in a cluster, followed.
+///
+/// It is complete when every kind has been listed, or the API server has said that it has no such
+/// kind; it is asked for that kind again. From then on a kind that cannot be followed keeps what it
+/// said, and [`Source::health`] says so.
+pub struct Kubernetes {
+    name: String,
+    feed: Feed,
+    /// Dropped, they end.
+    _followers: JoinSet<()>,
+}
+
+impl Kubernetes {
+    /// Begins to follow. Nothing is waited for.
+    ///
+    /// # Errors If it is not known how to reach the API server. That it cannot be reached is no
+    /// error: it may be later.
+    pub async fn follow(options: &Options) -> Result<Self, AccessError> {
+        let client = options.access.client().await?;
+        let parts: Vec<_> = Kind::ALL.iter().flat_map(|kind| parts(*kind, &options.namespaces)).collect();
+        let feed = Feed::new(parts.iter().map(Part::name));
+        let mut followers = JoinSet::new();
+        for part in parts {
+            let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: options.cluster.clone() };
+            let follower = Follower {
+                client: client.clone(),
+                reader: Reader { kind: part.kind, origin, revision: options.revision.clone() },
+                part: part.name(),
+                namespace: part.namespace,
+                feed: feed.clone(),
+                known: BTreeSet::new(),
+                failures: 0,
+                pace: Pace::default(),
+            };
+            followers.spawn(follower.run());
+        }
+        let name = format!("the API server of cluster {}", options.cluster);
+        Ok(Kubernetes { name, feed, _followers: followers })
+    }
+}
+
+/// What one follower follows.
+struct Part {
+    kind: Kind,
+    namespace: Option<String>,
+}
+
+impl Part {
+    fn name(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{} in {namespace}", self.kind),
+            None => self.kind.to_string(),
+        }
+    }
+}
+
+fn parts(kind: Kind, namespaces: &BTreeSet<String>) -> Vec<Part> {
+    match kind.scope() {
+        Scope::Namespaced if !namespaces.is_empty() => {
+            namespaces.iter().map(|namespace| Part { kind, namespace: Some(namespace.clone()) }).collect()
+        }
+        Scope::Namespaced | Scope::Cluster => vec![Part { kind, namespace: None }],
+    }
+}
+
+impl Source for Kubernetes {
+    fn name(&self) -> String {
+        match self.feed.missing().as_slice() {
+            [] => self.name.clone(),
+            [part] => format!("{} ({part})", self.name),
+            [part, others @ ..] => format!("{} ({part} and {} more)", self.name, others.len()),
+        }
+    }
+
+    fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.feed.told())
+    }
+
+    fn settled(&self) -> Settled {
+        self.feed.settled()
+    }
+
+    fn read(&mut self) -> Result<Batch, SourceError> {
+        Ok(self.feed.take())
+    }
+
+    fn health(&self) -> Option<Health> {
+        Some(self.feed.health().clone())
+    }
+}
