@@ -11,8 +11,10 @@ mod ca;
 mod completion;
 mod confirm_removals;
 mod convert;
+mod crds;
 mod explain;
 mod findings;
+mod kubernetes;
 mod logs;
 mod output;
 mod proxy;
@@ -42,6 +44,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Crds(crds::CrdsArgs),
     ProxyStatus(proxy_status::ProxyStatusArgs),
     Wait(wait::WaitArgs),
     ConfirmRemovals(confirm_removals::ConfirmRemovalsArgs),
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args),
+        Command::Crds(args) => crds::run(&args),
         Command::ProxyStatus(args) => runtime()?.block_on(proxy_status::run(args)),
         Command::ConfirmRemovals(args) => runtime()?.block_on(confirm_removals::run(args)),
         Command::Wait(args) => runtime()?.block_on(wait::run(args)),

@@ -58,7 +58,8 @@ pub async fn run(args: ProxyStatusArgs) -> Result<ExitCode> {
 /// The table and what is wrong, as text.
 pub fn render(status: &FleetStatus) -> String {
     if status.proxies.is_empty() {
-        return format!("No proxies are connected. The newest revision is {}.\n", status.revision);
+        let nobody = format!("No proxies are connected. The newest revision is {}.\n", status.revision);
+        return nobody + &unheard(status);
     }
     let mut rows = vec![header()];
     rows.extend(status.proxies.iter().map(|proxy| row(status, proxy)));
@@ -93,6 +94,7 @@ pub fn render(status: &FleetStatus) -> String {
             }
         }
     }
+    text.push_str(&unheard(status));
     if status.errors > 0 {
         text.push_str(&format!(
             "\nThe configuration has {} error(s); the last good version of those objects is in use. See `navarch analyze`.\n",
@@ -100,6 +102,22 @@ pub fn render(status: &FleetStatus) -> String {
         ));
     }
     text
+}
+
+/// Sources of configuration that are not heard.
+fn unheard(status: &FleetStatus) -> String {
+    let lines = status.sources.iter().filter_map(|source| {
+        let seconds = source.unheard_for_ms? / 1000;
+        let (name, reason) = (&source.name, &source.reason);
+        let unheard = match source.unheard.as_slice() {
+            all if all.len() == source.parts => String::new(),
+            some => format!(" ({})", some.join(", ")),
+        };
+        Some(format!(
+            "\nNot heard for {seconds} s: {name}{unheard}: {reason}\n  Proxies keep what it said last. It is asked again all the time.\n"
+        ))
+    });
+    lines.collect()
 }
 
 fn header() -> Vec<String> {

@@ -13,6 +13,7 @@ use navarch_server::identity;
 use navarch_server::secure::{ServerFiles, TlsFiles};
 use navarch_server::serve::{Brake, Options, RouteForm, serve};
 
+use crate::kubernetes::KubernetesArgs;
 use crate::logs::LogArgs;
 use crate::wait::parse_duration;
 
@@ -22,7 +23,7 @@ const SECURE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1501
 const CERT_TTL_MIN: Duration = Duration::from_secs(10);
 const CERT_TTL_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Serve the configuration in a directory to proxies
+/// Serve the configuration in a directory, in a Kubernetes cluster, or both, to proxies
 ///
 /// The directory is watched: a save is in effect a moment later. A file that cannot be read never takes away
 /// what worked; see `navarch analyze`. Ports listen on loopback unless told otherwise: the xDS port is
@@ -31,14 +32,16 @@ const CERT_TTL_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// with --tls-cert serves over TLS without an authority.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug\n  navarch serve --config ./mesh --state \
+    after_help = "Examples:\n  navarch serve --config ./mesh\n  navarch serve --config ./mesh --mesh-config mesh.yaml --log-level debug\n  navarch serve --kubernetes --kubeconfig ~/.kube/config\n  navarch serve --config ./mesh --state \
                   /var/lib/navarch --secure-addr 0.0.0.0:15012 --tls-name navarch.example.com\n  navarch serve --config ./mesh --secure-addr \
                   0.0.0.0:15012 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem"
 )]
 pub struct ServeArgs {
     /// Directory of YAML and JSON files with Kubernetes and Istio objects
-    #[arg(long, value_name = "DIR", env = "NAVARCH_CONFIG")]
-    config: PathBuf,
+    #[arg(long, value_name = "DIR", env = "NAVARCH_CONFIG", required_unless_present = "kubernetes")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    kubernetes: KubernetesArgs,
     /// File with the MeshConfig; otherwise the ConfigMap `istio` in the root namespace is used, if there is
     /// one
     #[arg(long, value_name = "FILE", env = "NAVARCH_MESH_CONFIG")]
@@ -150,6 +153,8 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     });
     let options = Options {
         config: args.config,
+        cluster_name: args.kubernetes.cluster_name.clone(),
+        kubernetes: args.kubernetes.options(),
         mesh_config: args.mesh_config,
         system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,

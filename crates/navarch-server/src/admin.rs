@@ -16,6 +16,7 @@ use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::finding::{Finding, Severity};
 use navarch_snapshot::Snapshot;
+use navarch_sources::health::{Health, Report};
 use navarch_translate::sds::{WORKLOAD_CERTIFICATE, WORKLOAD_ROOTS};
 use navarch_xds::{Registry, StreamStatus, SyncState as XdsSyncState, TypeStatus as XdsTypeStatus};
 use serde::Deserialize;
@@ -35,7 +36,7 @@ use crate::refresh::{Refresh, Refreshed};
 use crate::reports::Reports;
 use crate::status::{
     ConfirmedRemovals, FleetStatus, HeldRemovals, ProxyStatus, RefreshedSources, RejectedResource, Rejection,
-    SyncState, TypeStatus,
+    SourceStatus, SyncState, TypeStatus,
 };
 
 /// What the pages are made from.
@@ -47,6 +48,8 @@ pub struct Admin {
     pub findings: Arc<ArcSwap<Vec<Finding>>>,
     /// The newest world, for what became of objects.
     pub latest: Arc<ArcSwap<Snapshot>>,
+    /// Sources that may be out of reach, by name.
+    pub sources: Vec<(String, Health)>,
     pub reports: Arc<Reports>,
     /// The certificate authority, if there is one.
     pub identity: Option<Arc<Identity>>,
@@ -73,6 +76,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/debug/explain", get(explain))
         .route("/debug/checksum", get(checksum))
         .route("/debug/findings", get(findings))
+        .route(
+            "/debug/sources",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.source_statuses()) }),
+        )
         .route("/debug/status", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.statuses()) }))
         .route(
             "/debug/removals",
@@ -114,6 +121,7 @@ async fn index() -> &'static str {
      /debug/explain?proxyID=&type=&name= why a resource is what it is (navarch explain)\n\
      /debug/checksum?proxyID=NAME        content hashes of what a proxy should hold, planned from scratch\n\
      /debug/findings                     what is wrong with the configuration\n\
+     /debug/sources                      how well sources are heard that may be out of reach\n\
      /debug/status                       what became of each object that configures the mesh\n\
      /debug/removals                     removals that are held back, because too much would go at once\n\
      /debug/removals/confirm             POST: they are meant (navarch confirm-removals)\n\
@@ -147,6 +155,14 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
             bring_to(&admin.metrics.gathers.with_label_values(&[gather]), runs);
         }
     });
+    for source in admin.source_statuses() {
+        let label = [source.name.as_str()];
+        admin.metrics.source_unheard.with_label_values(&label).set(source.unheard.len() as i64);
+        let seconds = source.unheard_for_ms.unwrap_or(0) / 1000;
+        admin.metrics.source_unheard_seconds.with_label_values(&label).set(seconds as i64);
+        bring_to(&admin.metrics.source_failures.with_label_values(&label), source.failures);
+        bring_to(&admin.metrics.source_relists.with_label_values(&label), source.relists);
+    }
     admin.metrics.removals_held.set(admin.registry.holding() as i64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
 }
@@ -321,6 +337,16 @@ impl Admin {
         json!({ "revision": status.revision, "proxies": held.collect::<Vec<_>>() })
     }
 
+    /// How well sources are heard that may be out of reach.
+    pub fn source_statuses(&self) -> Vec<SourceStatus> {
+        let status = |(name, health): &(String, Health)| {
+            let Report { parts, unheard, since, reason, failures, relists } = health.report();
+            let unheard_for_ms = since.map(|since| since.as_millis() as u64);
+            SourceStatus { name: name.clone(), parts, unheard, unheard_for_ms, reason, failures, relists }
+        };
+        self.sources.iter().map(status).collect()
+    }
+
     /// What became of each object that configures the mesh.
     pub fn statuses(&self) -> Value {
         json!(object_status::of_all(&self.latest.load()))
@@ -406,6 +432,7 @@ impl Admin {
         FleetStatus {
             replica: self.replica.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            sources: self.source_statuses(),
             revision,
             errors,
             proxies,

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 pub enum Error {
     #[error(transparent)]
     Source(#[from] navarch_sources::SourceError),
+    #[error("the cluster cannot be followed")]
+    Kubernetes(#[from] navarch_kubernetes::AccessError),
     #[error("cannot listen on {address} ({purpose}); is another navarch running?")]
     Listen {
         address: SocketAddr,

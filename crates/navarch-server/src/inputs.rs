@@ -10,7 +10,7 @@ use std::task::Poll;
 use navarch_model::change::ChangeSet;
 use navarch_model::finding::Finding;
 use navarch_sources::files::{FILE_BYTES_MAX, FileSource, MeshFile, Text};
-use navarch_sources::{Claims, Difference, Settled, Source, SourceError, SourceId, Written};
+use navarch_sources::{Claims, Difference, Health, Settled, Source, SourceError, SourceId, Written};
 
 use crate::debounce::Changes;
 
@@ -78,6 +78,14 @@ impl Inputs {
     pub fn waits_for(&self) -> Option<String> {
         let missing = self.sources.iter().find(|input| !input.complete);
         missing.map(|input| input.source.name())
+    }
+
+    /// How well sources are heard that may be out of reach, by name.
+    pub fn healths(&self) -> Vec<(String, Health)> {
+        self.sources
+            .iter()
+            .filter_map(|Input { source, .. }| Some((source.name(), source.health()?)))
+            .collect()
     }
 
     /// What is wrong with what was read last.
@@ -169,9 +177,11 @@ fn bytes_of(read: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// As [`of_files`], for who follows their changes.
-pub fn of_watched_files(config: &Path, mesh_config: Option<&Path>) -> Vec<Box<dyn Source>> {
-    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(FileSource::new(config).watched())];
+/// As [`of_files`], for who follows their changes. There need not be a directory where there is
+/// another source.
+pub fn of_watched_files(config: Option<&Path>, mesh_config: Option<&Path>) -> Vec<Box<dyn Source>> {
+    let directory = config.map(|config| Box::new(FileSource::new(config).watched()) as Box<dyn Source>);
+    let mut sources: Vec<_> = directory.into_iter().collect();
     sources.extend(mesh_config.map(|path| Box::new(MeshFile::new(path).watched()) as Box<dyn Source>));
     sources
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use navarch_envoy::{StaticConfig, static_config};
 use navarch_model::Hashed;
+use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
 use navarch_model::finding::Finding;
 use navarch_model::proxy::ProxyFacts;
@@ -14,6 +15,7 @@ use navarch_snapshot::{Snapshot, World};
 use navarch_sources::Source;
 use serde_json::{Map, Value};
 
+use crate::debounce::Changes as _;
 use crate::error::Error;
 use crate::inputs::{self, Inputs};
 
@@ -33,23 +35,47 @@ pub fn load(config: &Path, mesh_config: Option<&Path>) -> Result<Loaded, Error> 
     load_from(inputs::of_files(config, mesh_config))
 }
 
-/// As [`load`], from whatever sources.
+/// As [`load`], from whatever sources that can be read as a whole at once.
 ///
 /// # Errors
 /// If a source cannot be read. What is wrong inside is a finding.
 pub fn load_from(sources: Vec<Box<dyn Source>>) -> Result<Loaded, Error> {
     let mut inputs = Inputs::new(sources);
-    let (changes, errors) = inputs.read();
-    if let Some(error) = errors.into_iter().next() {
-        return Err(error.into());
+    let changes = read(&mut inputs)?;
+    Ok(loaded(&inputs, changes))
+}
+
+/// As [`load_from`]; waits until every source has been read as a whole.
+///
+/// # Errors
+/// If a source cannot be read. What is wrong inside is a finding.
+pub async fn load_whole(sources: Vec<Box<dyn Source>>) -> Result<Loaded, Error> {
+    let mut inputs = Inputs::new(sources);
+    loop {
+        let changes = read(&mut inputs)?;
+        if inputs.waits_for().is_none() {
+            return Ok(loaded(&inputs, changes));
+        }
+        inputs.changed().await;
     }
+}
+
+fn read(inputs: &mut Inputs) -> Result<ChangeSet, Error> {
+    let (changes, errors) = inputs.read();
+    match errors.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(changes),
+    }
+}
+
+fn loaded(inputs: &Inputs, changes: ChangeSet) -> Loaded {
     let snapshot = World::new(Options::default()).apply(changes);
     let mut findings = inputs.findings().to_vec();
     findings.extend(snapshot.findings().iter().cloned());
     findings.extend(TranslationFindings::default().about(&snapshot, &presumed_fates(&snapshot)));
     findings.extend(unmatched(&snapshot));
     findings.sort();
-    Ok(Loaded { snapshot, findings })
+    Loaded { snapshot, findings }
 }
 
 impl Loaded {

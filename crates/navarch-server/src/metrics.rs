@@ -43,6 +43,14 @@ pub struct Metrics {
     pub findings: IntGaugeVec,
     /// Scans of the configuration directory that failed.
     pub scan_errors: IntCounter,
+    /// Parts of a source that are not heard, by source.
+    pub source_unheard: IntGaugeVec,
+    /// Seconds for which some part of a source has not been heard, by source.
+    pub source_unheard_seconds: IntGaugeVec,
+    /// Attempts to hear a source that failed, by source.
+    pub source_failures: IntCounterVec,
+    /// How often parts of a source were read again as a whole, by source.
+    pub source_relists: IntCounterVec,
     /// Services in the world.
     pub services: IntGauge,
     /// Classes of proxies.
@@ -133,6 +141,26 @@ impl Metrics {
                 "Findings in the configuration, by severity",
                 "severity",
             )?),
+            source_unheard: gauges(
+                "navarch_source_unheard",
+                "Parts of a source that are not heard; what they said last stays in force",
+                "source",
+            )?,
+            source_unheard_seconds: gauges(
+                "navarch_source_unheard_seconds",
+                "Seconds for which some part of a source has not been heard",
+                "source",
+            )?,
+            source_failures: counters(
+                "navarch_source_failures_total",
+                "Attempts to hear a source that failed",
+                "source",
+            )?,
+            source_relists: counters(
+                "navarch_source_relists_total",
+                "How often parts of a source were read again as a whole",
+                "source",
+            )?,
             scan_errors,
             load_reports,
             load_requests,

@@ -8,7 +8,7 @@ use navarch_model::finding::{Finding, Severity};
 use navarch_plan::{Fates, TranslationFindings};
 use navarch_snapshot::world::Options;
 use navarch_snapshot::{Snapshot, World};
-use navarch_sources::{Source, SourceError};
+use navarch_sources::{Health, Source, SourceError};
 use tokio::time::Instant;
 
 use crate::debounce::{Changes, Debounce};
@@ -94,6 +94,11 @@ impl Pipeline {
     /// The newest snapshot that has been examined, kept up to date.
     pub fn latest(&self) -> Arc<ArcSwap<Snapshot>> {
         self.latest.clone()
+    }
+
+    /// How well sources are heard that may be out of reach, by name.
+    pub fn healths(&self) -> Vec<(String, Health)> {
+        self.inputs.healths()
     }
 
     /// Reads what changed and applies it.
@@ -270,7 +275,7 @@ mod tests {
         let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: "memory".into() };
         let memory = Memory::new("memory", origin);
         memory.complete();
-        let mut sources = of_watched_files(root, None);
+        let mut sources = of_watched_files(Some(root), None);
         sources.push(Box::new(memory.clone()));
         let metrics = Metrics::new().expect("metrics");
         let pipeline = Pipeline::open(sources, Options::default(), metrics.clone()).await.expect("readable");
@@ -378,7 +383,7 @@ mod tests {
         let path = |index: usize| directory.path().join(format!("{index}.yaml"));
         (0..40).for_each(|index| fs::write(path(index), entry(index, 80)).expect("written"));
         let metrics = Metrics::new().expect("metrics");
-        let sources = of_watched_files(directory.path(), None);
+        let sources = of_watched_files(Some(directory.path()), None);
         let pipeline = Pipeline::open(sources, Options::default(), metrics.clone()).await;
         let pipeline = pipeline.expect("a configuration");
         let before = pipeline.snapshot().revision();

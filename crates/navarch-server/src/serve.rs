@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use navarch_identity::service::CREATE_CERTIFICATE;
 use navarch_identity::tokens::jwt::JwtRule;
+use navarch_kubernetes::Kubernetes;
 pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
 use tokio::net::{TcpListener, TcpSocket};
@@ -40,7 +41,12 @@ const BACKLOG: u32 = 4096;
 /// What `navarch serve` is told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub config: PathBuf,
+    /// A directory of configuration.
+    pub config: Option<PathBuf>,
+    /// The API server of a cluster. What is in the directory too comes first.
+    pub kubernetes: Option<navarch_kubernetes::Options>,
+    /// What the cluster is called that proxies are in (Istio: `CLUSTER_ID`).
+    pub cluster_name: Option<String>,
     pub mesh_config: Option<PathBuf>,
     /// Namespace the server runs in, if it runs in a cluster: its label names the network of the cluster.
     pub system_namespace: Option<String>,
@@ -71,6 +77,13 @@ impl Options {
         self.identity.as_ref()?.jwt_rule.as_ref().map(JwtRule::key_source)
     }
 
+    /// What is served, for people.
+    fn served(&self) -> String {
+        let directory = self.config.as_ref().map(|config| config.display().to_string());
+        let cluster = self.kubernetes.as_ref().map(|options| format!("cluster {}", options.cluster));
+        directory.into_iter().chain(cluster).collect::<Vec<_>>().join(" and ")
+    }
+
     fn keys(&self) -> keys::Options {
         keys::Options {
             allowed: self.fetch_allowed.clone(),
@@ -95,7 +108,10 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         None => None,
     };
     let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
-    let mut sources = inputs::of_watched_files(&options.config, options.mesh_config.as_deref());
+    let mut sources = inputs::of_watched_files(options.config.as_deref(), options.mesh_config.as_deref());
+    if let Some(kubernetes) = &options.kubernetes {
+        sources.push(Box::new(Kubernetes::follow(kubernetes).await?));
+    }
     let bundle = Arc::new(Bundle::new());
     sources.push(bundle.source());
     let keys = Keys::new(options.keys());
@@ -103,10 +119,13 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let calendar = Calendar::new();
     sources.push(calendar.source());
     tokio::spawn(calendar.run());
-    let world = navarch_snapshot::world::Options {
+    let mut world = navarch_snapshot::world::Options {
         system_namespace: options.system_namespace.as_deref().map(Into::into),
         ..Default::default()
     };
+    if let Some(name) = &options.cluster_name {
+        world.cluster_name = name.as_str().into();
+    }
     let mut pipeline = Pipeline::open(sources, world, metrics.clone()).await?;
     if keys.restore(&pipeline.snapshot()) {
         pipeline = pipeline.catch_up().await?;
@@ -160,6 +179,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         metrics,
         findings: pipeline.findings(),
         latest: pipeline.latest(),
+        sources: pipeline.healths(),
         reports,
         identity: identity.clone(),
         keys: keys.clone(),
@@ -179,7 +199,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         xds = %addresses.0,
         admin = %addresses.1,
         "serving {}",
-        options.config.display()
+        options.served()
     );
     let admin_task = tokio::spawn(admin::serve(http, admin.clone()));
     let follow = {

@@ -17,8 +17,31 @@ pub struct FleetStatus {
     pub revision: u64,
     /// Number of findings of severity error in the configuration.
     pub errors: usize,
+    /// Sources that may be out of reach, and how well they are heard.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub sources: Vec<SourceStatus>,
     /// One entry per stream, in the order of names.
     pub proxies: Vec<ProxyStatus>,
+}
+
+/// How well a source is heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    pub name: String,
+    /// Number of things that are followed in it, such as kinds.
+    pub parts: usize,
+    /// Those that are not heard now. What they said last stays in force.
+    pub unheard: Vec<String>,
+    /// Milliseconds that the first of them has not been heard.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unheard_for_ms: Option<u64>,
+    /// Why, of that one.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub reason: String,
+    /// Attempts that failed since the start.
+    pub failures: u64,
+    /// How often something was read again as a whole since the start.
+    pub relists: u64,
 }
 
 /// The state of one connected proxy.

@@ -1,0 +1,59 @@
+//! Which cluster, for commands that follow one.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use navarch_kubernetes::{Access, Options};
+
+/// What a cluster is called unless something is said, as in Istio.
+const CLUSTER: &str = "Kubernetes";
+
+/// How a cluster is reached, and what of it counts.
+#[derive(Args)]
+pub struct KubernetesArgs {
+    /// Serve what is in a Kubernetes cluster: its Services and Pods, and Istio's and the Gateway
+    /// API's objects. The one that we run in, unless --kubeconfig or --context names another
+    #[arg(long, env = "NAVARCH_KUBERNETES")]
+    kubernetes: bool,
+    /// File that says how the API server is reached, and as whom
+    #[arg(long, value_name = "FILE", requires = "kubernetes", env = "NAVARCH_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig; its current one if nothing is said
+    #[arg(long, value_name = "NAME", requires = "kubernetes", env = "NAVARCH_CONTEXT")]
+    context: Option<String>,
+    /// Only what is in this namespace; may be repeated. Namespaces, Nodes and other objects without
+    /// a namespace count as well
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        requires = "kubernetes",
+        env = "NAVARCH_WATCH_NAMESPACE",
+        value_delimiter = ','
+    )]
+    watch_namespace: Vec<String>,
+    /// Which revision of the control plane this is: objects whose label istio.io/rev says another
+    /// one are left to that one
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "default",
+        requires = "kubernetes",
+        env = "NAVARCH_REVISION"
+    )]
+    revision: String,
+    /// What the cluster is called; proxies say which one they are in
+    #[arg(long, value_name = "NAME", env = "CLUSTER_ID")]
+    pub cluster_name: Option<String>,
+}
+
+impl KubernetesArgs {
+    /// What is followed, if a cluster is.
+    pub fn options(self) -> Option<Options> {
+        self.kubernetes.then(|| Options {
+            access: Access { kubeconfig: self.kubeconfig, context: self.context },
+            cluster: self.cluster_name.as_deref().unwrap_or(CLUSTER).into(),
+            revision: self.revision.into(),
+            namespaces: self.watch_namespace.into_iter().collect(),
+        })
+    }
+}

@@ -1,0 +1,280 @@
+//! What a real API server serves means what it means in files, and what is between us and it
+//! changes nothing.
+
+mod common;
+
+use anyhow::{Context, Result, ensure};
+use common::Form;
+use navarch_kubernetes::{Access, Kubernetes, Options};
+use navarch_model::{Kind, kinds::Scope, values::Json, yaml};
+use navarch_server::{
+    debounce::Changes as _,
+    inputs::Inputs,
+    load::{Loaded, load_whole},
+};
+use navarch_snapshot::{Snapshot, World};
+use navarch_sources::{Health, Source, files::MeshFile};
+use navarch_testkit::{
+    cluster::Cluster,
+    envoy::bootstrap::Resources,
+    faults::FaultProxy,
+    golden::{self, Case},
+    workspace,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// An API server that has every kind.
+async fn start() -> Result<Cluster> {
+    Cluster::start(Kind::ALL.iter().copied().map(collection)).await
+}
+
+/// The path of all objects of a kind.
+fn collection(kind: Kind) -> String {
+    let version = kind.versions()[0];
+    match kind.group() {
+        "" => format!("/api/{version}/{}", kind.plural()),
+        group => format!("/apis/{group}/{version}/{}", kind.plural()),
+    }
+}
+
+fn options(kubeconfig: PathBuf) -> Options {
+    Options {
+        access: Access { kubeconfig: Some(kubeconfig), context: None },
+        cluster: "under-test".into(),
+        revision: "default".into(),
+        namespaces: Default::default(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn golden_cases_mean_the_same_in_an_api_server() -> Result<()> {
+    let cluster = start().await?;
+    let kubeconfig = Cluster::kubeconfig(&workspace::scratch("kubernetes-golden")?, cluster.address())?;
+    let mut report = String::new();
+    for case in golden::cases(common::root())? {
+        serve(&cluster, &case).with_context(|| case.name.clone())?;
+        let served = common::proxies(&case, &from_cluster(&kubeconfig, &case).await?, Form::Sent)?;
+        let files = common::proxies(&case, &common::from_files(&case)?, Form::Sent)?;
+        ensure!(!files.is_empty(), "{} has no proxies", case.name);
+        for (proxy, resources) in &files {
+            for (ty, expected) in resources {
+                let found = served.get(proxy).and_then(|resources| resources.get(ty));
+                if found != Some(expected) {
+                    writeln!(report, "{}/{proxy}/{ty}: {}", case.name, difference(expected, found))?;
+                }
+            }
+        }
+        ensure!(report.is_empty() == (served == files), "{}: more than in files", case.name);
+    }
+    ensure!(report.is_empty(), "{report}");
+    Ok(())
+}
+
+/// Has the API server serve what is in the case's files, and nothing else.
+fn serve(cluster: &Cluster, case: &Case) -> Result<()> {
+    for kind in Kind::ALL {
+        cluster.clear(&collection(*kind));
+    }
+    for (kind, object) in objects_of(&std::fs::read_to_string(case.dir.join("input.yaml"))?)? {
+        cluster.put(&collection(kind), &object);
+    }
+    Ok(())
+}
+
+/// The objects of a text whose kinds are in the kinds table.
+fn objects_of(text: &str) -> Result<Vec<(Kind, Value)>> {
+    let (documents, errors) = yaml::parse(text, yaml::Budget::default());
+    ensure!(errors.is_empty(), "{errors:?}");
+    let mut objects = Vec::new();
+    for document in documents {
+        let mut object = Json::parse(&document.text).map_err(anyhow::Error::msg)?.to_serde();
+        let api_version = object["apiVersion"].as_str().unwrap_or_default();
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let Some(kind) = Kind::find(group, object["kind"].as_str().unwrap_or_default()) else { continue };
+        if kind.scope() == Scope::Namespaced && object["metadata"]["namespace"].is_null() {
+            object["metadata"]["namespace"] = "default".into();
+        }
+        objects.push((kind, object));
+    }
+    Ok(objects)
+}
+
+/// The case, read from the API server.
+async fn from_cluster(kubeconfig: &Path, case: &Case) -> Result<Loaded> {
+    let mut sources: Vec<Box<dyn Source>> =
+        vec![Box::new(Kubernetes::follow(&options(kubeconfig.to_path_buf())).await?)];
+    if let Some(file) = common::mesh_config(case) {
+        sources.push(Box::new(MeshFile::new(file)));
+    }
+    Ok(load_whole(sources).await?)
+}
+
+/// How what a proxy gets differs, shortly.
+fn difference(expected: &[Value], found: Option<&Vec<Value>>) -> String {
+    let names = |resources: &[Value]| {
+        resources.iter().map(|resource| resource["name"].to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let Some(found) = found else { return format!("nothing, and not {}", names(expected)) };
+    let pair = expected.iter().zip(found).find(|(expected, found)| expected != found);
+    match pair {
+        Some((expected, found)) => format!("\n  files   {expected}\n  cluster {found}"),
+        None => format!("{} and not {}", names(found), names(expected)),
+    }
+}
+
+/// Services that are there all the time, and that come, change and go.
+const STEADY: usize = 30;
+const CHANGING: usize = 20;
+
+fn entry(name: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "hosts": [format!("{name}.test")],
+            "resolution": "STATIC",
+            "ports": [{"number": port, "name": "http", "protocol": "HTTP"}],
+            "endpoints": [{"address": "192.0.2.1"}],
+        },
+    })
+}
+
+/// A world that follows a cluster, looked at after every single change.
+struct Followed {
+    inputs: Inputs,
+    world: World,
+    health: Health,
+}
+
+impl Followed {
+    async fn start(kubeconfig: PathBuf) -> Result<Self> {
+        let source = Kubernetes::follow(&options(kubeconfig)).await?;
+        let health = source.health().context("a source that may be out of reach")?;
+        let inputs = Inputs::new(vec![Box::new(source)]);
+        let mut followed = Followed { inputs, world: World::new(Default::default()), health };
+        while followed.inputs.waits_for().is_some() {
+            followed.inputs.changed().await;
+            let (changes, _) = followed.inputs.read();
+            followed.world.apply(changes);
+        }
+        Ok(followed)
+    }
+
+    /// Takes in changes until the world is as it should be. In none of the states on the way may
+    /// something be missing that was there all the time.
+    async fn until(&mut self, what: &str, done: impl Fn(&Snapshot, &Health) -> bool) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(180);
+        loop {
+            let snapshot = self.world.snapshot().clone();
+            let steady = snapshot.services().filter(|service| service.hostname.starts_with("steady-"));
+            let with_endpoints = steady.filter(|service| {
+                let endpoints = snapshot.view().endpoints(&service.hostname, &service.namespace);
+                endpoints.is_some_and(|set| !set.endpoints.is_empty())
+            });
+            let count = with_endpoints.count();
+            ensure!(count == STEADY, "{count} of the services that were there all the time, at {what}");
+            if done(&snapshot, &self.health) {
+                return Ok(());
+            }
+            // Whether a source is heard is not a change of what it says.
+            let pause = tokio::time::sleep(Duration::from_millis(100));
+            tokio::select! {
+                () = self.inputs.changed() => {
+                    let (changes, _) = self.inputs.read();
+                    self.world.apply(changes);
+                }
+                () = pause => {
+                    ensure!(tokio::time::Instant::now() < deadline, "{what}: {:?}", self.health.report());
+                }
+            }
+        }
+    }
+}
+
+/// Hosts and ports of the services of the test.
+fn served(snapshot: &Snapshot) -> BTreeSet<(String, u16)> {
+    let ours = snapshot.services().filter(|service| service.hostname.ends_with(".test"));
+    ours.flat_map(|service| service.ports.iter().map(|port| (service.hostname.to_string(), port.port)))
+        .collect()
+}
+
+/// What a proxy gets when it is planned from scratch.
+fn planned(snapshot: Arc<Snapshot>) -> Result<Resources> {
+    let metadata = json!({"NAMESPACE": "default", "INSTANCE_IPS": "192.0.2.9"});
+    let node = json!({"id": "sidecar~192.0.2.9~a.default~default.svc.cluster.local", "metadata": metadata});
+    common::resources(&Loaded { snapshot, findings: Vec::new() }, &json!({"node": node}), Form::Sent)
+}
+
+/// Breaks `NAVARCH_FAULTS` connections (200 unless it is set), restarts the API server in between
+/// and has it forget what happened, and compares what is left with what is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_connection_end_in_what_is_there_and_never_take_anything_away() -> Result<()> {
+    let faults = std::env::var("NAVARCH_FAULTS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let (mut cluster, entries) = (start().await?, collection(Kind::ServiceEntry));
+    (0..STEADY).for_each(|index| cluster.put(&entries, &entry(&format!("steady-{index}"), 80)));
+    let proxy = FaultProxy::start(cluster.address(), 7).await?;
+    let directory = workspace::scratch("kubernetes-faults")?;
+    let mut followed = Followed::start(Cluster::kubeconfig(&directory, proxy.address())?).await?;
+    let mut expected: BTreeSet<(String, u16)> = served(followed.world.snapshot());
+    ensure!(expected.len() == STEADY, "{expected:?}");
+
+    let (mut broken, mut round) = (0, 0);
+    while broken < faults {
+        round += 1;
+        // Every third time nothing is heard while things change, and every sixth what happened is
+        // not kept.
+        let away = round % 3 == 2;
+        if away {
+            cluster.stop();
+            proxy.cut();
+            followed.until("silence is noticed", |_, health| !health.report().unheard.is_empty()).await?;
+        }
+        for index in (0..CHANGING).filter(|index| (index + round) % 3 != 0) {
+            let (name, port) = (format!("changing-{index}"), 8000 + u16::try_from((index * 7 + round) % 50)?);
+            expected.retain(|(host, _)| *host != format!("{name}.test"));
+            if (index + round) % 3 == 1 {
+                cluster.put(&entries, &entry(&name, port));
+                expected.insert((format!("{name}.test"), port));
+            } else {
+                cluster.remove(&entries, "default", &name);
+            }
+        }
+        if away {
+            if round % 6 == 2 {
+                cluster.forget();
+            }
+            cluster.start_again().await?;
+        }
+        let some = (faults - broken).min(50);
+        proxy.break_next(some);
+        broken += some;
+        proxy.cut();
+        let (proxy, expected) = (&proxy, &expected);
+        followed
+            .until(&format!("round {round}, {broken} faults"), |snapshot, health| {
+                // Connections that are not used yet do not break; others take their place.
+                if proxy.left() > 0 && health.report().unheard.is_empty() {
+                    proxy.cut();
+                }
+                proxy.left() == 0 && served(snapshot) == *expected && health.report().unheard.is_empty()
+            })
+            .await?;
+    }
+    let report = followed.health.report();
+    ensure!(report.relists > 0 && report.failures > 0, "{report:?}");
+
+    let directly = Cluster::kubeconfig(&directory, cluster.address())?;
+    let from_scratch = Followed::start(directly).await?;
+    ensure!(served(from_scratch.world.snapshot()) == expected, "the API server has something else");
+    let (was_broken, scratch) = (followed.world.snapshot().clone(), from_scratch.world.snapshot().clone());
+    ensure!(planned(was_broken)? == planned(scratch)?, "the plans differ");
+    Ok(())
+}
