@@ -1,6 +1,6 @@
 //! Which cluster, for commands that follow one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use navarch_kubernetes::{Access, Options};
@@ -47,13 +47,14 @@ pub struct KubernetesArgs {
 }
 
 impl KubernetesArgs {
-    /// What is followed, if a cluster is.
-    pub fn options(self) -> Option<Options> {
+    /// What is followed, if a cluster is. What it says is kept in the directory of state, if there is one.
+    pub fn options(self, state: Option<&Path>) -> Option<Options> {
         self.kubernetes.then(|| Options {
             access: Access { kubeconfig: self.kubeconfig, context: self.context },
             cluster: self.cluster_name.as_deref().unwrap_or(CLUSTER).into(),
             revision: self.revision.into(),
             namespaces: self.watch_namespace.into_iter().collect(),
+            kept: state.map(|state| state.join("kubernetes")),
         })
     }
 }

@@ -55,7 +55,8 @@ pub struct ServeArgs {
     xds_addr: SocketAddr,
     /// Directory of the certificate authority's state: roots, keys, tokens. It is made on the first start,
     /// and only its owner may enter it. With it, xDS and certificates are served over TLS, and everybody
-    /// proves who they are
+    /// proves who they are. What a cluster said last is kept there too, for a start while its API server is
+    /// away
     #[arg(long, value_name = "DIR", env = "NAVARCH_STATE")]
     state: Option<PathBuf>,
     /// Make an authority if the state directory is there and has none. Without it that is an error, since it
@@ -143,6 +144,8 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     let secure = args.secure()?;
     ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
     let jwt_rule = args.jwt_rule.as_deref().map(JwtRule::parse).transpose()?;
+    let cluster_name = args.kubernetes.cluster_name.clone();
+    let kubernetes = args.kubernetes.options(args.state.as_deref());
     let identity = args.state.map(|state| identity::Options {
         state,
         new_authority: args.new_authority,
@@ -153,8 +156,8 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     });
     let options = Options {
         config: args.config,
-        cluster_name: args.kubernetes.cluster_name.clone(),
-        kubernetes: args.kubernetes.options(),
+        cluster_name,
+        kubernetes,
         mesh_config: args.mesh_config,
         system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,

@@ -40,10 +40,7 @@ impl Access {
     ///
     /// # Errors If it is not known how to reach an API server.
     pub async fn client(&self) -> Result<Client, AccessError> {
-        let mut config = self.config().await?;
-        config.connect_timeout = Some(CONNECT_MAX);
-        config.read_timeout = Some(SILENCE_MAX);
-        Client::try_from(config).map_err(|error| AccessError::Client(error.into()))
+        client(self.config().await?)
     }
 
     async fn config(&self) -> Result<Config, AccessError> {
@@ -58,4 +55,14 @@ impl Access {
         };
         read.map_err(|error| AccessError::Kubeconfig(error.into()))
     }
+}
+
+/// A client that says at once what has failed.
+pub(crate) fn client(mut config: Config) -> Result<Client, AccessError> {
+    config.connect_timeout = Some(CONNECT_MAX);
+    config.read_timeout = Some(SILENCE_MAX);
+    // For minutes nobody would know that an API server is busy or has no store (429, 503). Followers try
+    // again themselves.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| AccessError::Client(error.into()))
 }

@@ -5,15 +5,18 @@
 //! has come, and what a failure leaves open is not taken for a removal.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use kube::Client;
 use navarch_model::Kind;
 use navarch_sources::health::Heard;
 use navarch_sources::{PlaceId, Update};
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
 use crate::feed::Feed;
+use crate::kept::{Change, Kept, Whole};
 use crate::read::{Reader, Told};
 use crate::request::{Collection, Event, Events, Failure, is_ready};
 
@@ -41,6 +44,9 @@ impl Default for Pace {
 /// Longest that we let an API server tell us to wait.
 const ASKED_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Attempts that fail from the start on before what is kept on disk is served.
+const RECALL_AFTER: u32 = 5;
+
 /// A watch that lasts this long has worked.
 const WORKED: Duration = Duration::from_secs(5);
 
@@ -55,6 +61,10 @@ pub(crate) struct Follower {
     pub part: String,
     /// Places that have something.
     pub known: BTreeSet<PlaceId>,
+    /// What was said last, on disk, if it is kept.
+    pub kept: Option<Kept>,
+    /// Whether the API server, or what is kept of it, has been heard.
+    pub began: bool,
     /// Attempts that failed one after the other.
     pub failures: u32,
     pub pace: Pace,
@@ -75,17 +85,51 @@ impl Follower {
             self.feed.listed(&self.part, listed.is_ok());
             match listed {
                 Ok(Some(listed)) => {
+                    self.began = true;
                     self.failures = 0;
                     self.heard();
                     self.watch(listed).await;
                     self.feed.health().relisted();
                 }
                 Ok(None) => {
+                    self.began = true;
                     self.failures = 0;
                     self.heard();
                     sleep(self.pace.absent).await;
                 }
-                Err(failure) => self.fails(&failure).await,
+                Err(failure) => {
+                    self.recall(&failure).await;
+                    self.fails(&failure).await;
+                }
+            }
+        }
+    }
+
+    /// Tells what is kept on disk, if the API server has been away since the start.
+    async fn recall(&mut self, failure: &Failure) {
+        let away = match failure {
+            Failure::Unreachable(_) => true,
+            Failure::Refused { status, .. } => *status == 429 || *status >= 500,
+            Failure::Expired | Failure::Absent | Failure::Nonsense(_) => false,
+        };
+        if self.began || !away || self.failures < RECALL_AFTER {
+            return;
+        }
+        let Some(kept) = self.kept.take() else { return };
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || (kept.read(&reader), kept)).await;
+        let Ok((read, kept)) = read else { return };
+        self.kept = Some(kept);
+        match read {
+            Ok(Some(told)) => {
+                self.began = true;
+                tracing::info!(part = %self.part, objects = told.len(), "what the API server said last is served");
+                self.tell_all(told);
+                self.feed.listed(&self.part, true);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(part = %self.part, %error, "what the API server said last is not known")
             }
         }
     }
@@ -107,25 +151,54 @@ impl Follower {
             return Err(Failure::Absent);
         }
         self.tell_all(Vec::new());
+        let none = self.begin_keeping();
+        self.keep(none).await;
         Ok(None)
     }
 
     async fn list_all(&mut self, collection: &Collection) -> Result<String, Failure> {
         let (mut told, mut rest) = (Vec::new(), String::new());
+        let mut whole = self.begin_keeping();
         loop {
             let page = collection.page(&rest).await?;
             if page.metadata.resource_version.is_empty() {
                 return Err(Failure::Nonsense("a list has no version".to_owned()));
             }
-            let reader = self.reader.clone();
-            let items = page.items.unwrap_or_default();
-            let read = move || items.iter().filter_map(|item| reader.read(item.get())).collect::<Vec<_>>();
-            let read = tokio::task::spawn_blocking(read).await;
-            told.extend(read.map_err(|error| Failure::Nonsense(error.to_string()))?);
+            let (reader, items) = (self.reader.clone(), page.items.unwrap_or_default());
+            let read = tokio::task::spawn_blocking(move || read_page(&reader, &items, whole)).await;
+            let (some, written) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
+            told.extend(some);
+            whole = written;
             rest = page.metadata.rest;
             if rest.is_empty() {
                 self.tell_all(told);
+                self.keep(whole).await;
                 return Ok(page.metadata.resource_version);
+            }
+        }
+    }
+
+    /// A list on disk that is not whole yet; `None` if nothing is kept.
+    fn begin_keeping(&self) -> Option<Whole> {
+        let begun = self.kept.as_ref()?.begin();
+        begun.map_err(|error| not_kept(&self.part, &error)).ok()
+    }
+
+    /// Keeps a list that is whole.
+    async fn keep(&mut self, whole: Option<Whole>) {
+        if let Some(whole) = whole {
+            self.write(move |kept| kept.finish(whole)).await;
+        }
+    }
+
+    /// Writes to what is kept, where that may wait for the disk.
+    async fn write(&mut self, write: impl FnOnce(&mut Kept) -> io::Result<()> + Send + 'static) {
+        let Some(mut kept) = self.kept.take() else { return };
+        let written = tokio::task::spawn_blocking(move || (write(&mut kept), kept)).await;
+        if let Ok((written, kept)) = written {
+            self.kept = Some(kept);
+            if let Err(error) = written {
+                not_kept(&self.part, &error);
             }
         }
     }
@@ -180,9 +253,9 @@ impl Follower {
     async fn take(&mut self, mut events: Events, version: &mut String) -> Result<(), Failure> {
         while let Some(events) = events.next().await? {
             self.failures = 0;
-            let (mut updates, mut failed) = (Vec::new(), None);
+            let (mut updates, mut changes, mut failed) = (Vec::new(), Vec::new(), None);
             for event in events {
-                match self.event(&event, &mut updates) {
+                match self.event(event, &mut updates, &mut changes) {
                     Ok(newer) => *version = newer,
                     Err(failure) => {
                         failed = Some(failure);
@@ -192,6 +265,7 @@ impl Follower {
             }
             if !updates.is_empty() {
                 self.feed.tell(updates);
+                self.write(move |kept| kept.change(&changes)).await;
             }
             if let Some(failure) = failed {
                 return Err(failure);
@@ -201,23 +275,30 @@ impl Follower {
     }
 
     /// What an event tells, and the version to go on from.
-    fn event(&mut self, event: &Event, updates: &mut Vec<(PlaceId, Update)>) -> Result<String, Failure> {
-        let nonsense = || Failure::Nonsense(format!("an event {} without a version", event.ty));
-        let json = event.object.get();
-        if event.ty == "BOOKMARK" {
-            return Reader::bookmark(json).ok_or_else(nonsense);
+    fn event(
+        &mut self,
+        event: Event,
+        updates: &mut Vec<(PlaceId, Update)>,
+        changes: &mut Vec<Change>,
+    ) -> Result<String, Failure> {
+        let Event { ty, object } = event;
+        let nonsense = || Failure::Nonsense(format!("an event {ty} without a version"));
+        if ty == "BOOKMARK" {
+            return Reader::bookmark(object.get()).ok_or_else(nonsense);
         }
-        let Told { place, version, update } = self.reader.read(json).ok_or_else(nonsense)?;
+        let Told { place, version, update } = self.reader.read(object.get()).ok_or_else(nonsense)?;
         if version.is_empty() {
             return Err(nonsense());
         }
-        match event.ty.as_str() {
+        match ty.as_str() {
             "ADDED" | "MODIFIED" => {
                 self.known.insert(place.clone());
+                changes.push((place.clone(), Some(object)));
                 updates.push((place, update));
             }
             "DELETED" => {
                 self.known.remove(&place);
+                changes.push((place.clone(), None));
                 updates.push((place, Update::Gone));
             }
             other => return Err(Failure::Nonsense(format!("an event {other}"))),
@@ -274,6 +355,28 @@ impl Follower {
         let wait = longest.mul_f64(0.5 + 0.5 * spread);
         sleep(asked.map_or(wait, |asked| wait.max(asked.min(ASKED_WAIT_MAX)))).await;
     }
+}
+
+/// Reads a page, and writes it to what is kept.
+fn read_page(
+    reader: &Reader,
+    items: &[Box<RawValue>],
+    mut whole: Option<Whole>,
+) -> (Vec<Told>, Option<Whole>) {
+    let mut told = Vec::new();
+    for item in items {
+        let Some(one) = reader.read(item.get()) else { continue };
+        if let Some(Err(error)) = whole.as_mut().map(|whole| whole.add(&one.place, item)) {
+            not_kept(&reader.kind.to_string(), &error);
+            whole = None;
+        }
+        told.push(one);
+    }
+    (told, whole)
+}
+
+fn not_kept(part: &str, error: &io::Error) {
+    tracing::warn!(part, %error, "what the API server says cannot be kept for a start without it");
 }
 
 /// What of a kind is followed, as a field selector.

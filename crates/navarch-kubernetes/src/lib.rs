@@ -7,6 +7,7 @@
 mod access;
 mod feed;
 mod follow;
+mod kept;
 mod read;
 mod request;
 mod source;

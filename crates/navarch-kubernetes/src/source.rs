@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::access::{Access, AccessError};
 use crate::feed::Feed;
 use crate::follow::{Follower, Pace};
+use crate::kept::Kept;
 use crate::read::Reader;
 
 /// What is followed, and where.
@@ -28,6 +30,9 @@ pub struct Options {
     /// The only namespaces that are followed; all if there are none. Objects without a namespace
     /// are followed as well.
     pub namespaces: BTreeSet<String>,
+    /// Directory in which what the API server says is kept, Secrets included, for a start while it
+    /// is away. Nothing is kept without it.
+    pub kept: Option<PathBuf>,
 }
 
 /// Every kind of the kinds table in a cluster, followed.
@@ -54,7 +59,10 @@ impl Kubernetes {
         let mut followers = JoinSet::new();
         for part in parts {
             let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: options.cluster.clone() };
+            let kept = |directory: &PathBuf| Kept::new(directory, &options.cluster, &part.name());
             let follower = Follower {
+                kept: options.kept.as_ref().map(kept),
+                began: false,
                 client: client.clone(),
                 reader: Reader { kind: part.kind, origin, revision: options.revision.clone() },
                 part: part.name(),

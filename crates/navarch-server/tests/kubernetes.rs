@@ -50,6 +50,7 @@ fn options(kubeconfig: PathBuf) -> Options {
         cluster: "under-test".into(),
         revision: "default".into(),
         namespaces: Default::default(),
+        kept: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::access::client;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,16 +112,23 @@ impl Drop for Rig {
 
 impl Rig {
     fn start(server: &Scripted) -> Result<Self> {
+        Rig::keeping(server, None)
+    }
+
+    /// One that keeps what it hears in a directory.
+    fn keeping(server: &Scripted, directory: Option<&Path>) -> Result<Self> {
         let config = Config::new(format!("http://{}", server.address).parse()?);
         let feed = Feed::new(["all".to_owned()]);
         let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: "c".into() };
         let follower = Follower {
-            client: Client::try_from(config)?,
+            client: client(config)?,
             reader: Reader { kind: Kind::Namespace, origin, revision: "default".into() },
             namespace: None,
             feed: feed.clone(),
             part: "all".to_owned(),
             known: BTreeSet::new(),
+            kept: directory.map(|directory| Kept::new(directory, "c", "all")),
+            began: false,
             failures: 0,
             pace: Pace {
                 wait: Duration::from_millis(1),
@@ -296,4 +305,47 @@ async fn a_kind_that_is_not_there_is_nothing_to_wait_for_and_may_come() -> Resul
     ensure!(rig.feed.health().report().unheard == ["all"], "{:?}", rig.feed.health().report());
     server.then(Asked::Ready, vec![(200, "", "ok".to_owned())]);
     rig.says("").await
+}
+
+#[tokio::test]
+async fn what_was_heard_is_served_when_the_server_is_away_from_the_start() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let server = Scripted::start([
+        (Asked::List, vec![page(5, "", &["a", "b", "c"])]),
+        (
+            Asked::Watch,
+            vec![events(&[("DELETED", namespace("c", "1", 6)), ("ADDED", namespace("d", "2", 7))])],
+        ),
+    ])
+    .await?;
+    let mut rig = Rig::keeping(&server, Some(directory.path()))?;
+    rig.says("a=1 b=1 d=2").await?;
+    // What was told is kept a moment later.
+    wait::until("the change to be kept", wait::STEP, || async {
+        let text = std::fs::read_to_string(directory.path().join("all"))?;
+        ensure!(text.contains("Namespace/d"), "{text}");
+        Ok(())
+    })
+    .await?;
+    drop(rig);
+
+    for status in [500, 503, 429] {
+        server.then(Asked::List, vec![error(status)]);
+        let mut rig = Rig::keeping(&server, Some(directory.path()))?;
+        rig.says("a=1 b=1 d=2").await?;
+        ensure!(rig.feed.health().report().unheard == ["all"], "it is said that nobody was heard");
+    }
+    // Who may not read it is not served what others could.
+    server.then(Asked::List, vec![error(403)]);
+    let mut refused = Rig::keeping(&server, Some(directory.path()))?;
+    asked_again(&server, Asked::List, server.count(Asked::List) + 10).await?;
+    ensure!(refused.now().is_empty() && !refused.complete, "{:?}", refused.said);
+    drop(refused);
+
+    server.then(Asked::List, vec![error(500)]);
+    let mut rig = Rig::keeping(&server, Some(directory.path()))?;
+    rig.says("a=1 b=1 d=2").await?;
+    server.then(Asked::Watch, vec![events(&[])]);
+    server.then(Asked::List, vec![page(9, "", &["b"])]);
+    rig.says("b=1").await
 }
