@@ -191,7 +191,7 @@ mod tests {
         let reader = Reader { kind: Kind::Namespace, origin, revision: "default".into() };
         let told = Kept::new(directory, cluster, "Namespace").read(&reader)?;
         let names = |told: Vec<Told>| told.iter().map(|told| told.place.display().to_string()).collect();
-        Ok(told.map(|told| names(told)).map(|names: Vec<String>| names.join(" ")))
+        Ok(told.map(names).map(|names: Vec<String>| names.join(" ")))
     }
 
     #[test]
