@@ -12,7 +12,7 @@ mod connection;
 mod gateway_api;
 
 use anyhow::{Result, ensure};
-use gateway_api::{http, mesh, rig::Rig, stream, table, tls};
+use gateway_api::{example, http, mesh, rig::Rig, stream, table, tls};
 
 /// The features that a group of tests shows, and the tests.
 macro_rules! features {
@@ -112,6 +112,11 @@ features! {
     "HTTPRouteDestinationPortMatching" => mesh::ports,
     "Mesh, GRPCRoute" => mesh::grpc_methods,
     "Mesh, GRPCRoute, weights" => mesh::grpc_weights,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_does_what_it_says() -> Result<()> {
+    example::does_what_it_says().await
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A gateway and a mesh of the Gateway API, and what is tried with them.
 
+pub mod example;
 pub mod http;
 pub mod mesh;
 pub mod rig;
