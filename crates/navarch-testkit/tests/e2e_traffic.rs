@@ -4,7 +4,7 @@
 mod traffic;
 
 use anyhow::{Result, ensure};
-use traffic::{changes, churn, edge::Edge, resilience, restarts, routing, tls};
+use traffic::{changes, churn, edge::Edge, files, resilience, restarts, routing, tls};
 
 /// Tries every capability, and fails with all that do not hold.
 macro_rules! capabilities {
@@ -61,6 +61,17 @@ async fn transport_security() -> Result<()> {
         tls::passthrough_by_sni,
         tls::origination,
         tls::rotation_without_a_lost_connection,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transport_security_with_files() -> Result<()> {
+    let files = files::Files::new("traffic-tls-files").await?;
+    capabilities!(
+        files,
+        files::a_gateway_terminates_with_files_and_sees_that_they_change,
+        files::a_gateway_asks_for_certificates_of_an_authority_in_a_file,
+        files::origination_with_files,
     )
 }
 

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod churn;
 pub mod connection;
 pub mod edge;
+pub mod files;
 pub mod resilience;
 pub mod restarts;
 pub mod routing;
