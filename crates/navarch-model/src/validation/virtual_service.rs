@@ -328,6 +328,11 @@ fn is_authority(name: &str) -> bool {
 fn cors(report: &mut Report<'_>, policy: &CorsPolicy) {
     const METHODS: [&str; 10] =
         ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
+    if !policy.allow_origin.is_empty() {
+        report.within("allowOrigin", |report| {
+            report.warning(Code::Deprecated, "allowOrigin is deprecated", "use allowOrigins");
+        });
+    }
     report.each("allowOrigins", &policy.allow_origins, |report, origin| match origin {
         StringMatch::Regex(pattern) => report.within("regex", |report| regex(report, pattern)),
         StringMatch::Exact(text) | StringMatch::Prefix(text) if !text.is_empty() => {}
