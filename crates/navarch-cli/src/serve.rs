@@ -122,7 +122,7 @@ pub struct ServeArgs {
     #[arg(long, default_value = "10m", value_parser = parse_duration, env = "NAVARCH_REMOVALS_HOLD")]
     removals_hold: Duration,
     /// How routes go to proxies that can take them either way, which is Envoy 1.40 or newer over delta ADS;
-    /// others get them whole
+    /// others get them whole. A proxy that runs with whole ones keeps them until it is restarted
     #[arg(long, default_value = "split", env = "NAVARCH_ROUTES")]
     routes: Routes,
     #[command(flatten)]
