@@ -1,7 +1,7 @@
 //! Which virtual hosts of a client claim a name, and what is left to each: what
 //! [`navarch_translate::routes::RouteConfiguration`] decides for all hosts at once, for a few of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -32,8 +32,10 @@ impl NameHash {
     fn of(config: &ConfigKey, text: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         config.hash(&mut hasher);
-        for byte in text.bytes() {
-            hasher.write_u8(byte.to_ascii_lowercase());
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            text.to_ascii_lowercase().hash(&mut hasher);
+        } else {
+            text.hash(&mut hasher);
         }
         NameHash(hasher.finish())
     }
@@ -122,23 +124,50 @@ impl<'a> Claimants<'a> {
         claims: &'c Claims,
     ) -> impl Iterator<Item = (&'a Name, &'a Arc<Hashed<VirtualHost>>, Option<Vec<String>>)> + use<'a, 'c>
     {
+        let contested = self.contested(place, claims);
         self.ranked(place).filter_map(move |(config, index, ranked)| {
             let shared = ranked.host_for(self.namespace);
             let this = Claimant { order: (&ranked.rank, place, index), host: shared };
-            let domains = self.domains(config, this, claims)?;
+            let is_alone = !names(config, shared).any(|name| contested.contains(&name));
+            let domains = match is_alone {
+                true => shared.domains.iter().map(|domain| domain.text.as_str()).collect(),
+                false => self.domains(config, this, claims),
+            };
+            let domains = served(config, shared, domains)?;
             let all = domains.len() == shared.domains.len();
             let left = (!all).then(|| domains.into_iter().map(str::to_owned).collect());
             Some((&config.name, shared, left))
         })
     }
 
-    /// The domains that are left to a host; nothing if it has none, or another has its name.
-    fn domains(&self, config: &ConfigKey, this: Claimant<'a>, claims: &Claims) -> Option<Vec<&'a str>> {
+    /// The names at a place that more than one host claims there or elsewhere, or one host more than once, as
+    /// far as that decides anything. Nearly always there are none.
+    fn contested(&self, place: Place, claims: &Claims) -> BTreeSet<NameHash> {
+        let mut contested = BTreeSet::new();
+        let mut known: BTreeMap<NameHash, usize> = BTreeMap::new();
+        for (config, index, ranked) in self.ranked(place) {
+            let host: &VirtualHost = ranked.host_for(self.namespace);
+            let own: Vec<NameHash> = names(config, host).collect();
+            for (position, name) in own.iter().copied().enumerate() {
+                let is_first = known.insert(name, index).is_none_or(|other| other == index);
+                let is_again =
+                    position < host.domains.len() && own.iter().take(position).any(|other| *other == name);
+                let gives_way = host.domains.get(position).is_some_and(|domain| is_full_name(host, domain));
+                if !is_first || is_again || gives_way {
+                    contested.insert(name);
+                }
+            }
+        }
+        contested.extend(known.into_keys().filter(|name| claims.places(*name).any(|other| other != place)));
+        contested
+    }
+
+    /// The domains that are left to a host; none if another has its name.
+    fn domains(&self, config: &ConfigKey, this: Claimant<'a>, claims: &Claims) -> Vec<&'a str> {
         let found = Found { claimants: self, config, claims };
         if found.is_dropped(this) {
-            return None;
+            return Vec::new();
         }
-        let only_with_port = config.all_ports && !this.host.name.ends_with(":80");
         let mut left: Vec<&str> = Vec::with_capacity(this.host.domains.len());
         for domain in &this.host.domains {
             let again = left.iter().any(|known| known.eq_ignore_ascii_case(&domain.text));
@@ -146,9 +175,21 @@ impl<'a> Claimants<'a> {
                 left.push(&domain.text);
             }
         }
-        left.retain(|domain| !only_with_port || domain.contains(':'));
-        (!left.is_empty()).then_some(left)
+        left
     }
+}
+
+/// The domains of a host that its route configuration serves; nothing if there are none.
+fn served<'a>(config: &ConfigKey, host: &VirtualHost, mut domains: Vec<&'a str>) -> Option<Vec<&'a str>> {
+    let only_with_port = config.all_ports && !host.name.ends_with(":80");
+    domains.retain(|domain| !only_with_port || domain.contains(':'));
+    (!domains.is_empty()).then_some(domains)
+}
+
+/// Whether a short form is a full name of the service behind this host.
+fn is_full_name(host: &VirtualHost, domain: &Domain) -> bool {
+    let full = host.service.iter().flat_map(|service| [&**service, host.name.as_str()]);
+    domain.alternative && full.into_iter().any(|name| *name == *domain.text)
 }
 
 /// The claimants of names of one route configuration.
@@ -180,10 +221,7 @@ impl<'a> Found<'_, 'a> {
 
     /// Whether a short form is the full name of somebody else.
     fn gives_way(&self, domain: &Domain) -> bool {
-        let is_full = |host: &VirtualHost| {
-            host.service.as_ref().is_some_and(|service| **service == *domain.text || host.name == domain.text)
-        };
-        domain.alternative && self.of(&domain.text).any(|other| is_full(other.host))
+        domain.alternative && self.of(&domain.text).any(|other| is_full_name(other.host, domain))
     }
 
     /// Who has a domain.
