@@ -32,7 +32,8 @@ pub fn of_resources(resources: &Resources) -> Value {
     json!({
         "node": {"id": "validate", "cluster": "validate"},
         "dynamicResources": {"adsConfig": {
-            "apiType": "GRPC",
+            // Virtual hosts are discovered over no other.
+            "apiType": "DELTA_GRPC",
             "grpcServices": [{"envoyGrpc": {"clusterName": "xds-grpc"}}],
         }},
         "staticResources": {"clusters": clusters, "listeners": listeners, "secrets": list("secrets")},
