@@ -11,6 +11,10 @@ use crate::node::Node;
 /// Name of the static cluster that leads to the control plane, as in Istio's bootstrap.
 pub const XDS_CLUSTER: &str = "xds-grpc";
 
+/// Names of the clusters and listeners of [`Pages`], as in Istio's bootstrap.
+const READY: &str = "agent";
+const METRICS: &str = "prometheus_stats";
+
 const DOWNSTREAM_CONNECTIONS: &str = "type.googleapis.com/\
     envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
 
@@ -119,16 +123,36 @@ impl Bootstrap {
         bootstrap
     }
 
+    /// Takes the addresses that an Envoy with the bootstrap `there` has, where nobody asked for others: to
+    /// who looks whether they are free, they are taken. `agent` is where the agent's own pages are.
+    pub fn keep_addresses(&mut self, there: &Value, agent: SocketAddr) {
+        let address = |of: &Value| {
+            let address = &of["address"]["socket_address"];
+            let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
+            Some(SocketAddr::new(address["address"].as_str()?.parse().ok()?, port))
+        };
+        let listener = |name: &str| {
+            let listeners = there["static_resources"]["listeners"].as_array()?;
+            listeners.iter().find(|listener| listener["name"] == name).and_then(address)
+        };
+        if self.admin.is_some_and(|own| own.port() == 0) {
+            self.admin = address(&there["admin"]).or(self.admin);
+        }
+        let Pages { ready, metrics } = &mut self.pages;
+        *ready = ready.or_else(|| Some((listener(READY)?, agent)));
+        *metrics = metrics.or_else(|| listener(METRICS));
+    }
+
     fn static_resources(&self) -> Value {
         let mut clusters = vec![self.xds_cluster()];
         let mut listeners = Vec::new();
         if let Some((listen, agent)) = self.pages.ready {
-            clusters.push(static_cluster("agent", agent));
-            listeners.push(page(listen, "/healthz/ready", "agent"));
+            clusters.push(static_cluster(READY, agent));
+            listeners.push(page(listen, "/healthz/ready", READY));
         }
         if let (Some(listen), Some(admin)) = (self.pages.metrics, self.admin) {
-            clusters.push(static_cluster("prometheus_stats", admin));
-            listeners.push(page(listen, "/stats/prometheus", "prometheus_stats"));
+            clusters.push(static_cluster(METRICS, admin));
+            listeners.push(page(listen, "/stats/prometheus", METRICS));
         }
         if listeners.is_empty() {
             json!({ "clusters": clusters })
@@ -265,6 +289,10 @@ mod tests {
     use super::*;
 
     fn bootstrap(host: &str) -> Value {
+        typed(host).to_json()
+    }
+
+    fn typed(host: &str) -> Bootstrap {
         Bootstrap {
             node: Node { id: "sidecar~10.0.0.1~a.b~b.svc.cluster.local".to_owned(), ..Node::default() },
             xds: Xds::Server(
@@ -282,7 +310,23 @@ mod tests {
                 metrics: Some(([127, 0, 0, 1], 15090).into()),
             },
         }
-        .to_json()
+    }
+
+    #[test]
+    fn addresses_that_nobody_asked_for_stay() {
+        let before = bootstrap("10.0.0.1");
+        let agent = SocketAddr::from(([127, 0, 0, 1], 15020));
+        let mut next = typed("10.0.0.1");
+        // What somebody who looks for free ports finds while Envoy has the usual ones.
+        next.admin = Some("127.0.0.1:0".parse().expect("an address"));
+        next.pages = Pages::default();
+        next.keep_addresses(&before, agent);
+        assert_eq!(next.to_json(), before);
+        let mut stated = typed("10.0.0.1");
+        stated.admin = Some("127.0.0.1:25000".parse().expect("an address"));
+        let as_stated = stated.to_json();
+        stated.keep_addresses(&before, agent);
+        assert_eq!(stated.to_json(), as_stated);
     }
 
     #[test]

@@ -216,8 +216,8 @@ async fn an_envoy_hands_over_without_a_lost_call() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_replaced_without_a_lost_call() -> Result<()> {
     let mesh = Arc::new(Mesh::start("rotation").await?);
-    let greeter = mesh.greeter(&["--certificate-life", "8s"])?;
-    let caller = mesh.agent("caller", &["--certificate-life", "8s"], &[])?;
+    let greeter = mesh.greeter(&["--certificate-life", "16s"])?;
+    let caller = mesh.agent("caller", &["--certificate-life", "16s"], &[])?;
     mesh.greeted().await?;
     let load = Load::start(&mesh);
     greeter.said("the workload has a certificate", 3).await?;

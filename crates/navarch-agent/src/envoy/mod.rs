@@ -13,13 +13,18 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::bootstrap::Bootstrap;
 use crate::detached;
+
+/// Time for Envoy to read a bootstrap.
+const VALIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What Envoy is started with.
 #[derive(Clone, Debug)]
@@ -95,8 +100,12 @@ impl Launch {
         let mut command = Command::new(&self.binary);
         command.args(self.arguments(&file)).args(["--mode", "validate", "--disable-hot-restart"]);
         let asked = command.stdin(Stdio::null()).kill_on_drop(true).output();
-        let output = asked.await.map_err(HotRestartError::Start)?;
+        let asked = timeout(VALIDATE_TIMEOUT, asked).await;
         let _ = std::fs::remove_file(&file);
+        let output = match asked {
+            Ok(output) => output.map_err(HotRestartError::Start)?,
+            Err(_) => return Err(HotRestartError::Refused { said: "it does not answer".to_owned() }),
+        };
         if output.status.success() {
             return Ok(());
         }
@@ -122,18 +131,23 @@ impl Launch {
         arguments
     }
 
-    /// What the Envoy is that runs with the bootstrap that is there. `fallback` is what it may have been
-    /// started with where ports were taken.
+    /// The bootstrap of the Envoy that was started last; null if none was.
     #[must_use]
-    pub fn relation(&self, fallback: &Bootstrap) -> Relation {
-        let Ok(text) = std::fs::read(&self.bootstrap_file) else { return Relation::Other };
-        let there: Value = serde_json::from_slice(&text).unwrap_or_default();
+    pub fn started_with(&self) -> Value {
+        let text = std::fs::read(&self.bootstrap_file).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// What the Envoy is that runs with the bootstrap `there`. `fallback` is what it may have been started
+    /// with where ports were taken.
+    #[must_use]
+    pub fn relation(&self, there: &Value, fallback: &Bootstrap) -> Relation {
         let own = self.bootstrap.to_json();
-        if there == own || there == fallback.to_json() {
+        if *there == own || *there == fallback.to_json() {
             return Relation::Same;
         }
         let xds = |bootstrap: &Value| bootstrap["static_resources"]["clusters"][0].clone();
-        let is_ours = own["node"]["id"] == there["node"]["id"] && xds(&own) == xds(&there);
+        let is_ours = own["node"]["id"] == there["node"]["id"] && xds(&own) == xds(there);
         if is_ours { Relation::Changed } else { Relation::Other }
     }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::future::pending;
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,9 +70,15 @@ struct Generation {
 
 /// A handover that has begun.
 struct Handover {
-    /// What the file with the admin port said before.
-    admin: Option<Admin>,
+    before: Before,
     done: oneshot::Sender<Result<(), HotRestartError>>,
+}
+
+/// What is written down of an Envoy that is about to hand over, and holds again if it does not.
+struct Before {
+    admin: Option<Admin>,
+    bootstrap: Vec<u8>,
+    generation: Generation,
 }
 
 /// What happens to Envoy.
@@ -106,14 +113,18 @@ impl Proxy {
     }
 
     /// Takes over the Envoy that an agent before has left running, if it is one for the same proxy. One for
-    /// another proxy is ended, since it has the ports. Whether there is an Envoy now.
-    pub async fn take_over(&mut self, within: Duration) -> bool {
+    /// another proxy is ended, since it has the ports. `agent` is where the agent's pages are. Whether there
+    /// is an Envoy now.
+    pub async fn take_over(&mut self, agent: SocketAddr, within: Duration) -> bool {
         self.parent = self.parent_record.find();
         let Some(found) = self.record.find() else {
             self.end_parent();
             return false;
         };
-        let relation = self.fallback.as_ref().map_or(Relation::Other, |own| self.launch.relation(own));
+        let there = self.launch.started_with();
+        self.launch.bootstrap.keep_addresses(&there, agent);
+        let relation =
+            self.fallback.as_ref().map_or(Relation::Other, |own| self.launch.relation(&there, own));
         let can_change = self.launch.hot_restart.is_some();
         if relation == Relation::Other || (relation == Relation::Changed && !can_change) {
             tracing::info!(
@@ -153,11 +164,13 @@ impl Proxy {
         tracing::info!(pid = id, epoch, "Envoy is started");
         let generation = Generation { epoch, program: self.launch.program() };
         let child = Process::open(id)?;
+        if let Some(parent) = &self.child {
+            self.parent_record.write(parent)?;
+        }
         self.record.write(&child)?;
         std::fs::write(&self.generation_file, serde_json::to_vec(&generation)?)?;
         self.generation = generation;
         if let Some(parent) = self.child.replace(child) {
-            self.parent_record.write(&parent)?;
             self.parent = Some(parent);
         }
         self.started = Instant::now();
@@ -168,9 +181,8 @@ impl Proxy {
 
     /// Starts another Envoy, to which this one hands its sockets. `done` hears once that is so, or why not.
     pub async fn hot_restart(&mut self, done: oneshot::Sender<Result<(), HotRestartError>>) {
-        let admin = self.launch.admin();
         match self.begin_hot_restart().await {
-            Ok(()) => self.handover = Some(Handover { admin, done }),
+            Ok(before) => self.handover = Some(Handover { before, done }),
             Err(error) => {
                 tracing::error!(error = %crate::Chain(&error), "Envoy is not restarted");
                 // Whether anybody still waits for the answer is not the agent's business.
@@ -179,7 +191,7 @@ impl Proxy {
         }
     }
 
-    async fn begin_hot_restart(&mut self) -> Result<(), HotRestartError> {
+    async fn begin_hot_restart(&mut self) -> Result<Before, HotRestartError> {
         self.is_outdated = false;
         let hot_restart = self.launch.hot_restart.as_ref().ok_or(HotRestartError::Unavailable)?;
         if self.parent.is_some() {
@@ -189,9 +201,38 @@ impl Proxy {
             return Err(HotRestartError::NotReady);
         }
         self.launch.validate().await?;
+        let before = Before {
+            admin: self.launch.admin(),
+            bootstrap: std::fs::read(&self.launch.bootstrap_file).map_err(HotRestartError::Start)?,
+            generation: self.generation,
+        };
         let epoch = self.generation.epoch + 1;
         let started = self.launch.start(epoch).await;
-        started.and_then(|id| self.note(id, epoch)).map_err(HotRestartError::Start)
+        match started.and_then(|id| self.note(id, epoch)) {
+            Ok(()) => Ok(before),
+            Err(error) => {
+                self.restore(before);
+                Err(HotRestartError::Start(error))
+            }
+        }
+    }
+
+    /// Writes down again what holds of the Envoy that goes on.
+    fn restore(&mut self, before: Before) {
+        let Before { admin, bootstrap, generation } = before;
+        self.generation = generation;
+        let written = serde_json::to_vec(&generation)
+            .map_err(io::Error::from)
+            .and_then(|text| std::fs::write(&self.generation_file, text))
+            .and_then(|()| std::fs::write(&self.launch.bootstrap_file, bootstrap))
+            // The admin port closes when the next Envoy begins to start, and is there if that came to
+            // nothing.
+            .and_then(|()| admin.map_or(Ok(()), |admin| self.launch.write_admin(admin)))
+            .and_then(|()| self.child.as_ref().map_or(Ok(()), |child| self.record.write(child)))
+            .and_then(|()| self.parent_record.remove());
+        if let Err(error) = written {
+            tracing::warn!(%error, "another agent will not find this Envoy as it is");
+        }
     }
 
     /// Whether one Envoy hands over to another just now.
@@ -267,18 +308,7 @@ impl Proxy {
         tracing::error!(error = %crate::Chain(&error), "Envoy is not restarted");
         self.child = self.parent.take();
         self.is_ready = true;
-        self.generation.epoch = self.generation.epoch.saturating_sub(1);
-        if let Some(child) = &self.child
-            && let Err(error) = self.record.write(child)
-        {
-            tracing::warn!(%error, "another agent will not find this Envoy");
-        }
-        // Its admin port closes when the next one begins to start, and is there if that came to nothing.
-        if let Some(admin) = handover.admin
-            && let Err(error) = self.launch.write_admin(admin)
-        {
-            tracing::warn!(%error, "the admin port is not known any more");
-        }
+        self.restore(handover.before);
         let _ = handover.done.send(Err(error));
     }
 

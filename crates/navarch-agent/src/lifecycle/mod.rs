@@ -147,7 +147,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let mut proxy = Proxy::new(launch, fallback, directory.path());
     let mut application = Application::new(options.command.clone(), directory.path().join("command.pid"));
     application.take_over();
-    if proxy.take_over(END_TIMEOUT).await {
+    if proxy.take_over(status, END_TIMEOUT).await {
         // It would not be ready if it had not, and is sent nothing again that it has.
         health.observed.clusters.store(true, Ordering::Relaxed);
         health.observed.listeners.store(true, Ordering::Relaxed);

@@ -51,6 +51,17 @@ impl Record {
         }
     }
 
+    /// Nothing is written down any more.
+    ///
+    /// # Errors
+    /// If the file cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The process that was written down, if it still runs. A number of a process may have gone to another
     /// one; when it was started tells them apart.
     #[must_use]
