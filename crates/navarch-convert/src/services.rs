@@ -12,6 +12,9 @@ use crate::manifest::{BackendRef, GrantFrom, GrantTo, Manifest, ReferenceGrant, 
 use crate::report::Report;
 
 const GROUP: &str = "gateway.networking.k8s.io";
+const GRANT_TARGETS_MAX: usize = 16;
+/// How many destinations a rule of any kind of route may have.
+pub const BACKENDS_MAX: usize = 16;
 
 /// Kubernetes Services by host, and the grants that references to them need.
 pub struct Services {
@@ -83,16 +86,26 @@ impl Services {
         })
     }
 
-    /// The grants that the references need: one object for each namespace that refers.
+    /// The grants that the references need: one object for each kind of route and namespace that refers,
+    /// several if it refers to very many Services.
     pub fn grants(self) -> impl Iterator<Item = Manifest> {
         self.grants.into_iter().flat_map(|(namespace, grants)| {
-            grants.into_iter().map(move |(from, to)| {
-                let name = format!("{}-from-{}", from.kind.to_ascii_lowercase(), from.namespace);
-                let grant = ReferenceGrant { from: vec![from], to: to.into_iter().collect() };
-                Manifest::new(&namespace, &name, Spec::ReferenceGrant(grant))
-            })
+            grants.into_iter().flat_map(move |(from, to)| granted(&namespace, &from, to))
         })
     }
+}
+
+/// The grants of a namespace for references from another: objects with as many targets as one may have.
+fn granted(namespace: &str, from: &GrantFrom, to: BTreeSet<GrantTo>) -> Vec<Manifest> {
+    let to: Vec<GrantTo> = to.into_iter().collect();
+    let name = format!("{}-from-{}", from.kind.to_ascii_lowercase(), from.namespace);
+    let made = to.chunks(GRANT_TARGETS_MAX).enumerate().map(|(index, to)| {
+        // No namespace has a dot in its name: this is the name of no other grant.
+        let name = if index == 0 { name.clone() } else { format!("{name}.{}", index + 1) };
+        let grant = ReferenceGrant { from: vec![from.clone()], to: to.to_vec() };
+        Manifest::new(namespace, &name, Spec::ReferenceGrant(grant))
+    });
+    made.collect()
 }
 
 /// The object that a service stands for.

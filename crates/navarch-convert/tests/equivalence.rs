@@ -236,6 +236,72 @@ fn backends_of_other_namespaces_are_granted() {
 }
 
 #[test]
+fn a_grant_has_as_many_targets_as_it_may() {
+    let check = |services: usize, grants: &[&str]| {
+        let made = |index: usize| {
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: s{index}, namespace: data}}\nspec: {{ports: [{{name: http, port: 80}}]}}\n---\n"
+            )
+        };
+        let to =
+            |index: usize| format!("{{destination: {{host: s{index}.data.svc.cluster.local}}, weight: 1}}");
+        let (one, other): (Vec<usize>, Vec<usize>) = (0..services).partition(|index| index % 2 == 0);
+        let list = |of: &[usize]| of.iter().map(|index| to(*index)).collect::<Vec<_>>().join(", ");
+        let rules = format!(
+            "[{{match: [{{uri: {{exact: /a}}}}], route: [{}]}}, {{route: [{}]}}]",
+            list(&one),
+            list(&other)
+        );
+        let services: String = (0..services).map(made).collect();
+        let compared = fits(&format!("{services}{GATEWAY}{}", route("[infra/edge]", &rules)));
+        let named = compared.yaml.lines().filter_map(|line| line.trim().strip_prefix("name: "));
+        let made: Vec<&str> = named.filter(|name| name.starts_with("httproute-from-")).collect();
+        assert_eq!(made, grants, "{}", compared.yaml);
+    };
+    check(16, &["httproute-from-shop"]);
+    check(17, &["httproute-from-shop", "httproute-from-shop.2"]);
+}
+
+#[test]
+fn a_rule_has_as_many_destinations_as_it_may() {
+    let check = |kind: &str, rule: &str, count: usize, expected: &[&str]| {
+        let to = vec!["{destination: {host: web, port: {number: 80}}, weight: 1}"; count].join(", ");
+        let input = format!(
+            "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: infra}}
+spec:
+  selector: {{istio: edge}}
+  servers:
+  - {{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ['*']}}
+  - {{port: {{number: 443, name: tls, protocol: TLS}}, hosts: ['*'], tls: {{mode: PASSTHROUGH}}}}
+  - {{port: {{number: 9000, name: tcp, protocol: TCP}}, hosts: ['*']}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: r, namespace: shop}}
+spec: {{hosts: [a.example], gateways: [infra/edge], {kind}: [{{{rule}route: [{to}]}}]}}
+"
+        );
+        let compared = Compared::of(&input);
+        assert_eq!(compared.findings(), expected, "{kind} {count}");
+        let routes = compared.conversion.manifests.iter().filter(|manifest| manifest.kind() != "Gateway");
+        assert_eq!(routes.count(), usize::from(expected.is_empty()), "{kind} {count}: {}", compared.yaml);
+    };
+    let said = |kind: &str| {
+        format!("error spec.{kind}[0]: a rule has at most 16 destinations; the rule is left out")
+    };
+    for (kind, rule) in [
+        ("http", ""),
+        ("tls", "match: [{port: 443, sniHosts: [a.example]}], "),
+        ("tcp", "match: [{port: 9000}], "),
+    ] {
+        check(kind, rule, 16, &[]);
+        check(kind, rule, 17, &[&said(kind)]);
+    }
+}
+
+#[test]
 fn plain_requests_are_redirected_where_they_were() {
     let input = "apiVersion: networking.istio.io/v1
 kind: Gateway
