@@ -223,17 +223,21 @@ fn destinations_say_which_of_several_ports_they_mean() {
 
 #[test]
 fn certificates_are_shown_by_one_gateway() {
-    let server = |host: &str, credential: &str| {
+    let server = |proxies: &str, port: u16, host: &str, credential: &str| {
         format!(
-            "{{selector: {{istio: {credential}}}, servers: [{{port: {{number: 8443, name: p, protocol: HTTPS}}, hosts: [{host}], tls: {{mode: SIMPLE, credentialName: {credential}}}}}]}}"
+            "{{selector: {{istio: {proxies}}}, servers: [{{port: {{number: {port}, name: p, protocol: HTTPS}}, hosts: [{host}], tls: {{mode: SIMPLE, credentialName: {credential}}}}}]}}"
         )
     };
     let missing = "spec.servers[0].tls.credentialName: there is no Secret";
-    let both = format!("{} // {}", server("a.test", "one"), server("b.test", "one"));
     let shared = "spec.servers[0].tls.credentialName: Gateway shop/o0 shows the same certificate";
-    check("Gateway", &both, &[missing, missing, shared]);
-    let each = format!("{} // {}", server("a.test", "one"), server("b.test", "two"));
-    check("Gateway", &each, &[missing, missing]);
+    let both = |second: String, expected: &[&str]| {
+        check("Gateway", &format!("{} // {second}", server("in", 8443, "a.test", "one")), expected);
+    };
+    both(server("in", 8443, "b.test", "one"), &[missing, missing, shared]);
+    both(server("in", 8443, "b.test", "two"), &[missing, missing]);
+    // Connections to other proxies or another port are other connections.
+    both(server("out", 8443, "b.test", "one"), &[missing, missing]);
+    both(server("in", 9443, "b.test", "one"), &[missing, missing]);
 }
 
 /// Workloads that a directory lists: selectors select some of them, and Services lead to the ports of

@@ -1,6 +1,6 @@
 //! Servers of gateways that get nothing, because another has the port or the host.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use navarch_model::finding::{Code, Finding};
@@ -60,27 +60,30 @@ impl Gather for Conflicts {
                 }
             }
         }
-        shared_certificates(all.iter().flat_map(|set| &set.listeners), &mut problems);
+        let listeners =
+            all.iter().flat_map(|set| set.listeners.iter().map(|listener| (&set.proxies, listener)));
+        shared_certificates(listeners, &mut problems);
         problems
     }
 }
 
-/// Servers of different gateways that show one certificate: a browser that finds the host of the second in
+/// Servers of different gateways that show one certificate on one port of the same proxies: a browser that finds the host of the second in
 /// the certificate of the first sends requests for it on the connection that it has (RFC 9113, 9.1.1), where
 /// routes of the second gateway do not count.
 fn shared_certificates<'a>(
-    listeners: impl Iterator<Item = &'a Arc<Hashed<GatewayListener>>>,
+    listeners: impl Iterator<Item = (&'a GatewayProxies, &'a Arc<Hashed<GatewayListener>>)>,
     problems: &mut Vec<Problem>,
 ) {
-    let mut first: BTreeMap<(&Name, &str), &GatewayListener> = BTreeMap::new();
-    for listener in listeners {
+    let mut first: HashMap<(&GatewayProxies, u16, &Name, &str), &GatewayListener> = HashMap::new();
+    for (proxies, listener) in listeners {
         let listener: &GatewayListener = listener;
         // The Gateway API's are answered with 421, which makes browsers open another connection.
         if listener.origin.key.kind == Kind::KubernetesGateway {
             continue;
         }
         let Some(tls) = listener.tls.as_ref().filter(|tls| !tls.credential_name.is_empty()) else { continue };
-        let key = (&listener.origin.key.namespace, tls.credential_name.as_str());
+        let namespace = &listener.origin.key.namespace;
+        let key = (proxies, listener.port, namespace, tls.credential_name.as_str());
         let Some(other) = first.get(&key) else {
             first.insert(key, listener);
             continue;
