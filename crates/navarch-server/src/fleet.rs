@@ -260,7 +260,13 @@ impl Fleet {
     fn leave(&self, member: u64) {
         let mut state = self.state.lock();
         let Some(gone) = state.members.remove(&member) else { return };
-        self.whole.lock().remove(&gone.client.node);
+        // A proxy may connect again before its stream of before ends; only the last one takes this with it.
+        let node = &gone.client.node;
+        let mut whole = self.whole.lock();
+        if whole.contains(node) && !state.members.values().any(|member| member.client.node == *node) {
+            whole.remove(node);
+        }
+        drop(whole);
         state.forget(member, &gone.reads);
         if let Some(entry) = state.classes.get(&gone.class) {
             entry.members.fetch_sub(1, Ordering::Relaxed);
@@ -500,5 +506,30 @@ mod tests {
         drop(stream);
         let state = fleet.state.lock();
         assert!(state.members.is_empty() && state.readers.is_empty(), "something is left of the stream");
+    }
+
+    /// A proxy that connects again before its stream of before has ended still gets its routes whole.
+    #[tokio::test]
+    async fn routes_stay_whole_until_the_last_stream_of_a_node_ends() {
+        let snapshot = World::new(Default::default()).snapshot().clone();
+        let metrics = Metrics::new().expect("metrics");
+        let fleet = Fleet::start(snapshot, metrics, RouteForm::Split).expect("a thread");
+        let id = "sidecar~10.0.0.9~web.shop~shop.svc.cluster.local".to_owned();
+        let (user_agent_name, user_agent_version) = ("envoy".to_owned(), "1.99.0".to_owned());
+        let node = Node { id, user_agent_name, user_agent_version, ..Node::default() };
+        let peer = Peer::plaintext("127.0.0.1:1".parse().expect("an address"));
+        let delta = Dialect { protocol: navarch_xds::Protocol::Delta, aggregated: true };
+        let client = || fleet.client(&node, &peer, delta).expect("a node");
+        let check = |splits: bool| assert_eq!(client().facts.split_routes, splits);
+
+        check(true);
+        let before = fleet.join(client());
+        fleet.keep_routes_whole(&node.id);
+        check(false);
+        let again = fleet.join(client());
+        drop(before);
+        check(false);
+        drop(again);
+        check(true);
     }
 }
