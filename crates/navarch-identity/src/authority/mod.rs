@@ -22,7 +22,7 @@ use zeroize::Zeroize;
 
 pub use kept::{Kept, KeptError, KeptRoot, NewAuthority, inspect};
 pub use plugged::{Plugged, PluggedError, Refreshed};
-pub use revoked::{Revoked, RevokedError};
+pub use revoked::{Ending, Revoked, RevokedError};
 pub use root::{ROOT_LIFE, Root};
 pub use signer::{Signer, SignerError};
 

@@ -15,12 +15,15 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-use super::{Authority, LeafLife, Revoked, RevokedError, Signer, SignerError};
+use super::{Authority, Ending, LeafLife, Revoked, RevokedError, Signer, SignerError};
 use crate::certificate::fingerprint;
 use crate::pem::{self, PemError};
 use crate::secret::Secret;
 use crate::store::{StoreError, read_file};
 use crate::time::Timestamp;
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
 
 /// Why an authority that is provided cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +174,8 @@ pub struct Plugged {
     seen: String,
     authority: Arc<Authority>,
     revoked: Option<Revoked>,
+    /// Which end of lists was told last, and on which day.
+    told: Option<(Ending, u64)>,
 }
 
 /// What came of another look at the files.
@@ -198,7 +203,7 @@ impl Plugged {
         let contents = Contents::read(directory)?;
         let Provided { authority, revoked } = contents.authority(directory, life, now)?;
         let (directory, seen) = (directory.to_owned(), contents.fingerprint());
-        Ok(Plugged { directory, life, seen, authority, revoked })
+        Ok(Plugged { directory, life, seen, authority, revoked, told: None })
     }
 
     /// Looks at the files again. What cannot be used changes nothing.
@@ -236,6 +241,14 @@ impl Plugged {
     #[must_use]
     pub fn authority(&self) -> Arc<Authority> {
         self.authority.clone()
+    }
+
+    /// How near the end of the revocation lists is, if it is near. Told once a day, and when it has passed.
+    pub fn ending(&mut self, now: Timestamp) -> Option<Ending> {
+        let until = self.revoked.as_ref()?.until()?;
+        let ending = Ending::of(until, now)?;
+        let told = Some((ending, now.0 / DAY));
+        (std::mem::replace(&mut self.told, told) != told).then_some(ending)
     }
 
     /// Revocation lists beside it, if there are any.

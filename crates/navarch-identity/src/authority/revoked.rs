@@ -5,6 +5,7 @@
 //! lists are tried before they are given to anybody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
@@ -17,6 +18,29 @@ use crate::time::Timestamp;
 
 /// Lists in one file.
 const LISTS_MAX: usize = 100;
+
+/// How long before lists end it is said, as for certificates of gateways.
+const WARNED: Duration = Duration::from_secs(14 * 86_400);
+
+/// How near the end of the lists is, if it is near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// In two weeks or less.
+    Soon(Timestamp),
+    /// It has passed: proxies that have the lists refuse every certificate.
+    Passed(Timestamp),
+}
+
+impl Ending {
+    /// Of lists that end at `until`.
+    #[must_use]
+    pub fn of(until: Timestamp, now: Timestamp) -> Option<Self> {
+        match now.until(until) {
+            Duration::ZERO => Some(Ending::Passed(until)),
+            left => (left <= WARNED).then_some(Ending::Soon(until)),
+        }
+    }
+}
 
 /// What authorities have revoked.
 #[derive(Clone, Debug)]
@@ -108,5 +132,24 @@ impl Revoked {
     #[must_use]
     pub fn until(&self) -> Option<Timestamp> {
         self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_that_end_are_told_two_weeks_before() {
+        let until = Timestamp(100 * 86_400);
+        let check = |left: i64, expected: Option<Ending>| {
+            let now = Timestamp(until.0.saturating_add_signed(-left));
+            assert_eq!(Ending::of(until, now), expected, "{left} seconds before");
+        };
+        check(14 * 86_400 + 1, None);
+        check(14 * 86_400, Some(Ending::Soon(until)));
+        check(1, Some(Ending::Soon(until)));
+        check(0, Some(Ending::Passed(until)));
+        check(-1, Some(Ending::Passed(until)));
     }
 }

@@ -321,6 +321,12 @@ fn revocation_lists_are_tried_before_proxies_have_them() {
         "with these lists nothing verifies that the authority signs",
     );
     refused(&format!("{both}{}", list(&signing, 3, DAY)), "there are two lists of \"CN=signing\"");
+    // That they end is told once a day, and when they have ended.
+    let (soon, passed) = (Ending::Soon(NOW.after(DAY)), Ending::Passed(NOW.after(DAY)));
+    assert_eq!(plugged.ending(NOW), Some(soon));
+    assert_eq!(plugged.ending(NOW.after(Duration::from_secs(2))), None, "told once");
+    assert_eq!(plugged.ending(NOW.after(DAY - Duration::from_secs(1))), Some(soon), "the next day");
+    assert_eq!(plugged.ending(NOW.after(DAY)), Some(passed));
     // Later such a file changes nothing.
     files.put("ca-crl.pem", &of_root);
     assert!(matches!(plugged.refresh(NOW), Refreshed::Kept(PluggedError::Revoked { .. })));
@@ -328,9 +334,13 @@ fn revocation_lists_are_tried_before_proxies_have_them() {
     files.put("ca-crl.pem", &format!("{of_root}{}", list(&signing, 3, DAY * 2)));
     assert!(matches!(plugged.refresh(NOW), Refreshed::Replaced));
     assert_eq!(plugged.revoked().expect("lists").until(), Some(NOW.after(DAY * 2)));
+    files.put("ca-crl.pem", &format!("{of_root}{}", list(&signing, 4, DAY * 100)));
+    assert!(matches!(plugged.refresh(NOW), Refreshed::Replaced));
+    assert_eq!(plugged.ending(NOW), Some(Ending::Soon(NOW.after(DAY * 7))), "that of the root");
     files.remove("ca-crl.pem");
     assert!(matches!(plugged.refresh(NOW), Refreshed::Replaced));
     assert!(plugged.revoked().is_none());
+    assert_eq!(plugged.ending(NOW), None);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use navarch_identity::authenticate::{
     UNAUTHENTICATED, bearer,
 };
 use navarch_identity::authority::{
-    Authority, IssueError, Kept, KeptError, LeafLife, NewAuthority, Plugged, PluggedError, Refreshed,
+    Authority, Ending, IssueError, Kept, KeptError, LeafLife, NewAuthority, Plugged, PluggedError, Refreshed,
     ServerCertificate, server_names,
 };
 use navarch_identity::limit::{Allowance, RateLimit, TooMany};
@@ -246,11 +246,21 @@ impl Identity {
 
     fn look_at_files(&self) {
         let Source::Plugged(plugged) = &self.source else { return };
-        match plugged.lock().refresh(now()) {
+        let (mut plugged, now) = (plugged.lock(), now());
+        match plugged.refresh(now) {
             Refreshed::Unchanged => {}
             Refreshed::Replaced => tracing::info!("the new files of the authority are in use"),
             Refreshed::Kept(error) => {
                 tracing::error!(%error, "the last good files of the authority stay in use");
+            }
+        }
+        match plugged.ending(now) {
+            None => {}
+            Some(Ending::Soon(at)) => {
+                tracing::warn!(%at, "a revocation list ends soon: put one that ends later into the file");
+            }
+            Some(Ending::Passed(at)) => {
+                tracing::error!(%at, "a revocation list has ended, and proxies refuse every certificate");
             }
         }
     }
