@@ -349,12 +349,18 @@ impl Follower {
 
     /// Waits longer after each failure, and followers not all for equally long.
     async fn pause(&self, asked: Option<Duration>) {
-        let doubled = self.failures.saturating_sub(1).min(16);
-        let longest = self.pace.wait.saturating_mul(1 << doubled).min(self.pace.wait_max);
         let spread = f64::from(self.reader.kind as u8 % 16) / 16.0;
-        let wait = longest.mul_f64(0.5 + 0.5 * spread);
-        sleep(asked.map_or(wait, |asked| wait.max(asked.min(ASKED_WAIT_MAX)))).await;
+        sleep(waiting_time(&self.pace, self.failures, spread, asked)).await;
     }
+}
+
+/// How long to wait after as many failures, `spread` of 1 for twice as long as 0, and at least as long as
+/// the server has asked for.
+fn waiting_time(pace: &Pace, failures: u32, spread: f64, asked: Option<Duration>) -> Duration {
+    let doubled = failures.saturating_sub(1).min(16);
+    let longest = pace.wait.saturating_mul(1 << doubled).min(pace.wait_max);
+    let wait = longest.mul_f64(0.5 + 0.5 * spread);
+    asked.map_or(wait, |asked| wait.max(asked.min(ASKED_WAIT_MAX)))
 }
 
 /// Reads a page, and writes it to what is kept.

@@ -248,3 +248,24 @@ fn escaped(value: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_how_long_to_wait() {
+        let check = |stated: Option<&'static str>, expected: Option<u64>| {
+            let value = stated.map(http::HeaderValue::from_static);
+            let headers = value.into_iter().map(|value| (header::RETRY_AFTER, value)).collect();
+            let failure = refused(StatusCode::TOO_MANY_REQUESTS, &headers, &Bytes::new());
+            let Failure::Refused { status: 429, after, .. } = failure else { panic!("{failure:?}") };
+            assert_eq!(after, expected.map(Duration::from_secs), "{stated:?}");
+        };
+        check(None, None);
+        check(Some("1"), Some(1));
+        check(Some("-1"), None);
+        // A date (RFC 9110, 10.2.3) is not what an API server sends.
+        check(Some("Wed, 21 Oct 2015 07:28:00 GMT"), None);
+    }
+}
