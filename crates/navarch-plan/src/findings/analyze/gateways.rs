@@ -67,9 +67,9 @@ impl Gather for Conflicts {
     }
 }
 
-/// Servers of different gateways that show one certificate on one port of the same proxies: a browser that finds the host of the second in
-/// the certificate of the first sends requests for it on the connection that it has (RFC 9113, 9.1.1), where
-/// routes of the second gateway do not count.
+/// Servers of different gateways that show one certificate on one port of the same proxies: a browser
+/// that finds the host of the second in the certificate of the first sends requests for it on the
+/// connection that it has (RFC 9113, 9.1.1), where routes of the second gateway do not count.
 fn shared_certificates<'a>(
     listeners: impl Iterator<Item = (&'a GatewayProxies, &'a Arc<Hashed<GatewayListener>>)>,
     problems: &mut Vec<Problem>,
