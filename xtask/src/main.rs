@@ -35,6 +35,8 @@ enum Command {
     },
     /// Print the path of a stock Envoy, obtaining it first if need be
     Envoy,
+    /// Print the directory of etcd and kube-apiserver, building them from Go modules first if need be
+    Kube,
     /// Obtain Envoy, build, and run every test, the ones against a real Envoy included
     Test {
         /// Passed on to `cargo test`
@@ -66,6 +68,10 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { keep } => demo::run(keep),
         Command::Envoy => {
             println!("{}", check::obtain_envoy()?.display());
+            Ok(())
+        }
+        Command::Kube => {
+            println!("{}", check::obtain_kubernetes()?.display());
             Ok(())
         }
         Command::Test { args } => check::test(&args),

@@ -6,8 +6,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+#[cfg(feature = "kubernetes")]
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// What came back.
 #[derive(Debug, Clone)]
@@ -51,6 +56,8 @@ pub struct Call {
     body: Bytes,
     within: Duration,
     http2: bool,
+    #[cfg(feature = "kubernetes")]
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Call {
@@ -62,6 +69,8 @@ impl Call {
             body: Bytes::new(),
             within: Duration::from_secs(10),
             http2: false,
+            #[cfg(feature = "kubernetes")]
+            tls: None,
         }
     }
 
@@ -97,6 +106,13 @@ impl Call {
         self
     }
 
+    /// Sends it over TLS.
+    #[cfg(feature = "kubernetes")]
+    pub fn tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
     /// Sends it and reads the whole answer, whatever its status.
     pub async fn send(self) -> Result<Answer> {
         let (within, url) = (self.within, self.url.clone());
@@ -110,7 +126,22 @@ impl Call {
         let uri: Uri = self.url.parse().context("bad URL")?;
         let host = uri.host().context("URL without a host")?;
         let port = uri.port_u16().unwrap_or(80);
-        let stream = TokioIo::new(TcpStream::connect((host, port)).await.context("connecting")?);
+        let stream = TcpStream::connect((host, port)).await.context("connecting")?;
+        #[cfg(feature = "kubernetes")]
+        if let Some(config) = self.tls.clone() {
+            let name = rustls::pki_types::ServerName::try_from(host.to_owned())?;
+            let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
+            return self.exchange_over(stream, &uri).await;
+        }
+        self.exchange_over(stream, &uri).await
+    }
+
+    async fn exchange_over<S>(self, stream: S, uri: &Uri) -> Result<Answer>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = TokioIo::new(stream);
+        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
         let stated = self.headers.iter().find(|(name, _)| name == "host");
         let authority = stated.map_or_else(|| format!("{host}:{port}"), |(_, host)| host.clone());
         let path = uri.path_and_query().map_or("/", |p| p.as_str());

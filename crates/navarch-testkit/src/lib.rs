@@ -12,6 +12,7 @@ pub mod faults;
 pub mod golden;
 pub mod grpc;
 pub mod http;
+pub mod kubernetes;
 pub mod mesh;
 pub mod navarch;
 pub mod ports;

@@ -1,0 +1,196 @@
+//! etcd and kube-apiserver, started and stopped.
+
+use super::{
+    obtain,
+    store::{self, Store},
+    trust::{TOKEN, Trust},
+};
+use crate::{
+    http::{Answer, Call},
+    ports,
+    process::Process,
+    wait, workspace,
+};
+use anyhow::{Context, Result};
+use http::Method;
+use serde_json::{Value, json};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+
+/// How long an API server may take to start on a busy machine.
+const START: Duration = Duration::from_secs(180);
+
+/// An API server with an etcd of its own. Both are killed when dropped.
+#[derive(Debug)]
+pub struct ApiServer {
+    /// Before etcd, so that it goes first: without its store it does not end by itself.
+    server: Option<Process>,
+    _etcd: Process,
+    store: Store,
+    address: SocketAddr,
+    trust: Trust,
+    dir: PathBuf,
+    /// The collections of the definitions that it has been given.
+    collections: Vec<String>,
+}
+
+impl ApiServer {
+    /// Starts one on free ports, creates the given CustomResourceDefinitions in it and nothing else, and
+    /// waits until it serves them.
+    pub async fn start(name: &str, definitions: &[Value]) -> Result<ApiServer> {
+        let binaries = obtain::binaries()?;
+        let dir = workspace::scratch(name)?;
+        let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let (client, peer) = (local(ports::free_port()?), local(ports::free_port()?));
+        let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
+        let mut command = Command::new(&binaries.etcd);
+        command.args(["--unsafe-no-fsync", "--log-level=warn", "--data-dir"]).arg(dir.join("etcd"));
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("default={peer}")]);
+        let mut etcd = Process::start("etcd", &mut command, &dir.join("etcd.log"))?;
+        let store = Store { url: client };
+        wait::until("etcd to answer", START, || {
+            let (running, call) = (etcd.check_running(), Call::get(format!("{}/health", store.url)));
+            async move {
+                running?;
+                call.send().await?.ok()
+            }
+        })
+        .await?;
+        let trust = Trust::make(&dir)?;
+        let address = local(ports::free_port()?);
+        let mut started =
+            ApiServer { server: None, _etcd: etcd, store, address, trust, dir, collections: Vec::new() };
+        started.write_kubeconfig()?;
+        started.start_again().await?;
+        for definition in definitions {
+            started.define(definition).await?;
+        }
+        started.wait_served().await?;
+        Ok(started)
+    }
+
+    /// Starts kube-apiserver after [`ApiServer::stop`], on the same address with the same objects.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let mut command = Command::new(&obtain::binaries()?.kube_apiserver);
+        let (port, trust) = (self.address.port().to_string(), &self.trust);
+        for (flag, value) in [
+            ("etcd-servers", self.store.url.as_str()),
+            ("bind-address", "127.0.0.1"),
+            ("advertise-address", "127.0.0.1"),
+            ("secure-port", &port),
+            ("tls-cert-file", &trust.file("server.crt")),
+            ("tls-private-key-file", &trust.file("server.key")),
+            ("client-ca-file", &trust.file("ca.crt")),
+            ("token-auth-file", &trust.file("tokens.csv")),
+            ("authorization-mode", "RBAC"),
+            ("service-cluster-ip-range", "10.96.0.0/16"),
+            ("service-account-issuer", "https://kubernetes.default.svc"),
+            ("service-account-key-file", &trust.file("accounts.pub")),
+            ("service-account-signing-key-file", &trust.file("accounts.key")),
+            ("api-audiences", "https://kubernetes.default.svc"),
+            // Endpoints of the service `kubernetes` may not be on loopback.
+            ("endpoint-reconciler-type", "none"),
+            // There is nobody who makes them.
+            ("disable-admission-plugins", "ServiceAccount"),
+        ] {
+            command.arg(format!("--{flag}={value}"));
+        }
+        let log = self.dir.join("kube-apiserver.log");
+        let mut server = Process::start("kube-apiserver", &mut command, &log)?;
+        wait::until("kube-apiserver to be ready", START, || {
+            let (running, call) = (server.check_running(), self.call(Method::GET, "/readyz"));
+            async move {
+                running?;
+                call.send().await?.ok()
+            }
+        })
+        .await?;
+        self.server = Some(server);
+        self.wait_served().await
+    }
+
+    /// Creates a CustomResourceDefinition.
+    async fn define(&mut self, definition: &Value) -> Result<()> {
+        let answer = self.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        answer.with_context(|| text(&definition["metadata"]["name"]))?;
+        let spec = &definition["spec"];
+        let (group, version, plural) =
+            (&spec["group"], &spec["versions"][0]["name"], &spec["names"]["plural"]);
+        self.collections.push(format!("/apis/{}/{}/{}", text(group), text(version), text(plural)));
+        Ok(())
+    }
+
+    async fn wait_served(&self) -> Result<()> {
+        for collection in &self.collections {
+            wait::until(&format!("{collection} to be served"), START, || self.get(collection)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends kube-apiserver with SIGKILL. What it has stored stays.
+    pub fn stop(&mut self) {
+        self.server = None;
+    }
+
+    /// A kubeconfig of an administrator. Its only context is `under-test`.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    fn write_kubeconfig(&self) -> Result<()> {
+        let cluster = json!({
+            "server": format!("https://{}", self.address),
+            "certificate-authority": self.trust.file("ca.crt"),
+        });
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "under-test",
+            "clusters": [{"name": "under-test", "cluster": cluster}],
+            "users": [{"name": "admin", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "under-test", "context": {"cluster": "under-test", "user": "admin"}}],
+        });
+        Ok(std::fs::write(self.kubeconfig(), config.to_string())?)
+    }
+
+    /// A call of an administrator.
+    fn call(&self, method: Method, path: &str) -> Call {
+        let call = Call::get(format!("https://{}{path}", self.address)).method(method);
+        call.tls(self.trust.client.clone()).header("authorization", &format!("Bearer {TOKEN}"))
+    }
+
+    /// Reads an object, or a list of them.
+    async fn get(&self, path: &str) -> Result<Value> {
+        self.call(Method::GET, path).send().await?.ok()?.json()
+    }
+
+    /// Creates an object below the path of its collection.
+    async fn create(&self, path: &str, object: &Value) -> Result<Answer> {
+        let call = self.call(Method::POST, path).header("content-type", "application/json");
+        call.body(object.to_string()).within(wait::STEP).send().await?.ok()
+    }
+
+    /// Applies an object on the server's side, as `kubectl apply --server-side` does.
+    pub async fn apply(&self, path: &str, object: &Value) -> Result<Answer> {
+        let path = format!("{path}?fieldManager=test&force=true");
+        let call = self.call(Method::PATCH, &path).header("content-type", "application/apply-patch+yaml");
+        call.body(object.to_string()).within(wait::STEP).send().await?.ok()
+    }
+
+    /// Has the server serve exactly these objects of a kind's plural from now on, beside what it
+    /// has: see [`super::store`].
+    pub async fn put(&self, group: &str, plural: &str, objects: &[Value]) -> Result<()> {
+        let named = |object: &Value| {
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+            (store::key(group, plural, text("namespace"), text("name")), object.clone())
+        };
+        self.store.put(&objects.iter().map(named).collect::<Vec<_>>()).await
+    }
+
+    /// Removes all objects of a kind, however many, at once.
+    pub async fn clear(&self, group: &str, plural: &str) -> Result<()> {
+        self.store.remove_below(&format!("{}/", store::prefix(group, plural))).await
+    }
+}
