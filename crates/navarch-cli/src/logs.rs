@@ -40,7 +40,8 @@ impl LogArgs {
     }
 }
 
-/// What `--log-level` says.
+/// What `--log-level` says. Of the client of API servers nothing unless it is named: it calls every attempt
+/// that fails an error, without saying of what; `navarch_kubernetes` says it once, with the reason.
 ///
 /// A lone word that is not a level would be taken as the name of a part of the program, and silence all
 /// others.
@@ -52,7 +53,8 @@ fn log_filter(text: &str) -> Result<EnvFilter> {
             bail!("--log-level {directive} is not one of {}; for one part: name=debug", LEVELS.join(", "));
         }
     }
-    EnvFilter::try_new(text).with_context(|| format!("--log-level {text} is not a level or a filter"))
+    EnvFilter::try_new(format!("kube_client=off,{text}"))
+        .with_context(|| format!("--log-level {text} is not a level or a filter"))
 }
 
 #[cfg(test)]
@@ -73,6 +75,15 @@ mod tests {
             ("info=loud", false),
         ] {
             assert_eq!(log_filter(text).is_ok(), usable, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_client_of_api_servers_is_silent_unless_it_is_named() {
+        for (text, said) in [("info", "kube_client=off"), ("info,kube_client=warn", "kube_client=warn")] {
+            let filter = log_filter(text).unwrap().to_string();
+            assert!(filter.split(',').any(|directive| directive == said), "{filter}");
+            assert_eq!(filter.matches("kube_client").count(), 1, "{filter}");
         }
     }
 }
