@@ -1,19 +1,18 @@
-//! What a real API server serves means what it means in files, and what is between us and it
-//! changes nothing.
+//! What an API server serves means what it means in files, and what is between us and it changes
+//! nothing.
 
 mod common;
 
 use anyhow::{Context, Result, ensure};
-use common::Form;
-use navarch_kubernetes::{Access, Kubernetes, Options};
-use navarch_model::{Kind, kinds::Scope, values::Json, yaml};
-use navarch_server::{
-    debounce::Changes as _,
-    inputs::Inputs,
-    load::{Loaded, load_whole},
+use common::{
+    Form,
+    cluster::{differences, objects, options},
 };
+use navarch_kubernetes::Kubernetes;
+use navarch_model::Kind;
+use navarch_server::{debounce::Changes as _, inputs::Inputs, load::Loaded};
 use navarch_snapshot::{Snapshot, World};
-use navarch_sources::{Health, Source, files::MeshFile};
+use navarch_sources::{Health, Source};
 use navarch_testkit::{
     cluster::Cluster,
     envoy::bootstrap::Resources,
@@ -22,13 +21,7 @@ use navarch_testkit::{
     workspace,
 };
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 /// An API server that has every kind.
 async fn start() -> Result<Cluster> {
@@ -44,16 +37,6 @@ fn collection(kind: Kind) -> String {
     }
 }
 
-fn options(kubeconfig: PathBuf) -> Options {
-    Options {
-        access: Access { kubeconfig: Some(kubeconfig), context: None },
-        cluster: "under-test".into(),
-        revision: "default".into(),
-        namespaces: Default::default(),
-        kept: None,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn golden_cases_mean_the_same_in_an_api_server() -> Result<()> {
     let cluster = start().await?;
@@ -61,18 +44,8 @@ async fn golden_cases_mean_the_same_in_an_api_server() -> Result<()> {
     let mut report = String::new();
     for case in golden::cases(common::root())? {
         serve(&cluster, &case).with_context(|| case.name.clone())?;
-        let served = common::proxies(&case, &from_cluster(&kubeconfig, &case).await?, Form::Sent)?;
-        let files = common::proxies(&case, &common::from_files(&case)?, Form::Sent)?;
-        ensure!(!files.is_empty(), "{} has no proxies", case.name);
-        for (proxy, resources) in &files {
-            for (ty, expected) in resources {
-                let found = served.get(proxy).and_then(|resources| resources.get(ty));
-                if found != Some(expected) {
-                    writeln!(report, "{}/{proxy}/{ty}: {}", case.name, difference(expected, found))?;
-                }
-            }
-        }
-        ensure!(report.is_empty() == (served == files), "{}: more than in files", case.name);
+        let source = Kubernetes::follow(&options(kubeconfig.clone())).await?;
+        report += &differences(&case, Box::new(source)).await?;
     }
     ensure!(report.is_empty(), "{report}");
     Ok(())
@@ -83,51 +56,10 @@ fn serve(cluster: &Cluster, case: &Case) -> Result<()> {
     for kind in Kind::ALL {
         cluster.clear(&collection(*kind));
     }
-    for (kind, object) in objects_of(&std::fs::read_to_string(case.dir.join("input.yaml"))?)? {
+    for (kind, object) in objects(case)? {
         cluster.put(&collection(kind), &object);
     }
     Ok(())
-}
-
-/// The objects of a text whose kinds are in the kinds table.
-fn objects_of(text: &str) -> Result<Vec<(Kind, Value)>> {
-    let (documents, errors) = yaml::parse(text, yaml::Budget::default());
-    ensure!(errors.is_empty(), "{errors:?}");
-    let mut objects = Vec::new();
-    for document in documents {
-        let mut object = Json::parse(&document.text).map_err(anyhow::Error::msg)?.to_serde();
-        let api_version = object["apiVersion"].as_str().unwrap_or_default();
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let Some(kind) = Kind::find(group, object["kind"].as_str().unwrap_or_default()) else { continue };
-        if kind.scope() == Scope::Namespaced && object["metadata"]["namespace"].is_null() {
-            object["metadata"]["namespace"] = "default".into();
-        }
-        objects.push((kind, object));
-    }
-    Ok(objects)
-}
-
-/// The case, read from the API server.
-async fn from_cluster(kubeconfig: &Path, case: &Case) -> Result<Loaded> {
-    let mut sources: Vec<Box<dyn Source>> =
-        vec![Box::new(Kubernetes::follow(&options(kubeconfig.to_path_buf())).await?)];
-    if let Some(file) = common::mesh_config(case) {
-        sources.push(Box::new(MeshFile::new(file)));
-    }
-    Ok(load_whole(sources).await?)
-}
-
-/// How what a proxy gets differs, shortly.
-fn difference(expected: &[Value], found: Option<&Vec<Value>>) -> String {
-    let names = |resources: &[Value]| {
-        resources.iter().map(|resource| resource["name"].to_string()).collect::<Vec<_>>().join(" ")
-    };
-    let Some(found) = found else { return format!("nothing, and not {}", names(expected)) };
-    let pair = expected.iter().zip(found).find(|(expected, found)| expected != found);
-    match pair {
-        Some((expected, found)) => format!("\n  files   {expected}\n  cluster {found}"),
-        None => format!("{} and not {}", names(found), names(expected)),
-    }
 }
 
 /// Services that are there all the time, and that come, change and go.

@@ -1,6 +1,8 @@
 //! Golden cases, and what their proxies get, wherever the configuration is read from.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod cluster;
+
 use anyhow::{Context, Result};
 use navarch_envoy::{XdsType, hosts, json::to_json};
 use navarch_model::{Hashed, endpoint::Locality, proxy::ProxyFacts, values::Json};

@@ -1,6 +1,7 @@
 //! One sidecar Envoy that calls one service with two versions, all on loopback.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod api_server;
 pub mod authority;
 pub mod https;
 pub mod issuer;
