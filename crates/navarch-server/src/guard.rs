@@ -175,7 +175,9 @@ mod tests {
             jwt_rule: None,
             names: Vec::new(),
         };
-        let known = Identity::open(&options, None, fleet.clone(), Arc::default()).expect("an authority");
+        let claimed = identity::State::claim(&options).expect("a state directory");
+        let known = Identity::open(&options, claimed, None, fleet.clone(), Arc::default());
+        let known = known.expect("an authority");
         let directory = Arc::new(StateDirectory::open(&state).expect("open"));
         let admin = AdminToken::read(&directory).expect("a token");
         let tokens = JoinTokens::new(directory);

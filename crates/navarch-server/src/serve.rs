@@ -21,7 +21,7 @@ use crate::day::Calendar;
 use crate::discovery::FleetDiscovery;
 use crate::error::Error;
 use crate::fleet::Fleet;
-use crate::identity::{self, Bundle, CreateCertificate, Identity, PortAuthenticator};
+use crate::identity::{self, Bundle, CreateCertificate, Identity, PortAuthenticator, State};
 use crate::inputs;
 use crate::keys::{self, Keys};
 use crate::metrics::Metrics;
@@ -108,6 +108,8 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         None => None,
     };
     let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
+    // Before the cluster is followed, which is kept in it too.
+    let state = options.identity.as_ref().map(State::claim).transpose()?;
     let mut sources = inputs::of_watched_files(options.config.as_deref(), options.mesh_config.as_deref());
     if let Some(kubernetes) = &options.kubernetes {
         sources.push(Box::new(Kubernetes::follow(kubernetes).await?));
@@ -133,10 +135,10 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone(), options.routes).map_err(Error::Thread)?;
-    let identity = match &options.identity {
-        Some(identity) => {
+    let identity = match options.identity.as_ref().zip(state) {
+        Some((identity, state)) => {
             let namespace = options.system_namespace.as_deref();
-            Some(Identity::open(identity, namespace, fleet.clone(), bundle)?)
+            Some(Identity::open(identity, state, namespace, fleet.clone(), bundle)?)
         }
         None => None,
     };

@@ -1,5 +1,5 @@
-//! What an API server serves means what it means in files, and what is between us and it changes
-//! nothing.
+//! What an API server serves (the one of `navarch_testkit::cluster`, in memory) means what it means
+//! in files, and what is between us and it changes nothing.
 
 mod common;
 
@@ -10,7 +10,13 @@ use common::{
 };
 use navarch_kubernetes::Kubernetes;
 use navarch_model::Kind;
-use navarch_server::{debounce::Changes as _, inputs::Inputs, load::Loaded};
+use navarch_server::{
+    debounce::Changes as _,
+    identity,
+    inputs::Inputs,
+    load::Loaded,
+    serve::{self as server, RouteForm},
+};
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::{Health, Source};
 use navarch_testkit::{
@@ -18,7 +24,7 @@ use navarch_testkit::{
     envoy::bootstrap::Resources,
     faults::FaultProxy,
     golden::{self, Case},
-    workspace,
+    ports, wait, workspace,
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
@@ -60,6 +66,50 @@ fn serve(cluster: &Cluster, case: &Case) -> Result<()> {
         cluster.put(&collection(kind), &object);
     }
     Ok(())
+}
+
+/// The first start with a cluster and an authority, whose directory is there for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_kept_beside_an_authority_from_the_first_start_on() -> Result<()> {
+    let (cluster, directory) = (start().await?, workspace::scratch("kubernetes-state")?);
+    let state = directory.join("state");
+    let mut kubernetes = options(Cluster::kubeconfig(&directory, cluster.address())?);
+    kubernetes.kept = Some(state.join("kubernetes"));
+    let serving = server::serve(server::Options {
+        config: None,
+        kubernetes: Some(kubernetes),
+        cluster_name: None,
+        mesh_config: None,
+        system_namespace: None,
+        xds_addr: ([127, 0, 0, 1], ports::free_port()?).into(),
+        secure: None,
+        identity: Some(identity::Options {
+            state: state.clone(),
+            new_authority: false,
+            plugged: None,
+            life: Duration::from_secs(3600),
+            jwt_rule: None,
+            names: Vec::new(),
+        }),
+        fetch_allowed: Vec::new(),
+        fetch_roots: None,
+        admin_addr: ([127, 0, 0, 1], ports::free_port()?).into(),
+        debounce: Duration::from_millis(50),
+        debounce_max: Duration::from_secs(1),
+        drain: Duration::ZERO,
+        brake: None,
+        routes: RouteForm::default(),
+    });
+    let both = wait::until("an authority, and what the cluster said", wait::STEP, || async {
+        for file in ["authority.json", "kubernetes/Secret", "kubernetes/VirtualService"] {
+            ensure!(state.join(file).exists(), "{file} is not there");
+        }
+        Ok(())
+    });
+    tokio::select! {
+        served = serving => Err(anyhow::anyhow!("it does not serve: {served:?}")),
+        both = both => both,
+    }
 }
 
 /// Services that are there all the time, and that come, change and go.

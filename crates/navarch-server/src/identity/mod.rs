@@ -84,6 +84,25 @@ pub enum IdentityError {
     Plugged(#[from] PluggedError),
 }
 
+/// The state directory, claimed for this server.
+pub struct State {
+    directory: Arc<StateDirectory>,
+    lock: Lock,
+}
+
+impl State {
+    /// Opens the directory, or makes it. This comes before anybody else writes to it: whether an authority may
+    /// be made in it is seen by how it was found.
+    ///
+    /// # Errors
+    /// If it cannot be used, or another server uses it.
+    pub fn claim(options: &Options) -> Result<Self, IdentityError> {
+        let directory = Arc::new(StateDirectory::open(&options.state)?);
+        let lock = directory.lock()?;
+        Ok(State { directory, lock })
+    }
+}
+
 /// Who signs.
 enum Source {
     Kept(Kept),
@@ -121,18 +140,18 @@ pub fn now() -> Timestamp {
 }
 
 impl Identity {
-    /// Opens the state directory and the authority.
+    /// Opens the authority of a state directory.
     ///
     /// # Errors
-    /// If one of them cannot be used.
+    /// If it cannot be used.
     pub fn open(
         options: &Options,
+        state: State,
         namespace: Option<&str>,
         fleet: Arc<Fleet>,
         bundle: Arc<Bundle>,
     ) -> Result<Arc<Self>, IdentityError> {
-        let directory = Arc::new(StateDirectory::open(&options.state)?);
-        let lock = directory.lock()?;
+        let State { directory, lock } = state;
         let life = LeafLife { default: options.life, ..LeafLife::default() };
         let admin = AdminToken::open(&directory)?;
         let source = match &options.plugged {
