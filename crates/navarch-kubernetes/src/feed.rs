@@ -42,10 +42,13 @@ impl Feed {
         &self.shared.health
     }
 
-    /// Takes what has changed, all of it at once.
+    /// Takes what has changed, all of it at once. Nothing wakes nobody.
     pub(crate) fn tell(&self, updates: impl IntoIterator<Item = (PlaceId, Update)>) {
-        self.shared.state.lock().updates.extend(updates);
-        self.shared.woken.notify_one();
+        let mut updates = updates.into_iter().peekable();
+        if updates.peek().is_some() {
+            self.shared.state.lock().updates.extend(updates);
+            self.shared.woken.notify_one();
+        }
     }
 
     /// A part begins to be listed: what others tell now may belong together with what it is going

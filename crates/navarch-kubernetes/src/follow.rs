@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use kube::Client;
 use navarch_model::Kind;
-use navarch_sources::health::Heard;
 use navarch_sources::{PlaceId, Update};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
@@ -146,21 +145,24 @@ impl Follower {
                 Err(failure) => return Err(failure),
             }
         }
+        let changes = !self.began || !self.known.is_empty();
         // An API server that is starting may not know all kinds yet.
-        if !self.known.is_empty() && !is_ready(&self.client).await {
+        if changes && !is_ready(&self.client).await {
             return Err(Failure::Absent);
         }
         self.tell_all(Vec::new());
-        let none = self.begin_keeping();
-        self.keep(none).await;
+        if changes || self.kept.as_ref().is_some_and(|kept| !kept.is_whole()) {
+            let none = self.begin_keeping().await;
+            self.keep(none).await;
+        }
         Ok(None)
     }
 
     async fn list_all(&mut self, collection: &Collection) -> Result<String, Failure> {
-        let (mut told, mut rest) = (Vec::new(), String::new());
-        let mut whole = self.begin_keeping();
+        let mut told = Vec::new();
+        let mut page = collection.page("").await?;
+        let mut whole = self.begin_keeping().await;
         loop {
-            let page = collection.page(&rest).await?;
             if page.metadata.resource_version.is_empty() {
                 return Err(Failure::Nonsense("a list has no version".to_owned()));
             }
@@ -169,19 +171,18 @@ impl Follower {
             let (some, written) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
             told.extend(some);
             whole = written;
-            rest = page.metadata.rest;
-            if rest.is_empty() {
+            if page.metadata.rest.is_empty() {
                 self.tell_all(told);
                 self.keep(whole).await;
                 return Ok(page.metadata.resource_version);
             }
+            page = collection.page(&page.metadata.rest).await?;
         }
     }
 
     /// A list on disk that is not whole yet; `None` if nothing is kept.
-    fn begin_keeping(&self) -> Option<Whole> {
-        let begun = self.kept.as_ref()?.begin();
-        begun.map_err(|error| not_kept(&self.part, &error)).ok()
+    async fn begin_keeping(&mut self) -> Option<Whole> {
+        self.write(|kept| kept.begin()).await
     }
 
     /// Keeps a list that is whole.
@@ -191,16 +192,17 @@ impl Follower {
         }
     }
 
-    /// Writes to what is kept, where that may wait for the disk.
-    async fn write(&mut self, write: impl FnOnce(&mut Kept) -> io::Result<()> + Send + 'static) {
-        let Some(mut kept) = self.kept.take() else { return };
+    /// Writes to what is kept, where that may wait for the disk. `None` if nothing is kept, or it
+    /// does not work.
+    async fn write<T: Send + 'static>(
+        &mut self,
+        write: impl FnOnce(&mut Kept) -> io::Result<T> + Send + 'static,
+    ) -> Option<T> {
+        let mut kept = self.kept.take()?;
         let written = tokio::task::spawn_blocking(move || (write(&mut kept), kept)).await;
-        if let Ok((written, kept)) = written {
-            self.kept = Some(kept);
-            if let Err(error) = written {
-                not_kept(&self.part, &error);
-            }
-        }
+        let (written, kept) = written.ok()?;
+        self.kept = Some(kept);
+        written.map_err(|error| not_kept(&self.part, &error)).ok()
     }
 
     /// Tells everything that there is, and that nothing else is.
@@ -331,13 +333,14 @@ impl Follower {
     async fn fails(&mut self, failure: &Failure) {
         let reason = chain(failure);
         let refused = matches!(failure, Failure::Refused { .. });
-        match self.feed.health().failed(&self.part, &reason) {
-            // When the API server is away, one line says so.
-            Heard::Others if !refused => tracing::debug!(part = %self.part, reason, "not heard"),
-            Heard::Others | Heard::All => {
-                tracing::warn!(part = %self.part, reason, "the API server is not heard; what it said last stays in force");
-            }
-            Heard::NotBefore => tracing::debug!(part = %self.part, reason, "not heard yet"),
+        let before = self.feed.health().failed(&self.part, &reason);
+        // When the API server is away, one line says so.
+        if before.failed || before.others_failed && !refused {
+            tracing::debug!(part = %self.part, reason, "not heard");
+        } else if before.heard {
+            tracing::warn!(part = %self.part, reason, "the API server is not heard; what it said last stays in force");
+        } else {
+            tracing::warn!(part = %self.part, reason, "the API server has not been heard yet; it is asked again");
         }
         self.failures = self.failures.saturating_add(1);
         let asked = match failure {

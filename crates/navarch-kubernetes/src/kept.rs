@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use navarch_sources::PlaceId;
@@ -58,7 +58,7 @@ impl Kept {
     /// What the part said last; `None` if that is not known.
     ///
     /// # Errors
-    /// If the file is there and cannot be read, or is of another cluster.
+    /// If the file is there and cannot be read, others may read it, or it is of another cluster.
     pub(crate) fn read(&self, reader: &Reader) -> io::Result<Option<Vec<Told>>> {
         let Some(lines) = self.lines()? else { return Ok(None) };
         let objects = lines.values().filter_map(|line| {
@@ -75,6 +75,14 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let path = self.path.display();
+            let what = format!(
+                "{path} may be read by others (mode {mode:03o}); it may hold secrets: chmod 600 {path}"
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
         let mut lines = BufReader::new(file).lines();
         let first = lines.next().transpose()?.unwrap_or_default();
         match serde_json::from_str::<First>(&first) {
@@ -94,13 +102,20 @@ impl Kept {
         Ok(Some(last))
     }
 
+    /// Whether a list is kept, and open for changes.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.changes.is_some()
+    }
+
     /// Begins to keep a list; what was kept before stays until it is whole.
     pub(crate) fn begin(&self) -> io::Result<Whole> {
         if let Some(directory) = self.path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         let partial = self.path.with_extension("partial");
-        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
+        // The mode is that of a file that is made.
+        let _ = fs::remove_file(&partial);
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&partial)?;
         let mut whole = Whole { partial, file: BufWriter::new(file) };
         serde_json::to_writer(&mut whole.file, &First { cluster: self.cluster.clone() })?;
         whole.file.write_all(b"\n")?;
@@ -221,6 +236,16 @@ mod tests {
         std::fs::write(&file, broken)?;
         assert_eq!(read(&path, "c")?.as_deref(), Some("Namespace/b Namespace/c"));
         assert!(read(&path, "another").is_err(), "of another cluster");
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640))?;
+        let refused = read(&path, "c").expect_err("others may read it").to_string();
+        assert!(refused.contains("mode 640"), "{refused}");
+        // One that is made has its own mode, whatever was left where it is written.
+        fs::write(path.join("Namespace.partial"), "")?;
+        let whole = kept.begin()?;
+        kept.finish(whole)?;
+        assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+        assert_eq!(read(&path, "c")?.as_deref(), Some(""));
         Ok(())
     }
 }

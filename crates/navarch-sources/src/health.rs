@@ -21,18 +21,19 @@ struct State {
 /// One of the things that a source follows apart from the others.
 #[derive(Debug, Default)]
 struct Part {
+    heard: bool,
     failing: Option<(Instant, String)>,
 }
 
-/// What of a source was heard before a part failed.
+/// How it was before a part failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Everything, this part too.
-    All,
-    /// This part, and not all of the others.
-    Others,
-    /// Not this part.
-    NotBefore,
+pub struct Before {
+    /// Whether the part has ever been heard.
+    pub heard: bool,
+    /// Whether the part was failing already.
+    pub failed: bool,
+    /// Whether another part was failing.
+    pub others_failed: bool,
 }
 
 /// How a source is heard at the moment.
@@ -57,22 +58,19 @@ impl Health {
     pub fn heard(&self, part: &str) -> Option<Duration> {
         let mut state = self.lock();
         let part = state.part(part);
+        part.heard = true;
         part.failing.take().map(|(since, _)| since.elapsed())
     }
 
-    /// A part could not be heard. Gives what was heard before.
-    pub fn failed(&self, part: &str, reason: &str) -> Heard {
+    /// A part could not be heard. Gives how it was before.
+    pub fn failed(&self, part: &str, reason: &str) -> Before {
         let mut state = self.lock();
         state.failures += 1;
-        let all = state.parts.values().all(|part| part.failing.is_none());
+        let others_failed = state.parts.iter().any(|(name, other)| name != part && other.failing.is_some());
         let part = state.part(part);
-        let before = part.failing.take().map(|(since, _)| since);
-        part.failing = Some((before.unwrap_or_else(Instant::now), reason.to_owned()));
-        match before {
-            Some(_) => Heard::NotBefore,
-            None if all => Heard::All,
-            None => Heard::Others,
-        }
+        let since = part.failing.take().map(|(since, _)| since);
+        part.failing = Some((since.unwrap_or_else(Instant::now), reason.to_owned()));
+        Before { heard: part.heard, failed: since.is_some(), others_failed }
     }
 
     /// A part is read as a whole once more.
@@ -115,9 +113,10 @@ mod tests {
     fn the_part_that_is_silent_for_longest_says_why() {
         let health = Health::default();
         assert_eq!(health.heard("a"), None);
-        assert_eq!(health.failed("b", "first"), Heard::All);
-        assert_eq!(health.failed("a", "second"), Heard::Others);
-        assert_eq!(health.failed("b", "still"), Heard::NotBefore);
+        let before = |heard, failed, others_failed| Before { heard, failed, others_failed };
+        assert_eq!(health.failed("b", "first"), before(false, false, false), "nobody was ever heard");
+        assert_eq!(health.failed("a", "second"), before(true, false, true));
+        assert_eq!(health.failed("b", "still"), before(false, true, true));
         let report = health.report();
         assert_eq!((report.parts, report.failures, report.relists), (2, 3, 0));
         assert_eq!((report.unheard.join(" "), report.reason), ("a b".to_owned(), "still".to_owned()));
@@ -125,5 +124,6 @@ mod tests {
         assert_eq!(health.report().reason, "second");
         assert!(health.heard("a").is_some());
         assert_eq!(health.report().unheard, Vec::<String>::new());
+        assert_eq!(health.failed("b", "again"), before(true, false, false));
     }
 }

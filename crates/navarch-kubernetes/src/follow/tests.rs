@@ -303,24 +303,64 @@ async fn a_kind_that_is_not_there_is_nothing_to_wait_for_and_may_come() -> Resul
         (Asked::Ready, vec![error(500)]),
     ])
     .await?;
+    // The API server may not know it yet: only one that is ready tells.
     let mut rig = Rig::start(&server)?;
+    asked_again(&server, Asked::Ready, 2).await?;
+    ensure!(rig.now().is_empty() && !rig.complete, "it is believed before it is ready");
+    server.then(Asked::Ready, vec![(200, "", "ok".to_owned())]);
     rig.says("").await?;
     server.then(Asked::List, vec![page(5, "", &["a"])]);
     rig.says("a=1").await?;
-
-    // It is gone, or the API server does not know it yet: only one that is ready tells.
-    server.then(Asked::List, vec![error(404)]);
-    server.then(Asked::Watch, vec![events(&[("ERROR", json!({"code": 410}))])]);
     drop(rig);
-    let mut rig = Rig::start(&server)?;
-    rig.says("").await?;
+
+    // It is gone, or not known again.
+    server.then(Asked::Ready, vec![error(500)]);
+    server.then(Asked::Watch, vec![events(&[("ERROR", json!({"code": 410}))])]);
     server.then(Asked::List, vec![page(5, "", &["a"]), error(404)]);
+    let mut rig = Rig::start(&server)?;
     rig.says("a=1").await?;
     asked_again(&server, Asked::Ready, server.count(Asked::Ready) + 2).await?;
     ensure!(rig.now() == "a=1", "{:?}", rig.said);
     ensure!(rig.feed.health().report().unheard == ["all"], "{:?}", rig.feed.health().report());
     server.then(Asked::Ready, vec![(200, "", "ok".to_owned())]);
     rig.says("").await
+}
+
+#[tokio::test]
+async fn a_kind_that_stays_absent_wakes_nobody_and_is_not_written_again() -> Result<()> {
+    let server = Scripted::start([
+        (Asked::List, vec![page(5, "", &["a"])]),
+        (Asked::Watch, vec![events(&[])]),
+        (Asked::Ready, vec![error(500)]),
+    ])
+    .await?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("all");
+    let mut rig = Rig::keeping(&server, Some(directory.path()))?;
+    rig.says("a=1").await?;
+    wait::until("the list to be kept", wait::STEP, || async { Ok(std::fs::metadata(&file)?) }).await?;
+    drop(rig);
+
+    // While the API server starts, what it said before is not written over.
+    let before = std::fs::read_to_string(&file)?;
+    ensure!(before.contains("Namespace/a"), "{before}");
+    server.then(Asked::List, vec![error(404)]);
+    let mut rig = Rig::keeping(&server, Some(directory.path()))?;
+    asked_again(&server, Asked::Ready, 2).await?;
+    ensure!(std::fs::read_to_string(&file)? == before, "it is not kept any more");
+    server.then(Asked::Ready, vec![(200, "", "ok".to_owned())]);
+    rig.says("").await?;
+    ensure!(!std::fs::read_to_string(&file)?.contains("Namespace/a"), "what is gone is kept");
+
+    // That it is complete was told.
+    rig.feed.told().await;
+    std::fs::remove_file(&file)?;
+    let ready = server.count(Asked::Ready);
+    asked_again(&server, Asked::List, server.count(Asked::List) + 3).await?;
+    let woken = tokio::time::timeout(Duration::from_millis(1), rig.feed.told()).await;
+    ensure!(woken.is_err(), "nothing has changed");
+    ensure!(!file.exists() && server.count(Asked::Ready) == ready, "{:?}", server.asked.lock());
+    Ok(())
 }
 
 #[tokio::test]
