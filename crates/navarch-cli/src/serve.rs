@@ -55,8 +55,8 @@ pub struct ServeArgs {
     xds_addr: SocketAddr,
     /// Directory of the certificate authority's state: roots, keys, tokens. It is made on the first start,
     /// and only its owner may enter it. With it, xDS and certificates are served over TLS, and everybody
-    /// proves who they are. What a cluster said last is kept there too, for a start while its API server is
-    /// away
+    /// proves who they are. What a cluster said last is kept there too, its Secrets in the clear, for a start
+    /// while its API server is away
     #[arg(long, value_name = "DIR", env = "NAVARCH_STATE")]
     state: Option<PathBuf>,
     /// Make an authority if the state directory is there and has none. Without it that is an error, since it
