@@ -54,8 +54,6 @@ struct Shared {
     state: AtomicU64,
     /// Connections that were made before the newest value end.
     cut: watch::Sender<u64>,
-    /// Nothing comes through.
-    closed: std::sync::atomic::AtomicBool,
 }
 
 impl FaultProxy {
@@ -69,7 +67,6 @@ impl FaultProxy {
             // A generator like this one must not start at nought.
             state: AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             cut: watch::channel(0).0,
-            closed: false.into(),
         });
         let accepting = tokio::spawn({
             let shared = shared.clone();
@@ -99,14 +96,6 @@ impl FaultProxy {
     /// Resets all connections.
     pub fn cut(&self) {
         self.shared.cut.send_modify(|count| *count += 1);
-    }
-
-    /// Lets nothing through, or everything again.
-    pub fn close(&self, closed: bool) {
-        self.shared.closed.store(closed, Ordering::SeqCst);
-        if closed {
-            self.cut();
-        }
     }
 }
 
@@ -142,7 +131,7 @@ impl Shared {
 async fn carry(shared: Arc<Shared>, mut client: TcpStream) {
     let mut cut = shared.cut.subscribe();
     let fault = shared.fault();
-    if shared.closed.load(Ordering::SeqCst) || matches!(fault, Some((Fault::Refuse, _))) {
+    if matches!(fault, Some((Fault::Refuse, _))) {
         let _ = client.set_zero_linger();
         return;
     }
