@@ -23,6 +23,9 @@ use crate::store::{Found, StateDirectory, StoreError};
 use crate::time::Timestamp;
 
 const STATE: &str = "authority.json";
+
+/// Is there while the directory waits for its first authority.
+const EXPECTED: &str = "authority.expected";
 const ROOTS: &str = "roots";
 
 /// How much further than asked it is written down until when leaves are valid, so that it is written once an
@@ -126,6 +129,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Kept {
+    /// Notes in a directory that has just been made that it waits for its authority. A start that breaks off
+    /// before there is one, with other things in the directory, is followed by one that may make it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn announce(directory: &StateDirectory) -> Result<(), StoreError> {
+        if directory.found() == Found::Created { directory.replace(EXPECTED, b"") } else { Ok(()) }
+    }
+
     /// Opens the authority of a directory, or makes it.
     ///
     /// # Errors
@@ -145,7 +157,8 @@ impl Kept {
                 if !directory.list(ROOTS)?.is_empty() && new == NewAuthority::OnFirstStart {
                     return Err(KeptError::NoState { directory: path() });
                 }
-                if directory.found() != Found::Created && new == NewAuthority::OnFirstStart {
+                let is_first = directory.found() == Found::Created || directory.has(EXPECTED);
+                if !is_first && new == NewAuthority::OnFirstStart {
                     return Err(KeptError::Lost { directory: path() });
                 }
                 let rotation = Rotation::new(make_root(&directory, trust_domain, now)?);
@@ -155,6 +168,9 @@ impl Kept {
                 rotation
             }
         };
+        if directory.has(EXPECTED) {
+            directory.remove(EXPECTED)?;
+        }
         let ledger = Arc::new(Ledger { directory, rotation: Mutex::new(rotation.clone()) });
         let authorities = Mutex::new(authorities(&ledger, &rotation, life, now)?);
         let kept = Kept { ledger, trust_domain: trust_domain.to_owned(), life, authorities };
@@ -488,6 +504,26 @@ mod tests {
         check("not the certificate that its name says");
         StateDirectory::open(&path).expect("open").replace(&name, &key).expect("written");
         open(&path);
+    }
+
+    #[test]
+    fn a_first_start_that_broke_off_may_be_repeated() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let path = temp.path().join("state");
+        let expect = || {
+            let directory = StateDirectory::open(&path).expect("open");
+            Kept::announce(&directory).expect("noted");
+            directory
+        };
+        expect().replace("kubernetes/Secret", b"").expect("written");
+        let roots = open(&path).authority().roots_pem().to_owned();
+        expect();
+        assert_eq!(open(&path).authority().roots_pem(), roots, "it is made once");
+        std::fs::remove_dir_all(path.join(ROOTS)).expect("removed");
+        std::fs::remove_file(path.join(STATE)).expect("removed");
+        expect();
+        let error = open_with(&path, NewAuthority::OnFirstStart).expect_err("lost");
+        assert!(matches!(error, KeptError::Lost { .. }), "{error}");
     }
 
     #[test]

@@ -99,6 +99,9 @@ impl State {
     pub fn claim(options: &Options) -> Result<Self, IdentityError> {
         let directory = Arc::new(StateDirectory::open(&options.state)?);
         let lock = directory.lock()?;
+        if options.plugged.is_none() {
+            Kept::announce(&directory)?;
+        }
         Ok(State { directory, lock })
     }
 }
