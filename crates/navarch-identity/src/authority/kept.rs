@@ -129,8 +129,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Kept {
-    /// Notes in a directory that has just been made that it waits for its authority. A start that breaks off
-    /// before there is one, with other things in the directory, is followed by one that may make it.
+    /// Notes in a directory that has just been made that it waits for its authority. A start that
+    /// breaks off before there is one, with other things in the directory, is followed by one that
+    /// may make it.
     ///
     /// # Errors
     /// If it cannot be written.

@@ -91,8 +91,8 @@ pub struct State {
 }
 
 impl State {
-    /// Opens the directory, or makes it. This comes before anybody else writes to it: whether an authority may
-    /// be made in it is seen by how it was found.
+    /// Opens the directory, or makes it. This comes before anybody else writes to it: whether an
+    /// authority may be made in it is seen by how it was found.
     ///
     /// # Errors
     /// If it cannot be used, or another server uses it.
