@@ -183,7 +183,7 @@ const CASES: &[(u16, &[&str], u16)] = &[
         138,
         &[
             "Gateway {selector: {istio: a}, servers: [{port: {number: 8443, name: a, protocol: HTTPS}, hosts: [a.test], tls: {mode: SIMPLE, credentialName: one}}]}",
-            "Gateway {selector: {istio: b}, servers: [{port: {number: 8443, name: b, protocol: HTTPS}, hosts: [b.test], tls: {mode: SIMPLE, credentialName: one}}]}",
+            "Gateway {selector: {istio: a}, servers: [{port: {number: 8443, name: b, protocol: HTTPS}, hosts: [b.test], tls: {mode: SIMPLE, credentialName: one}}]}",
         ],
         317,
     ),
