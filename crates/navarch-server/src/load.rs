@@ -71,7 +71,7 @@ fn read(inputs: &mut Inputs) -> Result<ChangeSet, Error> {
 fn loaded(inputs: &Inputs, changes: ChangeSet) -> Loaded {
     let snapshot = World::new(Options::default()).apply(changes);
     let mut findings = inputs.findings().to_vec();
-    findings.extend(snapshot.findings().iter().cloned());
+    findings.extend(snapshot.placed_findings());
     findings.extend(TranslationFindings::default().about(&snapshot, &presumed_fates(&snapshot)));
     findings.extend(unmatched(&snapshot));
     findings.sort();

@@ -113,7 +113,7 @@ impl Pipeline {
     fn examine(&mut self, fates: &Arc<Fates>) {
         let snapshot = self.snapshot();
         let mut findings = self.inputs.findings().to_vec();
-        findings.extend(snapshot.findings().iter().cloned());
+        findings.extend(snapshot.placed_findings());
         findings.extend(self.translation.about(&snapshot, fates));
         findings.sort();
         self.report(findings);

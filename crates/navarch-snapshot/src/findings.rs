@@ -55,9 +55,8 @@ impl Findings {
     }
 }
 
-fn about(snapshot: &Snapshot, object: &Object, path: &str, finding: Finding) -> Finding {
-    let placed = finding.of(object.key.clone()).at(object.locate(path)).path(path);
-    placed.locate_other(|key, path| snapshot.object(key)?.locate(path))
+fn about(object: &Object, path: &str, finding: Finding) -> Finding {
+    finding.of(object.key.clone()).at(object.locate(path)).path(path)
 }
 
 /// Why one of two objects comes first: by age where files or the API server say it, otherwise by name.
@@ -88,7 +87,7 @@ pub(crate) fn of_route_host(snapshot: &Snapshot, assembly: &Assembly, host: &str
                 };
                 let finding = Finding::warning(Code::Unreachable, message).hint(hint);
                 let finding = finding.against(winner.key().clone(), winner.host_field(host));
-                findings.push(about(snapshot, object, set.host_field(host), finding));
+                findings.push(about(object, set.host_field(host), finding));
             }
         }
     }
@@ -119,7 +118,7 @@ fn two_apis(snapshot: &Snapshot, host: &str, older: &[&RouteSet], set: &RouteSet
     let finding = finding
         .hint("route the host with one of the two APIs")
         .against(other.key().clone(), other.host_field(host));
-    Some(about(snapshot, object, set.host_field(host), finding))
+    Some(about(object, set.host_field(host), finding))
 }
 
 /// Whether every client that sees the newer routes sees the older ones with the same precedence, and uses one
@@ -161,7 +160,7 @@ pub(crate) fn of_rule_host(snapshot: &Snapshot, assembly: &Assembly, host: &str)
                 let finding = Finding::warning(Code::DuplicateItem, message)
                     .hint("rename or remove one of the two")
                     .against(definer.key.clone(), "spec.subsets");
-                findings.push(about(snapshot, object, &format!("spec.subsets[{position}]"), finding));
+                findings.push(about(object, &format!("spec.subsets[{position}]"), finding));
             }
         }
         if rule.config.spec.traffic_policy.is_some()
@@ -175,7 +174,7 @@ pub(crate) fn of_rule_host(snapshot: &Snapshot, assembly: &Assembly, host: &str)
             let finding = Finding::warning(Code::Unreachable, message)
                 .hint("merge the two DestinationRules")
                 .against(definer.key.clone(), "spec.trafficPolicy");
-            findings.push(about(snapshot, object, "spec.trafficPolicy", finding));
+            findings.push(about(object, "spec.trafficPolicy", finding));
         }
     }
     findings
@@ -222,7 +221,7 @@ pub(crate) fn of_service_host(snapshot: &Snapshot, host: &str) -> Vec<Finding> {
             }
             _ => continue,
         };
-        findings.push(about(snapshot, object, "spec.hosts", finding));
+        findings.push(about(object, "spec.hosts", finding));
     }
     findings
 }

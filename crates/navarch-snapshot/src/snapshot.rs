@@ -190,9 +190,16 @@ impl Snapshot {
         namespaces
     }
 
-    /// What objects that are each valid do wrong together, such as two VirtualServices for one host.
+    /// What objects that are each valid do wrong together, such as two VirtualServices for one host. The
+    /// other side of a conflict has no place here: it moves without a change.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// The findings, with the place of the other side of each conflict.
+    pub fn placed_findings(&self) -> impl Iterator<Item = Finding> {
+        let locate = |key: &ObjectKey, path: &str| self.object(key)?.locate(path);
+        self.findings.iter().map(move |finding| finding.clone().locate_other(locate))
     }
 
     /// All services of all namespaces, by host, oldest first for each host.
