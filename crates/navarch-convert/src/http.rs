@@ -14,7 +14,7 @@ use crate::filters;
 use crate::gateway::MadeGateway;
 use crate::manifest::{BackendRef, Filter, HttpRoute, HttpRule as Rule, Manifest, ParentRef, Spec, Timeouts};
 use crate::report::{Report, below};
-use crate::services::{BACKENDS_MAX, Services, object_key};
+use crate::services::{Services, object_key};
 
 const KIND: &str = "HTTPRoute";
 const RULES_MAX: usize = 16;
@@ -265,11 +265,7 @@ impl Routes<'_, '_> {
         backends: &[HttpBackend],
         origin: &Origin,
     ) -> Option<Vec<BackendRef>> {
-        if backends.len() > BACKENDS_MAX {
-            let message = "a rule has at most 16 destinations; the rule is left out";
-            self.report.lost(origin, message, "split the rule, or use fewer destinations");
-            return None;
-        }
+        self.report.limit_backends(backends.len(), origin)?;
         let mut refs = Vec::new();
         for HttpBackend { backend, weight, headers, field } in backends {
             let origin = Origin::field(origin.key.clone(), field);

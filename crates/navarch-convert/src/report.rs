@@ -6,6 +6,9 @@ use navarch_model::Origin;
 use navarch_model::finding::{Code, Finding};
 use navarch_snapshot::Snapshot;
 
+/// How many destinations a rule of any kind of route may have.
+const BACKENDS_MAX: usize = 16;
+
 /// Collects what does not fit.
 pub struct Report<'s> {
     snapshot: &'s Snapshot,
@@ -20,6 +23,16 @@ impl<'s> Report<'s> {
     /// Something is not in the result.
     pub fn lost(&mut self, origin: &Origin, message: impl Into<String>, hint: &'static str) {
         self.add(origin, Finding::error(Code::NotConverted, message.into()).hint(hint));
+    }
+
+    /// A rule with more destinations than it may have is not in the result, and gives nothing.
+    pub fn limit_backends(&mut self, backends: usize, origin: &Origin) -> Option<()> {
+        if backends > BACKENDS_MAX {
+            let message = format!("a rule has at most {BACKENDS_MAX} destinations; the rule is left out");
+            self.lost(origin, message, "split the rule, or use fewer destinations");
+            return None;
+        }
+        Some(())
     }
 
     /// Something is in the result and means something else.

@@ -13,8 +13,6 @@ use crate::report::Report;
 
 const GROUP: &str = "gateway.networking.k8s.io";
 const GRANT_TARGETS_MAX: usize = 16;
-/// How many destinations a rule of any kind of route may have.
-pub const BACKENDS_MAX: usize = 16;
 
 /// Kubernetes Services by host, and the grants that references to them need.
 pub struct Services {

@@ -10,7 +10,6 @@ use crate::gateway::{MadeGateway, MadeListener};
 use crate::http::Routes;
 use crate::manifest::{BackendRef, Manifest, ParentRef, Spec, StreamRoute, StreamRule};
 use crate::report::below;
-use crate::services::BACKENDS_MAX;
 
 const HOSTS_MAX: usize = 16;
 
@@ -103,11 +102,7 @@ impl Routes<'_, '_> {
         backends: &[StreamBackend],
         origin: &Origin,
     ) -> Option<Vec<BackendRef>> {
-        if backends.len() > BACKENDS_MAX {
-            let message = "a rule has at most 16 destinations; the rule is left out";
-            self.report.lost(origin, message, "split the rule, or use fewer destinations");
-            return None;
-        }
+        self.report.limit_backends(backends.len(), origin)?;
         let mut refs = Vec::new();
         for StreamBackend { backend, weight, field } in backends {
             let origin = Origin::field(origin.key.clone(), field);

@@ -86,7 +86,7 @@ mod tests {
     fn names_say_which_routes_and_which_host() {
         for (routes, host, expected) in [
             ("80", "a.test:80", "80/a.test:80"),
-            ("unix:///tmp/a", "b", "unix:///tmp/a/b"),
+            ("unix:///run/a", "b", "unix:///run/a/b"),
             ("80", "made/by hand", "80/made%2Fby hand"),
         ] {
             let name = resource_name(routes, host);

@@ -294,6 +294,10 @@ impl Fleet {
                 member.client = Arc::new(client);
                 concerned.insert(*id);
             }
+            if concerned.is_empty() {
+                // Its last stream has ended meanwhile, and nobody else would forget it.
+                self.whole.lock().remove(node);
+            }
             self.classify_again(&mut state, &snapshot, concerned)
         };
         let entries: Vec<Arc<ClassEntry>> = movers.iter().map(|(_, entry)| entry.clone()).collect();
