@@ -8,6 +8,7 @@ mod access;
 mod feed;
 mod follow;
 mod kept;
+pub mod permissions;
 mod read;
 mod request;
 mod source;
