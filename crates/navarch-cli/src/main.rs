@@ -5,6 +5,7 @@
 mod admin;
 mod agent;
 mod analyze;
+mod await_ready;
 mod bench;
 mod bootstrap;
 mod ca;
@@ -14,6 +15,7 @@ mod convert;
 mod crds;
 mod explain;
 mod findings;
+mod inject;
 mod kubernetes;
 mod logs;
 mod output;
@@ -51,6 +53,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Analyze(analyze::AnalyzeArgs),
     Convert(convert::ConvertArgs),
+    Inject(inject::InjectArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Agent(Box<agent::AgentArgs>),
     Render(render::RenderArgs),
@@ -62,6 +65,9 @@ enum Command {
     /// Starts a program that nobody but init is the parent of
     #[command(name = navarch_agent::detached::DETACH, hide = true)]
     Detach(agent::DetachArgs),
+    /// Holds an application back until the proxy beside it is ready
+    #[command(hide = true)]
+    AwaitReady(await_ready::AwaitReadyArgs),
     /// Becomes a program once its parent has ended
     #[command(name = navarch_agent::detached::BECOME, hide = true)]
     Become(agent::BecomeArgs),
@@ -97,8 +103,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Explain(args) => runtime()?.block_on(explain::run(args)),
         Command::Analyze(args) => analyze::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Inject(args) => inject::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Agent(args) => agent::run(*args),
+        Command::AwaitReady(args) => runtime()?.block_on(await_ready::run(args)),
         Command::Detach(args) => agent::detach(&args),
         Command::Become(args) => agent::become_program(&args),
         Command::Render(args) => render::run(&args),

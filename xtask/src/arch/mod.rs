@@ -103,6 +103,12 @@ const RULES: &[Rule] = &[
         why: "it goes from one API to another; what proxies make of either is for tests to compare",
     },
     Rule {
+        krate: "navarch-inject",
+        may_reach: &["navarch-model", "navarch-re2"],
+        never: IO,
+        why: "what becomes of a pod is the same for a webhook and for a file",
+    },
+    Rule {
         krate: "navarch-xds",
         may_reach: &["navarch-envoy"],
         never: &["notify"],
@@ -120,6 +126,7 @@ const RULES: &[Rule] = &[
             "navarch-accept",
             "navarch-envoy",
             "navarch-identity",
+            "navarch-inject",
             "navarch-kubernetes",
             "navarch-model",
             "navarch-plan",
@@ -155,6 +162,7 @@ const RULES: &[Rule] = &[
             "navarch-convert",
             "navarch-envoy",
             "navarch-identity",
+            "navarch-inject",
             "navarch-kubernetes",
             "navarch-model",
             "navarch-plan",

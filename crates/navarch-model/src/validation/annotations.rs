@@ -163,6 +163,12 @@ pub(crate) fn validate_annotations(report: &mut Report<'_>, kind: Kind) {
     }
 }
 
+/// What was wanted of an annotation of Istio, if its value is not that.
+pub fn annotation_misses(name: &str, value: &str) -> Option<String> {
+    let known = ANNOTATIONS.binary_search_by(|known| known.name.cmp(name)).ok()?;
+    ANNOTATIONS.get(known)?.says.misses(value)
+}
+
 fn annotation(report: &mut Report<'_>, kind: Kind, name: &str, value: &str) {
     let domain = name.split_once('/').map_or("", |(domain, _)| domain);
     let is_istio = domain == "istio.io" || domain.ends_with(".istio.io");

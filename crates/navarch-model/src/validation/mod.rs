@@ -29,6 +29,7 @@ mod sidecar;
 mod unreachable;
 mod virtual_service;
 
+pub use annotations::annotation_misses;
 pub(crate) use annotations::validate_annotations;
 pub(crate) use mesh_config::extension_providers;
 pub(crate) use metadata::validate_metadata;
