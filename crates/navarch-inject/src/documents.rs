@@ -7,9 +7,9 @@ use navarch_model::{Code, Finding, Position, Span};
 use serde_json::Value;
 
 use crate::Settings;
-use crate::inject::Fault;
 use crate::json;
 use crate::objects::{Outcome, inject_object};
+use crate::terms::Fault;
 
 /// What became of a text.
 #[derive(Clone, Debug, Default, PartialEq)]

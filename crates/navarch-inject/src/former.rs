@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::inject::{OVERRIDES, PROMETHEUS, STATUS};
 use crate::json::{self, Object};
 use crate::probes;
-use crate::template::PROXY;
+use crate::terms::{OVERRIDES, PROMETHEUS, PROXY, STATUS};
 
 /// Takes it out: the pod is as if it had never been injected, but for labels, whose values do not depend on
 /// the injection.

@@ -19,9 +19,11 @@ mod probes;
 mod review;
 mod settings;
 mod template;
+mod terms;
 mod wishes;
 
 pub use documents::{Injected, inject_text};
-pub use inject::{Fault, Workload, inject};
+pub use inject::inject;
 pub use review::{Answer, REVIEW_BYTES_MAX, answer, review};
 pub use settings::{Resources, Selector, Settings, SettingsError, SidecarForm};
+pub use terms::{Fault, Workload};

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use crate::Settings;
 use crate::decide::{self, Candidate, Reason};
-use crate::inject::{Fault, Workload, inject};
+use crate::inject::inject;
 use crate::json::{self, Object};
+use crate::terms::{Fault, Workload};
 
 /// Kinds with a template of pods, and the way to it.
 const TEMPLATES: [(&str, &[&str]); 9] = [

@@ -5,18 +5,14 @@ use std::collections::BTreeMap;
 use navarch_model::mesh::InboundInterceptionMode;
 use serde_json::{Value, json};
 
-use crate::inject::Workload;
 use crate::json::{self, Object};
 use crate::pod::{
     Container, DownwardApi, EmptyDir, Env, Exec, FieldRef, Hook, HttpGet, Lifecycle, Named, PodField, Port,
     Probe, Projected, ProjectedSource, SecurityContext, Token, Volume, VolumeMount, VolumeSource,
 };
+use crate::terms::{INIT, PROXY, Workload};
 use crate::wishes::{Redirect, Template, Wishes};
 use crate::{Settings, SidecarForm};
-
-/// The names that everybody knows the containers by.
-pub(crate) const PROXY: &str = "istio-proxy";
-pub(crate) const INIT: &str = "istio-init";
 
 /// The user that the proxy runs as: what it sends is not redirected to itself.
 const USER: u32 = 1337;

@@ -7,8 +7,8 @@ use navarch_model::validation::annotation_misses;
 use navarch_model::values::Json;
 use serde_json::{Map, Value};
 
-use crate::inject::Fault;
 use crate::pod::ResourceNeeds;
+use crate::terms::Fault;
 use crate::{Settings, SidecarForm};
 
 /// Which of the templates a pod gets.
