@@ -51,8 +51,8 @@ fn lists(from: &[Value], to: &[Value], path: &mut String, steps: &mut Vec<Value>
     for index in (before + pairs..left.end).rev() {
         steps.push(json!({"op": "remove", "path": format!("{path}/{index}")}));
     }
-    for index in before + pairs..right.end {
-        steps.push(json!({"op": "add", "path": format!("{path}/{index}"), "value": to[index]}));
+    for (index, added) in to.iter().enumerate().take(right.end).skip(before + pairs) {
+        steps.push(json!({"op": "add", "path": format!("{path}/{index}"), "value": added}));
     }
 }
 
