@@ -5,7 +5,10 @@ use anyhow::Result;
 use navarch_testkit::{envoy, grpc, kubernetes, workspace};
 use std::{ffi::OsStr, path::PathBuf, process::Command, time::Instant};
 
-/// Runs everything. Fails, and never skips, if there is no Envoy to test against.
+/// Features are tests that need more than Envoy: see docs/development.md.
+const EVERYTHING: [&str; 2] = ["--workspace", "--all-features"];
+
+/// Runs everything. Fails, and never skips, if there is no Envoy or no API server to test against.
 pub fn test(args: &[String]) -> Result<()> {
     let mut steps = Vec::new();
     let mut started = Instant::now();
@@ -17,15 +20,17 @@ pub fn test(args: &[String]) -> Result<()> {
     println!("envoy: {}", envoy.display());
     progress::during("obtaining the gRPC clients from PyPI and npm", grpc::obtain)?;
     done("obtain the clients");
+    println!("API server: {}", obtain_kubernetes()?.display());
+    done("obtain the API server");
 
     // The tests build the binary too, but not in every selection of packages.
     build_binary()?;
     done("build the binary");
     let mut build = cargo("test");
-    progress::run("building the tests", build.args(["--workspace", "--no-run"]).args(before_dashes(args)))?;
+    progress::run("building the tests", build.args(EVERYTHING).arg("--no-run").args(before_dashes(args)))?;
     done("build the tests");
     let mut command = cargo("test");
-    command.args(["--workspace", "--no-fail-fast"]).args(args).env("NAVARCH_ENVOY", &envoy);
+    command.args(EVERYTHING).arg("--no-fail-fast").args(args).env("NAVARCH_ENVOY", &envoy);
     let tests = progress::run("running the tests", &mut command);
     done("run the tests");
 
