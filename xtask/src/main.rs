@@ -9,6 +9,7 @@ mod hygiene;
 mod names;
 mod progress;
 mod ratchet;
+mod statuses;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ enum Command {
     Envoy,
     /// Print the directory of etcd and kube-apiserver, building them from Go modules first if need be
     Kube,
+    /// Compare what navarch says of objects with the statuses that another controller has written
+    Statuses(statuses::Args),
     /// Obtain Envoy, build, and run every test, the ones against a real Envoy included
     Test {
         /// Passed on to `cargo test`
@@ -74,6 +77,7 @@ fn run(command: Command) -> Result<()> {
             println!("{}", check::obtain_kubernetes()?.display());
             Ok(())
         }
+        Command::Statuses(args) => statuses::run(&args),
         Command::Test { args } => check::test(&args),
         Command::Golden { update } => check::golden(update),
     }

@@ -37,6 +37,8 @@ enum UnitId {
     Routes(ObjectKey),
     /// The rules that an object states for hosts.
     Rule(ObjectKey),
+    /// Whether the objects that a policy names are there.
+    Targets(ObjectKey),
 }
 
 impl UnitId {
@@ -60,6 +62,7 @@ impl UnitId {
                 kind if bind::has_listeners(kind) => [Some(UnitId::Listeners(key.clone())), None],
                 kind if bind::has_routes(kind) => [Some(UnitId::Routes(key.clone())), None],
                 kind if bind::has_rules(kind) => [Some(UnitId::Rule(key.clone())), None],
+                kind if bind::has_targets(kind) => [Some(UnitId::Targets(key.clone())), None],
                 _ => [None, None],
             },
             _ => [None, None],
@@ -422,6 +425,35 @@ impl Unit for Rule {
     }
 }
 
+/// Whether the objects that a policy names are there: nothing that anybody reads, only something to say.
+struct Targets;
+
+impl Unit for Targets {
+    type Key = ObjectKey;
+    type Value = ();
+
+    fn id(key: &ObjectKey) -> UnitId {
+        UnitId::Targets(key.clone())
+    }
+
+    fn derive(reader: &Reader<'_>, key: &ObjectKey) -> Derivation<()> {
+        let (outcome, findings) = bind::targets(reader, key);
+        Derivation { value: (), findings, outcome }
+    }
+
+    fn keep(_: &mut Derived, _: &ObjectKey, (): (), _: &mut Changes) -> Option<Input> {
+        None
+    }
+
+    fn is_over(store: &Store, key: &ObjectKey, (): &()) -> bool {
+        !store.objects().contains_key(key)
+    }
+
+    fn object(key: &ObjectKey) -> Option<&ObjectKey> {
+        Some(key)
+    }
+}
+
 /// Puts a value in place of another, or of none if it is the default. `None` if it is equal.
 fn replace<V: Clone + Default + PartialEq>(
     values: &mut HashMap<ObjectKey, V>,
@@ -481,6 +513,7 @@ impl Derived {
             UnitId::Listeners(key) => self.update_unit::<Listeners>(store, settings, key, changes),
             UnitId::Routes(key) => self.update_unit::<Routes>(store, settings, key, changes),
             UnitId::Rule(key) => self.update_unit::<Rule>(store, settings, key, changes),
+            UnitId::Targets(key) => self.update_unit::<Targets>(store, settings, key, changes),
         }
     }
 

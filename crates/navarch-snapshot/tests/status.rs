@@ -102,3 +102,60 @@ fn a_version_that_cannot_be_used_is_told_without_a_new_revision() {
     let mended = world.apply(ChangeSet { retracted, ..ChangeSet::default() });
     assert_eq!(mended.statuses().changed_since(&before), []);
 }
+
+#[test]
+fn a_policy_whose_target_is_missing_says_so_until_it_is_there() {
+    let policy = |kind: &str, spec: &str| {
+        let group = match kind {
+            "Telemetry" => "telemetry.istio.io",
+            "EnvoyFilter" => "networking.istio.io",
+            "WasmPlugin" => "extensions.istio.io",
+            _ => "security.istio.io",
+        };
+        let version = if kind == "EnvoyFilter" {
+            "v1alpha3"
+        } else if kind == "WasmPlugin" {
+            "v1alpha1"
+        } else {
+            "v1"
+        };
+        format!(
+            "{{apiVersion: {group}/{version}, kind: {kind}, metadata: {{name: p, namespace: default}}, spec: {spec}}}\n---\n"
+        )
+    };
+    let gateway = "{group: gateway.networking.k8s.io, kind: Gateway, name: edge}";
+    let service = "{group: '', kind: Service, name: a}";
+    let none = ["Accepted=False TargetNotFound"];
+    let some = ["Accepted=True Accepted", "PartiallyInvalid=True TargetNotFound"];
+    for (kind, spec, expected, then) in [
+        (Kind::AuthorizationPolicy, format!("{{targetRef: {gateway}, rules: [{{}}]}}"), &none[..], true),
+        (Kind::RequestAuthentication, format!("{{targetRefs: [{gateway}], jwtRules: []}}"), &none, true),
+        (Kind::Telemetry, format!("{{targetRefs: [{gateway}]}}"), &none, true),
+        (Kind::EnvoyFilter, format!("{{targetRefs: [{gateway}]}}"), &none, true),
+        (Kind::WasmPlugin, format!("{{targetRefs: [{gateway}], url: a.wasm}}"), &none, true),
+        (Kind::AuthorizationPolicy, format!("{{targetRefs: [{service}], rules: [{{}}]}}"), &none, false),
+        (
+            Kind::AuthorizationPolicy,
+            format!("{{targetRefs: [{service}, {gateway}], rules: [{{}}]}}"),
+            &none,
+            false,
+        ),
+    ] {
+        let mut world = world(&policy(kind.as_str(), &spec));
+        assert_eq!(status(world.snapshot(), kind, "p").unwrap(), expected, "{kind} {spec}");
+        let found =
+            world.snapshot().findings().iter().filter(|finding| finding.message.contains("there is no"));
+        assert_eq!(found.count(), spec.matches("name: ").count(), "{kind} {spec}");
+        let edge = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: edge, namespace: default}, spec: {gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTTP}]}}";
+        let before = world.snapshot().clone();
+        let after = world.apply(ChangeSet::upserting(objects(edge)));
+        let expected = match (then, spec.contains("edge")) {
+            (true, _) => &some[..1],
+            (false, true) => &some,
+            (false, false) => &none,
+        };
+        assert_eq!(status(&after, kind, "p").unwrap(), expected, "{kind} {spec}");
+        let changed = after.statuses().changed_since(&before).iter().any(|(key, _)| key.kind == kind);
+        assert_eq!(changed, spec.contains("edge"), "{kind} {spec}");
+    }
+}

@@ -12,6 +12,7 @@ mod ingress;
 mod lower;
 mod lowered;
 mod routes;
+mod targets;
 mod uses;
 mod virtual_service;
 
@@ -27,6 +28,7 @@ use navarch_model::{Hashed, Name};
 pub(crate) use gateway_api::serves_controller;
 pub(crate) use ingress::{GATEWAY_NAMESPACE as INGRESS_NAMESPACE, service as ingress_service};
 pub(crate) use lowered::{Lowered, LoweredListeners, LoweredRules};
+pub(crate) use targets::{has_targets, targets};
 
 use crate::bound::BoundRule;
 use crate::host::qualify;
