@@ -13,7 +13,7 @@ use std::{
 pub struct Args {
     /// The configuration, as for `navarch analyze`
     config: PathBuf,
-    /// What the other controller has written: a list of objects with their `status` in JSON, as of `kubectl get -o json`
+    /// What the other controller has written: objects with their `status`, as of `kubectl get -o json`
     written: PathBuf,
     /// A condition that only the other controller has; may be repeated
     #[arg(long = "ignore", value_name = "TYPE")]
