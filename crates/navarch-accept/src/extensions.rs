@@ -194,6 +194,11 @@ impl Extensions {
         of_filters.or_else(|| self.by_type.get(&("envoy.upstream_options", key)).copied())
     }
 
+    /// All types of configuration.
+    pub fn types(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.types.keys().copied()
+    }
+
     /// The categories in which a type of configuration is known.
     pub fn categories_of(&self, full_name: &str) -> Vec<&'static str> {
         self.types.get(full_name).into_iter().flatten().copied().collect()

@@ -9,6 +9,7 @@
 //! same answer.
 
 pub mod extensions;
+pub mod lua;
 pub mod schema;
 pub mod structure;
 mod violation;

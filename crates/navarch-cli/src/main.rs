@@ -18,6 +18,7 @@ mod findings;
 mod inject;
 mod kubernetes;
 mod logs;
+mod named;
 mod output;
 mod proxy;
 mod proxy_status;

@@ -58,7 +58,8 @@ pub async fn run(args: ProxyStatusArgs) -> Result<ExitCode> {
 /// The table and what is wrong, as text.
 pub fn render(status: &FleetStatus) -> String {
     if status.proxies.is_empty() {
-        let nobody = format!("No proxies are connected. The newest revision is {}.\n", status.revision);
+        let nobody =
+            format!("No proxies are connected. The newest revision is {}.\n", status.revision_name());
         return nobody + &unheard(status);
     }
     let mut rows = vec![header()];
@@ -97,7 +98,7 @@ pub fn render(status: &FleetStatus) -> String {
     text.push_str(&unheard(status));
     if status.errors > 0 {
         text.push_str(&format!(
-            "\nThe configuration has {} error(s); the last good version of those objects is in use. See `navarch analyze`.\n",
+            "\nThe configuration has {} error(s): what these name is not in use as it is written. See `navarch analyze`.\n",
             status.errors
         ));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::key::ObjectKey;
 use crate::mesh::MeshSettings;
+use crate::origin::Origin;
 use crate::service::Name;
 
 /// Something that holds and is not an object: settings that somebody gave, keys that were fetched, names that
@@ -41,6 +42,25 @@ pub enum Fact {
     Resolved { host: Name, addresses: Vec<IpAddr> },
     /// The present version of an object cannot be used.
     Refused { object: ObjectKey, refusal: Refusal },
+    /// What proxies have refused, by where it is written.
+    Rejected(Arc<Vec<Rejected>>),
+    /// Nobody here issues certificates.
+    NoAuthority,
+}
+
+/// Something that a user wrote and that proxies refused a resource for. It is left out of what proxies of the
+/// namespace get, as long as it says the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rejected {
+    /// Of the proxies.
+    pub namespace: Name,
+    pub origin: Origin,
+    /// A stable hash of what is written there.
+    pub content: u128,
+    /// The resource that was refused, such as `listener 0.0.0.0_80`.
+    pub resource: Name,
+    /// What the proxy said.
+    pub words: Name,
 }
 
 /// What certificates are verified by.
@@ -75,6 +95,8 @@ pub enum FactKey {
     /// By host.
     Resolved(Name),
     Refused(ObjectKey),
+    Rejected,
+    NoAuthority,
 }
 
 impl Fact {
@@ -88,6 +110,8 @@ impl Fact {
             Fact::Day(_) => FactKey::Day,
             Fact::Resolved { host, .. } => FactKey::Resolved(host.clone()),
             Fact::Refused { object, .. } => FactKey::Refused(object.clone()),
+            Fact::Rejected(_) => FactKey::Rejected,
+            Fact::NoAuthority => FactKey::NoAuthority,
         }
     }
 }

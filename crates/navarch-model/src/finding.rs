@@ -11,7 +11,8 @@ use crate::place::Position;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The object is not used; its last good version stays.
+    /// The object is not used, and its last good version stays; or what is named of it is left out or cannot
+    /// work.
     Error,
     /// The object is used, though probably not as it was meant.
     Warning,

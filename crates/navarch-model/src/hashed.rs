@@ -38,6 +38,31 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// A hash of a value that is the same in every process of one build, on every machine: for what is kept over
+/// restarts or compared between replicas. The other way round, whoever can choose values can make two of one
+/// hash, so nothing is cached by it.
+///
+/// Of a [`Hashed`] value inside, the fingerprint is hashed, which differs between processes; see
+/// [`crate::kinds::Spec`] for what is not.
+pub fn stable_hash(feed: impl FnOnce(&mut StableHasher)) -> u128 {
+    let mut hasher = StableHasher(Xxh3::new());
+    feed(&mut hasher);
+    hasher.0.digest128()
+}
+
+/// See [`stable_hash`].
+pub struct StableHasher(Xxh3);
+
+impl Hasher for StableHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
 fn process_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| RandomState::new().hash_one(0x6e61_7661_7263_6821_u64))

@@ -1,9 +1,10 @@
 //! The envelope of every configuration object: its key, its metadata, and where it was written.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::Config;
-use crate::hashed::Hashed;
+use crate::hashed::{Hashed, stable_hash};
 pub use crate::key::ObjectKey;
 use crate::kinds::{ConfigKind, Spec};
 use crate::place::{Place, Position};
@@ -80,6 +81,21 @@ impl Object {
     /// Where the field at `path` is written, see [`Place::locate`].
     pub fn locate(&self, path: &str) -> Option<Position> {
         self.place.locate(&self.key, path)
+    }
+
+    /// A hash of what the object says, wherever it is written: the same on every replica.
+    pub fn content(&self) -> u128 {
+        stable_hash(|hasher| {
+            let ObjectKey { kind, namespace, name, cluster } = &self.key;
+            (kind.group(), kind.as_str(), namespace, name, cluster.remote_name()).hash(hasher);
+            self.metadata.hash(hasher);
+            self.spec.feed(hasher);
+        })
+    }
+
+    /// The same of the specification alone, for comparing with an API server, which adds to the metadata.
+    pub fn spec_content(&self) -> u128 {
+        stable_hash(|hasher| self.spec.feed(hasher))
     }
 
     /// Whether the two say the same, wherever they are written.

@@ -1,7 +1,7 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
 mod analyze;
-mod credentials;
+pub(crate) mod credentials;
 mod no_effect;
 mod patches;
 mod presumed;
@@ -12,6 +12,8 @@ mod unmatched;
 use std::sync::Arc;
 
 use navarch_model::Config;
+use navarch_model::extensions::TrafficExtension;
+use navarch_model::fact::Rejected;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{CertificateSource, bundle_url};
@@ -22,6 +24,7 @@ use navarch_model::security::{
 };
 use navarch_model::telemetry::Telemetry;
 use navarch_snapshot::{Reads, Snapshot, View};
+use navarch_translate::extensions::script_problem;
 use navarch_translate::patch_values::{self, PatchProblemKind};
 use navarch_translate::patching::Fates;
 use navarch_translate::security::jwt::key_source;
@@ -30,6 +33,7 @@ use self::analyze::Analyzers;
 pub use self::presumed::presumed_fates;
 use self::problem::Problem;
 use self::references::References;
+use crate::gather::shared::rejected::is_current;
 use crate::gather::shared::security::authorizer;
 use crate::gather::shared::telemetry::{find, find_upstream};
 
@@ -93,6 +97,13 @@ fn problems(view: &View<'_>) -> Vec<Problem> {
     for filter in view.all_objects::<EnvoyFilter>() {
         found.patches(&filter);
     }
+    for extension in view.all_objects::<TrafficExtension>() {
+        if let Some(problem) = script_problem(&extension.spec) {
+            let message = format!("is not a Lua script: {problem}; the extension is left out");
+            let finding = Finding::error(Code::InvalidExtension, message).hint("correct the script");
+            found.add(Kind::TrafficExtension, &extension, "spec.lua.inlineCode".to_owned(), finding);
+        }
+    }
     for policy in view.all_objects::<AuthorizationPolicy>() {
         found.provider_of_policy(view, &policy);
     }
@@ -103,6 +114,7 @@ fn problems(view: &View<'_>) -> Vec<Problem> {
         found.providers_of_telemetry(view, &telemetry);
     }
     found.roots(view);
+    found.rejected(view);
     found.without_effect(view);
     found.0
 }
@@ -150,6 +162,24 @@ impl Found {
                 };
                 self.add(Kind::EnvoyFilter, filter, path, finding.hint(hint));
             }
+        }
+    }
+
+    /// What proxies have refused. Once it is changed, that says nothing of it any more.
+    fn rejected(&mut self, view: &View<'_>) {
+        for rejected in view.rejected().iter().filter(|rejected| is_current(view, rejected)) {
+            let Rejected { namespace, origin, resource, words, .. } = rejected;
+            let message = format!(
+                "proxies of namespace {namespace} refuse the {resource} with it: {words}; it is left out of what they get until it \
+                 is changed"
+            );
+            let finding = Finding::error(Code::RefusedByEnvoy, message)
+                .hint("correct it, and see `navarch proxy-status` for whether proxies take it then");
+            let path = match origin.key.kind {
+                Kind::EnvoyFilter => format!("{}.patch", origin.field),
+                _ => "spec".to_owned(),
+            };
+            self.0.push(Problem { key: origin.key.clone(), path, finding });
         }
     }
 

@@ -18,6 +18,7 @@ pub use class::Class;
 pub use composed::{BucketResources, Composed};
 pub use engine::{Cx, Engine, Gather};
 pub use findings::{TranslationFindings, presumed_fates, unmatched};
+pub use gather::shared::rejected;
 pub use memo::Memo;
 pub use navarch_translate::patching::Fates;
 pub use planner::{ClassPlan, Planner};

@@ -1,13 +1,14 @@
 //! The planner: from a snapshot and a class to the resources of every type.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType, hosts};
-use navarch_model::Hashed;
 use navarch_model::proxy::{ProxyFacts, ProxyKind};
+use navarch_model::{Hashed, Kind, Name, ObjectKey};
 use navarch_snapshot::{Part, Scope, Snapshot};
 use navarch_translate::Patched;
 use navarch_translate::patching::Fates;
@@ -16,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::class::Class;
 use crate::composed::{Composed, Planned};
 use crate::engine::{Cx, Engine, Gather, Root};
-use crate::explain::{Explanation, explain};
+use crate::explain::{Explanation, Reached, explain, reached};
 use crate::gather::{gateway, shared, sidecar, waypoint};
 use crate::memo::Memo;
 
@@ -119,6 +120,25 @@ impl Planner {
         explain(&engine, facts, resources, ty, name, &patches)
     }
 
+    /// The resources of a proxy that an object has to do with, and what it does in each. Looks at
+    /// `resources_max` resources at most.
+    pub fn reached(
+        &self,
+        facts: &ProxyFacts,
+        resources: &ProxyResources,
+        object: &ObjectKey,
+        resources_max: usize,
+    ) -> Vec<Reached> {
+        let engine = self.engine.read();
+        let class = Arc::new(Hashed::new(self.class_in(&engine, facts)));
+        let plan = plan_in(&engine, &class);
+        let patches = |ty| match object.kind {
+            Kind::EnvoyFilter => plan.patches_by_name(&engine, ty),
+            _ => BTreeMap::new(),
+        };
+        reached(&engine, facts, resources, object, resources_max, patches)
+    }
+
     /// Looks at the engine: its snapshot, its counters.
     pub fn inspect<T>(&self, look: impl FnOnce(&Engine) -> T) -> T {
         look(&self.engine.read())
@@ -192,6 +212,27 @@ impl ClassPlan {
         if **known != sum {
             *known = Arc::new(sum);
         }
+    }
+
+    /// What patches did to each resource of a type.
+    fn patches_by_name(&self, engine: &Engine, ty: XdsType) -> BTreeMap<Name, Fates> {
+        let mut found: BTreeMap<Name, Fates> = BTreeMap::new();
+        let mut add = |name: &str, fates: Fates| found.entry(Name::from(name)).or_default().extend(fates);
+        let mut look = |output: &(dyn Any + Send + Sync)| {
+            if let Some(patched) = output.downcast_ref::<Patched<Arc<Resource>>>() {
+                let fates = patched.fates().map(|fates| Fates::clone(fates));
+                add(patched.made.name(), fates.unwrap_or_default());
+            }
+            if let Some(patched) = output.downcast_ref::<Patched<Vec<Arc<Resource>>>>()
+                && let Some(fates) = patched.fates()
+            {
+                patched.made.iter().for_each(|made| add(made.name(), fates.of_resource(made.name())));
+            }
+        };
+        for (_, root) in self.roots.iter().filter(|(of, _)| *of == ty) {
+            root.outputs(engine, &mut look);
+        }
+        found
     }
 
     /// What patches did to one resource.

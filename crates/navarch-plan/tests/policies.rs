@@ -248,11 +248,11 @@ fn credentials_that_are_missing_useless_or_old_are_said_where_they_are_named() {
     check(gateway("builtin://", "SIMPLE"), &[]);
     // Proxies may run in another namespace than who configures them, which need not be declared.
     let proxies = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: proxies}\n";
-    check(gateway("web", "SIMPLE") + proxies + &secret("proxies", "{tls.crt: a}"), &[]);
-    check(gateway("web", "SIMPLE") + &secret("a", "{}") + &secret("proxies", "{tls.crt: a}"), &[]);
-    let missing = "Secret edge/web cannot be used: it has neither cert and key nor tls.crt and tls.key";
+    let elsewhere = "there is no Secret edge/web; one of namespace proxies has the name, and only proxies that run there get it";
+    check(gateway("web", "SIMPLE") + proxies + &secret("proxies", "{tls.crt: a}"), &[elsewhere]);
+    let missing = "Secret edge/web cannot be used: it has neither cert and key nor tls.crt and tls.key; connections that need it are refused";
     check(gateway("web", "SIMPLE") + &secret("edge", "{tls.crt: a}"), &[missing]);
-    let both = "Secret edge/web-cacert cannot be used: it has neither cacert nor ca.crt";
+    let both = "Secret edge/web-cacert cannot be used: it has neither cacert nor ca.crt; connections that need it are refused";
     check(gateway("web", "MUTUAL") + &secret("edge", "{tls.crt: a}"), &[missing, both]);
     check(
         gateway("'configmap://edge/roots'", "SIMPLE"),
@@ -331,4 +331,38 @@ fn findings_follow_objects_that_move() {
     let before = line(findings.about(&world.apply(change(&text)), &Arc::default()));
     let after = line(findings.about(&world.apply(change(&format!("# a comment\n{text}"))), &Arc::default()));
     assert_eq!((before, after), (Some(5), Some(6)));
+}
+
+#[test]
+fn what_has_been_refused_or_replaced_is_said_where_it_is_written() {
+    let filter = |value: &str| {
+        format!(
+            "\n  configPatches:\n  - applyTo: HTTP_FILTER\n    patch: {{operation: INSERT_BEFORE, value: {{name: x, {value}}}}}"
+        )
+    };
+    check(
+        &policy(
+            "EnvoyFilter",
+            "front",
+            &filter("typed_config: {'@type': type.googleapis.com/envoy.config.filter.http.lua.v2.Lua}"),
+        ),
+        &[
+            "8: spec.configPatches[0].patch.value.typed_config: does not fit envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter: \
+             unknown message type \"type.googleapis.com/envoy.config.filter.http.lua.v2.Lua\", which is of an API that Envoy does not have \
+             any more; use envoy.extensions.filters.http.lua.v3.Lua; the patch is left out",
+        ],
+    );
+    check(
+        &policy(
+            "EnvoyFilter",
+            "front",
+            &filter(
+                "typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua, inline_code: 'if end'}",
+            ),
+        ),
+        &[
+            "8: spec.configPatches[0].patch.value: Envoy would refuse it: `typed_config.inline_code` is not a Lua script: line 1: unexpected \
+             `end`; the patch is left out",
+        ],
+    );
 }

@@ -1,6 +1,6 @@
 //! The admin port: health, metrics, and what the control plane knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
+use navarch_model::ObjectKey;
 use navarch_model::finding::{Finding, Severity};
 use navarch_snapshot::Snapshot;
 use navarch_sources::health::{Health, Report};
@@ -32,11 +33,12 @@ use crate::keys::Keys;
 use crate::metrics::{Metrics, bring_to};
 use crate::object_status;
 use crate::provenance;
+use crate::reach;
 use crate::refresh::{Refresh, Refreshed};
 use crate::reports::Reports;
 use crate::status::{
-    ConfirmedRemovals, FleetStatus, HeldRemovals, ProxyStatus, RefreshedSources, RejectedResource, Rejection,
-    SourceStatus, SyncState, TypeStatus,
+    ConfirmedRemovals, FleetStatus, HeldRemovals, ObjectReach, ProxyStatus, RefreshedSources,
+    RejectedResource, Rejection, SourceStatus, SyncState, TypeStatus, content_name,
 };
 
 /// What the pages are made from.
@@ -74,6 +76,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route("/debug/syncz", get(syncz))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/explain", get(explain))
+        .route("/debug/object", get(object))
+        .route("/debug/reach", get(reach_of))
         .route("/debug/checksum", get(checksum))
         .route("/debug/findings", get(findings))
         .route(
@@ -119,6 +123,8 @@ async fn index() -> &'static str {
      /debug/syncz                        the same in istiod's form\n\
      /debug/config_dump?proxyID=NAME     what a proxy gets\n\
      /debug/explain?proxyID=&type=&name= why a resource is what it is (navarch explain)\n\
+     /debug/object?object=KIND/NS/NAME   whether an object is in force, and where it is\n\
+     /debug/reach?object=KIND/NS/NAME    whom an object reaches, and with what (navarch explain -f)\n\
      /debug/checksum?proxyID=NAME        content hashes of what a proxy should hold, planned from scratch\n\
      /debug/findings                     what is wrong with the configuration\n\
      /debug/sources                      how well sources are heard that may be out of reach\n\
@@ -244,6 +250,50 @@ async fn explain(
             )
                 .into_response()
         }
+    }
+}
+
+/// Which object a page is about.
+#[derive(Deserialize)]
+struct ObjectQuery {
+    object: String,
+}
+
+impl ObjectQuery {
+    #[expect(clippy::result_large_err, reason = "the error is the HTTP answer")]
+    fn key(&self) -> Result<ObjectKey, Response> {
+        reach::key_named(&self.object).ok_or_else(|| {
+            let message = format!("{} is not Kind/namespace/name of a kind that is read\n", self.object);
+            (StatusCode::BAD_REQUEST, message).into_response()
+        })
+    }
+}
+
+async fn object(State(admin): State<Arc<Admin>>, Query(query): Query<ObjectQuery>) -> Response {
+    match query.key() {
+        Ok(key) => Json(reach::in_force(&admin.fleet.snapshot(), &key)).into_response(),
+        Err(response) => response,
+    }
+}
+
+async fn reach_of(
+    State(admin): State<Arc<Admin>>,
+    Extension(access): Extension<Access>,
+    Query(query): Query<ObjectQuery>,
+) -> Response {
+    let key = match query.key() {
+        Ok(key) => key,
+        Err(response) => return response,
+    };
+    let streams = admin.registry.streams();
+    let proxies = streams.iter().filter(|stream| !stream.types.is_empty() && access.covers(stream));
+    let clients: Vec<(String, Client)> = proxies
+        .filter_map(|stream| Some((proxy_name(&stream.node.id).to_owned(), admin.fleet.client_of(stream)?)))
+        .collect();
+    let fleet = admin.fleet.clone();
+    match tokio::task::spawn_blocking(move || reach::reach(&fleet, &key, &clients)).await {
+        Ok(reach) => Json::<ObjectReach>(reach).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "it cannot be found out\n").into_response(),
     }
 }
 
@@ -405,13 +455,24 @@ impl Admin {
         Value::Array(proxies.collect())
     }
 
-    /// A connected proxy, or the answer that there is none.
+    /// A connected proxy, by its name or a part of it that no other one has; or the answer that there is none.
     #[expect(clippy::result_large_err, reason = "the error is the HTTP answer")]
     fn client_named(&self, name: &str, access: &Access) -> Result<Client, Response> {
         let streams = self.registry.streams();
-        let mut seen = streams.iter().filter(|stream| access.covers(stream));
-        let stream = seen.find(|stream| proxy_name(&stream.node.id) == name);
-        stream.and_then(|stream| self.fleet.client_of(stream)).ok_or_else(|| {
+        let is_meant = |stream: &&StreamStatus| {
+            !stream.types.is_empty() && access.covers(stream) && proxy_name(&stream.node.id).contains(name)
+        };
+        let mut meant: Vec<&StreamStatus> = streams.iter().filter(is_meant).collect();
+        if meant.iter().any(|stream| proxy_name(&stream.node.id) == name) {
+            meant.retain(|stream| proxy_name(&stream.node.id) == name);
+        }
+        let names: BTreeSet<&str> = meant.iter().map(|stream| proxy_name(&stream.node.id)).collect();
+        if names.len() > 1 {
+            let names: Vec<String> = names.iter().take(10).map(|name| format!("  {name}\n")).collect();
+            let message = format!("several proxies have {name} in their names, such as\n{}", names.concat());
+            return Err((StatusCode::CONFLICT, message).into_response());
+        }
+        meant.first().and_then(|stream| self.fleet.client_of(stream)).ok_or_else(|| {
             let message = format!("no proxy named {name} is connected to this replica; see /debug/proxies\n");
             (StatusCode::NOT_FOUND, message).into_response()
         })
@@ -434,9 +495,23 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             sources: self.source_statuses(),
             revision,
+            content: self.content_of(revision),
+            contents: self
+                .fleet
+                .contents()
+                .into_iter()
+                .map(|(content, since)| (content_name(content), since))
+                .collect(),
             errors,
             proxies,
         }
+    }
+
+    /// What is configured in a revision, if it is not too old.
+    fn content_of(&self, revision: u64) -> String {
+        let contents = self.fleet.contents();
+        let known = contents.iter().rev().find(|(_, since)| *since <= revision);
+        known.map(|(content, _)| content_name(*content)).unwrap_or_default()
     }
 
     fn proxy_status(&self, stream: &StreamStatus, revision: u64, now: Instant) -> ProxyStatus {

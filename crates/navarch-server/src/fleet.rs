@@ -1,12 +1,12 @@
 //! The fleet: which class each connected proxy belongs to, and what each class gets.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use navarch_envoy::ProxyResources;
+use navarch_envoy::{ProxyResources, XdsType};
 use navarch_model::{Fingerprint, Hashed};
 use navarch_plan::{Class, ClassPlan, Fates, Planner};
 use navarch_snapshot::{Part, Reads, Snapshot};
@@ -19,6 +19,9 @@ use crate::metrics::Metrics;
 
 /// How long a class without proxies keeps its plan, so that proxies that reconnect find it.
 const IDLE: Duration = Duration::from_secs(120);
+
+/// Revisions of which it is remembered when they were noticed; older ones are not news.
+const REVISIONS: usize = 64;
 
 /// Connected proxies and the classes they belong to.
 ///
@@ -39,6 +42,10 @@ pub struct Fleet {
     whole: Mutex<BTreeSet<String>>,
     /// What became of the patches of EnvoyFilters at the proxies there are.
     fates: watch::Sender<Arc<Fates>>,
+    /// When changes were noticed, by the revisions that they are in.
+    noticed: Mutex<VecDeque<(u64, Instant)>>,
+    /// What was configured, and since which revision, oldest first.
+    contents: Mutex<VecDeque<(u128, u64)>>,
 }
 
 #[derive(Default)]
@@ -123,6 +130,7 @@ impl Fleet {
     pub fn start(snapshot: Arc<Snapshot>, metrics: Metrics, routes: RouteForm) -> std::io::Result<Arc<Self>> {
         let (work, queue) = mpsc::channel();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let contents = Mutex::new(VecDeque::from([(snapshot.content(), snapshot.revision())]));
         let fleet = Arc::new(Fleet {
             planner: Planner::new(snapshot.clone()),
             planned: AtomicU64::new(snapshot.revision()),
@@ -134,6 +142,8 @@ impl Fleet {
             routes,
             whole: Mutex::default(),
             fates: watch::Sender::default(),
+            noticed: Mutex::default(),
+            contents,
         });
         let worker = Arc::downgrade(&fleet);
         std::thread::Builder::new().name("plan".to_owned()).spawn(move || plan_loop(&worker, &queue))?;
@@ -186,6 +196,18 @@ impl Fleet {
 
     /// Plans every class that the revision concerns and publishes what changed. Resolves when that is done.
     pub async fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.publish_noticed(snapshot, Instant::now()).await;
+    }
+
+    /// The same, of a change of which the first event was noticed before.
+    pub async fn publish_noticed(&self, snapshot: Arc<Snapshot>, noticed: Instant) {
+        {
+            let mut known = self.noticed.lock();
+            if known.len() == REVISIONS {
+                known.pop_front();
+            }
+            known.push_back((snapshot.revision(), noticed));
+        }
         let (done, wait) = tokio::sync::oneshot::channel();
         if self.work.send(Work::Revision(snapshot, done)).is_ok() {
             // The planning thread ends only with the process.
@@ -201,10 +223,43 @@ impl Fleet {
         entry.streams.resources().map(|resources| resources.revision())
     }
 
+    /// Whoever is connected as this node.
+    pub fn client_with_id(&self, node: &str) -> Option<Arc<Client>> {
+        let state = self.state.lock();
+        state.members.values().map(|member| &member.client).find(|client| client.node == *node).cloned()
+    }
+
+    /// Whether proxies of a namespace have a cluster.
+    pub fn has_cluster(&self, namespace: &str, cluster: &str) -> bool {
+        let state = self.state.lock();
+        let mut classes = state.classes.values().filter(|entry| *entry.class.facts.namespace == *namespace);
+        classes.any(|entry| {
+            let resources = entry.streams.resources();
+            resources.is_some_and(|resources| resources.set(XdsType::Cds).get(cluster).is_some())
+        })
+    }
+
+    /// What has been configured lately, and since which revision: the newest last. These revisions have been
+    /// planned.
+    pub fn contents(&self) -> Vec<(u128, u64)> {
+        self.contents.lock().iter().copied().collect()
+    }
+
+    /// When the first event of a change was noticed that is in a revision, as long as it is news.
+    pub fn noticed(&self, revision: u64) -> Option<Instant> {
+        let noticed = self.noticed.lock();
+        noticed.iter().find(|(known, _)| *known == revision).map(|(_, at)| *at)
+    }
+
     /// What a connected proxy gets now.
     pub fn resources(&self, client: &Client) -> Option<Arc<ProxyResources>> {
         let (class, _) = classify(client, &self.snapshot.load());
         self.state.lock().classes.get(&class.fingerprint())?.streams.resources()
+    }
+
+    /// Which class a proxy belongs to.
+    pub fn class_of(&self, client: &Client) -> Fingerprint {
+        classify(client, &self.snapshot.load()).0.fingerprint()
     }
 
     /// What a proxy gets of the current snapshot, planned from scratch: nothing that was planned before is
@@ -381,10 +436,21 @@ impl Fleet {
         let fates_changed = gone | self.plan(&entries);
         self.move_streams(movers, revision);
         self.planned.store(revision, Ordering::Release);
+        self.note_content(snapshot.content(), revision);
         self.metrics.revision.set(revision as i64);
         self.metrics.plan.observe(started.elapsed().as_secs_f64());
         self.planner.sweep();
         fates_changed
+    }
+
+    fn note_content(&self, content: u128, revision: u64) {
+        let mut contents = self.contents.lock();
+        if contents.back().is_none_or(|(newest, _)| *newest != content) {
+            if contents.len() == REVISIONS {
+                contents.pop_front();
+            }
+            contents.push_back((content, revision));
+        }
     }
 
     /// Plans classes and publishes those whose resources changed. Returns whether fates of patches changed.

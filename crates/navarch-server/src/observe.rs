@@ -3,56 +3,56 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use navarch_xds::{Event, Node, Observer};
-use parking_lot::Mutex;
+use navarch_envoy::XdsType;
+use navarch_xds::{Cause, Event, Node, Observer};
 
 use crate::fleet::Fleet;
 use crate::metrics::{Metrics, label};
+use crate::rejections::{Refusal, Rejections};
 
-/// Revisions whose time of publication is remembered; older ones are not news.
-const REVISIONS: usize = 64;
-
-/// Counts what streams do.
+/// Counts what streams do, and passes on what is refused.
 pub struct Observed {
     metrics: Metrics,
     fleet: Arc<Fleet>,
-    published: Mutex<Vec<(u64, Instant)>>,
+    rejections: Arc<Rejections>,
 }
 
 impl Observed {
-    pub fn new(metrics: Metrics, fleet: Arc<Fleet>) -> Self {
-        Observed { metrics, fleet, published: Mutex::default() }
+    pub fn new(metrics: Metrics, fleet: Arc<Fleet>, rejections: Arc<Rejections>) -> Self {
+        Observed { metrics, fleet, rejections }
     }
 
-    /// When a revision was first seen on its way to a proxy.
-    fn first_seen(&self, revision: u64) -> Instant {
-        let mut published = self.published.lock();
-        if let Some((_, at)) = published.iter().find(|(known, _)| *known == revision) {
-            return *at;
+    /// When it became necessary to send something; nothing if it was sent for the second time.
+    fn since(&self, revision: u64, cause: Cause) -> Option<Instant> {
+        match cause {
+            Cause::Asked(at) => Some(at),
+            Cause::Revision => self.fleet.noticed(revision),
+            Cause::Rest => None,
         }
-        let now = Instant::now();
-        if published.len() == REVISIONS {
-            published.remove(0);
-        }
-        published.push((revision, now));
-        now
     }
 }
 
 impl Observer for Observed {
     fn event(&self, node: &Arc<Node>, event: &Event) {
         match event {
-            Event::Sent { ty, revision, .. } => {
-                self.first_seen(*revision);
-                self.metrics.pushes.with_label_values(&[label(*ty).as_str()]).inc();
+            Event::Sent { ty, .. } => self.metrics.pushes.with_label_values(&[label(*ty).as_str()]).inc(),
+            Event::Accepted { revision, cause, .. } => {
+                if let Some(since) = self.since(*revision, *cause) {
+                    self.metrics.convergence.observe(since.elapsed().as_secs_f64());
+                }
             }
-            Event::Accepted { revision, .. } => {
-                let at = self.first_seen(*revision);
-                self.metrics.convergence.observe(at.elapsed().as_secs_f64());
-            }
-            Event::Rejected { ty, names, text, .. } => {
+            Event::Rejected { ty, names, aside, text, .. } => {
                 self.metrics.rejects.with_label_values(&[label(*ty).as_str()]).inc();
                 tracing::error!(node = %node.id, ty = ty.short(), resources = ?names, revision = self.fleet.planned_revision(), "rejected: {text}");
+                for (name, version) in aside.iter().filter(|_| *ty != XdsType::Sds) {
+                    self.rejections.hear(Refusal {
+                        node: node.id.clone(),
+                        ty: *ty,
+                        name: name.clone(),
+                        version: *version,
+                        words: text.clone(),
+                    });
+                }
             }
             Event::RemovalsHeld { ty, revision, removals, of } => {
                 tracing::error!(
@@ -75,6 +75,10 @@ impl Observer for Observed {
                 tracing::warn!(node = %node.id, url, "asked for a type that is not served");
             }
         }
+    }
+
+    fn sending(&self, ty: XdsType, bytes: usize) {
+        self.metrics.push_bytes.with_label_values(&[label(ty).as_str()]).inc_by(bytes as u64);
     }
 
     fn connected(&self, node: &Arc<Node>) {

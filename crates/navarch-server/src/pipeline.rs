@@ -201,7 +201,7 @@ impl Pipeline {
             let Some((mut pipeline, step)) = self.work(Pipeline::step).await else { return };
             if let Some(snapshot) = step.changed {
                 let revision = snapshot.revision();
-                fleet.publish(snapshot).await;
+                fleet.publish_noticed(snapshot, first.into_std()).await;
                 let elapsed = first.elapsed();
                 pipeline.metrics.commit.observe(elapsed.as_secs_f64());
                 tracing::info!(revision, ms = elapsed.as_millis() as u64, "published");

@@ -1,8 +1,10 @@
 //! Which objects a resource was made from, with their places: for rejections and `navarch explain`.
 
 use navarch_envoy::XdsType;
-use navarch_model::{Kind, Object};
-use navarch_plan::explain::{Explanation, Source};
+use navarch_model::{Kind, Object, Origin};
+use navarch_plan::explain::{Explanation, Part, Source};
+use navarch_plan::rejected::patch_at;
+use navarch_snapshot::Snapshot;
 
 use crate::client::Client;
 use crate::fleet::Fleet;
@@ -17,14 +19,7 @@ const SOURCES_MAX: usize = 8;
 pub fn sources(fleet: &Fleet, client: &Client, ty: XdsType, name: &str, words: &str) -> Vec<String> {
     let snapshot = fleet.snapshot();
     let Some(explanation) = explain_resource(fleet, client, ty, name) else { return Vec::new() };
-    let words = words.to_lowercase();
-    let mut ranked: Vec<(Suspicion, &Source)> = explanation
-        .parts
-        .iter()
-        .flat_map(|part| &part.sources)
-        .map(|source| (Suspicion::of(source, &words), source))
-        .collect();
-    ranked.sort_by_key(|(suspicion, _)| *suspicion);
+    let ranked = ranked(&snapshot, &explanation, name, words);
     let most = ranked.first().map(|(suspicion, _)| *suspicion);
     let named = ranked
         .into_iter()
@@ -41,6 +36,71 @@ pub fn sources(fleet: &Fleet, client: &Client, ty: XdsType, name: &str, words: &
         }
     }
     lines
+}
+
+/// What may be left out of a resource that a proxy refused, the most suspicious first: of several patches the
+/// last one. Nothing if its words are about something that cannot be left out.
+pub fn suspects(fleet: &Fleet, client: &Client, ty: XdsType, name: &str, words: &str) -> Vec<Origin> {
+    let snapshot = fleet.snapshot();
+    // What is shared by the hosts of a route configuration is applied to it as a whole.
+    let Some(explanation) = explain_resource(fleet, client, ty, name) else { return Vec::new() };
+    let ranked = ranked(&snapshot, &explanation, name, words);
+    let can_go = |source: &Source| {
+        use Kind::{EnvoyFilter, Telemetry, TrafficExtension, WasmPlugin};
+        matches!(source.object.kind, EnvoyFilter | Telemetry | TrafficExtension | WasmPlugin)
+    };
+    let named = ranked.iter().filter(|(suspicion, _)| *suspicion == Suspicion::Named);
+    let (theirs, others) = named.fold((0, 0), |(theirs, others), (_, source)| match can_go(source) {
+        true => (theirs + 1, others),
+        false => (theirs, others + 1),
+    });
+    if theirs == 0 && others > 0 {
+        return Vec::new();
+    }
+    let mut origins: Vec<Origin> = Vec::new();
+    for suspicion in [Suspicion::Named, Suspicion::Foreign, Suspicion::Possible] {
+        let of_rank = ranked.iter().rev().filter(|(rank, source)| *rank == suspicion && can_go(source));
+        for (_, source) in of_rank {
+            let field = if source.object.kind == Kind::EnvoyFilter { &*source.field } else { "" };
+            let origin = Origin::field(source.object.clone(), field);
+            if !origins.contains(&origin) {
+                origins.push(origin);
+            }
+        }
+    }
+    origins
+}
+
+/// The sources of a resource, the most suspicious first.
+fn ranked<'e>(
+    snapshot: &Snapshot,
+    explanation: &'e Explanation,
+    name: &str,
+    words: &str,
+) -> Vec<(Suspicion, &'e Source)> {
+    let quoted: Vec<&str> = quoted(words).filter(|quoted| *quoted != name).collect();
+    let view = snapshot.view();
+    let says_quoted = |source: &Source| {
+        let origin = Origin::field(source.object.clone(), &source.field);
+        let value = patch_at(&view, &origin).and_then(|patch| patch.patch.as_ref()?.value.as_ref());
+        let text = value.map(|value| value.to_serde().to_string());
+        text.is_some_and(|text| quoted.iter().any(|quoted| text.contains(quoted)))
+    };
+    let words = words.to_lowercase();
+    let rank = |source: &Source| match says_quoted(source) {
+        true => Suspicion::Named,
+        false => Suspicion::of(source, &words),
+    };
+    let sources = explanation.parts.iter().flat_map(|part| &part.sources);
+    let mut ranked: Vec<(Suspicion, &Source)> = sources.map(|source| (rank(source), source)).collect();
+    ranked.sort_by_key(|(suspicion, _)| *suspicion);
+    ranked
+}
+
+/// What stands between quotation marks in a proxy's words, and says something.
+pub fn quoted(words: &str) -> impl Iterator<Item = &str> {
+    let parts = words.split(['\'', '"', '`']).skip(1).step_by(2);
+    parts.filter(|part| part.len() > 2 && !part.contains(char::is_whitespace))
 }
 
 /// How likely something is what a proxy refused.
@@ -95,13 +155,19 @@ fn made_names(role: &str) -> impl Iterator<Item = String> + '_ {
 pub fn explained(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Option<ExplainedResource> {
     let snapshot = fleet.snapshot();
     let explanation = explain_resource(fleet, client, ty, name)?;
+    let parts = explained_parts(&snapshot, &explanation.parts);
+    Some(ExplainedResource { resource: name.to_owned(), ty: ty.short().to_owned(), parts })
+}
+
+/// Parts of explanations, with places.
+pub fn explained_parts(snapshot: &Snapshot, parts: &[Part]) -> Vec<ExplainedPart> {
     let place = |key: &navarch_model::ObjectKey, field: &str, text: &str| Place {
         place: snapshot.object(key).map(|object| place_of(object, field)).unwrap_or_default(),
         object: key.to_string(),
         field: field.to_owned(),
         text: text.to_owned(),
     };
-    let parts = explanation.parts.iter().map(|part| ExplainedPart {
+    let explained = |part: &Part| ExplainedPart {
         what: part.what.clone(),
         sources: part
             .sources
@@ -109,12 +175,12 @@ pub fn explained(fleet: &Fleet, client: &Client, ty: XdsType, name: &str) -> Opt
             .map(|source| place(&source.object, &source.field, &source.role))
             .collect(),
         lost: part.lost.iter().map(|lost| place(&lost.object, &lost.field, &lost.reason)).collect(),
-    });
-    Some(ExplainedResource { resource: name.to_owned(), ty: ty.short().to_owned(), parts: parts.collect() })
+    };
+    parts.iter().map(explained).collect()
 }
 
 /// Where a field of an object is, for people; the object, if no field is named.
-fn place_of(object: &Object, field: &str) -> String {
+pub fn place_of(object: &Object, field: &str) -> String {
     let position = if field.is_empty() { object.position() } else { object.locate(field) };
     position.map(|position| position.to_string()).unwrap_or_default()
 }

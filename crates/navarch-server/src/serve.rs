@@ -10,6 +10,10 @@ use ipnet::IpNet;
 use navarch_identity::service::CREATE_CERTIFICATE;
 use navarch_identity::tokens::jwt::JwtRule;
 use navarch_kubernetes::Kubernetes;
+use navarch_model::document::WrittenIn;
+use navarch_model::{ClusterId, Fact};
+use navarch_sources::Source;
+use navarch_sources::memory::Memory;
 pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
 use tokio::net::{TcpListener, TcpSocket};
@@ -28,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
 use crate::refresh::{self, Refresh};
+use crate::rejections::Rejections;
 use crate::reports::Reports;
 use crate::secure::{Tls, TlsFiles};
 
@@ -118,6 +123,12 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     sources.push(bundle.source());
     let keys = Keys::new(options.keys());
     sources.push(keys.source());
+    let state_directory = options.identity.as_ref().map(|identity| identity.state.clone());
+    let (rejections, heard) = Rejections::new(state_directory);
+    sources.push(rejections.source());
+    if options.identity.is_none() {
+        sources.push(without_authority());
+    }
     let calendar = Calendar::new();
     sources.push(calendar.source());
     tokio::spawn(calendar.run());
@@ -129,7 +140,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         world.cluster_name = name.as_str().into();
     }
     let mut pipeline = Pipeline::open(sources, world, metrics.clone()).await?;
-    if keys.restore(&pipeline.snapshot()) {
+    if keys.restore(&pipeline.snapshot()) | rejections.restore(&pipeline.snapshot()) {
         pipeline = pipeline.catch_up().await?;
     }
     let snapshot = pipeline.snapshot();
@@ -162,7 +173,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let discovery = FleetDiscovery { fleet: fleet.clone(), pages: pages.clone(), identity: identity.clone() };
     let mut server = Server::builder(discovery)
         .settings(settings)
-        .observer(Observed::new(metrics.clone(), fleet.clone()))
+        .observer(Observed::new(metrics.clone(), fleet.clone(), rejections.clone()))
         .loads(reports.clone());
     if let Some(identity) = &identity {
         server = server
@@ -195,6 +206,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         }
     };
     tokio::spawn(keys.run(fleet.clone(), told));
+    tokio::spawn(rejections.run(fleet.clone(), heard));
     tracing::info!(
         revision = snapshot.revision(),
         services = snapshot.services().count(),
@@ -236,6 +248,15 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     follow.abort();
     admin_task.abort();
     Ok(())
+}
+
+/// Says that nobody issues certificates.
+fn without_authority() -> Box<dyn Source> {
+    let name = "options";
+    let facts = Memory::new(name, WrittenIn::Cluster { id: ClusterId::LOCAL, name: name.into() });
+    facts.state(Fact::NoAuthority);
+    facts.complete();
+    Box::new(facts)
 }
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Error> {

@@ -15,6 +15,12 @@ pub struct FleetStatus {
     pub version: String,
     /// The newest revision of the configuration that has been planned for every class of proxies.
     pub revision: u64,
+    /// A hash of what is configured in that revision: the same on every replica and after every restart.
+    #[serde(default)]
+    pub content: String,
+    /// Since which revision something is configured, by the hashes of what was configured lately.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<String, u64>,
     /// Number of findings of severity error in the configuration.
     pub errors: usize,
     /// Sources that may be out of reach, and how well they are heard.
@@ -22,6 +28,21 @@ pub struct FleetStatus {
     pub sources: Vec<SourceStatus>,
     /// One entry per stream, in the order of names.
     pub proxies: Vec<ProxyStatus>,
+}
+
+impl FleetStatus {
+    /// The newest revision with the hash of its content, by which other replicas know it: `7-3fa9c1d2e4b0`.
+    pub fn revision_name(&self) -> String {
+        match self.content.as_str() {
+            "" => self.revision.to_string(),
+            content => format!("{}-{content}", self.revision),
+        }
+    }
+}
+
+/// A hash of what is configured as people see it.
+pub fn content_name(content: u128) -> String {
+    format!("{:012x}", content & 0xffff_ffff_ffff)
 }
 
 /// How well a source is heard.
@@ -213,6 +234,34 @@ pub struct Place {
     pub field: String,
     /// What it decides, or why it does not.
     pub text: String,
+}
+
+/// Whom an object reaches, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectReach {
+    /// `Kind namespace/name`
+    pub object: String,
+    /// `file:line:column`; empty if it is not in force.
+    pub place: String,
+    /// A hash of its specification; empty if it is not in force.
+    pub content: String,
+    /// Proxies that get the same, with the resources that the object has to do with.
+    #[serde(default)]
+    pub proxies: Vec<ReachedProxies>,
+    /// Number of connected proxies that were looked at.
+    #[serde(default)]
+    pub connected: usize,
+    /// Whether everything was looked at that proxies get.
+    #[serde(default)]
+    pub is_whole: bool,
+}
+
+/// Proxies that get the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachedProxies {
+    pub names: Vec<String>,
+    /// The resources that the object shapes, or loses in, with the parts that it does so in.
+    pub resources: Vec<ExplainedResource>,
 }
 
 /// The certificate authority.

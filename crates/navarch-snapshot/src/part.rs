@@ -102,6 +102,8 @@ impl Part {
             | FactKey::Unfetched(_)
             | FactKey::TrustBundle(_)
             | FactKey::Day
+            | FactKey::Rejected
+            | FactKey::NoAuthority
             | FactKey::Resolved(_) => Some(Part::Fact(key.clone())),
             // The first is a part of the mesh settings, the second only concerns people.
             FactKey::MeshConfig | FactKey::Refused(_) => None,

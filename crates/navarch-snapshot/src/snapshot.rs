@@ -39,6 +39,7 @@ pub(crate) type List<T> = Arc<Hashed<Vec<Arc<Hashed<T>>>>>;
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) revision: u64,
+    pub(crate) content: u128,
     pub(crate) mesh: Arc<Hashed<MeshSettings>>,
     pub(crate) services: Hosts<Service>,
     pub(crate) endpoints: NamespacedHosts<EndpointSet>,
@@ -74,6 +75,7 @@ impl Snapshot {
     pub(crate) fn empty() -> Self {
         Snapshot {
             revision: 0,
+            content: 0,
             mesh: Arc::new(Hashed::new(MeshSettings::default())),
             services: Buckets::default(),
             endpoints: Buckets::default(),
@@ -104,6 +106,13 @@ impl Snapshot {
     /// Counts accepted change sets; grows by one with every change.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// A hash of everything that is configured: of all objects, and of mesh settings that are given outside
+    /// of objects. The same on every replica that is given the same, in whatever order. What is found out
+    /// beside the configuration, such as fetched keys, is not in it.
+    pub fn content(&self) -> u128 {
+        self.content
     }
 
     /// The fingerprint of a part. What is not there has the fingerprint of "nothing", which is the same for

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::EndpointSet;
-use navarch_model::fact::{Fact, FactKey, TrustBundle};
+use navarch_model::fact::{Fact, FactKey, Rejected, TrustBundle};
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::listener::ListenerSet;
@@ -307,6 +307,19 @@ impl<'s> View<'s> {
             Fact::TrustBundle { bundle, .. } => Some(bundle),
             _ => None,
         }
+    }
+
+    /// What proxies have refused and is left out since.
+    pub fn rejected(&self) -> &'s [Rejected] {
+        match self.fact(FactKey::Rejected) {
+            Some(Fact::Rejected(rejected)) => rejected,
+            _ => &[],
+        }
+    }
+
+    /// Whether it is known that nobody issues certificates.
+    pub fn is_without_authority(&self) -> bool {
+        self.fact(FactKey::NoAuthority).is_some()
     }
 
     /// The addresses of a host name, if it has been resolved.

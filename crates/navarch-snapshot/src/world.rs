@@ -9,11 +9,13 @@
 //! 5. the snapshot gets the new parts and shares the others with the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use navarch_model::change::ChangeSet;
 use navarch_model::fact::{Fact, FactKey};
 use navarch_model::finding::Severity;
+use navarch_model::hashed::stable_hash;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{MeshSettings, parse_config_map};
 use navarch_model::object::{Object, ObjectKey};
@@ -151,6 +153,7 @@ impl World {
         let mut touched = BTreeSet::new();
         let moved = self.take_moved(&mut next, moved, &mut touched);
 
+        self.update_content(&mut next, &edits);
         let given = next.facts.get(&FactKey::MeshConfig).map(|fact| (***fact).clone());
         let mesh_changed = self.update_mesh(given, stated.mesh, &edits);
         let identities_changed = mesh_changed && self.take_mesh(&mut next, &mut touched);
@@ -211,6 +214,26 @@ impl World {
             };
         }
         changed
+    }
+
+    /// Takes the hashes of what was edited out of that of everything, and adds the new ones: the order in
+    /// which objects come does not count.
+    fn update_content(&self, next: &mut Snapshot, edits: &Edits) {
+        for (key, object) in edits {
+            let [before, after] =
+                [self.known(key), object.as_ref()].map(|object| object.map_or(0, |o| o.content()));
+            next.content = next.content.wrapping_sub(before).wrapping_add(after);
+        }
+        let given = |snapshot: &Snapshot| match snapshot.facts.get(&FactKey::MeshConfig).map(|fact| &***fact)
+        {
+            Some(Fact::MeshConfig(settings)) => stable_hash(|hasher| settings.hash(hasher)),
+            _ => 0,
+        };
+        let [before, after] =
+            [&*self.current, &*next].map(|snapshot| snapshot.facts.get(&FactKey::MeshConfig));
+        if before.map(Arc::as_ptr) != after.map(Arc::as_ptr) {
+            next.content = next.content.wrapping_sub(given(&self.current)).wrapping_add(given(next));
+        }
     }
 
     /// Takes objects that say what they said before, from another place: what is found about them is to name

@@ -36,6 +36,9 @@ fn a_reader_that_goes_away_is_not_a_crash() -> Result<()> {
     for arguments in [
         ["analyze", "--config", &mesh].as_slice(),
         &["analyze", &mesh, "-o", "json"],
+        &["analyze", &mesh, "-o", "sarif"],
+        &["convert", &mesh],
+        &["crds"],
         &render,
         &["bootstrap", "--name", "web"],
         &["completion", "bash"],

@@ -180,9 +180,10 @@ async fn a_wait_after_a_save_is_for_what_was_saved() -> Result<()> {
     Ok(())
 }
 
-/// The revision in `revision N is live on ...`.
+/// The number in `revision N-CONTENT is live on ...`.
 fn revision_of(said: &str) -> Result<u64> {
-    let number = said.split_whitespace().nth(1).context("no revision")?;
+    let name = said.split_whitespace().nth(1).context("no revision")?;
+    let (number, _) = name.split_once('-').context("no content")?;
     Ok(number.parse()?)
 }
 

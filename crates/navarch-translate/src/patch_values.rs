@@ -1,5 +1,6 @@
 //! Whether the values of EnvoyFilter patches fit Envoy's API: what validation, which does not know that API, cannot say.
 
+use navarch_accept::extensions::stock;
 use navarch_accept::{violations, violations_in_part};
 use navarch_envoy::dynamic;
 use navarch_envoy::json::from_json_lenient;
@@ -58,17 +59,58 @@ pub fn problems(patch: &EnvoyConfigObjectPatch) -> Vec<PatchProblem> {
             found.extend(unknown.into_iter().map(|path| PatchProblem {
                 path: at(&path),
                 kind: PatchProblemKind::UnknownField,
-                message: format!("{message} has no such field; it is left out"),
+                message: match replaced(&message, &path) {
+                    Some(replacement) => {
+                        format!("{message} has no such field any more; {replacement}; it is left out")
+                    }
+                    None => format!("{message} has no such field; it is left out"),
+                },
             }));
             found.extend(refused(patch, &message, &dynamic::encode(&value)));
         }
         Err(error) => found.push(PatchProblem {
             path: at(&error.path),
             kind: PatchProblemKind::Unusable,
-            message: format!("does not fit {message}: {}; the patch is left out", error.problem),
+            message: format!(
+                "does not fit {message}: {}{}; the patch is left out",
+                error.problem,
+                present_type(&error.problem.to_string()).unwrap_or_default()
+            ),
         }),
     }
     found
+}
+
+/// What has taken the place of a field that Envoy's API had once, by its path in a value.
+fn replaced(message: &str, path: &str) -> Option<&'static str> {
+    let field = path.rsplit('.').next().unwrap_or(path);
+    let field = field.split('[').next().unwrap_or(field);
+    Some(match field {
+        "config" => "use typed_config with an \"@type\"",
+        "hosts" if message.ends_with(".Cluster") => "use load_assignment",
+        "tls_context" => "use transport_socket with envoy.transport_sockets.tls",
+        "allow_origin" => "use allow_origin_string_match",
+        "allow_origin_regex" | "regex" | "regex_match" => "use a string match with safe_regex",
+        "per_filter_config" => "use typed_per_filter_config",
+        "request_timeout_ms" => "use a duration",
+        _ => return None,
+    })
+}
+
+/// The type that has taken the place of one of Envoy's API v2, where there is one of the same name.
+fn present_type(problem: &str) -> Option<String> {
+    let url = problem.split('"').nth(1)?;
+    let old = url.rsplit('/').next()?;
+    let is_old = [".v2.", ".v2alpha.", ".v2alpha1.", ".v3alpha."].iter().any(|version| old.contains(version))
+        || old.starts_with("envoy.config.filter.");
+    let name = old.rsplit('.').next().filter(|_| is_old)?;
+    let mut present = stock().types().filter(|kind| kind.rsplit('.').next() == Some(name));
+    let parts: Vec<&str> = old.split('.').collect();
+    // Of several, the one that has most of the words of the old name.
+    let alike = |kind: &str| kind.split('.').filter(|part| parts.contains(part)).count();
+    let first = present.next()?;
+    let best = present.fold(first, |best, kind| if alike(kind) > alike(best) { kind } else { best });
+    Some(format!(", which is of an API that Envoy does not have any more; use {best}"))
 }
 
 /// What Envoy would refuse in the value, whatever it is put into. A value that is merged may be a part.

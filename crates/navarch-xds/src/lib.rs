@@ -43,7 +43,7 @@ pub use encode::Encoder;
 pub use nack::Nack;
 pub use node::{Locality, Node};
 pub use request::{Error, Request, Wish};
-pub use response::{Batch, Dialect, Protocol, Response};
+pub use response::{Batch, Cause, Dialect, Protocol, Response};
 pub use server::{
     Answers, ClusterLoad, Connection, Discovery, Evidence, LastLoads, LoadReports, Observer, OwnResources,
     Peer, Question, Rejection, Server, Settings, Transport, Visible,

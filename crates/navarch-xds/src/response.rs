@@ -1,6 +1,7 @@
 //! What a stream sends, before it is bytes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use navarch_envoy::{Resource, ResourceSet, SetDelta, XdsType};
 
@@ -65,6 +66,17 @@ impl Batch {
             Batch::List(list) => Box::new(list.iter()),
         }
     }
+}
+
+/// What made a response necessary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The client asked for something, at this time.
+    Asked(Instant),
+    /// The revision, which is new to the client.
+    Revision,
+    /// What was held back or refused before.
+    Rest,
 }
 
 /// One response, in either protocol.

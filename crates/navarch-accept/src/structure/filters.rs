@@ -102,6 +102,40 @@ pub fn lua(lua: &[u8], at: &mut At<'_>) {
     }
 }
 
+/// Envoy takes a filter that says nowhere whom to ask, and ends with "panic: unset oneof" at the first call.
+pub fn ext_authz(filter: &[u8], at: &mut At<'_>) {
+    use numbers::ext_authz::{GRPC_SERVICE, HTTP_SERVICE};
+    if message(filter, GRPC_SERVICE).is_none() && message(filter, HTTP_SERVICE).is_none() {
+        let words = "is missing, and so is `http_service`: Envoy ends at the first call";
+        at.say(Rule::Structure, "grpc_service", words.to_owned());
+    }
+}
+
+/// Scripts are read when a filter is made.
+pub fn lua_code(lua: &[u8], at: &mut At<'_>) {
+    script("inline_code", text(lua, numbers::lua::INLINE_CODE), at);
+    source(message(lua, numbers::lua::DEFAULT_SOURCE_CODE), "default_source_code", at);
+    for entry in messages(lua, numbers::lua::SOURCE_CODES) {
+        // Field 2 of the entries of a map are the values.
+        source(message(entry, 2), "source_codes", at);
+    }
+}
+
+pub fn lua_per_route(lua: &[u8], at: &mut At<'_>) {
+    source(message(lua, numbers::lua_per_route::SOURCE_CODE), "source_code", at);
+}
+
+fn source(source: Option<&[u8]>, field: &str, at: &mut At<'_>) {
+    let inline = source.map(|source| text(source, numbers::data_source::INLINE_STRING));
+    script(&format!("{field}.inline_string"), inline.unwrap_or_default(), at);
+}
+
+fn script(field: &str, script: &str, at: &mut At<'_>) {
+    if let Some(problem) = crate::lua::problem(script) {
+        at.say(Rule::Content, field, format!("is not a Lua script: {problem}"));
+    }
+}
+
 pub fn upgrade(upgrade: &[u8], at: &mut At<'_>) {
     let filters = messages(upgrade, numbers::upgrade::FILTERS);
     http(filters, "filters", "envoy.filters.http", TERMINAL_HTTP, at);

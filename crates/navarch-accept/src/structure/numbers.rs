@@ -284,7 +284,15 @@ numbers! {
     }
     lua = "envoy.extensions.filters.http.lua.v3.Lua" {
         INLINE_CODE = 1,
+        SOURCE_CODES = 2,
         DEFAULT_SOURCE_CODE = 3,
+    }
+    ext_authz = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz" {
+        GRPC_SERVICE = 1,
+        HTTP_SERVICE = 3,
+    }
+    lua_per_route = "envoy.extensions.filters.http.lua.v3.LuaPerRoute" {
+        SOURCE_CODE = 3,
     }
     cel_filter = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter" {
         EXPRESSION = 1,

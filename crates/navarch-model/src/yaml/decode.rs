@@ -264,6 +264,7 @@ impl Decoder {
         let known = fields.iter().chain(oneofs.iter().copied().flatten());
         let hint = closest(&entry.key, known.map(|name| json_name(name)))
             .map(|name| format!("did you mean `{name}`?"))
+            .or_else(|| replaced(&entry.key).map(str::to_owned))
             .or_else(|| Some("the field is ignored; remove it or correct its name".to_owned()));
         self.path.push(Segment::Field(entry.key.clone()));
         let path = self.path();
@@ -532,6 +533,21 @@ fn entries<K: DecodeKey, V: Decode>(node: &Node, decoder: &mut Decoder) -> Optio
         }
     }
     complete.then_some(out)
+}
+
+/// What has taken the place of fields that Istio's API had once.
+fn replaced(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "filters" => "it is ignored; use configPatches with applyTo: HTTP_FILTER or NETWORK_FILTER",
+        "workloadLabels" => "it is ignored; use workloadSelector.labels",
+        "appendHeaders" | "appendRequestHeaders" => "it is ignored; use headers.request.add",
+        "appendResponseHeaders" => "it is ignored; use headers.response.add",
+        "removeRequestHeaders" => "it is ignored; use headers.request.remove",
+        "removeResponseHeaders" => "it is ignored; use headers.response.remove",
+        "websocketUpgrade" => "it is ignored; remove it: connections are upgraded without it",
+        "jwtParams" | "jwtHeaders" => "it is ignored; use fromParams or fromHeaders",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use navarch_snapshot::ClientLabels;
 use std::sync::Arc;
 
-use navarch_model::Hashed;
 use navarch_model::networking::DestinationRule;
 use navarch_model::service::Service;
+use navarch_model::{Hashed, ObjectKey, Origin};
 use navarch_snapshot::bound::BoundRule;
 use navarch_snapshot::host::covers;
 
@@ -27,21 +27,37 @@ impl Explainer<'_> {
         let sources = chosen.as_ref().map(|rule| rule.sources.clone()).unwrap_or_default();
         let what = if subset.is_empty() { "traffic policy".to_owned() } else { format!("subset {subset}") };
         let mut part = Part::new(what);
+        // Of several rules for one host and audience, each subset and the policy are those of the first that
+        // has them.
+        let mut defines: Option<&ObjectKey> = None;
+        let mut sets: Option<&ObjectKey> = None;
         for key in &sources {
-            let Some(rule) =
-                self.snapshot.object(key).and_then(|object| object.spec::<DestinationRule>().cloned())
-            else {
+            let Some(object) = self.snapshot.object(key) else { continue };
+            let Some(rule) = object.spec::<DestinationRule>() else {
+                part.add(key.clone(), "spec", "sets the policy of the host");
                 continue;
             };
-            if let Some(position) = rule.subsets.iter().position(|known| known.name == subset) {
-                part.add(
-                    key.clone(),
-                    format!("spec.subsets[{position}]"),
-                    format!("defines subset {subset}"),
-                );
+            let position = rule.subsets.iter().position(|known| known.name == subset);
+            if let Some(position) = position {
+                let field = format!("spec.subsets[{position}]");
+                match defines {
+                    None => part.add(key.clone(), field, format!("defines subset {subset}")),
+                    Some(first) => part.lose_field(
+                        &Origin::field(key.clone(), &field),
+                        format!("{first} defines subset {subset} too, and comes first"),
+                    ),
+                }
+                defines.get_or_insert(key);
             }
             if rule.traffic_policy.is_some() {
-                part.add(key.clone(), "spec.trafficPolicy", "sets the policy of the host");
+                match sets {
+                    None => part.add(key.clone(), "spec.trafficPolicy", "sets the policy of the host"),
+                    Some(first) => part.lose_field(
+                        &Origin::field(key.clone(), "spec.trafficPolicy"),
+                        format!("{first} sets the policy of the host, and comes first"),
+                    ),
+                }
+                sets.get_or_insert(key);
             } else if part.sources.is_empty() {
                 part.add(key.clone(), "spec.host", "applies to the host");
             }

@@ -3,7 +3,7 @@
 //! Connections to a port whose certificate is missing are refused, and nothing but a finding says why.
 
 use navarch_model::Name;
-use navarch_model::finding::{Code, Finding};
+use navarch_model::finding::{Code, Finding, Severity};
 use navarch_model::key_pair::certificate_end;
 use navarch_model::kinds::Kind;
 use navarch_model::networking::{
@@ -126,7 +126,7 @@ fn of_rule(rule: &BoundRule) -> Vec<Named> {
 }
 
 /// All TLS settings of a rule with the path of what they are in.
-fn tls_settings(rule: &DestinationRule) -> Vec<(String, &ClientTlsSettings)> {
+pub(crate) fn tls_settings(rule: &DestinationRule) -> Vec<(String, &ClientTlsSettings)> {
     let own = rule.traffic_policy.iter().map(|policy| ("spec.trafficPolicy".to_owned(), policy));
     let subsets = rule.subsets.iter().enumerate().filter_map(|(index, subset)| {
         Some((format!("spec.subsets[{index}].trafficPolicy"), subset.traffic_policy.as_ref()?))
@@ -153,11 +153,15 @@ impl Named {
                 let input = SecretResourceInput { name: Name::from(resource), content };
                 match &*cx.get::<SecretResource>(&input) {
                     Err(error) => {
-                        let message = format!("{} cannot be used: {error}", name_of(&source));
-                        Finding::warning(Code::InvalidReference, message)
+                        let message = format!(
+                            "{} cannot be used: {error}; connections that need it are refused",
+                            name_of(&source)
+                        );
+                        Finding::error(Code::InvalidReference, message)
                             .hint("give it the certificate, the key or the authority that is meant")
+                            .against(key_of(&source), "data")
                     }
-                    Ok(_) => ends(cx.view(), &source, &input.content)?,
+                    Ok(_) => ends(cx.view(), &source, &input.content)?.against(key_of(&source), "data"),
                 }
             }
         };
@@ -174,6 +178,16 @@ fn name_of(source: &SecretSource) -> String {
     }
 }
 
+/// The object that is named.
+fn key_of(source: &SecretSource) -> ObjectKey {
+    match source {
+        SecretSource::KeyPair { namespace, name } | SecretSource::Authority { namespace, name } => {
+            ObjectKey::new(Kind::Secret, namespace, name)
+        }
+        SecretSource::AuthorityMap { namespace, name } => ObjectKey::new(Kind::ConfigMap, namespace, name),
+    }
+}
+
 /// There is no such object. Proxies may run in another namespace than who configures them, and get secrets
 /// of theirs.
 fn missing(view: &View<'_>, source: &SecretSource) -> Option<Finding> {
@@ -183,16 +197,22 @@ fn missing(view: &View<'_>, source: &SecretSource) -> Option<Finding> {
             let has = |namespace: &Name| {
                 view.secret(namespace, name).is_some() || view.secret(namespace, plain).is_some()
             };
-            view.secret_namespaces().iter().any(has)
+            view.secret_namespaces().into_iter().find(has)
         }
-        SecretSource::AuthorityMap { .. } => false,
+        SecretSource::AuthorityMap { .. } => None,
     };
-    if elsewhere {
-        return None;
+    if let Some(namespace) = elsewhere {
+        let message = format!(
+            "there is no {}; one of namespace {namespace} has the name, and only proxies that run there get it",
+            name_of(source)
+        );
+        let hint = "create it in the namespace of the proxies";
+        // Gateways are often configured from another namespace than the one that they run in.
+        return Some(Finding::new(Severity::Info, Code::InvalidReference, message).hint(hint));
     }
     let message = format!("there is no {}; connections that need it are refused", name_of(source));
     let hint = "create it in the namespace of the proxies, or correct the name";
-    Some(Finding::warning(Code::InvalidReference, message).hint(hint))
+    Some(Finding::error(Code::InvalidReference, message).hint(hint))
 }
 
 /// Its certificate has ended or ends soon, if somebody says which day it is.
@@ -204,7 +224,17 @@ fn ends(view: &View<'_>, source: &SecretSource, content: &SecretContent) -> Opti
     if left > WARNED {
         return None;
     }
-    let verb = if left < 0 { "ended" } else { "ends" };
-    let message = format!("the certificate of {} {verb} at {text}", name_of(source));
-    Some(Finding::warning(Code::InvalidReference, message).hint("renew it"))
+    let name = name_of(source);
+    Some(
+        match left < 0 {
+            true => Finding::error(
+                Code::InvalidReference,
+                format!("the certificate of {name} ended at {text}; clients refuse it"),
+            ),
+            false => {
+                Finding::warning(Code::InvalidReference, format!("the certificate of {name} ends at {text}"))
+            }
+        }
+        .hint("renew it"),
+    )
 }

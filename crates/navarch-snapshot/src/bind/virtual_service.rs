@@ -147,13 +147,13 @@ fn http_rules(
         let dropped = spec.http.len() - merged.len();
         if dropped > 0 {
             let message = format!(
-                "{dropped} of {} routes of {key} match nothing that this route matches; they are left out",
+                "{dropped} of {} routes of {key} are left out: not every one of their matches lies within what this route matches",
                 spec.http.len()
             );
             findings.push(report(
                 Code::Unreachable,
                 message,
-                "make the delegate's match narrower than this route's",
+                "make each of the delegate's matches narrower than this route's, or put those that are into a route of their own",
             ));
         }
         rules.extend(merged.into_iter().map(|merged| {

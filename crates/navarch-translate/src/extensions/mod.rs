@@ -93,9 +93,19 @@ pub fn resource_name(config: &Config<TrafficExtension>) -> String {
 /// Whether the extension can be used at all: it has a script of bearable size, or a module.
 pub fn is_usable(extension: &TrafficExtension) -> bool {
     match &extension.filter_config {
-        Some(FilterConfig::Lua(lua)) => (1..=LUA_CODE_MAX_BYTES).contains(&lua.inline_code.len()),
+        Some(FilterConfig::Lua(lua)) => {
+            (1..=LUA_CODE_MAX_BYTES).contains(&lua.inline_code.len()) && script_problem(extension).is_none()
+        }
         Some(FilterConfig::Wasm(wasm)) => !wasm.url.is_empty(),
         None => false,
+    }
+}
+
+/// What is wrong with the script of an extension; it would take the listener with it.
+pub fn script_problem(extension: &TrafficExtension) -> Option<String> {
+    match &extension.filter_config {
+        Some(FilterConfig::Lua(lua)) => navarch_accept::lua::problem(&lua.inline_code),
+        _ => None,
     }
 }
 

@@ -315,7 +315,10 @@ impl Exchange<'_> {
         }
         let Some(response) = self.entry.lock().poll(now.into_std()) else { return false };
         trace(self.entry, &response);
-        call.send(self.shared.encoder.grpc_message(self.method.protocol, &response));
+        let message = self.shared.encoder.grpc_message(self.method.protocol, &response);
+        let bytes = message.iter().map(Bytes::len).sum();
+        self.shared.observer.sending(response.ty, bytes);
+        call.send(message);
         true
     }
 

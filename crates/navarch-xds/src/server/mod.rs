@@ -216,6 +216,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (node, event);
     }
 
+    /// A response of so many bytes is handed to the transport.
+    fn sending(&self, ty: XdsType, bytes: usize) {
+        let _ = (ty, bytes);
+    }
+
     /// A stream was accepted.
     fn connected(&self, node: &Arc<Node>) {
         let _ = node;

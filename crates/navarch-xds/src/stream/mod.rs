@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use navarch_envoy::{ProxyResources, ResourceSet, XdsType};
+use navarch_envoy::{ProxyResources, ResourceSet, Version, XdsType};
 
 use crate::brake::{Brake, BrakeState};
 use crate::class::DiffCache;
@@ -22,7 +22,7 @@ use crate::client::ClientRules;
 use crate::nack::Nack;
 use crate::order;
 use crate::request::{Request, Wish};
-use crate::response::{Protocol, Response};
+use crate::response::{Cause, Protocol, Response};
 use crate::type_state::{Context, Outgoing, TypeState, TypeStates, Verdict, VerdictContext};
 /// Events kept for the observer; more than one exchange causes, so none is lost if they are taken after each
 /// step.
@@ -98,6 +98,8 @@ pub enum Event {
         revision: u64,
         /// How long the client took.
         after: Duration,
+        /// What made it necessary.
+        cause: Cause,
     },
     /// A response was rejected.
     Rejected {
@@ -107,6 +109,8 @@ pub enum Event {
         revision: u64,
         /// The resources that are to blame, as far as known.
         names: Vec<Arc<str>>,
+        /// Those of them that are not sent again until they change, with their contents.
+        aside: Vec<(Arc<str>, Version)>,
         /// What the client said, shortened.
         text: String,
     },
@@ -206,6 +210,9 @@ impl Stream {
         let changed = change != Default::default();
         let dropped = if ty == XdsType::Eds { change.dropped.clone() } else { Vec::new() };
         let routes = (ty == XdsType::Rds).then(|| (change.added.clone(), change.dropped.clone()));
+        if first || changed {
+            state.asked_at.get_or_insert(now);
+        }
         state.subscribe(change, self.protocol);
         if let Some(held) = held {
             state.resume_held(held, self.client.held_is_subscribed(ty));
@@ -239,16 +246,19 @@ impl Stream {
         let is_error = request.error.is_some();
         let state = &mut self.types[ty];
         match state.settle(number, request.error, &cx) {
-            Verdict::Accepted { revision, sent_at } => {
+            Verdict::Accepted { revision, sent_at, cause } => {
                 let after = now.saturating_duration_since(sent_at);
                 self.open_gate(ty, number);
-                self.event(Event::Accepted { ty, revision, after });
+                self.event(Event::Accepted { ty, revision, after, cause });
             }
             Verdict::Rejected { revision } => {
                 let nack = state.progress.error().cloned();
+                let names = nack.iter().flat_map(|nack| &nack.names);
+                let aside =
+                    names.filter_map(|name| Some((name.clone(), state.aside_version(name)?))).collect();
                 self.open_gate(ty, number);
                 if let Some(Nack { names, text, .. }) = nack {
-                    self.event(Event::Rejected { ty, revision, names, text });
+                    self.event(Event::Rejected { ty, revision, names, aside, text });
                 }
             }
             // A state-of-the-world Envoy with a warming cluster asks for its endpoints with the very request
@@ -298,6 +308,7 @@ impl Stream {
         for ty in self.types.types() {
             if !self.types[ty].has_work(cx.resources) {
                 self.types[ty].waiting_since = None;
+                self.types[ty].asked_at = None;
                 continue;
             }
             let blocked = self.is_blocked(ty, cx.resources, cx.now);
@@ -316,6 +327,7 @@ impl Stream {
                 return Some(self.send(ty, outgoing, cx));
             }
             state.waiting_since = None;
+            state.asked_at = None;
         }
         None
     }

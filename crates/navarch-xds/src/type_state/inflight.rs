@@ -9,7 +9,7 @@ use navarch_envoy::{Resource, ResourceSet, XdsType};
 use super::leaving::Going;
 use crate::nack::Held;
 use crate::order;
-use crate::response::{Batch, Protocol};
+use crate::response::{Batch, Cause, Protocol};
 
 /// A response that was sent.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Inflight {
     pub number: u64,
     pub revision: u64,
     pub sent_at: Instant,
+    /// What made it necessary.
+    pub cause: Cause,
     /// The resources in it that are news to the client.
     pub news: Batch,
     /// Everything in it, where that is the whole state; otherwise nothing.
@@ -129,6 +131,7 @@ mod tests {
                 number: *number,
                 revision: 1,
                 sent_at: now,
+                cause: Cause::Revision,
                 news: Batch::empty(),
                 whole: Batch::empty(),
                 has_doubts: false,

@@ -47,7 +47,7 @@ use crate::brake::Brake;
 use crate::class::DiffCache;
 use crate::client::ClientRules;
 use crate::nack::{Held, Quarantine};
-use crate::response::{Batch, Protocol};
+use crate::response::{Batch, Cause, Protocol};
 use crate::subscription::{Subscription, SubscriptionChange};
 use due::Due;
 use due_refreshes::Refreshes;
@@ -97,6 +97,7 @@ pub(crate) enum Verdict {
     Accepted {
         revision: u64,
         sent_at: Instant,
+        cause: Cause,
     },
     Rejected {
         revision: u64,
@@ -124,6 +125,8 @@ pub(crate) struct TypeState {
     refreshes: Refreshes,
     /// Since when something cannot be sent although it is due.
     pub waiting_since: Option<Instant>,
+    /// When the client asked for something that it has not been sent yet.
+    pub asked_at: Option<Instant>,
     /// Clusters have been sent since the client's last endpoint request.
     pub clusters_sent: bool,
     pub progress: Progress,
@@ -146,6 +149,7 @@ impl TypeState {
             inflight: InflightQueue::default(),
             refreshes: Refreshes::default(),
             waiting_since: None,
+            asked_at: None,
             clusters_sent: false,
             progress: Progress::default(),
         }
@@ -353,10 +357,17 @@ impl TypeState {
             && self.due.has_no_names()
             && self.leaving.is_empty()
             && !self.due.everything;
+        let is_new = self.progress.sent().is_none_or(|mark| mark.revision < revision);
+        let cause = match self.asked_at.take() {
+            Some(at) => Cause::Asked(at),
+            None if is_new => Cause::Revision,
+            None => Cause::Rest,
+        };
         self.inflight.push(Inflight {
             number,
             revision,
             sent_at: now,
+            cause,
             news: outgoing.news.clone(),
             whole: if self.is_whole(protocol) { outgoing.payload.clone() } else { Batch::empty() },
             has_doubts: self.has_doubts(),
@@ -384,6 +395,11 @@ impl TypeState {
             return hash_of(self.full_state(base).iter());
         }
         hash_of(self.subscription.names().filter_map(|name| base.get(name)))
+    }
+
+    /// The content of a resource that is not sent again until it changes.
+    pub fn aside_version(&self, name: &str) -> Option<Version> {
+        self.quarantine.get(name).map(|aside| aside.version)
     }
 
     /// Whether something that may be bad is in every whole state, because to leave it out might delete what

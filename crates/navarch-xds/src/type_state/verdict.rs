@@ -54,7 +54,7 @@ impl TypeState {
             self.progress.make_good(response.number);
         }
         self.progress.accept(response.number, response.revision, cx.now);
-        Verdict::Accepted { revision: response.revision, sent_at: response.sent_at }
+        Verdict::Accepted { revision: response.revision, sent_at: response.sent_at, cause: response.cause }
     }
 
     fn rejected(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use navarch_xds::{Event, Protocol, Request, Wish};
+use navarch_xds::{Cause, Event, Protocol, Request, Wish};
 use prost::Message;
 
 use crate::client::{Client, Plan, both, delta, sotw};
@@ -349,13 +349,23 @@ fn ops_08_foreign_versions_are_sent_again() {
 #[test]
 fn ops_09_acceptance_tells_the_revision_and_how_long_it_took() {
     let mut c = delta("CDS a1");
+    let asked = c.now;
     c.ask("CDS");
     c.events();
     c.now += Duration::from_millis(40);
     c.ack("CDS");
-    let accepted =
-        Event::Accepted { ty: navarch_envoy::XdsType::Cds, revision: 1, after: Duration::from_millis(40) };
-    assert_eq!(c.events(), [accepted]);
+    let accepted = |revision, after, cause| Event::Accepted {
+        ty: navarch_envoy::XdsType::Cds,
+        revision,
+        after: Duration::from_millis(after),
+        cause,
+    };
+    assert_eq!(c.events(), [accepted(1, 40, Cause::Asked(asked))]);
+    // What comes to a client that has something is the doing of the revision.
+    c.plan("CDS a2");
+    c.events();
+    c.ack("CDS");
+    assert_eq!(c.events(), [accepted(2, 0, Cause::Revision)]);
 }
 
 #[test]

@@ -228,10 +228,11 @@ fn nck_15_rejections_are_counted_and_reported() {
     c.events();
     c.nack("CDS", "b: bad");
     let rejected = c.events().into_iter().find_map(|event| match event {
-        Event::Rejected { ty, names, text, .. } => Some((ty, names, text)),
+        Event::Rejected { ty, names, aside, text, .. } => Some((ty, names, aside, text)),
         _ => None,
     });
-    let (rejected_type, names, text) = rejected.expect("an event");
+    let (rejected_type, names, aside, text) = rejected.expect("an event");
+    assert_eq!(aside.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["b"], "with what it refused");
     assert_eq!((rejected_type, &*names[0], text.as_str()), (ty("CDS"), "b", "b: bad"));
     assert_eq!(c.stream.status()[0].rejected_total, 1);
 }

@@ -11,7 +11,7 @@ use crate::engine::{Cx, Gather};
 use crate::findings::problem::Problem;
 
 /// What needs certificates of the mesh, if no authority's roots are known. Whether one will be there, only a
-/// server knows.
+/// server knows, which says so if not.
 pub(super) struct WithoutAuthority;
 
 impl Gather for WithoutAuthority {
@@ -31,6 +31,9 @@ impl Gather for WithoutAuthority {
         }
         problems.extend(view.wildcard_destination_rules().iter().flat_map(|rule| of_rule(rule)));
         problems.extend(strict(view));
+        if view.is_without_authority() {
+            problems.iter_mut().for_each(|problem| problem.finding.severity = Severity::Warning);
+        }
         problems
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
@@ -91,7 +92,8 @@ fn conflicting_protocols<'a>(services: impl Iterator<Item = &'a Service>, proble
     }
 }
 
-/// ServiceEntries for bytes on one port without addresses: connections do not say where they want to go.
+/// Ports of ServiceEntries for bytes without addresses: connections do not say where they want to go, so others
+/// with the port lose what is theirs, or they do.
 pub(super) struct WithoutAddresses;
 
 impl Gather for WithoutAddresses {
@@ -105,45 +107,71 @@ impl Gather for WithoutAddresses {
             all.extend(cx.gather::<PortsOfBucket>(&bucket).iter().cloned());
         }
         all.sort();
-        let mut first: BTreeMap<u16, &PortWithoutAddress> = BTreeMap::new();
+        let mut first: BTreeMap<u16, &SharedPort> = BTreeMap::new();
         let mut problems = Vec::new();
         for port in &all {
             let Some(winner) = first.get(&port.port) else {
                 first.insert(port.port, port);
                 continue;
             };
-            if winner.host == port.host
-                || !(winner.public && port.public) && winner.key.namespace != port.key.namespace
-            {
-                continue;
+            let shared = winner.public && port.public || winner.key.namespace == port.key.namespace;
+            if shared && winner.host != port.host {
+                problems.extend(port.against(winner));
             }
-            let message = format!(
-                "connections to port {} say nothing of the host, and {} ({}) comes first; nothing reaches {} from proxies that see both",
-                port.port, winner.key, winner.host, port.host
-            );
-            let finding = Finding::warning(Code::Unreachable, message).hint(
-                "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE) with addresses that are allocated",
-            );
-            let finding = finding.against(winner.key.clone(), format!("spec.ports[{}]", winner.position));
-            problems.push(Problem {
-                key: port.key.clone(),
-                path: format!("spec.ports[{}]", port.position),
-                finding,
-            });
         }
+        problems.dedup();
         problems
     }
 }
 
-/// A port for bytes of a ServiceEntry without addresses. Ordered as listeners choose: the oldest first.
+/// A port that is shared by whoever has it. Ordered as listeners choose: the oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PortWithoutAddress {
+struct SharedPort {
     created_at: i64,
-    host: navarch_model::Name,
+    host: Name,
     key: ObjectKey,
     port: u16,
     position: usize,
     public: bool,
+    /// For HTTP, whose requests say where they want to go.
+    http: bool,
+}
+
+impl SharedPort {
+    /// What becomes of a port beside one that comes first.
+    fn against(&self, winner: &SharedPort) -> Option<Problem> {
+        const HINT: &str = "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE) with addresses that are allocated";
+        let at = |port: &SharedPort| format!("spec.ports[{}]", port.position);
+        let number = self.port;
+        let (blamed, other, message) = match (winner.http, self.http) {
+            (true, true) => return None,
+            (false, false) => {
+                let message = format!(
+                    "connections to port {number} say nothing of the host, and {} ({}) comes first; nothing reaches {} from proxies that see both",
+                    winner.key, winner.host, self.host
+                );
+                (self, winner, message)
+            }
+            (true, false) => {
+                let message = format!(
+                    "port {number} speaks HTTP because of {} ({}), which comes first; nothing reaches {} from proxies that see both",
+                    winner.key, winner.host, self.host
+                );
+                (self, winner, message)
+            }
+            // There may be thousands that lose by one entry.
+            (false, true) => {
+                let message = format!(
+                    "takes all connections to port {number}, those for HTTP services with the port too, such as {} ({}), from proxies that see both",
+                    self.key, self.host
+                );
+                (winner, self, message)
+            }
+        };
+        let finding = Finding::warning(Code::Unreachable, message).hint(HINT);
+        let finding = finding.against(other.key.clone(), at(other));
+        Some(Problem { key: blamed.key.clone(), path: at(blamed), finding })
+    }
 }
 
 struct PortsOfBucket;
@@ -151,29 +179,41 @@ struct PortsOfBucket;
 impl Gather for PortsOfBucket {
     const NAME: &'static str = "analyzers.ports_without_addresses";
     type Key = Bucket;
-    type Output = Vec<PortWithoutAddress>;
+    type Output = Vec<SharedPort>;
 
-    fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<PortWithoutAddress> {
+    fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<SharedPort> {
         let mut found = Vec::new();
+        // Of those for HTTP, the first one that everybody sees stands for all.
+        let mut http: BTreeMap<u16, SharedPort> = BTreeMap::new();
         for service in cx.view().services_in(*bucket).values().flatten() {
             let has_addresses = !service.addresses.is_empty() || !service.auto_allocated_addresses.is_empty();
-            if service.registry != Registry::ServiceEntry || has_addresses {
-                continue;
-            }
+            let is_entry = service.registry == Registry::ServiceEntry;
             for (position, port) in service.ports.iter().enumerate() {
-                if port.protocol != Protocol::Tcp {
+                let is_http = matches!(port.protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc);
+                let is_bytes = port.protocol == Protocol::Tcp && is_entry && !has_addresses;
+                if !is_http && !is_bytes {
                     continue;
                 }
-                found.push(PortWithoutAddress {
+                let shared = SharedPort {
                     created_at: service.created_at,
                     host: service.hostname.clone(),
                     key: key_of(service),
                     port: port.port,
                     position,
                     public: service.export_to == Visibility::Public,
-                });
+                    http: is_http,
+                };
+                if is_bytes {
+                    found.push(shared);
+                } else if shared.public {
+                    let known = http.entry(port.port).or_insert_with(|| shared.clone());
+                    if shared < *known {
+                        *known = shared;
+                    }
+                }
             }
         }
+        found.extend(http.into_values());
         found
     }
 }

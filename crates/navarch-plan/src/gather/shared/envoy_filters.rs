@@ -11,6 +11,7 @@ use navarch_translate::patching::Reach;
 use navarch_translate::routes::patch::{RoutePatch, RoutePatches};
 
 use super::attachment::{Attachment, Workload};
+use super::rejected;
 use crate::engine::{Cx, Gather};
 
 /// Longer version patterns match no proxy: compiling them costs too much (Istio has the same bound).
@@ -91,13 +92,16 @@ pub fn patches<'v>(cx: &Cx<'v>, target: &FilterTarget) -> Vec<(Origin, &'v Envoy
     all.filter(|(origin, patch)| {
         let context = patch.match_.as_ref().map_or(PatchContext::Any, |matches| matches.context);
         let selected = is_for(patch);
+        let is_left_out = selected && rejected::is_left_out(view, &target.workload.namespace, origin, *patch);
         let reach = match (target.is_of_kind(context), selected) {
             (false, _) => Reach::Workload,
             (true, false) => Reach::Kind,
+            // Why it does nothing has been said.
+            (true, true) if is_left_out => Reach::Done,
             (true, true) => Reach::Proxy,
         };
         cx.reach(origin, reach);
-        selected
+        selected && !is_left_out
     })
     .collect()
 }

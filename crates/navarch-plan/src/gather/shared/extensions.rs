@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use navarch_model::extensions::{TrafficExtension, WasmPlugin};
-use navarch_model::{Config, Hashed, Name, ObjectKey};
-use navarch_snapshot::Scope;
+use navarch_model::{Config, Hashed, Kind, Name, ObjectKey, Origin};
+use navarch_snapshot::{Scope, View};
 use navarch_translate::extensions::{
     ExtensionResource, ExtensionResourceInput, add_filter, added_by_patch, is_for, is_usable, key_of,
     of_wasm_plugin, sort_by_priority,
@@ -15,6 +15,7 @@ use navarch_translate::patching::Reach;
 
 use super::attachment::{Attachment, Workload};
 use super::envoy_filters::{FilterTarget, patches};
+use super::rejected;
 use crate::class::Class;
 use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather};
@@ -85,9 +86,24 @@ fn applying(cx: &Cx<'_>, class: &Class) -> Vec<Extension> {
         .iter()
         .flat_map(|namespace| cx.gather::<InNamespace>(namespace).0.clone())
         .filter(|extension| applies(&workload, extension))
+        .filter(|extension| !is_left_out(cx.view(), &workload, extension))
         .collect();
     sort_by_priority(&mut found, |extension| &extension.spec);
     found
+}
+
+/// Whether proxies have refused an extension.
+fn is_left_out(view: &View<'_>, workload: &Workload, extension: &Extension) -> bool {
+    let origin = Origin::object(key_of(extension));
+    let is_left_out = |kind: Kind| match kind {
+        Kind::WasmPlugin => {
+            let plugins = view.objects::<WasmPlugin>(&extension.namespace).iter();
+            let mut plugin = plugins.filter(|plugin| plugin.name == origin.key.name);
+            plugin.any(|plugin| rejected::is_left_out(view, &workload.namespace, &origin, &plugin.spec))
+        }
+        _ => rejected::is_left_out(view, &workload.namespace, &origin, &extension.spec),
+    };
+    !view.rejected().is_empty() && is_left_out(origin.key.kind)
 }
 
 /// Whether an extension applies to a workload: by its labels, or for gateways of the Gateway API by

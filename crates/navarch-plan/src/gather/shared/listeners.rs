@@ -5,6 +5,7 @@ use std::sync::Arc;
 use navarch_envoy::Resource;
 use navarch_model::mesh::MeshConfig;
 use navarch_model::networking::PatchContext;
+use navarch_model::security::AuthorizationAction;
 use navarch_model::{Hashed, Name, ObjectKey, Origin};
 use navarch_snapshot::authn::peer_policies;
 use navarch_translate::http_connection_manager::Direction;
@@ -53,24 +54,46 @@ fn context(direction: Direction) -> PatchContext {
 }
 
 /// The policies, extensions and telemetry that shape the listeners of a class in one direction, and what each
-/// does.
-pub fn shaped_by(cx: &Cx<'_>, class: &Class, direction: Direction) -> Vec<(ObjectKey, &'static str)> {
+/// makes.
+pub fn shaped_by(cx: &Cx<'_>, class: &Class, direction: Direction) -> Vec<(Origin, String)> {
     let workload = Workload::of(&class.facts);
     let mut found = Vec::new();
+    let mut add = |key: ObjectKey, field: &str, role: String| found.push((Origin::field(key, field), role));
     if direction != Direction::Outbound {
-        let policies = security::authorization_policies(&workload, cx);
-        found.extend(policies.iter().map(|policy| (policy.key(), "decides which calls are let through")));
-        let policies = security::request_authentications(&workload, cx);
-        found.extend(policies.iter().map(|policy| (policy.key(), "checks tokens")));
+        for policy in security::authorization_policies(&workload, cx) {
+            let role = match policy.spec.action {
+                AuthorizationAction::Custom => "asks whether calls are let through (filter ext_authz)",
+                _ => "decides which calls are let through (filter rbac)",
+            };
+            add(policy.key(), "spec", role.to_owned());
+        }
+        for policy in security::request_authentications(&workload, cx) {
+            add(policy.key(), "spec", "checks tokens (filter jwt_authn)".to_owned());
+        }
     }
     if direction == Direction::Inbound {
-        let policies = peer_policies(cx.view(), &class.facts.namespace, class.labels());
-        found.extend(policies.iter().map(|policy| (policy.key(), "says whether mutual TLS is taken")));
+        for policy in peer_policies(cx.view(), &class.facts.namespace, class.labels()) {
+            let modes = policy.spec.mtls.iter().map(|mtls| mtls.mode);
+            let modes: Vec<_> =
+                modes.chain(policy.spec.port_level_mtls.values().map(|mtls| mtls.mode)).collect();
+            add(policy.key(), "spec", format!("says whether mutual TLS is taken: {modes:?} (filter chains)"));
+        }
     }
-    found.extend(extensions::shaping(cx, class, direction).into_iter().map(|key| (key, "adds its filter")));
+    for key in extensions::shaping(cx, class, direction) {
+        let role = format!("adds its filter {}.{}", key.namespace, key.name);
+        add(key, "spec", role);
+    }
     let mesh = &cx.view().mesh().config;
-    let telemetry = telemetry::applicable(cx, &class.facts, mesh);
-    found.extend(telemetry.iter().map(|object| (object.key(), "says what is logged and traced")));
+    for object in telemetry::applicable(cx, &class.facts, mesh) {
+        let spec = &object.spec;
+        let says = [
+            (!spec.access_logging.is_empty(), "spec.accessLogging", "says what is logged (access logs)"),
+            (!spec.tracing.is_empty(), "spec.tracing", "says what is traced"),
+        ];
+        for (_, field, role) in says.into_iter().filter(|(is_said, ..)| *is_said) {
+            add(object.key(), field, role.to_owned());
+        }
+    }
     found
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use navarch_model::mesh::{ExtensionProvider, MeshConfig, ProxyConfig};
 use navarch_model::proxy::ProxyFacts;
 use navarch_model::telemetry::{AccessLogging, Telemetry, Tracing, WorkloadMode};
-use navarch_model::{Config, Hashed, Name};
+use navarch_model::{Config, Hashed, Name, Origin};
 use navarch_snapshot::View;
 use navarch_translate::access_log::{self, ProviderLog, Upstream};
 use navarch_translate::http_connection_manager::Direction;
@@ -15,6 +15,7 @@ use navarch_translate::names;
 use navarch_translate::tracing::provider;
 
 use super::attachment::{Attachment, Workload};
+use super::rejected;
 use crate::engine::{Cx, Gather};
 
 pub type Object = Arc<Hashed<Config<Telemetry>>>;
@@ -49,6 +50,10 @@ pub fn applicable(cx: &Cx<'_>, facts: &ProxyFacts, mesh: &MeshConfig) -> Vec<Obj
         !attachment.is_general() && workload.is_meant_by(&facts.namespace, attachment)
     };
     found.extend(own.filter(|object| is_meant(attachment(&object.spec))).cloned());
+    found.retain(|object| {
+        let origin = Origin::object(object.key());
+        !rejected::is_left_out(cx.view(), &facts.namespace, &origin, &object.spec)
+    });
     found
 }
 
