@@ -540,6 +540,9 @@ fn replaced(field: &str) -> Option<&'static str> {
     Some(match field {
         "filters" => "it is ignored; use configPatches with applyTo: HTTP_FILTER or NETWORK_FILTER",
         "workloadLabels" => "it is ignored; use workloadSelector.labels",
+        "listener" | "routeConfiguration" | "cluster" => {
+            "it is ignored; patches of EnvoyFilters have it in `match`"
+        }
         "appendHeaders" | "appendRequestHeaders" => "it is ignored; use headers.request.add",
         "appendResponseHeaders" => "it is ignored; use headers.response.add",
         "removeRequestHeaders" => "it is ignored; use headers.request.remove",

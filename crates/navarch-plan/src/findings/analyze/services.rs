@@ -1,6 +1,6 @@
 //! Services whose ports do not say what they mean, and ServiceEntries that cannot be told apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
@@ -108,6 +108,7 @@ impl Gather for WithoutAddresses {
         }
         all.sort();
         let mut first: BTreeMap<u16, &SharedPort> = BTreeMap::new();
+        let mut said = BTreeSet::new();
         let mut problems = Vec::new();
         for port in &all {
             let Some(winner) = first.get(&port.port) else {
@@ -115,11 +116,11 @@ impl Gather for WithoutAddresses {
                 continue;
             };
             let shared = winner.public && port.public || winner.key.namespace == port.key.namespace;
-            if shared && winner.host != port.host {
+            // Of all the services for HTTP that lose by one entry, the first is named.
+            if shared && winner.host != port.host && (!port.http || said.insert(port.port)) {
                 problems.extend(port.against(winner));
             }
         }
-        problems.dedup();
         problems
     }
 }
