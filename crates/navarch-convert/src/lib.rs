@@ -87,7 +87,7 @@ fn route_sets(snapshot: &Snapshot) -> BTreeMap<Precedence, Arc<Hashed<RouteSet>>
     let view = snapshot.view();
     let mesh = (0..BUCKETS).flat_map(|bucket| view.routes_in(bucket).values().flatten());
     let at_gateways = view.gateways_named().flat_map(|parent| view.gateway_routes(parent));
-    let all = mesh.chain(view.wildcard_routes()).chain(at_gateways);
+    let all = mesh.chain(view.wildcard_routes()).cloned().chain(at_gateways);
     let ours = all.filter(|set| matches!(set.key().kind, Kind::VirtualService | Kind::Ingress));
-    ours.map(|set| (set.precedence.clone(), set.clone())).collect()
+    ours.map(|set| (set.precedence.clone(), set)).collect()
 }

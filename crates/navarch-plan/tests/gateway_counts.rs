@@ -31,25 +31,34 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(text: &str, labels: &serde_json::Value) -> Self {
+    fn new(text: &str, labels: &serde_json::Value, split_routes: bool) -> Self {
         let mut world = World::new(Options::default());
         let planner = Planner::new(world.apply(change(text)));
         let metadata = serde_json::json!({ "LABELS": labels, "INSTANCE_IPS": "10.99.0.1" });
         let metadata = metadata.as_object().cloned().unwrap_or_default();
         let id = "router~10.99.0.1~gw.edge~edge.svc.cluster.local";
         let facts = ProxyFacts::parse(id, "gw", &metadata, Locality::default()).expect("a node");
+        let facts = ProxyFacts { split_routes, ..facts };
         let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
         let last = planner.resources(&plan);
         Rig { world, planner, plan, last }
     }
 
     /// Applies an edit; says which resources changed, by type, how often gathers ran that did more than once,
-    /// and how many inputs were translated.
+    /// and how many inputs were translated. Returns how often gathers ran in all, and how often the memo was
+    /// asked.
     #[track_caller]
-    fn check(&mut self, what: &str, edit: &str, changed: &str, gathers: &[(&str, u64)], translated_max: u64) {
+    fn check(
+        &mut self,
+        what: &str,
+        edit: &str,
+        changed: &str,
+        gathers: &[(&str, u64)],
+        translated_max: u64,
+    ) -> (u64, u64) {
         let runs = |planner: &Planner| planner.inspect(|engine| engine.runs());
-        let misses = |planner: &Planner| planner.inspect(|engine| engine.memo().counts().misses);
-        let (before, known) = (runs(&self.planner), misses(&self.planner));
+        let counts = |planner: &Planner| planner.inspect(|engine| engine.memo().counts());
+        let (before, known) = (runs(&self.planner), counts(&self.planner));
         self.planner.advance(self.world.apply(change(edit)));
         let now = self.planner.resources(&self.plan);
         let mut found = String::new();
@@ -66,9 +75,12 @@ impl Rig {
         for (name, count) in gathers {
             assert_eq!(of(&after, name) - of(&before, name), *count, "{what}: {name}");
         }
-        let translated = misses(&self.planner) - known;
+        let counts = counts(&self.planner);
+        let translated = counts.misses - known.misses;
         assert!(translated <= translated_max, "{what}: {translated} inputs, not {translated_max}");
         self.last = now;
+        let all = |runs: &BTreeMap<&'static str, u64>| runs.values().sum::<u64>();
+        (all(&after) - all(&before), translated + counts.hits - known.hits)
     }
 }
 
@@ -101,33 +113,60 @@ status: {phase: Running, podIP: 10.99.0.1, podIPs: [{ip: 10.99.0.1}], conditions
 ---
 ";
 
-#[test]
-fn one_route_of_five_thousand_on_a_gateway_translates_what_reads_it() {
-    // Every tenth shares its host with the one before.
-    let host = |index: usize| index - usize::from(index % 10 == 9);
-    let route = |index: usize, more: &str| {
-        format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r{index}, namespace: shop}}\nspec: \
-             {{parentRefs: [{{name: gw, namespace: edge}}], hostnames: [h{}.example.com], rules: [{{matches: [{{path: \
-             {{value: /p{index}}}}}], {more}backendRefs: [{{name: s{}, port: 80}}]}}]}}\n---\n",
-            host(index),
-            index % 100
-        )
-    };
+/// An HTTPRoute. Every tenth shares its host with the one before.
+fn route(index: usize, more: &str) -> String {
+    let host = index - usize::from(index % 10 == 9);
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r{index}, namespace: shop}}\nspec: {{parentRefs: \
+         [{{name: gw, namespace: edge}}], hostnames: [h{host}.example.com], rules: [{{matches: [{{path: {{value: /p{index}}}}}], \
+         {more}backendRefs: [{{name: s{}, port: 80}}]}}]}}\n---\n",
+        index % 100
+    )
+}
+
+fn gateway_of(routes: usize, split_routes: bool) -> Rig {
     let mut text = GATEWAY.to_owned();
     (0..100).for_each(|index| text.push_str(&service(index)));
-    (0..ROUTES).for_each(|index| text.push_str(&route(index, "")));
-    let mut rig = Rig::new(&text, &serde_json::json!({"a": "gw"}));
+    (0..routes).for_each(|index| text.push_str(&route(index, "")));
+    let rig = Rig::new(&text, &serde_json::json!({"a": "gw"}), split_routes);
     assert_eq!(rig.last.set(XdsType::Rds).len(), 1, "one route configuration for the port");
+    rig
+}
 
-    // The set, the virtual host, and the configuration that has it.
-    let one = [("routes.gateway_set", 1), ("routes.gateway", 1)];
+#[test]
+fn one_route_of_five_thousand_on_a_gateway_translates_what_reads_it() {
+    let mut rig = gateway_of(ROUTES, false);
+    // The set, the hosts of its bucket, and the configuration that has it.
+    let one = [("routes.gateway_set", 1), ("routes.gateway_hosts_in", 1), ("routes.gateway", 1)];
     rig.check("a timeout", &route(1_234, "timeouts: {request: 1s}, "), "RDS 1", &one, 3);
     rig.check("of two for a host", &route(1_239, "timeouts: {request: 1s}, "), "RDS 1", &one, 4);
     rig.check("nothing", &route(1_239, "timeouts: {request: 1s}, "), "", &[("routes.gateway", 0)], 0);
     rig.check("one more", &route(ROUTES, ""), "RDS 1", &one, 3);
     let elsewhere = route(ROUTES + 1, "").replace("name: gw,", "name: other,");
     rig.check("of another gateway", &elsewhere, "", &[("routes.gateway", 0)], 0);
+}
+
+#[test]
+fn one_route_on_a_gateway_costs_its_bucket_where_hosts_are_resources() {
+    let counted = [100, ROUTES].map(|routes| {
+        let mut rig = gateway_of(routes, true);
+        assert!(rig.last.set(XdsType::Vhds).len() > routes / 2, "a resource for each host");
+        let one = [("routes.gateway_set", 1), ("routes.gateway_hosts_in", 1), ("routes.gateway_hosts", 1)];
+        let timeout = "timeouts: {request: 1s}, ";
+        let counts = [
+            rig.check("a timeout", &route(34, timeout), "VHDS 1", &one, 2),
+            rig.check("of two for a host", &route(39, timeout), "VHDS 1", &one, 3),
+            rig.check("one more", &route(ROUTES, ""), "VHDS 1", &one, 2),
+            rig.check("nothing", &route(39, timeout), "", &[("routes.gateway_hosts_in", 0)], 0),
+        ];
+        for (runs, asked) in counts {
+            assert!(runs <= 12, "{runs} gathers ran");
+            // The other hosts of its bucket are asked for, some twenty of five thousand.
+            assert!(asked <= 64, "the memo was asked {asked} times");
+        }
+        counts.map(|(runs, _)| runs)
+    });
+    assert_eq!(counted[0], counted[1], "gathers that ran, with few routes and with many");
 }
 
 #[test]
@@ -144,7 +183,7 @@ fn one_ingress_of_a_thousand_with_certificates_concerns_its_own_host() {
     let mut text = String::new();
     (0..100).for_each(|index| text.push_str(&service(index)));
     (0..INGRESSES).for_each(|index| text.push_str(&ingress(index, "/")));
-    let mut rig = Rig::new(&text, &serde_json::json!({"istio": "ingressgateway"}));
+    let mut rig = Rig::new(&text, &serde_json::json!({"istio": "ingressgateway"}), false);
     assert_eq!(
         rig.last.set(XdsType::Rds).len(),
         INGRESSES + 1,

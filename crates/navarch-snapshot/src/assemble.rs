@@ -14,6 +14,7 @@ use navarch_model::{Hashed, Name, Precedence, SmallMap, TrustDomains};
 use crate::bind::{Lowered, rule_order};
 use crate::bound::{BoundRule, DestinationUse, EndpointSummary, PortSummary, service_order};
 use crate::derive::{Changes, Derived, Step};
+use crate::gateway_routes::GatewayEdits;
 use crate::host::is_wildcard;
 use crate::network::Networks;
 use crate::part::{Bucket, bucket_of};
@@ -45,7 +46,6 @@ pub(crate) struct Assembly {
     aliases: BTreeMap<Name, Vec<Name>>,
     routes_by_host: HashMap<Name, Ranked>,
     wildcard_routes: Ranked,
-    routes_by_gateway: HashMap<Parent, Ranked>,
     uses_by_host: HashMap<Name, Uses>,
     rules_by_host: HashMap<Name, BTreeMap<ObjectKey, SharedRule>>,
 }
@@ -105,8 +105,7 @@ impl Assembly {
     pub fn assert_empty(&self) {
         assert!(self.declarers.is_empty() && self.alias_targets.is_empty() && self.aliases.is_empty());
         assert!(self.routes_by_host.is_empty() && self.wildcard_routes.is_empty());
-        assert!(self.routes_by_gateway.is_empty() && self.uses_by_host.is_empty());
-        assert!(self.rules_by_host.is_empty());
+        assert!(self.uses_by_host.is_empty() && self.rules_by_host.is_empty());
     }
 
     fn update_services(
@@ -314,20 +313,17 @@ impl Assembly {
         changes: &[(ObjectKey, Step<Lowered>)],
         touched: &mut Touched,
     ) {
-        let mut gateways = BTreeSet::new();
+        let mut gateways = GatewayEdits::default();
         let mut wildcard = false;
         for (_, step) in changes {
             for (lowered, present) in [(&step.before, false), (&step.after, true)] {
                 let Lowered { sets, uses, attached, findings: _, outcome: _ } = lowered;
                 count_attached(&mut snapshot.attached, attached, present);
                 for set in sets {
-                    for gateway in set.parents.iter().filter(|parent| **parent != Parent::Mesh) {
-                        self.place_routes(set, present, Place::Gateway(gateway));
-                        gateways.insert(gateway.clone());
-                    }
+                    gateways.note(set, present);
                     for host in set.hosts.iter().filter(|_| set.for_mesh()) {
                         wildcard |= is_wildcard(host);
-                        self.place_routes(set, present, Place::Host(host));
+                        self.place_routes(set, present, host);
                         touched.route_hosts.insert(host.clone());
                     }
                 }
@@ -348,30 +344,18 @@ impl Assembly {
         if wildcard {
             snapshot.wildcard_routes = list(self.wildcard_routes.values().cloned());
         }
-        for gateway in gateways {
-            match self.routes_by_gateway.get(&gateway) {
-                Some(rules) => {
-                    snapshot.gateway_routes.insert(gateway, list(rules.values().cloned()));
-                }
-                None => {
-                    snapshot.gateway_routes.remove(&gateway);
-                }
-            }
-        }
+        snapshot.gateway_routes.edit(gateways);
     }
 
-    /// Files a set of routes in a place, or takes it out.
-    fn place_routes(&mut self, set: &SharedRoutes, present: bool, at: Place<'_>) {
+    /// Files a set of routes of the mesh under one of its hosts, or takes it out.
+    fn place_routes(&mut self, set: &SharedRoutes, present: bool, host: &Name) {
         let (order, value) = (set.precedence.clone(), present.then(|| set.clone()));
-        match (at, value) {
-            (Place::Gateway(gateway), value) => place(&mut self.routes_by_gateway, gateway, order, value),
-            (Place::Host(host), value) if !is_wildcard(host) => {
-                place(&mut self.routes_by_host, host, order, value)
-            }
-            (Place::Host(_), Some(set)) => {
+        match value {
+            value if !is_wildcard(host) => place(&mut self.routes_by_host, host, order, value),
+            Some(set) => {
                 self.wildcard_routes.insert(order, set);
             }
-            (Place::Host(_), None) => {
+            None => {
                 self.wildcard_routes.remove(&order);
             }
         }
@@ -415,12 +399,6 @@ fn count_attached(counts: &mut imbl::OrdMap<Parent, u32>, attached: &[Parent], p
             count => counts.insert(parent.clone(), count),
         };
     }
-}
-
-/// Where a set of routes is found.
-enum Place<'a> {
-    Gateway(&'a Parent),
-    Host(&'a Name),
 }
 
 /// Looks again at which namespaces have something in the buckets that changed.

@@ -30,12 +30,7 @@ impl Snapshot {
         by_bucket(Part::Destinations, self.destinations.is_same(&before.destinations));
         parts.extend(self.endpoints.changed_since(&before.endpoints).into_iter().map(Part::Endpoints));
         parts.extend(self.footprints.changed_since(&before.footprints).cloned().map(Part::Footprint));
-        let gateways = changed_keys(&self.gateway_routes, &before.gateway_routes);
-        let before_gateways = parts.len();
-        parts.extend(gateways.cloned().map(Part::GatewayRoutes));
-        if parts.len() > before_gateways {
-            parts.push(Part::GatewaysNamed);
-        }
+        parts.extend(self.gateway_routes.changed_since(&before.gateway_routes));
         parts.extend(changed_keys(&self.workloads, &before.workloads).copied().map(Part::Workload));
         parts.extend(
             changed_keys(&self.selectors, &before.selectors)

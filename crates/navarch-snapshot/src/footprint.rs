@@ -27,7 +27,7 @@ impl BucketSet {
     }
 
     /// The buckets, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Bucket> {
+    pub fn iter(&self) -> impl Iterator<Item = Bucket> + use<> {
         let set = *self;
         (0..BUCKETS).filter(move |bucket| set.contains(*bucket))
     }
@@ -42,7 +42,7 @@ impl BucketSet {
         *self == BucketSet::default()
     }
 
-    fn set(&mut self, bucket: Bucket, present: bool) {
+    pub(crate) fn set(&mut self, bucket: Bucket, present: bool) {
         if let Some(word) = self.0.get_mut(usize::from(bucket / 64)) {
             let bit = 1 << (bucket % 64);
             *word = if present { *word | bit } else { *word & !bit };

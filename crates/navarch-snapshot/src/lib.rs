@@ -25,6 +25,7 @@ pub mod client_node;
 mod derive;
 mod findings;
 mod footprint;
+mod gateway_routes;
 mod gateways;
 pub mod host;
 mod namespaces;
@@ -46,6 +47,7 @@ pub mod world;
 
 pub use client::ClientLabels;
 pub use footprint::BucketSet;
+pub use gateway_routes::{GatewayBuckets, HostBucket, RoutesByHost, host_bucket};
 pub use part::{BUCKETS, Bucket, Part, bucket_of};
 pub use scope::Scope;
 pub use snapshot::Snapshot;

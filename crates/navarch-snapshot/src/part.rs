@@ -50,8 +50,11 @@ pub enum Part {
     Destinations(Bucket),
     /// Buckets that services, routes and the destinations of routes of a namespace fall into.
     Footprint(Name),
-    /// Routes bound to a gateway, or to one listener of a gateway.
-    GatewayRoutes(Parent),
+    /// Routes bound to a gateway, or to one listener of a gateway, for an exact host in the bucket; without a
+    /// bucket, those for wildcard hosts.
+    GatewayRoutes(Parent, Option<Bucket>),
+    /// In which buckets a gateway or a listener has routes.
+    GatewayBuckets(Parent),
     /// What routes are bound to, there or not.
     GatewaysNamed,
     /// Listeners of all gateways: a mesh has few.

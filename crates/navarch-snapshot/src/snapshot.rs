@@ -19,6 +19,7 @@ use crate::bound::{
 };
 use crate::buckets::Buckets;
 use crate::footprint::Footprints;
+use crate::gateway_routes::GatewayRoutes;
 use crate::gateways::Gateways;
 use crate::outcome::Outcomes;
 use crate::part::{BUCKETS, Part};
@@ -50,7 +51,7 @@ pub struct Snapshot {
     pub(crate) wildcard_routes: List<RouteSet>,
     pub(crate) destinations: Hosts<DestinationUse>,
     pub(crate) footprints: Footprints,
-    pub(crate) gateway_routes: imbl::OrdMap<Parent, List<RouteSet>>,
+    pub(crate) gateway_routes: GatewayRoutes,
     pub(crate) gateways: Gateways,
     pub(crate) tables: Tables,
     pub(crate) namespaces: Arc<Hashed<BTreeMap<Name, NamespaceFacts>>>,
@@ -86,7 +87,7 @@ impl Snapshot {
             wildcard_routes: Arc::default(),
             destinations: Buckets::default(),
             footprints: Footprints::default(),
-            gateway_routes: imbl::OrdMap::new(),
+            gateway_routes: GatewayRoutes::default(),
             gateways: Gateways::default(),
             tables: Tables::default(),
             namespaces: Arc::default(),
@@ -132,10 +133,11 @@ impl Snapshot {
             Part::Gateways => self.gateways.fingerprint(),
             Part::Destinations(bucket) => self.destinations.fingerprint(*bucket),
             Part::Footprint(namespace) => Fingerprint::of(&self.footprints.of(namespace)),
-            Part::GatewayRoutes(gateway) => {
-                list_or_nothing(self.gateway_routes.get(gateway).map(|list| list.fingerprint()))
+            Part::GatewayRoutes(gateway, place) => {
+                list_or_nothing(self.gateway_routes.fingerprint(gateway, *place))
             }
-            Part::GatewaysNamed => Fingerprint::of(&self.gateway_routes.keys().collect::<Vec<_>>()),
+            Part::GatewayBuckets(gateway) => Fingerprint::of(&self.gateway_routes.buckets(gateway)),
+            Part::GatewaysNamed => Fingerprint::of(&self.gateway_routes.parents().collect::<Vec<_>>()),
             Part::Objects(kind, namespace) => self.tables.fingerprint(*kind, namespace),
             Part::AllObjects(kind) => self.tables.fingerprint_all(*kind),
             Part::Namespaces => self.namespaces.fingerprint(),
@@ -235,8 +237,7 @@ impl Snapshot {
         }
         parts.extend(self.endpoints.hosts().cloned().map(Part::Endpoints));
         parts.extend(self.footprints.namespaces().cloned().map(Part::Footprint));
-        parts.extend(self.gateway_routes.keys().cloned().map(Part::GatewayRoutes));
-        parts.push(Part::GatewaysNamed);
+        parts.extend(self.gateway_routes.parts());
         parts.extend(self.workloads.keys().copied().map(Part::Workload));
         parts.extend(self.selectors.keys().cloned().map(|(namespace, key, value)| Part::Selectors {
             namespace,

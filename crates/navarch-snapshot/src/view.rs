@@ -15,13 +15,14 @@ use navarch_model::mesh::MeshSettings;
 use navarch_model::object::ObjectKey;
 use navarch_model::route::{Parent, RouteSet};
 use navarch_model::service::Service;
-use navarch_model::{Config, Fingerprint, Hashed, Labels, Name};
+use navarch_model::{Config, Fingerprint, Hashed, Labels, Name, Precedence};
 
 use crate::bound::{
     BoundRule, DestinationUse, EndpointSummary, NamespaceFacts, NetworkGateways, WorkloadFacts, selects,
     service_order,
 };
 use crate::footprint::BucketSet;
+use crate::gateway_routes::{GatewayBuckets, HostBucket, RoutesByHost};
 use crate::part::{Bucket, Part, bucket_of};
 use crate::snapshot::Snapshot;
 use crate::tables::{Listed, Listing};
@@ -216,16 +217,31 @@ impl<'s> View<'s> {
         self.snapshot.footprints.of(namespace)
     }
 
-    /// Routes bound to a gateway, oldest first.
-    pub fn gateway_routes(&self, gateway: &Parent) -> &'s [Arc<Hashed<RouteSet>>] {
-        self.record(Part::GatewayRoutes(gateway.clone()));
-        self.snapshot.gateway_routes.get(gateway).map_or(&[], |list| list.as_slice())
+    /// Routes bound to a gateway by host: those for exact hosts in a bucket, or those for wildcards.
+    pub fn gateway_routes_in(&self, gateway: &Parent, place: HostBucket) -> &'s RoutesByHost {
+        self.record(Part::GatewayRoutes(gateway.clone(), place));
+        self.snapshot.gateway_routes.place(gateway, place)
+    }
+
+    /// Where a gateway or a listener has routes.
+    pub fn gateway_buckets(&self, gateway: &Parent) -> GatewayBuckets {
+        self.record(Part::GatewayBuckets(gateway.clone()));
+        self.snapshot.gateway_routes.buckets(gateway)
+    }
+
+    /// All routes bound to a gateway, oldest first. Changes with each of them.
+    pub fn gateway_routes(&self, gateway: &Parent) -> Vec<Arc<Hashed<RouteSet>>> {
+        let places = self.gateway_buckets(gateway).iter();
+        let sets = places.flat_map(|place| self.gateway_routes_in(gateway, place).values().flatten());
+        let sets: BTreeMap<&Precedence, &Arc<Hashed<RouteSet>>> =
+            sets.map(|set| (&set.precedence, set)).collect();
+        sets.into_values().cloned().collect()
     }
 
     /// What routes are bound to, gateways and their listeners, there or not.
     pub fn gateways_named(&self) -> impl Iterator<Item = &'s Parent> + use<'s> {
         self.record(Part::GatewaysNamed);
-        self.snapshot.gateway_routes.keys()
+        self.snapshot.gateway_routes.parents()
     }
 
     /// Listeners of all gateways, oldest gateway first.

@@ -83,7 +83,11 @@ status: {{phase: Running, podIP: {address}}}
             "VirtualService",
             "{hosts: [a], gateways: [g], http: [{route: [{destination: {host: b}}]}]}"
         )),
-        [Part::GatewayRoutes(Parent::parse("default/g")), Part::GatewaysNamed]
+        [
+            Part::GatewayRoutes(Parent::parse("default/g"), Some(bucket_of(host))),
+            Part::GatewayBuckets(Parent::parse("default/g")),
+            Part::GatewaysNamed
+        ]
     );
     assert_eq!(
         touched(&rule("Sidecar", "{egress: [{hosts: ['./*']}]}")),

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::object::ObjectKey;
 use navarch_model::route::{BackendPart, Destination, Parent, RouteSet};
+use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{covers, is_wildcard};
-use navarch_snapshot::{BUCKETS, Bucket, Snapshot, View};
+use navarch_snapshot::{BUCKETS, Bucket, HostBucket, Snapshot, View};
 
 use super::credentials::CredentialProblems;
 use super::problem::Problem;
@@ -55,7 +55,9 @@ impl Gather for AllReferences {
         problems.extend(cx.gather::<CredentialProblems>(&()).iter().cloned());
         let listeners = cx.view().gateways().flat_map(|set| &set.listeners);
         for parent in listeners.map(|listener| listener.parent.clone()).collect::<BTreeSet<_>>() {
-            problems.extend(cx.gather::<OfGateway>(&parent).iter().cloned());
+            for place in cx.view().gateway_buckets(&parent).iter() {
+                problems.extend(cx.gather::<OfGateway>(&(parent.clone(), place)).iter().cloned());
+            }
         }
         // Routes of a delegate are looked at once for each of those that delegate to it.
         let mut known: BTreeSet<(ObjectKey, String, Finding)> = BTreeSet::new();
@@ -100,22 +102,33 @@ impl Gather for OfWildcards {
     }
 }
 
-/// Routes of a gateway that are not for sidecars too.
+/// Routes of a gateway that are not for sidecars too, in one bucket of hosts.
 struct OfGateway;
 
 impl Gather for OfGateway {
     const NAME: &'static str = "references.gateway";
-    type Key = Parent;
+    type Key = (Parent, HostBucket);
     type Output = Vec<Problem>;
 
-    fn run(gateway: &Parent, cx: &Cx<'_>) -> Vec<Problem> {
-        let sets = cx.view().gateway_routes(gateway).iter();
-        let own = sets.filter(|set| {
-            // One that is bound to several is looked at with the first.
-            !set.for_mesh() && set.parents.first() == Some(gateway)
-        });
-        own.flat_map(|set| missing(cx.view(), set)).collect()
+    fn run((gateway, place): &Self::Key, cx: &Cx<'_>) -> Vec<Problem> {
+        only_at_gateways(cx.view(), gateway, *place).flat_map(|set| missing(cx.view(), set)).collect()
     }
+}
+
+/// Routes of a gateway that are not for sidecars too, each in one place: with its first gateway, and where its
+/// first exact host is, or with wildcards if it has any.
+pub(super) fn only_at_gateways<'s>(
+    view: &View<'s>,
+    gateway: &Parent,
+    place: HostBucket,
+) -> impl Iterator<Item = &'s Arc<Hashed<RouteSet>>> {
+    let hosts = view.gateway_routes_in(gateway, place).iter();
+    hosts.flat_map(move |(host, sets)| {
+        sets.iter().filter(move |set| {
+            let first = set.hosts.iter().find(|host| is_wildcard(host)).or(set.hosts.first());
+            !set.for_mesh() && set.parents.first() == Some(gateway) && first == Some(host)
+        })
+    })
 }
 
 /// The destinations of a set that are not there.

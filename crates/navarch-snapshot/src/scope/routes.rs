@@ -88,7 +88,7 @@ impl Scope {
     /// Routes bound to a gateway or a listener that this client uses, in the order in which they are put
     /// together.
     pub fn gateway_routes(&self, view: &View<'_>, gateway: &Parent) -> Vec<SharedRoutes> {
-        self.ordered(view, view.gateway_routes(gateway), |_| true)
+        self.ordered(view, &view.gateway_routes(gateway), |_| true)
     }
 
     /// The same for some of those routes, oldest first.

@@ -11,7 +11,6 @@ use navarch_model::route::{Parent, RouteSet};
 use navarch_model::status::ParentStatus;
 use navarch_model::{Kind, Name};
 
-use crate::changed_keys::changed_keys;
 use crate::snapshot::Snapshot;
 
 /// Adds the gateways to the targets of a policy, with the conditions of the target that each uses.
@@ -39,9 +38,9 @@ pub(super) fn concerned_since(now: &Snapshot, before: &Snapshot) -> Vec<ObjectKe
         return policies().map(|object| object.key.clone()).collect();
     }
     let mut hosts: BTreeSet<&Name> = BTreeSet::new();
-    for parent in changed_keys(&now.gateway_routes, &before.gateway_routes) {
-        let [was, is] = [before, now].map(|snapshot| {
-            let sets = snapshot.gateway_routes.get(parent).into_iter().flat_map(|list| list.iter());
+    for (was, is) in now.gateway_routes.changes(&before.gateway_routes) {
+        let [was, is] = [was, is].map(|hosts| {
+            let sets = hosts.values().flatten();
             sets.map(|set| ((&set.precedence, set.fingerprint()), set)).collect::<BTreeMap<_, _>>()
         });
         let gone = was.iter().filter(|(set, _)| !is.contains_key(set));
@@ -69,7 +68,8 @@ fn hosts_of(snapshot: &Snapshot, key: &ObjectKey) -> BTreeSet<Name> {
 /// The gateways of the Gateway API whose routes send something to one of the hosts.
 fn gateways_to(snapshot: &Snapshot, hosts: &BTreeSet<Name>) -> BTreeSet<ObjectKey> {
     let leads_there = |set: &RouteSet| destination_hosts(set).any(|host| hosts.contains(host));
-    let parents = snapshot.gateway_routes.iter().filter(|(_, sets)| sets.iter().any(|set| leads_there(set)));
+    let places = snapshot.gateway_routes.iter();
+    let parents = places.filter(|(_, sets)| sets.values().flatten().any(|set| leads_there(set)));
     parents.filter_map(|(parent, _)| gateway_of(snapshot, parent)).collect()
 }
 

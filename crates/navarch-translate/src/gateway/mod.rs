@@ -6,5 +6,5 @@ pub mod routes;
 pub use listener::{GatewayChain, GatewayPort, GatewayPortInput, GatewaySettings, Transport};
 pub use routes::{
     GatewayHost, GatewayHostResource, GatewayHostResourceInput, GatewayRouteConfiguration,
-    GatewayRouteConfigurationInput, virtual_hosts,
+    GatewayRouteConfigurationInput, hosts_with_routes, other_hosts,
 };

@@ -104,6 +104,11 @@ impl GatewayVirtualHost {
         }
     }
 
+    /// The most specific of its domains.
+    pub fn domain(&self) -> Option<&str> {
+        self.domains.first().map(|domain| domain.text.as_str())
+    }
+
     fn made(self) -> VirtualHost {
         let routes = match &self.routes {
             HostRoutes::Of(routes) => ordered_routes(routes),
@@ -121,17 +126,26 @@ impl GatewayVirtualHost {
 }
 
 /// The virtual hosts of a route configuration: at least one, which answers 404 if there are no others.
-pub fn virtual_hosts(input: &GatewayRouteConfigurationInput) -> Vec<GatewayVirtualHost> {
-    let mut hosts = shared_hosts(input);
+fn virtual_hosts(input: &GatewayRouteConfigurationInput) -> Vec<GatewayVirtualHost> {
+    let mut hosts = hosts_with_routes(input);
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
-    let misdirected = misdirected(input);
-    if hosts.is_empty() && !misdirected.contains(&domain("*")) {
+    let misdirected = input.misdirected.iter().filter(|host| !input.hosts.contains_key(*host)).collect();
+    hosts.extend(other_hosts(input.port, hosts.is_empty(), misdirected));
+    hosts
+}
+
+/// The virtual hosts beside those that listeners have routes for: one for hosts of other listeners that have no
+/// routes here, and if there are no others at all, one that answers 404.
+pub fn other_hosts(port: u16, no_routes: bool, misdirected: Vec<&String>) -> Vec<GatewayVirtualHost> {
+    let misdirected: Vec<Domain> = misdirected.into_iter().map(|host| domain(host)).collect();
+    let mut hosts = Vec::new();
+    if no_routes && !misdirected.contains(&domain("*")) {
         let all = vec![domain("*")];
-        hosts.push(GatewayVirtualHost::answering("blackhole", input.port, all, HostRoutes::Nobody));
+        hosts.push(GatewayVirtualHost::answering("blackhole", port, all, HostRoutes::Nobody));
     }
     if !misdirected.is_empty() {
         let routes = HostRoutes::Misdirected;
-        hosts.push(GatewayVirtualHost::answering("misdirected", input.port, misdirected, routes));
+        hosts.push(GatewayVirtualHost::answering("misdirected", port, misdirected, routes));
     }
     hosts
 }
@@ -160,12 +174,6 @@ impl Pure for GatewayHostResource {
     }
 }
 
-/// Hosts of other listeners, those that have routes here excepted.
-fn misdirected(input: &GatewayRouteConfigurationInput) -> Vec<Domain> {
-    let hosts = input.misdirected.iter().filter(|host| !input.hosts.contains_key(*host));
-    hosts.map(|host| domain(host)).collect()
-}
-
 /// Answers every request with 421.
 fn misdirected_route() -> EncodedRoute {
     let everything = envoy::RouteMatch {
@@ -186,7 +194,7 @@ fn domain(text: &str) -> Domain {
 }
 
 /// One virtual host for all hosts with equal routes and equal demands on TLS.
-fn shared_hosts(input: &GatewayRouteConfigurationInput) -> Vec<GatewayVirtualHost> {
+pub fn hosts_with_routes(input: &GatewayRouteConfigurationInput) -> Vec<GatewayVirtualHost> {
     let mut ordered: Vec<(&String, &GatewayHost)> = input.hosts.iter().collect();
     ordered.sort_by(|(a, _), (b, _)| by_specificity(a, b));
     let mut groups: Vec<GatewayVirtualHost> = Vec::new();

@@ -11,11 +11,11 @@ use navarch_model::object::ObjectKey;
 use navarch_model::route::{ClientMatch, Parent, RouteSet};
 use navarch_model::security::RequestAuthentication;
 use navarch_snapshot::host::overlap;
-use navarch_snapshot::{BUCKETS, Bucket, View};
+use navarch_snapshot::{BUCKETS, Bucket, HostBucket, View};
 
 use crate::engine::{Cx, Gather};
 use crate::findings::problem::Problem;
-use crate::findings::references::is_first;
+use crate::findings::references::{is_first, only_at_gateways};
 
 /// What the names of headers start with that stand for claims of a token.
 const CLAIMS: &str = "@request.auth.claims";
@@ -26,7 +26,9 @@ pub(super) fn all(cx: &Cx<'_>) -> Vec<Problem> {
         (0..BUCKETS).flat_map(|bucket| (*cx.gather::<InBucket>(&bucket)).clone()).collect();
     problems.extend(cx.gather::<OfWildcards>(&()).iter().cloned());
     for gateway in cx.view().gateways_named() {
-        problems.extend(cx.gather::<OfGateway>(gateway).iter().cloned());
+        for place in cx.view().gateway_buckets(gateway).iter() {
+            problems.extend(cx.gather::<OfGateway>(&(gateway.clone(), place)).iter().cloned());
+        }
     }
     // Routes of a delegate are looked at once for each of those that delegate to it.
     let mut known: BTreeSet<(ObjectKey, String, Finding)> = BTreeSet::new();
@@ -35,19 +37,16 @@ pub(super) fn all(cx: &Cx<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Routes that are bound to a gateway, there or not, and not for sidecars too.
+/// Routes that are bound to a gateway, there or not, and not for sidecars too, in one bucket of hosts.
 struct OfGateway;
 
 impl Gather for OfGateway {
     const NAME: &'static str = "analyzers.gateway_routes";
-    type Key = Parent;
+    type Key = (Parent, HostBucket);
     type Output = Vec<Problem>;
 
-    fn run(parent: &Parent, cx: &Cx<'_>) -> Vec<Problem> {
-        let sets = cx.view().gateway_routes(parent).iter();
-        // One that is bound to several is looked at with the first.
-        let own = sets.filter(|set| !set.for_mesh() && set.parents.first() == Some(parent));
-        own.flat_map(|set| problems(cx.view(), set)).collect()
+    fn run((parent, place): &Self::Key, cx: &Cx<'_>) -> Vec<Problem> {
+        only_at_gateways(cx.view(), parent, *place).flat_map(|set| problems(cx.view(), set)).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod clusters;
 pub mod endpoints;
+mod hosts;
 pub mod listeners;
 pub mod merge;
 pub mod routes;

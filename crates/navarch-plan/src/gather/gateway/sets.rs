@@ -8,7 +8,7 @@ use navarch_model::listener::GatewayListener;
 use navarch_model::route::Parent;
 use navarch_model::{Hashed, Name, Precedence};
 use navarch_snapshot::host::{covers, is_wildcard};
-use navarch_snapshot::{Bucket, Scope, bucket_of};
+use navarch_snapshot::{HostBucket, RoutesByHost, Scope, host_bucket};
 
 use crate::engine::{Cx, Gather};
 use crate::gather::shared::routes::SharedRoutes;
@@ -26,6 +26,25 @@ pub fn sets_at(cx: &Cx<'_>, scope: &Arc<Hashed<Scope>>, listener: &GatewayListen
     (*cx.gather::<SetsForHosts>(&(scope.clone(), listener.parent.clone(), hosts))).clone()
 }
 
+/// Those of them that make hosts of one bucket, or hosts with wildcards.
+pub fn sets_in(
+    cx: &Cx<'_>,
+    scope: &Arc<Hashed<Scope>>,
+    listener: &GatewayListener,
+    place: HostBucket,
+) -> Vec<SharedRoutes> {
+    let here = cx.view().gateway_routes_in(&listener.parent, place);
+    let mut found = Found::default();
+    found.add(here.values().flatten());
+    // An exact host of the listener may be covered by a wildcard of the routes.
+    let own = || listener.hosts.iter().map(|host| &host.name).filter(|host| host_bucket(host) == place);
+    if place.is_some() && own().next().is_some() {
+        let wildcards = cx.view().gateway_routes_in(&listener.parent, None);
+        found.add_covering(wildcards, own);
+    }
+    found.in_order(cx, scope)
+}
+
 /// The sets at a parent that may concern some exact hosts.
 struct SetsForHosts;
 
@@ -35,53 +54,40 @@ impl Gather for SetsForHosts {
     type Output = Vec<SharedRoutes>;
 
     fn run((scope, parent, hosts): &Self::Key, cx: &Cx<'_>) -> Vec<SharedRoutes> {
-        let wildcards = cx.gather::<SetsIn>(&(parent.clone(), None));
-        let mut found: BTreeMap<Precedence, SharedRoutes> = BTreeMap::new();
-        let mut add = |sets: &[SharedRoutes]| {
-            found.extend(sets.iter().map(|set| (set.precedence.clone(), set.clone())));
-        };
-        let covering = wildcards.iter().filter(|(pattern, _)| hosts.iter().any(|host| covers(pattern, host)));
-        covering.for_each(|(_, sets)| add(sets));
+        let mut found = Found::default();
+        found.add_covering(cx.view().gateway_routes_in(parent, None), || hosts.iter());
         for host in hosts {
-            let bucket = cx.gather::<SetsIn>(&(parent.clone(), Some(bucket_of(host))));
-            add(bucket.get(host).map_or(&[][..], Vec::as_slice));
+            let here = cx.view().gateway_routes_in(parent, host_bucket(host));
+            found.add(here.get(host).into_iter().flatten());
         }
-        scope.routes_in_order(cx.view(), &found.into_values().collect::<Vec<_>>())
+        found.in_order(cx, scope)
     }
 }
 
-/// Sets by exact host.
-type ByHost = BTreeMap<Name, Vec<SharedRoutes>>;
+/// Sets, each once.
+#[derive(Default)]
+struct Found<'a>(BTreeMap<&'a Precedence, &'a SharedRoutes>);
 
-/// The sets at a parent with hosts of one bucket, or with wildcards.
-struct SetsIn;
-
-impl Gather for SetsIn {
-    const NAME: &'static str = "routes.gateway_sets_in";
-    type Key = (Parent, Option<Bucket>);
-    type Output = ByHost;
-
-    fn run((parent, bucket): &Self::Key, cx: &Cx<'_>) -> ByHost {
-        cx.gather::<SetsByHost>(parent).get(bucket).cloned().unwrap_or_default()
+impl<'a> Found<'a> {
+    fn add(&mut self, sets: impl Iterator<Item = &'a SharedRoutes>) {
+        self.0.extend(sets.map(|set| (&set.precedence, set)));
     }
-}
 
-/// All sets at a parent, by bucket; those for wildcards apart.
-struct SetsByHost;
-
-impl Gather for SetsByHost {
-    const NAME: &'static str = "routes.gateway_sets_by_host";
-    type Key = Parent;
-    type Output = BTreeMap<Option<Bucket>, ByHost>;
-
-    fn run(parent: &Parent, cx: &Cx<'_>) -> Self::Output {
-        let mut buckets: BTreeMap<Option<Bucket>, ByHost> = BTreeMap::new();
-        for set in cx.view().gateway_routes(parent) {
-            for host in &set.hosts {
-                let bucket = (!is_wildcard(host)).then(|| bucket_of(host));
-                buckets.entry(bucket).or_default().entry(host.clone()).or_default().push(set.clone());
+    /// Adds the sets with a wildcard that covers one of the hosts.
+    fn add_covering<'h, I: Iterator<Item = &'h Name>>(
+        &mut self,
+        wildcards: &'a RoutesByHost,
+        hosts: impl Fn() -> I,
+    ) {
+        for (pattern, sets) in wildcards {
+            if hosts().any(|host| covers(pattern, host)) {
+                self.add(sets.iter());
             }
         }
-        buckets
+    }
+
+    fn in_order(self, cx: &Cx<'_>, scope: &Scope) -> Vec<SharedRoutes> {
+        let sets: Vec<SharedRoutes> = self.0.into_values().cloned().collect();
+        scope.routes_in_order(cx.view(), &sets)
     }
 }

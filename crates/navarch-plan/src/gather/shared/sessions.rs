@@ -1,7 +1,7 @@
 //! Whether routes keep sessions, so that chains carry the filter that such routes configure.
 
 use navarch_model::route::{Parent, RouteSet};
-use navarch_snapshot::{BUCKETS, Bucket, Scope};
+use navarch_snapshot::{BUCKETS, Bucket, HostBucket, Scope};
 
 use super::routes::SharedRoutes;
 use crate::engine::{Cx, Gather};
@@ -61,6 +61,20 @@ impl Gather for ParentSessions {
     type Output = bool;
 
     fn run(parent: &Parent, cx: &Cx<'_>) -> bool {
-        cx.view().gateway_routes(parent).iter().any(|set| keeps_sessions(set))
+        let mut places = cx.view().gateway_buckets(parent).iter();
+        places.any(|place| *cx.gather::<SessionsAt>(&(parent.clone(), place)))
+    }
+}
+
+struct SessionsAt;
+
+impl Gather for SessionsAt {
+    const NAME: &'static str = "sessions.parent_bucket";
+    type Key = (Parent, HostBucket);
+    type Output = bool;
+
+    fn run((parent, place): &Self::Key, cx: &Cx<'_>) -> bool {
+        let mut sets = cx.view().gateway_routes_in(parent, *place).values().flatten();
+        sets.any(|set| keeps_sessions(set))
     }
 }
