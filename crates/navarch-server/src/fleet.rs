@@ -52,12 +52,37 @@ pub struct Fleet {
 struct State {
     classes: HashMap<Fingerprint, Arc<ClassEntry>>,
     members: BTreeMap<u64, Member>,
+    /// The members of each node: more than one if it has connected again before its stream of before ended.
+    by_node: HashMap<String, BTreeSet<u64>>,
     /// The members whose class depends on a part.
     readers: HashMap<Part, BTreeSet<u64>>,
     next_member: u64,
 }
 
 impl State {
+    /// Takes a stream in; gives the number of the member.
+    fn admit(&mut self, member: Member) -> u64 {
+        let id = self.next_member;
+        self.next_member += 1;
+        self.read(id, &member.reads);
+        self.by_node.entry(member.client.node.clone()).or_default().insert(id);
+        self.members.insert(id, member);
+        id
+    }
+
+    /// Takes a stream out. Also says whether it was the last one of its node.
+    fn dismiss(&mut self, member: u64) -> Option<(Member, bool)> {
+        let gone = self.members.remove(&member)?;
+        self.forget(member, &gone.reads);
+        let others = self.by_node.get_mut(&gone.client.node)?;
+        others.remove(&member);
+        let is_last = others.is_empty();
+        if is_last {
+            self.by_node.remove(&gone.client.node);
+        }
+        Some((gone, is_last))
+    }
+
     /// Remembers what the class of a member depends on.
     fn read(&mut self, member: u64, parts: &Reads) {
         for (part, _) in parts.iter() {
@@ -286,11 +311,8 @@ impl Fleet {
         let entry = self.entry(&mut state, class);
         entry.members.fetch_add(1, Ordering::Relaxed);
         let (moves, class) = watch::channel(entry.streams.clone());
-        let member = state.next_member;
-        state.next_member += 1;
         let fingerprint = entry.class.fingerprint();
-        state.read(member, &reads);
-        state.members.insert(member, Member { client: Arc::new(client), class: fingerprint, reads, moves });
+        let member = state.admit(Member { client: Arc::new(client), class: fingerprint, reads, moves });
         Connection { class, own: None, guard: Box::new(Membership { fleet: Arc::downgrade(self), member }) }
     }
 
@@ -314,15 +336,11 @@ impl Fleet {
 
     fn leave(&self, member: u64) {
         let mut state = self.state.lock();
-        let Some(gone) = state.members.remove(&member) else { return };
+        let Some((gone, is_last)) = state.dismiss(member) else { return };
         // A proxy may connect again before its stream of before ends; only the last one takes this with it.
-        let node = &gone.client.node;
-        let mut whole = self.whole.lock();
-        if whole.contains(node) && !state.members.values().any(|member| member.client.node == *node) {
-            whole.remove(node);
+        if is_last {
+            self.whole.lock().remove(&gone.client.node);
         }
-        drop(whole);
-        state.forget(member, &gone.reads);
         if let Some(entry) = state.classes.get(&gone.class) {
             entry.members.fetch_sub(1, Ordering::Relaxed);
         }
@@ -342,12 +360,12 @@ impl Fleet {
         let snapshot = self.snapshot.load_full();
         let movers = {
             let mut state = self.state.lock();
-            let mut concerned = BTreeSet::new();
-            for (id, member) in state.members.iter_mut().filter(|(_, member)| member.client.node == node) {
+            let concerned = state.by_node.get(node).cloned().unwrap_or_default();
+            for id in &concerned {
+                let Some(member) = state.members.get_mut(id) else { continue };
                 let mut client = Client::clone(&member.client);
                 client.facts.split_routes = false;
                 member.client = Arc::new(client);
-                concerned.insert(*id);
             }
             if concerned.is_empty() {
                 // Its last stream has ended meanwhile, and nobody else would forget it.
@@ -575,7 +593,8 @@ mod tests {
         check(apply(pod("10.0.0.7", "web-2")), false).await;
         drop(stream);
         let state = fleet.state.lock();
-        assert!(state.members.is_empty() && state.readers.is_empty(), "something is left of the stream");
+        let State { members, by_node, readers, .. } = &*state;
+        assert!(members.is_empty() && by_node.is_empty() && readers.is_empty(), "something is left");
     }
 
     /// A proxy that connects again before its stream of before has ended still gets its routes whole.
