@@ -17,7 +17,7 @@ use crate::shape::Shape;
 
 /// The types that proxies hold.
 const TYPES: [XdsType; 5] = [XdsType::Cds, XdsType::Eds, XdsType::Lds, XdsType::Rds, XdsType::Vhds];
-/// The cluster of the port that every proxy serves, as Istio names it.
+/// The cluster of the port that every sidecar serves, as Istio names it.
 const INBOUND: &str = "inbound|8080||";
 /// Differences that are described; the rest is counted.
 const SHOWN: usize = 10;
@@ -86,7 +86,9 @@ fn compare_classes(shape: &Shape, fleet: &Fleet, bytes: bool, check: &mut Check)
     let mut first: BTreeMap<usize, [u64; TYPES.len()]> = BTreeMap::new();
     for (index, member) in shared.proxies.iter().enumerate() {
         check.proxies += 1;
-        if !member.proxy.held(XdsType::Cds).is_some_and(|clusters| clusters.contains_key(&inbound)) {
+        let is_endpoint =
+            || member.proxy.held(XdsType::Cds).is_some_and(|clusters| clusters.contains_key(&inbound));
+        if shape.routes == 0 && !is_endpoint() {
             check.found(format!(
                 "{} holds no CDS {INBOUND}: it is not taken for an endpoint of its service",
                 proxy_name(shape, index)

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{self, Target};
 use crate::known::Known;
-use crate::mesh::Edit;
+use crate::mesh::{Edit, GATEWAY};
 use crate::message;
 use crate::proxy::Proxy;
 use crate::shape::Shape;
@@ -181,8 +181,13 @@ fn node(shape: &Shape, index: usize, extra: &Map<String, Value>) -> Vec<u8> {
     let class = shape.class_of(index);
     let namespace = shape.namespace(shape.namespace_of(class));
     let address = shape.pod_address(index).to_string();
-    let id = format!("sidecar~{address}~{}~{namespace}.svc.cluster.local", proxy_name(shape, index));
+    let role = if shape.routes > 0 { "router" } else { "sidecar" };
+    let id = format!("{role}~{address}~{}~{namespace}.svc.cluster.local", proxy_name(shape, index));
     let app = format!("s{class}");
+    let labels = match shape.routes {
+        0 => serde_json::json!({ "app": app, "version": "v1" }),
+        _ => serde_json::json!({ "app": app, "gateway.networking.k8s.io/gateway-name": GATEWAY }),
+    };
     let Value::Object(mut metadata) = serde_json::json!({
         "NAME": format!("p{index}"),
         "NAMESPACE": namespace,
@@ -192,7 +197,7 @@ fn node(shape: &Shape, index: usize, extra: &Map<String, Value>) -> Vec<u8> {
         "ISTIO_VERSION": "1.32.0",
         "SERVICE_ACCOUNT": "default",
         "WORKLOAD_NAME": app,
-        "LABELS": { "app": app, "version": "v1" },
+        "LABELS": labels,
     }) else {
         return Vec::new();
     };

@@ -9,6 +9,7 @@
 //!
 //! It knows xDS and nothing of how navarch works inside, so that any server can be measured.
 
+mod baseline;
 mod certificates;
 mod check;
 mod client;
@@ -32,6 +33,7 @@ mod unordered;
 use anyhow::{Context, Result};
 use tokio::task::LocalSet;
 
+pub use baseline::beside;
 pub use certificates::{CertificateReport, CertificateSettings, certificates};
 pub use mesh::Kind;
 pub use message::Protocol;

@@ -21,7 +21,7 @@ use crate::shape::Shape;
 pub enum Kind {
     /// One endpoint of one service is replaced.
     Endpoint,
-    /// One route of a VirtualService is changed.
+    /// One route of a VirtualService, or of a gateway an HTTPRoute, is changed.
     Route,
     /// A subset of a DestinationRule is replaced.
     Subset,
@@ -83,6 +83,9 @@ pub struct Edit {
     pub place: u32,
 }
 
+/// The Gateway of a shape with HTTPRoutes. (Its Service is called after it and its class: Istio, "Kubernetes
+/// Gateway API", automated deployment.)
+pub const GATEWAY: &str = "edge";
 /// The namespace that is common to all (`rootNamespace`).
 const ROOT: &str = "istio-system";
 
@@ -100,6 +103,7 @@ impl Edit {
                 pods.extend((number > 0).then(|| mark::address(number)));
                 (format!("endpoints/{name}.yaml"), slice(&format!("s{service}"), &name, &pods))
             }
+            Kind::Route if shape.routes > 0 => (http_route_file(0), http_route(shape, 0, number)),
             Kind::Route => (format!("routes/{name}.yaml"), route(shape, service, number)),
             Kind::Subset => (format!("subsets/{name}.yaml"), subset(shape, service, number)),
             Kind::Service => {
@@ -192,6 +196,15 @@ pub fn write(shape: &Shape, directory: &Path) -> Result<()> {
             Edit::new(shape, kind, namespace, 0).write(directory)?;
         }
     }
+    if shape.routes > 0 {
+        let path = directory.join("gateway.yaml");
+        std::fs::write(&path, gateway(shape)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    for index in 0..shape.routes {
+        let path = directory.join(http_route_file(index));
+        std::fs::write(&path, http_route(shape, index, 0))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
     Edit::for_everyone(0).write(directory)
 }
 
@@ -235,6 +248,32 @@ fn route(shape: &Shape, service: usize, number: u32) -> String {
          [{host}]\n  http:\n  - match: [{{uri: {{prefix: /{word}}}}}]\n    timeout: 5s\n    route: [{{destination: {{host: {host}}}}}]\n  \
          - route: [{{destination: {{host: {host}}}}}]\n",
         word = mark::word(number)
+    )
+}
+
+/// The Gateway, and the Service that its proxies are behind.
+fn gateway(shape: &Shape) -> String {
+    let (namespace, address) = (shape.namespace(0), shape.service_address(shape.services));
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {GATEWAY}, namespace: {namespace}}}\nspec:\n  \
+         gatewayClassName: istio\n  listeners: [{{name: http, port: 80, protocol: HTTP}}]\n---\napiVersion: v1\nkind: \
+         Service\nmetadata: {{name: {GATEWAY}-istio, namespace: {namespace}}}\nspec:\n  clusterIP: {address}\n  selector: {{app: \
+         s0}}\n  ports: [{{name: http, port: 80, targetPort: 8080, protocol: TCP}}]\n"
+    )
+}
+
+fn http_route_file(index: usize) -> String {
+    format!("routes/h{index}.yaml")
+}
+
+fn http_route(shape: &Shape, index: usize, number: u32) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: h{index}, namespace: {namespace}}}\nspec:\n  \
+         parentRefs: [{{name: {GATEWAY}}}]\n  hostnames: [h{index}.example.com]\n  rules:\n  - matches: [{{path: {{value: \
+         /{word}}}}}]\n    backendRefs: [{{name: s{service}, port: 80}}]\n",
+        namespace = shape.namespace(0),
+        word = mark::word(number),
+        service = index % shape.services
     )
 }
 

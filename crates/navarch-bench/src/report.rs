@@ -192,7 +192,11 @@ impl Run {
             shape.proxies,
             shape.classes,
             shape.namespaces,
-            if shape.scoped { "each proxy sees its namespace" } else { "each proxy sees everything" },
+            match (shape.routes, shape.scoped) {
+                (0, true) => "each proxy sees its namespace".to_owned(),
+                (0, false) => "each proxy sees everything".to_owned(),
+                (routes, _) => format!("a gateway with {routes} HTTPRoutes"),
+            },
             self.protocol,
             if self.tls { ", mutual TLS" } else { "" },
         );
@@ -301,12 +305,12 @@ impl Run {
     }
 }
 
-fn cells<const N: usize>(texts: [&str; N]) -> Vec<String> {
+pub(crate) fn cells<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(str::to_owned).to_vec()
 }
 
 /// Three significant digits.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -316,7 +320,7 @@ fn number(value: f64) -> String {
 }
 
 /// Rows with aligned columns; the first column to the left, figures to the right.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         rows.iter()

@@ -20,6 +20,9 @@ pub struct Shape {
     pub namespaces: usize,
     /// Every namespace has a `Sidecar` that imports `./*`; otherwise every proxy sees every service.
     pub scoped: bool,
+    /// HTTPRoutes, each with a host and a file of its own, on one Gateway whose proxies are the first class.
+    /// Without any the proxies are sidecars.
+    pub routes: usize,
 }
 
 /// Addresses of services: 10.64.0.0/10.
@@ -47,6 +50,12 @@ impl Shape {
         Shape::of("large", 10_000, 100_000, 10_000, 500, 100, true)
     }
 
+    /// A Gateway with 5,000 HTTPRoutes to 100 services, and one proxy that serves it.
+    #[must_use]
+    pub fn gateway() -> Self {
+        Shape { routes: 5_000, ..Shape::of("gateway", 100, 100, 1, 1, 1, false) }
+    }
+
     fn of(
         name: &str,
         services: usize,
@@ -56,7 +65,7 @@ impl Shape {
         namespaces: usize,
         scoped: bool,
     ) -> Self {
-        Shape { name: name.to_owned(), services, endpoints, proxies, classes, namespaces, scoped }
+        Shape { name: name.to_owned(), services, endpoints, proxies, classes, namespaces, scoped, routes: 0 }
     }
 
     /// Whether the numbers go together.
@@ -90,6 +99,11 @@ impl Shape {
             "{} proxies need as many endpoints, not {}: each proxy is an endpoint",
             self.proxies,
             self.endpoints
+        );
+        ensure!(
+            self.routes == 0 || self.classes == 1 && !self.scoped,
+            "the proxies of a gateway are one class that sees everything, not {} classes",
+            self.classes
         );
         ensure!(
             self.services < 1 << 20 && self.endpoints < 1 << 20,
@@ -211,6 +225,8 @@ mod tests {
             Shape::medium().with_services(100),
             Shape::large().with_services(1_000),
             Shape::small().with_proxies(7),
+            Shape::gateway(),
+            Shape::gateway().with_services(1_000),
         ];
         for shape in shapes {
             shape.check().expect("sizes go together");
@@ -240,6 +256,7 @@ mod tests {
             (Shape { proxies: 51, ..Shape::small() }, "51 proxies need"),
             (Shape { classes: 11, ..Shape::small() }, "11 classes need"),
             (Shape { services: 0, ..Shape::small() }, "0"),
+            (Shape { routes: 1, ..Shape::small() }, "10 classes"),
         ] {
             let error = change.check().expect_err("impossible").to_string();
             assert!(error.contains(expected), "{error}");

@@ -143,3 +143,19 @@ fn who_asks_for_a_certificate_gets_one() {
         assert_eq!((report.requests, report.failed), (40, 0), "{:?}", report.failure);
     }
 }
+
+#[test]
+fn a_gateway_whose_routes_change_beside_a_former_report() {
+    let shape = Shape { services: 10, endpoints: 10, routes: 20, ..Shape::gateway() };
+    let kinds = vec![Kind::Route, Kind::Endpoint, Kind::Service];
+    let report = check(&Settings { kinds, ..settings(shape, Protocol::Delta) }, &[1; 3]);
+    let route = report.runs.first().and_then(|run| run.changes.first()).expect("a change");
+    assert_eq!((route.responses, route.resources), (1.0, 1.0), "one host is sent\n{}", report.text());
+    let former = serde_json::to_string(&report).expect("JSON");
+    let beside = navarch_bench::beside(&report, &former).expect("runs of one shape");
+    let rows: Vec<&str> = beside.lines().filter(|line| line.starts_with("route, kB")).collect();
+    assert!(rows.len() == 1 && rows.iter().all(|row| row.ends_with(" 1.00")), "{beside}");
+    for wrong in ["", "{}", &former.replace("\"routes\":20", "\"routes\":21")] {
+        assert!(navarch_bench::beside(&report, wrong).is_err(), "{wrong}");
+    }
+}

@@ -32,7 +32,8 @@ use crate::wait::parse_duration;
 pub struct BenchArgs {
     #[command(subcommand)]
     what: Option<What>,
-    /// Size of the mesh: small (10 services, 50 proxies), medium (1,000 and 1,000), large (10,000 and 10,000)
+    /// Size of the mesh: small (10 services, 50 proxies), medium (1,000 and 1,000), large (10,000 and 10,000), or
+    /// gateway (a Gateway with 5,000 HTTPRoutes, 100 services and one proxy)
     #[arg(long, default_value = "small")]
     shape: ShapeName,
     /// Another number of services
@@ -50,6 +51,9 @@ pub struct BenchArgs {
     /// Another number of namespaces
     #[arg(long, value_name = "N")]
     namespaces: Option<usize>,
+    /// Another number of HTTPRoutes on the gateway
+    #[arg(long, value_name = "N")]
+    routes: Option<usize>,
     /// What a proxy sees: its namespace (a Sidecar with `./*`) or everything
     #[arg(long)]
     scope: Option<Scope>,
@@ -111,6 +115,9 @@ pub struct BenchArgs {
     /// Draw the curves
     #[arg(long, value_name = "FILE", requires = "curve")]
     svg: Option<PathBuf>,
+    /// A former report, printed with `-o json`: also print the ratio of each figure to its former one
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
     /// How to print: table or json
     #[arg(short, long, default_value = "table")]
     output: Format,
@@ -121,6 +128,7 @@ enum ShapeName {
     Small,
     Medium,
     Large,
+    Gateway,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -142,6 +150,12 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         return ca.run();
     }
     let settings = args.settings()?;
+    // It is looked at before the run, which takes a while.
+    let baseline = args
+        .baseline
+        .as_deref()
+        .map(|file| std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display())));
+    let baseline = baseline.transpose()?;
     let report = navarch_bench::run(&settings)?;
     if let (Some(file), Some((axis, _))) = (&args.svg, &settings.curve) {
         std::fs::write(file, navarch_bench::curves(&report, *axis))
@@ -150,6 +164,14 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     match args.output {
         Format::Json => output::json(&report)?,
         Format::Table => output::print(&report.text())?,
+    }
+    if let Some(former) = baseline {
+        let beside = navarch_bench::beside(&report, &former).context("comparing with the baseline")?;
+        match args.output {
+            // What reads the JSON reads nothing else.
+            Format::Json => output::note(&beside),
+            Format::Table => output::print(&format!("\n{beside}"))?,
+        }
     }
     Ok(if report.correct() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -263,6 +285,7 @@ impl BenchArgs {
             ShapeName::Small => Shape::small(),
             ShapeName::Medium => Shape::medium(),
             ShapeName::Large => Shape::large(),
+            ShapeName::Gateway => Shape::gateway(),
         };
         Shape {
             services: self.services.unwrap_or(base.services),
@@ -271,6 +294,7 @@ impl BenchArgs {
             classes: self.classes.unwrap_or(base.classes),
             namespaces: self.namespaces.unwrap_or(base.namespaces),
             scoped: self.scope.map_or(base.scoped, |scope| matches!(scope, Scope::Namespace)),
+            routes: self.routes.unwrap_or(base.routes),
             ..base
         }
     }
