@@ -36,9 +36,13 @@ use crate::rejections::Rejections;
 use crate::reports::Reports;
 use crate::secure::{Tls, TlsFiles};
 
-/// New streams admitted per second. A first synchronisation costs a few milliseconds of processor time;
-/// classes that are planned already cost less.
+/// New streams admitted per second, whatever those before them do. A first synchronisation costs a few
+/// milliseconds of processor time; classes that are planned already cost less.
 const STREAMS_PER_SECOND: f64 = 500.0;
+/// How long a new stream may have to wait for its turn. Waiting costs less than coming back, which Envoy does later
+/// each time; and an Envoy that starts goes on without configuration after fifteen seconds
+/// (`initial_fetch_timeout`).
+const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Connections that wait to be accepted. When a replica is gone, everybody comes at once.
 const BACKLOG: u32 = 4096;
@@ -165,6 +169,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         identifier: identifier(&replica),
         grace: Duration::from_secs(1),
         streams_per_second: STREAMS_PER_SECOND,
+        admission_wait_max: ADMISSION_WAIT_MAX,
         brake: options.brake,
         ..Settings::default()
     };

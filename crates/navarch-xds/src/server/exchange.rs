@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep};
 use tokio_stream::wrappers::WatchStream;
 
+use super::admission::Place;
 use super::call::{Call, End};
 use super::grpc::{Code, Status};
 use super::own::{Combined, OwnResources};
@@ -30,6 +31,10 @@ use crate::request::{Request, Wish};
 use crate::response;
 use crate::status::Entry;
 use crate::stream::Stream;
+
+/// How long a new stream counts as one that costs much, whatever its client has by then: it may not read, or
+/// wait for something else.
+const PLACE_MAX: Duration = Duration::from_secs(1);
 
 /// What nonces of answers start with that are not responses of the stream.
 const ANSWER_NONCE: &str = "answer.";
@@ -60,6 +65,7 @@ pub(super) async fn serve(
     method: Method,
     call: &mut Call,
     peer: Arc<Peer>,
+    place: Place,
 ) -> Result<(), End> {
     let first = tokio::time::timeout(shared.settings.first_timeout, call.message()).await;
     let late = |_| Status::new(Code::DeadlineExceeded, "no request");
@@ -72,7 +78,13 @@ pub(super) async fn serve(
     shared.registry.insert(entry.clone());
     shared.observer.connected(&node);
     let registered = Registered { shared, entry };
-    let exchange = Exchange { shared, method, entry: &registered.entry, answers: Answered::default() };
+    let exchange = Exchange {
+        shared,
+        method,
+        entry: &registered.entry,
+        answers: Answered::default(),
+        place: Some(place),
+    };
     let result = exchange.run(call, first, (classes, own)).await;
     drop((registered, guard));
     result
@@ -205,6 +217,8 @@ struct Exchange<'a> {
     method: Method,
     entry: &'a Entry,
     answers: Answered,
+    /// Until the client has everything.
+    place: Option<Place>,
 }
 
 impl Exchange<'_> {
@@ -232,11 +246,13 @@ impl Exchange<'_> {
             self.report();
             let (timer, is_asked) = {
                 let stream = self.entry.lock();
+                self.place = self.place.take().filter(|_| now < start + PLACE_MAX && !stream.has_started());
                 (stream.timer(now.into_std()).map(Instant::from_std), stream.is_asked())
             };
+            let place_by = self.place.is_some().then(|| start + PLACE_MAX);
             let send_by = (!room).then(|| written + settings.send_timeout);
             let resources_by = (!has_resources && is_asked).then(|| start + settings.resources_timeout);
-            let deadline = timer.into_iter().chain(send_by).chain(resources_by).min();
+            let deadline = timer.into_iter().chain(send_by).chain(resources_by).chain(place_by).min();
             match poll_fn(|cx| waits.poll(call, room, deadline, cx)).await? {
                 Happened::Request(None) => return Ok(()),
                 Happened::Request(Some(message)) => {

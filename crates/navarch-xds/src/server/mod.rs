@@ -40,7 +40,7 @@ use crate::node::Node;
 use crate::response::{Dialect, Protocol};
 use crate::status::{Registry, StreamStatus};
 use crate::stream::Event;
-use admission::Admission;
+use admission::{Admission, Place};
 use call::{Call, End, Offer};
 use service::{Registered, Services};
 use streaming::Streaming;
@@ -247,7 +247,10 @@ pub struct Settings {
     /// Bytes of one request. A reconnecting Envoy lists everything it has: 4 MiB are reached near 40,000
     /// clusters.
     pub request_bytes_max: usize,
-    /// New streams per second, and as many at once.
+    /// New streams that may be at getting what they ask for first. When one has everything, the next one is let
+    /// in.
+    pub streams_at_a_time: usize,
+    /// New streams per second beyond these, and as many at once.
     pub streams_per_second: f64,
     /// How long a new stream may have to wait for its turn; beyond, it is refused. Waiting costs less than
     /// coming back, but a client that has waited long may have a better server to go to.
@@ -279,6 +282,7 @@ impl Default for Settings {
         Self {
             identifier: String::new(),
             request_bytes_max: 64 << 20,
+            streams_at_a_time: 64,
             streams_per_second: 100.0,
             admission_wait_max: Duration::from_secs(5),
             first_timeout: Duration::from_secs(15),
@@ -310,7 +314,7 @@ pub(crate) struct Shared {
     settings: Settings,
     encoder: Encoder,
     registry: Arc<Registry>,
-    admission: Admission,
+    admission: Arc<Admission>,
     streams: AtomicU64,
     /// Set once: the server ends, and its streams within this time.
     shutdown: watch::Sender<Option<Duration>>,
@@ -382,7 +386,11 @@ impl Builder {
                 streaming,
                 encoder: Encoder::new(&settings.identifier),
                 registry: Arc::default(),
-                admission: Admission::new(settings.streams_per_second, settings.admission_wait_max),
+                admission: Admission::new(
+                    settings.streams_at_a_time,
+                    settings.streams_per_second,
+                    settings.admission_wait_max,
+                ),
                 streams: AtomicU64::new(0),
                 shutdown: watch::Sender::new(None),
                 settings,
@@ -460,8 +468,8 @@ impl Shared {
         peer: Arc<Peer>,
         ending: watch::Receiver<Option<Ending>>,
     ) -> Result<(), End> {
-        let asked = match self.admit(offer.request.uri().path()).await {
-            Ok(Asked::Own(own)) => own,
+        let (asked, place) = match self.admit(offer.request.uri().path()).await {
+            Ok(Asked::Own(own, place)) => (own, place),
             Ok(Asked::Brought(service)) => return service.serve(*offer, peer, &self.settings).await,
             Ok(Asked::Streaming(service)) => {
                 return streaming::serve(service, *offer, peer, &self.settings).await;
@@ -483,8 +491,11 @@ impl Shared {
         let Ok(mut call) = Call::accept(*offer, self.settings.request_bytes_max) else { return Ok(()) };
         let work = async {
             match asked {
-                Own::Discovery(method) => exchange::serve(self, method, &mut call, peer).await,
-                Own::Other(service) => services::serve(self, service, &mut call, peer).await,
+                Own::Discovery(method) => exchange::serve(self, method, &mut call, peer, place).await,
+                Own::Other(service) => {
+                    drop(place);
+                    services::serve(self, service, &mut call, peer).await
+                }
             }
         };
         let result = tokio::select! {
@@ -524,23 +535,21 @@ impl Shared {
             let brought = self.services.get(path).map(Asked::Brought);
             return brought.ok_or_else(|| Status::new(Code::Unimplemented, "no such method"));
         };
-        let Some(wait) = self.admission.admit() else {
+        let Some(place) = self.admission.admit().await else {
             self.observer.refused();
             return unavailable("too many new streams, try again");
         };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-            if self.shutdown.borrow().is_some() {
-                return unavailable("shutting down");
-            }
+        // It may have waited.
+        if self.shutdown.borrow().is_some() {
+            return unavailable("shutting down");
         }
-        Ok(Asked::Own(own))
+        Ok(Asked::Own(own, place))
     }
 }
 
 /// What the path of a request asks for.
 enum Asked<'s> {
-    Own(Own),
+    Own(Own, Place),
     /// A service that was brought to the port.
     Brought(&'s Registered),
     /// A service with streams that was brought to the port.

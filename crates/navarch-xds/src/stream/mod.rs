@@ -445,6 +445,16 @@ impl Stream {
         self.protocol
     }
 
+    /// Whether the client has come as far as listeners, which it asks for when it has clusters and endpoints, and
+    /// has everything that it has asked for so far.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        let has_all = |resources: &Arc<ProxyResources>| {
+            self.types.iter().all(|state| state.is_answered() && !state.has_work(resources))
+        };
+        self.state(XdsType::Lds).requested && self.resources.as_ref().is_some_and(has_all)
+    }
+
     /// Whether the client has asked for anything that is served.
     #[must_use]
     pub fn is_asked(&self) -> bool {

@@ -452,7 +452,12 @@ async fn rec_02_and_rec_13_reconnect_over_the_wire() {
 
 #[tokio::test]
 async fn rec_11_admission_refuses_before_work() {
-    let limited = Settings { streams_per_second: 2.0, admission_wait_max: Duration::ZERO, ..settings() };
+    let limited = Settings {
+        streams_at_a_time: 0,
+        streams_per_second: 2.0,
+        admission_wait_max: Duration::ZERO,
+        ..settings()
+    };
     let running = start(limited).await;
     let mut refused = 0;
     let mut streams = Vec::new();
