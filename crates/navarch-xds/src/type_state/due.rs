@@ -18,6 +18,8 @@ pub(crate) struct Due {
     anticipated: BTreeSet<Arc<str>>,
     /// Names that were sent before the client asked for them.
     sent_ahead: BTreeSet<Arc<str>>,
+    /// Those of them that are due only because it has asked for them since.
+    asked_since: BTreeSet<Arc<str>>,
     /// Names that the client asks for and was sent nothing of on this stream.
     unsent: BTreeSet<Arc<str>>,
     /// Names that the client is told are gone although they are there.
@@ -35,6 +37,7 @@ impl Due {
             names,
             anticipated: _,
             sent_ahead: _,
+            asked_since: _,
             unsent: _,
             taken_back,
             globs,
@@ -59,21 +62,32 @@ impl Due {
 
     /// Makes a name due.
     pub fn name(&mut self, name: Arc<str>) {
+        self.asked_since.remove(&name);
         self.names.insert(name);
     }
 
     /// Makes names due.
     pub fn names(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
-        self.names.extend(names);
+        names.into_iter().for_each(|name| self.name(name));
     }
 
     /// The client wants these, and did not before: they are due.
     pub fn ask(&mut self, added: impl IntoIterator<Item = Arc<str>>) {
         for name in added {
-            self.names.insert(name.clone());
-            if !self.sent_ahead.remove(&name) {
-                self.unsent.insert(name);
+            let is_due = !self.names.insert(name.clone());
+            match self.sent_ahead.remove(&name) {
+                true if is_due => {}
+                true => _ = self.asked_since.insert(name),
+                false => _ = self.unsent.insert(name),
             }
+        }
+    }
+
+    /// The client has accepted what it was sent of this name ahead, and has asked for it before that: it was
+    /// waiting for the name when it read what it was sent, and is not sent it again.
+    pub fn accepted_ahead(&mut self, name: &str) {
+        if self.asked_since.remove(name) {
+            self.names.remove(name);
         }
     }
 
@@ -85,7 +99,7 @@ impl Due {
 
     /// Makes a name due that the client will ask for.
     pub fn anticipate(&mut self, name: Arc<str>) {
-        self.names.insert(name.clone());
+        self.name(name.clone());
         self.anticipated.insert(name);
     }
 
@@ -114,6 +128,7 @@ impl Due {
         self.names.remove(name);
         self.anticipated.remove(name);
         self.sent_ahead.remove(name);
+        self.asked_since.remove(name);
         self.unsent.remove(name);
     }
 
@@ -123,6 +138,7 @@ impl Due {
         // One that was asked for meanwhile is anticipated no longer.
         self.sent_ahead.extend(anticipated.difference(&self.unsent).cloned());
         self.unsent.clear();
+        self.asked_since.clear();
         mem::take(&mut self.names).into_iter().map(move |name| {
             let is_anticipated = anticipated.contains(&name);
             (name, is_anticipated)
@@ -165,6 +181,27 @@ mod tests {
         assert_eq!(unsent(&due), [false; 3]);
         due.ask(["sent ahead".into()]);
         assert!(due.is_unsent("sent ahead"), "it counts once");
+    }
+
+    #[test]
+    fn what_was_sent_ahead_is_not_sent_again_if_it_was_asked_for_before_it_was_accepted() {
+        let check = |steps: &[fn(&mut Due)], expected: bool| {
+            let mut due = Due::default();
+            due.anticipate("a".into());
+            due.take_names().for_each(drop);
+            steps.iter().for_each(|step| step(&mut due));
+            assert_eq!(due.has_name("a"), expected);
+        };
+        let ask: fn(&mut Due) = |due| due.ask(["a".into()]);
+        let accept: fn(&mut Due) = |due| due.accepted_ahead("a");
+        let resend: fn(&mut Due) = |due| due.name("a".into());
+        check(&[ask], true);
+        check(&[ask, accept], false);
+        check(&[accept, ask], true);
+        // It is due for another reason too: its cluster has changed.
+        check(&[ask, resend, accept], true);
+        check(&[resend, ask, accept], true);
+        check(&[ask, accept, ask], true);
     }
 
     #[test]

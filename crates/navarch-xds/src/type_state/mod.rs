@@ -13,6 +13,7 @@
 //! | anticipated | a name is due that the client has not asked for yet, and will | `due.rs` |
 //! | unsent | a name is due that the client asks for and was sent nothing of: what `base` has of it counts for nothing | `due.rs` |
 //! | sent ahead | a name was sent before the client asked for it | `due.rs` |
+//! | asked since | a name was sent ahead and asked for before that was answered: an acceptance answers it | `due.rs` |
 //! | leaving | a resource that is not in the set any more, and stays until nothing refers to it | `leaving.rs` |
 //! | leaving by name | the same, from an earlier stream: there is only the name | `leaving.rs` |
 //! | maybe other version | it leaves, and a rejection left it unclear which version the client has | `leaving.rs` |
@@ -37,7 +38,7 @@ mod returning;
 mod states;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -172,7 +173,11 @@ impl TypeState {
         // What is asked for on this stream for the second time was dropped meanwhile.
         self.returning.need(change.named.iter().chain(&change.dropped).map(|name| &**name));
         self.due.everything |= change.everything;
-        self.due.names(change.named);
+        // Mostly all of them are new.
+        if change.named.len() != change.added.len() {
+            let added: BTreeSet<&Arc<str>> = change.added.iter().collect();
+            self.due.names(change.named.into_iter().filter(|name| !added.contains(name)));
+        }
         self.due.ask(change.added);
         self.due.globs(change.globbed);
         for name in change.dropped {

@@ -47,6 +47,14 @@ impl TypeState {
             // A later response may have left them out.
             self.due.full_state |= good > 0 && !self.inflight.is_empty();
         }
+        if cx.protocol == Protocol::Delta {
+            let base = self.base.as_ref();
+            for resource in response.news.iter() {
+                if base.is_some_and(|base| base.get(resource.name()) == Some(resource)) {
+                    self.due.accepted_ahead(resource.name());
+                }
+            }
+        }
         if self.quarantine.is_empty() {
             if response.complete {
                 self.progress.reach(response.revision);
