@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use navarch_kubernetes::{Access, Options};
+use navarch_kubernetes::{Access, Candidate, Options};
+use navarch_server::serve::replica_name;
 
 /// What a cluster is called unless something is said, as in Istio.
 const CLUSTER: &str = "Kubernetes";
+
+/// Where the control plane of a cluster runs unless something is said, as in Istio.
+const NAMESPACE: &str = "istio-system";
 
 /// How a cluster is reached, and what of it counts.
 #[derive(Args)]
@@ -41,20 +45,30 @@ pub struct KubernetesArgs {
         env = "NAVARCH_REVISION"
     )]
     revision: String,
+    /// Write nothing to the cluster: no statuses, and no Lease that says who writes them
+    #[arg(long, requires = "kubernetes", env = "NAVARCH_READ_ONLY")]
+    read_only: bool,
     /// What the cluster is called; proxies say which one they are in
     #[arg(long, value_name = "NAME", env = "CLUSTER_ID")]
     pub cluster_name: Option<String>,
 }
 
 impl KubernetesArgs {
-    /// What is followed, if a cluster is. What it says is kept in the directory of state, if there is one.
-    pub fn options(self, state: Option<&Path>) -> Option<Options> {
+    /// What is followed, if a cluster is. What it says is kept in the directory of state, if there is one;
+    /// `namespace` is where we run.
+    pub fn options(self, state: Option<&Path>, namespace: Option<&str>) -> Option<Options> {
+        let candidate = (!self.read_only).then(|| Candidate {
+            namespace: namespace.unwrap_or(NAMESPACE).to_owned(),
+            lease: format!("navarch-{}", self.revision),
+            name: format!("{}-{}", replica_name(), std::process::id()),
+        });
         self.kubernetes.then(|| Options {
             access: Access { kubeconfig: self.kubeconfig, context: self.context },
             cluster: self.cluster_name.as_deref().unwrap_or(CLUSTER).into(),
             revision: self.revision.into(),
             namespaces: self.watch_namespace.into_iter().collect(),
             kept: state.map(|state| state.join("kubernetes")),
+            candidate,
         })
     }
 }

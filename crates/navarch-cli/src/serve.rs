@@ -47,7 +47,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE", env = "NAVARCH_MESH_CONFIG")]
     mesh_config: Option<PathBuf>,
     /// Namespace the server runs in, if it runs in a cluster: its label topology.istio.io/network is the
-    /// network of the cluster
+    /// network of the cluster, and the Lease by which one of all replicas writes is in it (istio-system if
+    /// nothing is said)
     #[arg(long, value_name = "NAMESPACE", env = "NAVARCH_SYSTEM_NAMESPACE")]
     system_namespace: Option<String>,
     /// Where the xDS server listens (plaintext)
@@ -145,7 +146,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
     let jwt_rule = args.jwt_rule.as_deref().map(JwtRule::parse).transpose()?;
     let cluster_name = args.kubernetes.cluster_name.clone();
-    let kubernetes = args.kubernetes.options(args.state.as_deref());
+    let kubernetes = args.kubernetes.options(args.state.as_deref(), args.system_namespace.as_deref());
     let identity = args.state.map(|state| identity::Options {
         state,
         new_authority: args.new_authority,

@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep};
 use crate::feed::Feed;
 use crate::kept::{Change, Kept, Whole};
 use crate::read::{Reader, Told};
-use crate::request::{Collection, Event, Events, Failure, is_ready};
+use crate::request::{Collection, Event, Events, Failure, chain, is_ready};
+use crate::status::{Shown, Statuses, has_status};
 
 /// How often the API server is asked.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,10 @@ pub(crate) struct Follower {
     pub part: String,
     /// Places that have something.
     pub known: BTreeSet<PlaceId>,
+    /// Who writes statuses, if somebody does.
+    pub statuses: Option<Statuses>,
+    /// The version of the kind's group in which it was listed.
+    pub version: &'static str,
     /// What was said last, on disk, if it is kept.
     pub kept: Option<Kept>,
     /// Whether the API server, or what is kept of it, has been heard.
@@ -139,6 +144,7 @@ impl Follower {
         let kind = self.reader.kind;
         for version in kind.versions() {
             let collection = self.collection(version);
+            self.version = version;
             match self.list_all(&collection).await {
                 Ok(version) => return Ok(Some(Listed { collection, version })),
                 Err(Failure::Absent) => {}
@@ -208,9 +214,29 @@ impl Follower {
     /// Tells everything that there is, and that nothing else is.
     fn tell_all(&mut self, told: Vec<Told>) {
         let now: BTreeSet<PlaceId> = told.iter().map(|told| told.place.clone()).collect();
-        let gone = self.known.difference(&now).map(|place| (place.clone(), Update::Gone));
-        self.feed.tell(gone.chain(told.into_iter().map(|told| (told.place, told.update))));
+        let gone: Vec<_> = self.known.difference(&now).cloned().collect();
+        gone.iter().for_each(|place| self.hides(place));
+        let gone = gone.into_iter().map(|place| (place, Update::Gone));
+        let told = told.into_iter().map(|told| {
+            self.shows(told.shown);
+            (told.place, told.update)
+        });
+        self.feed.tell(gone.chain(told));
         self.known = now;
+    }
+
+    /// An object shows this in its status.
+    fn shows(&self, shown: Option<Shown>) {
+        if let (Some(statuses), Some(shown)) = (&self.statuses, shown) {
+            statuses.shown(shown, self.version);
+        }
+    }
+
+    /// An object is gone.
+    fn hides(&self, place: &PlaceId) {
+        if let Some(statuses) = self.statuses.as_ref().filter(|_| has_status(self.reader.kind)) {
+            statuses.gone(&self.reader.key(place));
+        }
     }
 
     /// Watches until everything has to be read again.
@@ -288,17 +314,19 @@ impl Follower {
         if ty == "BOOKMARK" {
             return Reader::bookmark(object.get()).ok_or_else(nonsense);
         }
-        let Told { place, version, update } = self.reader.read(object.get()).ok_or_else(nonsense)?;
+        let Told { place, version, update, shown } = self.reader.read(object.get()).ok_or_else(nonsense)?;
         if version.is_empty() {
             return Err(nonsense());
         }
         match ty.as_str() {
             "ADDED" | "MODIFIED" => {
+                self.shows(shown);
                 self.known.insert(place.clone());
                 changes.push((place.clone(), Some(object)));
                 updates.push((place, update));
             }
             "DELETED" => {
+                self.hides(&place);
                 self.known.remove(&place);
                 changes.push((place.clone(), None));
                 updates.push((place, Update::Gone));
@@ -396,17 +424,6 @@ fn fields(kind: Kind) -> &'static str {
         Kind::Secret => "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token",
         _ => "",
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,17 +1,22 @@
-//! The API server of a Kubernetes cluster as a source of configuration.
+//! The API server of a Kubernetes cluster as a source of configuration, and who writes to it.
 //!
 //! In: lists and watches of every kind of the kinds table. Out: what a [`navarch_sources::Source`]
-//! gives. Objects are read by the model as those in files are, so that they mean the same. This
-//! crate must never know Envoy or xDS.
+//! gives. Objects are read by the model as those in files are, so that they mean the same. What
+//! becomes of them goes back into their statuses. This crate must never know Envoy or xDS.
 
 mod access;
 mod feed;
 mod follow;
 mod kept;
+mod leadership;
+mod lease;
 pub mod permissions;
 mod read;
 mod request;
 mod source;
+mod status;
 
 pub use access::{Access, AccessError};
-pub use source::{Kubernetes, Options};
+pub use leadership::{Candidate, Leadership};
+pub use source::{Kubernetes, Options, Writer};
+pub use status::Report as StatusReport;

@@ -11,8 +11,13 @@ use navarch_model::{Kind, ObjectKey, Position};
 use navarch_sources::{PlaceId, Update};
 use serde::Deserialize;
 
+use crate::status::Shown;
+
 /// The label that says which revision of the control plane reads an object.
 const REVISION: &str = "istio.io/rev";
+
+/// The revision of whoever says nothing else.
+const DEFAULT_REVISION: &str = "default";
 
 /// An object as an API server has it.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub(crate) struct Told {
     /// The version of the object.
     pub version: String,
     pub update: Update,
+    /// Its status, if that may be ours to write.
+    pub shown: Option<Shown>,
 }
 
 /// Reads objects of one kind.
@@ -45,6 +52,14 @@ struct Named {
     namespace: String,
     #[serde(default)]
     resource_version: String,
+    #[serde(default)]
+    labels: Option<Revision>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Revision {
+    #[serde(default, rename = "istio.io/rev")]
+    revision: String,
 }
 
 impl Reader {
@@ -56,7 +71,28 @@ impl Reader {
             Ok(node) => self.says(node),
             Err(error) => Update::Unreadable(self.unreadable(&metadata, &error.to_string())),
         };
-        Some(Told { place, version: metadata.resource_version, update })
+        let key = ObjectKey::new(self.kind, &metadata.namespace, &metadata.name);
+        let shown = Shown::of(key, json, self.may_write(&metadata));
+        Some(Told { place, version: metadata.resource_version, update, shown })
+    }
+
+    /// What is at a place of this kind.
+    pub(crate) fn key(&self, place: &Path) -> ObjectKey {
+        let text = place.to_string_lossy();
+        let mut names = text.split('/').skip(1);
+        let namespace = match self.kind.scope() {
+            Scope::Namespaced => names.next().unwrap_or_default(),
+            Scope::Cluster => "",
+        };
+        ObjectKey::new(self.kind, namespace, names.next().unwrap_or_default())
+    }
+
+    /// Whether an object's status is ours to write: of several revisions that read it, that which it names,
+    /// or else the default one.
+    fn may_write(&self, metadata: &Named) -> bool {
+        let stated = metadata.labels.as_ref().map_or("", |labels| &labels.revision);
+        let revision = if stated.is_empty() { DEFAULT_REVISION } else { stated };
+        revision == &*self.revision
     }
 
     /// The version that a bookmark is of.

@@ -3,13 +3,14 @@
 //! The paragraphs that are cited are those of Kubernetes' "API Concepts".
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use kube::Client;
 use kube::client::Body;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
@@ -19,6 +20,15 @@ const PAGE_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes of one event of a watch.
 const EVENT_BYTES_MAX: usize = 16 << 20;
+
+/// Longest wait for an answer to anything but a list or a watch. What holds a Lease reckons with it.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(4);
+
+/// Bytes of such an answer.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Who changes objects, in their `managedFields`.
+pub(crate) const FIELD_MANAGER: &str = "navarch";
 
 /// Seconds after which the API server ends a watch, so that connections spread over its replicas.
 const WATCH_SECONDS: u32 = 290;
@@ -83,6 +93,18 @@ struct Status {
     message: String,
 }
 
+impl Failure {
+    /// The status of a refusal.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Failure::Refused { status, .. } => Some(*status),
+            Failure::Absent => Some(404),
+            Failure::Expired => Some(410),
+            Failure::Unreachable(_) | Failure::Nonsense(_) => None,
+        }
+    }
+}
+
 /// The API server, for one collection.
 #[derive(Clone)]
 pub(crate) struct Collection {
@@ -137,8 +159,65 @@ pub(crate) async fn is_ready(client: &Client) -> bool {
     get(client, "/readyz").await.is_ok()
 }
 
+/// How an object is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is new.
+    Create,
+    /// It is replaced as a whole.
+    Replace,
+    /// These fields are ours ("Server-Side Apply"), whoever had them before.
+    Apply,
+    /// These fields are put in place of those that are there (RFC 7396).
+    Merge,
+}
+
+impl Change {
+    fn parts(self) -> (Method, &'static str) {
+        match self {
+            Change::Create => (Method::POST, "application/json"),
+            Change::Replace => (Method::PUT, "application/json"),
+            Change::Apply => (Method::PATCH, "application/apply-patch+yaml"),
+            Change::Merge => (Method::PATCH, "application/merge-patch+json"),
+        }
+    }
+}
+
+/// An object, read once.
+pub(crate) async fn read(client: &Client, uri: &str) -> Result<Bytes, Failure> {
+    bounded(async { whole(get(client, uri).await?).await }).await
+}
+
+/// Changes an object; gives it as it is then.
+pub(crate) async fn change(
+    client: &Client,
+    change: Change,
+    uri: &str,
+    object: &impl Serialize,
+) -> Result<Bytes, Failure> {
+    let (method, content) = change.parts();
+    let force = if change == Change::Apply { "&force=true" } else { "" };
+    let uri = format!("{uri}?fieldManager={FIELD_MANAGER}{force}");
+    let object = serde_json::to_vec(object).map_err(|error| Failure::Nonsense(error.to_string()))?;
+    let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content);
+    let request = request.header(header::ACCEPT, "application/json").body(Body::from(object));
+    bounded(async { whole(answer(client, request).await?).await }).await
+}
+
+async fn bounded<T>(asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(ANSWER_MAX, asking).await.unwrap_or_else(|elapsed| Err(Failure::Unreachable(elapsed.into())))
+}
+
+async fn whole(body: Body) -> Result<Bytes, Failure> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(Failure::Unreachable)?;
+    Ok(body.to_bytes())
+}
+
 async fn get(client: &Client, uri: &str) -> Result<Body, Failure> {
-    let request = Request::get(uri).header(header::ACCEPT, "application/json").body(Body::empty());
+    answer(client, Request::get(uri).header(header::ACCEPT, "application/json").body(Body::empty())).await
+}
+
+async fn answer(client: &Client, request: http::Result<Request<Body>>) -> Result<Body, Failure> {
     let request = request.map_err(|error| Failure::Nonsense(error.to_string()))?;
     let answer = client.send(request).await.map_err(|error| Failure::Unreachable(error.into()))?;
     let (parts, body) = answer.into_parts();
@@ -235,6 +314,17 @@ fn event(line: &[u8]) -> Result<Event, Failure> {
         return Err(of_status(said.code, said.message, None));
     }
     Ok(event)
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// A value in a query: everything but what never needs to be escaped is.

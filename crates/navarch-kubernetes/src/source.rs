@@ -9,14 +9,17 @@ use std::sync::Arc;
 use navarch_model::document::WrittenIn;
 use navarch_model::kinds::Scope;
 use navarch_model::{ClusterId, Kind, Name};
-use navarch_sources::{Batch, Health, Settled, Source, SourceError};
+use navarch_sources::{Batch, Health, Settled, Source, SourceError, StatusWriter};
 use tokio::task::JoinSet;
 
 use crate::access::{Access, AccessError};
 use crate::feed::Feed;
 use crate::follow::{Follower, Pace};
 use crate::kept::Kept;
+use crate::leadership::{Candidate, Leadership, stand};
+use crate::lease::Timing;
 use crate::read::Reader;
+use crate::status::{Report, Statuses};
 
 /// What is followed, and where.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct Options {
     /// Directory in which what the API server says is kept, Secrets included, for a start while it
     /// is away. Nothing is kept without it.
     pub kept: Option<PathBuf>,
+    /// Who of us writes to the cluster. Nothing is written without it.
+    pub candidate: Option<Candidate>,
 }
 
 /// Every kind of the kinds table in a cluster, followed.
@@ -43,8 +48,28 @@ pub struct Options {
 pub struct Kubernetes {
     name: String,
     feed: Feed,
-    /// Dropped, they end.
-    _followers: JoinSet<()>,
+    writer: Option<Writer>,
+    /// Those who follow and those who write. Dropped, they end.
+    _tasks: JoinSet<()>,
+}
+
+/// What is written to a cluster. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    statuses: Statuses,
+    leadership: Leadership,
+}
+
+impl Writer {
+    /// Whether we are the one who writes.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// How writing of statuses goes.
+    pub fn statuses(&self) -> Report {
+        self.statuses.report()
+    }
 }
 
 impl Kubernetes {
@@ -53,10 +78,21 @@ impl Kubernetes {
     /// # Errors If it is not known how to reach the API server. That it cannot be reached is no
     /// error: it may be later.
     pub async fn follow(options: &Options) -> Result<Self, AccessError> {
+        Self::follow_at(options, Timing::default()).await
+    }
+
+    pub(crate) async fn follow_at(options: &Options, timing: Timing) -> Result<Self, AccessError> {
         let client = options.access.client().await?;
         let parts: Vec<_> = Kind::ALL.iter().flat_map(|kind| parts(*kind, &options.namespaces)).collect();
         let feed = Feed::new(parts.iter().map(Part::name));
-        let mut followers = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        let writer = options.candidate.as_ref().map(|candidate| {
+            let writer = Writer { statuses: Statuses::new(), leadership: Leadership::new() };
+            let Writer { statuses, leadership } = writer.clone();
+            tasks.spawn(stand(client.clone(), candidate.clone(), timing, leadership.clone()));
+            tasks.spawn(statuses.run(client.clone(), leadership));
+            writer
+        });
         for part in parts {
             let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: options.cluster.clone() };
             let kept = |directory: &PathBuf| Kept::new(directory, &options.cluster, &part.name());
@@ -69,13 +105,20 @@ impl Kubernetes {
                 namespace: part.namespace,
                 feed: feed.clone(),
                 known: BTreeSet::new(),
+                statuses: writer.as_ref().map(|writer| writer.statuses.clone()),
+                version: "",
                 failures: 0,
                 pace: Pace::default(),
             };
-            followers.spawn(follower.run());
+            tasks.spawn(follower.run());
         }
         let name = format!("the API server of cluster {}", options.cluster);
-        Ok(Kubernetes { name, feed, _followers: followers })
+        Ok(Kubernetes { name, feed, writer, _tasks: tasks })
+    }
+
+    /// Who writes to the cluster, if anybody may.
+    pub fn writer(&self) -> Option<Writer> {
+        self.writer.clone()
     }
 }
 
@@ -126,5 +169,9 @@ impl Source for Kubernetes {
 
     fn health(&self) -> Option<Health> {
         Some(self.feed.health().clone())
+    }
+
+    fn status_writer(&mut self) -> Option<&mut dyn StatusWriter> {
+        self.writer.as_mut().map(|writer| &mut writer.statuses as &mut dyn StatusWriter)
     }
 }

@@ -26,6 +26,24 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
     Some(days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset)
 }
 
+/// Seconds since the epoch as an RFC 3339 time in UTC.
+pub fn format_timestamp(seconds: i64) -> String {
+    let (mut days, clock) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Close from above or below, then to the day.
+    let mut year = 1970 + days.div_euclid(366);
+    while days_since_epoch(year + 1, 1, 1) <= days {
+        year += 1;
+    }
+    days -= days_since_epoch(year, 1, 1);
+    let mut month = 1;
+    while days >= days_in_month(year, month) {
+        days -= days_in_month(year, month);
+        month += 1;
+    }
+    let (hour, minute, second) = (clock / 3_600, clock / 60 % 60, clock % 60);
+    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", days + 1)
+}
+
 /// The clock time, and the offset from UTC in seconds.
 fn split_offset(time: &str) -> Option<(&str, i64)> {
     if let Some(clock) = time.strip_suffix(['Z', 'z']) {
@@ -83,6 +101,15 @@ mod tests {
         check("2025-01-01T01:30:00+01:30", Some(crate::object::DEFAULT_CREATION));
         check("2024-12-31T23:00:00-01:00", Some(crate::object::DEFAULT_CREATION));
         check("2025-01-01t00:00:00z", Some(crate::object::DEFAULT_CREATION));
+    }
+
+    #[test]
+    fn a_time_that_is_written_is_read_again() {
+        assert_eq!(format_timestamp(0), "1970-01-01T00:00:00Z");
+        assert_eq!(format_timestamp(951_827_696), "2000-02-29T12:34:56Z");
+        for seconds in (-86_400..4_000_000_000).step_by(12_345_678) {
+            assert_eq!(parse_timestamp(&format_timestamp(seconds)), Some(seconds));
+        }
     }
 
     #[test]

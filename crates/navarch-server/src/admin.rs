@@ -15,6 +15,7 @@ use axum::{Extension, Json, Router, middleware};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
 use navarch_model::ObjectKey;
+use navarch_kubernetes::{StatusReport, Writer};
 use navarch_model::finding::{Finding, Severity};
 use navarch_snapshot::Snapshot;
 use navarch_sources::health::{Health, Report};
@@ -52,6 +53,8 @@ pub struct Admin {
     pub latest: Arc<ArcSwap<Snapshot>>,
     /// Sources that may be out of reach, by name.
     pub sources: Vec<(String, Health)>,
+    /// Who writes to the cluster, if anybody does.
+    pub writer: Option<Writer>,
     pub reports: Arc<Reports>,
     /// The certificate authority, if there is one.
     pub identity: Option<Arc<Identity>>,
@@ -83,6 +86,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route(
             "/debug/sources",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.source_statuses()) }),
+        )
+        .route(
+            "/debug/writer",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.writer_status()) }),
         )
         .route("/debug/status", get(|State(admin): State<Arc<Admin>>| async move { Json(admin.statuses()) }))
         .route(
@@ -128,6 +135,7 @@ async fn index() -> &'static str {
      /debug/checksum?proxyID=NAME        content hashes of what a proxy should hold, planned from scratch\n\
      /debug/findings                     what is wrong with the configuration\n\
      /debug/sources                      how well sources are heard that may be out of reach\n\
+     /debug/writer                       who writes to the cluster, and how that goes\n\
      /debug/status                       what became of each object that configures the mesh\n\
      /debug/removals                     removals that are held back, because too much would go at once\n\
      /debug/removals/confirm             POST: they are meant (navarch confirm-removals)\n\
@@ -168,6 +176,13 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         admin.metrics.source_unheard_seconds.with_label_values(&label).set(seconds as i64);
         bring_to(&admin.metrics.source_failures.with_label_values(&label), source.failures);
         bring_to(&admin.metrics.source_relists.with_label_values(&label), source.relists);
+    }
+    if let Some(writer) = &admin.writer {
+        let StatusReport { pending, written, failed } = writer.statuses();
+        admin.metrics.writer.set(writer.leadership().is_held().into());
+        admin.metrics.statuses_pending.set(pending as i64);
+        bring_to(&admin.metrics.statuses.with_label_values(&["written"]), written);
+        bring_to(&admin.metrics.statuses.with_label_values(&["failed"]), failed);
     }
     admin.metrics.removals_held.set(admin.registry.holding() as i64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
@@ -395,6 +410,18 @@ impl Admin {
             SourceStatus { name: name.clone(), parts, unheard, unheard_for_ms, reason, failures, relists }
         };
         self.sources.iter().map(status).collect()
+    }
+
+    /// Who writes to the cluster, and how that goes; nothing if nobody does.
+    pub fn writer_status(&self) -> Value {
+        let Some(writer) = &self.writer else { return json!({}) };
+        let StatusReport { pending, written, failed } = writer.statuses();
+        let leadership = writer.leadership();
+        json!({
+            "writes": leadership.is_held(),
+            "holder": leadership.holder(),
+            "statuses": { "pending": pending, "written": written, "failed": failed },
+        })
     }
 
     /// What became of each object that configures the mesh.

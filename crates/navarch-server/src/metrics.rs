@@ -51,6 +51,12 @@ pub struct Metrics {
     pub source_failures: IntCounterVec,
     /// How often parts of a source were read again as a whole, by source.
     pub source_relists: IntCounterVec,
+    /// Whether this replica writes to the cluster.
+    pub writer: IntGauge,
+    /// Objects whose status in the cluster is not what it should be.
+    pub statuses_pending: IntGauge,
+    /// Statuses written to the cluster (`written`), and writes that did not work (`failed`).
+    pub statuses: IntCounterVec,
     /// Services in the world.
     pub services: IntGauge,
     /// Classes of proxies.
@@ -160,6 +166,16 @@ impl Metrics {
                 "navarch_source_relists_total",
                 "How often parts of a source were read again as a whole",
                 "source",
+            )?,
+            writer: gauge("navarch_writer", "Whether this replica writes to the cluster")?,
+            statuses_pending: gauge(
+                "navarch_statuses_pending",
+                "Objects of the cluster whose status is not what it should be",
+            )?,
+            statuses: counters(
+                "navarch_status_writes_total",
+                "Statuses written to the cluster, and writes that failed",
+                "result",
             )?,
             scan_errors,
             load_reports,

@@ -38,7 +38,10 @@ pub fn to_write(snapshot: &Snapshot, before: Option<&Snapshot>) -> Vec<Written> 
             Some(Place::Cluster { resource_version, .. }) => resource_version.clone(),
             Some(Place::File(_) | Place::None) | None => Default::default(),
         };
-        Some(Written { object, resource_version, status: status? })
+        let status = status?;
+        let parents = status.parents.iter();
+        let controllers = parents.map(|parent| snapshot.statuses().controller(&parent.parent)).collect();
+        Some(Written { object, resource_version, status, controllers })
     });
     written.collect()
 }

@@ -120,8 +120,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     // Before the cluster is followed, which is kept in it too.
     let state = options.identity.as_ref().map(State::claim).transpose()?;
     let mut sources = inputs::of_watched_files(options.config.as_deref(), options.mesh_config.as_deref());
+    let mut writer = None;
     if let Some(kubernetes) = &options.kubernetes {
-        sources.push(Box::new(Kubernetes::follow(kubernetes).await?));
+        let cluster = Kubernetes::follow(kubernetes).await?;
+        writer = cluster.writer();
+        sources.push(Box::new(cluster));
     }
     let bundle = Arc::new(Bundle::new());
     sources.push(bundle.source());
@@ -198,6 +201,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         findings: pipeline.findings(),
         latest: pipeline.latest(),
         sources: pipeline.healths(),
+        writer: writer.clone(),
         reports,
         identity: identity.clone(),
         keys: keys.clone(),
@@ -247,6 +251,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
             let result = result.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             return result.map_err(Error::Serve);
         }
+    }
+    if let Some(writer) = &writer {
+        writer.leadership().resign().await;
     }
     admin.drain();
     server.shutdown(options.drain).await;
@@ -306,7 +313,7 @@ async fn refresh_on_hangup(refresh: Refresh) {
 }
 
 /// The ISTIOD column: which replica serves a proxy.
-fn replica_name() -> String {
+pub fn replica_name() -> String {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let hostname = hostname.trim();
     if hostname.is_empty() { "navarch".to_owned() } else { hostname.to_owned() }

@@ -65,6 +65,8 @@ pub struct Written {
     /// The version of the object that the status is about, as its place states it; empty if it states none.
     pub resource_version: Arc<str>,
     pub status: Status,
+    /// Which controller each of the status's `parents` is served by, in their order.
+    pub controllers: Vec<&'static str>,
 }
 
 /// How far changes have come that were reported and not read yet. The later in this list, the longer it is

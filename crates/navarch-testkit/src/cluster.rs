@@ -1,14 +1,16 @@
-//! An API server in memory: lists in pages, watches, and nothing else.
+//! An API server in memory: lists in pages, watches, and single objects that are written.
 //!
 //! It serves what it is given and knows no kinds. Tests that need a thousand objects or a forgotten
 //! version have them at once; what a real API server makes of an object, it does not know.
 
+mod store;
+
+pub use self::store::Write;
+use self::store::{NOT_FOUND, Review, State, Target, key, status};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
-    ops::Bound,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -34,28 +36,11 @@ struct Shared {
     version: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// By path, such as `/api/v1/pods`.
-    collections: BTreeMap<String, Collection>,
-    version: u64,
-    /// Events after this version are kept.
-    kept_after: u64,
-}
-
-#[derive(Debug, Default)]
-struct Collection {
-    /// By namespace and name.
-    objects: BTreeMap<(String, String), Value>,
-    /// By version: what happened.
-    events: BTreeMap<u64, Value>,
-}
-
 impl Cluster {
     /// Starts one that has these collections, all empty.
     pub async fn start<S: Into<String>>(paths: impl IntoIterator<Item = S>) -> Result<Cluster> {
-        let collections = paths.into_iter().map(|path| (path.into(), Collection::default())).collect();
-        let state = Mutex::new(State { collections, version: 1, kept_after: 1 });
+        let collections = paths.into_iter().map(|path| (path.into(), Default::default())).collect();
+        let state = Mutex::new(State { collections, version: 1, kept_after: 1, ..State::default() });
         let shared = Arc::new(Shared { state, version: watch::channel(1).0 });
         let address = SocketAddr::from(([127, 0, 0, 1], crate::ports::free_port()?));
         let mut cluster = Cluster { address, shared, serving: None };
@@ -112,10 +97,39 @@ impl Cluster {
         let version = state.next();
         object["metadata"]["resourceVersion"] = version.to_string().into();
         let collection = state.collections.entry(path.to_owned()).or_default();
-        let known = collection.objects.insert(key(&object), object.clone());
-        let ty = if known.is_some() { "MODIFIED" } else { "ADDED" };
-        collection.events.insert(version, json!({"type": ty, "object": object}));
+        // Whoever says nothing of its status leaves it as it is.
+        if let (true, Some(known)) = (object["status"].is_null(), collection.objects.get(&key(&object)))
+            && !known["status"].is_null()
+        {
+            object["status"] = known["status"].clone();
+        }
+        collection.put(version, object);
         self.tell(state);
+    }
+
+    /// An object as it is, by its path.
+    pub fn object(&self, path: &str) -> Option<Value> {
+        self.shared.lock().object(&Target::of(path)?).ok()
+    }
+
+    /// What has been written by requests since the last call.
+    pub fn take_writes(&self) -> Vec<Write> {
+        std::mem::take(&mut self.shared.lock().writes)
+    }
+
+    /// Refuses requests with a method for paths with a part, from now on.
+    pub fn refuse(&self, method: &str, part: &str, status: u16) {
+        self.shared.lock().refusals.push((method.to_owned(), part.to_owned(), status));
+    }
+
+    /// Refuses nothing any more.
+    pub fn refuse_nothing(&self) {
+        self.shared.lock().refusals.clear();
+    }
+
+    /// Answers what is sent to a path, which is not kept.
+    pub fn review(&self, path: &str, answer: impl Fn(&Value) -> Value + Send + 'static) {
+        self.shared.lock().reviews.insert(path.to_owned(), Review(Box::new(answer)));
     }
 
     /// Removes an object, if it is there.
@@ -155,9 +169,7 @@ impl Cluster {
     }
 
     fn tell(&self, state: MutexGuard<'_, State>) {
-        let version = state.version;
-        drop(state);
-        self.shared.version.send_replace(version);
+        self.shared.tell(state);
     }
 }
 
@@ -171,59 +183,34 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
-    fn next(&mut self) -> u64 {
-        self.version += 1;
-        self.version
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        let version = state.version;
+        drop(state);
+        self.version.send_replace(version);
     }
 
-    /// A page of a list, after what the page before ended with, or why there is none.
-    fn page(&self, path: &str, limit: usize, rest: &str) -> Result<Value, u16> {
-        let objects = &self.collections.get(path).ok_or(NOT_FOUND)?.objects;
-        let mut start = Bound::Unbounded;
-        if !rest.is_empty() {
-            let (version, key) = rest.split_once('~').ok_or(GONE)?;
-            let (namespace, name) = key.split_once('/').ok_or(GONE)?;
-            // All pages of a list are of one version, and older ones than the newest are not kept.
-            if version != self.version.to_string() {
-                return Err(GONE);
-            }
-            start = Bound::Excluded((namespace.to_owned(), name.to_owned()));
+    /// Answers a request that is neither a list nor a watch.
+    fn answer(&self, method: &str, content: &str, path: &str, body: &[u8]) -> Result<Value, u16> {
+        let mut state = self.lock();
+        let refused =
+            state.refusals.iter().find(|(of, part, _)| of == method && path.contains(part.as_str()));
+        if let Some((_, _, status)) = refused {
+            return Err(*status);
         }
-        let mut left = objects.range((start, Bound::Unbounded));
-        let page: Vec<_> = left.by_ref().take(limit).collect();
-        let rest = match (page.last(), left.next()) {
-            (Some(((namespace, name), _)), Some(_)) => format!("{}~{namespace}/{name}", self.version),
-            _ => String::new(),
-        };
-        let items: Vec<_> = page.into_iter().map(|(_, object)| object).collect();
-        let metadata = json!({"resourceVersion": self.version.to_string(), "continue": rest});
-        Ok(json!({"metadata": metadata, "items": items}))
-    }
-
-    /// The events of a collection after a version, as lines; `Err` if it has to be listed again.
-    fn events(&self, path: &str, after: u64) -> Result<String, u16> {
-        let collection = self.collections.get(path).ok_or(GONE)?;
-        if after < self.kept_after {
-            return Err(GONE);
+        let target = Target::of(path).ok_or(NOT_FOUND)?;
+        if method == "GET" {
+            return state.object(&target);
         }
-        let events = collection.events.range((Bound::Excluded(after), Bound::Unbounded));
-        Ok(events.map(|(_, event)| event.to_string() + "\n").collect())
+        let body: Value = serde_json::from_slice(body).map_err(|_| 400_u16)?;
+        if let Some(Review(answer)) = state.reviews.get(path) {
+            return Ok(answer(&body));
+        }
+        let changed = state.change(method, content, &target, body.clone())?;
+        state.writes.push(Write { method: method.to_owned(), path: path.to_owned(), body });
+        self.tell(state);
+        Ok(changed)
     }
-}
-
-const NOT_FOUND: u16 = 404;
-const GONE: u16 = 410;
-
-fn status(code: u16) -> Value {
-    json!({"kind": "Status", "code": code, "message": "said by a test"})
-}
-
-fn key(object: &Value) -> (String, String) {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-    (text("namespace"), text("name"))
 }
 
 /// Answers one request, and closes the connection. `None` if it broke.
@@ -233,7 +220,14 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) -> Option<()> {
         request.push(connection.read_u8().await.ok()?);
     }
     let request = String::from_utf8(request).ok()?;
-    let target = request.split(' ').nth(1)?;
+    let header = |name: &str| {
+        let mut lines = request.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
+    };
+    let mut body = vec![0; header("content-length").parse().unwrap_or(0)];
+    connection.read_exact(&mut body).await.ok()?;
+    let mut line = request.split(' ');
+    let (method, target) = (line.next()?, line.next()?);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let parameter = |name: &str| {
         let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -251,8 +245,15 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) -> Option<()> {
     let limit = parameter("limit").parse().unwrap_or(usize::MAX);
     let page = shared.lock().page(path, limit, &parameter("continue"));
     match page {
-        Ok(page) => say(200, &page.to_string()),
-        Err(_) if path == "/readyz" => say(200, "ok"),
+        Ok(page) if method == "GET" => say(200, &page.to_string()),
+        _ if path == "/readyz" => say(200, "ok"),
+        _ if method != "GET" || page == Err(NOT_FOUND) => {
+            match shared.answer(method, header("content-type"), path, &body) {
+                Ok(object) => say(200, &object.to_string()),
+                Err(code) => say(code, &status(code).to_string()),
+            }
+        }
+        Ok(_) => say(405, ""),
         Err(code) => say(code, &status(code).to_string()),
     }
     connection.write_all(&answer).await.ok()

@@ -3,7 +3,7 @@
 mod common;
 
 use anyhow::{Context, Result};
-use common::api_server::{ApiServer, walk};
+use common::api_server::{ApiServer, statuses, walk};
 use navarch_testkit::{kubernetes, navarch};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,10 @@ impl ApiServer for kubernetes::ApiServer {
         let path = format!("/apis/{version}/namespaces/{namespace}/{plural}/{name}");
         kubernetes::ApiServer::apply(self, &path, object).await?;
         Ok(())
+    }
+
+    async fn get(&self, version: &str, plural: &str, name: &str) -> Result<Value> {
+        kubernetes::ApiServer::get(self, &format!("/apis/{version}/namespaces/default/{plural}/{name}")).await
     }
 
     fn stop(&mut self) {
@@ -40,4 +44,9 @@ async fn api_server(name: &str) -> Result<kubernetes::ApiServer> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_applied_to_a_cluster_reaches_envoy_and_stays_when_the_api_server_goes() -> Result<()> {
     walk("api-server", &mut api_server("api-server-cluster").await?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_objects_is_in_their_status() -> Result<()> {
+    statuses("api-server-statuses", &api_server("api-server-statuses-cluster").await?).await
 }

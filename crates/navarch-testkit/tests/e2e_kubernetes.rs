@@ -2,8 +2,8 @@
 
 mod common;
 
-use anyhow::Result;
-use common::api_server::{ApiServer, walk};
+use anyhow::{Context, Result};
+use common::api_server::{ApiServer, statuses, walk};
 use navarch_testkit::cluster::Cluster;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,10 @@ impl ApiServer for Cluster {
         Ok(())
     }
 
+    async fn get(&self, version: &str, plural: &str, name: &str) -> Result<Value> {
+        self.object(&format!("/apis/{version}/namespaces/default/{plural}/{name}")).context("no such object")
+    }
+
     fn stop(&mut self) {
         Cluster::stop(self);
     }
@@ -32,4 +36,9 @@ impl ApiServer for Cluster {
 async fn what_is_applied_to_a_cluster_reaches_envoy_and_stays_when_the_api_server_goes() -> Result<()> {
     // It has no other kinds yet.
     walk("kubernetes", &mut Cluster::start(["/api/v1/namespaces"]).await?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_objects_is_in_their_status() -> Result<()> {
+    statuses("kubernetes-statuses", &Cluster::start(["/api/v1/namespaces"]).await?).await
 }

@@ -127,6 +127,8 @@ impl Rig {
             feed: feed.clone(),
             part: "all".to_owned(),
             known: BTreeSet::new(),
+            statuses: None,
+            version: "v1",
             kept: directory.map(|directory| Kept::new(directory, "c", "all")),
             began: false,
             failures: 0,

@@ -18,6 +18,7 @@ pub fn options(kubeconfig: PathBuf) -> Options {
         revision: "default".into(),
         namespaces: Default::default(),
         kept: None,
+        candidate: None,
     }
 }
 

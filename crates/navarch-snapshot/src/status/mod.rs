@@ -10,7 +10,7 @@ mod reach;
 use std::collections::BTreeSet;
 
 use navarch_model::fact::{Fact, FactKey, Refusal};
-use navarch_model::gateway_api::GatewayClass;
+use navarch_model::gateway_api::{self, GatewayClass};
 use navarch_model::kinds::{Kind, Layout};
 use navarch_model::listener::ListenerSet;
 use navarch_model::object::{Object, ObjectKey};
@@ -18,7 +18,7 @@ use navarch_model::route::Parent;
 use navarch_model::status::{Condition, ConditionType, Status};
 
 use self::reach::Reach;
-use crate::bind::serves_controller;
+use crate::bind::{controller_of, serves_controller};
 use crate::changed_keys::changed_keys;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
@@ -77,6 +77,21 @@ impl<'s> Statuses<'s> {
             _ => {}
         }
         Some(status)
+    }
+
+    /// Which controller serves what a route is attached to or a policy applies to, as its class says it.
+    pub fn controller(self, parent: &ObjectKey) -> &'static str {
+        let object = self.0.objects.get(parent);
+        let set = object.and_then(|object| object.spec::<gateway_api::ListenerSet>());
+        let gateway = set.and_then(|set| set.gateway(&parent.namespace));
+        let object = gateway.as_ref().map_or(object, |gateway| self.0.objects.get(gateway));
+        let gateway = object.and_then(|object| object.spec::<gateway_api::Gateway>());
+        let name = gateway.map_or("", |gateway| &gateway.gateway_class_name);
+        let class = self.0.objects.get(&ObjectKey::new(Kind::GatewayClass, "", name));
+        controller_of(
+            name,
+            class.and_then(|class| class.spec::<GatewayClass>()).map(|class| -> &GatewayClass { class }),
+        )
     }
 
     /// Adds what is known only now to the status of an object with listeners.

@@ -162,7 +162,7 @@ impl ApiServer {
     }
 
     /// Reads an object, or a list of them.
-    async fn get(&self, path: &str) -> Result<Value> {
+    pub async fn get(&self, path: &str) -> Result<Value> {
         self.call(Method::GET, path).send().await?.ok()?.json()
     }
 

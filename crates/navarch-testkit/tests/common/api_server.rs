@@ -18,20 +18,25 @@ pub trait ApiServer {
     /// Makes an object be as it is given. `plural` is that of its kind.
     async fn apply(&self, plural: &str, object: &Value) -> Result<()>;
 
+    /// An object of a kind's plural in the namespace `default`, `version` being `group/version`.
+    async fn get(&self, version: &str, plural: &str, name: &str) -> Result<Value>;
+
     /// Without a goodbye.
     fn stop(&mut self);
 
     async fn start_again(&mut self) -> Result<()>;
 }
 
-/// Serves a cluster, and a directory in which there is nothing.
+/// Serves a cluster, and a directory in which there is nothing. What is ours in the cluster is in the
+/// namespace `default`, which is always there.
 async fn serve(name: &str, cluster: &impl ApiServer) -> Result<Server> {
     let directory = workspace::scratch(name)?;
     let config = directory.join("config");
     std::fs::create_dir_all(&config)?;
     let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let kubeconfig = cluster.kubeconfig(&directory)?;
-    let args = ["--kubernetes", "--kubeconfig", kubeconfig.to_str().context("a path")?];
+    let kubeconfig = kubeconfig.to_str().context("a path")?;
+    let args = ["--kubernetes", "--kubeconfig", kubeconfig, "--system-namespace", "default"];
     Server::start_on(name, &config, local(ports::free_port()?), local(ports::free_port()?), &args).await
 }
 
@@ -100,4 +105,87 @@ pub async fn walk(name: &str, cluster: &mut impl ApiServer) -> Result<()> {
     ensure!(version == "v1", "{version} answers, and not the last good version");
     assert_eq!(envoy.rejections().await?, Default::default());
     Ok(())
+}
+
+/// A gateway and a route that is attached to one of its listeners.
+fn attached(listener: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: edge, namespace: default}}\n\
+         spec:\n  gatewayClassName: navarch\n  listeners: [{{name: http, port: 8080, protocol: HTTP}}]\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: shop, namespace: default}}\n\
+         spec:\n  parentRefs: [{{name: edge, sectionName: {listener}}}]\n  hostnames: [shop.example]\n"
+    )
+}
+
+/// Whether a condition of an object's status holds, and what about; `at` leads to what has conditions.
+async fn condition(cluster: &impl ApiServer, plural: &str, name: &str, at: &str, ty: &str) -> Result<String> {
+    let object = cluster.get("gateway.networking.k8s.io/v1", plural, name).await?;
+    let conditions = object["status"].pointer(&format!("{at}/conditions")).and_then(Value::as_array);
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == ty);
+    let condition = found.with_context(|| format!("no condition {ty}: {}", object["status"]))?;
+    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
+    ensure!(condition["observedGeneration"] == generation, "{object}");
+    Ok(format!("{} {}", text("status"), text("reason")))
+}
+
+async fn until_condition(
+    cluster: &impl ApiServer,
+    (plural, name, at): (&str, &str, &str),
+    expected: &str,
+) -> Result<()> {
+    wait::until(expected, wait::STEP, || async {
+        let found = condition(cluster, plural, name, at, "Accepted").await?;
+        ensure!(found == expected, "{found}");
+        Ok(())
+    })
+    .await
+}
+
+async fn until_leads(server: &Server) -> Result<()> {
+    wait::until("a server to write", wait::STEP, || async {
+        ensure!(
+            server.metric("navarch_writer").await? == 1.0,
+            "{}",
+            server.admin_get("/debug/writer").await?.text()
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// What becomes of objects is in their status, whichever of two servers is there to write it. Names of what
+/// is started begin with `name`.
+pub async fn statuses(name: &str, cluster: &impl ApiServer) -> Result<()> {
+    apply(cluster, &attached("http")).await?;
+    let mut one = serve(&format!("{name}-one"), cluster).await?;
+    until_leads(&one).await?;
+    let other = serve(&format!("{name}-other"), cluster).await?;
+    let route = ("httproutes", "shop", "/parents/0");
+    until_condition(cluster, ("gateways", "edge", ""), "True Accepted").await?;
+    until_condition(cluster, ("gateways", "edge", "/listeners/0"), "True Accepted").await?;
+    until_condition(cluster, route, "True Accepted").await?;
+    let object = cluster.get("gateway.networking.k8s.io/v1", "httproutes", "shop").await?;
+    let parent = &object["status"]["parents"][0];
+    ensure!(parent["controllerName"] == "navarch/gateway-controller", "{parent}");
+    ensure!(parent["parentRef"]["sectionName"] == "http", "{parent}");
+    ensure!(other.metric("navarch_writer").await? == 0.0, "one of them writes");
+    // Whoever looks at what is right writes nothing.
+    let written =
+        async |server: &Server| server.metric_with("navarch_status_writes_total", "result=\"written\"").await;
+    let before = written(&one).await?;
+    apply(cluster, &format!("{}---\n{}", attached("http"), super::routes("v1"))).await?;
+    wait::until("another object to be in force", wait::STEP, || async {
+        let objects = one.admin_get("/debug/configz").await?.text();
+        ensure!(objects.contains("Kubernetes/VirtualService/default/echo"), "{objects}");
+        Ok(())
+    })
+    .await?;
+    ensure!(written(&one).await? == before, "something is written twice");
+
+    one.kill();
+    apply(cluster, &attached("https")).await?;
+    until_leads(&other).await?;
+    until_condition(cluster, route, "False NoMatchingParent").await?;
+    until_condition(cluster, ("gateways", "edge", ""), "True Accepted").await
 }

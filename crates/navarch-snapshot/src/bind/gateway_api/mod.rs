@@ -7,6 +7,6 @@ mod listeners;
 mod namespaces;
 mod tls;
 
-pub(crate) use class::serves_controller;
+pub(crate) use class::{controller_of, serves_controller};
 pub(super) use grants::{Reference, Referent, granted};
 pub(super) use listeners::{gateway, listener_set};
