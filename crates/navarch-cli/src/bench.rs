@@ -32,8 +32,8 @@ use crate::wait::parse_duration;
 pub struct BenchArgs {
     #[command(subcommand)]
     what: Option<What>,
-    /// Size of the mesh: small (10 services, 50 proxies), medium (1,000 and 1,000), large (10,000 and 10,000), or
-    /// gateway (a Gateway with 5,000 HTTPRoutes, 100 services and one proxy)
+    /// Size of the mesh: small (10 services, 50 proxies), medium (1,000 and 1,000), large (10,000 and
+    /// 10,000), or gateway (a Gateway with 5,000 HTTPRoutes, 100 services and one proxy)
     #[arg(long, default_value = "small")]
     shape: ShapeName,
     /// Another number of services

@@ -42,8 +42,8 @@ pub struct WaitArgs {
     /// and then for the proxies that they reach alone
     #[arg(long = "for", id = "objects", value_name = "FILE|OBJECT")]
     objects: Vec<String>,
-    /// At least so many proxies must be connected, or be reached by what is waited for. With 0 a fleet without
-    /// any proxy counts as live
+    /// At least so many proxies must be connected, or be reached by what is waited for. With 0 a fleet
+    /// without any proxy counts as live
     #[arg(long, default_value_t = 1, value_name = "N")]
     proxies: usize,
     /// Do not mind secrets that proxies ask for and that are not there

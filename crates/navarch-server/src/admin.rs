@@ -14,8 +14,8 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
-use navarch_model::ObjectKey;
 use navarch_kubernetes::{StatusReport, Writer};
+use navarch_model::ObjectKey;
 use navarch_model::finding::{Finding, Severity};
 use navarch_snapshot::Snapshot;
 use navarch_sources::health::{Health, Report};
@@ -482,7 +482,8 @@ impl Admin {
         Value::Array(proxies.collect())
     }
 
-    /// A connected proxy, by its name or a part of it that no other one has; or the answer that there is none.
+    /// A connected proxy, by its name or a part of it that no other one has; or the answer that there is
+    /// none.
     #[expect(clippy::result_large_err, reason = "the error is the HTTP answer")]
     fn client_named(&self, name: &str, access: &Access) -> Result<Client, Response> {
         let streams = self.registry.streams();

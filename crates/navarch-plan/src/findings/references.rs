@@ -115,8 +115,8 @@ impl Gather for OfGateway {
     }
 }
 
-/// Routes of a gateway that are not for sidecars too, each in one place: with its first gateway, and where its
-/// first exact host is, or with wildcards if it has any.
+/// Routes of a gateway that are not for sidecars too, each in one place: with its first gateway, and where
+/// its first exact host is, or with wildcards if it has any.
 pub(super) fn only_at_gateways<'s>(
     view: &View<'s>,
     gateway: &Parent,

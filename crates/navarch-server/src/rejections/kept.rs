@@ -8,8 +8,7 @@ use navarch_identity::store::{StateDirectory, StoreError};
 use navarch_model::{Kind, Name, ObjectKey, Origin};
 use serde::{Deserialize, Serialize};
 
-use super::Key;
-use super::trial::{Candidate, Trial};
+use super::trial::{Candidate, Key, Trial};
 
 /// The file below the state directory.
 const FILE: &str = "rejections.json";

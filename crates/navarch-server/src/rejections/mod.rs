@@ -6,8 +6,8 @@
 //! changed. That is a fact ([`Fact::Rejected`]), and goes the way of everything else; it is kept in the state
 //! directory if there is one.
 //!
-//! A proxy's word counts in its own namespace only: else whoever runs one could take filters from others. What
-//! decides who may call is never left out on a proxy's word.
+//! A proxy's word counts in its own namespace only: else whoever runs one could take filters from others.
+//! What decides who may call is never left out on a proxy's word.
 
 mod kept;
 mod trial;
@@ -30,11 +30,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use self::kept::Kept;
-use self::trial::{Candidate, Trial};
+use self::trial::{Candidate, Key, Trial};
 use crate::fleet::Fleet;
 use crate::provenance;
 
-/// Rejections that wait to be looked at. One that is lost is heard again when the next proxy refuses the same.
+/// Rejections that wait to be looked at. One that is lost is heard again when the next proxy refuses the
+/// same.
 const HEARD_MAX: usize = 1024;
 
 /// Resources of which something is remembered.
@@ -73,9 +74,6 @@ pub struct Refusal {
 
 /// Where refusals arrive.
 pub type Heard = mpsc::Receiver<Refusal>;
-
-/// The namespace of proxies, the type and the name of a resource.
-type Key = (Name, XdsType, Name);
 
 /// What has been learned.
 pub struct Rejections {
@@ -194,7 +192,8 @@ impl Rejections {
         self.state(&trials);
     }
 
-    /// Forgets what is not written any more, and what was refused for the lack of a cluster that is there now.
+    /// Forgets what is not written any more, and what was refused for the lack of a cluster that is there
+    /// now.
     fn forget(&self, fleet: &Fleet) {
         let snapshot = fleet.snapshot();
         let view = snapshot.view();

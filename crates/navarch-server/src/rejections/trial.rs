@@ -1,9 +1,12 @@
-//! Which of several contributions a proxy refuses a resource for: each is left out in turn, until the resource
-//! is taken.
+//! Which of several contributions a proxy refuses a resource for: each is left out in turn, until the
+//! resource is taken.
 
-use navarch_envoy::Version;
+use navarch_envoy::{Version, XdsType};
 use navarch_model::fact::Rejected;
 use navarch_model::{Name, Origin};
+
+/// The namespace of proxies, the type and the name of a resource.
+pub type Key = (Name, XdsType, Name);
 
 /// Versions that are remembered as refused: those that are still on their way to other proxies.
 const JUDGED_MAX: usize = 32;

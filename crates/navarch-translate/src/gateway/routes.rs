@@ -134,8 +134,8 @@ fn virtual_hosts(input: &GatewayRouteConfigurationInput) -> Vec<GatewayVirtualHo
     hosts
 }
 
-/// The virtual hosts beside those that listeners have routes for: one for hosts of other listeners that have no
-/// routes here, and if there are no others at all, one that answers 404.
+/// The virtual hosts beside those that listeners have routes for: one for hosts of other listeners that have
+/// no routes here, and if there are no others at all, one that answers 404.
 pub fn other_hosts(port: u16, no_routes: bool, misdirected: Vec<&String>) -> Vec<GatewayVirtualHost> {
     let misdirected: Vec<Domain> = misdirected.into_iter().map(|host| domain(host)).collect();
     let mut hosts = Vec::new();

@@ -247,8 +247,8 @@ pub struct Settings {
     /// Bytes of one request. A reconnecting Envoy lists everything it has: 4 MiB are reached near 40,000
     /// clusters.
     pub request_bytes_max: usize,
-    /// New streams that may be at getting what they ask for first. When one has everything, the next one is let
-    /// in.
+    /// New streams that may be at getting what they ask for first. When one has everything, the next one is
+    /// let in.
     pub streams_at_a_time: usize,
     /// New streams per second beyond these, and as many at once.
     pub streams_per_second: f64,

@@ -445,8 +445,8 @@ impl Stream {
         self.protocol
     }
 
-    /// Whether the client has come as far as listeners, which it asks for when it has clusters and endpoints, and
-    /// has everything that it has asked for so far.
+    /// Whether the client has come as far as listeners, which it asks for when it has clusters and endpoints,
+    /// and has everything that it has asked for so far.
     #[must_use]
     pub fn has_started(&self) -> bool {
         let has_all = |resources: &Arc<ProxyResources>| {

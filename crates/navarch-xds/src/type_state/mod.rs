@@ -13,7 +13,7 @@
 //! | anticipated | a name is due that the client has not asked for yet, and will | `due.rs` |
 //! | unsent | a name is due that the client asks for and was sent nothing of: what `base` has of it counts for nothing | `due.rs` |
 //! | sent ahead | a name was sent before the client asked for it | `due.rs` |
-//! | asked since | a name was sent ahead and asked for before that was answered: an acceptance answers it | `due.rs` |
+//! | asked since | sent ahead, and asked for before that was answered: an acceptance answers it | `due.rs` |
 //! | leaving | a resource that is not in the set any more, and stays until nothing refers to it | `leaving.rs` |
 //! | leaving by name | the same, from an earlier stream: there is only the name | `leaving.rs` |
 //! | maybe other version | it leaves, and a rejection left it unclear which version the client has | `leaving.rs` |

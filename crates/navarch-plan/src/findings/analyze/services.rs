@@ -92,8 +92,8 @@ fn conflicting_protocols<'a>(services: impl Iterator<Item = &'a Service>, proble
     }
 }
 
-/// Ports of ServiceEntries for bytes without addresses: connections do not say where they want to go, so others
-/// with the port lose what is theirs, or they do.
+/// Ports of ServiceEntries for bytes without addresses: connections do not say where they want to go, so
+/// others with the port lose what is theirs, or they do.
 pub(super) struct WithoutAddresses;
 
 impl Gather for WithoutAddresses {

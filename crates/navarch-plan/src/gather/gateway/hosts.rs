@@ -322,8 +322,8 @@ impl Collected<'_, '_> {
         made.collect()
     }
 
-    /// The routes of a set at a listener. If the set is attached to several listeners by one name, those of the
-    /// first that has some count for all of them.
+    /// The routes of a set at a listener. If the set is attached to several listeners by one name, those of
+    /// the first that has some count for all of them.
     fn routes_of(&mut self, position: usize, set: &SharedRoutes) -> Option<(usize, Arc<RoutesOfSet>)> {
         let (listener, before) = self.to.served.listeners.get(..=position)?.split_last()?;
         let id = (listener.parent().clone(), set.precedence.clone());
