@@ -166,7 +166,9 @@ fn one_route_on_a_gateway_costs_its_bucket_where_hosts_are_resources() {
         }
         counts.map(|(runs, _)| runs)
     });
-    assert_eq!(counted[0], counted[1], "gathers that ran, with few routes and with many");
+    // With few, one more route may be the first in its bucket.
+    let is_more = counted[0].iter().zip(&counted[1]).any(|(few, many)| many > few);
+    assert!(!is_more, "gathers that ran, with few routes and with many: {counted:?}");
 }
 
 #[test]

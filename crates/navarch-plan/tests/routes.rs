@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use navarch_envoy::any::{type_url, unpack};
+use navarch_envoy::hosts::joined;
 use navarch_envoy::proto::envoy::config::listener::v3::{Listener, filter};
 use navarch_envoy::proto::envoy::config::route::v3::RouteConfiguration;
 use navarch_envoy::{Any, ProxyResources, XdsType};
@@ -15,7 +16,7 @@ use navarch_snapshot::World;
 use navarch_snapshot::world::Options;
 
 /// What a proxy with this node id and these labels gets.
-fn plan(id: &str, labels: serde_json::Value, mesh: &str) -> Arc<ProxyResources> {
+fn plan(id: &str, labels: serde_json::Value, mesh: &str, split_routes: bool) -> Arc<ProxyResources> {
     let parsed = parse_text("mesh.yaml", mesh);
     assert!(parsed.rejected.is_empty() && !parsed.incomplete, "{:?}", parsed.findings);
     let mut world = World::new(Options::default());
@@ -23,6 +24,7 @@ fn plan(id: &str, labels: serde_json::Value, mesh: &str) -> Arc<ProxyResources> 
     let metadata = serde_json::json!({"CLUSTER_ID": "Kubernetes", "LABELS": labels});
     let facts = ProxyFacts::parse(id, "test", metadata.as_object().expect("a map"), Locality::default())
         .expect("a node");
+    let facts = ProxyFacts { split_routes, ..facts };
     planner.resources(&planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts)))))
 }
 
@@ -31,11 +33,27 @@ fn sidecar(namespace: &str, mesh: &str) -> Arc<ProxyResources> {
         &format!("sidecar~10.1.0.50~a.{namespace}~{namespace}.svc.cluster.local"),
         serde_json::json!({}),
         mesh,
+        false,
     )
 }
 
+/// What a gateway gets. With hosts as resources of their own it gets the same, apart.
 fn gateway(mesh: &str) -> Arc<ProxyResources> {
-    plan("router~10.1.0.60~gw.edge~edge.svc.cluster.local", serde_json::json!({"istio": "gateway"}), mesh)
+    let [whole, apart] = [false, true].map(|split_routes| {
+        let id = "router~10.1.0.60~gw.edge~edge.svc.cluster.local";
+        plan(id, serde_json::json!({"istio": "gateway"}), mesh, split_routes)
+    });
+    // Their order in a route configuration makes no difference.
+    let content = |resources: &ProxyResources| -> Vec<(String, Option<RouteConfiguration>)> {
+        let sorted = |mut routes: RouteConfiguration| {
+            routes.virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
+            routes
+        };
+        let names = resources.set(XdsType::Rds).iter().map(|routes| routes.name().to_string());
+        names.map(|name| (name.clone(), routes(resources, &name).map(sorted))).collect()
+    };
+    assert_eq!(content(&joined(&apart)), content(&whole), "hosts apart");
+    whole
 }
 
 fn routes(resources: &ProxyResources, name: &str) -> Option<RouteConfiguration> {
@@ -377,4 +395,46 @@ fn a_gateway_gets_the_authorities_that_its_servers_name_from_its_own_namespace()
     let names: Vec<String> =
         gateway(&mesh).set(XdsType::Sds).iter().map(|resource| resource.name().to_string()).collect();
     assert_eq!(names, ["kubernetes://far-cacert", "kubernetes://own-cacert"]);
+}
+
+#[test]
+fn hosts_of_one_set_share_a_virtual_host_wherever_they_are() {
+    let gateway_of = |name: &str, hosts: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: edge}}\nspec: {{selector: {{istio: \
+             gateway}}, servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: [{hosts}]}}]}}\n---\n"
+        )
+    };
+    let routes_of = |name: &str, gateway: &str, hosts: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: edge}}\nspec: {{hosts: \
+             [{hosts}], gateways: [{gateway}], http: [{{name: {name}, route: [{{destination: {{host: a}}}}]}}]}}\n---\n"
+        )
+    };
+    let many: Vec<String> = (0..40).map(|index| format!("h{index}.many.com")).collect();
+    let mesh = [
+        service("a", "edge", "10.1.0.1", "{name: http, port: 80}"),
+        gateway_of("all", "'*/*'"),
+        gateway_of("some", "x.d.com, y.d.com, '*.z.com'"),
+        routes_of("one", "all", "a.com, b.com, '*.c.com'"),
+        routes_of("two", "all", "b.com"),
+        routes_of("three", "some", "'*.d.com', e.com, q.z.com, '*.z.com'"),
+        routes_of("four", "some", "y.d.com"),
+        routes_of("many", "all", &many.join(", ")),
+    ];
+    let resources = gateway(&mesh.concat());
+    let domains: Vec<String> = routes(&resources, "http.80")
+        .map(|routes| routes.virtual_hosts)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|host| {
+            host.domains
+                .iter()
+                .map(|domain| domain.split(':').next().unwrap_or_default())
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .filter(|domains| !domains.contains("many"))
+        .collect();
+    assert_eq!(domains, ["a.com *.c.com", "b.com", "q.z.com x.d.com *.z.com", "y.d.com"]);
 }

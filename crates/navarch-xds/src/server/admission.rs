@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 /// A new stream costs most of what it ever costs until its client has everything. As many as this may be at
 /// it at a time; when one of them is done, the next one comes, so a herd of clients is let in as fast as the
-/// work is done. Beyond that so many are let in per second, and as many at once after a quiet second,
-/// whatever the others do: a client that never has everything keeps nobody out. Who has to wait for longer
-/// than the limit is refused.
+/// work is done. Beyond that so many are let in per second, and as many at once after a quiet second, whatever
+/// the others do: a client that never has everything keeps nobody out. Who has to wait for longer than the
+/// limit is refused.
 #[derive(Debug)]
 pub struct Admission {
     at_a_time: usize,
@@ -191,7 +191,7 @@ mod tests {
             admitted.remove(0);
             let place = waits.remove(0).1.try_recv();
             admitted.push(place.expect("the first who waits has a place"));
-            next.push(waits.iter_mut().filter(|(_, place)| place.try_recv().is_ok()).count());
+            next.push(waits.iter_mut().map(|(_, place)| place.try_recv()).filter(Result::is_ok).count());
         }
         assert_eq!(next, [0; 9], "and no other");
         drop(admitted);
