@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 /// A new stream costs most of what it ever costs until its client has everything. As many as this may be at
 /// it at a time; when one of them is done, the next one comes, so a herd of clients is let in as fast as the
-/// work is done. Beyond that so many are let in per second, and as many at once after a quiet second, whatever
-/// the others do: a client that never has everything keeps nobody out. Who has to wait for longer than the
-/// limit is refused.
+/// work is done. Beyond that so many are let in per second, and as many at once after a quiet second,
+/// whatever the others do: a client that never has everything keeps nobody out. Who has to wait for longer
+/// than the limit is refused.
 #[derive(Debug)]
 pub struct Admission {
     at_a_time: usize,

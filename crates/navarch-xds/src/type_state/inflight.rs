@@ -76,8 +76,8 @@ impl InflightQueue {
         }
     }
 
-    /// The client does not hold these: responses that are under way were made as if it had taken them, and may be
-    /// rejected because of them.
+    /// The client does not hold these: responses that are under way were made as if it had taken them, and
+    /// may be rejected because of them.
     pub fn not_held<'a>(&mut self, suspects: impl Iterator<Item = &'a (Arc<Resource>, Held)> + Clone) {
         for later in &mut self.responses {
             for (resource, held) in suspects.clone() {
