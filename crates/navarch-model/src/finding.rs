@@ -84,7 +84,7 @@ codes! {
     InvalidUrl "NAV0315" "A URL is not valid.",
     InvalidExtension "NAV0316" "Embedded code or an Envoy patch is not usable.",
     Risky "NAV0317" "The setting is allowed and weakens security or reliability.",
-    RefusedByEnvoy "NAV0318" "Envoy would refuse what a patch makes; the patch is left out.",
+    RefusedByEnvoy "NAV0318" "Envoy would refuse what a patch makes, or has refused what a patch, an extension or a Telemetry makes; it is left out.",
     NotConverted "NAV0319" "What is converted has no counterpart, or one that means something else.",
 }
 

@@ -144,7 +144,8 @@ fn golden_documentation_lists_every_code() {
     let mut expected = String::from(
         "# Findings\n\nWhat navarch says about configuration, wherever it says it: logs, `navarch analyze`, status. Each finding has a\n\
          severity, a stable code, a place (`file:line:column`), the object and field it is about, what is wrong and what to do.\n\n\
-         An *error* means that the object is not used; its last good version stays in use. A *warning* means that the object is\n\
+         An *error* means that the object is not used, and its last good version stays in use, or that the part of it that the \
+         finding names is left out or cannot work. A *warning* means that the object is\n\
          used, though probably not as it was meant. An *info* needs no action.\n\n| Code | Meaning |\n|---|---|\n",
     );
     for code in Code::ALL {
