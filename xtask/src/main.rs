@@ -6,6 +6,7 @@ mod codegen;
 mod demo;
 mod documents;
 mod hygiene;
+mod image;
 mod names;
 mod progress;
 mod ratchet;
@@ -36,6 +37,8 @@ enum Command {
     },
     /// Print the path of a stock Envoy, obtaining it first if need be
     Envoy,
+    /// Make an OCI image with navarch and a stock Envoy, without Docker, and try it
+    Image(image::Args),
     /// Print the directory of etcd and kube-apiserver, building them from Go modules first if need be
     Kube,
     /// Compare what navarch says of objects with the statuses that another controller has written
@@ -73,6 +76,7 @@ fn run(command: Command) -> Result<()> {
             println!("{}", check::obtain_envoy()?.display());
             Ok(())
         }
+        Command::Image(args) => image::run(&args),
         Command::Kube => {
             println!("{}", check::obtain_kubernetes()?.display());
             Ok(())

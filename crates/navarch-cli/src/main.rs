@@ -16,10 +16,12 @@ mod crds;
 mod explain;
 mod findings;
 mod inject;
+mod install;
 mod kubernetes;
 mod logs;
 mod named;
 mod output;
+mod precheck;
 mod proxy;
 mod proxy_status;
 mod render;
@@ -55,6 +57,10 @@ enum Command {
     Analyze(analyze::AnalyzeArgs),
     Convert(convert::ConvertArgs),
     Inject(inject::InjectArgs),
+    #[command(visible_alias = "upgrade")]
+    Install(Box<install::InstallArgs>),
+    Uninstall(install::UninstallArgs),
+    Precheck(install::PrecheckArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Agent(Box<agent::AgentArgs>),
     Render(render::RenderArgs),
@@ -105,6 +111,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Analyze(args) => analyze::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Inject(args) => inject::run(&args),
+        Command::Install(args) => runtime()?.block_on(install::install(*args)),
+        Command::Uninstall(args) => runtime()?.block_on(install::uninstall(args)),
+        Command::Precheck(args) => runtime()?.block_on(install::check(args)),
         Command::Bootstrap(args) => bootstrap::run(&args),
         Command::Agent(args) => agent::run(*args),
         Command::AwaitReady(args) => runtime()?.block_on(await_ready::run(args)),

@@ -9,10 +9,13 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use navarch_identity::tokens::jwt::JwtRule;
+use navarch_kubernetes::webhooks::Configuration;
 use navarch_server::identity;
 use navarch_server::secure::{ServerFiles, TlsFiles};
 use navarch_server::serve::{Brake, Options, RouteForm, serve};
+use navarch_server::webhook;
 
+use crate::inject;
 use crate::kubernetes::KubernetesArgs;
 use crate::logs::LogArgs;
 use crate::wait::parse_duration;
@@ -101,6 +104,23 @@ pub struct ServeArgs {
     /// says; with --state they may also have one of its authority, or a token
     #[arg(long, value_name = "FILE", env = "NAVARCH_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
+    /// Answer an API server here, over TLS, what it asks of pods (/inject) and of configuration (/validate)
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_WEBHOOK_ADDR")]
+    webhook_addr: Option<SocketAddr>,
+    /// File with settings of injection: docs/injection.md lists them
+    #[arg(long, value_name = "FILE", requires = "webhook_addr", env = "NAVARCH_INJECT_SETTINGS")]
+    inject_settings: Option<PathBuf>,
+    /// A configuration of webhooks that leads here, mutating/NAME or validating/NAME: the roots of our
+    /// authority are kept in it; may be repeated
+    #[arg(
+        long,
+        value_name = "KIND/NAME",
+        requires = "webhook_addr",
+        env = "NAVARCH_WEBHOOK_CONFIGURATION",
+        value_delimiter = ',',
+        value_parser = webhook_configuration
+    )]
+    webhook_configuration: Vec<Configuration>,
     /// Where health, readiness, metrics and debug pages are
     #[arg(long, default_value = "127.0.0.1:15014", value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_ADMIN_ADDR")]
     admin_addr: SocketAddr,
@@ -143,6 +163,7 @@ enum Routes {
 pub fn run(args: ServeArgs) -> Result<ExitCode> {
     args.logs.init()?;
     let secure = args.secure()?;
+    let webhooks = args.webhooks()?;
     ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
     let jwt_rule = args.jwt_rule.as_deref().map(JwtRule::parse).transpose()?;
     let cluster_name = args.kubernetes.cluster_name.clone();
@@ -163,6 +184,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,
         secure,
+        webhooks,
         identity,
         fetch_allowed: args.fetch_allow,
         fetch_roots: args.fetch_ca,
@@ -192,7 +214,25 @@ fn listen_address(text: &str) -> Result<SocketAddr> {
     found.min_by_key(|address| !address.is_ipv4()).with_context(|| format!("{text} has no address"))
 }
 
+fn webhook_configuration(text: &str) -> Result<Configuration> {
+    Configuration::parse(text).with_context(|| format!("{text} is not mutating/NAME or validating/NAME"))
+}
+
 impl ServeArgs {
+    /// Where webhooks are served, if they are, and what pods get.
+    fn webhooks(&self) -> Result<Option<webhook::Options>> {
+        let Some(address) = self.webhook_addr else { return Ok(None) };
+        let certified = self.tls_cert.is_some() || self.state.is_some();
+        ensure!(certified, "--webhook-addr needs a certificate: --tls-cert and --tls-key, or --state");
+        let mesh_config = self.mesh_config.as_deref();
+        Ok(Some(webhook::Options {
+            address,
+            settings: inject::settings(self.inject_settings.as_deref(), mesh_config)?,
+            mesh_config: self.mesh_config.clone(),
+            configurations: self.webhook_configuration.clone(),
+        }))
+    }
+
     /// Where TLS is served, if it is, and with which files.
     fn secure(&self) -> Result<Option<(SocketAddr, TlsFiles)>> {
         let server = match (&self.tls_cert, &self.tls_key) {

@@ -233,7 +233,8 @@ pub enum Operator {
 }
 
 impl Selector {
-    pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// Whether labels are selected.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         let Selector { match_labels, match_expressions } = self;
         let says_something = !match_labels.is_empty() || !match_expressions.is_empty();
         says_something

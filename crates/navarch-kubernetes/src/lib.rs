@@ -10,11 +10,13 @@ mod follow;
 mod kept;
 mod leadership;
 mod lease;
+pub mod objects;
 pub mod permissions;
 mod read;
 mod request;
 mod source;
 mod status;
+pub mod webhooks;
 
 pub use access::{Access, AccessError};
 pub use leadership::{Candidate, Leadership};

@@ -18,6 +18,8 @@ pub enum Error {
     },
     #[error("TLS cannot be served")]
     Tls(#[from] crate::secure::TlsError),
+    #[error("the configurations of webhooks cannot be reached")]
+    Webhooks(#[source] navarch_kubernetes::objects::ObjectError),
     #[error("reading the configuration broke off")]
     Panicked,
     #[error("there is no certificate authority")]

@@ -28,3 +28,4 @@ pub mod reports;
 pub mod secure;
 pub mod serve;
 pub mod status;
+pub mod webhook;

@@ -63,6 +63,8 @@ pub struct Metrics {
     pub classes: IntGauge,
     /// Translations that the memo had (`hit`), and that it had not (`miss`).
     pub memo: IntCounterVec,
+    /// Answers to API servers, by webhook (`inject`, `validate`) and answer.
+    pub webhooks: IntCounterVec,
     /// How often each gather has run.
     pub gathers: IntCounterVec,
 }
@@ -104,6 +106,11 @@ impl Metrics {
         registry.register(Box::new(scan_errors.clone()))?;
         let load_reports = IntCounter::new("navarch_load_reports_total", "Load reports of clients")?;
         registry.register(Box::new(load_reports.clone()))?;
+        let webhooks = IntCounterVec::new(
+            Opts::new("navarch_webhook_answers_total", "Answers to API servers, by webhook and answer"),
+            &["webhook", "answer"],
+        )?;
+        registry.register(Box::new(webhooks.clone()))?;
         let load_requests = IntCounterVec::new(
             Opts::new(
                 "navarch_load_requests_total",
@@ -180,6 +187,7 @@ impl Metrics {
             scan_errors,
             load_reports,
             load_requests,
+            webhooks,
             services: gauge("pilot_services", "Services known")?,
             classes: gauge("navarch_classes", "Classes of proxies that get the same configuration")?,
             memo: counters(

@@ -90,10 +90,20 @@ struct Loaded {
     renew_at: Option<Timestamp>,
 }
 
+/// Who connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// Proxies, over HTTP/2, who prove who they are.
+    Proxies,
+    /// API servers, who need not: what they are told is no secret.
+    ApiServers,
+}
+
 /// Serves TLS with what the files held when they were last good, or with certificates of the authority.
 pub struct Tls {
     files: TlsFiles,
     identity: Option<Arc<Identity>>,
+    callers: Callers,
     loaded: ArcSwap<Loaded>,
 }
 
@@ -102,10 +112,14 @@ impl Tls {
     ///
     /// # Errors
     /// If they cannot be read, or not be used.
-    pub fn open(files: TlsFiles, identity: Option<Arc<Identity>>) -> Result<Arc<Self>, TlsError> {
+    pub fn open(
+        files: TlsFiles,
+        identity: Option<Arc<Identity>>,
+        callers: Callers,
+    ) -> Result<Arc<Self>, TlsError> {
         let contents = contents(&files, identity.as_deref())?;
-        let loaded = load(&files, identity.as_deref(), &contents)?;
-        Ok(Arc::new(Tls { files, identity, loaded: ArcSwap::from_pointee(loaded) }))
+        let loaded = load(&files, identity.as_deref(), &contents, callers)?;
+        Ok(Arc::new(Tls { files, identity, callers, loaded: ArcSwap::from_pointee(loaded) }))
     }
 
     /// Looks at the files and the authority for ever. What is wrong is logged, and the last good certificates
@@ -135,7 +149,7 @@ impl Tls {
         if seen.as_ref() == Some(&current) && !is_due {
             return seen;
         }
-        match load(&self.files, self.identity.as_deref(), &current) {
+        match load(&self.files, self.identity.as_deref(), &current, self.callers) {
             Ok(loaded) => {
                 self.loaded.store(Arc::new(loaded));
                 tracing::info!("new certificates are in use");
@@ -214,10 +228,18 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     read().map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
-fn load(files: &TlsFiles, identity: Option<&Identity>, contents: &Contents) -> Result<Loaded, TlsError> {
+fn load(
+    files: &TlsFiles,
+    identity: Option<&Identity>,
+    contents: &Contents,
+    callers: Callers,
+) -> Result<Loaded, TlsError> {
     let own = certificate(files, identity, contents)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let clients = client_verifier(files, identity, contents, &provider)?;
+    let clients = match callers {
+        Callers::Proxies => client_verifier(files, identity, contents, &provider)?,
+        Callers::ApiServers => Arc::new(NoClientAuth),
+    };
     let pair = |source| TlsError::Pair { origin: own.origin.clone(), source };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -226,6 +248,9 @@ fn load(files: &TlsFiles, identity: Option<&Identity>, contents: &Contents) -> R
         .with_single_cert(own.chain, own.key)
         .map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+    if callers == Callers::ApiServers {
+        config.alpn_protocols.push(b"http/1.1".to_vec());
+    }
     Ok(Loaded { config: Arc::new(config), renew_at: own.renew_at })
 }
 
@@ -349,7 +374,10 @@ mod tests {
         let check = |cert: &Path, key: &Path, client_ca: Option<&Path>, expected: &str| {
             let server = Some(ServerFiles { cert: cert.into(), key: key.into() });
             let files = TlsFiles { server, client_ca: client_ca.map(Path::to_owned) };
-            let said = Tls::open(files, None).err().map(|error| error.to_string()).unwrap_or_default();
+            let said = Tls::open(files, None, Callers::Proxies)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
             assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{said}");
         };
         check(&cert, &key, None, "");

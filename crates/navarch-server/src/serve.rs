@@ -9,7 +9,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use navarch_identity::service::CREATE_CERTIFICATE;
 use navarch_identity::tokens::jwt::JwtRule;
-use navarch_kubernetes::Kubernetes;
+use navarch_kubernetes::objects::Objects;
+use navarch_kubernetes::webhooks::keep_roots;
+use navarch_kubernetes::{Kubernetes, Writer};
 use navarch_model::document::WrittenIn;
 use navarch_model::{ClusterId, Fact};
 use navarch_sources::Source;
@@ -34,7 +36,8 @@ use crate::pipeline::Pipeline;
 use crate::refresh::{self, Refresh};
 use crate::rejections::Rejections;
 use crate::reports::Reports;
-use crate::secure::{Tls, TlsFiles};
+use crate::secure::{Callers, Tls, TlsFiles};
+use crate::webhook::{self, Webhooks};
 
 /// New streams admitted per second, whatever those before them do. A first synchronisation costs a few
 /// milliseconds of processor time; classes that are planned already cost less.
@@ -63,6 +66,8 @@ pub struct Options {
     pub xds_addr: SocketAddr,
     /// xDS over TLS.
     pub secure: Option<(SocketAddr, TlsFiles)>,
+    /// What an API server asks about pods and configuration.
+    pub webhooks: Option<webhook::Options>,
     /// The certificate authority.
     pub identity: Option<identity::Options>,
     /// Networks that keys of issuers may be fetched from although they are loopback, link-local or the like.
@@ -116,6 +121,10 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         Some((address, _)) => Some(listen(*address, "xDS over TLS, --secure-addr")?),
         None => None,
     };
+    let hooks = match &options.webhooks {
+        Some(hooks) => Some(listen(hooks.address, "webhooks, --webhook-addr")?),
+        None => None,
+    };
     let addresses = (local(&xds, options.xds_addr), local(&http, options.admin_addr));
     // Before the cluster is followed, which is kept in it too.
     let state = options.identity.as_ref().map(State::claim).transpose()?;
@@ -164,7 +173,17 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         identity.set_issuer_keys(&own);
     }
     let tls = match &options.secure {
-        Some((_, files)) => Some(Tls::open(files.clone(), identity.clone())?),
+        Some((_, files)) => Some(Tls::open(files.clone(), identity.clone(), Callers::Proxies)?),
+        None => None,
+    };
+    let hooks = match hooks.zip(options.webhooks.clone()) {
+        Some((listener, asked)) => {
+            let server = options.secure.as_ref().and_then(|(_, files)| files.server.clone());
+            let files = TlsFiles { server, client_ca: None };
+            let tls = Tls::open(files, identity.clone(), Callers::ApiServers)?;
+            keep_webhooks(&options, &asked, identity.clone(), writer.as_ref()).await?;
+            Some((listener, tls, Webhooks::new(asked, pipeline.latest(), metrics.webhooks.clone())))
+        }
         None => None,
     };
     let replica = replica_name();
@@ -245,6 +264,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         });
         tokio::spawn(tls.follow());
     }
+    if let Some((listener, tls, hooks)) = hooks {
+        tracing::info!(webhooks = %local(&listener, options.admin_addr), "serving webhooks");
+        tokio::spawn(tls.clone().follow());
+        served.spawn(hooks.serve(listener, tls));
+    }
     tokio::select! {
         () = stop_signal() => tracing::info!(window_ms = options.drain.as_millis() as u64, "shutting down"),
         Some(result) = served.join_next() => {
@@ -269,6 +293,30 @@ fn without_authority() -> Box<dyn Source> {
     facts.state(Fact::NoAuthority);
     facts.complete();
     Box::new(facts)
+}
+
+/// Keeps our roots in the configurations that lead to our webhooks, unless the certificate there is not of
+/// our authority: then whoever gave it to us sees to that.
+async fn keep_webhooks(
+    options: &Options,
+    webhooks: &webhook::Options,
+    identity: Option<Arc<Identity>>,
+    writer: Option<&Writer>,
+) -> Result<(), Error> {
+    let has_files = options.secure.as_ref().is_some_and(|(_, files)| files.server.is_some());
+    let (Some(kubernetes), Some(identity), Some(writer), false) =
+        (&options.kubernetes, identity, writer, has_files)
+    else {
+        return Ok(());
+    };
+    let leadership = writer.leadership().clone();
+    if webhooks.configurations.is_empty() {
+        return Ok(());
+    }
+    let objects = Objects::at(&kubernetes.access).await.map_err(Error::Webhooks)?;
+    let roots = move || identity.port_authority().roots_pem().to_owned();
+    tokio::spawn(keep_roots(objects, webhooks.configurations.clone(), roots, move || leadership.is_held()));
+    Ok(())
 }
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Error> {

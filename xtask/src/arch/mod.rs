@@ -109,6 +109,12 @@ const RULES: &[Rule] = &[
         why: "what becomes of a pod is the same for a webhook and for a file",
     },
     Rule {
+        krate: "navarch-install",
+        may_reach: &["navarch-inject", "navarch-model", "navarch-re2"],
+        never: IO,
+        why: "what is installed is the same printed, in a chart, and applied",
+    },
+    Rule {
         krate: "navarch-xds",
         may_reach: &["navarch-envoy"],
         never: &["notify"],
@@ -126,6 +132,7 @@ const RULES: &[Rule] = &[
             "navarch-accept",
             "navarch-envoy",
             "navarch-identity",
+            "navarch-inject",
             "navarch-inject",
             "navarch-kubernetes",
             "navarch-model",
@@ -163,6 +170,7 @@ const RULES: &[Rule] = &[
             "navarch-envoy",
             "navarch-identity",
             "navarch-inject",
+            "navarch-install",
             "navarch-kubernetes",
             "navarch-model",
             "navarch-plan",

@@ -305,7 +305,7 @@ fn serial() -> Result<[u8; 16], IssueError> {
 /// The names that clients of an Istio control plane know it by, those of the machine itself, and `more`.
 #[must_use]
 pub fn server_names(namespace: &str, revision: &str, more: &[String]) -> Vec<String> {
-    let mut names: Vec<String> = ["istiod", "istiod-remote", "istio-pilot"]
+    let mut names: Vec<String> = ["istiod", "istiod-remote", "istio-pilot", "navarch"]
         .into_iter()
         .map(|service| format!("{service}.{namespace}.svc"))
         .collect();

@@ -1,0 +1,145 @@
+//! The port that an API server asks about pods and configuration.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, OriginalUri, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use navarch_inject::{REVIEW_BYTES_MAX, Settings, answer};
+use navarch_kubernetes::webhooks::Configuration;
+use navarch_model::kubernetes::ConfigMap;
+use navarch_model::{Kind, ObjectKey};
+use navarch_snapshot::Snapshot;
+use navarch_xds::Transport;
+use parking_lot::Mutex;
+use prometheus::IntCounterVec;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::secure::Tls;
+
+/// Time for a handshake, and for the head of a question.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections at a time. API servers keep a few each; somebody else can take no more.
+const CONNECTIONS_MAX: usize = 512;
+
+/// Where the MeshConfig is in a cluster.
+const MESH_CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
+
+/// What is told of the webhooks.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub address: SocketAddr,
+    pub settings: Settings,
+    /// A file with the MeshConfig, which counts before that of the cluster.
+    pub mesh_config: Option<PathBuf>,
+    /// The configurations that lead to us, in which our roots are kept.
+    pub configurations: Vec<Configuration>,
+}
+
+/// The webhooks.
+pub struct Webhooks {
+    options: Options,
+    latest: Arc<ArcSwap<Snapshot>>,
+    /// The settings with the MeshConfig of a text, the last good one.
+    settings: Mutex<(String, Arc<Settings>)>,
+    answers: IntCounterVec,
+}
+
+impl Webhooks {
+    pub fn new(options: Options, latest: Arc<ArcSwap<Snapshot>>, answers: IntCounterVec) -> Arc<Self> {
+        let settings = Mutex::new((String::new(), Arc::new(options.settings.clone())));
+        Arc::new(Webhooks { options, latest, settings, answers })
+    }
+
+    /// The settings, with what the MeshConfig says now.
+    fn settings(&self) -> Arc<Settings> {
+        let text = match &self.options.mesh_config {
+            Some(path) => std::fs::read_to_string(path).ok(),
+            None => self.mesh_config(),
+        };
+        let text = text.unwrap_or_default();
+        let mut current = self.settings.lock();
+        if current.0 != text {
+            match self.options.settings.clone().with_mesh_config(&text) {
+                Ok(settings) => current.1 = Arc::new(settings),
+                Err(error) => tracing::warn!(%error, "pods are injected with the last good MeshConfig"),
+            }
+            current.0 = text;
+        }
+        current.1.clone()
+    }
+
+    /// The MeshConfig of the cluster, as it is written.
+    fn mesh_config(&self) -> Option<String> {
+        let (namespace, name) = MESH_CONFIG_MAP;
+        let snapshot = self.latest.load();
+        let object = snapshot.object(&ObjectKey::new(Kind::ConfigMap, namespace, name))?;
+        object.spec::<ConfigMap>()?.data.get("mesh").cloned()
+    }
+
+    /// Serves until the listener breaks.
+    ///
+    /// # Errors
+    /// If it does.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<Tls>) -> std::io::Result<()> {
+        let pages = Router::new()
+            .route("/inject", post(asked))
+            .route("/inject/{*more}", post(asked))
+            .route("/validate", post(asked))
+            .route("/validate/{*more}", post(asked))
+            .layer(DefaultBodyLimit::max(REVIEW_BYTES_MAX))
+            .with_state(self);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let (socket, address) = listener.accept().await?;
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let (tls, pages) = (tls.clone(), pages.clone());
+            tokio::spawn(async move {
+                let _place = place;
+                let Ok(Ok((io, _))) = timeout(PATIENCE, tls.accept(socket, address)).await else { return };
+                let mut server = auto::Builder::new(TokioExecutor::new());
+                server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+                server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(PATIENCE));
+                // That a connection breaks is nothing to tell: who asks, asks again.
+                let _ = server.serve_connection(TokioIo::new(io), TowerToHyperService::new(pages)).await;
+            });
+        }
+    }
+}
+
+async fn asked(
+    State(webhooks): State<Arc<Webhooks>>,
+    OriginalUri(uri): OriginalUri,
+    body: Bytes,
+) -> Response {
+    let path = uri.path().to_owned();
+    let webhook = if path.starts_with("/inject") { "inject" } else { "validate" };
+    let answers = webhooks.answers.clone();
+    // An object may be large, and others wait for the threads of the runtime.
+    let made = tokio::task::spawn_blocking(move || answer(&webhooks.settings(), &path, &body)).await;
+    let made = made.unwrap_or_else(|error| Err(error.to_string()));
+    let said = match &made {
+        Err(_) => "error",
+        Ok(review) if review["response"]["allowed"] == false => "refused",
+        Ok(review) if review["response"].get("patch").is_some() => "injected",
+        Ok(_) => "allowed",
+    };
+    answers.with_label_values(&[webhook, said]).inc();
+    match made {
+        Ok(review) => ([(header::CONTENT_TYPE, "application/json")], review.to_string()).into_response(),
+        Err(message) => (StatusCode::BAD_REQUEST, message).into_response(),
+    }
+}

@@ -1,0 +1,219 @@
+//! `navarch install` and the webhooks of `navarch serve`, with a real API server.
+
+use anyhow::{Context, Result, ensure};
+use navarch_testkit::{kubernetes::ApiServer, navarch, navarch::Server, ports, wait, workspace};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+
+const IMAGE: &str = "registry.example.com/navarch:1";
+const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+const NAMESPACE: &str = "/api/v1/namespaces/istio-system";
+
+/// Runs `navarch` against the API server; what it prints.
+fn navarch(cluster: &ApiServer, args: &[&str]) -> Result<String> {
+    let kubeconfig = cluster.kubeconfig();
+    let kubeconfig = ["--kubeconfig", kubeconfig.to_str().context("a path")?];
+    navarch::stdout(args.iter().chain(&kubeconfig))
+}
+
+async fn api_server(name: &str) -> Result<ApiServer> {
+    ApiServer::start(name, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_is_tried_made_changed_and_removed() -> Result<()> {
+    let cluster = api_server("install").await?;
+    let said = navarch(&cluster, &["precheck"])?;
+    ensure!(said.contains("Kubernetes v1.36.3") && said.contains("nothing is in the way"), "{said}");
+
+    // Before there is a namespace, what is in it cannot be tried.
+    let install = ["install", "--image", IMAGE, "--tag", "prod"];
+    let dry_run = [install.as_slice(), &["--dry-run"]].concat();
+    let said = navarch(&cluster, &dry_run)?;
+    ensure!(said.contains("Deployment istio-system/navarch would be applied; the API server"), "{said}");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}});
+    cluster.apply(NAMESPACE, &namespace).await?;
+    let said = navarch(&cluster, &dry_run)?;
+    ensure!(said.contains("Deployment istio-system/navarch would be applied\n"), "{said}");
+    ensure!(said.contains("Secret istio-system/cacerts would be made"), "{said}");
+    ensure!(!said.contains("cannot try"), "{said}");
+    ensure!(
+        cluster.get(&format!("{NAMESPACE}/services/navarch")).await.is_err(),
+        "a trial has made something"
+    );
+
+    let said = navarch(&cluster, &install)?;
+    ensure!(said.contains("CustomResourceDefinition virtualservices.networking.istio.io applied"), "{said}");
+    ensure!(said.contains("Secret istio-system/cacerts made"), "{said}");
+    let deployment = format!("/apis/apps/v1/namespaces/istio-system/deployments/navarch");
+    let made = cluster.get(&deployment).await?;
+    let container = &made["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], IMAGE);
+    let tag = format!("{ADMISSION}/mutatingwebhookconfigurations/navarch-tag-prod-istio-system");
+    cluster.get(&tag).await?;
+
+    // Again: nothing is another. The authority stays.
+    let secret = cluster.get(&format!("{NAMESPACE}/secrets/cacerts")).await?;
+    let said = navarch(&cluster, &install)?;
+    ensure!(said.contains("Secret istio-system/cacerts is there, and stays"), "{said}");
+    ensure!(!said.contains("removed"), "{said}");
+    let again = cluster.get(&deployment).await?;
+    assert_eq!(again["metadata"]["generation"], made["metadata"]["generation"]);
+    assert_eq!(cluster.get(&format!("{NAMESPACE}/secrets/cacerts")).await?["data"], secret["data"]);
+
+    // With less: what is left over goes.
+    let said = navarch(&cluster, &["upgrade", "--image", "other:2", "--no-network-policy"])?;
+    ensure!(said.contains("NetworkPolicy navarch removed"), "{said}");
+    ensure!(said.contains("MutatingWebhookConfiguration navarch-tag-prod-istio-system removed"), "{said}");
+    let upgraded = cluster.get(&deployment).await?;
+    assert_eq!(upgraded["spec"]["template"]["spec"]["containers"][0]["image"], "other:2");
+
+    // Another revision beside it, which another one's removal does not touch.
+    navarch(&cluster, &["install", "--image", IMAGE, "--revision", "canary"])?;
+    let said = navarch(&cluster, &["uninstall"])?;
+    ensure!(said.contains("Deployment navarch removed") && !said.contains("canary"), "{said}");
+    cluster.get("/apis/apps/v1/namespaces/istio-system/deployments/navarch-canary").await?;
+    cluster.get(&format!("{NAMESPACE}/secrets/cacerts")).await?;
+    ensure!(navarch(&cluster, &["uninstall"]).is_err(), "there is nothing left");
+    Ok(())
+}
+
+/// The files of the Secret that the installer has made, as a pod gets them.
+async fn authority(cluster: &ApiServer, directory: &Path) -> Result<()> {
+    use base64::Engine;
+    let secret = cluster.get(&format!("{NAMESPACE}/secrets/cacerts")).await?;
+    for (name, bytes) in secret["data"].as_object().context("data")? {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(bytes.as_str().context("a text")?)?;
+        std::fs::write(directory.join(name), bytes)?;
+    }
+    Ok(())
+}
+
+/// The configurations of webhooks that are printed, leading to an address in place of a Service.
+async fn apply_configurations(cluster: &ApiServer, address: SocketAddr) -> Result<()> {
+    let printed: Value =
+        serde_json::from_str(&navarch::stdout(["install", "--image", IMAGE, "-o", "json"])?)?;
+    for object in printed["items"].as_array().context("items")? {
+        let mut object = object.clone();
+        let Some(hooks) = object["webhooks"].as_array_mut() else { continue };
+        for hook in hooks {
+            let path = hook["clientConfig"]["service"]["path"].as_str().context("a path")?.to_owned();
+            hook["clientConfig"] = json!({"url": format!("https://{address}{path}")});
+        }
+        let plural = format!("{}s", object["kind"].as_str().context("a kind")?.to_lowercase());
+        let name = object["metadata"]["name"].as_str().context("a name")?.to_owned();
+        cluster.apply(&format!("{ADMISSION}/{plural}/{name}"), &object).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_asks_about_pods_and_configuration() -> Result<()> {
+    let cluster = api_server("webhooks").await?;
+    navarch(&cluster, &["install", "--image", IMAGE])?;
+    navarch(&cluster, &["uninstall"])?;
+    let directory = workspace::scratch("webhooks-server")?;
+    for name in ["ca", "config"] {
+        std::fs::create_dir_all(directory.join(name))?;
+    }
+    authority(&cluster, &directory.join("ca")).await?;
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let (secure, hooks) = (local(ports::free_port()?), local(ports::free_port()?));
+    apply_configurations(&cluster, hooks).await?;
+    let (kubeconfig, state, ca) = (cluster.kubeconfig(), directory.join("state"), directory.join("ca"));
+    let (secure, address) = (secure.to_string(), hooks.to_string());
+    let text = |path: &Path| path.to_str().unwrap_or_default().to_owned();
+    let configurations = "mutating/navarch-istio-system-injector,validating/navarch-istio-system-validator";
+    let args = [
+        "--kubernetes",
+        "--kubeconfig",
+        &text(&kubeconfig),
+        "--state",
+        &text(&state),
+        "--ca-dir",
+        &text(&ca),
+        "--secure-addr",
+        &secure,
+        "--webhook-addr",
+        &address,
+        "--webhook-configuration",
+        configurations,
+    ];
+    let config = directory.join("config");
+    let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
+    let mut server = Server::start_on("webhooks-server", &config, xds, admin, &args).await?;
+
+    // Our roots are written into the configurations, without which the API server asks nobody.
+    let shop = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"istio-injection": "enabled"}},
+    });
+    cluster.apply("/api/v1/namespaces/shop", &shop).await?;
+    let pod = |name: &str, labels: Value, annotations: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "labels": labels, "annotations": annotations},
+            "spec": {"containers": [{
+                "name": "web", "image": "example.com/web:1",
+                "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
+            }]},
+        })
+    };
+    let path = |name: &str| format!("/api/v1/namespaces/shop/pods/{name}");
+    let created = wait::until("a pod to be injected", wait::STEP, || {
+        let (cluster, pod, path) = (&cluster, pod("web", json!({"app": "web"}), json!({})), path("web"));
+        async move { cluster.apply(&path, &pod).await?.json() }
+    })
+    .await?;
+    let names = |of: &Value| -> Vec<String> {
+        let items = of.as_array().into_iter().flatten();
+        items.filter_map(|item| Some(item["name"].as_str()?.to_owned())).collect()
+    };
+    let spec = &created["spec"];
+    assert_eq!(names(&spec["initContainers"]), ["istio-init", "istio-proxy"]);
+    assert_eq!(names(&spec["containers"]), ["web"]);
+    assert_eq!(spec["initContainers"][1]["restartPolicy"], "Always");
+    assert_eq!(spec["containers"][0]["readinessProbe"]["httpGet"]["path"], "/app-health/web/readyz");
+    let out = pod("out", json!({"sidecar.istio.io/inject": "false"}), json!({}));
+    let out = cluster.apply(&path("out"), &out).await?.json()?;
+    assert_eq!(names(&out["spec"]["initContainers"]), [""; 0]);
+    let wrong = pod("wrong", json!({}), json!({"sidecar.istio.io/proxyCPU": "lots"}));
+    let refused = cluster.apply(&path("wrong"), &wrong).await.map(|_| ()).unwrap_err();
+    ensure!(format!("{refused:#}").contains("is not a quantity"), "{refused:#}");
+
+    // Configuration: the same words as those of `navarch analyze`.
+    let rule = |name: &str, spec: Value| {
+        let metadata = json!({"name": name, "namespace": "shop"});
+        let rule = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata, "spec": spec,
+        });
+        (format!("/apis/networking.istio.io/v1/namespaces/shop/destinationrules/{name}"), rule)
+    };
+    let (place, good) = rule("good", json!({"host": "web"}));
+    cluster.apply(&place, &good).await?;
+    let (place, bad) = rule("bad", json!({"host": 5}));
+    wait::until("bad configuration to be refused", wait::STEP, || async {
+        let refused = cluster.apply(&place, &bad).await.err().context("it is taken")?;
+        ensure!(format!("{refused:#}").contains("spec.host"), "{refused:#}");
+        Ok(())
+    })
+    .await?;
+    ensure!(
+        server.metric_with("navarch_webhook_answers_total", "webhook=\"validate\"").await? > 0.0,
+        "no metric"
+    );
+
+    // Without an answer configuration is taken, and pods that are to be injected are not made.
+    server.kill();
+    let (place, bad) = rule("taken", json!({"host": 5}));
+    cluster.apply(&place, &bad).await?;
+    ensure!(
+        cluster.apply(&path("later"), &pod("later", json!({}), json!({}))).await.is_err(),
+        "it has no proxy"
+    );
+    cluster
+        .apply(&path("later"), &pod("later", json!({"sidecar.istio.io/inject": "false"}), json!({})))
+        .await?;
+    Ok(())
+}
