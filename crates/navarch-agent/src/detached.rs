@@ -4,6 +4,7 @@
 //! `PR_SET_PDEATHSIG`), and would go with an agent that crashes. So it is not a child of the agent: a process
 //! in between starts it and ends, and only then it becomes Envoy.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -30,9 +31,13 @@ pub const BECOME: &str = "become";
 ///
 /// # Errors
 /// If it cannot be started. That the program is not there shows in its end.
-pub async fn start(program: &OsStr, arguments: &[OsString]) -> io::Result<u32> {
+pub async fn start(
+    program: &OsStr,
+    arguments: &[OsString],
+    environment: &BTreeMap<String, String>,
+) -> io::Result<u32> {
     let mut command = Command::new(OWN_PROGRAM);
-    command.arg(DETACH).arg("--").arg(program).args(arguments);
+    command.arg(DETACH).arg("--").arg(program).args(arguments).envs(environment);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let output = child.wait_with_output().await?;
     let number = String::from_utf8_lossy(&output.stdout).trim().parse();

@@ -21,7 +21,7 @@ use crate::certificate::Leaf;
 use crate::roots::Roots;
 
 /// The certificate and key of the workload.
-const WORKLOAD: &str = "default";
+pub const WORKLOAD: &str = "default";
 /// The roots of the mesh.
 pub const ROOTS: &str = "ROOTCA";
 const FILE_CERT: &str = "file-cert:";

@@ -1,21 +1,23 @@
 //! `navarch agent`: Envoy with all that it needs on its machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 use navarch_agent::bootstrap::Authority;
-use navarch_agent::lifecycle::{self, Drain, Envoy, Options, Place, Role, Status};
+use navarch_agent::lifecycle;
 use navarch_agent::node::{Description, Locality, Node};
+use navarch_agent::options::{Envoy, Flags, Local, Options, Place, Role, Status};
 use navarch_agent::status::metrics::Target;
 use navarch_agent::status::probe;
 use navarch_agent::upstream;
 use navarch_agent::{detached, envoy};
+use navarch_model::mesh::{StatedProxyConfig, read_stated};
 use serde_json::Value;
 
 use crate::bootstrap::{authority, state_facts};
@@ -29,6 +31,8 @@ const KUBERNETES_ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
 const KUBERNETES_TOKEN: &str = "/var/run/secrets/tokens/istio-token";
 const POD_LABELS: &str = "/etc/istio/pod/labels";
 const POD_ANNOTATIONS: &str = "/etc/istio/pod/annotations";
+/// The annotation with a ProxyConfig.
+const CONFIG_ANNOTATION: &str = "proxy.istio.io/config";
 
 /// Ports of Istio's proxies: Envoy's admin port, the agent, readiness and metrics of Envoy.
 const ADMIN_PORT: u16 = 15000;
@@ -128,24 +132,26 @@ pub struct AgentArgs {
     /// may be given several times
     #[arg(long, value_name = "URL")]
     app_metrics: Vec<Target>,
-    /// Threads of Envoy; 0: as many as the machine has
-    #[arg(long, default_value_t = 2, value_name = "COUNT")]
-    concurrency: u32,
+    /// Threads of Envoy; 0: as many as the machine has [default: that of the ProxyConfig, or 2]
+    #[arg(long, value_name = "COUNT")]
+    concurrency: Option<u32>,
     /// What Envoy logs: error, warning, info, debug, trace
     #[arg(long, default_value = "warning", value_name = "LEVEL")]
     envoy_log_level: String,
     /// One more argument for Envoy; may be given several times
     #[arg(long = "envoy-arg", value_name = "ARG", allow_hyphen_values = true)]
     envoy_args: Vec<OsString>,
-    /// Time for connections to end by themselves on SIGTERM
-    #[arg(long, default_value = "5s", value_parser = parse_duration)]
-    drain: Duration,
-    /// Time that Envoy takes traffic on SIGTERM even if there is none
-    #[arg(long, default_value = "1s", value_parser = parse_duration, env = "MINIMUM_DRAIN_DURATION")]
-    drain_min: Duration,
-    /// Time in which an Envoy that hands over to another lets its connections go (hot restart)
-    #[arg(long, default_value = "45s", value_parser = parse_duration)]
-    drain_duration: Duration,
+    /// Time for connections to end by themselves on SIGTERM [default: terminationDrainDuration of the
+    /// ProxyConfig, or 5s]
+    #[arg(long, value_parser = parse_duration)]
+    drain: Option<Duration>,
+    /// Time that Envoy takes traffic on SIGTERM even if there is none [default: 1s]
+    #[arg(long, value_parser = parse_duration, env = "MINIMUM_DRAIN_DURATION")]
+    drain_min: Option<Duration>,
+    /// Time in which an Envoy that hands over to another lets its connections go (hot restart) [default:
+    /// drainDuration of the ProxyConfig, or 45s]
+    #[arg(long, value_parser = parse_duration)]
+    drain_duration: Option<Duration>,
     /// Time after which an Envoy ends that has handed over to another
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     parent_shutdown_duration: Duration,
@@ -224,8 +230,9 @@ impl AgentArgs {
             root.is_some() || token.is_none(),
             "a token is sent over TLS alone: name the roots of the control plane with --root"
         );
-        let server = self.server(root.is_some())?;
-        let node = self.node(&server)?;
+        let config = stated_config()?;
+        let server = self.server(&config, root.is_some())?;
+        let (node, metadata) = self.node(&server)?;
         let directory = match &self.dir {
             Some(dir) => dir.clone(),
             None => default_directory(&self.namespace, &self.instance())?,
@@ -246,6 +253,13 @@ impl AgentArgs {
                 RoleArg::Gateway => Role::Gateway,
             },
             node,
+            local: Local { config, metadata },
+            flags: Flags {
+                concurrency: self.concurrency,
+                drain: self.drain,
+                drain_least: self.drain_min,
+                drain_handover: self.drain_duration,
+            },
             directory,
             certificate: root.is_some().then_some(self.certificate_life),
             upstream: upstream::Options {
@@ -262,8 +276,6 @@ impl AgentArgs {
                 ready: place(self.ready_addr, READY_PORT),
                 metrics: place(self.metrics_addr, METRICS_PORT),
                 log_level: self.envoy_log_level,
-                concurrency: (self.concurrency > 0).then_some(self.concurrency),
-                drain_seconds: self.drain_duration.as_secs(),
                 parent_seconds: self.parent_shutdown_duration.as_secs(),
                 arguments: self.envoy_args,
                 state_of_the_world: self.sotw,
@@ -276,17 +288,18 @@ impl AgentArgs {
                     Err(_) => BTreeMap::new(),
                 },
             },
-            drain: Drain { time: self.drain, least: self.drain_min, command: self.command_timeout },
+            command_timeout: self.command_timeout,
             command: self.command,
         })
     }
 
-    fn server(&self, is_secure: bool) -> Result<Authority> {
+    fn server(&self, config: &StatedProxyConfig, is_secure: bool) -> Result<Authority> {
         let port = if is_secure { SECURE_PORT } else { PLAINTEXT_PORT };
-        match &self.server {
+        let stated = read_stated(config).0.discovery_address;
+        match self.server.clone().or(Some(stated).filter(|address| !address.is_empty())) {
             None => Ok(Authority { host: Ipv4Addr::LOCALHOST.to_string(), port }),
-            Some(host) if host.contains(':') => authority(host),
-            Some(host) => Ok(Authority { host: host.clone(), port }),
+            Some(host) if host.contains(':') => authority(&host),
+            Some(host) => Ok(Authority { host, port }),
         }
     }
 
@@ -297,7 +310,8 @@ impl AgentArgs {
         named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or("proxy".to_owned())
     }
 
-    fn node(&self, server: &Authority) -> Result<Node> {
+    /// The node, and the keys of its metadata that are stated.
+    fn node(&self, server: &Authority) -> Result<(Node, BTreeSet<String>)> {
         let mut description = Description {
             kind: if self.role == RoleArg::Gateway { "router" } else { "sidecar" }.to_owned(),
             ip: self.ip.unwrap_or_else(|| address_towards(server)),
@@ -328,10 +342,32 @@ impl AgentArgs {
         {
             description.labels.insert("app".to_owned(), service.clone());
         }
+        let stated = description.metadata.keys().cloned().collect();
         let mut node = description.node();
         state_facts(&mut node);
-        Ok(node)
+        Ok((node, stated))
     }
+}
+
+/// What the workload states of its ProxyConfig: `PROXY_CONFIG`, and over it the annotation.
+fn stated_config() -> Result<StatedProxyConfig> {
+    let mut config = StatedProxyConfig::default();
+    if let Ok(text) = std::env::var("PROXY_CONFIG") {
+        config.put_text(&text).map_err(|reason| anyhow!("PROXY_CONFIG:{reason}"))?;
+    }
+    if let Some(text) = annotations().get(CONFIG_ANNOTATION) {
+        config.put_text(text).map_err(|reason| anyhow!("{CONFIG_ANNOTATION}:{reason}"))?;
+    }
+    Ok(config)
+}
+
+/// The annotations of the pod, if it is one.
+fn annotations() -> BTreeMap<String, String> {
+    let mut description = Description::default();
+    if let Ok(text) = std::fs::read_to_string(POD_ANNOTATIONS) {
+        description.take_pod_file(&text, false);
+    }
+    description.annotations
 }
 
 fn existing(path: &str) -> Option<PathBuf> {
@@ -380,12 +416,7 @@ fn anywhere() -> Place {
 /// Where the application says that it has metrics.
 fn targets(stated: &[Target]) -> Result<Vec<Target>> {
     let mut targets = stated.to_vec();
-    let mut annotations = BTreeMap::new();
-    if let Ok(text) = std::fs::read_to_string(POD_ANNOTATIONS) {
-        let mut description = Description::default();
-        description.take_pod_file(&text, false);
-        annotations = description.annotations;
-    }
+    let mut annotations = annotations();
     // The injector keeps here what the annotations said before it led Prometheus to the agent.
     if let Ok(text) = std::env::var("ISTIO_PROMETHEUS_ANNOTATIONS") {
         let said: BTreeMap<String, String> =

@@ -8,10 +8,14 @@ use anyhow::{Context, Result};
 use clap::Args;
 use navarch_agent::bootstrap::{Authority, Bootstrap, Pages, Tls, Xds};
 use navarch_agent::node::Node;
+use navarch_agent::options::Local;
+use navarch_agent::provision::Provision;
+use navarch_agent::settings::{self, Described};
 use navarch_model::proxy::{COMPATIBLE_ISTIO_VERSION, SYSTEM_ROOTS};
+use navarch_server::load::load;
 
 use crate::output;
-use crate::proxy::ProxyArgs;
+use crate::proxy::{self, ProxyArgs};
 
 /// Print a bootstrap with which stock Envoy connects to this control plane
 #[derive(Args)]
@@ -38,6 +42,13 @@ pub struct BootstrapArgs {
     /// PEM file with its private key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Directory of YAML and JSON files with Kubernetes and Istio objects: what its ProxyConfigs and
+    /// EnvoyFilters say of bootstraps is in this one
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+    /// File with the MeshConfig
+    #[arg(long, value_name = "FILE", requires = "config")]
+    mesh_config: Option<PathBuf>,
     /// Port of Envoy's admin interface on 127.0.0.1; 0 picks a free one
     #[arg(long, default_value_t = 15000)]
     admin_port: u16,
@@ -50,8 +61,19 @@ pub struct BootstrapArgs {
 pub fn run(args: &BootstrapArgs) -> Result<ExitCode> {
     let mut node = args.proxy.node()?;
     state_facts(&mut node);
+    let described = match &args.config {
+        Some(config) => {
+            let loaded = load(config, args.mesh_config.as_deref())
+                .with_context(|| format!("cannot read {}", config.display()))?;
+            proxy::described(&loaded, &node)?
+        }
+        None => settings::described(&node, &Local::default(), Provision::default()),
+    };
+    let Described { node, config, patch } = described;
     let bootstrap = Bootstrap {
         node,
+        config,
+        patch,
         xds: Xds::Server(authority(&args.xds_addr)?, args.tls()?),
         admin: Some(SocketAddr::from(([127, 0, 0, 1], args.admin_port))),
         state_of_the_world: args.sotw,

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use navarch_agent::node::{Locality, Node};
+use navarch_agent::options::Local;
+use navarch_agent::provision::Provision;
+use navarch_agent::settings::{self, Described};
 use navarch_model::values::Json;
+use navarch_server::load::Loaded;
 use serde_json::{Map, Value, json};
 
 /// Who the proxy is
@@ -85,6 +89,13 @@ impl ProxyArgs {
         let cluster = self.service_cluster.clone().unwrap_or_else(|| (*instance).to_owned());
         Ok(Node { id: id.to_owned(), cluster, metadata, locality: None })
     }
+}
+
+/// What a configuration says of the bootstrap of a proxy.
+pub fn described(loaded: &Loaded, node: &Node) -> Result<Described> {
+    let place = node.locality.as_ref().map(|place| (&*place.region, &*place.zone, &*place.sub_zone));
+    let bootstrap = loaded.bootstrap(&node.id, &node.cluster, &node.metadata, place)?;
+    Ok(settings::described(node, &Local::default(), Provision::of(&bootstrap)))
 }
 
 fn read(file: &std::path::Path) -> Result<Node> {

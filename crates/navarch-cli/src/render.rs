@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use navarch_agent::bootstrap;
+use navarch_agent::settings::Described;
 use navarch_model::finding::Severity;
 use navarch_server::load::{Loaded, load};
 use serde_json::json;
 
 use crate::output;
-use crate::proxy::ProxyArgs;
+use crate::proxy::{self, ProxyArgs};
 
 /// Print a complete static configuration for a proxy
 ///
@@ -78,10 +80,12 @@ pub fn run(args: &RenderArgs) -> Result<ExitCode> {
         );
     }
     let admin = SocketAddr::from(([127, 0, 0, 1], args.admin_port));
-    output::json(&json!({
+    let Described { node, config, patch } = proxy::described(&loaded, &node)?;
+    let bootstrap = json!({
         "node": node,
         "admin": { "address": { "socket_address": { "address": admin.ip().to_string(), "port_value": admin.port() } } },
         "static_resources": made.resources,
-    }))?;
+    });
+    output::json(&bootstrap::completed(bootstrap, &node, &config, &patch))?;
     Ok(if made.left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -131,6 +131,10 @@ pub struct ServeArgs {
     /// Longest time that changes are held back when they do not stop
     #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE_MAX")]
     debounce_max: Duration,
+    /// How long a workload stays registered in its WorkloadGroup after it has gone
+    /// (`PILOT_WORKLOAD_ENTRY_GRACE_PERIOD` of istiod)
+    #[arg(long, default_value = "10s", value_parser = parse_duration, env = "NAVARCH_REGISTRATION_GRACE")]
+    registration_grace: Duration,
     /// How long streams are given to move to another replica on shutdown
     #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DRAIN")]
     drain: Duration,
@@ -191,6 +195,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         admin_addr: args.admin_addr,
         debounce: args.debounce,
         debounce_max: args.debounce_max.max(args.debounce),
+        registration_grace: args.registration_grace,
         drain: args.drain,
         brake: (args.removals_max < 100).then(|| Brake {
             percent_max: args.removals_max,

@@ -224,6 +224,16 @@ xds_types! {
         sotw: None,
         delta: None,
     }
+    /// What an agent starts its Envoy with; Envoy itself does not ask for it.
+    Bootstrap {
+        short: "BDS",
+        type_url: "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap",
+        root: true,
+        removal: Deletes,
+        service: None,
+        sotw: None,
+        delta: None,
+    }
 }
 
 impl XdsType {

@@ -60,6 +60,20 @@ pub fn object<K: Into<String>>(fields: impl IntoIterator<Item = (K, Value)>) -> 
     Value { kind: Some(Kind::StructValue(structure(fields))) }
 }
 
+/// A JSON value as a `Value`.
+pub fn of_json(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value { kind: Some(Kind::NullValue(0)) },
+        serde_json::Value::Bool(truth) => boolean(*truth),
+        serde_json::Value::Number(value) => number(value.as_f64().unwrap_or_default()),
+        serde_json::Value::String(text) => string(text),
+        serde_json::Value::Array(items) => list(items.iter().map(of_json)),
+        serde_json::Value::Object(fields) => {
+            object(fields.iter().map(|(name, value)| (name.as_str(), of_json(value))))
+        }
+    }
+}
+
 /// Filter metadata with one namespace, for example `istio`.
 pub fn metadata(namespace: impl Into<String>, fields: Struct) -> Metadata {
     Metadata { filter_metadata: BTreeMap::from([(namespace.into(), fields)]), ..Metadata::default() }

@@ -2,6 +2,9 @@
 
 use crate::service::{self, Labels, Name};
 
+/// The annotation of a WorkloadEntry whose workload has registered itself and says how it is: `unhealthy`.
+pub const HEALTH: &str = "navarch/health";
+
 /// All endpoints of a service: the unit in which endpoint changes travel.
 ///
 /// They live apart from services, so that starting and stopping pods leaves clusters, listeners and routes

@@ -46,6 +46,8 @@ pub struct ProxyFacts {
     pub network_view: Vec<Name>,
     pub service_account: Name,
     pub workload_name: Name,
+    /// The WorkloadGroup that the workload registers itself in (`AUTO_REGISTER_GROUP`).
+    pub group: Name,
     pub node_name: Name,
     pub interception: InterceptionMode,
     pub istio_version: IstioVersion,
@@ -278,6 +280,7 @@ impl ProxyFacts {
             network_view: stated.list("REQUESTED_NETWORK_VIEW"),
             service_account: stated.text("SERVICE_ACCOUNT"),
             workload_name: stated.text("WORKLOAD_NAME"),
+            group: stated.text("AUTO_REGISTER_GROUP"),
             node_name: stated.text("NODE_NAME"),
             interception: stated.interception(),
             istio_version: IstioVersion::parse(&stated.text("ISTIO_VERSION")),

@@ -17,7 +17,7 @@ use navarch_model::fact::Rejected;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{CertificateSource, bundle_url};
-use navarch_model::networking::{ApplyTo, EnvoyFilter};
+use navarch_model::networking::{ApplyTo, EnvoyFilter, PatchOperation};
 use navarch_model::object::ObjectKey;
 use navarch_model::security::{
     ActionDetail, AuthorizationAction, AuthorizationPolicy, RequestAuthentication,
@@ -130,11 +130,12 @@ impl Found {
 
     fn patches(&mut self, filter: &Config<EnvoyFilter>) {
         for (index, patch) in filter.spec.config_patches.iter().enumerate() {
-            if patch.apply_to == ApplyTo::Bootstrap {
-                let message = "bootstraps are not patched; the patch changes nothing";
-                let finding = Finding::warning(Code::NoEffect, message)
-                    .hint("change the bootstrap that the proxy is started with");
-                self.add(Kind::EnvoyFilter, filter, format!("spec.configPatches[{index}].applyTo"), finding);
+            let operation = patch.patch.as_ref().map(|change| change.operation);
+            if patch.apply_to == ApplyTo::Bootstrap && operation != Some(PatchOperation::Merge) {
+                let message = "only MERGE changes a bootstrap; the patch changes nothing";
+                let finding = Finding::warning(Code::NoEffect, message).hint("use operation: MERGE");
+                let path = format!("spec.configPatches[{index}].patch.operation");
+                self.add(Kind::EnvoyFilter, filter, path, finding);
             }
             for problem in patch_values::problems(patch) {
                 let refused = problem.kind == PatchProblemKind::Refused;

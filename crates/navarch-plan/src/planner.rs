@@ -358,6 +358,7 @@ planned_types! {
         Vhds "plan.sidecar_hosts" sidecar::routes::hosts;
         Sds "plan.sidecar_secrets" sidecar::secrets::secrets;
         Ecds "plan.sidecar_extensions" shared::extensions::extensions;
+        Bootstrap "plan.sidecar_bootstrap" shared::bootstrap::bootstrap;
     }
     Router {
         Cds "plan.gateway_clusters" gateway::clusters::clusters;
@@ -367,12 +368,14 @@ planned_types! {
         Vhds "plan.gateway_hosts" gateway::routes::hosts;
         Sds "plan.gateway_secrets" gateway::secrets::secrets;
         Ecds "plan.gateway_extensions" shared::extensions::extensions;
+        Bootstrap "plan.gateway_bootstrap" shared::bootstrap::bootstrap;
     }
     Waypoint {
         Cds "plan.waypoint_clusters" waypoint::clusters;
         Eds "plan.waypoint_endpoints" waypoint::endpoints;
         Sds "plan.waypoint_secrets" waypoint::secrets;
         Ecds "plan.waypoint_extensions" shared::extensions::extensions;
+        Bootstrap "plan.waypoint_bootstrap" shared::bootstrap::bootstrap;
     }
     Ztunnel {}
 }

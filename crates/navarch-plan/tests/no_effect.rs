@@ -27,11 +27,11 @@ fn check(yaml: &str, expected: &[&str]) {
 fn kinds_and_fields_without_effect_are_found() {
     check(
         "apiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {name: g}\nspec: {template: {serviceAccount: x}}\n",
-        &["mesh.yaml:4:1 spec"],
+        &[],
     );
     check(
-        "apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {name: p}\nspec: {concurrency: 2}\n",
-        &["mesh.yaml:4:1 spec"],
+        "apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {name: p}\nspec: {image: {imageType: debug}, concurrency: 2}\n",
+        &["mesh.yaml:4:8 spec.image"],
     );
     check(
         "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s}\nspec:\n  workloadSelector: {labels: {a: b}}\n  ingress:\n  \

@@ -309,7 +309,17 @@ fn what_cannot_work_is_said_with_its_place() {
             "front",
             "{configPatches: [{applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}]}",
         ),
-        &["4: spec.configPatches[0].applyTo: bootstraps are not patched; the patch changes nothing"],
+        &[],
+    );
+    check(
+        &policy(
+            "EnvoyFilter",
+            "front",
+            "{configPatches: [{applyTo: BOOTSTRAP, patch: {operation: ADD, value: {}}}]}",
+        ),
+        &[
+            "4: spec.configPatches[0].patch.operation: only MERGE changes a bootstrap; the patch changes nothing",
+        ],
     );
     check(
         &policy("Telemetry", "front", "\n  metrics:\n  - providers: [{name: prometheus}]"),

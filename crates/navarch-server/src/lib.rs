@@ -24,6 +24,7 @@ pub mod provenance;
 pub mod reach;
 pub mod refresh;
 pub mod rejections;
+mod registration;
 pub mod reports;
 pub mod secure;
 pub mod serve;

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use navarch_envoy::{StaticConfig, static_config};
+use bytes::Bytes;
+use navarch_envoy::{ProxyResources, StaticConfig, XdsType, static_config};
 use navarch_model::Hashed;
 use navarch_model::change::ChangeSet;
 use navarch_model::endpoint::Locality;
@@ -90,6 +91,33 @@ impl Loaded {
         metadata: &Map<String, Value>,
         locality: Option<(&str, &str, &str)>,
     ) -> Result<StaticConfig, Error> {
+        Ok(static_config(&*self.resources(id, cluster, metadata, locality)?))
+    }
+
+    /// What the agent of a proxy would be told before it starts Envoy: an encoded bootstrap, to be merged
+    /// with the agent's own.
+    ///
+    /// # Errors
+    /// If the node is not one that can be served.
+    pub fn bootstrap(
+        &self,
+        id: &str,
+        cluster: &str,
+        metadata: &Map<String, Value>,
+        locality: Option<(&str, &str, &str)>,
+    ) -> Result<Bytes, Error> {
+        let resources = self.resources(id, cluster, metadata, locality)?;
+        let bootstrap = resources.set(XdsType::Bootstrap).iter().next().map(|resource| resource.body());
+        Ok(bootstrap.unwrap_or_default())
+    }
+
+    fn resources(
+        &self,
+        id: &str,
+        cluster: &str,
+        metadata: &Map<String, Value>,
+        locality: Option<(&str, &str, &str)>,
+    ) -> Result<Arc<ProxyResources>, Error> {
         let (region, zone, sub_zone) = locality.unwrap_or_default();
         let locality = Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
         let (facts, problems) = ProxyFacts::read(id, cluster, metadata, locality)
@@ -99,6 +127,6 @@ impl Loaded {
         }
         let planner = Planner::new(self.snapshot.clone());
         let plan = planner.class_plan(Arc::new(Hashed::new(planner.classify(&facts))));
-        Ok(static_config(&planner.resources(&plan)))
+        Ok(planner.resources(&plan))
     }
 }

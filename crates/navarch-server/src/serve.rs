@@ -16,6 +16,7 @@ use navarch_model::document::WrittenIn;
 use navarch_model::{ClusterId, Fact};
 use navarch_sources::Source;
 use navarch_sources::memory::Memory;
+use navarch_sources::Registrations;
 pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
 use tokio::net::{TcpListener, TcpSocket};
@@ -77,6 +78,8 @@ pub struct Options {
     pub admin_addr: SocketAddr,
     pub debounce: Duration,
     pub debounce_max: Duration,
+    /// How long workloads stay registered after they have gone.
+    pub registration_grace: Duration,
     /// Streams are closed spread over this time on shutdown.
     pub drain: Duration,
     /// When removals are held back. `None`: never.
@@ -145,6 +148,8 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     if options.identity.is_none() {
         sources.push(without_authority());
     }
+    let registrations = Registrations::new(options.registration_grace);
+    sources.push(registrations.source());
     let calendar = Calendar::new();
     sources.push(calendar.source());
     tokio::spawn(calendar.run());
@@ -197,7 +202,12 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     };
     let pages = Arc::new(OnceLock::new());
     let reports = Arc::new(Reports::new(metrics.clone()));
-    let discovery = FleetDiscovery { fleet: fleet.clone(), pages: pages.clone(), identity: identity.clone() };
+    let discovery = FleetDiscovery {
+        fleet: fleet.clone(),
+        pages: pages.clone(),
+        identity: identity.clone(),
+        registrations,
+    };
     let mut server = Server::builder(discovery)
         .settings(settings)
         .observer(Observed::new(metrics.clone(), fleet.clone(), rejections.clone()))

@@ -9,8 +9,10 @@ mod claims;
 pub mod files;
 pub mod health;
 pub mod memory;
+mod registrations;
 mod source;
 
 pub use claims::{Claims, Difference};
 pub use health::Health;
+pub use registrations::{Registered, Registrations};
 pub use source::{Batch, PlaceId, Settled, Source, SourceError, SourceId, StatusWriter, Update, Written};

@@ -353,22 +353,9 @@ fn default_json() -> Struct {
 
 /// A JSON object as a protobuf `Struct`.
 fn structure(json: &Json) -> Option<Struct> {
-    match json {
-        Json::Object(fields) => {
-            Some(wkt::structure(fields.iter().map(|(name, json)| (name.as_str(), value(json)))))
-        }
+    match wkt::of_json(&json.to_serde()).kind {
+        Some(wkt::Kind::StructValue(fields)) => Some(fields),
         _ => None,
-    }
-}
-
-fn value(json: &Json) -> prost_types::Value {
-    match json {
-        Json::Null => prost_types::Value { kind: Some(prost_types::value::Kind::NullValue(0)) },
-        Json::Bool(truth) => wkt::boolean(*truth),
-        Json::Number(text) => wkt::number(text.parse().unwrap_or_default()),
-        Json::String(text) => wkt::string(text),
-        Json::List(items) => wkt::list(items.iter().map(value)),
-        Json::Object(fields) => wkt::object(fields.iter().map(|(name, json)| (name.as_str(), value(json)))),
     }
 }
 

@@ -5,6 +5,7 @@
 //! can read nothing but its input.
 
 pub mod access_log;
+pub mod bootstrap;
 pub mod clusters;
 pub mod encoded;
 pub mod endpoints;

@@ -4,6 +4,7 @@ use navarch_accept::extensions::stock;
 use navarch_accept::{violations, violations_in_part};
 use navarch_envoy::dynamic;
 use navarch_envoy::json::from_json_lenient;
+use navarch_envoy::proto::envoy::config::bootstrap::v3::Bootstrap;
 use navarch_envoy::proto::envoy::config::cluster::v3::Cluster;
 use navarch_envoy::proto::envoy::config::core::v3::TypedExtensionConfig;
 use navarch_envoy::proto::envoy::config::listener::v3::{Filter, FilterChain, Listener, ListenerFilter};
@@ -134,7 +135,7 @@ fn refused(
     })
 }
 
-/// The message that a value must be; nothing for what is not configuration of a running proxy.
+/// The message that a value must be.
 fn message_of(apply_to: ApplyTo) -> Option<String> {
     Some(match apply_to {
         ApplyTo::Listener => Listener::full_name(),
@@ -147,7 +148,8 @@ fn message_of(apply_to: ApplyTo) -> Option<String> {
         ApplyTo::HttpRoute => Route::full_name(),
         ApplyTo::Cluster => Cluster::full_name(),
         ApplyTo::ExtensionConfig => TypedExtensionConfig::full_name(),
-        ApplyTo::Bootstrap | ApplyTo::Invalid => return None,
+        ApplyTo::Bootstrap => Bootstrap::full_name(),
+        ApplyTo::Invalid => return None,
     })
 }
 
@@ -241,7 +243,8 @@ mod tests {
             json!({"typed_config": {"@type": "type.googleapis.com/stats.Unknown"}}),
             &[("patch.value.typed_config", Unusable)],
         );
-        check(ApplyTo::Bootstrap, "", json!({"anything": 1}), &[]);
+        check(ApplyTo::Bootstrap, "", json!({"anything": 1}), &[("patch.value.anything", UnknownField)]);
+        check(ApplyTo::Bootstrap, "", json!({"stats_flush_interval": "1s"}), &[]);
         check(
             ApplyTo::NetworkFilter,
             "istio.stats",

@@ -43,7 +43,7 @@ pub const fn sent_before(ty: XdsType) -> &'static [XdsType] {
         Rds => &[Cds, Eds, Leds, Lds, Srds],
         Vhds => &[Cds, Eds, Leds, Lds, Srds, Rds],
         Ecds => &[Lds],
-        Cds | Sds | Rtds | Nds | Address | Authorization => &[],
+        Cds | Sds | Rtds | Nds | Address | Authorization | Bootstrap => &[],
     }
 }
 

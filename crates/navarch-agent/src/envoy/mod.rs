@@ -8,6 +8,7 @@ pub use admin::Admin;
 pub use find::{NotFound, find};
 pub use hot_restart::{HotRestart, HotRestartError};
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +21,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, field};
 use crate::detached;
 
 /// Time for Envoy to read a bootstrap.
@@ -40,6 +41,11 @@ pub struct Launch {
     pub concurrency: Option<u32>,
     /// Seconds in which connections are drained, as of Istio's `drainDuration`.
     pub drain_seconds: u64,
+    /// How often, and with how much at once, logs are written; 0 for as much as Envoy likes.
+    pub flush_interval: Duration,
+    pub flush_kilobytes: u32,
+    /// Variables besides those of the agent.
+    pub environment: BTreeMap<String, String>,
     /// Passed on as they are.
     pub arguments: Vec<OsString>,
     /// How it hands over to another one, if it can.
@@ -87,7 +93,7 @@ impl Launch {
             Some(hot_restart) => arguments.extend(hot_restart.arguments(epoch)),
             None => arguments.push("--disable-hot-restart".into()),
         }
-        detached::start(self.binary.as_os_str(), &arguments).await
+        detached::start(self.binary.as_os_str(), &arguments, &self.environment).await
     }
 
     /// Lets Envoy read the bootstrap, without starting.
@@ -99,6 +105,7 @@ impl Launch {
         write(&file, &self.bootstrap).map_err(HotRestartError::Start)?;
         let mut command = Command::new(&self.binary);
         command.args(self.arguments(&file)).args(["--mode", "validate", "--disable-hot-restart"]);
+        command.envs(&self.environment);
         let asked = command.stdin(Stdio::null()).kill_on_drop(true).output();
         let asked = timeout(VALIDATE_TIMEOUT, asked).await;
         let _ = std::fs::remove_file(&file);
@@ -117,13 +124,17 @@ impl Launch {
     /// The arguments that are the same whatever Envoy is started for.
     fn arguments(&self, bootstrap: &Path) -> Vec<OsString> {
         let drain = self.drain_seconds.to_string();
+        let flush = self.flush_interval.as_millis().to_string();
         let mut arguments: Vec<OsString> = vec!["-c".into(), bootstrap.into()];
         arguments.extend(
             ["--allow-unknown-static-fields", "--drain-strategy", "immediate", "--file-flush-interval-msec"]
                 .into_iter()
-                .chain(["1000", "-l", &self.log_level, "--drain-time-s", &drain])
+                .chain([&*flush, "-l", &self.log_level, "--drain-time-s", &drain])
                 .map(OsString::from),
         );
+        if self.flush_kilobytes > 0 {
+            arguments.extend(["--file-flush-min-size-kb".into(), self.flush_kilobytes.to_string().into()]);
+        }
         if let Some(threads) = self.concurrency {
             arguments.extend(["--concurrency".into(), threads.to_string().into()]);
         }
@@ -146,7 +157,13 @@ impl Launch {
         if *there == own || *there == fallback.to_json() {
             return Relation::Same;
         }
-        let xds = |bootstrap: &Value| bootstrap["static_resources"]["clusters"][0].clone();
+        // Where its configuration comes from, whatever else is said of that: a patched bootstrap has other
+        // names.
+        let xds = |bootstrap: &Value| {
+            let assignment = field(&field(bootstrap, "static_resources")["clusters"][0], "load_assignment");
+            let endpoint = &field(&assignment["endpoints"][0], "lb_endpoints")[0];
+            endpoint["endpoint"]["address"]["pipe"]["path"].clone()
+        };
         let is_ours = own["node"]["id"] == there["node"]["id"] && xds(&own) == xds(there);
         if is_ours { Relation::Changed } else { Relation::Other }
     }

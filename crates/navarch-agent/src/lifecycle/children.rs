@@ -1,5 +1,6 @@
 //! The processes that the agent starts.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::pending;
 use std::io::{self, IsTerminal};
@@ -364,6 +365,7 @@ async fn gone(process: &mut Option<Process>) {
 /// COMMAND.
 pub struct Application {
     command: Vec<OsString>,
+    environment: BTreeMap<String, String>,
     record: Record,
     child: Option<Process>,
     /// Whether a terminal sends it the signals of its keys.
@@ -371,9 +373,10 @@ pub struct Application {
 }
 
 impl Application {
-    pub fn new(command: Vec<OsString>, record: PathBuf) -> Self {
+    pub fn new(command: Vec<OsString>, environment: BTreeMap<String, String>, record: PathBuf) -> Self {
         Application {
             command,
+            environment,
             record: Record(record),
             child: None,
             has_terminal: std::io::stdin().is_terminal(),
@@ -399,7 +402,7 @@ impl Application {
         }
         let Some((program, arguments)) = self.command.split_first() else { return Ok(()) };
         let mut command = Command::new(program);
-        command.args(arguments).kill_on_drop(false);
+        command.args(arguments).envs(&self.environment).kill_on_drop(false);
         if !self.has_terminal {
             // What is sent to the group of the agent is the agent's; it passes on what is to be.
             command.process_group(0);

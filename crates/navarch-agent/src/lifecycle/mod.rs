@@ -8,11 +8,8 @@ mod socket;
 
 pub use error::AgentError;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,15 +25,16 @@ use crate::bootstrap::{self, Bootstrap, Xds};
 use crate::certificate;
 use crate::envoy::{Admin, HotRestart, HotRestartError, Launch};
 use crate::issuer::Issuer;
-use crate::node::Node;
+use crate::options::{Envoy, Options, Place, Role, Status};
+use crate::provision;
+use crate::readiness::{self, Found};
 use crate::relay::{self, Observed};
 use crate::roots::Roots;
 use crate::secrets::Secrets;
-use crate::status::metrics::Target;
-use crate::status::probe::Probe;
+use crate::settings::Settings;
 use crate::status::{self, Ask, Health};
 use crate::store::Store;
-use crate::upstream::{self, Upstream};
+use crate::upstream::Upstream;
 
 /// The socket for Envoy and other clients of xDS, in the agent's directory. Istio's agent calls it `XDS`.
 pub const SOCKET: &str = "xds.sock";
@@ -54,83 +52,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// Time for Envoy to end after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the proxy is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// One application beside it.
-    Sidecar,
-    /// An edge of the mesh.
-    Gateway,
-}
-
-/// How the end is.
-#[derive(Clone, Copy, Debug)]
-pub struct Drain {
-    /// Time for connections to end by themselves. Istio: `terminationDrainDuration`.
-    pub time: Duration,
-    /// Time that Envoy keeps taking traffic even if there is none, for those who have not heard of the end.
-    /// Istio: `MINIMUM_DRAIN_DURATION`.
-    pub least: Duration,
-    /// Time for COMMAND to end after it was told to.
-    pub command: Duration,
-}
-
-/// What the agent is told.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub role: Role,
-    pub node: Node,
-    /// The directory for all that the agent keeps. Only its owner may enter it.
-    pub directory: PathBuf,
-    pub upstream: upstream::Options,
-    /// Whether the workload gets a certificate of the control plane, and the life that is asked for.
-    pub certificate: Option<Duration>,
-    /// Directory for copies of the certificate, its key and the roots.
-    pub output_certificates: Option<PathBuf>,
-    pub envoy: Envoy,
-    pub status: Status,
-    pub drain: Drain,
-    /// What to run once Envoy is ready; nothing if it is empty.
-    pub command: Vec<OsString>,
-}
-
-/// Where something listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub address: SocketAddr,
-    /// Somebody asked for it: if it is taken, that is an error. Otherwise it is left out, or elsewhere, since
-    /// several agents may share a machine.
-    pub is_stated: bool,
-}
-
-/// What the agent answers itself.
-#[derive(Clone, Debug)]
-pub struct Status {
-    pub place: Place,
-    /// Where the application has its metrics.
-    pub targets: Vec<Target>,
-    /// Probes of the application, by path.
-    pub probes: BTreeMap<String, Probe>,
-}
-
-/// How Envoy is started.
-#[derive(Clone, Debug)]
-pub struct Envoy {
-    pub binary: PathBuf,
-    /// Where its admin port is to be, and `/healthz/ready` and `/stats/prometheus` of Envoy, if anywhere.
-    pub admin: Place,
-    pub ready: Option<Place>,
-    pub metrics: Option<Place>,
-    pub log_level: String,
-    pub concurrency: Option<u32>,
-    /// Seconds in which an Envoy lets its connections go that hands over to another, and after which it ends
-    /// then. Istio: `drainDuration`, `parentShutdownDuration`.
-    pub drain_seconds: u64,
-    pub parent_seconds: u64,
-    pub arguments: Vec<OsString>,
-    pub state_of_the_world: bool,
-}
-
 /// Runs until COMMAND ends or a signal comes. Gives the exit status: that of COMMAND, or 0.
 ///
 /// # Errors
@@ -139,14 +60,25 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let mut signals = Signals::new().map_err(AgentError::Signals)?;
     let directory = Arc::new(StateDirectory::open(&options.directory)?);
     let _lock = directory.lock()?;
-    let health = feed(&options, &directory)?;
+    let (found, finding) = watch::channel(None);
+    let (health, upstream) = feed(&options, &directory, finding)?;
+    let provision = provision::fetch(&upstream, &options.node, &directory).await;
+    let settings = Settings::new(&options, provision);
+    if let Some(probe) = settings.config.readiness_probe.clone() {
+        tokio::spawn(readiness::follow(probe, found));
+    }
     let (asks, mut asked) = mpsc::unbounded_channel();
-    let status = pages(&options, &directory, health.clone(), asks).await?;
-    let fallback = bootstrap(&options, status, true);
-    let launch = launch(&options, status);
+    let status = pages(&options, &settings, &directory, health.clone(), asks).await?;
+    let settings = usable(&options, settings, status).await;
+    let fallback = bootstrap(&options, &settings, status, true);
+    let launch = launch(&options, &settings, status);
     let mut proxy = Proxy::new(launch, fallback, directory.path());
-    let mut application = Application::new(options.command.clone(), directory.path().join("command.pid"));
+    let record = directory.path().join("command.pid");
+    let mut application = Application::new(options.command.clone(), settings.environment.clone(), record);
     application.take_over();
+    if !settings.holds_command {
+        application.start()?;
+    }
     if proxy.take_over(status, END_TIMEOUT).await {
         // It would not be ready if it had not, and is sent nothing again that it has.
         health.observed.clusters.store(true, Ordering::Relaxed);
@@ -203,7 +135,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     };
     health.is_draining.store(true, Ordering::Relaxed);
     let ended = matches!(outcome, Ok(Some(_)));
-    let mut end = End { options: &options, signals: &mut signals };
+    let mut end = End { options: &options, settings: &settings, signals: &mut signals };
     let stopped = end.run(&mut proxy, &mut application, ended).await;
     Ok(outcome?.or(stopped).unwrap_or(0))
 }
@@ -218,7 +150,11 @@ async fn hot_restart(proxy: &mut Proxy, health: &Health, done: oneshot::Sender<R
 }
 
 /// Starts what Envoy is fed by: the certificate, the store and the socket.
-fn feed(options: &Options, directory: &Arc<StateDirectory>) -> Result<Arc<Health>, AgentError> {
+fn feed(
+    options: &Options,
+    directory: &Arc<StateDirectory>,
+    found: watch::Receiver<Option<Found>>,
+) -> Result<(Arc<Health>, Arc<Upstream>), AgentError> {
     let observed = Arc::new(Observed::default());
     let kept = options.certificate.and_then(|_| certificate::kept(directory, certificate::now()));
     let (leaf, current) = watch::channel(kept.map(Arc::new));
@@ -233,21 +169,38 @@ fn feed(options: &Options, directory: &Arc<StateDirectory>) -> Result<Arc<Health
     let path = directory.path().join(STORE);
     let store = Store::open(path.clone()).map_err(|source| AgentError::Store { path, source })?;
     let secrets = roots.map_or_else(Secrets::of_files, |roots| Secrets::new(current.clone(), roots));
-    let server = relay::server(upstream, secrets, Some(store), observed.clone());
+    let server = relay::server(upstream.clone(), secrets, Some(store), observed.clone(), found);
     let path = directory.path().join(SOCKET);
     let listener = socket::bind(&path).map_err(|source| AgentError::Socket { path, source })?;
     tokio::spawn(socket::serve(listener, server));
-    Ok(Health::new(observed, current))
+    Ok((Health::new(observed, current), upstream))
+}
+
+/// The settings, without what is merged into the bootstrap if Envoy refuses that: a proxy without it is
+/// better than none.
+async fn usable(options: &Options, settings: Settings, status: SocketAddr) -> Settings {
+    if settings.patch.is_empty() {
+        return settings;
+    }
+    match launch(options, &settings, status).validate().await {
+        Err(HotRestartError::Refused { said }) => {
+            tracing::error!(said, "what EnvoyFilters add to the bootstrap is left out: Envoy refuses it");
+            Settings { patch: Vec::new(), ..settings }
+        }
+        Ok(()) | Err(_) => settings,
+    }
 }
 
 /// Starts the pages of the agent; where they are.
 async fn pages(
     options: &Options,
+    settings: &Settings,
     directory: &StateDirectory,
     health: Arc<Health>,
     asks: mpsc::UnboundedSender<Ask>,
 ) -> Result<SocketAddr, AgentError> {
-    let Status { place: Place { address, is_stated }, targets, probes } = options.status.clone();
+    let Status { place: _, targets, probes } = options.status.clone();
+    let Place { address, is_stated } = settings.status;
     let failed = |source| AgentError::Status { address, source };
     // An Envoy that is taken over knows the agent by the address that it had.
     let kept = directory.read(STATUS)?.and_then(|text| text.expose_text()?.trim().parse().ok());
@@ -267,12 +220,15 @@ async fn pages(
 }
 
 /// What Envoy starts with; as a fallback, without addresses that nobody asked for.
-fn bootstrap(options: &Options, status: SocketAddr, is_fallback: bool) -> Bootstrap {
-    let Envoy { admin, ready, metrics, state_of_the_world, .. } = options.envoy.clone();
+fn bootstrap(options: &Options, settings: &Settings, status: SocketAddr, is_fallback: bool) -> Bootstrap {
+    let Envoy { ready, metrics, state_of_the_world, .. } = options.envoy.clone();
+    let admin = settings.admin;
     let wanted = |place: Place| (place.is_stated || !is_fallback).then_some(place.address);
     let any = SocketAddr::new(admin.address.ip(), 0);
     Bootstrap {
-        node: options.node.clone(),
+        node: settings.node.clone(),
+        config: settings.config.clone(),
+        patch: settings.patch.clone(),
         xds: Xds::Socket(options.directory.join(SOCKET)),
         admin: Some(wanted(admin).unwrap_or(any)),
         state_of_the_world,
@@ -286,17 +242,19 @@ fn bootstrap(options: &Options, status: SocketAddr, is_fallback: bool) -> Bootst
     }
 }
 
-fn launch(options: &Options, status: SocketAddr) -> Launch {
-    let Envoy { binary, log_level, concurrency, drain_seconds, parent_seconds, arguments, .. } =
-        options.envoy.clone();
+fn launch(options: &Options, settings: &Settings, status: SocketAddr) -> Launch {
+    let Envoy { binary, log_level, parent_seconds, arguments, .. } = options.envoy.clone();
     Launch {
         binary,
-        bootstrap: bootstrap(options, status, false),
+        bootstrap: bootstrap(options, settings, status, false),
         bootstrap_file: options.directory.join(BOOTSTRAP),
         admin_file: options.directory.join(ADMIN),
         log_level,
-        concurrency,
-        drain_seconds,
+        concurrency: settings.concurrency,
+        drain_seconds: settings.drain_handover.as_secs(),
+        flush_interval: settings.flush_interval,
+        flush_kilobytes: settings.flush_kilobytes,
+        environment: settings.environment.clone(),
         arguments,
         hot_restart: HotRestart::for_directory(&options.directory, parent_seconds),
     }
@@ -306,6 +264,7 @@ fn launch(options: &Options, status: SocketAddr) -> Launch {
 /// started, then Envoy.
 struct End<'a> {
     options: &'a Options,
+    settings: &'a Settings,
     signals: &'a mut Signals,
 }
 
@@ -321,7 +280,7 @@ impl End<'_> {
             application.signal(rustix::process::Signal::TERM);
             tokio::select! {
                 ended = application.ended() => code = Some(ended),
-                () = sleep(self.options.drain.command) => {
+                () = sleep(self.options.command_timeout) => {
                     tracing::warn!("COMMAND does not end, and is killed");
                 }
                 () = self.signals.end() => {}
@@ -336,7 +295,7 @@ impl End<'_> {
     }
 
     async fn drain(&mut self, admin: Admin, inbound_only: bool) {
-        let Drain { time, least, command: _ } = self.options.drain;
+        let Settings { drain: time, drain_least: least, .. } = *self.settings;
         if time.is_zero() {
             return;
         }

@@ -12,6 +12,18 @@ use super::wire::{
 const CONTROL_PLANE_SOTW: u32 = 6;
 const CONTROL_PLANE_DELTA: u32 = 7;
 
+/// Whether a response is of a control plane that names itself so, as the `Component` of its identifier.
+#[must_use]
+pub fn is_of(component: &str, protocol: Protocol, message: &[u8]) -> bool {
+    let field = match protocol {
+        Protocol::Sotw => CONTROL_PLANE_SOTW,
+        Protocol::Delta => CONTROL_PLANE_DELTA,
+    };
+    let Some(control_plane) = bytes_of(message, field).last() else { return false };
+    let identifier: Option<serde_json::Value> = serde_json::from_str(text_of(control_plane, 1)).ok();
+    identifier.is_some_and(|identifier| identifier["Component"] == component)
+}
+
 /// What is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Followed {
@@ -26,13 +38,7 @@ impl Followed {
     /// Whether a response is of a control plane that has the resource.
     #[must_use]
     pub fn is_served_by(&self, protocol: Protocol, message: &[u8]) -> bool {
-        let field = match protocol {
-            Protocol::Sotw => CONTROL_PLANE_SOTW,
-            Protocol::Delta => CONTROL_PLANE_DELTA,
-        };
-        let Some(control_plane) = bytes_of(message, field).last() else { return false };
-        let identifier: Option<serde_json::Value> = serde_json::from_str(text_of(control_plane, 1)).ok();
-        identifier.is_some_and(|identifier| identifier["Component"] == self.component)
+        is_of(self.component, protocol, message)
     }
 
     /// Takes the resource out of a response.

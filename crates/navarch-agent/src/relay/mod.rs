@@ -5,7 +5,7 @@
 //! what has changed when it is back. A client that starts meanwhile is served from the [`Store`]. What is
 //! secret on this machine the agent answers itself: [`Secrets`].
 
-mod followed;
+pub(crate) mod followed;
 mod link;
 pub mod session;
 pub mod wire;
@@ -18,10 +18,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use navarch_xds::Node;
+use navarch_xds::proto::{DeltaDiscoveryRequest, DiscoveryRequest};
 use navarch_xds::server::{
-    Builder, Code, Connection, Discovery, Ready, Rejection, Server, Settings, Status, StreamingCall,
+    Builder, Code, Connection, Discovery, HEALTH, Ready, Rejection, Server, Settings, Status, StreamingCall,
     StreamingService,
 };
+use prost::Message;
+use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -29,6 +32,7 @@ use self::followed::Followed;
 use self::link::{Event, Link};
 use self::session::{Heard, Session, Step, Wanted};
 use self::wire::{Protocol, Sent};
+use crate::readiness::Found;
 use crate::secrets::{self, Secrets};
 use crate::store::{Store, Stored};
 use crate::upstream::Upstream;
@@ -51,6 +55,8 @@ pub struct Relay {
     secrets: Secrets,
     store: Option<Store>,
     observed: Arc<Observed>,
+    /// What the application was found to be.
+    health: watch::Receiver<Option<Found>>,
 }
 
 /// What is seen of the streams, for health and metrics.
@@ -110,8 +116,9 @@ pub fn server(
     secrets: Secrets,
     store: Option<Store>,
     observed: Arc<Observed>,
+    health: watch::Receiver<Option<Found>>,
 ) -> Server {
-    let relay: Arc<dyn StreamingService> = Arc::new(Relay { upstream, secrets, store, observed });
+    let relay: Arc<dyn StreamingService> = Arc::new(Relay { upstream, secrets, store, observed, health });
     let settings = Settings { connection_age_max: None, request_bytes_max: 64 << 20, ..Settings::default() };
     let ads =
         ["StreamAggregatedResources", "DeltaAggregatedResources"].map(|method| format!("{ADS}{method}"));
@@ -134,6 +141,9 @@ impl StreamingService for Relay {
                 .following(self.secrets.is_local(secrets::ROOTS).then_some(ROOTS)),
             link: Link::new(self.upstream.clone(), call.path().to_owned()),
             secrets: self.secrets.clone(),
+            // Of the workload as a whole, not of each of its secrets.
+            health: only.is_none().then(|| self.health.clone()),
+            is_health_said: false,
             offline: Offline::No,
             is_heard: false,
             client: None,
@@ -224,6 +234,9 @@ struct Exchange<'r> {
     session: Session,
     link: Link,
     secrets: Secrets,
+    health: Option<watch::Receiver<Option<Found>>>,
+    /// Whether the present control plane has heard of it.
+    is_health_said: bool,
     offline: Offline,
     /// Whether the control plane has said anything to this client.
     is_heard: bool,
@@ -254,6 +267,7 @@ impl Exchange<'_> {
                     self.link.hurry();
                     self.answer_local(call).await;
                 }
+                () = changed(&mut self.health) => self.say_health(),
                 () = tick(&mut poll, uses_files(&self.session)) => self.answer_local(call).await,
                 () = until(patience) => self.go_offline(call).await,
             }
@@ -273,6 +287,9 @@ impl Exchange<'_> {
         }
         if let Some(request) = step.upstream.take() {
             self.link.send(&request);
+            if !self.is_health_said {
+                self.say_health();
+            }
         }
         if let Some(roots) = step.followed.take() {
             self.secrets.trust(&roots);
@@ -315,9 +332,11 @@ impl Exchange<'_> {
                     self.offline = Offline::No;
                 }
                 self.counted.set_connected(true);
+                self.is_health_said = false;
                 for request in self.session.opened() {
                     self.link.send(&request);
                 }
+                self.say_health();
             }
             Event::Response(message) => {
                 // Only now: a server that has nothing to say yet ends its streams at once.
@@ -348,6 +367,17 @@ impl Exchange<'_> {
                 }
             }
             Event::Ended => self.counted.set_connected(false),
+        }
+    }
+
+    /// Tells the control plane how the application is, once that is known.
+    fn say_health(&mut self) {
+        let Some(found) = self.health.as_mut().and_then(|health| health.borrow_and_update().clone()) else {
+            return;
+        };
+        self.is_health_said = self.session.is_node_said();
+        if self.is_health_said {
+            self.link.send(&health_report(self.session.protocol(), found.err()));
         }
     }
 
@@ -416,6 +446,35 @@ impl Exchange<'_> {
         Observed::add(&self.relay.observed.stored_responses, 1);
         call.send(&response);
     }
+}
+
+/// A request that says how the application is, as Istio's agents send it.
+fn health_report(protocol: Protocol, unhealthy: Option<String>) -> Vec<u8> {
+    let error_detail = unhealthy.map(|message| navarch_xds::proto::Status {
+        code: 500,
+        message,
+        ..navarch_xds::proto::Status::default()
+    });
+    let type_url = HEALTH.to_owned();
+    match protocol {
+        Protocol::Sotw => {
+            DiscoveryRequest { type_url, error_detail, ..DiscoveryRequest::default() }.encode_to_vec()
+        }
+        Protocol::Delta => {
+            DeltaDiscoveryRequest { type_url, error_detail, ..DeltaDiscoveryRequest::default() }
+                .encode_to_vec()
+        }
+    }
+}
+
+async fn changed(health: &mut Option<watch::Receiver<Option<Found>>>) {
+    if let Some(health) = health
+        && health.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nobody asks, or nobody looks any more.
+    std::future::pending().await
 }
 
 /// The name of a client in the store: two clients of one node, such as Envoy and an application with gRPC,

@@ -158,6 +158,12 @@ impl Session {
         self.node.as_ref()
     }
 
+    /// Whether the present control plane has been told who the client is: before that, nothing can be said.
+    #[must_use]
+    pub fn is_node_said(&self) -> bool {
+        self.is_node_said
+    }
+
     /// How the client asks.
     #[must_use]
     pub fn protocol(&self) -> Protocol {

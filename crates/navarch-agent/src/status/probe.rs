@@ -2,12 +2,15 @@
 //! kubelet has no certificate; what they asked is in `ISTIO_KUBE_APP_PROBERS`.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
+use navarch_model::networking::{HealthCheckMethod, ReadinessProbe};
 use navarch_xds::server::Status;
 use serde::Deserialize;
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::grpc::Channel;
 use crate::http::{Call, HttpError};
@@ -25,7 +28,44 @@ pub struct Probe {
     http_get: Option<HttpGet>,
     tcp_socket: Option<TcpSocket>,
     grpc: Option<Grpc>,
+    /// Only of a WorkloadGroup: nobody may have the agent run commands over its port.
+    #[serde(skip)]
+    exec: Option<Vec<String>>,
     timeout_seconds: Option<u64>,
+}
+
+impl Probe {
+    /// The probe of a WorkloadGroup; `None` if it asks for nothing.
+    #[must_use]
+    pub fn of_group(probe: &ReadinessProbe) -> Option<Self> {
+        let timeout_seconds = u64::try_from(probe.timeout_seconds).ok();
+        let port = |port: u32| u16::try_from(port).unwrap_or_default();
+        let mut made = Probe { timeout_seconds, ..Probe::default() };
+        match probe.health_check_method.as_ref()? {
+            HealthCheckMethod::HttpGet(get) => {
+                let headers = get.http_headers.iter();
+                let header = |header: &navarch_model::networking::ProbeHttpHeader| Header {
+                    name: header.name.clone(),
+                    value: header.value.clone(),
+                };
+                made.http_get = Some(HttpGet {
+                    path: get.path.clone(),
+                    port: port(get.port),
+                    host: get.host.clone(),
+                    scheme: get.scheme.clone(),
+                    http_headers: headers.map(header).collect(),
+                });
+            }
+            HealthCheckMethod::TcpSocket(tcp) => {
+                made.tcp_socket = Some(TcpSocket { port: port(tcp.port), host: tcp.host.clone() });
+            }
+            HealthCheckMethod::Grpc(grpc) => {
+                made.grpc = Some(Grpc { port: port(grpc.port), service: grpc.service.clone() });
+            }
+            HealthCheckMethod::Exec(exec) => made.exec = Some(exec.command.clone()),
+        }
+        Some(made)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -72,6 +112,14 @@ pub enum ProbeError {
     Grpc { address: String, reason: String },
     #[error("{0} says that it does not serve")]
     NotServing(String),
+    #[error("cannot run {command}")]
+    Command {
+        command: String,
+        #[source]
+        error: std::io::Error,
+    },
+    #[error("{command} ended with {status}")]
+    Status { command: String, status: std::process::ExitStatus },
     #[error("the probe asks for nothing that is known here: httpGet over http, tcpSocket or grpc")]
     Unknown,
 }
@@ -93,6 +141,9 @@ impl Probe {
         let timeout = Duration::from_secs(self.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(1));
         if let Some(get) = &self.http_get {
             return get.run(headers, timeout).await;
+        }
+        if let Some(command) = &self.exec {
+            return execute(command, timeout).await.map(|()| StatusCode::OK);
         }
         let (address, ask) = match (&self.tcp_socket, &self.grpc) {
             (Some(TcpSocket { port, host }), _) => (address(host, *port), None),
@@ -139,6 +190,20 @@ impl HttpGet {
             bytes_max: ANSWER_BYTES_MAX,
         };
         Ok(call.send().await?.status)
+    }
+}
+
+/// Runs a command, which has to end with 0.
+async fn execute(command: &[String], timeout: Duration) -> Result<(), ProbeError> {
+    let (program, arguments) = command.split_first().ok_or(ProbeError::Unknown)?;
+    let mut run = Command::new(program);
+    run.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let failed = |error| ProbeError::Command { command: program.clone(), error };
+    match tokio::time::timeout(timeout, run.status()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(ProbeError::Status { command: program.clone(), status }),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(ProbeError::Late(program.clone())),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod networks;
 pub mod parse;
 pub mod proxy;
 pub mod settings;
+pub mod stated;
 
 pub use extension_provider::*;
 pub use mesh_config::*;
@@ -13,3 +14,4 @@ pub use networks::*;
 pub use parse::*;
 pub use proxy::*;
 pub use settings::*;
+pub use stated::*;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ExtensionProvider, MeshConfig, MeshNetworks, MeshSettings, ProxyConfig};
+use super::{ExtensionProvider, MeshConfig, MeshNetworks, MeshSettings, ProxyConfig, StatedProxyConfig};
 use crate::finding::{Code, Finding, Severity};
 use crate::kubernetes::ConfigMap;
 use crate::object::{Metadata, Object};
@@ -31,6 +31,9 @@ pub fn parse_config_map(object: &Object) -> Option<(MeshSettings, Vec<Finding>)>
             apply_mesh_config,
             check_mesh_config,
         ));
+    }
+    if let Some((text, _)) = section("mesh") {
+        settings.default_config = StatedProxyConfig::of_mesh(text);
     }
     if let Some((text, start)) = section("meshNetworks") {
         findings.extend(read(&mut settings.networks, text, start.as_ref(), apply_networks, check));
@@ -70,6 +73,12 @@ pub fn parse_proxy_config(
     let mut proxy = base.clone();
     let findings = read(&mut proxy, text, Some(&start_of_line(file, first_line)), apply_proxy_config, check);
     (proxy, findings)
+}
+
+/// The ProxyConfig in which nothing is set but what is stated, and what is wrong with that.
+pub fn read_stated(stated: &StatedProxyConfig) -> (ProxyConfig, Vec<Finding>) {
+    let text = stated.to_json().to_serde().to_string();
+    parse_proxy_config(&ProxyConfig::unstated(), &text, "ProxyConfig", 1)
 }
 
 fn start_of_line(file: &str, line: u32) -> Position {
@@ -268,6 +277,17 @@ defaultConfig:
         assert_eq!(headers.request_id.unwrap().disabled, Some(true));
         assert_eq!(headers.server.unwrap().disabled, Some(true));
         assert_eq!(proxy.concurrency, Some(4));
+    }
+
+    #[test]
+    fn what_nobody_states_is_not_set() {
+        let (config, findings) =
+            read_stated(&StatedProxyConfig::of_mesh("defaultConfig: {drainDuration: 3s}"));
+        assert_eq!(findings, []);
+        let expected =
+            ProxyConfig { drain_duration: Some(Duration::from_secs(3)), ..ProxyConfig::unstated() };
+        assert_eq!(config, expected);
+        assert_eq!((config.status_port, config.concurrency), (0, None));
     }
 
     #[test]

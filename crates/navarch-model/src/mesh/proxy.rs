@@ -462,3 +462,22 @@ impl Default for ProxyConfig {
         }
     }
 }
+
+impl ProxyConfig {
+    /// Nothing is set: for those who have defaults of their own.
+    pub fn unstated() -> Self {
+        Self {
+            config_path: String::new(),
+            binary_path: String::new(),
+            cluster_name: None,
+            drain_duration: None,
+            termination_drain_duration: None,
+            discovery_address: String::new(),
+            control_plane_auth_policy: AuthenticationPolicy::None,
+            proxy_admin_port: 0,
+            stat_name_length: 0,
+            status_port: 0,
+            ..Self::default()
+        }
+    }
+}

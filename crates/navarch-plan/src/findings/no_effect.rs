@@ -4,7 +4,7 @@ use navarch_model::Config;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshConfig;
-use navarch_model::networking::{EnvoyFilter, ProxyConfig, Sidecar, WorkloadGroup};
+use navarch_model::networking::{EnvoyFilter, ProxyConfig, Sidecar};
 use navarch_model::object::ObjectKey;
 use navarch_snapshot::View;
 
@@ -13,24 +13,10 @@ use super::{Found, Problem};
 impl Found {
     /// Kinds and fields of objects.
     pub(super) fn without_effect(&mut self, view: &View<'_>) {
-        for group in view.all_objects::<WorkloadGroup>() {
-            self.says_nothing(
-                Kind::WorkloadGroup,
-                &group,
-                "spec",
-                "workloads do not register themselves yet",
-                "write a WorkloadEntry for each",
-            );
-        }
-        for config in view.all_objects::<ProxyConfig>() {
-            let hint = "set concurrency, image and environment where the proxy is started";
-            self.says_nothing(
-                Kind::ProxyConfig,
-                &config,
-                "spec",
-                "the control plane does not start proxies",
-                hint,
-            );
+        for config in view.all_objects::<ProxyConfig>().iter().filter(|config| config.spec.image.is_some()) {
+            let message = "nobody chooses images here; agents start the Envoy that their machine has";
+            let hint = "remove it, or keep it for istiod";
+            self.says_nothing(Kind::ProxyConfig, config, "spec.image", message, hint);
         }
         for sidecar in view.all_objects::<Sidecar>() {
             for (index, _) in

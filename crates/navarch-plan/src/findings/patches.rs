@@ -25,7 +25,8 @@ pub(super) fn problems(view: &View<'_>, fates: &Fates) -> Vec<Problem> {
             Some(patches.find(|(field, _)| *field == *origin.field)?.1)
         });
         let Some(patch) = patch else { continue };
-        // Whatever is wrong with the patch itself has been said.
+        // Whatever is wrong with the patch itself has been said. Who has a bootstrap is not looked at: it is
+        // asked for once, before there is anything else.
         if patch.apply_to == ApplyTo::Bootstrap || !patch_values::problems(patch).iter().all(is_harmless) {
             continue;
         }

@@ -88,6 +88,7 @@ fn stem(ty: XdsType) -> &'static str {
         XdsType::Vhds => "hosts",
         XdsType::Sds => "secrets",
         XdsType::Ecds => "extensions",
+        XdsType::Bootstrap => "bootstrap",
         _ => ty.short(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use navarch_model::endpoint::{Address, Endpoint, EndpointSet, Health, TlsMode};
+use navarch_model::endpoint::{Address, Endpoint, EndpointSet, HEALTH, Health, TlsMode};
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes as kube;
 use navarch_model::networking::{ServiceEntry, ServicePort as EntryPort, WorkloadEntry};
@@ -278,7 +278,11 @@ fn from_workload_entries(
 pub(super) fn workload_entry(reader: &Reader<'_>, object: &Object) -> Option<Workload> {
     let entry = object.spec::<WorkloadEntry>()?;
     let labels = objects::entry_labels(object, entry);
-    workloads::of_entry(reader, entry, &labels, &object.key, &object.key.name)
+    let mut workload = workloads::of_entry(reader, entry, &labels, &object.key, &object.key.name)?;
+    if object.metadata.annotations.get(HEALTH).is_some_and(|health| &**health == "unhealthy") {
+        workload.endpoint.health = Health::Unhealthy;
+    }
+    Some(workload)
 }
 
 /// The port of a WorkloadEntry that a port of a Kubernetes Service leads to.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use navarch_model::document::Parsed;
 use navarch_model::fact::Fact;
 use navarch_model::finding::Severity;
-use navarch_model::mesh::{MeshSettings, parse_mesh_config};
+use navarch_model::mesh::{MeshSettings, StatedProxyConfig, parse_mesh_config};
 
 use super::tree::{self, Hint};
 use super::watch::Reach;
@@ -45,8 +45,9 @@ impl Reader for SettingsFile {
         }
         let (config, findings) = parse_mesh_config(&text, &self.path.display().to_string(), 1);
         let usable = findings.iter().all(|finding| finding.severity != Severity::Error);
+        let default_config = StatedProxyConfig::of_mesh(&text);
         self.text = Some(text);
-        let settings = MeshSettings { config, ..MeshSettings::default() };
+        let settings = MeshSettings { config, default_config, ..MeshSettings::default() };
         let facts = if usable { vec![Fact::MeshConfig(Arc::new(settings))] } else { Vec::new() };
         let said = Update::Says(Parsed { findings, ..Parsed::default() });
         Ok(Batch { places: vec![(Arc::from(self.path.as_path()), said)], facts, ..Batch::default() })

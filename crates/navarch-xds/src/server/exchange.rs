@@ -23,7 +23,7 @@ use super::admission::Place;
 use super::call::{Call, End};
 use super::grpc::{Code, Status};
 use super::own::{Combined, OwnResources};
-use super::{Connection, Method, Peer, Question, Shared};
+use super::{Connection, HEALTH, Method, Peer, Question, Shared};
 use crate::class::Class;
 use crate::client::ClientRules;
 use crate::node::Node;
@@ -299,6 +299,11 @@ impl Exchange<'_> {
     fn take_request(&mut self, request: Request, now: Instant) -> Result<(), Status> {
         if XdsType::from_type_url(&request.type_url).is_some() {
             self.entry.lock().request(request, now.into_std());
+            return Ok(());
+        }
+        if request.type_url == HEALTH {
+            let unhealthy = request.error.as_ref().map(|error| error.text.as_str());
+            self.shared.discovery.health(&self.entry.node, &self.entry.peer, unhealthy);
             return Ok(());
         }
         // What acknowledges the answer is not asked again.

@@ -67,6 +67,12 @@ pub trait Discovery: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// A client says how its workload is, as Istio's agents do ([`HEALTH`]): why it is unhealthy, or that it
+    /// is not.
+    fn health(&self, node: &Arc<Node>, peer: &Arc<Peer>, unhealthy: Option<&str>) {
+        let _ = (node, peer, unhealthy);
+    }
+
     /// Which streams a peer may see in the client status service.
     ///
     /// # Errors
@@ -76,6 +82,10 @@ pub trait Discovery: Send + Sync + 'static {
         Err(Rejection::PermissionDenied("the client status is not open to this peer".into()))
     }
 }
+
+/// The type of requests in which a client says how its workload is: with an error if it is unhealthy. They
+/// are not answered.
+pub const HEALTH: &str = "type.googleapis.com/istio.v1.HealthInformation";
 
 /// Names and messages. State-of-the-world has no place for the names.
 pub type Answers = Vec<(String, navarch_envoy::Any)>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter, PatchContext, ProxyMatch};
 use navarch_model::proxy::{NodeMetadata, ProxyFacts, ProxyKind};
-use navarch_model::{Config, Hashed, Kind, ObjectKey, Origin};
+use navarch_model::{Config, Hashed, Kind, Labels, ObjectKey, Origin};
 use navarch_translate::clusters::{ClusterPatch, ClusterPatches};
 use navarch_translate::listeners::patch::{ListenerPatch, ListenerPatches};
 use navarch_translate::patching::Reach;
@@ -37,6 +37,16 @@ impl FilterTarget {
             target_refs: &filter.spec.target_refs,
         };
         self.workload.is_meant_by(&filter.namespace, attachment)
+    }
+
+    /// The namespace of the proxy.
+    pub fn namespace(&self) -> &str {
+        &self.workload.namespace
+    }
+
+    /// The labels of the workload.
+    pub fn labels(&self) -> &Labels {
+        &self.workload.labels
     }
 
     /// Whether a patch is for this kind of proxy at all.

@@ -1,6 +1,7 @@
 //! What proxies of several roles get, and what their gathers share.
 
 pub mod attachment;
+pub mod bootstrap;
 pub mod clusters;
 pub mod endpoints;
 pub mod envoy_filters;

@@ -1,19 +1,27 @@
 //! The bootstrap of stock Envoy.
 
+mod parts;
+mod settings;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use navarch_envoy::dynamic::{self, Lists};
+use navarch_envoy::json::{from_json_lenient, to_json};
+use navarch_model::mesh::ProxyConfig;
 use serde_json::{Value, json};
 
+pub use self::parts::XDS_CLUSTER;
+use self::parts::socket_address;
 use crate::node::Node;
-
-/// Name of the static cluster that leads to the control plane, as in Istio's bootstrap.
-pub const XDS_CLUSTER: &str = "xds-grpc";
 
 /// Names of the clusters and listeners of [`Pages`], as in Istio's bootstrap.
 const READY: &str = "agent";
 const METRICS: &str = "prometheus_stats";
+
+/// The full name of the message.
+const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 const DOWNSTREAM_CONNECTIONS: &str = "type.googleapis.com/\
     envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig";
@@ -29,6 +37,10 @@ pub struct Bootstrap {
     pub state_of_the_world: bool,
     /// What Envoy answers for its agent.
     pub pages: Pages,
+    /// Settings of the proxy: [`ProxyConfig::unstated`] where nothing is set.
+    pub config: ProxyConfig,
+    /// What is merged into it at the end, encoded: what EnvoyFilters add.
+    pub patch: Vec<u8>,
 }
 
 /// Listeners of Envoy that lead to its agent and to itself.
@@ -112,7 +124,7 @@ impl Bootstrap {
                     "name": "envoy.resource_monitors.global_downstream_max_connections",
                     "typed_config": {
                         "@type": DOWNSTREAM_CONNECTIONS,
-                        "max_active_downstream_connections": 2_147_483_647,
+                        "max_active_downstream_connections": settings::connections_max(&self.config),
                     },
                 }],
             },
@@ -120,19 +132,19 @@ impl Bootstrap {
         if let (Some(admin), Value::Object(fields)) = (self.admin, &mut bootstrap) {
             fields.insert("admin".to_owned(), json!({ "address": socket_address(admin.ip(), admin.port()) }));
         }
-        bootstrap
+        completed(bootstrap, &self.node, &self.config, &self.patch)
     }
 
     /// Takes the addresses that an Envoy with the bootstrap `there` has, where nobody asked for others: to
     /// who looks whether they are free, they are taken. `agent` is where the agent's own pages are.
     pub fn keep_addresses(&mut self, there: &Value, agent: SocketAddr) {
         let address = |of: &Value| {
-            let address = &of["address"]["socket_address"];
-            let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
+            let address = field(&of["address"], "socket_address");
+            let port = u16::try_from(field(address, "port_value").as_u64()?).ok()?;
             Some(SocketAddr::new(address["address"].as_str()?.parse().ok()?, port))
         };
         let listener = |name: &str| {
-            let listeners = there["static_resources"]["listeners"].as_array()?;
+            let listeners = field(there, "static_resources")["listeners"].as_array()?;
             listeners.iter().find(|listener| listener["name"] == name).and_then(address)
         };
         if self.admin.is_some_and(|own| own.port() == 0) {
@@ -148,11 +160,12 @@ impl Bootstrap {
         let mut listeners = Vec::new();
         if let Some((listen, agent)) = self.pages.ready {
             clusters.push(static_cluster(READY, agent));
-            listeners.push(page(listen, "/healthz/ready", READY));
+            listeners.push(page(listen, "/healthz/ready", READY, false));
         }
         if let (Some(listen), Some(admin)) = (self.pages.metrics, self.admin) {
             clusters.push(static_cluster(METRICS, admin));
-            listeners.push(page(listen, "/stats/prometheus", METRICS));
+            let is_compressed = self.config.stats_compression.unwrap_or(true);
+            listeners.push(page(listen, "/stats/prometheus", METRICS, is_compressed));
         }
         if listeners.is_empty() {
             json!({ "clusters": clusters })
@@ -206,6 +219,46 @@ impl Bootstrap {
     }
 }
 
+/// A bootstrap with what a ProxyConfig says of it, and with a patch (encoded) merged into it.
+#[must_use]
+pub fn completed(mut bootstrap: Value, node: &Node, config: &ProxyConfig, patch: &[u8]) -> Value {
+    if let Value::Object(fields) = &mut bootstrap {
+        settings::add(fields, config, node);
+    }
+    if patch.is_empty() { bootstrap } else { merged(bootstrap, patch) }
+}
+
+/// A bootstrap with a patch merged into it, as protobuf merges. Names of fields are those of JSON then.
+fn merged(bootstrap: Value, patch: &[u8]) -> Value {
+    let made = from_json_lenient(MESSAGE, &bootstrap).map_err(|error| error.to_string());
+    let made = made.and_then(|(mut base, _)| {
+        let patch = dynamic::decode(MESSAGE, patch).map_err(|error| error.to_string())?;
+        dynamic::merge(&mut base, &patch, Lists::Append).map_err(|error| error.to_string())?;
+        Ok(to_json(MESSAGE, &dynamic::encode(&base)))
+    });
+    made.unwrap_or_else(|error| {
+        tracing::warn!(error, "the bootstrap cannot be patched, and is used as it is");
+        bootstrap
+    })
+}
+
+/// A field of a bootstrap, by its name in protobuf; a patched one has the names of JSON.
+pub(crate) fn field<'v>(value: &'v Value, name: &str) -> &'v Value {
+    let mut upper = false;
+    let mut camel = String::with_capacity(name.len());
+    for letter in name.chars() {
+        match letter {
+            '_' => upper = true,
+            letter if upper => {
+                camel.push(letter.to_ascii_uppercase());
+                upper = false;
+            }
+            letter => camel.push(letter),
+        }
+    }
+    value.get(name).or_else(|| value.get(&camel)).unwrap_or(&Value::Null)
+}
+
 fn transport_socket(host: &str, tls: &Tls) -> Value {
     let name = tls.name.as_deref().unwrap_or(host);
     // An address has to be in the certificate as one, and is not sent as a server name (RFC 6066, 3).
@@ -250,8 +303,10 @@ fn static_cluster(name: &str, address: SocketAddr) -> Value {
 }
 
 /// A listener with one page, which a cluster has.
-fn page(listen: SocketAddr, path: &str, cluster: &str) -> Value {
+fn page(listen: SocketAddr, path: &str, cluster: &str, is_compressed: bool) -> Value {
     let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let mut filters: Vec<Value> = if is_compressed { compressors().collect() } else { Vec::new() };
+    filters.push(json!({ "name": "envoy.filters.http.router", "typed_config": { "@type": router } }));
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
                   HttpConnectionManager",
@@ -263,7 +318,7 @@ fn page(listen: SocketAddr, path: &str, cluster: &str) -> Value {
                 "routes": [{ "match": { "path": path }, "route": { "cluster": cluster } }],
             }],
         },
-        "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": { "@type": router } }],
+        "http_filters": filters,
     });
     json!({
         "name": cluster,
@@ -276,16 +331,31 @@ fn page(listen: SocketAddr, path: &str, cluster: &str) -> Value {
     })
 }
 
+/// For metrics, which are long and shrink to a tenth.
+fn compressors() -> impl Iterator<Item = Value> {
+    [("gzip", "Gzip"), ("zstd", "Zstd")].into_iter().map(|(library, message)| {
+        let package = format!("type.googleapis.com/envoy.extensions.compression.{library}.compressor.v3");
+        json!({
+            "name": format!("envoy.filters.http.compressor.{library}"),
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
+                "compressor_library": {
+                    "name": library,
+                    "typed_config": { "@type": format!("{package}.{message}") },
+                },
+            },
+        })
+    })
+}
+
 fn ads_source() -> Value {
     json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" })
 }
 
-fn socket_address(ip: IpAddr, port: u16) -> Value {
-    json!({ "socket_address": { "address": ip.to_string(), "port_value": port } })
-}
-
 #[cfg(test)]
 mod tests {
+    use navarch_model::mesh::{StatedProxyConfig, read_stated};
+
     use super::*;
 
     fn bootstrap(host: &str) -> Value {
@@ -309,7 +379,72 @@ mod tests {
                 ready: Some((([127, 0, 0, 1], 15021).into(), ([127, 0, 0, 1], 15020).into())),
                 metrics: Some(([127, 0, 0, 1], 15090).into()),
             },
+            config: ProxyConfig::unstated(),
+            patch: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_a_proxy_config_says_is_in_the_bootstrap() {
+        let mut stated = StatedProxyConfig::default();
+        stated
+            .put_text(
+                "{extraStatTags: [tier], proxyStatsMatcher: {inclusionPrefixes: [mine]}, statsdUdpAddress: '10.0.0.9:8125', \
+                 tracing: {zipkin: {address: 'zipkin:9411'}}, runtimeValues: {re: '1'}, statsCompression: false, \
+                 envoyAccessLogService: {address: 'logs:15000', tlsSettings: {mode: ISTIO_MUTUAL}}, \
+                 envoyMetricsService: {address: '10.0.0.8:15000'}, connectionSettings: {globalDownstreamConnectionLimit: 7}}",
+            )
+            .expect("readable");
+        let (config, findings) = read_stated(&stated);
+        assert_eq!(findings, []);
+        let made = Bootstrap { config, ..typed("10.0.0.1") }.to_json();
+        let patterns = made["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"].to_string();
+        assert!(patterns.contains("mine") && patterns.contains("listener_manager"), "{patterns}");
+        assert_eq!(made["stats_config"]["stats_tags"][0]["tag_name"], "tier");
+        assert_eq!(made["layered_runtime"]["layers"][0]["static_layer"]["re"], "1");
+        assert_eq!(made["tracing"]["http"]["typed_config"]["collector_cluster"], "zipkin");
+        let sinks: Vec<_> =
+            made["stats_sinks"].as_array().into_iter().flatten().map(|s| &s["name"]).collect();
+        assert_eq!(sinks, ["envoy.stat_sinks.statsd", "envoy.stat_sinks.metrics_service"]);
+        let clusters = made["static_resources"]["clusters"].as_array().cloned().unwrap_or_default();
+        let kinds: Vec<_> = clusters[3..].iter().map(|c| (&c["name"], &c["type"])).collect();
+        assert_eq!(
+            kinds.iter().map(|(name, kind)| format!("{name} {kind}")).collect::<Vec<_>>(),
+            [
+                r#""zipkin" "STRICT_DNS""#,
+                r#""envoy_accesslog_service" "STRICT_DNS""#,
+                r#""envoy_metrics_service" "STATIC""#
+            ]
+        );
+        let limit = &made["overload_manager"]["resource_monitors"][0]["typed_config"];
+        assert_eq!(limit["max_active_downstream_connections"], 7);
+    }
+
+    #[test]
+    fn what_envoy_filters_add_is_merged() {
+        let patch = json!({
+            "static_resources": { "clusters": [{ "name": "added" }] },
+            "stats_flush_interval": "7s",
+            "admin": { "address": { "socket_address": { "port_value": 1 } } },
+        });
+        let (patch, _) = from_json_lenient(MESSAGE, &patch).expect("a bootstrap");
+        let made = Bootstrap { patch: dynamic::encode(&patch).to_vec(), ..typed("10.0.0.1") };
+        let json = made.to_json();
+        let clusters = json["staticResources"]["clusters"].as_array().cloned().unwrap_or_default();
+        assert_eq!(clusters.last().map(|cluster| &cluster["name"]), Some(&json!("added")));
+        assert_eq!(clusters[0]["name"], XDS_CLUSTER);
+        assert_eq!(json["statsFlushInterval"], "7s");
+        assert_eq!(
+            json["admin"]["address"]["socketAddress"],
+            json!({ "address": "127.0.0.1", "portValue": 1 })
+        );
+        // Addresses are found in it, too.
+        let mut next = typed("10.0.0.1");
+        next.admin = Some("127.0.0.1:0".parse().expect("an address"));
+        next.pages = Pages::default();
+        next.keep_addresses(&json, ([127, 0, 0, 1], 15020).into());
+        assert_eq!(next.admin, Some("127.0.0.1:1".parse().expect("an address")));
+        assert_eq!(next.pages, typed("10.0.0.1").pages);
     }
 
     #[test]

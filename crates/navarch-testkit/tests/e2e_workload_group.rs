@@ -1,0 +1,70 @@
+//! Workloads that register themselves in a WorkloadGroup, without Kubernetes.
+
+mod common;
+
+use anyhow::{Result, ensure};
+use common::minute::Mesh;
+use navarch_testkit::{wait, workspace};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_is_there_as_long_as_it_is_connected_and_healthy() -> Result<()> {
+    let marker = workspace::scratch("workload-group-marker")?.join("unhealthy");
+    let mesh = Mesh::start_with("workload-group", "", &["--registration-grace", "2s"]).await?;
+    // The example has an entry of its own; here the group makes it.
+    let text = std::fs::read_to_string(mesh.server.config().join("mesh.yaml"))?;
+    let documents = text.split("---\n").filter(|document| !document.contains("kind: WorkloadEntry"));
+    mesh.server.write("mesh.yaml", &documents.collect::<Vec<_>>().join("---\n"))?;
+    let group = format!(
+        "apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {{name: greeters, namespace: shop}}
+spec:
+  metadata: {{labels: {{app: greeter, security.istio.io/tlsMode: istio}}}}
+  template: {{serviceAccount: greeter, ports: {{http: {}}}}}
+  probe:
+    periodSeconds: 1
+    failureThreshold: 1
+    exec: {{command: [/bin/sh, -c, 'test ! -e {}']}}
+",
+        mesh.inbound.port(),
+        marker.display()
+    );
+    mesh.server.write("more.yaml", &group)?;
+    let group = ["--metadata", "AUTO_REGISTER_GROUP=greeters", "--ip", "127.0.0.1"];
+    let mut greeter = mesh.greeter(&group)?;
+    let caller = mesh.agent("caller", &["--ip", "127.0.0.9"], &[])?;
+    mesh.greeted().await?;
+
+    // What says that it is unhealthy is sent nobody, and is not asked to leave.
+    std::fs::write(&marker, "")?;
+    refused(&mesh).await?;
+    let inbound = greeter.envoy("/listeners").await?.text();
+    ensure!(inbound.contains(&format!(":{}", mesh.inbound.port())), "{inbound}");
+    std::fs::remove_file(&marker)?;
+    mesh.greeted().await?;
+
+    // It comes back within the grace: nobody notices. Then it goes for good.
+    greeter.kill();
+    greeter.launch()?;
+    greeter.said("the Envoy of an agent before is taken over", 1).await?;
+    mesh.greeted().await?;
+    greeter.terminate().await?;
+    wait::until("the endpoint to be gone", wait::STEP, || async {
+        let clusters = caller.envoy("/clusters").await?.text();
+        ensure!(!clusters.contains("greeter.shop::127.0.0.1"), "{clusters}");
+        Ok(())
+    })
+    .await?;
+
+    // Another service account may not.
+    let other = mesh.agent("caller", &[group[0], group[1], "--ip", "127.0.0.8"], &[])?;
+    other.said("is for the service account greeter", 1).await
+}
+
+async fn refused(mesh: &Mesh) -> Result<()> {
+    wait::until("calls to be refused", wait::STEP, || async {
+        ensure!(mesh.call().await.is_err(), "there is an answer");
+        Ok(())
+    })
+    .await
+}
