@@ -18,6 +18,8 @@ pub struct Agent {
     process: Option<Process>,
     arguments: Vec<String>,
     command: Vec<String>,
+    /// The Envoy that it starts, if it is not the usual one.
+    envoy: Option<PathBuf>,
     admin: SocketAddr,
     status: SocketAddr,
     /// Envoy's own pages. Stated, as the others are: of agents that start at once all would try the ports
@@ -42,6 +44,7 @@ impl Agent {
             process: None,
             arguments: texts(arguments),
             command: texts(command),
+            envoy: None,
             admin: ([127, 0, 0, 1], ports::free_port()?).into(),
             status: ([127, 0, 0, 1], ports::free_port()?).into(),
             ready: ([127, 0, 0, 1], ports::free_port()?).into(),
@@ -58,12 +61,18 @@ impl Agent {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
 
+    /// The Envoy that it starts from its next start on.
+    pub fn use_envoy(&mut self, binary: &Path) {
+        self.envoy = Some(binary.to_owned());
+    }
+
     /// Starts it again, with the same directory.
     pub fn launch(&mut self) -> Result<()> {
         self.process = None;
         let mut command = Command::new(navarch::binary()?);
         command.arg("agent").args(&self.arguments).arg("--dir").arg(&self.directory);
-        command.arg("--envoy").arg(envoy::binary()?).args(["--admin-port", &self.admin.port().to_string()]);
+        let binary = self.envoy.clone().map_or_else(envoy::binary, Ok)?;
+        command.arg("--envoy").arg(binary).args(["--admin-port", &self.admin.port().to_string()]);
         command.args(["--status-addr", &self.status.to_string()]);
         command.args(["--ready-addr", &self.ready.to_string(), "--metrics-addr", &self.metrics.to_string()]);
         // Where the machine has one processor, two threads only get in each other's way.
@@ -84,6 +93,22 @@ impl Agent {
             }
         });
         live.await.map(drop).with_context(|| format!("the log is {}", self.log.display()))
+    }
+
+    /// Envoy's admin port.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// How often Envoy has refused what it was sent, by statistic.
+    pub async fn rejections(&self) -> Result<Vec<(String, u64)>> {
+        let text = self.envoy("/stats?usedonly").await?.text();
+        let values = text.lines().filter_map(|line| line.rsplit_once(": "));
+        let refused = values.filter(|(name, _)| {
+            name.ends_with(".update_rejected") || name.ends_with(".listener_create_failure")
+        });
+        let refused = refused.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+        Ok(refused.filter(|(_, count)| *count > 0).collect())
     }
 
     /// Where Envoy says whether the agent is ready.

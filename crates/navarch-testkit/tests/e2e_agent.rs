@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 use common::minute::Mesh;
 use navarch_testkit::http::Call;
-use navarch_testkit::wait;
+use navarch_testkit::{envoy, wait, workspace};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_applications_talk_mutual_tls() -> Result<()> {
@@ -222,5 +223,49 @@ async fn certificates_are_replaced_without_a_lost_call() -> Result<()> {
     let load = Load::start(&mesh);
     greeter.said("the workload has a certificate", 3).await?;
     caller.said("the workload has a certificate", 3).await?;
+    load.stop().await
+}
+
+/// The next Envoy is one that ends: the one before goes on as if nobody had asked, and hands over when there
+/// is one that does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handover_that_fails_loses_nothing() -> Result<()> {
+    let mesh = Arc::new(Mesh::start("failed-handover").await?);
+    let quick = ["--drain-duration", "1s", "--parent-shutdown-duration", "2s"];
+    let mut greeter = mesh.greeter(&quick)?;
+    let _caller = mesh.agent("caller", &quick, &[])?;
+    mesh.greeted().await?;
+    // From now on the Envoy is what a link leads to.
+    let directory = workspace::scratch("failed-handover-envoy")?;
+    let (link, next) = (directory.join("envoy"), directory.join("next"));
+    let replace = |with: &Path| -> Result<()> {
+        let _ = std::fs::remove_file(&next);
+        std::os::unix::fs::symlink(with, &next)?;
+        Ok(std::fs::rename(&next, &link)?)
+    };
+    let usual = envoy::binary()?;
+    replace(&usual)?;
+    greeter.terminate().await?;
+    greeter.use_envoy(&link);
+    greeter.launch()?;
+    mesh.greeted().await?;
+    greeter.said("Envoy is ready", 2).await?;
+
+    let load = Load::start(&mesh);
+    let broken = directory.join("broken");
+    std::fs::write(&broken, "#!/bin/sh\ncase \"$*\" in *validate*) exit 0;; esac\nexit 3\n")?;
+    std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    replace(&broken)?;
+    let before = greeter.envoy_id()?;
+    for _ in 0..3 {
+        let answer = greeter.post("/hot-restart").await?;
+        let said = answer.text();
+        ensure!(!answer.status.is_success() && said.contains("the one before goes on"), "{said}");
+        ensure!(greeter.envoy_id()? == before, "another Envoy");
+        ensure!(greeter.get("/healthz/ready").await?.ok()?.text() == "ready\n", "ready");
+    }
+    replace(&usual)?;
+    ensure!(greeter.post("/hot-restart").await?.ok()?.text() == "ok\n", "it hands over");
+    ensure!(greeter.envoy_id()? != before, "the same Envoy");
     load.stop().await
 }

@@ -1,14 +1,14 @@
-//! The mesh of the demo: `navarch serve`, the applications, an Envoy beside each, a gateway.
+//! The mesh of the demo: `navarch serve`, the applications, an agent with its Envoy beside each, a gateway.
 
 use super::{shown::shown, traffic};
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
+    agent::Agent,
     apps::{App, Role, Running},
-    envoy::{self, Envoy},
+    envoy,
     navarch::{self, Server},
     ports, wait,
 };
-use serde_json::json;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
@@ -49,7 +49,7 @@ const FRONT_PAGE_OUTBOUND: Ipv4Addr = Ipv4Addr::new(127, 0, 2, 1);
 pub struct Mesh {
     server: Server,
     /// Declared before the applications, so that proxies stop first.
-    proxies: Vec<(&'static str, Envoy)>,
+    proxies: Vec<(&'static str, Agent)>,
     apps: Vec<Running>,
 }
 
@@ -74,13 +74,17 @@ impl Mesh {
         let began = Instant::now();
         let mut mesh = Mesh { server, proxies: Vec::new(), apps };
         for workload in [&GATEWAY].into_iter().chain(&WORKLOADS) {
-            let envoy = start_proxy(workload, xds).await.with_context(|| workload.name)?;
-            mesh.proxies.push((workload.name, envoy));
+            let agent = start_proxy(workload, xds).with_context(|| workload.name)?;
+            mesh.proxies.push((workload.name, agent));
         }
-        for (name, envoy) in &mut mesh.proxies {
-            envoy.wait_live().await.with_context(|| *name)?;
+        for (name, agent) in &mut mesh.proxies {
+            agent.wait_live().await.with_context(|| *name)?;
         }
-        println!("proxies   {} Envoys LIVE after {} ms", mesh.proxies.len(), began.elapsed().as_millis());
+        println!(
+            "proxies   {} agents, their Envoys LIVE after {} ms",
+            mesh.proxies.len(),
+            began.elapsed().as_millis()
+        );
         // LIVE means that its first configuration is there, not that those it calls are LIVE too.
         wait::until("the first page", wait::STEP, || async {
             let tally = mesh.traffic(&traffic::Caller::Anybody, 1).await?;
@@ -96,7 +100,7 @@ impl Mesh {
         &self.server
     }
 
-    pub fn proxies(&self) -> &[(&'static str, Envoy)] {
+    pub fn proxies(&self) -> &[(&'static str, Agent)] {
         &self.proxies
     }
 
@@ -116,8 +120,8 @@ impl Mesh {
 
     /// No Envoy has refused anything since it started.
     pub async fn check_nothing_rejected(&self) -> Result<()> {
-        for (name, envoy) in &self.proxies {
-            let rejections = envoy.rejections().await?;
+        for (name, agent) in &self.proxies {
+            let rejections = agent.rejections().await?;
             ensure!(rejections.is_empty(), "{name} rejected updates: {rejections:?}");
         }
         Ok(())
@@ -131,15 +135,20 @@ impl Mesh {
         println!("  edit      {}", shown(config));
         let navarch = navarch::binary().map(|path| shown(&path)).unwrap_or_default();
         println!("  status    {navarch} proxy-status --admin-addr {}", self.server.admin());
-        for (name, envoy) in &self.proxies {
-            println!("  envoy     http://{}  {name}, log in {}", envoy.admin(), shown(envoy.dir()));
+        for (name, agent) in &self.proxies {
+            println!(
+                "  envoy     http://{}  {name}, with its agent in {}",
+                agent.admin(),
+                agent.directory().display()
+            );
         }
     }
 
     /// Ends all of it gracefully, so that a process that does not end is noticed.
     pub async fn stop(mut self) -> Result<()> {
-        for (name, envoy) in self.proxies.drain(..) {
-            envoy.terminate().await.with_context(|| name)?;
+        for (name, mut agent) in self.proxies.drain(..) {
+            let status = agent.terminate().await.with_context(|| name)?;
+            ensure!(status.success(), "the agent of {name} ended with {status}");
         }
         self.apps.clear();
         let status = self.server.terminate(wait::STEP).await?;
@@ -163,24 +172,22 @@ async fn start_app(workload: &Workload) -> Result<Running> {
     app.start((workload.ip, APP_PORT).into()).await
 }
 
-async fn start_proxy(workload: &Workload, xds: SocketAddr) -> Result<Envoy> {
+fn start_proxy(workload: &Workload, xds: SocketAddr) -> Result<Agent> {
     let gateway = workload.name == GATEWAY.name;
-    let kind = if gateway { "router" } else { "sidecar" };
-    let node = format!("{kind}~{}~{}.{NAMESPACE}~{NAMESPACE}.svc.cluster.local", workload.ip, workload.name);
     let labels = if gateway {
-        json!({"istio": "ingressgateway"})
+        vec!["istio=ingressgateway".to_owned()]
     } else {
-        json!({"app": workload.app, "version": workload.version, "instance": workload.name})
+        let (app, version, instance) = (workload.app, workload.version, workload.name);
+        vec![format!("app={app}"), format!("version={version}"), format!("instance={instance}")]
     };
-    let (ip, labels) = (workload.ip.to_string(), labels.to_string());
-    let metadata = [
-        ("NAMESPACE", NAMESPACE),
-        ("INTERCEPTION_MODE", "NONE"),
-        ("INSTANCE_IPS", ip.as_str()),
-        ("LABELS", labels.as_str()),
-    ];
-    let bootstrap = navarch::bootstrap(&node, &metadata, xds, &[])?;
-    Envoy::start(workload.name, bootstrap).await
+    let (ip, server) = (workload.ip.to_string(), xds.to_string());
+    let role = if gateway { "gateway" } else { "sidecar" };
+    let mut arguments =
+        vec![role, "--name", workload.name, "-n", NAMESPACE, "--ip", &ip, "--server", &server];
+    arguments.extend(labels.iter().flat_map(|label| ["--label", label]));
+    // Nobody calls any more when it ends.
+    arguments.extend(["--drain", "0s"]);
+    Agent::start(workload.name, &arguments, &[])
 }
 
 /// The usual port, or a free one if somebody has it.
