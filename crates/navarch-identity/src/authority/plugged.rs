@@ -2,8 +2,7 @@
 //!
 //! | Istio's | kubernetes.io/tls | |
 //! |---|---|---|
-//! | `ca-cert.pem` | `tls.crt` | the signing certificate; in `tls.crt` with what leads to the root behind it
-//! |
+//! | `ca-cert.pem` | `tls.crt` | the signing certificate; in `tls.crt` with the chain to the root behind it |
 //! | `ca-key.pem` | `tls.key` | its key |
 //! | `cert-chain.pem` | | what leads to the root |
 //! | `root-cert.pem` | `ca.crt` | the roots |
