@@ -2,7 +2,7 @@
 
 use crate::progress;
 use anyhow::Result;
-use navarch_testkit::{envoy, grpc, kubernetes, workspace};
+use navarch_testkit::{envoy, grpc, kubernetes, network, workspace};
 use std::{ffi::OsStr, path::PathBuf, process::Command, time::Instant};
 
 /// Features are tests that need more than Envoy: see docs/development.md.
@@ -19,6 +19,7 @@ pub fn test(args: &[String]) -> Result<()> {
     let envoy = obtain_envoy()?;
     println!("envoy: {}", envoy.display());
     progress::during("obtaining the gRPC clients from PyPI and npm", grpc::obtain)?;
+    progress::during("obtaining nft and ip, for tests of networks", network::obtain)?;
     done("obtain the clients");
     println!("API server: {}", obtain_kubernetes()?.display());
     done("obtain the API server");

@@ -3,6 +3,7 @@
 mod arch;
 mod check;
 mod codegen;
+mod deb;
 mod demo;
 mod documents;
 mod hygiene;
@@ -34,6 +35,12 @@ enum Command {
         /// Leave it running after the last step, until Ctrl-C
         #[arg(long)]
         keep: bool,
+    },
+    /// Pack navarch for Debian: the binary, units of systemd, a user. Prints the path of the package
+    Deb {
+        /// The binary, instead of a release build
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
     },
     /// Print the path of a stock Envoy, obtaining it first if need be
     Envoy,
@@ -71,6 +78,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Arch => arch::run(),
         Command::Codegen(args) => codegen::run(&args),
+        Command::Deb { binary } => deb::run(binary),
         Command::Demo { keep } => demo::run(keep),
         Command::Envoy => {
             println!("{}", check::obtain_envoy()?.display());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use navarch_model::mesh::StatedProxyConfig;
 
+use crate::dns;
 use crate::node::Node;
 use crate::status::metrics::Target;
 use crate::status::probe::Probe;
@@ -42,6 +43,8 @@ pub struct Options {
     pub status: Status,
     /// Time for COMMAND to end after it was told to.
     pub command_timeout: Duration,
+    /// The server of names for the workload, which it has if its metadata says so.
+    pub names: dns::server::Options,
     /// What to run once Envoy is ready; nothing if it is empty.
     pub command: Vec<OsString>,
 }

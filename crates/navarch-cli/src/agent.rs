@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
 use navarch_agent::bootstrap::Authority;
 use navarch_agent::lifecycle;
 use navarch_agent::node::{Description, Locality, Node};
@@ -16,14 +16,16 @@ use navarch_agent::options::{Envoy, Flags, Local, Options, Place, Role, Status};
 use navarch_agent::status::metrics::Target;
 use navarch_agent::status::probe;
 use navarch_agent::upstream;
-use navarch_agent::{detached, envoy};
+use navarch_agent::{detached, dns, envoy};
 use navarch_model::mesh::{StatedProxyConfig, read_stated};
 use serde_json::Value;
 
 use crate::bootstrap::{authority, state_facts};
+use crate::join::Join;
 use crate::logs::LogArgs;
 use crate::output;
 use crate::proxy::{metadata_value, pair};
+use crate::redirect::{self, RedirectArgs};
 use crate::wait::parse_duration;
 
 /// Where Kubernetes puts what Istio's agent is given.
@@ -34,15 +36,28 @@ const POD_ANNOTATIONS: &str = "/etc/istio/pod/annotations";
 /// The annotation with a ProxyConfig.
 const CONFIG_ANNOTATION: &str = "proxy.istio.io/config";
 
+/// The namespace and the service account of a workload of which nothing is said.
+const DEFAULT: &str = "default";
+
 /// Ports of Istio's proxies: Envoy's admin port, the agent, readiness and metrics of Envoy.
 const ADMIN_PORT: u16 = 15000;
 const STATUS_PORT: u16 = 15020;
 const READY_PORT: u16 = 15021;
 const METRICS_PORT: u16 = 15090;
+const DNS_PORT: u16 = 15053;
 
 /// Ports of the control plane: over TLS, and in plaintext.
 const SECURE_PORT: u16 = 15012;
 const PLAINTEXT_PORT: u16 = 15010;
+
+/// The side of the proxy: run Envoy beside an application or as a gateway, and lead traffic to it
+#[derive(Subcommand)]
+pub enum AgentCommand {
+    Sidecar(AgentArgs),
+    #[command(alias = "router")]
+    Gateway(AgentArgs),
+    Redirect(RedirectArgs),
+}
 
 /// Run Envoy beside an application, or as a gateway
 ///
@@ -58,9 +73,6 @@ const PLAINTEXT_PORT: u16 = 15010;
                   navarch agent gateway --service edge -n shop -l istio=ingressgateway --root root-cert.pem --token token\n  navarch agent sidecar --service web --server 127.0.0.1:15010"
 )]
 pub struct AgentArgs {
-    /// What the proxy is for
-    #[arg(value_enum)]
-    role: RoleArg,
     /// The service that the workload belongs to: its label `app`, and its name if there is no other
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
@@ -68,10 +80,10 @@ pub struct AgentArgs {
     #[arg(long, env = "POD_NAME")]
     name: Option<String>,
     /// Namespace of the workload
-    #[arg(short, long, default_value = "default", env = "POD_NAMESPACE")]
+    #[arg(short, long, default_value = DEFAULT, env = "POD_NAMESPACE")]
     namespace: String,
     /// Service account that the workload runs as, which the token must be for
-    #[arg(long, default_value = "default", env = "SERVICE_ACCOUNT")]
+    #[arg(long, default_value = DEFAULT, env = "SERVICE_ACCOUNT")]
     service_account: String,
     /// Address of the workload; if it is not said, the one that leads to the control plane
     #[arg(long, env = "INSTANCE_IP")]
@@ -102,6 +114,10 @@ pub struct AgentArgs {
     /// Needed until there is a certificate
     #[arg(long, value_name = "FILE", env = "NAVARCH_TOKEN_FILE")]
     token: Option<PathBuf>,
+    /// File of `navarch token create --join`, which says where the control plane is, its roots, the token,
+    /// the namespace and the service account
+    #[arg(long, value_name = "FILE", env = "NAVARCH_JOIN")]
+    join: Option<PathBuf>,
     /// The life of certificates that is asked for
     #[arg(long, default_value = "24h", value_parser = parse_duration)]
     certificate_life: Duration,
@@ -132,6 +148,14 @@ pub struct AgentArgs {
     /// may be given several times
     #[arg(long, value_name = "URL")]
     app_metrics: Vec<Target>,
+    /// Where the agent answers the workload's questions for names, if it has DNS_CAPTURE=true in its
+    /// metadata; 127.0.0.1:15053 and [::1]:15053
+    #[arg(long, value_name = "HOST:PORT", env = "DNS_PROXY_ADDR", value_parser = local_address)]
+    dns_addr: Option<SocketAddr>,
+    /// A server for names that the mesh does not know, instead of those in /etc/resolv.conf; may be given
+    /// several times
+    #[arg(long, value_name = "HOST:PORT")]
+    dns_server: Vec<SocketAddr>,
     /// Threads of Envoy; 0: as many as the machine has [default: that of the ProxyConfig, or 2]
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,
@@ -168,18 +192,15 @@ pub struct AgentArgs {
     command: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
-enum RoleArg {
-    Sidecar,
-    /// `router` in Istio
-    #[value(alias = "router")]
-    Gateway,
-}
-
 /// Runs until COMMAND ends or a signal comes.
-pub fn run(args: AgentArgs) -> Result<ExitCode> {
+pub fn run(command: AgentCommand) -> Result<ExitCode> {
+    let (args, role) = match command {
+        AgentCommand::Sidecar(args) => (args, Role::Sidecar),
+        AgentCommand::Gateway(args) => (args, Role::Gateway),
+        AgentCommand::Redirect(args) => return redirect::run(args),
+    };
     args.logs.init()?;
-    let options = args.options()?;
+    let options = args.options(role)?;
     // One thread: the agent waits nearly always, and there is one beside every application.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = match runtime.block_on(lifecycle::run(options)) {
@@ -220,7 +241,10 @@ pub fn become_program(args: &BecomeArgs) -> Result<ExitCode> {
 }
 
 impl AgentArgs {
-    fn options(self) -> Result<Options> {
+    fn options(mut self, role: Role) -> Result<Options> {
+        if let Some(path) = self.join.take() {
+            self.take_join(&Join::read(&path)?)?;
+        }
         let root = self.root.clone().or_else(|| existing(KUBERNETES_ROOT));
         let token = self.token.clone().or_else(|| existing(KUBERNETES_TOKEN));
         for file in root.iter().chain(&token) {
@@ -232,13 +256,8 @@ impl AgentArgs {
         );
         let config = stated_config()?;
         let server = self.server(&config, root.is_some())?;
-        let (node, metadata) = self.node(&server)?;
-        let directory = match &self.dir {
-            Some(dir) => dir.clone(),
-            None => default_directory(&self.namespace, &self.instance())?,
-        };
-        let directory = std::path::absolute(&directory)
-            .with_context(|| format!("{} is not a path", directory.display()))?;
+        let (node, metadata) = self.node(&server, role)?;
+        let directory = self.directory()?;
         let has_kept = directory.join("workload.pem").exists();
         ensure!(
             root.is_none() || token.is_some() || has_kept,
@@ -248,10 +267,7 @@ impl AgentArgs {
         let search = std::env::var_os("PATH");
         let binary = envoy::find(self.envoy.as_deref(), search.as_deref(), &[])?;
         Ok(Options {
-            role: match self.role {
-                RoleArg::Sidecar => Role::Sidecar,
-                RoleArg::Gateway => Role::Gateway,
-            },
+            role,
             node,
             local: Local { config, metadata },
             flags: Flags {
@@ -289,8 +305,37 @@ impl AgentArgs {
                 },
             },
             command_timeout: self.command_timeout,
+            names: self.names(),
             command: self.command,
         })
+    }
+
+    /// Takes what is not said otherwise from a file to join with.
+    fn take_join(&mut self, join: &Join) -> Result<()> {
+        for (said, known) in
+            [(&mut self.namespace, &join.namespace), (&mut self.service_account, &join.service_account)]
+        {
+            if said == DEFAULT {
+                said.clone_from(known);
+            }
+        }
+        let (root, token) = join.place(&self.directory()?)?;
+        self.server.get_or_insert_with(|| join.server.clone());
+        self.root.get_or_insert(root);
+        self.token.get_or_insert(token);
+        if self.tls_name.is_none() {
+            self.tls_name.clone_from(&join.tls_name);
+        }
+        Ok(())
+    }
+
+    /// The agent's own directory.
+    fn directory(&self) -> Result<PathBuf> {
+        let directory = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => default_directory(&self.namespace, &self.instance())?,
+        };
+        std::path::absolute(&directory).with_context(|| format!("{} is not a path", directory.display()))
     }
 
     fn server(&self, config: &StatedProxyConfig, is_secure: bool) -> Result<Authority> {
@@ -303,6 +348,21 @@ impl AgentArgs {
         }
     }
 
+    /// The server of names for the workload.
+    fn names(&self) -> dns::server::Options {
+        let usual = || {
+            let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+            both.map(|address| SocketAddr::new(address, DNS_PORT)).to_vec()
+        };
+        dns::server::Options {
+            listen: self.dns_addr.map_or_else(usual, |address| vec![address]),
+            servers: self.dns_server.clone(),
+            resolv_conf: dns::resolv::PATH.into(),
+            namespace: self.namespace.clone(),
+            domain: self.domain.clone(),
+        }
+    }
+
     /// The name of the instance: what is said, else the service, else the machine.
     fn instance(&self) -> String {
         let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
@@ -311,9 +371,9 @@ impl AgentArgs {
     }
 
     /// The node, and the keys of its metadata that are stated.
-    fn node(&self, server: &Authority) -> Result<(Node, BTreeSet<String>)> {
+    fn node(&self, server: &Authority, role: Role) -> Result<(Node, BTreeSet<String>)> {
         let mut description = Description {
-            kind: if self.role == RoleArg::Gateway { "router" } else { "sidecar" }.to_owned(),
+            kind: if role == Role::Gateway { "router" } else { "sidecar" }.to_owned(),
             ip: self.ip.unwrap_or_else(|| address_towards(server)),
             name: self.instance(),
             namespace: self.namespace.clone(),
@@ -368,6 +428,12 @@ fn annotations() -> BTreeMap<String, String> {
         description.take_pod_file(&text, false);
     }
     description.annotations
+}
+
+/// `localhost:15053`, as Istio writes it, too.
+fn local_address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.replace("localhost", "127.0.0.1");
+    text.parse().map_err(|_| "expected an address with a port".to_owned())
 }
 
 fn existing(path: &str) -> Option<PathBuf> {

@@ -74,8 +74,7 @@ pub async fn run(command: CaCommand) -> Result<ExitCode> {
     };
     match &command {
         CaCommand::Root(args) => {
-            let (_, roots) = args.read()?;
-            output::print(&pem::of_certificates(roots.iter().map(|root| &root.certificate)))?;
+            output::print(&args.roots()?)?;
         }
         CaCommand::Status(args) => {
             let status = args.status().await?;
@@ -118,6 +117,12 @@ impl StateArgs {
                 self.state.display()
             )
         })
+    }
+
+    /// The roots that are trusted, PEM.
+    pub fn roots(&self) -> Result<String> {
+        let (_, roots) = self.read()?;
+        Ok(pem::of_certificates(roots.iter().map(|root| &root.certificate)))
     }
 
     /// The trust domain that the authority was made for.

@@ -17,6 +17,7 @@ mod explain;
 mod findings;
 mod inject;
 mod install;
+mod join;
 mod kubernetes;
 mod logs;
 mod named;
@@ -24,6 +25,7 @@ mod output;
 mod precheck;
 mod proxy;
 mod proxy_status;
+mod redirect;
 mod render;
 mod serve;
 mod table;
@@ -62,7 +64,8 @@ enum Command {
     Uninstall(install::UninstallArgs),
     Precheck(install::PrecheckArgs),
     Bootstrap(bootstrap::BootstrapArgs),
-    Agent(Box<agent::AgentArgs>),
+    #[command(subcommand)]
+    Agent(Box<agent::AgentCommand>),
     Render(render::RenderArgs),
     #[command(subcommand)]
     Ca(ca::CaCommand),

@@ -11,6 +11,7 @@ use navarch_identity::tokens::join::{JoinTokens, Listed};
 use navarch_model::SpiffeId;
 
 use crate::ca::StateArgs;
+use crate::join::Join;
 use crate::output::{self, Format};
 use crate::table;
 use crate::wait::parse_duration;
@@ -23,7 +24,7 @@ pub enum TokenCommand {
     /// It is shown once. Whoever has it gets certificates of that service account until it ends; with --once
     /// one certificate. What it is good for, and who used it when, is in audit.jsonl in the state directory.
     #[command(
-        after_help = "Examples:\n  navarch token create --state /var/lib/navarch -n shop --service-account reviews --ttl 10m --once > token"
+        after_help = "Examples:\n  navarch token create --state /var/lib/navarch -n shop --service-account reviews --ttl 10m --once > token\n  navarch token create --state /var/lib/navarch -n shop --service-account reviews --join navarch.example.com:15012 > join"
     )]
     Create(CreateArgs),
     /// List the tokens that were made
@@ -51,6 +52,13 @@ pub struct CreateArgs {
     /// Trust domain of the mesh, if it is not the one that the authority was made for
     #[arg(long)]
     trust_domain: Option<String>,
+    /// Print a file for `navarch agent --join` instead of the token: it also says where the control plane is,
+    /// and by which roots it is known
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Option<String>,
+    /// With --join: the name in the control plane's certificate, if it is not the host
+    #[arg(long, value_name = "NAME", requires = "join")]
+    tls_name: Option<String>,
 }
 
 #[derive(Args)]
@@ -102,7 +110,17 @@ impl CreateArgs {
         let (claims, token) = tokens(&self.state)?.create(&identity, self.ttl, self.once, now)?;
         let uses = if claims.once { "for one certificate" } else { "for any number of certificates" };
         output::note(&format!("token {} for {identity}, {uses}, until {}", claims.id, claims.expires));
-        output::line(token.expose_text().context("a token is text")?)
+        let token = token.expose_text().context("a token is text")?;
+        let Some(server) = &self.join else { return output::line(token) };
+        let join = Join {
+            server: server.clone(),
+            tls_name: self.tls_name.clone(),
+            roots: self.state.roots()?,
+            token: token.to_owned(),
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
+        };
+        output::json(&join)
     }
 }
 

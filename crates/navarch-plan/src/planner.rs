@@ -359,6 +359,7 @@ planned_types! {
         Sds "plan.sidecar_secrets" sidecar::secrets::secrets;
         Ecds "plan.sidecar_extensions" shared::extensions::extensions;
         Bootstrap "plan.sidecar_bootstrap" shared::bootstrap::bootstrap;
+        Nds "plan.sidecar_names" shared::name_table::names;
     }
     Router {
         Cds "plan.gateway_clusters" gateway::clusters::clusters;
@@ -369,6 +370,7 @@ planned_types! {
         Sds "plan.gateway_secrets" gateway::secrets::secrets;
         Ecds "plan.gateway_extensions" shared::extensions::extensions;
         Bootstrap "plan.gateway_bootstrap" shared::bootstrap::bootstrap;
+        Nds "plan.gateway_names" shared::name_table::names;
     }
     Waypoint {
         Cds "plan.waypoint_clusters" waypoint::clusters;

@@ -379,6 +379,7 @@ impl World {
             namespaces |= key.kind == Kind::Namespace;
             touched.extend(self.store.set(&key, object));
         }
+        touched.extend(self.store.settle());
         let metadata_keys: BTreeSet<Name> = self.metadata_readers.values().flatten().cloned().collect();
         if metadata_keys != **next.metadata_keys {
             next.metadata_keys = Arc::new(Hashed::new(metadata_keys));

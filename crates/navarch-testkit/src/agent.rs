@@ -16,6 +16,8 @@ use crate::{envoy, navarch, ports, wait, workspace};
 pub struct Agent {
     name: String,
     process: Option<Process>,
+    /// What runs it, if not this process: its words come before those of the agent.
+    runner: Vec<String>,
     arguments: Vec<String>,
     command: Vec<String>,
     /// The Envoy that it starts, if it is not the usual one.
@@ -35,6 +37,11 @@ impl Agent {
     /// Starts an agent with these arguments: `sidecar` or `gateway`, and flags. Its directory and Envoy's
     /// admin port are chosen here.
     pub fn start(name: &str, arguments: &[&str], command: &[&str]) -> Result<Agent> {
+        Agent::start_by(Vec::new(), name, arguments, command)
+    }
+
+    /// The same, run by another program: on another machine, or as another user.
+    pub fn start_by(runner: Vec<String>, name: &str, arguments: &[&str], command: &[&str]) -> Result<Agent> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let own = format!("navarch-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(own);
@@ -42,6 +49,7 @@ impl Agent {
         let mut agent = Agent {
             name: name.to_owned(),
             process: None,
+            runner,
             arguments: texts(arguments),
             command: texts(command),
             envoy: None,
@@ -69,7 +77,15 @@ impl Agent {
     /// Starts it again, with the same directory.
     pub fn launch(&mut self) -> Result<()> {
         self.process = None;
-        let mut command = Command::new(navarch::binary()?);
+        let binary = navarch::binary()?;
+        let mut command = match self.runner.split_first() {
+            None => Command::new(binary),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(binary);
+                command
+            }
+        };
         command.arg("agent").args(&self.arguments).arg("--dir").arg(&self.directory);
         let binary = self.envoy.clone().map_or_else(envoy::binary, Ok)?;
         command.arg("--envoy").arg(binary).args(["--admin-port", &self.admin.port().to_string()]);

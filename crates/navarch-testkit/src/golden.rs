@@ -63,6 +63,37 @@ pub fn updating() -> bool {
     std::env::var_os("NAVARCH_UPDATE").is_some_and(|value| value == "1")
 }
 
+/// Goldens that are one file each: `answer` makes of the text of a file what the file should be.
+pub fn texts(directory: &Path, answer: impl Fn(&str) -> Result<String>) -> Result<()> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+        paths.push(entry?.path());
+    }
+    paths.sort();
+    let mut report = String::new();
+    for path in &paths {
+        let text = std::fs::read_to_string(path)?;
+        match answer(&text) {
+            Err(error) => writeln!(report, "{}: {error:#}", path.display())?,
+            Ok(made) if made == text => {}
+            Ok(made) if updating() => std::fs::write(path, made)?,
+            Ok(made) => {
+                let line = made.lines().zip(text.lines()).position(|(made, text)| made != text);
+                let line = line.unwrap_or_else(|| made.lines().count().min(text.lines().count()));
+                let at = |text: &str| text.lines().nth(line).unwrap_or("the end").to_owned();
+                writeln!(report, "{}:{}: {} is now {}", path.display(), line + 1, at(&text), at(&made))?;
+            }
+        }
+    }
+    if paths.is_empty() {
+        bail!("no goldens in {}", directory.display());
+    }
+    if !report.is_empty() {
+        bail!("{report}\nIf the change is meant, run `cargo xtask golden --update` and review the diff.");
+    }
+    Ok(())
+}
+
 /// All cases below `root`, sorted by name.
 pub fn cases(root: &Path) -> Result<Vec<Case>> {
     let mut found = Vec::new();

@@ -15,6 +15,7 @@ pub mod http;
 pub mod kubernetes;
 pub mod mesh;
 pub mod navarch;
+pub mod network;
 pub mod ports;
 pub mod process;
 pub mod wait;

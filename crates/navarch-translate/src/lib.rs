@@ -15,6 +15,7 @@ pub mod gateway;
 mod guard;
 pub mod http_connection_manager;
 pub mod listeners;
+pub mod name_table;
 pub mod names;
 mod origin;
 pub mod patch_values;

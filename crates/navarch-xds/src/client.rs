@@ -171,7 +171,8 @@ impl ClientRules {
     #[must_use]
     pub fn holds(&self, ty: XdsType) -> Holds {
         match (self.kind, ty) {
-            (_, XdsType::Address | XdsType::Authorization) => Holds::Enough,
+            // For names only the agent asks, which lists what it has.
+            (_, XdsType::Address | XdsType::Authorization | XdsType::Nds) => Holds::Enough,
             (ClientKind::Envoy, XdsType::Rds) => Holds::UnlessReferrerSent,
             (ClientKind::Envoy, XdsType::Eds) if self.version >= CACHES_ENDPOINTS => Holds::UnlessWarming,
             _ => Holds::Nothing,

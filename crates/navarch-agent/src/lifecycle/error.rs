@@ -17,6 +17,8 @@ pub enum AgentError {
     Socket { path: PathBuf, source: io::Error },
     #[error("cannot listen on {address}")]
     Status { address: SocketAddr, source: io::Error },
+    #[error("cannot answer questions for names")]
+    Names(#[source] io::Error),
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
     #[error("cannot start {}", .binary.display())]

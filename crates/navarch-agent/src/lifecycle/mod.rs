@@ -23,8 +23,10 @@ use tokio::time::{Instant, sleep, timeout};
 use self::children::{Application, Proxy};
 use crate::bootstrap::{self, Bootstrap, Xds};
 use crate::certificate;
+use crate::dns::{self, names::Names};
 use crate::envoy::{Admin, HotRestart, HotRestartError, Launch};
 use crate::issuer::Issuer;
+use crate::node::Node;
 use crate::options::{Envoy, Options, Place, Role, Status};
 use crate::provision;
 use crate::readiness::{self, Found};
@@ -60,12 +62,20 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let mut signals = Signals::new().map_err(AgentError::Signals)?;
     let directory = Arc::new(StateDirectory::open(&options.directory)?);
     let _lock = directory.lock()?;
+    let names = Names::open(directory.clone());
     let (found, finding) = watch::channel(None);
-    let (health, upstream) = feed(&options, &directory, finding)?;
+    let (health, upstream) = feed(&options, &directory, names.clone(), finding)?;
     let provision = provision::fetch(&upstream, &options.node, &directory).await;
     let settings = Settings::new(&options, provision);
     if let Some(probe) = settings.config.readiness_probe.clone() {
         tokio::spawn(readiness::follow(probe, found));
+    }
+    if captures_dns(&settings.node) {
+        names.want();
+        let bound = dns::server::bind(options.names.clone(), names, health.names.clone()).await;
+        let bound = bound.map_err(AgentError::Names)?;
+        tracing::info!(addresses = ?bound.addresses(), "names of the mesh");
+        bound.start();
     }
     let (asks, mut asked) = mpsc::unbounded_channel();
     let status = pages(&options, &settings, &directory, health.clone(), asks).await?;
@@ -149,10 +159,17 @@ async fn hot_restart(proxy: &mut Proxy, health: &Health, done: oneshot::Sender<R
     }
 }
 
+/// Whether the agent is asked for names (`ISTIO_META_DNS_CAPTURE`).
+fn captures_dns(node: &Node) -> bool {
+    let said = node.metadata.get("DNS_CAPTURE");
+    said.is_some_and(|said| *said == true || *said == "true" || *said == "1")
+}
+
 /// Starts what Envoy is fed by: the certificate, the store and the socket.
 fn feed(
     options: &Options,
     directory: &Arc<StateDirectory>,
+    names: Names,
     found: watch::Receiver<Option<Found>>,
 ) -> Result<(Arc<Health>, Arc<Upstream>), AgentError> {
     let observed = Arc::new(Observed::default());
@@ -169,7 +186,7 @@ fn feed(
     let path = directory.path().join(STORE);
     let store = Store::open(path.clone()).map_err(|source| AgentError::Store { path, source })?;
     let secrets = roots.map_or_else(Secrets::of_files, |roots| Secrets::new(current.clone(), roots));
-    let server = relay::server(upstream.clone(), secrets, Some(store), observed.clone(), found);
+    let server = relay::server(upstream.clone(), secrets, Some(store), Some(names), observed.clone(), found);
     let path = directory.path().join(SOCKET);
     let listener = socket::bind(&path).map_err(|source| AgentError::Socket { path, source })?;
     tokio::spawn(socket::serve(listener, server));

@@ -32,6 +32,7 @@ use self::followed::Followed;
 use self::link::{Event, Link};
 use self::session::{Heard, Session, Step, Wanted};
 use self::wire::{Protocol, Sent};
+use crate::dns::names::Names;
 use crate::readiness::Found;
 use crate::secrets::{self, Secrets};
 use crate::store::{Store, Stored};
@@ -54,6 +55,7 @@ pub struct Relay {
     upstream: Arc<Upstream>,
     secrets: Secrets,
     store: Option<Store>,
+    names: Option<Names>,
     observed: Arc<Observed>,
     /// What the application was found to be.
     health: watch::Receiver<Option<Found>>,
@@ -115,10 +117,12 @@ pub fn server(
     upstream: Arc<Upstream>,
     secrets: Secrets,
     store: Option<Store>,
+    names: Option<Names>,
     observed: Arc<Observed>,
     health: watch::Receiver<Option<Found>>,
 ) -> Server {
-    let relay: Arc<dyn StreamingService> = Arc::new(Relay { upstream, secrets, store, observed, health });
+    let relay: Arc<dyn StreamingService> =
+        Arc::new(Relay { upstream, secrets, store, names, observed, health });
     let settings = Settings { connection_age_max: None, request_bytes_max: 64 << 20, ..Settings::default() };
     let ads =
         ["StreamAggregatedResources", "DeltaAggregatedResources"].map(|method| format!("{ADS}{method}"));
@@ -138,7 +142,8 @@ impl StreamingService for Relay {
         let exchange = Exchange {
             relay: self,
             session: Session::new(protocol, only)
-                .following(self.secrets.is_local(secrets::ROOTS).then_some(ROOTS)),
+                .following(self.secrets.is_local(secrets::ROOTS).then_some(ROOTS))
+                .wanting_names(self.names.as_ref().is_some_and(Names::are_wanted)),
             link: Link::new(self.upstream.clone(), call.path().to_owned()),
             secrets: self.secrets.clone(),
             // Of the workload as a whole, not of each of its secrets.
@@ -285,7 +290,7 @@ impl Exchange<'_> {
             self.link.begin();
             self.offline = Offline::At(Instant::now() + PATIENCE);
         }
-        if let Some(request) = step.upstream.take() {
+        for request in step.upstream.take().into_iter().chain(step.own.take()) {
             self.link.send(&request);
             if !self.is_health_said {
                 self.say_health();
@@ -344,7 +349,10 @@ impl Exchange<'_> {
                 self.offline = Offline::No;
                 self.counted.set_stale(false);
                 Observed::add(&self.relay.observed.responses, 1);
-                let Heard { client, upstream, followed, is_foreign } = self.session.response(message);
+                let Heard { client, upstream, followed, names, is_foreign } = self.session.response(message);
+                if let (Some(known), Some(names)) = (&self.relay.names, names) {
+                    known.take(&names);
+                }
                 if is_foreign {
                     self.secrets.forget_distributed();
                 }

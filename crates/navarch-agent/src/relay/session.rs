@@ -14,7 +14,10 @@ use navarch_xds::proto::{DeltaDiscoveryRequest, DiscoveryRequest};
 use prost::{DecodeError, Message};
 
 use super::followed::{Followed, Found, Split};
-use super::wire::{Head, NONCE, Protocol, Sent, delta_versions, encode, removed, tag};
+use super::wire::{
+    Head, NONCE, Protocol, Sent, bytes_of, delta_versions, encode, name_and_version, removed, resources, tag,
+    value_of,
+};
 use crate::secrets::version_of;
 
 /// Nonces of what the agent says itself, and of what it has from its store.
@@ -23,6 +26,10 @@ const STORED: &str = "store";
 
 /// All resources of a type.
 const ALL: &str = "*";
+
+/// The names of the mesh, which the agent wants for itself once a proxy wants its listeners.
+const NAMES: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
+const LISTENERS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 
 /// A stream.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct Session {
     followed: Option<Followed>,
     /// Whether the present control plane is asked for it: it has it.
     is_following: bool,
+    /// Whether the agent wants the names of the mesh.
+    wants_names: bool,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +82,8 @@ struct TypeState {
 pub struct Step {
     /// What the control plane is to be told.
     pub upstream: Option<Vec<u8>>,
+    /// And besides: the agent's own wish.
+    pub own: Option<Vec<u8>>,
     /// The type of the request.
     pub type_url: String,
     /// Names that were asked for in this request and are the agent's to answer.
@@ -101,6 +112,8 @@ pub struct Heard {
     pub upstream: Vec<Vec<u8>>,
     /// What is followed, if it was there and is not the client's to accept.
     pub followed: Option<Bytes>,
+    /// The names of the mesh, encoded.
+    pub names: Option<Bytes>,
     /// The control plane is one that does not have what is followed.
     pub is_foreign: bool,
 }
@@ -143,6 +156,7 @@ impl Session {
             own_responses: 0,
             followed: None,
             is_following: false,
+            wants_names: false,
         }
     }
 
@@ -150,6 +164,12 @@ impl Session {
     #[must_use]
     pub fn following(self, followed: Option<Followed>) -> Self {
         Session { followed, ..self }
+    }
+
+    /// The same, which asks for the names of the mesh on behalf of a proxy.
+    #[must_use]
+    pub fn wanting_names(self, wants_names: bool) -> Self {
+        Session { wants_names, ..self }
     }
 
     /// The node that the client stated in its first request, encoded.
@@ -199,7 +219,73 @@ impl Session {
             let found = followed.split(self.protocol, accepted).found;
             step.followed = found.map(|found| found.message);
         }
+        step.own = self.ask_for_names(is_connected);
         Ok(step)
+    }
+
+    /// Asks for the names of the mesh, once the client has asked for all listeners: it is a proxy then.
+    fn ask_for_names(&mut self, is_connected: bool) -> Option<Vec<u8>> {
+        let protocol = self.protocol;
+        let all = self.types.iter().find(|state| state.type_url == LISTENERS);
+        let is_proxy = all.is_some_and(|state| match protocol {
+            Protocol::Delta => state.is_all(),
+            Protocol::Sotw => state.is_asked && state.names.is_empty(),
+        });
+        if !self.wants_names || !is_proxy {
+            return None;
+        }
+        let state = self.state(NAMES);
+        if state.is_asked || std::mem::replace(&mut state.is_upstream, true) {
+            return None;
+        }
+        state.wildcard = true;
+        let request = match protocol {
+            Protocol::Delta => state.reopen_delta(None, None).encode_to_vec(),
+            Protocol::Sotw => state.reopen_sotw(None, None).encode_to_vec(),
+        };
+        is_connected.then_some(request)
+    }
+
+    /// Hears the names of the mesh, if it is the agent who has asked for them.
+    fn hear_names(&mut self, message: &Bytes) -> Option<Heard> {
+        let head = Head::of(message);
+        if !self.wants_names || head.type_url != NAMES || self.state(NAMES).is_asked {
+            return None;
+        }
+        let protocol = self.protocol;
+        let state = self.state(NAMES);
+        head.nonce.clone_into(&mut state.nonce);
+        head.version.clone_into(&mut state.version);
+        let mut names = None;
+        for resource in resources(message) {
+            let any = match protocol {
+                Protocol::Sotw => resource,
+                Protocol::Delta => {
+                    let (name, version) = name_and_version(resource);
+                    state.held.insert(name.to_owned(), version.to_owned());
+                    bytes_of(resource, 2).last().unwrap_or_default()
+                }
+            };
+            names = Some(message.slice_ref(value_of(any)));
+        }
+        for name in removed(message) {
+            state.held.remove(name);
+            names.get_or_insert_default();
+        }
+        if protocol == Protocol::Sotw {
+            // State of the world says with nothing that there is nothing.
+            names.get_or_insert_default();
+        }
+        let upstream = vec![match protocol {
+            Protocol::Delta => DeltaDiscoveryRequest {
+                type_url: NAMES.to_owned(),
+                response_nonce: head.nonce.to_owned(),
+                ..DeltaDiscoveryRequest::default()
+            }
+            .encode_to_vec(),
+            Protocol::Sotw => state.sotw_request(head.nonce.to_owned(), None).encode_to_vec(),
+        }];
+        Some(Heard { names, upstream, ..Heard::default() })
     }
 
     /// What is followed of a type.
@@ -400,6 +486,11 @@ impl Session {
         let head = Head::of(&message);
         let (nonce, type_url) = (head.nonce.to_owned(), head.type_url.to_owned());
         let mut heard = self.follow(&message);
+        if let Some(own) = self.hear_names(&message) {
+            heard.names = own.names;
+            heard.upstream.extend(own.upstream);
+            return heard;
+        }
         let protocol = self.protocol;
         let followed = self.followed_of(&type_url);
         let shown = format!("{}.{nonce}", self.epoch);

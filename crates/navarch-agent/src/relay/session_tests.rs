@@ -518,3 +518,62 @@ fn no_bytes_panic() {
         }
     }
 }
+
+/// What the control plane sends of the names: one resource without a name.
+fn names_of(nonce: &str, version: &str, table: &'static [u8]) -> Bytes {
+    let resource = Resource {
+        version: version.to_owned(),
+        resource: Some(Any { type_url: NAMES.to_owned(), value: Bytes::from_static(table) }),
+        ..Resource::default()
+    };
+    let message = DeltaDiscoveryResponse {
+        resources: vec![resource],
+        nonce: nonce.to_owned(),
+        type_url: NAMES.to_owned(),
+        ..DeltaDiscoveryResponse::default()
+    };
+    message.encode_to_vec().into()
+}
+
+#[test]
+fn names_are_the_agent_s_and_the_proxy_hears_nothing_of_them() {
+    let mut delta = Delta(Session::new(Protocol::Delta, None).wanting_names(true));
+    delta.0.opened();
+    let own = |step: &Step| {
+        let own = step.own.as_ref();
+        own.map(|bytes| DeltaDiscoveryRequest::decode(&bytes[..]).expect("a request").type_url)
+    };
+    assert_eq!(own(&delta.ask(CDS, &[]).0), None, "before the proxy wants listeners");
+    assert_eq!(own(&delta.ask(LISTENERS, &[]).0).as_deref(), Some(NAMES));
+    assert_eq!(own(&delta.ask(CDS, &["more"]).0), None, "asked twice");
+    let heard = delta.0.response(names_of("7", "v1", b"table"));
+    assert_eq!((heard.client, heard.names.as_deref()), (None, Some(&b"table"[..])));
+    let [acknowledged] = &heard.upstream[..] else { panic!("{} requests", heard.upstream.len()) };
+    let acknowledged = DeltaDiscoveryRequest::decode(&acknowledged[..]).expect("a request");
+    assert_eq!((acknowledged.type_url.as_str(), acknowledged.response_nonce.as_str()), (NAMES, "7"));
+    // The next control plane hears which ones there are.
+    let again = delta.reopen().into_iter().find(|request| request.type_url == NAMES).expect("asked again");
+    assert_eq!(versions(&again), [("", "v1")]);
+}
+
+#[test]
+fn clients_that_are_no_proxies_need_no_names() {
+    let mut session = Session::new(Protocol::Sotw, None).wanting_names(true);
+    session.opened();
+    let ask = |type_url: &str, names: &[&str]| {
+        let request = DiscoveryRequest {
+            type_url: type_url.to_owned(),
+            resource_names: texts(names),
+            ..DiscoveryRequest::default()
+        };
+        Bytes::from(request.encode_to_vec())
+    };
+    let step = session.request(ask(LISTENERS, &["web.shop:80"]), is_local, true).expect("a request");
+    assert!(step.own.is_none());
+    // One that asks itself is answered itself.
+    let step = session.request(ask(NAMES, &[]), is_local, true).expect("a request");
+    assert!(step.own.is_none() && step.upstream.is_some());
+    let message = DiscoveryResponse { type_url: NAMES.to_owned(), ..DiscoveryResponse::default() };
+    let heard = session.response(message.encode_to_vec().into());
+    assert!(heard.names.is_none() && heard.client.is_some());
+}

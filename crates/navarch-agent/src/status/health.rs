@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::certificate::Leaf;
+use crate::dns;
 use crate::envoy::Admin;
 use crate::relay::Observed;
 
@@ -14,6 +15,8 @@ use crate::relay::Observed;
 pub struct Health {
     pub observed: Arc<Observed>,
     pub leaf: watch::Receiver<Option<Arc<Leaf>>>,
+    /// Questions for names.
+    pub names: Arc<dns::server::Counted>,
     /// Envoy has said that it is ready, and has not ended since.
     pub is_ready: AtomicBool,
     /// Nobody should come any more.
@@ -34,6 +37,7 @@ impl Health {
         Arc::new(Health {
             observed,
             leaf,
+            names: Arc::default(),
             is_ready: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             is_handing_over: AtomicBool::new(false),

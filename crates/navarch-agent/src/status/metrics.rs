@@ -109,7 +109,7 @@ fn own(health: &Health) -> String {
     let observed = &health.observed;
     let flag = |value: &std::sync::atomic::AtomicBool| u64::from(value.load(Ordering::Relaxed));
     let leaf = health.leaf.borrow().clone();
-    let rows: [(&str, &str, &str, u64); 11] = [
+    let rows: [(&str, &str, &str, u64); 15] = [
         ("streams", "gauge", "Streams of proxies that are open.", Observed::read(&observed.streams)),
         (
             "connected_streams",
@@ -165,6 +165,25 @@ fn own(health: &Health) -> String {
             "gauge",
             "When the certificate of the workload ends, in seconds since 1970; 0 without one.",
             leaf.map_or(0, |leaf| leaf.not_after.0),
+        ),
+        ("dns_requests_total", "counter", "Questions for names.", Observed::read(&health.names.questions)),
+        (
+            "dns_upstream_requests_total",
+            "counter",
+            "Of these, the ones that other servers were asked.",
+            Observed::read(&health.names.forwarded),
+        ),
+        (
+            "dns_upstream_failures_total",
+            "counter",
+            "Of these, the ones that none of them answered.",
+            Observed::read(&health.names.failures),
+        ),
+        (
+            "dns_refused_total",
+            "counter",
+            "Questions that were not asked on because too many were waiting.",
+            Observed::read(&health.names.refused),
         ),
     ];
     let mut text = String::new();

@@ -89,6 +89,7 @@ fn stem(ty: XdsType) -> &'static str {
         XdsType::Sds => "secrets",
         XdsType::Ecds => "extensions",
         XdsType::Bootstrap => "bootstrap",
+        XdsType::Nds => "names",
         _ => ty.short(),
     }
 }

@@ -11,6 +11,7 @@
 //! Each arrow on the right is a *unit* (see [`crate::world`]): a function of what its reader answered, run
 //! again when one of the answers may have changed.
 
+mod allocation;
 mod endpoints;
 mod instances;
 mod kubernetes;

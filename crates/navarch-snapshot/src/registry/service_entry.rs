@@ -11,6 +11,7 @@ use navarch_model::object::Object;
 use navarch_model::service::{Protocol, Registry, Resolution, Service, ServicePort, TargetPort};
 use navarch_model::{Labels, Name};
 
+use super::allocation;
 use super::kubernetes::{persistent_session, traffic_distribution, visibility};
 use super::store::Reader;
 
@@ -35,7 +36,7 @@ fn service(reader: &Reader<'_>, object: &Object, entry: &ServiceEntry, host: &st
         registry: Registry::ServiceEntry,
         created_at: object.metadata.creation_timestamp,
         addresses: entry.addresses.iter().filter_map(|address| canonical_address(address)).collect(),
-        auto_allocated_addresses: auto_allocated(object, entry, host),
+        auto_allocated_addresses: auto_allocated(reader, object, entry, host),
         ports: entry.ports.iter().filter_map(port).collect(),
         resolution: resolution(entry),
         mesh_external: entry.location == Location::MeshExternal,
@@ -92,24 +93,18 @@ fn canonical_address(address: &str) -> Option<Name> {
     Some(if single { Name::from(range.addr().to_string()) } else { Name::from(address) })
 }
 
-/// Addresses that were allocated for a host: one per family, the last one of each.
-fn auto_allocated(object: &Object, entry: &ServiceEntry, host: &str) -> Vec<Name> {
-    let opted_out = object
-        .metadata
-        .labels
-        .get("networking.istio.io/enable-autoallocate-ip")
-        .is_some_and(|value| value.eq_ignore_ascii_case("false"));
-    if opted_out || !entry.addresses.is_empty() || entry.resolution == EntryResolution::None {
+/// Addresses that are allocated for a host, one per family: those that the entry states, or those that
+/// follow from the host.
+fn auto_allocated(reader: &Reader<'_>, object: &Object, entry: &ServiceEntry, host: &str) -> Vec<Name> {
+    if !allocation::is_wanted(object, entry) {
         return Vec::new();
     }
-    let (mut v4, mut v6) = (None, None);
-    for address in entry.status_addresses.iter().filter(|address| address.host == host) {
-        match address.value.parse() {
-            Ok(IpAddr::V4(address)) => v4 = Some(address.to_string()),
-            Ok(IpAddr::V6(address)) => v6 = Some(address.to_string()),
-            Err(_) => {}
-        }
+    let (mut v4, mut v6) = allocation::stated(entry, host);
+    if v4.is_none() && v6.is_none() && !host.contains('*') {
+        v4 = reader.allocated(&object.key.namespace, host);
+        v6 = Some(allocation::v6_of(&object.key.namespace, host));
     }
+    let (v4, v6) = (v4.map(|address| address.to_string()), v6.map(|address| address.to_string()));
     v4.into_iter().chain(v6).map(Name::from).collect()
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use navarch_model::gateway_api::{BackendTlsPolicy, ListenerSet};
@@ -21,6 +21,7 @@ use navarch_model::{ClusterId, Hashed, Name};
 
 use crate::bound::NetworkGateway;
 use crate::network::Networks;
+use crate::registry::allocation::Allocation;
 use crate::registry::objects;
 use crate::small_set::SmallSet;
 
@@ -65,6 +66,7 @@ pub(crate) enum Input {
 pub(crate) struct Store {
     objects: imbl::OrdMap<ObjectKey, Arc<Object>>,
     index: HashMap<Input, SmallSet<ObjectKey>>,
+    allocation: Allocation,
 }
 
 impl Store {
@@ -82,6 +84,9 @@ impl Store {
         };
         if before.is_some() != object.is_some() {
             touched.insert(Input::Exists(key.clone()));
+        }
+        if key.kind == Kind::ServiceEntry {
+            self.allocation.set(key, before.as_deref(), object.as_deref());
         }
         if let Some(before) = before {
             for input in inputs_of(&before) {
@@ -101,6 +106,11 @@ impl Store {
             }
         }
         touched
+    }
+
+    /// Gives addresses to hosts that need one, after all edits. Returns what was touched besides.
+    pub fn settle(&mut self) -> impl Iterator<Item = Input> + use<> {
+        self.allocation.settle().into_iter().map(Input::Object)
     }
 
     /// Puts in an object that says the same as the one that is there; nothing is touched. Returns whether
@@ -132,6 +142,9 @@ impl Store {
             .map(|(input, members)| (input.clone(), members.iter().cloned().collect()))
             .collect();
         assert_eq!(index, expected);
+        if self.objects.is_empty() {
+            self.allocation.assert_empty();
+        }
     }
 }
 
@@ -319,6 +332,12 @@ impl<'a> Reader<'a> {
     pub fn object(&self, key: &ObjectKey) -> Option<&'a Arc<Object>> {
         self.ask(&Input::Object(key.clone()));
         self.store.objects.get(key)
+    }
+
+    /// The address of IPv4 that is allocated for a host of a ServiceEntry. The entry itself is touched when
+    /// it is another one.
+    pub fn allocated(&self, namespace: &Name, host: &str) -> Option<Ipv4Addr> {
+        self.store.allocation.v4_of(namespace, host)
     }
 
     /// Whether there is an object, whatever it says.

@@ -37,6 +37,7 @@ mod ondemand;
 mod push;
 mod reconnect;
 mod rejection;
+mod relayed;
 mod replicas;
 mod scale;
 mod startup;

@@ -106,6 +106,9 @@ impl Gather for WithoutAddresses {
         for bucket in 0..BUCKETS {
             all.extend(cx.gather::<PortsOfBucket>(&bucket).iter().cloned());
         }
+        if all_capture_dns(cx) {
+            all.retain(|port| port.http || !port.is_allocated);
+        }
         all.sort();
         let mut first: BTreeMap<u16, &SharedPort> = BTreeMap::new();
         let mut said = BTreeSet::new();
@@ -136,12 +139,20 @@ struct SharedPort {
     public: bool,
     /// For HTTP, whose requests say where they want to go.
     http: bool,
+    /// An address is allocated for the host, for proxies that capture DNS.
+    is_allocated: bool,
 }
 
 impl SharedPort {
     /// What becomes of a port beside one that comes first.
     fn against(&self, winner: &SharedPort) -> Option<Problem> {
-        const HINT: &str = "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE) with addresses that are allocated";
+        // Ports for HTTP need none.
+        let hint = match [winner, self].iter().all(|port| port.http || port.is_allocated) {
+            true => {
+                "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE): then those that are allocated for the hosts tell them apart"
+            }
+            false => "give each entry addresses of its own, or another port; none are allocated for it",
+        };
         let at = |port: &SharedPort| format!("spec.ports[{}]", port.position);
         let number = self.port;
         let (blamed, other, message) = match (winner.http, self.http) {
@@ -169,10 +180,17 @@ impl SharedPort {
                 (winner, self, message)
             }
         };
-        let finding = Finding::warning(Code::Unreachable, message).hint(HINT);
+        let finding = Finding::warning(Code::Unreachable, message).hint(hint);
         let finding = finding.against(other.key.clone(), at(other));
         Some(Problem { key: blamed.key.clone(), path: at(blamed), finding })
     }
+}
+
+/// Whether the mesh's settings let all proxies capture DNS.
+fn all_capture_dns(cx: &Cx<'_>) -> bool {
+    let settings = cx.view().mesh();
+    let metadata = settings.config.default_config.as_ref().map(|proxy| &proxy.proxy_metadata);
+    metadata.and_then(|metadata| metadata.get("ISTIO_META_DNS_CAPTURE")).is_some_and(|value| value == "true")
 }
 
 struct PortsOfBucket;
@@ -187,7 +205,7 @@ impl Gather for PortsOfBucket {
         // Of those for HTTP, the first one that everybody sees stands for all.
         let mut http: BTreeMap<u16, SharedPort> = BTreeMap::new();
         for service in cx.view().services_in(*bucket).values().flatten() {
-            let has_addresses = !service.addresses.is_empty() || !service.auto_allocated_addresses.is_empty();
+            let has_addresses = !service.addresses.is_empty();
             let is_entry = service.registry == Registry::ServiceEntry;
             for (position, port) in service.ports.iter().enumerate() {
                 let is_http = matches!(port.protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc);
@@ -203,6 +221,7 @@ impl Gather for PortsOfBucket {
                     position,
                     public: service.export_to == Visibility::Public,
                     http: is_http,
+                    is_allocated: !service.auto_allocated_addresses.is_empty(),
                 };
                 if is_bytes {
                     found.push(shared);

@@ -7,6 +7,7 @@ pub mod endpoints;
 pub mod envoy_filters;
 pub mod extensions;
 pub mod listeners;
+pub mod name_table;
 pub mod rejected;
 pub mod routes;
 pub mod secrets;
