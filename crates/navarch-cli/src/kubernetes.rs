@@ -48,6 +48,9 @@ pub struct KubernetesArgs {
     /// Write nothing to the cluster: no statuses, and no Lease that says who writes them
     #[arg(long, requires = "kubernetes", env = "NAVARCH_READ_ONLY")]
     read_only: bool,
+    /// Tell what is wrong with an object of the cluster at the object, as an Event (kubectl describe)
+    #[arg(long, requires = "kubernetes", conflicts_with = "read_only", env = "NAVARCH_EVENTS")]
+    pub events: bool,
     /// What the cluster is called; proxies say which one they are in
     #[arg(long, value_name = "NAME", env = "CLUSTER_ID")]
     pub cluster_name: Option<String>,

@@ -71,6 +71,10 @@ pub struct ServeArgs {
     /// tls.crt, tls.key and ca.crt; read again when they change
     #[arg(long, value_name = "DIR", requires = "state", env = "NAVARCH_CA_DIR")]
     ca_dir: Option<PathBuf>,
+    /// The authority is that of the cluster, shared by all replicas: Secret cacerts in the system namespace,
+    /// or else istio-ca-secret, which is made once. The state directory keeps tokens
+    #[arg(long, requires_all = ["state", "kubernetes"], conflicts_with_all = ["ca_dir", "read_only"], env = "NAVARCH_CA_SECRET")]
+    ca_secret: bool,
     /// How long certificates of workloads live if they ask for nothing else, such as 12h; ten seconds at
     /// least, 90 days at most
     #[arg(long, default_value = "24h", requires = "state", value_parser = parse_duration, env = "NAVARCH_CERT_TTL")]
@@ -170,12 +174,13 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     let webhooks = args.webhooks()?;
     ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
     let jwt_rule = args.jwt_rule.as_deref().map(JwtRule::parse).transpose()?;
-    let cluster_name = args.kubernetes.cluster_name.clone();
+    let (cluster_name, events) = (args.kubernetes.cluster_name.clone(), args.kubernetes.events);
     let kubernetes = args.kubernetes.options(args.state.as_deref(), args.system_namespace.as_deref());
     let identity = args.state.map(|state| identity::Options {
         state,
         new_authority: args.new_authority,
         plugged: args.ca_dir,
+        shared: args.ca_secret,
         life: args.cert_ttl,
         jwt_rule,
         names: args.tls_name,
@@ -184,6 +189,7 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         config: args.config,
         cluster_name,
         kubernetes,
+        events,
         mesh_config: args.mesh_config,
         system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,

@@ -5,11 +5,13 @@
 //! becomes of them goes back into their statuses. This crate must never know Envoy or xDS.
 
 mod access;
+mod ask;
 mod feed;
 mod follow;
 mod kept;
 mod leadership;
 mod lease;
+mod maker;
 pub mod objects;
 pub mod permissions;
 mod read;
@@ -19,6 +21,8 @@ mod status;
 pub mod webhooks;
 
 pub use access::{Access, AccessError};
+pub use ask::{AskError, Questions};
 pub use leadership::{Candidate, Leadership};
+pub use maker::{Event, Maker, SecretData, WriteError};
 pub use source::{Kubernetes, Options, Writer};
 pub use status::Report as StatusReport;

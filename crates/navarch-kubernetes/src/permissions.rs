@@ -103,15 +103,6 @@ pub const OTHERS: &[Permission] = &[
         reason: "tokens of service accounts prove who somebody is",
     },
     Permission {
-        group: "authorization.k8s.io",
-        resource: "subjectaccessreviews",
-        subresource: "",
-        names: &[],
-        verbs: &["create"],
-        place: Where::Everywhere,
-        reason: "a proxy gets the Secrets that its service account may read",
-    },
-    Permission {
         group: "",
         resource: "events",
         subresource: "",

@@ -7,9 +7,10 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use kube::Client;
 use kube::client::Body;
+use navarch_model::timestamp::format_timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 /// Objects of one page of a list.
@@ -325,6 +326,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The time, as Kubernetes writes it.
+pub(crate) fn clock() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format_timestamp(i64::try_from(now.as_secs()).unwrap_or_default())
 }
 
 /// A value in a query: everything but what never needs to be escaped is.

@@ -13,11 +13,13 @@ use navarch_sources::{Batch, Health, Settled, Source, SourceError, StatusWriter}
 use tokio::task::JoinSet;
 
 use crate::access::{Access, AccessError};
+use crate::ask::Questions;
 use crate::feed::Feed;
 use crate::follow::{Follower, Pace};
 use crate::kept::Kept;
 use crate::leadership::{Candidate, Leadership, stand};
 use crate::lease::Timing;
+use crate::maker::Maker;
 use crate::read::Reader;
 use crate::status::{Report, Statuses};
 
@@ -49,6 +51,7 @@ pub struct Kubernetes {
     name: String,
     feed: Feed,
     writer: Option<Writer>,
+    questions: Questions,
     /// Those who follow and those who write. Dropped, they end.
     _tasks: JoinSet<()>,
 }
@@ -58,12 +61,18 @@ pub struct Kubernetes {
 pub struct Writer {
     statuses: Statuses,
     leadership: Leadership,
+    objects: Maker,
 }
 
 impl Writer {
     /// Whether we are the one who writes.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
+    }
+
+    /// Who makes objects.
+    pub fn objects(&self) -> &Maker {
+        &self.objects
     }
 
     /// How writing of statuses goes.
@@ -87,8 +96,9 @@ impl Kubernetes {
         let feed = Feed::new(parts.iter().map(Part::name));
         let mut tasks = JoinSet::new();
         let writer = options.candidate.as_ref().map(|candidate| {
-            let writer = Writer { statuses: Statuses::new(), leadership: Leadership::new() };
-            let Writer { statuses, leadership } = writer.clone();
+            let (statuses, leadership) = (Statuses::new(), Leadership::new());
+            let objects = Maker::new(client.clone(), leadership.clone());
+            let writer = Writer { statuses: statuses.clone(), leadership: leadership.clone(), objects };
             tasks.spawn(stand(client.clone(), candidate.clone(), timing, leadership.clone()));
             tasks.spawn(statuses.run(client.clone(), leadership));
             writer
@@ -113,7 +123,12 @@ impl Kubernetes {
             tasks.spawn(follower.run());
         }
         let name = format!("the API server of cluster {}", options.cluster);
-        Ok(Kubernetes { name, feed, writer, _tasks: tasks })
+        Ok(Kubernetes { name, feed, writer, questions: Questions::new(client), _tasks: tasks })
+    }
+
+    /// Who asks its API server what it alone knows.
+    pub fn questions(&self) -> Questions {
+        self.questions.clone()
     }
 
     /// Who writes to the cluster, if anybody may.

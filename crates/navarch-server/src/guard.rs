@@ -171,13 +171,14 @@ mod tests {
             state: state.clone(),
             new_authority: false,
             plugged: None,
+            shared: false,
             life: Duration::from_secs(3600),
             jwt_rule: None,
             names: Vec::new(),
         };
         let claimed = identity::State::claim(&options).expect("a state directory");
-        let known = Identity::open(&options, claimed, None, fleet.clone(), Arc::default());
-        let known = known.expect("an authority");
+        let known = Identity::open(&options, claimed, None, None, fleet.clone(), Arc::default());
+        let known = known.await.expect("an authority");
         let directory = Arc::new(StateDirectory::open(&state).expect("open"));
         let admin = AdminToken::read(&directory).expect("a token");
         let tokens = JoinTokens::new(directory);

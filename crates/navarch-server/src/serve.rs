@@ -27,8 +27,9 @@ pub use crate::client::RouteForm;
 use crate::day::Calendar;
 use crate::discovery::FleetDiscovery;
 use crate::error::Error;
+use crate::events;
 use crate::fleet::Fleet;
-use crate::identity::{self, Bundle, CreateCertificate, Identity, PortAuthenticator, State};
+use crate::identity::{self, Bundle, CreateCertificate, Identity, OfCluster, PortAuthenticator, State};
 use crate::inputs;
 use crate::keys::{self, Keys};
 use crate::metrics::Metrics;
@@ -37,6 +38,7 @@ use crate::pipeline::Pipeline;
 use crate::refresh::{self, Refresh};
 use crate::rejections::Rejections;
 use crate::reports::Reports;
+use crate::roots;
 use crate::secure::{Callers, Tls, TlsFiles};
 use crate::webhook::{self, Webhooks};
 
@@ -58,6 +60,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// The API server of a cluster. What is in the directory too comes first.
     pub kubernetes: Option<navarch_kubernetes::Options>,
+    /// Whether findings are told at the objects of the cluster, as Events.
+    pub events: bool,
     /// What the cluster is called that proxies are in (Istio: `CLUSTER_ID`).
     pub cluster_name: Option<String>,
     pub mesh_config: Option<PathBuf>,
@@ -132,10 +136,15 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     // Before the cluster is followed, which is kept in it too.
     let state = options.identity.as_ref().map(State::claim).transpose()?;
     let mut sources = inputs::of_watched_files(options.config.as_deref(), options.mesh_config.as_deref());
-    let mut writer = None;
+    let (mut writer, mut of_cluster) = (None, None);
     if let Some(kubernetes) = &options.kubernetes {
         let cluster = Kubernetes::follow(kubernetes).await?;
         writer = cluster.writer();
+        of_cluster = Some(OfCluster {
+            name: kubernetes.cluster.to_string(),
+            questions: cluster.questions(),
+            objects: writer.as_ref().map(|writer| writer.objects().clone()),
+        });
         sources.push(Box::new(cluster));
     }
     let bundle = Arc::new(Bundle::new());
@@ -170,7 +179,8 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let identity = match options.identity.as_ref().zip(state) {
         Some((identity, state)) => {
             let namespace = options.system_namespace.as_deref();
-            Some(Identity::open(identity, state, namespace, fleet.clone(), bundle)?)
+            let cluster = of_cluster.as_ref();
+            Some(Identity::open(identity, state, namespace, cluster, fleet.clone(), bundle).await?)
         }
         None => None,
     };
@@ -220,6 +230,18 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let server = server.build();
     if let Some(identity) = &identity {
         tokio::spawn(identity.clone().follow(server.registry()));
+    }
+    if let Some(writer) = writer.as_ref().filter(|_| options.events) {
+        let objects = writer.objects().clone();
+        tokio::spawn(events::follow(objects, pipeline.findings(), pipeline.latest()));
+    }
+    // The roots of an authority that is this server's alone would replace those of another control plane.
+    let is_of_all = options.identity.as_ref().is_some_and(|own| own.shared || own.plugged.is_some());
+    if let (Some(identity), Some(writer), Some(cluster), true) =
+        (&identity, &writer, &options.kubernetes, is_of_all)
+    {
+        let (objects, namespaces) = (writer.objects().clone(), cluster.namespaces.clone());
+        tokio::spawn(roots::follow(objects, identity.clone(), pipeline.latest(), namespaces));
     }
     let (refresh, requests) = refresh::channel();
     let admin = Arc::new(Admin {

@@ -4,6 +4,7 @@ mod common;
 
 use anyhow::{Context, Result, ensure};
 use common::cluster::{differences, objects, options};
+use navarch_identity::tokens::review::Review;
 use navarch_kubernetes::Kubernetes;
 use navarch_model::{Kind, definition::definition};
 use navarch_sources::{Batch, Settled, Source, SourceError};
@@ -11,7 +12,7 @@ use navarch_testkit::{
     golden::{self, Case},
     kubernetes::ApiServer,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,6 +26,33 @@ async fn golden_cases_mean_the_same_in_an_api_server() -> Result<()> {
         report += &differences(&case, Box::new(source)).await?;
     }
     ensure!(report.is_empty(), "{report}");
+    Ok(())
+}
+
+/// A token of a service account proves what the API server says of it, to whom it is for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_service_account_is_believed_for_its_audience() -> Result<()> {
+    let server = ApiServer::start("api-server-tokens", &[]).await?;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}});
+    server.create(accounts, &account).await?;
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"audiences": ["istio-ca"], "expirationSeconds": 600},
+    });
+    let made: Value = server.create(&format!("{accounts}/web/token"), &request).await?.json()?;
+    let token = made["status"]["token"].as_str().context("a token")?;
+    let questions = Kubernetes::follow(&options(server.kubeconfig())).await?.questions();
+    let identity = async |token: &str, audience: &str| -> Result<String> {
+        let audiences = [audience.to_owned()];
+        let review = Review::parse(&questions.token_review(token, &audiences).await?)?;
+        Ok(review.identity(&audiences, "cluster.local")?.to_string())
+    };
+    ensure!(identity(token, "istio-ca").await? == "spiffe://cluster.local/ns/default/sa/web");
+    ensure!(identity(token, "other").await.is_err(), "it is for somebody else");
+    let (signed, _) = token.rsplit_once('.').context("three parts")?;
+    ensure!(identity(&format!("{signed}.AAAA"), "istio-ca").await.is_err(), "nobody has signed it");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use common::{
     Form,
     cluster::{differences, objects, options},
@@ -27,7 +28,12 @@ use navarch_testkit::{
     ports, wait, workspace,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// An API server that has every kind.
 async fn start() -> Result<Cluster> {
@@ -75,18 +81,35 @@ async fn a_cluster_is_kept_beside_an_authority_from_the_first_start_on() -> Resu
     let state = directory.join("state");
     let mut kubernetes = options(Cluster::kubeconfig(&directory, cluster.address())?);
     kubernetes.kept = Some(state.join("kubernetes"));
-    let serving = server::serve(server::Options {
+    let serving = server::serve(serving(&state, kubernetes, false)?);
+    let both = wait::until("an authority, and what the cluster said", wait::STEP, || async {
+        for file in ["authority.json", "kubernetes/Secret", "kubernetes/VirtualService"] {
+            ensure!(state.join(file).exists(), "{file} is not there");
+        }
+        Ok(())
+    });
+    tokio::select! {
+        served = serving => Err(anyhow::anyhow!("it does not serve: {served:?}")),
+        both = both => both,
+    }
+}
+
+/// A server of a cluster with an authority, which is that of the cluster if it is `shared`.
+fn serving(state: &Path, kubernetes: navarch_kubernetes::Options, shared: bool) -> Result<server::Options> {
+    Ok(server::Options {
         config: None,
         kubernetes: Some(kubernetes),
+        events: true,
         cluster_name: None,
         mesh_config: None,
         system_namespace: None,
         xds_addr: ([127, 0, 0, 1], ports::free_port()?).into(),
         secure: None,
         identity: Some(identity::Options {
-            state: state.clone(),
+            state: state.to_owned(),
             new_authority: false,
             plugged: None,
+            shared,
             life: Duration::from_secs(3600),
             jwt_rule: None,
             names: Vec::new(),
@@ -99,16 +122,84 @@ async fn a_cluster_is_kept_beside_an_authority_from_the_first_start_on() -> Resu
         drain: Duration::ZERO,
         brake: None,
         routes: RouteForm::default(),
-    });
-    let both = wait::until("an authority, and what the cluster said", wait::STEP, || async {
-        for file in ["authority.json", "kubernetes/Secret", "kubernetes/VirtualService"] {
-            ensure!(state.join(file).exists(), "{file} is not there");
-        }
+    })
+}
+
+const CONFIG_MAPS: &str = "/api/v1/configmaps";
+
+/// Two servers that start at once make one authority, and its root is where pods look for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_an_authority_and_its_root_is_in_every_namespace() -> Result<()> {
+    let (cluster, directory) = (start().await?, workspace::scratch("kubernetes-authority")?);
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    for name in ["shop", "istio-system", "kube-system"] {
+        cluster.put("/api/v1/namespaces", &namespace(name));
+    }
+    let kubeconfig = Cluster::kubeconfig(&directory, cluster.address())?;
+    let replica = |name: &str| -> Result<server::Options> {
+        let candidate = navarch_kubernetes::Candidate {
+            namespace: "istio-system".to_owned(),
+            lease: "navarch-default".to_owned(),
+            name: name.to_owned(),
+        };
+        let kubernetes =
+            navarch_kubernetes::Options { candidate: Some(candidate), ..options(kubeconfig.clone()) };
+        serving(&directory.join(name), kubernetes, true)
+    };
+    let text = |object: &Value, key: &str| object["data"][key].as_str().unwrap_or_default().to_owned();
+    let is_right = |name: &str| -> Result<()> {
+        let secret = cluster.object("/api/v1/namespaces/istio-system/secrets/istio-ca-secret");
+        let root = BASE64.decode(text(&secret.context("no authority")?, "ca-cert.pem"))?;
+        let path = format!("/api/v1/namespaces/{name}/configmaps/istio-ca-root-cert");
+        let map = cluster.object(&path).with_context(|| format!("no roots in {name}"))?;
+        ensure!(text(&map, "root-cert.pem").as_bytes() == root, "other roots in {name}");
         Ok(())
-    });
+    };
+    let until_right =
+        |name: &'static str| wait::until(name, wait::STEP, move || async move { is_right(name) });
+    let looked = async {
+        until_right("shop").await?;
+        until_right("istio-system").await?;
+        let path = "/api/v1/namespaces/kube-system/configmaps/istio-ca-root-cert";
+        ensure!(cluster.object(path).is_none(), "Kubernetes itself has no use for it");
+        let made = cluster.take_writes();
+        let secrets = made.iter().filter(|write| write.path.ends_with("/secrets")).count();
+        ensure!(secrets == 1, "{secrets} authorities");
+        // What somebody else makes of it is put right, and a namespace that is new gets it.
+        cluster.put(
+            CONFIG_MAPS,
+            &json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "istio-ca-root-cert", "namespace": "shop"},
+                "data": {"root-cert.pem": "nonsense"},
+            }),
+        );
+        cluster.put("/api/v1/namespaces", &namespace("new"));
+        until_right("shop").await?;
+        until_right("new").await?;
+        // What is wrong with an object is told at it, once.
+        let broken = json!({
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": "broken", "namespace": "shop", "uid": "7"},
+            "spec": {"hosts": ["a.test"], "http": [{"timeout": "soon"}]},
+        });
+        cluster.put(&collection(Kind::VirtualService), &broken);
+        wait::until("an event", wait::STEP, || async {
+            let told = cluster.take_writes();
+            let mut events =
+                told.iter().filter(|write| write.path.contains("/namespaces/shop/events/broken."));
+            let about = &events.next().context("no event")?.body["involvedObject"];
+            ensure!(about["kind"] == "VirtualService" && about["name"] == "broken", "{about}");
+            Ok(())
+        })
+        .await
+    };
     tokio::select! {
-        served = serving => Err(anyhow::anyhow!("it does not serve: {served:?}")),
-        both = both => both,
+        served = server::serve(replica("one")?) => Err(anyhow::anyhow!("one does not serve: {served:?}")),
+        served = server::serve(replica("other")?) => Err(anyhow::anyhow!("the other does not serve: {served:?}")),
+        looked = looked => looked,
     }
 }
 

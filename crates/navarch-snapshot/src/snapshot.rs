@@ -21,6 +21,7 @@ use crate::buckets::Buckets;
 use crate::footprint::Footprints;
 use crate::gateway_routes::GatewayRoutes;
 use crate::gateways::Gateways;
+use crate::namespaces::is_selected;
 use crate::outcome::Outcomes;
 use crate::part::{BUCKETS, Part};
 use crate::tables::Tables;
@@ -166,6 +167,12 @@ impl Snapshot {
             Some(object) => Fingerprint::of(&(&object.metadata, &object.spec)),
             None => Fingerprint::of(&()),
         }
+    }
+
+    /// Whether objects of a namespace of the local cluster are in force (MeshConfig, `discoverySelectors`).
+    pub fn looks_at(&self, namespace: &str) -> bool {
+        let find = |key: &ObjectKey| self.objects.get(key).map(|object| &**object);
+        is_selected(&self.mesh.config, ClusterId::LOCAL, namespace, find)
     }
 
     /// An object that is in force.

@@ -21,7 +21,7 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroize;
 
 pub use kept::{Kept, KeptError, KeptRoot, NewAuthority, inspect};
-pub use plugged::{Plugged, PluggedError, Refreshed};
+pub use plugged::{Entries, Plugged, PluggedError, Refreshed};
 pub use revoked::{Ending, Revoked, RevokedError};
 pub use root::{ROOT_LIFE, Root};
 pub use signer::{Signer, SignerError};

@@ -1,4 +1,4 @@
-//! An authority that the operator provides, as files in one of two layouts.
+//! An authority that the operator provides, as files or entries of a Secret in one of two layouts.
 //!
 //! | Istio's | kubernetes.io/tls | |
 //! |---|---|---|
@@ -7,8 +7,10 @@
 //! | `cert-chain.pem` | | what leads to the root |
 //! | `root-cert.pem` | `ca.crt` | the roots |
 //! | `ca-crl.pem` | `ca.crl` | revocation lists; may be absent |
+//!
+//! In a Secret `cert-chain.pem` may be empty or absent: nothing leads to a root that signs itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +26,50 @@ use crate::time::Timestamp;
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;
+
+/// Where files are.
+#[derive(Debug)]
+enum Files {
+    Directory(PathBuf),
+    /// What is called so, and what it has.
+    Given {
+        name: PathBuf,
+        entries: Entries,
+    },
+}
+
+/// The entries of a Secret.
+pub type Entries = BTreeMap<String, Secret>;
+
+impl Files {
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Files::Directory(directory) => directory.join(name).exists(),
+            Files::Given { entries, .. } => entries.get(name).is_some_and(|entry| !entry.expose().is_empty()),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Secret, StoreError> {
+        match self {
+            Files::Directory(directory) => read_file(&directory.join(name)),
+            Files::Given { entries, .. } => entries.get(name).cloned().ok_or_else(|| StoreError::Io {
+                doing: "open",
+                path: self.path(name),
+                source: io::ErrorKind::NotFound.into(),
+            }),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    fn root(&self) -> &Path {
+        match self {
+            Files::Directory(path) | Files::Given { name: path, .. } => path,
+        }
+    }
+}
 
 /// Why an authority that is provided cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,15 +120,15 @@ impl Layout {
     }
 
     /// The layout of a directory: that of `tls.crt` if there is one, as istiod decides.
-    fn of(directory: &Path) -> Result<&'static Layout, PluggedError> {
-        let has = |name: &&str| directory.join(name).exists();
+    fn of(files: &Files) -> Result<&'static Layout, PluggedError> {
+        let has = |name: &&str| files.has(name);
         if has(&KUBERNETES.certificate) {
             return Ok(&KUBERNETES);
         }
         [&ISTIO, &KUBERNETES]
             .into_iter()
             .find(|layout| layout.needed().any(|name| has(&name)))
-            .ok_or_else(|| PluggedError::Nothing { directory: directory.to_owned() })
+            .ok_or_else(|| PluggedError::Nothing { directory: files.root().to_owned() })
     }
 }
 
@@ -97,12 +143,12 @@ struct Contents {
 }
 
 impl Contents {
-    fn read(directory: &Path) -> Result<Self, PluggedError> {
-        let layout = Layout::of(directory)?;
-        let read = |name: &'static str| match read_file(&directory.join(name)) {
+    fn read(files: &Files) -> Result<Self, PluggedError> {
+        let layout = Layout::of(files)?;
+        let read = |name: &'static str| match files.read(name) {
             Err(StoreError::Io { path, source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let others: Vec<_> = layout.needed().filter(|other| *other != name).collect();
-                let beside = others.iter().copied().find(|other| directory.join(other).exists());
+                let beside = others.iter().copied().find(|other| files.has(other));
                 Err(PluggedError::Partial {
                     path,
                     beside: beside.unwrap_or(layout.certificate),
@@ -111,16 +157,11 @@ impl Contents {
             }
             read => Ok(read?),
         };
-        let revoked =
-            if directory.join(layout.revoked).exists() { Some(read(layout.revoked)?) } else { None };
-        Ok(Contents {
-            layout,
-            certificate: read(layout.certificate)?,
-            key: read(layout.key)?,
-            chain: layout.chain.map(read).transpose()?,
-            roots: read(layout.roots)?,
-            revoked,
-        })
+        let revoked = if files.has(layout.revoked) { Some(read(layout.revoked)?) } else { None };
+        let (certificate, key) = (read(layout.certificate)?, read(layout.key)?);
+        let may_lack = matches!(files, Files::Given { .. });
+        let chain = layout.chain.filter(|name| !may_lack || files.has(name)).map(read).transpose()?;
+        Ok(Contents { layout, certificate, key, chain, roots: read(layout.roots)?, revoked })
     }
 
     fn fingerprint(&self) -> String {
@@ -132,9 +173,9 @@ impl Contents {
         fingerprint(lengths.iter().map(|length| &length[..]).chain(bytes))
     }
 
-    fn authority(&self, directory: &Path, life: LeafLife, now: Timestamp) -> Result<Provided, PluggedError> {
+    fn authority(&self, files: &Files, life: LeafLife, now: Timestamp) -> Result<Provided, PluggedError> {
         let Contents { layout, certificate, key, chain, roots, revoked } = self;
-        let path = |name: &str| directory.join(name);
+        let path = |name: &str| files.path(name);
         let pem = |name: &str| {
             let path = path(name);
             move |problem| PluggedError::Pem { path, problem }
@@ -168,7 +209,7 @@ struct Provided {
 /// An authority whose files are read again when they change.
 #[derive(Debug)]
 pub struct Plugged {
-    directory: PathBuf,
+    files: Files,
     life: LeafLife,
     /// Of the contents that were looked at last, good or not.
     seen: String,
@@ -192,7 +233,7 @@ impl Plugged {
     /// Whether a directory has files of an authority.
     #[must_use]
     pub fn is_in(directory: &Path) -> bool {
-        Layout::of(directory).is_ok()
+        Layout::of(&Files::Directory(directory.to_owned())).is_ok()
     }
 
     /// Reads the files of a directory.
@@ -200,15 +241,33 @@ impl Plugged {
     /// # Errors
     /// If one is missing, or they do not fit each other.
     pub fn open(directory: &Path, life: LeafLife, now: Timestamp) -> Result<Self, PluggedError> {
-        let contents = Contents::read(directory)?;
-        let Provided { authority, revoked } = contents.authority(directory, life, now)?;
-        let (directory, seen) = (directory.to_owned(), contents.fingerprint());
-        Ok(Plugged { directory, life, seen, authority, revoked, told: None })
+        Self::of(Files::Directory(directory.to_owned()), life, now)
+    }
+
+    /// Reads what somebody else has read, such as the entries of a Secret; messages call it by `name`.
+    ///
+    /// # Errors
+    /// If something is missing, or it does not fit each other.
+    pub fn given(name: &str, entries: Entries, life: LeafLife, now: Timestamp) -> Result<Self, PluggedError> {
+        Self::of(Files::Given { name: name.into(), entries }, life, now)
+    }
+
+    fn of(files: Files, life: LeafLife, now: Timestamp) -> Result<Self, PluggedError> {
+        let contents = Contents::read(&files)?;
+        let Provided { authority, revoked } = contents.authority(&files, life, now)?;
+        Ok(Plugged { files, life, seen: contents.fingerprint(), authority, revoked, told: None })
+    }
+
+    /// What was given has these entries now. Files in a directory are read when they are looked at.
+    pub fn give(&mut self, given: Entries) {
+        if let Files::Given { entries, .. } = &mut self.files {
+            *entries = given;
+        }
     }
 
     /// Looks at the files again. What cannot be used changes nothing.
     pub fn refresh(&mut self, now: Timestamp) -> Refreshed {
-        let contents = match Contents::read(&self.directory) {
+        let contents = match Contents::read(&self.files) {
             Ok(contents) => contents,
             Err(error) => return self.kept(error.to_string(), error),
         };
@@ -216,12 +275,12 @@ impl Plugged {
         if seen == self.seen {
             return Refreshed::Unchanged;
         }
-        let provided = match contents.authority(&self.directory, self.life, now) {
+        let provided = match contents.authority(&self.files, self.life, now) {
             Ok(provided) => provided,
             Err(error) => return self.kept(seen, error),
         };
         if !overlap(self.authority.roots(), provided.authority.roots()) {
-            let path = self.directory.join(contents.layout.roots);
+            let path = self.files.path(contents.layout.roots);
             return self.kept(seen, PluggedError::RootsReplaced { path });
         }
         Provided { authority: self.authority, revoked: self.revoked } = provided;

@@ -272,6 +272,38 @@ fn a_chain_that_is_too_short_is_refused() {
     files.refuses("does not verify with the roots");
 }
 
+#[test]
+fn entries_of_a_secret_are_an_authority_and_may_lack_what_leads_to_the_root() {
+    let root = Root::generate("cluster.local", NOW).expect("a root");
+    let certificate = || Secret::from(pem::of_certificate(&root.certificate));
+    let entries = |roots: Secret| {
+        let [one, key] = [("ca-cert.pem", certificate()), ("ca-key.pem", root.key.clone())];
+        let [chain, roots] = [("cert-chain.pem", Secret::new(Vec::new())), ("root-cert.pem", roots)];
+        [one, key, chain, roots]
+            .into_iter()
+            .map(|(name, entry)| (name.to_owned(), entry))
+            .collect::<Entries>()
+    };
+    let given = |entries| Plugged::given("Secret a/b", entries, LeafLife::default(), NOW);
+    let mut plugged = given(entries(certificate())).expect("an authority");
+    let issued = plugged.authority().issue(&id(), &workload_key(), Duration::ZERO, NOW).expect("a leaf");
+    assert_eq!(issued.chain.len(), 2, "leaf and root");
+    assert!(matches!(plugged.refresh(NOW), Refreshed::Unchanged));
+    // A second root beside it, then one in its place.
+    let other = pem::of_certificate(&Root::generate("cluster.local", NOW).expect("a root").certificate);
+    let both = format!("{}{other}", pem::of_certificate(&root.certificate));
+    plugged.give(entries(Secret::from(both)));
+    assert!(matches!(plugged.refresh(NOW), Refreshed::Replaced));
+    assert_eq!(plugged.authority().roots().len(), 2);
+    let mut without = entries(certificate());
+    without.remove("root-cert.pem");
+    let error = given(without).expect_err("no roots").to_string();
+    assert!(error.contains("Secret a/b/root-cert.pem is missing"), "{error}");
+    plugged.give(Entries::new());
+    assert!(matches!(plugged.refresh(NOW), Refreshed::Kept(PluggedError::Nothing { .. })));
+    assert_eq!(plugged.authority().roots().len(), 2, "what was good stays");
+}
+
 /// A revocation list of an authority that ends after so long.
 fn list(issuer: &Issuer, serial: u64, lasts: Duration) -> String {
     let params = rcgen::CertificateRevocationListParams {

@@ -8,10 +8,9 @@ mod ledger;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use kube::Client;
-use navarch_model::timestamp::format_timestamp;
 use navarch_model::{Kind, ObjectKey};
 use navarch_sources::{StatusWriter, Written};
 use parking_lot::Mutex;
@@ -25,7 +24,7 @@ use self::document::Document;
 use self::ledger::{Found, Job, Ledger};
 use crate::leadership::Leadership;
 use crate::permissions::STATUS_KINDS;
-use crate::request::{self, Change, Failure, chain};
+use crate::request::{self, Change, Failure, chain, clock};
 
 /// Between the beginnings of two writes: fifty a second.
 const PACE: Duration = Duration::from_millis(20);
@@ -310,11 +309,6 @@ impl Write {
 
 fn understood(bytes: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(bytes).map_err(|error| Failure::Nonsense(error.to_string()))
-}
-
-fn clock() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format_timestamp(i64::try_from(now.as_secs()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 mod bundle;
 pub mod pages;
 mod port;
+mod review;
 mod rotation;
+mod shared;
 mod workloads;
 
 use std::net::IpAddr;
@@ -30,7 +32,9 @@ use navarch_identity::store::{Lock, StateDirectory, StoreError};
 use navarch_identity::tokens::admin::{AdminToken, AdminTokenError};
 use navarch_identity::tokens::join::{JoinAuthenticator, JoinTokens};
 use navarch_identity::tokens::jwt::{JwtRule, KeySet};
+use navarch_identity::tokens::review::ReviewAuthenticator;
 use navarch_identity::{Secret, Timestamp};
+use navarch_kubernetes::{Maker, Questions};
 use navarch_model::TrustDomains;
 use navarch_xds::server::{Code, Status};
 use navarch_xds::{Peer, Registry};
@@ -42,7 +46,9 @@ pub use port::{CreateCertificate, PortAuthenticator};
 pub use rotation::{Command, CommandError};
 
 use crate::fleet::Fleet;
+use review::{AUDIENCE, ClusterReviewer};
 use rotation::Distributed;
+use shared::SharedError;
 
 /// How often the files of an authority that the operator provides are looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -63,6 +69,8 @@ pub struct Options {
     pub new_authority: bool,
     /// Files of an authority that the operator provides.
     pub plugged: Option<PathBuf>,
+    /// Whether the authority is that of the cluster, in a Secret.
+    pub shared: bool,
     /// How long certificates of workloads live if a request does not say.
     pub life: Duration,
     /// Which tokens of an issuer prove who somebody is.
@@ -82,6 +90,10 @@ pub enum IdentityError {
     AdminToken(#[from] AdminTokenError),
     #[error("the authority that is provided cannot be used")]
     Plugged(#[from] PluggedError),
+    #[error("the authority of the cluster cannot be used")]
+    Shared(#[from] SharedError),
+    #[error("--ca-secret is for a cluster that may be written to: --kubernetes, without --read-only")]
+    NoCluster,
 }
 
 /// The state directory, claimed for this server.
@@ -99,7 +111,7 @@ impl State {
     pub fn claim(options: &Options) -> Result<Self, IdentityError> {
         let directory = Arc::new(StateDirectory::open(&options.state)?);
         let lock = directory.lock()?;
-        if options.plugged.is_none() {
+        if options.plugged.is_none() && !options.shared {
             Kept::announce(&directory)?;
         }
         Ok(State { directory, lock })
@@ -110,6 +122,18 @@ impl State {
 enum Source {
     Kept(Kept),
     Plugged(Mutex<Plugged>),
+    /// That of a Secret, in a namespace.
+    Shared(Mutex<Plugged>, String),
+}
+
+/// What the cluster that is followed does for the authority.
+#[derive(Clone, Debug)]
+pub struct OfCluster {
+    /// What callers call the cluster.
+    pub name: String,
+    pub questions: Questions,
+    /// Who may make the Secret of the authority, if it may be made.
+    pub objects: Option<Maker>,
 }
 
 /// The authority and all that it takes to ask it for a certificate.
@@ -147,10 +171,11 @@ impl Identity {
     ///
     /// # Errors
     /// If it cannot be used.
-    pub fn open(
+    pub async fn open(
         options: &Options,
         state: State,
         namespace: Option<&str>,
+        cluster: Option<&OfCluster>,
         fleet: Arc<Fleet>,
         bundle: Arc<Bundle>,
     ) -> Result<Arc<Self>, IdentityError> {
@@ -158,6 +183,15 @@ impl Identity {
         let life = LeafLife { default: options.life, ..LeafLife::default() };
         let admin = AdminToken::open(&directory)?;
         let source = match &options.plugged {
+            _ if options.shared => {
+                let objects = cluster.and_then(|cluster| cluster.objects.as_ref());
+                let objects = objects.ok_or(IdentityError::NoCluster)?;
+                let (namespace, domains) = (namespace.unwrap_or(NAMESPACE), trust_domains(&fleet));
+                let domain = domains.iter().next().map_or("", |domain| domain);
+                let found = shared::open(objects, &fleet.snapshot(), (namespace, domain), now()).await?;
+                let plugged = Plugged::given(&found.name, found.entries, life, now())?;
+                Source::Shared(Mutex::new(plugged), namespace.to_owned())
+            }
             Some(plugged) => Source::Plugged(Mutex::new(Plugged::open(plugged, life, now())?)),
             None => {
                 let new =
@@ -173,6 +207,13 @@ impl Identity {
         let oidc = options.jwt_rule.clone().map(|rule| Arc::new(OidcAuthenticator::new(rule)));
         if let Some(oidc) = &oidc {
             authenticators.push(oidc.clone());
+        }
+        if let Some(cluster) = cluster {
+            let OfCluster { name, questions, objects: _ } = cluster.clone();
+            authenticators.push(Arc::new(ReviewAuthenticator {
+                reviewer: Arc::new(ClusterReviewer { cluster: name, questions }),
+                audiences: vec![AUDIENCE.to_owned()],
+            }));
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let identity = Identity {
@@ -201,7 +242,7 @@ impl Identity {
     pub fn authority(&self) -> Arc<Authority> {
         match &self.source {
             Source::Kept(kept) => kept.authority(),
-            Source::Plugged(plugged) => plugged.lock().authority(),
+            Source::Plugged(plugged) | Source::Shared(plugged, _) => plugged.lock().authority(),
         }
     }
 
@@ -210,7 +251,7 @@ impl Identity {
     pub fn port_authority(&self) -> Arc<Authority> {
         match &self.source {
             Source::Kept(kept) => kept.port_authority(),
-            Source::Plugged(plugged) => plugged.lock().authority(),
+            Source::Plugged(plugged) | Source::Shared(plugged, _) => plugged.lock().authority(),
         }
     }
 
@@ -219,7 +260,7 @@ impl Identity {
     pub fn revoked(&self) -> Vec<rustls::pki_types::CertificateRevocationListDer<'static>> {
         match &self.source {
             Source::Kept(_) => Vec::new(),
-            Source::Plugged(plugged) => {
+            Source::Plugged(plugged) | Source::Shared(plugged, _) => {
                 plugged.lock().revoked().map(|revoked| revoked.lists().to_vec()).unwrap_or_default()
             }
         }
@@ -267,8 +308,18 @@ impl Identity {
     }
 
     fn look_at_files(&self) {
-        let Source::Plugged(plugged) = &self.source else { return };
-        let (mut plugged, now) = (plugged.lock(), now());
+        let (mut plugged, now) = match &self.source {
+            Source::Kept(_) => return,
+            Source::Plugged(plugged) => (plugged.lock(), now()),
+            Source::Shared(plugged, namespace) => {
+                let mut plugged = plugged.lock();
+                // That it is not there may be a mistake, and does not make anybody forget it.
+                if let Some(found) = shared::in_snapshot(&self.fleet.snapshot(), namespace) {
+                    plugged.give(found.entries);
+                }
+                (plugged, now())
+            }
+        };
         match plugged.refresh(now) {
             Refreshed::Unchanged => {}
             Refreshed::Replaced => tracing::info!("the new files of the authority are in use"),
@@ -293,7 +344,7 @@ impl Identity {
         let domain = domains.iter().next().map_or("", |domain| domain);
         let (authority, lists) = match &self.source {
             Source::Kept(kept) => (kept.authority(), None),
-            Source::Plugged(plugged) => {
+            Source::Plugged(plugged) | Source::Shared(plugged, _) => {
                 let plugged = plugged.lock();
                 (plugged.authority(), plugged.revoked().map(|revoked| revoked.pem().clone()))
             }

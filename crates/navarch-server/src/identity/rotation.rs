@@ -27,7 +27,8 @@ pub enum Command {
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error(
-        "the authority is that of --ca-dir: put files there whose roots are the old one and the new one, later those of the new one"
+        "the authority is that of --ca-dir or of a Secret: put files there whose roots are the old one and the new one, later those \
+         of the new one"
     )]
     Plugged,
     #[error(transparent)]
@@ -197,7 +198,7 @@ impl Identity {
     fn lists_until(&self) -> Option<Timestamp> {
         match &self.source {
             Source::Kept(_) => None,
-            Source::Plugged(plugged) => plugged.lock().revoked()?.until(),
+            Source::Plugged(plugged) | Source::Shared(plugged, _) => plugged.lock().revoked()?.until(),
         }
     }
 }

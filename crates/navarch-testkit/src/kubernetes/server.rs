@@ -167,7 +167,7 @@ impl ApiServer {
     }
 
     /// Creates an object below the path of its collection.
-    async fn create(&self, path: &str, object: &Value) -> Result<Answer> {
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Answer> {
         let call = self.call(Method::POST, path).header("content-type", "application/json");
         call.body(object.to_string()).within(wait::STEP).send().await?.ok()
     }

@@ -1,0 +1,136 @@
+//! Findings, told at the objects that they are about: as Events, which `kubectl describe` shows.
+//!
+//! An Event is named by what it says, so that the same finding is one Event, whoever tells it and however
+//! often.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use navarch_kubernetes::{Event, Maker, WriteError};
+use navarch_model::Position;
+use navarch_model::finding::{Finding, Severity};
+use navarch_snapshot::Snapshot;
+
+/// Between two looks.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Between two Events: ten a second.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Findings that are told at most, the first in their order. A mesh with more has other means to read them.
+const TOLD_MAX: usize = 1000;
+
+/// The part of the name of an Event that is of the object.
+const NAME_MAX: usize = 200;
+
+/// Longest message (Kubernetes: `Event.note`).
+const MESSAGE_MAX: usize = 1000;
+
+/// What to tell of findings: of objects of the cluster, and not what is merely worth knowing.
+pub fn events(findings: &[Finding], snapshot: &Snapshot) -> Vec<Event> {
+    let told = findings.iter().filter(|finding| {
+        finding.severity != Severity::Info && matches!(finding.position, Some(Position::Cluster { .. }))
+    });
+    let events = told.filter_map(|finding| {
+        let key = finding.object.clone().filter(|key| key.cluster.remote_name().is_none())?;
+        let mut message = match finding.path.as_str() {
+            "" => finding.message.clone(),
+            path => format!("{path}: {}", finding.message),
+        };
+        if let Some(hint) = &finding.hint {
+            message = format!("{message}; help: {hint}");
+        }
+        truncate(&mut message, MESSAGE_MAX);
+        let mut hasher = DefaultHasher::new();
+        (finding.code.as_str(), &message, key.kind.as_str()).hash(&mut hasher);
+        let mut name = key.name.to_string();
+        truncate(&mut name, NAME_MAX);
+        let uid = snapshot.object(&key).map(|object| object.metadata.uid.to_string()).unwrap_or_default();
+        let name = format!("{name}.{:016x}", hasher.finish());
+        Some(Event { name, object: key, uid, reason: finding.code.as_str(), message })
+    });
+    events.take(TOLD_MAX).collect()
+}
+
+fn truncate(text: &mut String, bytes_max: usize) {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+/// Tells findings that are new, for as long as the program runs and whenever we are the one who writes.
+pub async fn follow(objects: Maker, findings: Arc<ArcSwap<Vec<Finding>>>, latest: Arc<ArcSwap<Snapshot>>) {
+    let mut told: BTreeSet<Event> = BTreeSet::new();
+    let mut looked_at = None;
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(POLL).await;
+        if !objects.may_write() {
+            looked_at = None;
+            continue;
+        }
+        let found = findings.load_full();
+        if looked_at.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &found)) {
+            continue;
+        }
+        let now: BTreeSet<Event> = events(&found, &latest.load()).into_iter().collect();
+        told.retain(|event| now.contains(event));
+        let mut whole = true;
+        for event in now {
+            if told.contains(&event) {
+                continue;
+            }
+            match objects.apply_event(&event).await {
+                Ok(()) => {
+                    failing = false;
+                    told.insert(event);
+                }
+                Err(error) => {
+                    if !matches!(error, WriteError::NotOurs) && !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(object = %event.object, %error, "a finding cannot be told as an Event; it is tried again");
+                    }
+                    whole = false;
+                    break;
+                }
+            }
+            tokio::time::sleep(PACE).await;
+        }
+        looked_at = whole.then_some(found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use navarch_model::finding::Code;
+    use navarch_model::{Kind, ObjectKey};
+    use navarch_snapshot::World;
+
+    use super::*;
+
+    #[test]
+    fn a_finding_is_one_event_at_its_object_and_those_of_files_are_none() {
+        let snapshot = World::new(Default::default()).snapshot().clone();
+        let key = ObjectKey::new(Kind::VirtualService, "shop", "web");
+        let position = Position::Cluster { cluster: "c".into(), object: key.clone() };
+        let finding = |message: &str| {
+            Finding::warning(Code::DuplicateItem, message)
+                .of(key.clone())
+                .at(position.clone())
+                .hint("rename it")
+        };
+        let both =
+            [finding("a"), finding("b"), Finding::warning(Code::DuplicateItem, "in a file").of(key.clone())];
+        let [first, second]: [Event; 2] = events(&both, &snapshot).try_into().expect("two events");
+        assert_eq!(
+            (first.reason, first.message.as_str()),
+            (Code::DuplicateItem.as_str(), "a; help: rename it")
+        );
+        assert!(first.name.starts_with("web.") && first.name != second.name);
+        assert_eq!(events(&[finding("a")], &snapshot), [first], "the same finding is the same event");
+    }
+}
