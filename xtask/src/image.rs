@@ -2,7 +2,8 @@
 //!
 //! An image layout (image-spec 1.0, "image-layout") in a tar, which `skopeo` and `podman load` take, and
 //! `docker load` from version 25 on. There is one layer: the programs and the libraries that they are linked
-//! to, as the dynamic loader of this machine finds them, and nothing else. Equal programs make an equal image.
+//! to, as the dynamic loader of this machine finds them, and nothing else. Equal programs make an equal
+//! image.
 
 use crate::{check, progress};
 use anyhow::{Context, Result, bail, ensure};

@@ -2,10 +2,10 @@
 //! apart where it answers the workload's questions for names (`ISTIO_META_DNS_CAPTURE`).
 //!
 //! An address follows from the hash of namespace and host. Of hosts with one hash the older one has it, and
-//! the other the next that is free. So who has which depends on the configuration alone: it is the same on every
-//! replica and after every restart. The cost: an entry that is new and yet counts as older (files have no
-//! times, and names decide) takes an address from one that shares its hash, one in 65,000 for each host that
-//! there is.
+//! the other the next that is free. So who has which depends on the configuration alone: it is the same on
+//! every replica and after every restart. The cost: an entry that is new and yet counts as older (files have
+//! no times, and names decide) takes an address from one that shares its hash, one in 65,000 for each host
+//! that there is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
