@@ -80,7 +80,7 @@ fn ar(members: &[(&str, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut out = b"!<arch>\n".to_vec();
     for (name, content) in members {
         let mut header = String::new();
-        write!(header, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len())?;
+        writeln!(header, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", content.len())?;
         ensure!(header.len() == 60, "{name} does not fit");
         out.extend(header.as_bytes());
         out.extend(content);

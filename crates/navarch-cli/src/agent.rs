@@ -266,6 +266,7 @@ impl AgentArgs {
         let admin = self.admin_port.map(|port| (Ipv4Addr::LOCALHOST, port).into());
         let search = std::env::var_os("PATH");
         let binary = envoy::find(self.envoy.as_deref(), search.as_deref(), &[])?;
+        let names = self.names();
         Ok(Options {
             role,
             node,
@@ -305,7 +306,7 @@ impl AgentArgs {
                 },
             },
             command_timeout: self.command_timeout,
-            names: self.names(),
+            names,
             command: self.command,
         })
     }

@@ -50,7 +50,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Crds(crds::CrdsArgs),
     ProxyStatus(proxy_status::ProxyStatusArgs),
     Wait(wait::WaitArgs),
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Crds(args) => crds::run(&args),
         Command::ProxyStatus(args) => runtime()?.block_on(proxy_status::run(args)),
         Command::ConfirmRemovals(args) => runtime()?.block_on(confirm_removals::run(args)),

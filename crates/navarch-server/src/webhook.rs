@@ -8,7 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, OriginalUri, State};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::Uri;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -120,11 +121,7 @@ impl Webhooks {
     }
 }
 
-async fn asked(
-    State(webhooks): State<Arc<Webhooks>>,
-    OriginalUri(uri): OriginalUri,
-    body: Bytes,
-) -> Response {
+async fn asked(State(webhooks): State<Arc<Webhooks>>, uri: Uri, body: Bytes) -> Response {
     let path = uri.path().to_owned();
     let webhook = if path.starts_with("/inject") { "inject" } else { "validate" };
     let answers = webhooks.answers.clone();

@@ -121,6 +121,8 @@ fn serving(state: &Path, kubernetes: navarch_kubernetes::Options, shared: bool) 
         debounce_max: Duration::from_secs(1),
         drain: Duration::ZERO,
         brake: None,
+        registration_grace: Duration::from_secs(10),
+        webhooks: None,
         routes: RouteForm::default(),
     })
 }

@@ -458,11 +458,7 @@ impl Exchange<'_> {
 
 /// A request that says how the application is, as Istio's agents send it.
 fn health_report(protocol: Protocol, unhealthy: Option<String>) -> Vec<u8> {
-    let error_detail = unhealthy.map(|message| navarch_xds::proto::Status {
-        code: 500,
-        message,
-        ..navarch_xds::proto::Status::default()
-    });
+    let error_detail = unhealthy.map(|message| navarch_xds::proto::Status { code: 500, message });
     let type_url = HEALTH.to_owned();
     match protocol {
         Protocol::Sotw => {

@@ -225,11 +225,11 @@ mod tests {
         let (one, other) = (format!("h{one}.example.com"), format!("h{other}.example.com"));
         let (a, b) = (entry("a", &one, ""), entry("b", &other, ""));
         let mut both = allocate(&[b.clone(), a.clone()]);
-        assert_eq!(of(&both, &one), of(&allocate(&[a.clone()]), &one));
+        assert_eq!(of(&both, &one), of(&allocate(std::slice::from_ref(&a)), &one));
         assert_ne!(of(&both, &one), of(&both, &other));
         both.set(&a.key, Some(&a), None);
         assert_eq!(both.settle(), BTreeSet::from([b.key.clone()]));
-        assert_eq!(of(&both, &other), of(&allocate(&[b.clone()]), &other));
+        assert_eq!(of(&both, &other), of(&allocate(std::slice::from_ref(&b)), &other));
         both.set(&b.key, Some(&b), None);
         both.settle();
         both.assert_empty();
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn what_an_entry_states_is_taken() {
         let a = entry("a", "a.example.com", "");
-        let own = of(&allocate(&[a.clone()]), "a.example.com").expect("an address");
+        let own = of(&allocate(std::slice::from_ref(&a)), "a.example.com").expect("an address");
         let status = format!(", status: {{addresses: [{{value: {own}, host: b.example.com}}]}}");
         let both = allocate(&[entry("b", "b.example.com", &status), a]);
         assert_eq!(of(&both, "b.example.com"), None, "it has its own");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use navarch_envoy::Resource;
 use navarch_model::mesh::StatedProxyConfig;
-use navarch_model::networking::{ProxyConfig, WorkloadGroup};
+use navarch_model::networking::{PatchContext, ProxyConfig, WorkloadGroup};
 use navarch_model::{Config, Hashed, Name};
 use navarch_snapshot::Scope;
 use navarch_snapshot::bound::selects;
@@ -59,7 +59,8 @@ impl Gather for Made {
             workload.put_probe(probe);
         }
         let merged = patches(cx, target).into_iter().filter_map(|(origin, patch)| {
-            let value = merged_by(patch)?;
+            let context = patch.match_.as_ref().map_or(PatchContext::Any, |matches| matches.context);
+            let value = merged_by(patch).filter(|_| target.is_of_kind(context))?;
             cx.reach(&origin, Reach::Done);
             Some(value.clone())
         });

@@ -50,7 +50,7 @@ impl FilterTarget {
     }
 
     /// Whether a patch is for this kind of proxy at all.
-    fn is_of_kind(&self, context: PatchContext) -> bool {
+    pub(crate) fn is_of_kind(&self, context: PatchContext) -> bool {
         let kind = self.workload.kind;
         match context {
             PatchContext::Any => true,
