@@ -221,3 +221,96 @@ fn a_resource_that_is_not_there_has_no_explanation() {
     let planner = Planner::new(snapshot);
     assert_eq!(planner.explain(&facts.expect("a node"), &resources, XdsType::Cds, "nothing"), None);
 }
+
+#[test]
+fn of_several_rules_for_a_host_the_first_sets_the_policy_and_the_others_lose() {
+    let mesh = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec: {host: reviews, trafficPolicy: {connectionPool: {tcp: {maxConnections: 7}}}, subsets: [{name: v1, labels: {v: '1'}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: b, namespace: shop}
+spec: {host: reviews, trafficPolicy: {connectionPool: {tcp: {maxConnections: 9}}}, subsets: [{name: v1, labels: {v: '1'}}]}
+";
+    check_for(
+        "sidecar~10.9.0.1~web.front~front.svc.cluster.local",
+        mesh,
+        XdsType::Cds,
+        &format!("outbound|80|v1|{HOST}"),
+        &[
+            "+Service shop/reviews spec.ports[0]",
+            "+DestinationRule shop/a spec.subsets[0]",
+            "+DestinationRule shop/a spec.trafficPolicy",
+            "-DestinationRule shop/b",
+            "-DestinationRule shop/b",
+        ],
+    );
+}
+
+#[test]
+fn what_shapes_the_listeners_of_a_sidecar_is_named_with_what_it_makes() {
+    let mesh = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.0.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+status: {phase: Running, podIP: 10.9.0.1}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.9.0.1], conditions: {ready: true}, targetRef: {kind: Pod, name: web, namespace: shop}}]
+ports: [{name: http, port: 8080, protocol: TCP}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: shop}
+spec: {action: DENY, rules: [{to: [{operation: {paths: [/x]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: others, namespace: shop}
+spec: {selector: {matchLabels: {app: other}}, action: DENY, rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: logs, namespace: shop}
+spec: {accessLogging: [{providers: [{name: envoy}]}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: 'accessLogFile: /dev/stdout'}
+";
+    check_for(
+        "sidecar~10.9.0.1~web.shop~shop.svc.cluster.local",
+        mesh,
+        XdsType::Lds,
+        "virtualInbound",
+        &[
+            "+Service shop/web spec.ports[0]",
+            "+AuthorizationPolicy shop/deny spec",
+            "+PeerAuthentication shop/strict spec",
+            "+Telemetry shop/logs spec.accessLogging",
+            "+ConfigMap istio-system/istio",
+        ],
+    );
+}
