@@ -46,7 +46,7 @@ async fn an_installation_is_tried_made_changed_and_removed() -> Result<()> {
     let said = navarch(&cluster, &install)?;
     ensure!(said.contains("CustomResourceDefinition virtualservices.networking.istio.io applied"), "{said}");
     ensure!(said.contains("Secret istio-system/cacerts made"), "{said}");
-    let deployment = format!("/apis/apps/v1/namespaces/istio-system/deployments/navarch");
+    let deployment = "/apis/apps/v1/namespaces/istio-system/deployments/navarch";
     let made = cluster.get(&deployment).await?;
     let container = &made["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], IMAGE);
