@@ -428,10 +428,12 @@ impl TypeState {
 
     /// All of the set that the client gets because it asked for everything.
     fn wildcard_of(&self, set: &ResourceSet) -> Batch {
-        if set.is_all_wildcard() && !self.subscription.follows_routes() {
+        let mut wanted = self.subscription.everything();
+        // Nearly always a client names all route configurations that there are, and gets all virtual hosts.
+        let follows = self.subscription.follows_routes();
+        if set.is_all_wildcard() && (!follows || set.iter().all(|host| wanted(host))) {
             return Batch::Set(set.clone());
         }
-        let mut wanted = self.subscription.everything();
         Batch::List(set.iter().filter(|resource| wanted(resource)).cloned().collect())
     }
 
