@@ -43,6 +43,29 @@ fn ord_02_endpoints_of_a_new_cluster_go_before_the_routes_to_it() {
 }
 
 #[test]
+fn ord_02_endpoints_that_were_sent_ahead_are_not_sent_again_to_a_client_that_waited_for_them() {
+    let ahead = || {
+        let mut c = synced(delta(PLAN));
+        assert_eq!(c.plan("CDS a1 b1 | EDS a1 b1"), "CDS b1; EDS b1");
+        c
+    };
+    // As Envoy: it has read the cluster, and asks, before it reads the assignment.
+    let mut c = ahead();
+    assert_eq!(c.ask("EDS b"), "");
+    assert_eq!(c.ack("EDS"), "");
+    assert_eq!(c.plan("EDS a1 b2"), "EDS b2");
+    // Who takes it first may have dropped it: nothing of its own was waiting.
+    let mut c = ahead();
+    c.ack("EDS");
+    assert_eq!(c.ask("EDS b"), "EDS b1");
+    // What has changed since is.
+    let mut c = ahead();
+    assert_eq!(c.ask("EDS b"), "");
+    assert_eq!(c.plan("EDS a1 b2"), "");
+    assert_eq!(c.ack("EDS"), "EDS b2");
+}
+
+#[test]
 fn ord_03_cluster_goes_after_the_routes_that_stopped_using_it() {
     let mut c = synced(delta(PLAN));
     assert_eq!(c.plan("CDS b1 | EDS b1 | RDS r2"), "CDS b1; EDS b1; RDS r2");
