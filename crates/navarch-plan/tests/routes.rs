@@ -418,7 +418,7 @@ fn hosts_of_one_set_share_a_virtual_host_wherever_they_are() {
         gateway_of("some", "x.d.com, y.d.com, '*.z.com'"),
         routes_of("one", "all", "a.com, b.com, '*.c.com'"),
         routes_of("two", "all", "b.com"),
-        routes_of("three", "some", "'*.d.com', e.com, q.z.com, '*.z.com'"),
+        routes_of("three", "some", "'*.d.com', e.com, '*.z.com'"),
         routes_of("four", "some", "y.d.com"),
         routes_of("many", "all", &many.join(", ")),
     ];
@@ -436,5 +436,5 @@ fn hosts_of_one_set_share_a_virtual_host_wherever_they_are() {
         })
         .filter(|domains| !domains.contains("many"))
         .collect();
-    assert_eq!(domains, ["a.com *.c.com", "b.com", "q.z.com x.d.com *.z.com", "y.d.com"]);
+    assert_eq!(domains, ["a.com *.c.com", "b.com", "x.d.com *.z.com", "y.d.com"]);
 }
