@@ -47,7 +47,7 @@ async fn an_installation_is_tried_made_changed_and_removed() -> Result<()> {
     ensure!(said.contains("CustomResourceDefinition virtualservices.networking.istio.io applied"), "{said}");
     ensure!(said.contains("Secret istio-system/cacerts made"), "{said}");
     let deployment = "/apis/apps/v1/namespaces/istio-system/deployments/navarch";
-    let made = cluster.get(&deployment).await?;
+    let made = cluster.get(deployment).await?;
     let container = &made["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], IMAGE);
     let tag = format!("{ADMISSION}/mutatingwebhookconfigurations/navarch-tag-prod-istio-system");
@@ -58,7 +58,7 @@ async fn an_installation_is_tried_made_changed_and_removed() -> Result<()> {
     let said = navarch(&cluster, &install)?;
     ensure!(said.contains("Secret istio-system/cacerts is there, and stays"), "{said}");
     ensure!(!said.contains("removed"), "{said}");
-    let again = cluster.get(&deployment).await?;
+    let again = cluster.get(deployment).await?;
     assert_eq!(again["metadata"]["generation"], made["metadata"]["generation"]);
     assert_eq!(cluster.get(&format!("{NAMESPACE}/secrets/cacerts")).await?["data"], secret["data"]);
 
@@ -66,7 +66,7 @@ async fn an_installation_is_tried_made_changed_and_removed() -> Result<()> {
     let said = navarch(&cluster, &["upgrade", "--image", "other:2", "--no-network-policy"])?;
     ensure!(said.contains("NetworkPolicy navarch removed"), "{said}");
     ensure!(said.contains("MutatingWebhookConfiguration navarch-tag-prod-istio-system removed"), "{said}");
-    let upgraded = cluster.get(&deployment).await?;
+    let upgraded = cluster.get(deployment).await?;
     assert_eq!(upgraded["spec"]["template"]["spec"]["containers"][0]["image"], "other:2");
 
     // Another revision beside it, which another one's removal does not touch.
