@@ -11,6 +11,9 @@ use crate::objects::{ObjectError, Objects};
 /// How often the configurations are looked at: somebody may have applied them again.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// How often it is asked whether we are the one to write.
+const IDLE: Duration = Duration::from_millis(500);
+
 /// Who changes objects, in their `managedFields`.
 const MANAGER: &str = "navarch";
 
@@ -51,11 +54,11 @@ pub async fn keep_roots(
 ) {
     let mut said = vec![String::new(); configurations.len()];
     loop {
+        while !may_write() {
+            tokio::time::sleep(IDLE).await;
+        }
         let bundle = STANDARD.encode(roots());
         for (configuration, said) in configurations.iter().zip(&mut said) {
-            if !may_write() {
-                break;
-            }
             let now = match write(&objects, configuration, &bundle).await {
                 Ok(0) => String::new(),
                 Ok(written) => {

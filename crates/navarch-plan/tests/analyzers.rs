@@ -180,19 +180,6 @@ fn bytes_do_not_say_where_they_want_to_go() {
         &format!("{} // {}", entry("a.test", ""), entry("b.test", ", addresses: [240.1.1.1]")),
         &[],
     );
-    // Requests do: but not to a listener for bytes.
-    let http = |host: &str| entry(host, "").replace("TCP", "HTTP");
-    check("ServiceEntry", &format!("{} // {}", http("a.test"), http("b.test")), &[]);
-    check(
-        "ServiceEntry",
-        &format!("{} // {} // {}", entry("a.test", ""), http("b.test"), http("c.test")),
-        &["spec.ports[0]: takes all connections to port 3306, those for HTTP services with the port too"],
-    );
-    check(
-        "ServiceEntry",
-        &format!("{} // {}", http("a.test"), entry("b.test", "")),
-        &["spec.ports[0]: port 3306 speaks HTTP because of ServiceEntry shop/o0 (a.test)"],
-    );
     check(
         "ServiceEntry",
         "{hosts: [a.test], ports: [{number: 443, name: http, protocol: HTTP}], resolution: DNS}",

@@ -1,8 +1,7 @@
 //! Services whose ports do not say what they mean, and ServiceEntries that cannot be told apart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use navarch_model::Name;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;
@@ -92,8 +91,12 @@ fn conflicting_protocols<'a>(services: impl Iterator<Item = &'a Service>, proble
     }
 }
 
+<<<<<<< HEAD
 /// Ports of ServiceEntries for bytes without addresses: connections do not say where they want to go, so
 /// others with the port lose what is theirs, or they do.
+=======
+/// ServiceEntries for bytes on one port without addresses: connections do not say where they want to go.
+>>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
 pub(super) struct WithoutAddresses;
 
 impl Gather for WithoutAddresses {
@@ -110,33 +113,46 @@ impl Gather for WithoutAddresses {
             all.retain(|port| port.http || !port.is_allocated);
         }
         all.sort();
-        let mut first: BTreeMap<u16, &SharedPort> = BTreeMap::new();
-        let mut said = BTreeSet::new();
+        let mut first: BTreeMap<u16, &PortWithoutAddress> = BTreeMap::new();
         let mut problems = Vec::new();
         for port in &all {
             let Some(winner) = first.get(&port.port) else {
                 first.insert(port.port, port);
                 continue;
             };
-            let shared = winner.public && port.public || winner.key.namespace == port.key.namespace;
-            // Of all the services for HTTP that lose by one entry, the first is named.
-            if shared && winner.host != port.host && (!port.http || said.insert(port.port)) {
-                problems.extend(port.against(winner));
+            if winner.host == port.host
+                || !(winner.public && port.public) && winner.key.namespace != port.key.namespace
+            {
+                continue;
             }
+            let message = format!(
+                "connections to port {} say nothing of the host, and {} ({}) comes first; nothing reaches {} from proxies that see both",
+                port.port, winner.key, winner.host, port.host
+            );
+            let finding = Finding::warning(Code::Unreachable, message).hint(
+                "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE) with addresses that are allocated",
+            );
+            let finding = finding.against(winner.key.clone(), format!("spec.ports[{}]", winner.position));
+            problems.push(Problem {
+                key: port.key.clone(),
+                path: format!("spec.ports[{}]", port.position),
+                finding,
+            });
         }
         problems
     }
 }
 
-/// A port that is shared by whoever has it. Ordered as listeners choose: the oldest first.
+/// A port for bytes of a ServiceEntry without addresses. Ordered as listeners choose: the oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SharedPort {
+struct PortWithoutAddress {
     created_at: i64,
-    host: Name,
+    host: navarch_model::Name,
     key: ObjectKey,
     port: u16,
     position: usize,
     public: bool,
+<<<<<<< HEAD
     /// For HTTP, whose requests say where they want to go.
     http: bool,
     /// An address is allocated for the host, for proxies that capture DNS.
@@ -184,6 +200,8 @@ impl SharedPort {
         let finding = finding.against(other.key.clone(), at(other));
         Some(Problem { key: blamed.key.clone(), path: at(blamed), finding })
     }
+=======
+>>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
 }
 
 /// Whether the mesh's settings let all proxies capture DNS.
@@ -198,28 +216,32 @@ struct PortsOfBucket;
 impl Gather for PortsOfBucket {
     const NAME: &'static str = "analyzers.ports_without_addresses";
     type Key = Bucket;
-    type Output = Vec<SharedPort>;
+    type Output = Vec<PortWithoutAddress>;
 
-    fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<SharedPort> {
+    fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<PortWithoutAddress> {
         let mut found = Vec::new();
-        // Of those for HTTP, the first one that everybody sees stands for all.
-        let mut http: BTreeMap<u16, SharedPort> = BTreeMap::new();
         for service in cx.view().services_in(*bucket).values().flatten() {
+<<<<<<< HEAD
             let has_addresses = !service.addresses.is_empty();
             let is_entry = service.registry == Registry::ServiceEntry;
+=======
+            let has_addresses = !service.addresses.is_empty() || !service.auto_allocated_addresses.is_empty();
+            if service.registry != Registry::ServiceEntry || has_addresses {
+                continue;
+            }
+>>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
             for (position, port) in service.ports.iter().enumerate() {
-                let is_http = matches!(port.protocol, Protocol::Http | Protocol::Http2 | Protocol::Grpc);
-                let is_bytes = port.protocol == Protocol::Tcp && is_entry && !has_addresses;
-                if !is_http && !is_bytes {
+                if port.protocol != Protocol::Tcp {
                     continue;
                 }
-                let shared = SharedPort {
+                found.push(PortWithoutAddress {
                     created_at: service.created_at,
                     host: service.hostname.clone(),
                     key: key_of(service),
                     port: port.port,
                     position,
                     public: service.export_to == Visibility::Public,
+<<<<<<< HEAD
                     http: is_http,
                     is_allocated: !service.auto_allocated_addresses.is_empty(),
                 };
@@ -231,9 +253,11 @@ impl Gather for PortsOfBucket {
                         *known = shared;
                     }
                 }
+=======
+                });
+>>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
             }
         }
-        found.extend(http.into_values());
         found
     }
 }
