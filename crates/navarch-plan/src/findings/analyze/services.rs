@@ -91,12 +91,7 @@ fn conflicting_protocols<'a>(services: impl Iterator<Item = &'a Service>, proble
     }
 }
 
-<<<<<<< HEAD
-/// Ports of ServiceEntries for bytes without addresses: connections do not say where they want to go, so
-/// others with the port lose what is theirs, or they do.
-=======
 /// ServiceEntries for bytes on one port without addresses: connections do not say where they want to go.
->>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
 pub(super) struct WithoutAddresses;
 
 impl Gather for WithoutAddresses {
@@ -110,7 +105,7 @@ impl Gather for WithoutAddresses {
             all.extend(cx.gather::<PortsOfBucket>(&bucket).iter().cloned());
         }
         if all_capture_dns(cx) {
-            all.retain(|port| port.http || !port.is_allocated);
+            all.retain(|port| !port.is_allocated);
         }
         all.sort();
         let mut first: BTreeMap<u16, &PortWithoutAddress> = BTreeMap::new();
@@ -129,9 +124,13 @@ impl Gather for WithoutAddresses {
                 "connections to port {} say nothing of the host, and {} ({}) comes first; nothing reaches {} from proxies that see both",
                 port.port, winner.key, winner.host, port.host
             );
-            let finding = Finding::warning(Code::Unreachable, message).hint(
-                "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE) with addresses that are allocated",
-            );
+            let hint = match winner.is_allocated && port.is_allocated {
+                true => {
+                    "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE): then those that are allocated for the hosts tell them apart"
+                }
+                false => "give each entry addresses of its own, or another port; none are allocated for it",
+            };
+            let finding = Finding::warning(Code::Unreachable, message).hint(hint);
             let finding = finding.against(winner.key.clone(), format!("spec.ports[{}]", winner.position));
             problems.push(Problem {
                 key: port.key.clone(),
@@ -152,56 +151,8 @@ struct PortWithoutAddress {
     port: u16,
     position: usize,
     public: bool,
-<<<<<<< HEAD
-    /// For HTTP, whose requests say where they want to go.
-    http: bool,
     /// An address is allocated for the host, for proxies that capture DNS.
     is_allocated: bool,
-}
-
-impl SharedPort {
-    /// What becomes of a port beside one that comes first.
-    fn against(&self, winner: &SharedPort) -> Option<Problem> {
-        // Ports for HTTP need none.
-        let hint = match [winner, self].iter().all(|port| port.http || port.is_allocated) {
-            true => {
-                "give each entry addresses of its own, or another port, or let the proxies capture DNS (ISTIO_META_DNS_CAPTURE): then those that are allocated for the hosts tell them apart"
-            }
-            false => "give each entry addresses of its own, or another port; none are allocated for it",
-        };
-        let at = |port: &SharedPort| format!("spec.ports[{}]", port.position);
-        let number = self.port;
-        let (blamed, other, message) = match (winner.http, self.http) {
-            (true, true) => return None,
-            (false, false) => {
-                let message = format!(
-                    "connections to port {number} say nothing of the host, and {} ({}) comes first; nothing reaches {} from proxies that see both",
-                    winner.key, winner.host, self.host
-                );
-                (self, winner, message)
-            }
-            (true, false) => {
-                let message = format!(
-                    "port {number} speaks HTTP because of {} ({}), which comes first; nothing reaches {} from proxies that see both",
-                    winner.key, winner.host, self.host
-                );
-                (self, winner, message)
-            }
-            // There may be thousands that lose by one entry.
-            (false, true) => {
-                let message = format!(
-                    "takes all connections to port {number}, those for HTTP services with the port too, such as {} ({}), from proxies that see both",
-                    self.key, self.host
-                );
-                (winner, self, message)
-            }
-        };
-        let finding = Finding::warning(Code::Unreachable, message).hint(hint);
-        let finding = finding.against(other.key.clone(), at(other));
-        Some(Problem { key: blamed.key.clone(), path: at(blamed), finding })
-    }
-=======
->>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
 }
 
 /// Whether the mesh's settings let all proxies capture DNS.
@@ -221,15 +172,9 @@ impl Gather for PortsOfBucket {
     fn run(bucket: &Bucket, cx: &Cx<'_>) -> Vec<PortWithoutAddress> {
         let mut found = Vec::new();
         for service in cx.view().services_in(*bucket).values().flatten() {
-<<<<<<< HEAD
-            let has_addresses = !service.addresses.is_empty();
-            let is_entry = service.registry == Registry::ServiceEntry;
-=======
-            let has_addresses = !service.addresses.is_empty() || !service.auto_allocated_addresses.is_empty();
-            if service.registry != Registry::ServiceEntry || has_addresses {
+            if service.registry != Registry::ServiceEntry || !service.addresses.is_empty() {
                 continue;
             }
->>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
             for (position, port) in service.ports.iter().enumerate() {
                 if port.protocol != Protocol::Tcp {
                     continue;
@@ -241,21 +186,8 @@ impl Gather for PortsOfBucket {
                     port: port.port,
                     position,
                     public: service.export_to == Visibility::Public,
-<<<<<<< HEAD
-                    http: is_http,
                     is_allocated: !service.auto_allocated_addresses.is_empty(),
-                };
-                if is_bytes {
-                    found.push(shared);
-                } else if shared.public {
-                    let known = http.entry(port.port).or_insert_with(|| shared.clone());
-                    if shared < *known {
-                        *known = shared;
-                    }
-                }
-=======
                 });
->>>>>>> efe9b1a (findings: bytes and HTTP on one port are told apart where traffic is intercepted, so nothing is lost there)
             }
         }
         found
