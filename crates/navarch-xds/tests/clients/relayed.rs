@@ -59,6 +59,6 @@ async fn two_channels() -> Result<()> {
 }
 
 #[tokio::test]
-async fn grp_20_two_channels_through_an_agent() -> Result<()> {
+async fn two_channels_through_an_agent() -> Result<()> {
     bounded(two_channels()).await
 }
