@@ -37,7 +37,7 @@ impl ApiServer for kubernetes::ApiServer {
 
 /// An API server that has been given what `navarch crds` prints.
 async fn api_server(name: &str) -> Result<kubernetes::ApiServer> {
-    let printed: Value = serde_json::from_str(&navarch::stdout(["crds"])?)?;
+    let printed: Value = serde_json::from_str(&navarch::stdout(["crds", "--gateway-api"])?)?;
     kubernetes::ApiServer::start(name, printed["items"].as_array().context("a list")?).await
 }
 

@@ -154,7 +154,8 @@ async fn the_api_server_asks_about_pods_and_configuration() -> Result<()> {
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "shop", "labels": labels, "annotations": annotations},
-            "spec": {"containers": [{
+            // Elsewhere an admission plugin fills in the account; it needs a controller, which is not here.
+            "spec": {"serviceAccountName": "web", "containers": [{
                 "name": "web", "image": "example.com/web:1",
                 "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
             }]},

@@ -347,7 +347,8 @@ mod tests {
         check(|message| message[5] = 2, Unread::Malformed);
         check(|message| message.truncate(14), Unread::Malformed);
         check(|message| message[12] = 0xc0, Unread::Malformed);
-        check(|message| message[18] = 0, Unread::Malformed);
+        // A label in place of the end of the name.
+        check(|message| message[16] = 5, Unread::Malformed);
         check(|message| *message.last_mut().expect("bytes") = 3, Unread::Foreign);
         check(
             |message| {

@@ -310,7 +310,7 @@ pub fn server_names(namespace: &str, revision: &str, more: &[String]) -> Vec<Str
         .map(|service| format!("{service}.{namespace}.svc"))
         .collect();
     if !matches!(revision, "" | "default") {
-        names.push(format!("istiod-{revision}.{namespace}.svc"));
+        names.extend(["istiod", "navarch"].map(|service| format!("{service}-{revision}.{namespace}.svc")));
     }
     names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
     for name in more {

@@ -78,7 +78,23 @@ pub fn parse_proxy_config(
 /// The ProxyConfig in which nothing is set but what is stated, and what is wrong with that.
 pub fn read_stated(stated: &StatedProxyConfig) -> (ProxyConfig, Vec<Finding>) {
     let text = stated.to_json().to_serde().to_string();
-    parse_proxy_config(&ProxyConfig::unstated(), &text, "ProxyConfig", 1)
+    let mut config = ProxyConfig::unstated();
+    let start = start_of_line("ProxyConfig", 1);
+    let findings = read(&mut config, &text, Some(&start), apply_proxy_config, |config, _, report| {
+        // No port is a port that nobody states.
+        let mut stated = config.clone();
+        let default = ProxyConfig::default();
+        for (port, default) in [
+            (&mut stated.proxy_admin_port, default.proxy_admin_port),
+            (&mut stated.status_port, default.status_port),
+        ] {
+            if *port == 0 {
+                *port = default;
+            }
+        }
+        stated.validate(report);
+    });
+    (config, findings)
 }
 
 fn start_of_line(file: &str, line: u32) -> Position {

@@ -180,7 +180,11 @@ mod tests {
         let text = format!(
             "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: {name}, namespace: shop}}, spec: {{hosts: [{hosts}], resolution: DNS, ports: [{{number: 80, name: tcp, protocol: TCP}}]}}{more}}}"
         );
-        let parsed = parse_text("entry.yaml", &text);
+        read(&text)
+    }
+
+    fn read(text: &str) -> Arc<Object> {
+        let parsed = parse_text("entry.yaml", text);
         parsed.objects.into_iter().next().map(Arc::new).expect("an object")
     }
 
@@ -247,7 +251,12 @@ mod tests {
 
     #[test]
     fn some_get_none() {
-        let wildcard = entry("a", "\"*.example.com\"", "");
-        assert_eq!(allocate(&[wildcard]).given.len(), 0);
+        // One host of many, and hosts whose callers know the address.
+        for hosts in ["'*.example.com'", "a.example.com"] {
+            let text = format!(
+                "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a, namespace: shop}}, spec: {{hosts: [{hosts}], resolution: NONE, ports: [{{number: 80, name: http, protocol: HTTP}}]}}}}"
+            );
+            assert_eq!(allocate(&[read(&text)]).given.len(), 0, "{hosts}");
+        }
     }
 }
