@@ -1,7 +1,7 @@
-"""A proxyless gRPC client: `grpc_client.py TARGET... PORT`.
+"""A proxyless gRPC client: `grpc_client.py TARGET PORT`.
 
-GET of /N on PORT makes one call on the one channel to TARGET N, counted from 0, and answers {"code", "body"}, the status of the
-call and what it gave or why it failed. Anything else is 0.
+GET of anything on PORT makes one call on the one channel to TARGET and answers {"code", "body"}, the status of the call
+and what it gave or why it failed.
 """
 
 import json
@@ -10,14 +10,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 
-*targets, port = sys.argv[1:]
-channels = [grpc.insecure_channel(target) for target in targets]
-calls = [channel.unary_unary("/echo.Echo/Name") for channel in channels]
+target, port = sys.argv[1:]
+channel = grpc.insecure_channel(target)
+call = channel.unary_unary("/echo.Echo/Name")
 
 
-def outcome(path):
-    number = path.removeprefix("/")
-    call = calls[int(number) if number.isdigit() else 0]
+def outcome():
     try:
         return {"code": "OK", "body": call(b"", timeout=5).decode()}
     except grpc.RpcError as error:
@@ -26,7 +24,7 @@ def outcome(path):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps(outcome(self.path)).encode()
+        body = json.dumps(outcome()).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

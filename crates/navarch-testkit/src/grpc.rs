@@ -124,7 +124,7 @@ impl Backend {
     }
 }
 
-/// A client with a channel to `xds:///<name>`, or to several names. It is killed when dropped.
+/// A client with one channel to `xds:///<name>`. It is killed when dropped.
 #[derive(Debug)]
 pub struct Client {
     port: u16,
@@ -134,16 +134,10 @@ pub struct Client {
 impl Client {
     /// Starts one that gets its configuration from `xds`; calls fail until it listens.
     pub fn start(language: Language, name: &str, xds: SocketAddr) -> Result<Client> {
-        Client::start_by(language, &[name], &xds.to_string())
-    }
-
-    /// The same for several names, of which JavaScript takes one, and for a server anywhere, such as at
-    /// `unix:///path`.
-    pub fn start_by(language: Language, names: &[&str], xds: &str) -> Result<Client> {
         let port = ports::free_port()?;
         let bootstrap = json!({
             "xds_servers": [{
-                "server_uri": xds,
+                "server_uri": xds.to_string(),
                 "channel_creds": [{"type": "insecure"}],
                 "server_features": ["xds_v3"],
             }],
@@ -152,7 +146,7 @@ impl Client {
         });
         let mut command = program(language)?;
         command.arg(script(if language == Language::Python { "grpc_client.py" } else { "grpc_client.js" }));
-        command.args(names.iter().map(|name| format!("xds:///{name}"))).arg(port.to_string());
+        command.arg(format!("xds:///{name}")).arg(port.to_string());
         command.env("GRPC_XDS_BOOTSTRAP_CONFIG", bootstrap.to_string()).env_remove("GRPC_XDS_BOOTSTRAP");
         // A proxy of the machine is not for loopback.
         command.env("no_grpc_proxy", "*").env("no_proxy", "*");
@@ -162,14 +156,8 @@ impl Client {
 
     /// Makes one call: its status, and what it gave or why it failed.
     pub async fn call(&mut self) -> Result<(String, String)> {
-        self.call_of(0).await
-    }
-
-    /// Makes one call to the name at this position.
-    pub async fn call_of(&mut self, position: usize) -> Result<(String, String)> {
         self.process.check_running()?;
-        let url = format!("http://127.0.0.1:{}/{position}", self.port);
-        let answer: Value = http::get(url).await?.ok()?.json()?;
+        let answer: Value = http::get(format!("http://127.0.0.1:{}/", self.port)).await?.ok()?.json()?;
         let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
         ensure!(!text("code").is_empty(), "{answer}");
         Ok((text("code"), text("body")))

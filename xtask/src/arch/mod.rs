@@ -133,7 +133,6 @@ const RULES: &[Rule] = &[
             "navarch-envoy",
             "navarch-identity",
             "navarch-inject",
-            "navarch-inject",
             "navarch-kubernetes",
             "navarch-model",
             "navarch-plan",

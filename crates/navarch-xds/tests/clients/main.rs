@@ -37,7 +37,6 @@ mod ondemand;
 mod push;
 mod reconnect;
 mod rejection;
-mod relayed;
 mod replicas;
 mod scale;
 mod startup;
