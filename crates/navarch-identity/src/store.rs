@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::secret::Secret;
 
@@ -20,6 +21,9 @@ const LOCK: &str = "serve.lock";
 
 /// What a file is called until it is complete.
 const UNFINISHED: &str = ".new";
+
+/// Numbers what this process writes.
+static CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// Why the state cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -252,8 +256,9 @@ impl StateDirectory {
             self.sync_directory(parent)?;
         }
         let file_name = path.file_name().and_then(OsStr::to_str).unwrap_or(name);
-        // Of its own for every process, so that two do not write into one.
-        let unfinished = parent.join(format!(".{file_name}.{}{UNFINISHED}", std::process::id()));
+        // Of its own for every process and every call, so that two do not write into one.
+        let (process, call) = (std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
+        let unfinished = parent.join(format!(".{file_name}.{process}-{call}{UNFINISHED}"));
         self.step(&unfinished)?;
         let write = || {
             let _ = fs::remove_file(&unfinished);

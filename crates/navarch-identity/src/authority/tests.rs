@@ -451,7 +451,7 @@ fn the_control_plane_has_the_names_that_clients_ask_for() {
     );
     let certificate = self_signed().issue_server(&names, NOW).expect("a certificate");
     let facts = Facts::of(&certificate.chain[0]).expect("facts");
-    assert_eq!(facts.dns_names.len(), 6);
+    assert_eq!(facts.dns_names.len(), 8);
     assert!(facts.uris.is_empty(), "the control plane is not a workload");
     assert!(self_signed().issue_server(&["ä".to_owned()], NOW).is_err());
 }
