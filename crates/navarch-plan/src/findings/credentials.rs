@@ -13,7 +13,9 @@ use navarch_model::object::ObjectKey;
 use navarch_snapshot::bound::BoundRule;
 use navarch_snapshot::{BUCKETS, Bucket, View};
 use navarch_translate::sds::{CA_SUFFIX, credential_resource};
-use navarch_translate::secrets::{SecretContent, SecretResource, SecretResourceInput, SecretSource};
+use navarch_translate::secrets::{
+    OF_AUTHORITIES, SecretContent, SecretResource, SecretResourceInput, SecretSource,
+};
 
 use super::problem::Problem;
 use crate::engine::{Cx, Gather};
@@ -146,6 +148,13 @@ impl Named {
     /// What is wrong with the credential for proxies of the namespace of who names it.
     fn problem(self, cx: &Cx<'_>) -> Option<Problem> {
         let resource = credential_resource(&self.credential);
+        let named = resource.rsplit('/').next().unwrap_or_default();
+        if OF_AUTHORITIES.contains(&named) {
+            let message = format!("Secret {named} has the key of an authority, and is nobody's credential");
+            let finding = Finding::error(Code::InvalidReference, message);
+            let finding = finding.hint("name a Secret with the certificate that is meant");
+            return Some(Problem { key: self.key, path: self.path, finding });
+        }
         let source = SecretSource::parse(&resource, &self.key.namespace)?;
         let finding = match content(cx, &source) {
             None => missing(cx.view(), &source)?,

@@ -83,8 +83,11 @@ impl SecretSource {
     }
 }
 
+/// Secrets in which a control plane keeps the key of its authority: nobody's credential, in any namespace.
+pub const OF_AUTHORITIES: [&str; 2] = ["cacerts", "istio-ca-secret"];
+
 fn valid(name: &str) -> bool {
-    !name.is_empty() && !name.contains('/')
+    !name.is_empty() && !name.contains('/') && !OF_AUTHORITIES.contains(&name)
 }
 
 /// What the source turned out to be.
@@ -188,6 +191,17 @@ mod tests {
             Some(SecretSource::AuthorityMap { namespace: "other".into(), name: "roots".into() }),
         );
         check("default", None);
+        // What signs for everybody is nobody's credential.
+        for name in OF_AUTHORITIES {
+            for resource in [
+                format!("kubernetes://{name}"),
+                format!("kubernetes://edge/{name}"),
+                format!("kubernetes-gateway://edge/{name}"),
+            ] {
+                assert_eq!(SecretSource::parse(&resource, "edge"), None, "{resource}");
+                assert_eq!(SecretSource::granted(&resource), None, "{resource}");
+            }
+        }
         let granted = SecretSource::granted("kubernetes-gateway://other/web");
         assert_eq!(granted, Some(SecretSource::KeyPair { namespace: "other".into(), name: "web".into() }));
         assert_eq!(SecretSource::granted("kubernetes://other/web"), None);
