@@ -22,7 +22,7 @@ use navarch_model::document::WrittenIn;
 use navarch_model::fact::{Fact, Rejected};
 use navarch_model::{ClusterId, Kind, Name, Origin};
 use navarch_plan::explain::noun;
-use navarch_plan::rejected::{content_at, patch_at};
+use navarch_plan::rejected::{content_at, decides_at, patch_at};
 use navarch_snapshot::{Snapshot, View};
 use navarch_sources::Source;
 use navarch_sources::memory::Memory;
@@ -48,8 +48,13 @@ const WORDS_MAX: usize = 400;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Filters that decide which calls are let through, by parts of the names of their types.
-const DECIDING: [&str; 8] = [
+const DECIDING: [&str; 13] = [
     "ext_authz",
+    "ext_proc",
+    "wasm",
+    "golang",
+    "dynamic_modules",
+    "ratelimit",
     "rbac",
     "jwt_authn",
     "oauth2",
@@ -233,10 +238,11 @@ fn is_written(view: &View<'_>, trial: &Trial) -> bool {
 /// Whether something may be missing without letting anybody in.
 fn may_be_left_out(view: &View<'_>, origin: &Origin) -> bool {
     if origin.key.kind != Kind::EnvoyFilter {
-        return true;
+        return !decides_at(view, origin);
     }
     let value = patch_at(view, origin).and_then(|patch| patch.patch.as_ref()?.value.as_ref());
-    let text = value.map(|value| value.to_serde().to_string()).unwrap_or_default();
+    // What takes something away may be what keeps somebody out.
+    let Some(text) = value.map(|value| value.to_serde().to_string()) else { return false };
     !DECIDING.iter().any(|deciding| text.contains(deciding))
 }
 
@@ -255,7 +261,51 @@ fn shortened(words: &str) -> Name {
 
 #[cfg(test)]
 mod tests {
+    use navarch_model::ObjectKey;
+    use navarch_model::change::ChangeSet;
+    use navarch_model::document::parse_text;
+    use navarch_snapshot::World;
+
     use super::*;
+
+    #[test]
+    fn what_decides_who_gets_in_is_never_left_out() {
+        let check = |api: &str, kind: Kind, spec: &str, field: &str, expected: bool| {
+            let text = format!(
+                "{{apiVersion: {api}, kind: {}, metadata: {{name: a, namespace: shop}}, spec: {spec}}}",
+                kind.as_str()
+            );
+            let parsed = parse_text("a.yaml", &text);
+            assert!(parsed.rejected.is_empty() && parsed.objects.len() == 1, "{:?}", parsed.findings);
+            let snapshot = World::new(Default::default()).apply(ChangeSet::upserting(parsed.objects));
+            let origin = Origin::field(ObjectKey::new(kind, "shop", "a"), field);
+            assert_eq!(may_be_left_out(&snapshot.view(), &origin), expected, "{spec}");
+        };
+        let wasm = |spec: &str, expected| {
+            check("extensions.istio.io/v1alpha1", Kind::WasmPlugin, spec, "", expected);
+        };
+        wasm("{url: a.wasm}", false);
+        wasm("{url: a.wasm, failStrategy: FAIL_OPEN}", true);
+        wasm("{url: a.wasm, failStrategy: FAIL_OPEN, phase: AUTHZ}", false);
+        let patch = |ty: &str, expected| {
+            let value = format!(
+                "{{name: a, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.{ty}}}}}"
+            );
+            let spec = format!(
+                "{{configPatches: [{{applyTo: HTTP_FILTER, patch: {{operation: INSERT_FIRST, value: {value}}}}}]}}"
+            );
+            check(
+                "networking.istio.io/v1alpha3",
+                Kind::EnvoyFilter,
+                &spec,
+                "spec.configPatches[0]",
+                expected,
+            );
+        };
+        patch("buffer.v3.Buffer", true);
+        patch("ext_authz.v3.ExtAuthz", false);
+        patch("ext_proc.v3.ExternalProcessor", false);
+    }
 
     #[test]
     fn a_cluster_that_is_missed_is_named_by_the_words() {

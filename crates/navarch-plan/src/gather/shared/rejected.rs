@@ -3,7 +3,9 @@
 
 use std::hash::Hash;
 
-use navarch_model::extensions::{TrafficExtension, WasmPlugin};
+use navarch_model::extensions::{
+    ExecutionPhase, FailStrategy, FilterConfig, PluginPhase, TrafficExtension, WasmPlugin,
+};
 use navarch_model::fact::Rejected;
 use navarch_model::hashed::stable_hash;
 use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter};
@@ -39,6 +41,25 @@ pub fn content_at(view: &View<'_>, origin: &Origin) -> Option<u128> {
         Kind::WasmPlugin => spec_at::<WasmPlugin>(view, origin).map(content),
         Kind::Telemetry => spec_at::<Telemetry>(view, origin).map(content),
         _ => None,
+    }
+}
+
+/// Whether an extension is there to decide who gets in: by its phase, or since a module that fails lets nobody
+/// through (Istio: `failStrategy`; only FAIL_OPEN says otherwise).
+pub fn decides_at(view: &View<'_>, origin: &Origin) -> bool {
+    match origin.key.kind {
+        Kind::TrafficExtension => spec_at::<TrafficExtension>(view, origin).is_some_and(|extension| {
+            let closes = match &extension.filter_config {
+                Some(FilterConfig::Wasm(wasm)) => wasm.fail_strategy != FailStrategy::FailOpen,
+                Some(FilterConfig::Lua(_)) | None => false,
+            };
+            closes || matches!(extension.phase, ExecutionPhase::Authn | ExecutionPhase::Authz)
+        }),
+        Kind::WasmPlugin => spec_at::<WasmPlugin>(view, origin).is_some_and(|plugin| {
+            plugin.fail_strategy != FailStrategy::FailOpen
+                || matches!(plugin.phase, PluginPhase::Authn | PluginPhase::Authz)
+        }),
+        _ => false,
     }
 }
 
