@@ -251,7 +251,8 @@ impl Fleet {
     /// Whoever is connected as this node.
     pub fn client_with_id(&self, node: &str) -> Option<Arc<Client>> {
         let state = self.state.lock();
-        state.members.values().map(|member| &member.client).find(|client| client.node == *node).cloned()
+        let member = state.by_node.get(node)?.first()?;
+        state.members.get(member).map(|member| member.client.clone())
     }
 
     /// Whether proxies of a namespace have a cluster.

@@ -213,6 +213,7 @@ impl Stream {
         if first || changed {
             state.asked_at.get_or_insert(now);
         }
+        let asked_now = change.added.clone();
         state.subscribe(change, self.protocol);
         if let Some(held) = held {
             state.resume_held(held, self.client.held_is_subscribed(ty));
@@ -234,14 +235,20 @@ impl Stream {
         }
         // What a first request says about nonces and errors is about another stream.
         if !first {
-            self.settle(ty, request, changed, now);
+            self.settle(ty, request, (changed, &asked_now), now);
         }
     }
 
-    fn settle(&mut self, ty: XdsType, request: Request, changed: bool, now: Instant) {
+    fn settle(
+        &mut self,
+        ty: XdsType,
+        request: Request,
+        (changed, asked_now): (bool, &[Arc<str>]),
+        now: Instant,
+    ) {
         let id = self.id;
         let nonce = move |number| nonce(id, number);
-        let cx = VerdictContext { protocol: self.protocol, now, nonce: &nonce };
+        let cx = VerdictContext { protocol: self.protocol, now, nonce: &nonce, asked_now };
         let number = self.number_of(&request.nonce);
         let is_error = request.error.is_some();
         let state = &mut self.types[ty];

@@ -83,6 +83,11 @@ impl Due {
         }
     }
 
+    /// Whether there is any name that was sent ahead and asked for since.
+    pub fn has_asked_since(&self) -> bool {
+        !self.asked_since.is_empty()
+    }
+
     /// The client has accepted what it was sent of this name ahead, and has asked for it before that: it was
     /// waiting for the name when it read what it was sent, and is not sent it again.
     pub fn accepted_ahead(&mut self, name: &str) {

@@ -16,6 +16,8 @@ pub(crate) struct VerdictContext<'a> {
     pub protocol: Protocol,
     pub now: Instant,
     pub nonce: &'a dyn Fn(u64) -> String,
+    /// Names that the client asks for in the same message: it had read what it answers before that.
+    pub asked_now: &'a [Arc<str>],
 }
 
 /// Why a rejection says nothing new.
@@ -47,11 +49,13 @@ impl TypeState {
             // A later response may have left them out.
             self.due.full_state |= good > 0 && !self.inflight.is_empty();
         }
-        if cx.protocol == Protocol::Delta {
-            let base = self.base.as_ref();
+        // Nearly always there is none, and a response may be large.
+        if self.due.has_asked_since() {
+            let (base, asked_now) = (self.base.as_ref(), cx.asked_now);
             for resource in response.news.iter() {
-                if base.is_some_and(|base| base.get(resource.name()) == Some(resource)) {
-                    self.due.accepted_ahead(resource.name());
+                let name = resource.name();
+                if base.is_some_and(|base| base.get(name) == Some(resource)) && !asked_now.contains(name) {
+                    self.due.accepted_ahead(name);
                 }
             }
         }
