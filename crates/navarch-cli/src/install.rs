@@ -10,7 +10,7 @@ use navarch_identity::authority::Root;
 use navarch_identity::{Timestamp, pem};
 use navarch_install::{Options, Rule, chart, is_kept, manifests, place, prunable, to_yaml};
 use navarch_kubernetes::Access;
-use navarch_kubernetes::objects::{Earnest, ObjectError, Objects};
+use navarch_kubernetes::objects::{Earnest, Objects};
 use navarch_kubernetes::permissions::{Where, permissions};
 use navarch_model::Kind;
 use navarch_model::definition::definition;
@@ -22,6 +22,9 @@ use crate::precheck;
 
 /// Who changes objects, in their `managedFields`.
 const MANAGER: &str = "navarch-install";
+
+/// Where istiod keeps an authority that it has made itself.
+const ISTIOD_AUTHORITY: &str = "istio-ca-secret";
 
 /// The Secret with the authority, and the namespace-wide root of trust unless something else is said.
 const AUTHORITY: &str = "cacerts";
@@ -272,7 +275,7 @@ async fn apply(cluster: &Objects, options: &Options, objects: &[Value], earnest:
         match cluster.apply(&place.path(), MANAGER, object, earnest).await {
             Ok(_) => output::line(&format!("{} {said}", place.title))?,
             // What is in a namespace cannot be tried before there is one.
-            Err(ObjectError::Refused { status: 404, .. }) if earnest == Earnest::Tried => {
+            Err(error) if error.status() == Some(404) && earnest == Earnest::Tried => {
                 output::line(&format!("{} {said}; the API server cannot try it yet", place.title))?;
             }
             Err(error) => return Err(error).with_context(|| format!("{} cannot be applied", place.title)),
@@ -295,6 +298,12 @@ async fn authority(cluster: &Objects, namespace: &str, earnest: Earnest) -> Resu
     if cluster.get(&format!("{collection}/{AUTHORITY}")).await?.is_some() {
         return output::line(&format!("{title} is there, and stays"));
     }
+    if cluster.get(&format!("{collection}/{ISTIOD_AUTHORITY}")).await?.is_some() {
+        bail!(
+            "istiod signs with an authority of its own (Secret {namespace}/{ISTIOD_AUTHORITY}), and another root would \
+             break its mesh: copy it to {AUTHORITY} first, as docs/from-istiod.md says"
+        );
+    }
     if earnest == Earnest::Tried {
         return output::line(&format!("{title} would be made: an authority for workloads"));
     }
@@ -313,7 +322,7 @@ async fn authority(cluster: &Objects, namespace: &str, earnest: Earnest) -> Resu
     match cluster.create(&collection, MANAGER, &secret, earnest).await {
         Ok(_) => output::line(&format!("{title} made: an authority for workloads")),
         // Somebody else was faster, and theirs counts.
-        Err(ObjectError::Refused { status: 409, .. }) => Ok(()),
+        Err(error) if error.status() == Some(409) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("{title} cannot be made")),
     }
 }

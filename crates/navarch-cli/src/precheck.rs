@@ -40,21 +40,26 @@ async fn version(cluster: &Objects, found: &mut Found) -> Result<()> {
 
 /// Asks for each kind that is installed whether we may apply it (SelfSubjectAccessReview).
 async fn may_install(cluster: &Objects, options: &Options, found: &mut Found) -> Result<()> {
-    let mut asked = std::collections::BTreeSet::new();
+    // Beside what is applied: the authority, and kinds that the cluster may lack.
+    let mut asked = std::collections::BTreeSet::from([
+        (String::new(), "secrets".to_owned(), options.namespace.clone()),
+        ("apiextensions.k8s.io".to_owned(), "customresourcedefinitions".to_owned(), String::new()),
+    ]);
     for object in manifests(options, &[], Vec::new()) {
         let Some(place) = place(&object) else { continue };
         let version = object["apiVersion"].as_str().unwrap_or_default();
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let plural = place.collection.rsplit('/').next().unwrap_or_default().to_owned();
-        if !asked.insert((group.to_owned(), plural.clone())) {
-            continue;
-        }
-        for verb in ["create", "patch"] {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        asked.insert((group.to_owned(), plural, namespace.to_owned()));
+    }
+    for (group, plural, namespace) in asked {
+        for verb in ["get", "list", "create", "patch", "delete"] {
             let review = json!({
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SelfSubjectAccessReview",
                 "spec": {"resourceAttributes": {
-                    "group": group, "resource": plural, "verb": verb, "namespace": options.namespace,
+                    "group": group, "resource": plural, "verb": verb, "namespace": namespace,
                 }},
             });
             let collection = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -79,8 +84,10 @@ async fn other_control_planes(cluster: &Objects, options: &Options, found: &mut 
         let hooks = item["webhooks"].as_array().cloned().unwrap_or_default();
         let injects =
             |hook: &Value| hook["name"].as_str().is_some_and(|name| name.contains("sidecar-injector"));
-        let instance = labels["app.kubernetes.io/instance"].as_str();
-        if !hooks.iter().any(injects) || instance == Some(&options.name()) {
+        let of = |label: &str| labels[label].as_str();
+        let is_own = of("app.kubernetes.io/instance") == Some(&options.name())
+            && of("app.kubernetes.io/part-of") == Some(&options.namespace);
+        if !hooks.iter().any(injects) || is_own {
             continue;
         }
         let name = item["metadata"]["name"].as_str().unwrap_or_default();

@@ -55,7 +55,7 @@ pub(crate) fn objects(options: &Options, rules: &[Rule]) -> Vec<Value> {
             "monitoring.coreos.com/v1",
             "ServiceMonitor",
             json!({"spec": {
-                "selector": {"matchLabels": selector(options)},
+                "selector": {"matchLabels": options.labels()},
                 "endpoints": [{"port": "http-monitoring", "path": "/metrics", "interval": "15s"}],
             }}),
         ));

@@ -38,7 +38,7 @@ impl Default for Options {
     fn default() -> Self {
         let settings = Settings::default();
         Options {
-            namespace: settings.system_namespace.clone(),
+            namespace: "istio-system".to_owned(),
             revision: settings.revision.clone(),
             tags: Vec::new(),
             image: settings.image.clone(),
@@ -118,13 +118,18 @@ impl Options {
         Map::from_iter([
             ("app.kubernetes.io/name".to_owned(), json!("navarch")),
             ("app.kubernetes.io/instance".to_owned(), json!(self.name())),
+            // What has no namespace is told apart from that of another installation by this.
+            ("app.kubernetes.io/part-of".to_owned(), json!(self.namespace)),
             ("app.kubernetes.io/managed-by".to_owned(), json!("navarch")),
         ])
     }
 
     /// A selector of the objects of the installation.
     pub fn selector(&self) -> String {
-        format!("app.kubernetes.io/managed-by=navarch,app.kubernetes.io/instance={}", self.name())
+        let (name, namespace) = (self.name(), &self.namespace);
+        format!(
+            "app.kubernetes.io/managed-by=navarch,app.kubernetes.io/instance={name},app.kubernetes.io/part-of={namespace}"
+        )
     }
 
     /// The settings of injection that follow from what is installed.
@@ -136,7 +141,6 @@ impl Options {
             image_pull_policy: self.image_pull_policy.clone(),
             image_pull_secrets: self.image_pull_secrets.clone(),
             server: format!("{}.{}.svc:15012", self.name(), self.namespace),
-            system_namespace: self.namespace.clone(),
             cluster: self.cluster.clone(),
             network: self.network.clone(),
             ..self.settings.clone()

@@ -24,5 +24,6 @@ pub use access::{Access, AccessError};
 pub use ask::{AskError, Questions};
 pub use leadership::{Candidate, Leadership};
 pub use maker::{Event, Maker, SecretData, WriteError};
+pub use request::Failure;
 pub use source::{Kubernetes, Options, Writer};
 pub use status::Report as StatusReport;

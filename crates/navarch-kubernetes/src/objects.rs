@@ -1,10 +1,10 @@
 //! Single objects of an API server, for who installs something or keeps something right.
 
-use http::{Method, Request, header};
 use kube::Client;
 use serde_json::Value;
 
 use crate::access::{Access, AccessError};
+use crate::request::{self, Change, Failure, escaped, understood};
 
 /// The API server, for questions about single objects. Paths are those of Kubernetes' API:
 /// `/apis/apps/v1/namespaces/shop/deployments/web`.
@@ -18,12 +18,19 @@ pub struct Objects {
 pub enum ObjectError {
     #[error("it is not known how to reach the API server")]
     Access(#[from] AccessError),
-    #[error("the API server says {status}: {message}")]
-    Refused { status: u16, message: String },
-    #[error("the API server does not answer")]
-    Unreachable(#[source] Box<kube::Error>),
-    #[error("{0} is not a path")]
-    Path(String),
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl ObjectError {
+    /// The status of a refusal.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            ObjectError::Access(_) => None,
+            ObjectError::Failed(failure) => failure.status(),
+        }
+    }
 }
 
 /// Whether something is done, or the API server only says what would become of it.
@@ -34,10 +41,11 @@ pub enum Earnest {
 }
 
 impl Earnest {
-    fn query(self) -> &'static str {
+    fn of(self, path: &str) -> String {
+        let mark = if path.contains('?') { '&' } else { '?' };
         match self {
-            Earnest::Done => "",
-            Earnest::Tried => "dryRun=All",
+            Earnest::Done => path.to_owned(),
+            Earnest::Tried => format!("{path}{mark}dryRun=All"),
         }
     }
 }
@@ -56,10 +64,10 @@ impl Objects {
     /// # Errors
     /// If the API server refuses, or does not answer.
     pub async fn get(&self, path: &str) -> Result<Option<Value>, ObjectError> {
-        match self.send(Method::GET, path, "application/json", Vec::new()).await {
-            Ok(object) => Ok(Some(object)),
-            Err(ObjectError::Refused { status: 404, .. }) => Ok(None),
-            Err(error) => Err(error),
+        match request::read(&self.client, path).await {
+            Ok(bytes) => Ok(Some(understood(&bytes)?)),
+            Err(Failure::Absent) => Ok(None),
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -74,9 +82,7 @@ impl Objects {
         object: &Value,
         earnest: Earnest,
     ) -> Result<Value, ObjectError> {
-        let path = format!("{path}?fieldManager={manager}&force=true&{}", earnest.query());
-        let body = object.to_string().into_bytes();
-        self.send(Method::PATCH, path.trim_end_matches('&'), "application/apply-patch+yaml", body).await
+        self.change(manager, Change::Apply, &earnest.of(path), object).await
     }
 
     /// Makes an object that there was none of.
@@ -90,9 +96,7 @@ impl Objects {
         object: &Value,
         earnest: Earnest,
     ) -> Result<Value, ObjectError> {
-        let path = format!("{collection}?fieldManager={manager}&{}", earnest.query());
-        let body = object.to_string().into_bytes();
-        self.send(Method::POST, path.trim_end_matches('&'), "application/json", body).await
+        self.change(manager, Change::Create, &earnest.of(collection), object).await
     }
 
     /// Changes an object step by step (RFC 6902).
@@ -100,9 +104,7 @@ impl Objects {
     /// # Errors
     /// If the API server refuses, or does not answer.
     pub async fn patch(&self, path: &str, manager: &str, steps: &[Value]) -> Result<Value, ObjectError> {
-        let path = format!("{path}?fieldManager={manager}");
-        let body = Value::from(steps).to_string().into_bytes();
-        self.send(Method::PATCH, &path, "application/json-patch+json", body).await
+        self.change(manager, Change::Steps, path, &Value::from(steps)).await
     }
 
     /// Removes an object; whether it was there.
@@ -110,11 +112,11 @@ impl Objects {
     /// # Errors
     /// If the API server refuses, or does not answer.
     pub async fn delete(&self, path: &str, earnest: Earnest) -> Result<bool, ObjectError> {
-        let path = format!("{path}?propagationPolicy=Background&{}", earnest.query());
-        match self.send(Method::DELETE, path.trim_end_matches('&'), "application/json", Vec::new()).await {
-            Ok(_) => Ok(true),
-            Err(ObjectError::Refused { status: 404, .. }) => Ok(false),
-            Err(error) => Err(error),
+        let path = earnest.of(&format!("{path}?propagationPolicy=Background"));
+        match request::remove(&self.client, &path).await {
+            Ok(()) => Ok(true),
+            Err(Failure::Absent) => Ok(false),
+            Err(failure) => Err(failure.into()),
         }
     }
 
@@ -123,40 +125,18 @@ impl Objects {
     /// # Errors
     /// If the API server refuses, or does not answer.
     pub async fn list(&self, collection: &str, selector: &str) -> Result<Vec<Value>, ObjectError> {
-        let selector = selector.replace('=', "%3D").replace(',', "%2C").replace('/', "%2F");
-        let listed = self.get(&format!("{collection}?labelSelector={selector}")).await?.unwrap_or_default();
+        let path = format!("{collection}?labelSelector={}", escaped(selector));
+        let listed = self.get(&path).await?.unwrap_or_default();
         Ok(listed.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
-    /// What comes as text, such as `/readyz`.
-    ///
-    /// # Errors
-    /// If the API server refuses, or does not answer.
-    pub async fn text(&self, path: &str) -> Result<String, ObjectError> {
-        let request = Request::get(path).body(Vec::new()).map_err(|_| ObjectError::Path(path.to_owned()))?;
-        self.client.request_text(request).await.map_err(of_client)
-    }
-
-    async fn send(
+    async fn change(
         &self,
-        method: Method,
+        manager: &str,
+        change: Change,
         path: &str,
-        content: &str,
-        body: Vec<u8>,
+        object: &Value,
     ) -> Result<Value, ObjectError> {
-        let request = Request::builder().method(method).uri(path.trim_end_matches('?'));
-        let request =
-            request.header(header::CONTENT_TYPE, content).header(header::ACCEPT, "application/json");
-        let request = request.body(body).map_err(|_| ObjectError::Path(path.to_owned()))?;
-        self.client.request(request).await.map_err(of_client)
-    }
-}
-
-fn of_client(error: kube::Error) -> ObjectError {
-    match error {
-        kube::Error::Api(status) => {
-            ObjectError::Refused { status: status.code, message: status.message.clone() }
-        }
-        error => ObjectError::Unreachable(error.into()),
+        Ok(understood(&request::change_as(&self.client, manager, change, path, object).await?)?)
     }
 }

@@ -9,6 +9,7 @@ use kube::Client;
 use kube::client::Body;
 use navarch_model::timestamp::format_timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
@@ -36,7 +37,7 @@ const WATCH_SECONDS: u32 = 290;
 
 /// Why a list or a watch did not work.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The version to go on from is not kept any more (410; "Resource versions").
     #[error("the version is not kept any more")]
     Expired,
@@ -171,6 +172,8 @@ pub(crate) enum Change {
     Apply,
     /// These fields are put in place of those that are there (RFC 7396).
     Merge,
+    /// It is changed step by step (RFC 6902).
+    Steps,
 }
 
 impl Change {
@@ -180,6 +183,7 @@ impl Change {
             Change::Replace => (Method::PUT, "application/json"),
             Change::Apply => (Method::PATCH, "application/apply-patch+yaml"),
             Change::Merge => (Method::PATCH, "application/merge-patch+json"),
+            Change::Steps => (Method::PATCH, "application/json-patch+json"),
         }
     }
 }
@@ -196,13 +200,31 @@ pub(crate) async fn change(
     uri: &str,
     object: &impl Serialize,
 ) -> Result<Bytes, Failure> {
+    change_as(client, FIELD_MANAGER, change, uri, object).await
+}
+
+/// The same, in another name. The address may already have a question mark.
+pub(crate) async fn change_as(
+    client: &Client,
+    manager: &str,
+    change: Change,
+    uri: &str,
+    object: &impl Serialize,
+) -> Result<Bytes, Failure> {
     let (method, content) = change.parts();
     let force = if change == Change::Apply { "&force=true" } else { "" };
-    let uri = format!("{uri}?fieldManager={FIELD_MANAGER}{force}");
+    let mark = if uri.contains('?') { '&' } else { '?' };
+    let uri = format!("{uri}{mark}fieldManager={manager}{force}");
     let object = serde_json::to_vec(object).map_err(|error| Failure::Nonsense(error.to_string()))?;
     let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content);
     let request = request.header(header::ACCEPT, "application/json").body(Body::from(object));
     bounded(async { whole(answer(client, request).await?).await }).await
+}
+
+/// Removes an object.
+pub(crate) async fn remove(client: &Client, uri: &str) -> Result<(), Failure> {
+    let request = Request::delete(uri).header(header::ACCEPT, "application/json").body(Body::empty());
+    bounded(async { whole(answer(client, request).await?).await }).await.map(|_| ())
 }
 
 async fn bounded<T>(asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -317,6 +339,11 @@ fn event(line: &[u8]) -> Result<Event, Failure> {
     Ok(event)
 }
 
+/// An answer as JSON.
+pub(crate) fn understood(bytes: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::Nonsense(error.to_string()))
+}
+
 /// An error with its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -335,7 +362,7 @@ pub(crate) fn clock() -> String {
 }
 
 /// A value in a query: everything but what never needs to be escaped is.
-fn escaped(value: &str) -> String {
+pub(crate) fn escaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {

@@ -7,15 +7,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::objects::{ObjectError, Objects};
+use crate::request::FIELD_MANAGER;
 
 /// How often the configurations are looked at: somebody may have applied them again.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// How often it is asked whether we are the one to write.
 const IDLE: Duration = Duration::from_millis(500);
-
-/// Who changes objects, in their `managedFields`.
-const MANAGER: &str = "navarch";
 
 /// A configuration of webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +81,7 @@ async fn write(objects: &Objects, configuration: &Configuration, bundle: &str) -
     let Some(found) = objects.get(&path).await? else { return Ok(0) };
     let steps = steps(&found, bundle);
     if !steps.is_empty() {
-        objects.patch(&path, MANAGER, &steps).await?;
+        objects.patch(&path, FIELD_MANAGER, &steps).await?;
     }
     Ok(steps.len() / 2)
 }

@@ -24,7 +24,7 @@ use self::document::Document;
 use self::ledger::{Found, Job, Ledger};
 use crate::leadership::Leadership;
 use crate::permissions::STATUS_KINDS;
-use crate::request::{self, Change, Failure, chain, clock};
+use crate::request::{self, Change, Failure, chain, clock, understood};
 
 /// Between the beginnings of two writes: fifty a second.
 const PACE: Duration = Duration::from_millis(20);
@@ -305,10 +305,6 @@ impl Write {
         tracing::debug!(object = %job.object, ?change, "status written");
         Ok(result)
     }
-}
-
-fn understood(bytes: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(bytes).map_err(|error| Failure::Nonsense(error.to_string()))
 }
 
 #[cfg(test)]
