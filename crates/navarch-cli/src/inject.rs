@@ -30,7 +30,7 @@ pub struct InjectArgs {
     /// The namespace of objects that do not say theirs
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// File with settings of injection, as `navarch serve` has it: docs/kubernetes.md lists them
+    /// File with settings of injection, as `navarch serve` has it: docs/injection.md lists them
     #[arg(long, value_name = "FILE", env = "NAVARCH_INJECT_SETTINGS")]
     settings: Option<PathBuf>,
     /// File with the MeshConfig, whose defaultConfig is for proxies

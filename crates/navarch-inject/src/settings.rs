@@ -26,8 +26,6 @@ pub struct Settings {
     pub image_pull_secrets: Vec<String>,
     /// Host and port of the control plane over TLS.
     pub server: String,
-    /// The namespace of the control plane, into which nothing is injected by default.
-    pub system_namespace: String,
     /// The ConfigMap in each namespace that has the roots of the mesh.
     pub root_config_map: String,
     pub cluster: String,
@@ -107,7 +105,6 @@ impl Default for Settings {
             image_pull_policy: None,
             image_pull_secrets: Vec::new(),
             server: "navarch.istio-system.svc:15012".to_owned(),
-            system_namespace: "istio-system".to_owned(),
             root_config_map: "istio-ca-root-cert".to_owned(),
             cluster: "Kubernetes".to_owned(),
             network: String::new(),
@@ -169,7 +166,9 @@ impl Settings {
     /// If its `defaultConfig` cannot be read.
     pub fn with_mesh_config(mut self, text: &str) -> Result<Self, SettingsError> {
         let mesh = Json::parse(text).map_err(SettingsError::Syntax)?;
-        if let Some(Value::Object(stated)) = mesh.get("defaultConfig").map(Json::to_serde) {
+        if let Some(Value::Object(mut stated)) = mesh.get("defaultConfig").map(Json::to_serde) {
+            // That of whoever else reads this MeshConfig, such as an istiod beside us; ours is `server`.
+            stated.shift_remove("discoveryAddress");
             self.proxy_config = stated;
         }
         if let Some(Json::Bool(merge)) = mesh.get("enablePrometheusMerge") {

@@ -146,7 +146,9 @@ impl Context<'_> {
         flag("service", self.service().to_owned());
         flag("domain", settings.domain.clone());
         // Whoever asks for readiness and metrics comes from outside the pod.
-        flag("status-addr", format!("0.0.0.0:{}", wishes.status_port));
+        if wishes.status_port != 0 {
+            flag("status-addr", format!("0.0.0.0:{}", wishes.status_port));
+        }
         flag("ready-addr", format!("0.0.0.0:{READY_PORT}"));
         flag("metrics-addr", format!("0.0.0.0:{METRICS_PORT}"));
         if let Some(threads) = wishes.proxy.concurrency {
@@ -243,7 +245,10 @@ impl Context<'_> {
         flag("inbound-port", &INBOUND_PORT.to_string());
         flag("proxy-uid", &USER.to_string());
         flag("inbound-ports", include_inbound_ports);
-        let own = format!("{METRICS_PORT},{READY_PORT},{}", wishes.status_port);
+        let mut own = format!("{METRICS_PORT},{READY_PORT}");
+        if wishes.status_port != 0 {
+            own = format!("{own},{}", wishes.status_port);
+        }
         let excluded = [own.as_str(), exclude_inbound_ports].join(",");
         flag("exclude-inbound-ports", excluded.trim_end_matches(','));
         flag("outbound-cidrs", include_outbound_ranges);
