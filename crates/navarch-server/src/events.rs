@@ -4,7 +4,7 @@
 //! often.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,14 @@ use arc_swap::ArcSwap;
 use navarch_kubernetes::{Event, Maker, WriteError};
 use navarch_model::Position;
 use navarch_model::finding::{Finding, Severity};
+use navarch_model::hashed::stable_hash;
 use navarch_snapshot::Snapshot;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_secs(2);
+
+/// Before what could not be told is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Between two Events: ten a second.
 const PACE: Duration = Duration::from_millis(100);
@@ -44,12 +48,14 @@ pub fn events(findings: &[Finding], snapshot: &Snapshot) -> Vec<Event> {
             message = format!("{message}; help: {hint}");
         }
         truncate(&mut message, MESSAGE_MAX);
-        let mut hasher = DefaultHasher::new();
-        (finding.code.as_str(), &message, key.kind.as_str()).hash(&mut hasher);
+        let said = (finding.code.as_str(), &message, key.kind.as_str());
+        let hash = stable_hash(|hasher| said.hash(hasher));
         let mut name = key.name.to_string();
         truncate(&mut name, NAME_MAX);
+        // Where it was cut there may be no dot or dash (RFC 1123).
+        name.truncate(name.trim_end_matches(['-', '.']).len());
         let uid = snapshot.object(&key).map(|object| object.metadata.uid.to_string()).unwrap_or_default();
-        let name = format!("{name}.{:016x}", hasher.finish());
+        let name = format!("{name}.{hash:032x}");
         Some(Event { name, object: key, uid, reason: finding.code.as_str(), message })
     });
     events.take(TOLD_MAX).collect()
@@ -90,15 +96,22 @@ pub async fn follow(objects: Maker, findings: Arc<ArcSwap<Vec<Finding>>>, latest
                     failing = false;
                     told.insert(event);
                 }
-                Err(error) => {
-                    if !matches!(error, WriteError::NotOurs) && !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(object = %event.object, %error, "a finding cannot be told as an Event; it is tried again");
-                    }
+                Err(WriteError::NotOurs) => {
                     whole = false;
                     break;
                 }
+                // The others are told all the same.
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(object = %event.object, %error, "a finding cannot be told as an Event; it is tried again");
+                    }
+                    whole = false;
+                }
             }
             tokio::time::sleep(PACE).await;
+        }
+        if !whole {
+            tokio::time::sleep(AGAIN).await;
         }
         looked_at = whole.then_some(found);
     }

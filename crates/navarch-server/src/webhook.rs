@@ -9,8 +9,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::Uri;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +20,7 @@ use navarch_kubernetes::webhooks::Configuration;
 use navarch_model::kubernetes::ConfigMap;
 use navarch_model::{Kind, ObjectKey};
 use navarch_snapshot::Snapshot;
+use navarch_snapshot::world::MESH_CONFIG_MAP;
 use navarch_xds::Transport;
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
@@ -36,8 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at a time. API servers keep a few each; somebody else can take no more.
 const CONNECTIONS_MAX: usize = 512;
 
-/// Where the MeshConfig is in a cluster.
-const MESH_CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
+/// Questions of one connection at a time, each with at most [`REVIEW_BYTES_MAX`].
+const STREAMS_MAX: u32 = 8;
+
+/// After a connection that could not be taken.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What is told of the webhooks.
 #[derive(Clone, Debug)]
@@ -68,7 +71,10 @@ impl Webhooks {
     /// The settings, with what the MeshConfig says now.
     fn settings(&self) -> Arc<Settings> {
         let text = match &self.options.mesh_config {
-            Some(path) => std::fs::read_to_string(path).ok(),
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Some(text),
+                Err(_) => return self.settings.lock().1.clone(),
+            },
             None => self.mesh_config(),
         };
         let text = text.unwrap_or_default();
@@ -91,10 +97,7 @@ impl Webhooks {
         object.spec::<ConfigMap>()?.data.get("mesh").cloned()
     }
 
-    /// Serves until the listener breaks.
-    ///
-    /// # Errors
-    /// If it does.
+    /// Serves for ever.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<Tls>) -> std::io::Result<()> {
         let pages = Router::new()
             .route("/inject", post(asked))
@@ -105,7 +108,14 @@ impl Webhooks {
             .with_state(self);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let (socket, address) = listener.accept().await?;
+            let (socket, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the webhooks cannot be taken");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            };
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
             let (tls, pages) = (tls.clone(), pages.clone());
             tokio::spawn(async move {
@@ -113,7 +123,9 @@ impl Webhooks {
                 let Ok(Ok((io, _))) = timeout(PATIENCE, tls.accept(socket, address)).await else { return };
                 let mut server = auto::Builder::new(TokioExecutor::new());
                 server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-                server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(PATIENCE));
+                let mut http2 = server.http2();
+                http2.timer(TokioTimer::new()).keep_alive_interval(Some(PATIENCE));
+                http2.max_concurrent_streams(STREAMS_MAX);
                 // That a connection breaks is nothing to tell: who asks, asks again.
                 let _ = server.serve_connection(TokioIo::new(io), TowerToHyperService::new(pages)).await;
             });

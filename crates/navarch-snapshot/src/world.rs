@@ -38,7 +38,7 @@ use crate::touched::Touched;
 type Edits = BTreeMap<ObjectKey, Option<Arc<Object>>>;
 
 /// Namespace and name of the ConfigMap with the mesh's settings.
-const MESH_CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
+pub const MESH_CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
 
 /// What the world is told once.
 #[derive(Clone, Debug)]

@@ -38,11 +38,12 @@ pub(crate) fn targets(reader: &Reader<'_>, key: &ObjectKey) -> (Outcome, Vec<Fin
             missing.push((path, format!("there is no {target}")));
         }
     }
+    let rest = match missing.len() == named.len() {
+        true => "the policy is not for anything",
+        false => "the policy is for its other targets alone",
+    };
     let finding = |(path, message): &(&String, String)| {
-        let finding = Finding::warning(
-            Code::InvalidReference,
-            format!("{message}; the policy is not for anything here"),
-        );
+        let finding = Finding::warning(Code::InvalidReference, format!("{message}; {rest}"));
         let finding = finding.hint("correct the name; a target is in the namespace of its policy");
         finding.of(key.clone()).at(object.locate(path)).path((*path).clone())
     };
