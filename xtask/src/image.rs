@@ -261,8 +261,8 @@ fn try_out(image: &Path, directory: &Path) -> Result<()> {
     }
     // It does what it is for: something that needs files, a parser and an output.
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n";
-    fs::write(root.join("tmp/pod.yaml"), pod)?;
-    let injected = inside(&[entry, "inject", "-f", "/tmp/pod.yaml"].map(OsStr::new))?;
+    fs::write(root.join("pod.yaml"), pod)?;
+    let injected = inside(&[entry, "inject", "-f", "/pod.yaml"].map(OsStr::new))?;
     ensure!(injected.contains("istio-proxy"), "{injected}");
     Ok(())
 }

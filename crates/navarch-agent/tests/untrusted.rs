@@ -57,13 +57,19 @@ fn no_question_for_a_name_panics() {
 #[test]
 fn nothing_that_is_said_on_a_stream_panics() {
     let piece = |who: u8, message: &[u8]| [&[who, message.len() as u8], message].concat();
-    let listeners = b"\x22\x34type.googleapis.com/envoy.config.listener.v3.Listener";
-    let names = b"\x22\x39type.googleapis.com/istio.networking.nds.v1.NameTable";
-    let request = [&b"\x12\x36"[..], &[b"\x22\x34", &listeners[2..]].concat()].concat();
-    let response = [&b"\x0a\x011"[..], &names[..], b"\x2a\x01n", b"\x12\x06\x0a\x01v\x12\x01x"].concat();
+    let listeners = b"type.googleapis.com/envoy.config.listener.v3.Listener";
+    let names = b"type.googleapis.com/istio.networking.nds.v1.NameTable";
+    let field = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+    // Requests of both protocols, and answers with a name table (envoy/service/discovery/v3/discovery.proto).
+    let (of_state, of_delta) = (field(0x22, listeners), field(0x12, listeners));
+    let any = [field(0x0a, names), field(0x12, b"x")].concat();
+    let head = [field(0x22, names), field(0x2a, b"n")].concat();
+    let state = [field(0x0a, b"1"), field(0x12, &any), head.clone()].concat();
+    let resource = [field(0x1a, b"t"), field(0x0a, b"1"), field(0x12, &any)].concat();
+    let delta = [field(0x0a, b"1"), field(0x12, &resource), head].concat();
     let seeds = [
-        [piece(4, listeners), piece(2, b""), piece(1, &response), piece(4, &request)].concat(),
-        [piece(4, &request), piece(1, &response), piece(2, b""), piece(0, names)].concat(),
+        [piece(2, b""), piece(6, &of_state), piece(1, &state)].concat(),
+        [piece(2, b""), piece(6, &of_delta), piece(1, &delta)].concat(),
     ];
     check(relay::run, 4, &seeds);
 }

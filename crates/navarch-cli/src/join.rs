@@ -1,12 +1,12 @@
 //! The file with which a machine joins a mesh: all that its agent has to be told, in one piece. Made by
 //! `navarch token create --join`, read by `navarch agent sidecar --join`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use navarch_identity::store::StateDirectory;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a file that are read.
@@ -45,23 +45,15 @@ impl Join {
 
     /// Puts roots and token where the agent reads them: in its own directory.
     pub fn place(&self, directory: &Path) -> Result<(PathBuf, PathBuf)> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let write = |name: &str, text: &str| {
-            let path = directory.join(name);
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-            let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-            written.with_context(|| format!("cannot write {}", path.display()))?;
-            anyhow::Ok(path)
-        };
         ensure!(
             !self.roots.is_empty() && !self.token.is_empty(),
             "the file to join with has no roots or no token"
         );
-        Ok((write("join-root.pem", &self.roots)?, write("join-token", &self.token)?))
+        let state = StateDirectory::open(directory)?;
+        let [roots, token] = ["join-root.pem", "join-token"];
+        state.replace(roots, self.roots.as_bytes())?;
+        state.replace(token, self.token.as_bytes())?;
+        Ok((directory.join(roots), directory.join(token)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use navarch_agent::dns::resolv::{PATH, Resolv};
 use navarch_agent::redirect::apply;
@@ -116,19 +117,19 @@ pub struct RedirectArgs {
     #[arg(long, value_name = "GROUPS", default_value = "", env = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", value_parser = Listed::<Owner>::parse)]
     exclude_outbound_owner_groups: Listed<Owner>,
     /// Lead questions for the name servers of /etc/resolv.conf to the agent
-    #[arg(long, env = "ISTIO_META_DNS_CAPTURE", num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set)]
+    #[arg(long, env = "ISTIO_META_DNS_CAPTURE", num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     redirect_dns: bool,
     /// With --redirect-dns: questions for any name server
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     capture_all_dns: bool,
     /// Where the agent answers questions, on loopback
     #[arg(long, value_name = "PORT", default_value_t = 15053)]
     dns_port: u16,
     /// Lead IPv6 to Envoy, too, which has to listen there. A machine that has nothing else does it anyway
-    #[arg(long, env = "ISTIO_DUAL_STACK", alias = "dual-stack", num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set)]
+    #[arg(long, env = "ISTIO_DUAL_STACK", alias = "dual-stack", num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     ipv6: bool,
     /// Drop packets that belong to no connection
-    #[arg(long, env = "INVALID_DROP", num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set)]
+    #[arg(long, env = "INVALID_DROP", num_args = 0..=1, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     drop_invalid: bool,
     /// TPROXY: the mark of packets for Envoy. The control plane tells Envoy 1337
     #[arg(
@@ -234,8 +235,8 @@ impl RedirectArgs {
         }
         let names = (self.redirect_dns && has_servers).then_some(Names { port: self.dns_port, servers });
         let owner_groups = match self.outbound_owner_groups {
-            Chosen::All => Groups::AllBut(self.exclude_outbound_owner_groups.0),
-            Chosen::Only(groups) => Groups::Only(groups),
+            Chosen::Only(groups) if !groups.is_empty() => Groups::Only(groups),
+            Chosen::All | Chosen::Only(_) => Groups::AllBut(self.exclude_outbound_owner_groups.0),
         };
         let options = Options {
             mode: self.mode,

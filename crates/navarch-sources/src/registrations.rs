@@ -63,7 +63,10 @@ impl Registrations {
             departures: 0,
         });
         entry.streams += 1;
-        if entry.object != object {
+        // Nobody reports any more on one that is not checked.
+        let is_cleared = !is_checked && !entry.is_healthy;
+        entry.is_healthy |= is_cleared;
+        if entry.object != object || is_cleared {
             entry.object = object;
             self.memory.write(place, &entry.text());
         }

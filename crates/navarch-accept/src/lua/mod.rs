@@ -13,6 +13,7 @@ const DEPTH_MAX: usize = 150;
 /// What is wrong with a script: the line, and what is there.
 #[must_use]
 pub fn problem(script: &str) -> Option<String> {
+    let script = script.strip_prefix('\u{feff}').unwrap_or(script);
     // What is compiled already starts with an escape, and is not looked into.
     if script.starts_with('\u{1b}') {
         return None;
@@ -111,7 +112,7 @@ impl<'s> Parser<'s> {
         Ok(is_there)
     }
 
-    fn expect(&mut self, word: &str) -> Read {
+    fn demand(&mut self, word: &str) -> Read {
         if self.take(word)? {
             Ok(())
         } else {
@@ -184,35 +185,35 @@ impl<'s> Parser<'s> {
             "if" => {
                 self.advance()?;
                 self.expression()?;
-                self.expect("then")?;
+                self.demand("then")?;
                 self.block()?;
                 while self.take("elseif")? {
                     self.expression()?;
-                    self.expect("then")?;
+                    self.demand("then")?;
                     self.block()?;
                 }
                 if self.take("else")? {
                     self.block()?;
                 }
-                self.expect("end")
+                self.demand("end")
             }
             "while" => {
                 self.advance()?;
                 self.expression()?;
-                self.expect("do")?;
+                self.demand("do")?;
                 self.loop_block()?;
-                self.expect("end")
+                self.demand("end")
             }
             "do" => {
                 self.advance()?;
                 self.block()?;
-                self.expect("end")
+                self.demand("end")
             }
             "for" => self.for_statement(),
             "repeat" => {
                 self.advance()?;
                 self.loop_block()?;
-                self.expect("until")?;
+                self.demand("until")?;
                 self.expression()
             }
             "function" => {
@@ -244,7 +245,7 @@ impl<'s> Parser<'s> {
             "::" => {
                 self.advance()?;
                 self.name()?;
-                self.expect("::")
+                self.demand("::")
             }
             _ => self.expression_statement(),
         }
@@ -255,7 +256,7 @@ impl<'s> Parser<'s> {
         self.name()?;
         if self.take("=")? {
             self.expression()?;
-            self.expect(",")?;
+            self.demand(",")?;
             self.expression()?;
             if self.take(",")? {
                 self.expression()?;
@@ -264,12 +265,12 @@ impl<'s> Parser<'s> {
             while self.take(",")? {
                 self.name()?;
             }
-            self.expect("in")?;
+            self.demand("in")?;
             self.expressions()?;
         }
-        self.expect("do")?;
+        self.demand("do")?;
         self.loop_block()?;
-        self.expect("end")
+        self.demand("end")
     }
 
     fn loop_block(&mut self) -> Read {
@@ -376,7 +377,7 @@ impl<'s> Parser<'s> {
             Token::Word("(") => {
                 self.advance()?;
                 self.expression()?;
-                self.expect(")")?;
+                self.demand(")")?;
                 Form::Other
             }
             _ => return Err(self.unexpected()),
@@ -395,7 +396,7 @@ impl<'s> Parser<'s> {
                 Token::Word("[") => {
                     self.advance()?;
                     self.expression()?;
-                    self.expect("]")?;
+                    self.demand("]")?;
                     Form::Place
                 }
                 Token::Word(":") => {
@@ -418,22 +419,22 @@ impl<'s> Parser<'s> {
             Token::Text => self.advance(),
             Token::Word("{") => self.table(),
             _ => {
-                self.expect("(")?;
+                self.demand("(")?;
                 if !self.is(")") {
                     self.expressions()?;
                 }
-                self.expect(")")
+                self.demand(")")
             }
         }
     }
 
     fn table(&mut self) -> Read {
-        self.expect("{")?;
+        self.demand("{")?;
         while !self.is("}") {
             if self.take("[")? {
                 self.expression()?;
-                self.expect("]")?;
-                self.expect("=")?;
+                self.demand("]")?;
+                self.demand("=")?;
                 self.expression()?;
             } else {
                 // `name = value` starts as the expression `name` does.
@@ -447,12 +448,12 @@ impl<'s> Parser<'s> {
                 break;
             }
         }
-        self.expect("}")
+        self.demand("}")
     }
 
     /// Parameters and block of a function.
     fn body(&mut self) -> Read {
-        self.expect("(")?;
+        self.demand("(")?;
         let mut takes_any = false;
         while !self.is(")") {
             takes_any = self.take("...")?;
@@ -467,12 +468,12 @@ impl<'s> Parser<'s> {
                 return Err(self.unexpected());
             }
         }
-        self.expect(")")?;
+        self.demand(")")?;
         let outer = (self.loops, self.takes_any);
         (self.loops, self.takes_any) = (0, takes_any);
         self.block()?;
         (self.loops, self.takes_any) = outer;
-        self.expect("end")
+        self.demand("end")
     }
 }
 
@@ -493,6 +494,9 @@ mod tests {
             "# a line for the shell\nx = 1",
             "goto a ::a::",
             "goto = 1 goto.x = 2",
+            "\u{feff}x = 1",
+            "x = 'a\\\r\nb'",
+            "x = 'a\\\nb'",
             "x = 1 .. 2 .. 'a\\z   b' .. \"\\u{41}\\x41\\065\\n\"",
             "x = 0b11 + 1ULL + 0x1p4 + 0xA.8 + 1e-3 + .5 + 3. + 2i",
             "while true do break x = 1 end",

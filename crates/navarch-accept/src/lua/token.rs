@@ -169,8 +169,12 @@ impl<'s> Lexer<'s> {
         };
         match byte {
             b'a' | b'b' | b'f' | b'n' | b'r' | b't' | b'v' | b'\\' | b'"' | b'\'' => {}
-            b'\n' => self.line += 1,
-            b'\r' => {}
+            // An end of line may have two characters.
+            b'\n' | b'\r' => {
+                self.line += 1;
+                let other = if byte == b'\n' { b'\r' } else { b'\n' };
+                self.at += usize::from(bytes.get(self.at) == Some(&other));
+            }
             b'z' => {
                 while let Some(byte) = bytes.get(self.at).filter(|byte| byte.is_ascii_whitespace()) {
                     self.line += usize::from(*byte == b'\n');

@@ -130,7 +130,7 @@ impl<'m> Query<'m> {
         if class != INTERNET && class != ANY {
             return Err(Unread::Foreign);
         }
-        let question = &message[HEADER..reader.at];
+        let question = message.get(HEADER..reader.at).ok_or(Unread::Malformed)?;
         Ok(Query { id, flags, name: text(&labels), kind, question, edns: edns(reader, more) })
     }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use navarch_identity::store::StateDirectory;
+use navarch_model::networking::{HealthCheckMethod, ReadinessProbe};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -67,7 +68,12 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let (health, upstream) = feed(&options, &directory, names.clone(), finding)?;
     let provision = provision::fetch(&upstream, &options.node, &directory).await;
     let settings = Settings::new(&options, provision);
-    if let Some(probe) = settings.config.readiness_probe.clone() {
+    // Over plaintext anybody on the way could name the command.
+    let may_run = |probe: &ReadinessProbe| {
+        options.upstream.roots.is_some()
+            || !matches!(probe.health_check_method, Some(HealthCheckMethod::Exec(_)))
+    };
+    if let Some(probe) = settings.config.readiness_probe.clone().filter(may_run) {
         tokio::spawn(readiness::follow(probe, found));
     }
     if captures_dns(&settings.node) {

@@ -49,7 +49,8 @@ pub fn apply(plan: &Plan) -> Result<(), RedirectError> {
 
 fn ip(command: &Command) -> Result<(), RedirectError> {
     match run(IP, "iproute2", &command.arguments, "") {
-        Err(RedirectError::Failed { .. }) if command.may_fail => Ok(()),
+        // Without the program there is nothing of ours to take back.
+        Err(RedirectError::Failed { .. } | RedirectError::Missing { .. }) if command.may_fail => Ok(()),
         result => result,
     }
 }

@@ -11,6 +11,7 @@ use crate::networking::{
     ProbeHttpHeader, ReadinessProbe, TcpHealthCheckConfig,
 };
 use crate::values::Json;
+use crate::yaml::json_name;
 
 /// Fields whose entries add up; of others the last one counts.
 const ADD_UP: [&str; 2] = ["proxyMetadata", "proxyHeaders"];
@@ -73,7 +74,7 @@ impl StatedProxyConfig {
     pub fn put(&mut self, over: &Json) {
         let Json::Object(fields) = over else { return };
         for (name, value) in fields.iter().filter(|(_, value)| **value != Json::Null) {
-            let name = lower_camel(name);
+            let name = json_name(name);
             if CLUSTER_NAME.contains(&name.as_str()) {
                 self.0.retain(|key, _| !CLUSTER_NAME.contains(&key.as_str()));
             }
@@ -140,18 +141,6 @@ impl StatedProxyConfig {
     pub fn to_json(&self) -> Json {
         Json::Object(self.0.clone())
     }
-}
-
-/// The name in JSON of a field that may be written as in protobuf.
-fn lower_camel(name: &str) -> String {
-    let mut words = name.split('_');
-    let mut camel = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        let mut letters = word.chars();
-        camel.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-        camel.push_str(letters.as_str());
-    }
-    camel
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod path;
 mod scalar;
 
 pub(crate) use decode::closest;
+pub(crate) use decode::json_name;
 pub use decode::{Decode, Decoder, Oneof, Problem, ProblemKind};
 pub(crate) use message::{closed_enum, message, oneof, union_message};
 pub use node::{Document, Entry, Node, Value};
