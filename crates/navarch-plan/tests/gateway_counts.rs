@@ -197,3 +197,32 @@ fn one_ingress_of_a_thousand_with_certificates_concerns_its_own_host() {
     rig.check("a path", &ingress(123, "/new"), "RDS 2", &own, 6);
     rig.check("one more", &ingress(INGRESSES, "/"), "LDS 1, RDS 2", &own, 8);
 }
+
+#[test]
+fn beside_a_set_with_hosts_everywhere_an_edit_costs_its_bucket() {
+    let virtual_service = |name: &str, hosts: &str, more: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{hosts: \
+             [{hosts}], gateways: [edge/gw], http: [{{{more}route: [{{destination: {{host: s1.shop.svc.cluster.local}}}}]}}]}}\n---\n"
+        )
+    };
+    let counted = [100, ROUTES / 5].map(|routes| {
+        let mut text = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: edge}\nspec: {selector: \
+                        {istio: ingressgateway}, servers: [{hosts: ['*'], port: {number: 80, name: http, protocol: HTTP}}]}\n---\n"
+            .to_owned();
+        text.push_str(&service(1));
+        let wide: Vec<String> = (0..2_000).map(|index| format!("w{index}.example.com")).collect();
+        text.push_str(&virtual_service("wide", &wide.join(", "), ""));
+        for index in 0..routes {
+            text.push_str(&virtual_service(&format!("r{index}"), &format!("h{index}.example.com"), ""));
+        }
+        let mut rig = Rig::new(&text, &serde_json::json!({"istio": "ingressgateway"}), true);
+        assert_eq!(rig.last.set(XdsType::Vhds).len(), routes + 1, "one for each, and one for all the others");
+        let one = [("routes.gateway_set", 1), ("routes.gateway_hosts_in", 1), ("routes.gateway_hosts", 1)];
+        let edit = virtual_service("r34", "h34.example.com", "timeout: 1s, ");
+        let (runs, asked) = rig.check("a timeout", &edit, "VHDS 1", &one, 2);
+        assert!(asked <= 64, "the memo was asked {asked} times");
+        runs
+    });
+    assert_eq!(counted[0], counted[1], "gathers that ran, with few hosts and with many");
+}

@@ -211,5 +211,8 @@ mod tests {
         assert_eq!(changes(&mut *source), [("a".to_owned(), Some(true))]);
         assert!(registrations.report("a", false));
         assert_eq!(changes(&mut *source), [("a".to_owned(), Some(false))]);
+        // Back without a check, nobody would ever say that it is well again.
+        let _unchecked = registrations.join("a", object("10.0.0.1"), false);
+        assert_eq!(changes(&mut *source), [("a".to_owned(), Some(true))]);
     }
 }

@@ -7,7 +7,7 @@
 //! no times, and names decide) takes an address from one that shares its hash, one in 65,000 for each host
 //! that there is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use navarch_model::networking::{Resolution, ServiceEntry};
@@ -27,6 +27,9 @@ const V6_HOST_BITS: u32 = 80;
 
 /// A host in a namespace.
 type Host = (Name, Name);
+
+/// A host, and when it chooses.
+type Chooser = (Precedence, Host);
 
 /// Whether hosts of the entry get addresses.
 pub(super) fn is_wanted(object: &Object, entry: &ServiceEntry) -> bool {
@@ -76,15 +79,35 @@ fn address_of(slot: u32) -> Ipv4Addr {
     Ipv4Addr::new(V4[0], V4[1], third as u8, last as u8)
 }
 
-/// Which host has which address.
+fn slot_of(address: Ipv4Addr) -> Option<u32> {
+    let [first, second, third, last] = address.octets();
+    let is_ours = [first, second] == V4 && (1..=V4_HOSTS).contains(&u32::from(last));
+    is_ours.then(|| u32::from(third) * V4_HOSTS + u32::from(last) - 1)
+}
+
+/// Which host has which address: a hash table with open addressing in which the older entry has the place,
+/// and so the same one whatever came first. A change moves only those in the same run of places.
 #[derive(Debug, Default)]
 pub(super) struct Allocation {
-    /// Hosts that are to get one, in the order in which they choose.
-    wishes: BTreeMap<Precedence, Name>,
-    /// Addresses that entries state.
-    taken: BTreeMap<ObjectKey, Vec<Ipv4Addr>>,
-    given: HashMap<Host, Ipv4Addr>,
-    is_settled: bool,
+    hosts: HashMap<Host, Wish>,
+    /// Who has a place, and when it chose.
+    places: HashMap<u32, Chooser>,
+    /// Places that entries state, and how many do.
+    stated: HashMap<u32, usize>,
+    /// Hosts that have to choose, the older ones first.
+    choosing: BTreeSet<Chooser>,
+    /// Hosts that may have another place since they were settled last, with the one they had.
+    moved: BTreeMap<Host, Option<u32>>,
+    /// Whether some hosts have no place since there are too many.
+    is_full: bool,
+}
+
+/// A host that is to get an address.
+#[derive(Debug, Default)]
+struct Wish {
+    /// The entries that ask for it. The first one says when it chooses.
+    by: BTreeSet<Precedence>,
+    slot: Option<u32>,
 }
 
 impl Allocation {
@@ -94,58 +117,138 @@ impl Allocation {
         if old == new {
             return;
         }
-        self.is_settled = false;
-        for precedence in old.0.into_keys() {
-            self.wishes.remove(&precedence);
+        let own = |host: &Name| (key.namespace.clone(), host.clone());
+        for (precedence, host) in &old.0 {
+            self.wish(&own(host), |by| _ = by.remove(precedence));
         }
-        self.wishes.extend(new.0);
-        match new.1.is_empty() {
-            true => self.taken.remove(key),
-            false => self.taken.insert(key.clone(), new.1),
-        };
+        for (precedence, host) in new.0 {
+            self.wish(&own(&host), |by| _ = by.insert(precedence));
+        }
+        for slot in old.1 {
+            let count = self.stated.get_mut(&slot).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if count == Some(0) {
+                self.stated.remove(&slot);
+                self.vacate(slot);
+            }
+        }
+        for slot in new.1 {
+            *self.stated.entry(slot).or_default() += 1;
+            if let Some(chooser) = self.places.remove(&slot) {
+                self.choose_again(chooser);
+            }
+        }
     }
 
     /// Gives every host its address, and returns the objects with a host that has another one now.
     pub fn settle(&mut self) -> BTreeSet<ObjectKey> {
-        if std::mem::replace(&mut self.is_settled, true) {
+        if self.choosing.is_empty() && self.moved.is_empty() {
             return BTreeSet::new();
         }
-        let mut used: HashSet<Ipv4Addr> = self.taken.values().flatten().copied().collect();
-        let mut given: HashMap<Host, Ipv4Addr> = HashMap::with_capacity(self.wishes.len());
-        for (precedence, host) in &self.wishes {
-            let own = (precedence.key.namespace.clone(), host.clone());
-            if given.contains_key(&own) {
-                continue;
-            }
-            let first = first_slot(&own.0, &own.1);
-            let slots = (0..V4_SLOTS).map(|step| address_of((first + step) % V4_SLOTS));
-            if let Some(address) = slots.into_iter().find(|address| !used.contains(address)) {
-                used.insert(address);
-                given.insert(own, address);
-            }
+        let is_full = self.hosts.len() + self.stated.len() > V4_SLOTS as usize;
+        // Who has none may be anywhere in the order: everybody chooses again.
+        if std::mem::replace(&mut self.is_full, is_full) || is_full {
+            self.places.clear();
+            let everybody = self.hosts.iter();
+            let everybody =
+                everybody.filter_map(|(host, wish)| Some((wish.by.first()?.clone(), host.clone())));
+            let everybody: Vec<Chooser> = everybody.collect();
+            everybody.into_iter().for_each(|chooser| self.choose_again(chooser));
         }
-        let before = std::mem::replace(&mut self.given, given);
-        let is_changed = |(precedence, host): &(&Precedence, &Name)| {
-            let own = (precedence.key.namespace.clone(), (*host).clone());
-            before.get(&own) != self.given.get(&own)
-        };
-        self.wishes.iter().filter(is_changed).map(|(precedence, _)| precedence.key.clone()).collect()
+        for chooser in std::mem::take(&mut self.choosing) {
+            if self.places.len() + self.stated.len() == V4_SLOTS as usize {
+                break;
+            }
+            self.place(chooser);
+        }
+        let moved = std::mem::take(&mut self.moved).into_iter();
+        let wishes =
+            moved.filter_map(|(host, before)| self.hosts.get(&host).filter(|wish| wish.slot != before));
+        wishes.flat_map(|wish| &wish.by).map(|precedence| precedence.key.clone()).collect()
     }
 
     /// The address of a host.
     pub fn v4_of(&self, namespace: &Name, host: &str) -> Option<Ipv4Addr> {
-        self.given.get(&(namespace.clone(), Name::from(host))).copied()
+        self.hosts.get(&(namespace.clone(), Name::from(host)))?.slot.map(address_of)
+    }
+
+    /// What is asked for a host changes, and with it perhaps when the host chooses.
+    fn wish(&mut self, host: &Host, change: impl FnOnce(&mut BTreeSet<Precedence>)) {
+        let by = &mut self.hosts.entry(host.clone()).or_default().by;
+        let before = by.first().cloned();
+        change(by);
+        let after = by.first().cloned();
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.choosing.remove(&(before, host.clone()));
+        }
+        let slot = self.leave(host);
+        match after {
+            Some(after) => _ = self.choosing.insert((after, host.clone())),
+            None => _ = self.hosts.remove(host),
+        }
+        if let Some(slot) = slot {
+            self.places.remove(&slot);
+            self.vacate(slot);
+        }
+    }
+
+    /// A host finds a place. A younger one goes on looking from where it was.
+    fn place(&mut self, mut chooser: Chooser) {
+        let (_, (namespace, host)) = &chooser;
+        let first = first_slot(namespace, host);
+        for slot in (0..V4_SLOTS).map(|step| (first + step) % V4_SLOTS).cycle() {
+            let is_older = |(precedence, _): &Chooser| *precedence < chooser.0;
+            if self.stated.contains_key(&slot) || self.places.get(&slot).is_some_and(is_older) {
+                continue;
+            }
+            if let Some(wish) = self.hosts.get_mut(&chooser.1) {
+                wish.slot = Some(slot);
+            }
+            let Some(displaced) = self.places.insert(slot, chooser) else { return };
+            self.leave(&displaced.1);
+            chooser = displaced;
+        }
+    }
+
+    /// A place has become free: whoever had to go past it chooses again. They are all in the run behind it.
+    fn vacate(&mut self, slot: u32) {
+        for slot in (1..V4_SLOTS).map(|step| (slot + step) % V4_SLOTS) {
+            match self.places.remove(&slot) {
+                Some(chooser) => self.choose_again(chooser),
+                None if self.stated.contains_key(&slot) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// A host whose place has been taken from it looks for another one.
+    fn choose_again(&mut self, chooser: Chooser) {
+        self.leave(&chooser.1);
+        self.choosing.insert(chooser);
+    }
+
+    /// A host has no place any more. The one it had.
+    fn leave(&mut self, host: &Host) -> Option<u32> {
+        let slot = self.hosts.get_mut(host).and_then(|wish| wish.slot.take());
+        self.moved.entry(host.clone()).or_insert(slot);
+        slot
     }
 
     /// Whether nothing is kept of objects that are gone.
     #[cfg(test)]
     pub fn assert_empty(&self) {
-        assert!(self.wishes.is_empty() && self.taken.is_empty() && self.given.is_empty());
+        assert!(self.hosts.is_empty() && self.places.is_empty() && self.stated.is_empty());
+        assert!(self.choosing.is_empty() && self.moved.is_empty());
     }
 }
 
-/// The hosts of an object that are to get an address, and the addresses that it states.
-fn wishes_of(object: Option<&Object>) -> (BTreeMap<Precedence, Name>, Vec<Ipv4Addr>) {
+/// The hosts of an object that are to get an address, and the places of the addresses that it states.
+fn wishes_of(object: Option<&Object>) -> (BTreeMap<Precedence, Name>, Vec<u32>) {
     let mut wishes = BTreeMap::new();
     let mut taken = Vec::new();
     let Some((object, entry)) = object.and_then(|object| Some((object, object.spec::<ServiceEntry>()?)))
@@ -157,7 +260,7 @@ fn wishes_of(object: Option<&Object>) -> (BTreeMap<Precedence, Name>, Vec<Ipv4Ad
     }
     for (position, host) in (0..).zip(&entry.hosts) {
         match stated(entry, host) {
-            (Some(address), _) => taken.push(address),
+            (Some(address), _) => taken.extend(slot_of(address)),
             (None, None) if !host.contains('*') => {
                 let created_at = object.metadata.creation_timestamp;
                 let precedence = Precedence { created_at, key: object.key.clone(), position };
@@ -171,21 +274,25 @@ fn wishes_of(object: Option<&Object>) -> (BTreeMap<Precedence, Name>, Vec<Ipv4Ad
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, LazyLock};
+
+    use navarch_model::Kind;
     use navarch_model::document::parse_text;
-    use std::sync::Arc;
+    use proptest::prelude::*;
 
     use super::*;
 
     fn entry(name: &str, hosts: &str, more: &str) -> Arc<Object> {
         let text = format!(
-            "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: {name}, namespace: shop}}, spec: {{hosts: [{hosts}], resolution: DNS, ports: [{{number: 80, name: tcp, protocol: TCP}}]}}{more}}}"
+            "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: {name}, namespace: shop}}, spec: {{hosts: [{hosts}], resolution: DNS, ports: [{{number: 80, name: http, protocol: HTTP}}]}}{more}}}"
         );
         read(&text)
     }
 
     fn read(text: &str) -> Arc<Object> {
         let parsed = parse_text("entry.yaml", text);
-        parsed.objects.into_iter().next().map(Arc::new).expect("an object")
+        let object = parsed.objects.into_iter().next();
+        Arc::new(object.unwrap_or_else(|| panic!("{:?}", parsed.findings)))
     }
 
     fn allocate(objects: &[Arc<Object>]) -> Allocation {
@@ -206,15 +313,14 @@ mod tests {
         let mut objects: Vec<_> =
             (0..2000).map(|n| entry(&format!("e{n}"), &format!("h{n}.example.com"), "")).collect();
         let all = allocate(&objects);
-        let addresses: BTreeSet<_> = all.given.values().collect();
-        assert_eq!(addresses.len(), 2000, "two hosts have one address");
+        assert_eq!(all.places.len(), 2000);
         objects.reverse();
-        assert_eq!(allocate(&objects).given, all.given, "the order of edits counts");
-        assert!(
-            all.given
-                .values()
-                .all(|address| address.octets()[..2] == V4 && ![0, 255].contains(&address.octets()[3]))
-        );
+        assert_eq!(allocate(&objects).places, all.places, "the order of edits counts");
+        for slot in 0..V4_SLOTS {
+            let address = address_of(slot);
+            assert!(address.octets()[..2] == V4 && ![0, 255].contains(&address.octets()[3]), "{address}");
+            assert_eq!(slot_of(address), Some(slot));
+        }
         // Written down: it must not change with a release.
         assert_eq!(of(&allocate(&objects[..1]), "h1999.example.com").as_deref(), Some("240.240.165.83"));
         assert_eq!(v6_of("shop", "h1.example.com").to_string(), "2001:2:0:72e0:15b2:f215:c94f:ecf");
@@ -239,6 +345,77 @@ mod tests {
         both.assert_empty();
     }
 
+    /// Hosts that all like one of few places best, over the end of the table.
+    fn crowded(count: usize) -> Vec<String> {
+        let hosts = (0..).map(|n| format!("h{n}.example.com"));
+        hosts.filter(|host| (first_slot("shop", host) + 12) % V4_SLOTS < 16).take(count).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn edits_end_where_a_start_from_nothing_does(
+            edits in prop::collection::vec(prop::collection::vec((0..24_usize, 0..4_usize, 0..24_usize), 1..6), 1..30),
+        ) {
+            static HOSTS: LazyLock<Vec<String>> = LazyLock::new(|| crowded(24));
+            let mut objects: BTreeMap<ObjectKey, Arc<Object>> = BTreeMap::new();
+            let mut edited = Allocation::default();
+            let mut known = HashMap::new();
+            for batch in edits {
+                let mut touched = BTreeSet::new();
+                for (name, shape, host) in batch {
+                    let stated = format!("{{value: {}, host: {}}}", address_of(host as u32 % 8), HOSTS[host]);
+                    let object = match shape {
+                        0 => None,
+                        1 => Some(entry(&format!("e{name}"), &HOSTS[host], "")),
+                        2 if host != name => Some(entry(&format!("e{name}"), &format!("{}, {}", HOSTS[host], HOSTS[name]), "")),
+                        _ => {
+                            let status = format!(", status: {{addresses: [{stated}]}}");
+                            Some(entry(&format!("e{name}"), &HOSTS[host], &status))
+                        }
+                    };
+                    let key = ObjectKey::new(Kind::ServiceEntry, "shop", &format!("e{name}"));
+                    let before = match &object {
+                        Some(object) => objects.insert(key.clone(), object.clone()),
+                        None => objects.remove(&key),
+                    };
+                    edited.set(&key, before.as_deref(), object.as_deref());
+                    touched.insert(key);
+                }
+                touched.extend(edited.settle());
+                let whole = allocate(&objects.values().cloned().collect::<Vec<_>>());
+                prop_assert_eq!(&edited.places, &whole.places);
+                // Whoever has another address now is told so.
+                for (key, object) in &objects {
+                    let wishes = wishes_of(Some(object)).0;
+                    let addresses: Vec<_> = wishes.values().map(|host| of(&edited, host)).collect();
+                    let before = known.insert(key.clone(), addresses.clone());
+                    prop_assert!(before == Some(addresses) || touched.contains(key), "{key:?}");
+                }
+            }
+            for (key, object) in objects {
+                edited.set(&key, Some(&object), None);
+            }
+            edited.settle();
+            edited.assert_empty();
+        }
+    }
+
+    #[test]
+    fn more_hosts_than_addresses() {
+        let hosts: Vec<String> = (0..V4_SLOTS + 50).map(|n| format!("h{n}.example.com")).collect();
+        let entries: Vec<_> = (0..)
+            .zip(hosts.chunks(200))
+            .map(|(n, hosts)| entry(&format!("e{n:03}"), &hosts.join(", "), ""))
+            .collect();
+        let mut full = allocate(&entries);
+        assert_eq!(full.places.len(), V4_SLOTS as usize);
+        assert!(of(&full, &hosts[0]).is_some());
+        assert_eq!(of(&full, &hosts[hosts.len() - 1]), None, "the last ones have none");
+        full.set(&entries[0].key, Some(&entries[0]), None);
+        full.settle();
+        assert_eq!(full.places.len(), hosts.len() - 200);
+    }
+
     #[test]
     fn what_an_entry_states_is_taken() {
         let a = entry("a", "a.example.com", "");
@@ -256,7 +433,7 @@ mod tests {
             let text = format!(
                 "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a, namespace: shop}}, spec: {{hosts: [{hosts}], resolution: NONE, ports: [{{number: 80, name: http, protocol: HTTP}}]}}}}"
             );
-            assert_eq!(allocate(&[read(&text)]).given.len(), 0, "{hosts}");
+            assert_eq!(allocate(&[read(&text)]).places.len(), 0, "{hosts}");
         }
     }
 }

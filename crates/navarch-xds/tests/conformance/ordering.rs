@@ -2,7 +2,7 @@
 
 use navarch_xds::Protocol;
 
-use crate::client::{Client, both, delta, grpc, sotw};
+use crate::client::{self, Client, both, delta, grpc, sotw};
 
 const PLAN: &str = "CDS a1 | EDS a1 | SDS s1 | LDS l1 | RDS r1";
 
@@ -58,6 +58,11 @@ fn ord_02_endpoints_that_were_sent_ahead_are_not_sent_again_to_a_client_that_wai
     let mut c = ahead();
     c.ack("EDS");
     assert_eq!(c.ask("EDS b"), "EDS b1");
+    // And so may one that asks with what accepts: it had read the assignment before it asked.
+    let mut c = ahead();
+    let mut both = c.delta_request("EDS", "b", "");
+    both.nonce = c.answer(client::ty("EDS"), None).nonce;
+    assert_eq!(c.request(both), "EDS b1");
     // What has changed since is.
     let mut c = ahead();
     assert_eq!(c.ask("EDS b"), "");

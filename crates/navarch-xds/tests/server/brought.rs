@@ -1,11 +1,15 @@
 //! Services that others bring to the port, called by a real gRPC client.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use hyper_util::rt::TokioExecutor;
 use navarch_xds::server::{self, Limits, Ready, Service, StreamingCall, StreamingService, UnaryCall};
 use navarch_xds::{Evidence, Transport};
 use tokio::net::TcpStream;
+use tonic::client::GrpcService;
+use tonic::codegen::StdError;
 use tonic::metadata::MetadataValue;
 
 use super::*;
@@ -74,7 +78,18 @@ async fn call(
     path: &'static str,
     request: tonic::Request<WireNode>,
 ) -> Result<WireNode, Status> {
-    let mut grpc = Grpc::new(channel);
+    unary(Grpc::new(channel), path, request).await
+}
+
+async fn unary<T>(
+    mut grpc: Grpc<T>,
+    path: &'static str,
+    request: tonic::Request<WireNode>,
+) -> Result<WireNode, Status>
+where
+    T: GrpcService<tonic::body::Body, Error: Display>,
+    T::ResponseBody: http_body::Body<Error: Into<StdError>> + Send + 'static,
+{
     grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
     let codec = ProstCodec::<WireNode, WireNode>::default();
     Ok(grpc.unary(request, PathAndQuery::from_static(path), codec).await?.into_inner())
@@ -155,7 +170,12 @@ async fn calls_have_a_time_and_a_number() {
     eventually("nobody is waiting", || waiting.load(Ordering::SeqCst) == 0).await;
     let mut impatient = say("impatient");
     impatient.metadata_mut().insert("grpc-timeout", MetadataValue::from_static("1m"));
-    assert_eq!(code(call(channel, WAIT, impatient).await), Code::DeadlineExceeded);
+    // Tonic's channel would give up by itself at that time: one that leaves it to the server.
+    let http =
+        hyper_util::client::legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let origin = format!("http://{}", running.address).parse().expect("a URI");
+    let answer = unary(Grpc::with_origin(http, origin), WAIT, impatient).await;
+    assert_eq!(code(answer), Code::DeadlineExceeded);
     eventually("nobody is waiting", || waiting.load(Ordering::SeqCst) == 0).await;
 
     let limits = Limits { timeout: Duration::from_millis(1), ..Limits::default() };

@@ -173,13 +173,14 @@ impl Gather for VirtualHostsIn {
     fn run((to, place): &Self::Key, cx: &Cx<'_>) -> BucketResources {
         let here = hosts_in(cx, to, *place);
         // Hosts elsewhere with the same sets share a virtual host with these, or these with them.
-        let places: BTreeSet<HostBucket> =
-            here.values().flat_map(|host| host.places.iter().copied()).collect();
-        let elsewhere: Vec<_> =
-            places.iter().filter(|other| *other != place).map(|other| hosts_in(cx, to, *other)).collect();
-        let sets: BTreeSet<&[Fingerprint]> = here.values().map(|host| host.sets.as_slice()).collect();
-        let others = elsewhere.iter().flat_map(|hosts| hosts.iter());
-        let others = others.filter(|(_, host)| sets.contains(host.sets.as_slice()));
+        let mut together: BTreeMap<&[Fingerprint], Arc<HostsByDomain>> = BTreeMap::new();
+        for host in here.values().filter(|host| host.places.iter().any(|other| other != place)) {
+            together.entry(&host.sets).or_insert_with(|| {
+                cx.gather::<HostsTogether>(&(to.clone(), host.sets.clone(), host.places.clone()))
+            });
+        }
+        let others = together.values().flat_map(|hosts| hosts.iter());
+        let others = others.filter(|(domain, _)| host_bucket(domain) != *place);
         let hosts = hosts_with_routes(&input_of(to, here.iter().chain(others)));
         let own = hosts.into_iter().filter(|host| host.domain().map(host_bucket) == Some(*place));
         let routes = &to.served.name;
@@ -187,6 +188,39 @@ impl Gather for VirtualHostsIn {
             cx.get::<GatewayHostResource>(&GatewayHostResourceInput { routes: routes.clone(), host })
         });
         made.collect()
+    }
+}
+
+/// Hosts of several places by what they have in common.
+type TogetherKey<P> = (ServedTo, Vec<Fingerprint>, P);
+
+/// The hosts with the same sets, wherever they are. A set may have hosts in all places: what else changes
+/// there is no business of theirs.
+struct HostsTogether;
+
+impl Gather for HostsTogether {
+    const NAME: &'static str = "routes.gateway_hosts_together";
+    type Key = TogetherKey<Arc<BTreeSet<HostBucket>>>;
+    type Output = HostsByDomain;
+
+    fn run((to, sets, places): &Self::Key, cx: &Cx<'_>) -> HostsByDomain {
+        let found = places.iter().map(|place| cx.gather::<HostsWith>(&(to.clone(), sets.clone(), *place)));
+        found.flat_map(|hosts| (*hosts).clone()).collect()
+    }
+}
+
+/// The hosts with the same sets in one place.
+struct HostsWith;
+
+impl Gather for HostsWith {
+    const NAME: &'static str = "routes.gateway_hosts_with";
+    type Key = TogetherKey<HostBucket>;
+    type Output = HostsByDomain;
+
+    fn run((to, sets, place): &Self::Key, cx: &Cx<'_>) -> HostsByDomain {
+        let here = hosts_in(cx, to, *place);
+        let found = here.iter().filter(|(_, host)| host.sets == *sets);
+        found.map(|(domain, host)| (domain.clone(), host.clone())).collect()
     }
 }
 

@@ -83,9 +83,8 @@ fn configurations(
     let patches = &*cx.gather::<RoutePatchesOf>(&FilterTarget::of(&class.facts));
     let is_split = class.facts.split_routes;
     let mut keys = KeysByLabels::default();
-    let misdirected = misdirected(gateways);
-    let made = gateways.routes.keys().map(|name| {
-        let configuration = Arc::new(Hashed::new(Configuration::of(gateways, name, &misdirected)));
+    let stated = cx.gather::<StatedConfigurations>(class);
+    let made = stated.iter().map(|configuration| {
         let mut key = |labels: &ClientLabels| {
             let client = keys.get(labels, || client.with(labels));
             (client, configuration.clone())
@@ -144,19 +143,30 @@ fn patched(
 
 /// What one route configuration is made of on the side of the gateways. What other configurations are made of
 /// is none of its business.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 struct Configuration {
     served: Arc<Hashed<Served>>,
     /// Hosts of other listeners, whose requests are sent away.
     misdirected: BTreeSet<String>,
 }
 
-impl Configuration {
-    fn of(gateways: &MergedGateways, name: &Name, misdirected: &BTreeMap<&Name, BTreeSet<String>>) -> Self {
-        Configuration {
-            served: Arc::new(Hashed::new(Served::of(gateways, name))),
-            misdirected: misdirected.get(name).cloned().unwrap_or_default(),
-        }
+/// What the gateways of a class say about each route configuration: it stays when routes change.
+struct StatedConfigurations;
+
+impl Gather for StatedConfigurations {
+    const NAME: &'static str = "routes.gateway_stated";
+    type Key = Arc<Hashed<Class>>;
+    type Output = Vec<Arc<Hashed<Configuration>>>;
+
+    fn run(class: &Self::Key, cx: &Cx<'_>) -> Self::Output {
+        let Some(gateways) = &*cx.gather::<GatewaysOf>(class) else { return Vec::new() };
+        let mut misdirected = misdirected(gateways);
+        let stated = gateways.routes.keys().map(|name| {
+            let served = Arc::new(Hashed::new(Served::of(gateways, name)));
+            let misdirected = misdirected.remove(name).unwrap_or_default();
+            Arc::new(Hashed::new(Configuration { served, misdirected }))
+        });
+        stated.collect()
     }
 }
 
