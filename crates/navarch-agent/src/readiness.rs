@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use navarch_model::networking::ReadinessProbe;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::status::probe::Probe;
@@ -17,9 +18,41 @@ pub type Found = Result<(), String>;
 const PERIOD: u64 = 10;
 const FAILURES: u32 = 3;
 
+/// What the control plane is told of the application.
+pub struct Readiness {
+    found: watch::Sender<Option<Found>>,
+    follower: Option<JoinHandle<()>>,
+    /// Whether the workload has an object that says how it is.
+    is_registered: bool,
+}
+
+impl Readiness {
+    /// With a probe, what that finds out from now on.
+    pub fn start(
+        found: watch::Sender<Option<Found>>,
+        probe: Option<ReadinessProbe>,
+        is_registered: bool,
+    ) -> Self {
+        let follower = probe.map(|probe| tokio::spawn(follow(probe, found.clone())));
+        Readiness { found, follower, is_registered }
+    }
+
+    /// The workload ends: nobody is sent here any more, and when it comes back, not before its probe has
+    /// found it well. Its object outlives it for a time.
+    pub fn leave(&self) {
+        if !self.is_registered {
+            return;
+        }
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
+        self.found.send_replace(Some(Err("the workload ends".to_owned())));
+    }
+}
+
 /// Asks the application from time to time. `found` changes when it has been one or the other as often in a
 /// row as the probe demands.
-pub async fn follow(probe: ReadinessProbe, found: watch::Sender<Option<Found>>) {
+async fn follow(probe: ReadinessProbe, found: watch::Sender<Option<Found>>) {
     let Some(ask) = Probe::of_group(&probe) else { return };
     let at_least_one =
         |count: i32, default: u32| u32::try_from(count).ok().filter(|n| *n > 0).unwrap_or(default);

@@ -42,7 +42,7 @@ pub enum Fact {
     Resolved { host: Name, addresses: Vec<IpAddr> },
     /// The present version of an object cannot be used.
     Refused { object: ObjectKey, refusal: Refusal },
-    /// What proxies have refused, by where it is written.
+    /// What proxies have refused, in order: by namespace and by where it is written.
     Rejected(Arc<Vec<Rejected>>),
     /// Nobody here issues certificates.
     NoAuthority,

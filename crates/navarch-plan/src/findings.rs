@@ -9,20 +9,21 @@ mod problem;
 mod references;
 mod unmatched;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use navarch_model::Config;
 use navarch_model::extensions::TrafficExtension;
 use navarch_model::fact::Rejected;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::{CertificateSource, bundle_url};
-use navarch_model::networking::{ApplyTo, EnvoyFilter, PatchOperation};
+use navarch_model::networking::{ApplyTo, EnvoyFilter, PatchOperation, ProxyConfig, Sidecar};
 use navarch_model::object::ObjectKey;
 use navarch_model::security::{
     ActionDetail, AuthorizationAction, AuthorizationPolicy, RequestAuthentication,
 };
 use navarch_model::telemetry::Telemetry;
+use navarch_model::{Config, Name};
 use navarch_snapshot::{Reads, Snapshot, View};
 use navarch_translate::extensions::script_problem;
 use navarch_translate::patch_values::{self, PatchProblemKind};
@@ -33,44 +34,62 @@ use self::analyze::Analyzers;
 pub use self::presumed::presumed_fates;
 use self::problem::Problem;
 use self::references::References;
+use crate::engine::{Cx, Engine, Gather, Root};
 use crate::gather::shared::rejected::is_current;
 use crate::gather::shared::security::authorizer;
 use crate::gather::shared::telemetry::{find, find_upstream};
 
-/// Findings about a snapshot, looked for again only if something that they depend on has changed.
+/// Findings about a snapshot, looked for again only where something that they depend on has changed.
 #[derive(Default)]
 pub struct TranslationFindings {
-    reads: Option<Reads>,
-    problems: Vec<Problem>,
-    references: Option<References>,
+    checks: Option<(Engine, Root<Checks>)>,
     patches: Option<(Reads, Arc<Fates>, Vec<Problem>)>,
-    analyzers: Option<Analyzers>,
 }
 
 impl TranslationFindings {
     /// The findings about a snapshot, sorted by place. `fates` say what became of the patches of EnvoyFilters
     /// where somebody planned for proxies.
     pub fn about(&mut self, snapshot: &Arc<Snapshot>, fates: &Arc<Fates>) -> Vec<Finding> {
-        if !self.reads.as_ref().is_some_and(|reads| reads.hold_in(snapshot)) {
-            let view = snapshot.view();
-            self.problems = problems(&view);
-            self.reads = Some(view.into_reads());
+        let (engine, checks) = self.checks.get_or_insert_with(|| {
+            let engine = Engine::new(snapshot.clone());
+            let checks = engine.root(&());
+            (engine, checks)
+        });
+        engine.advance(snapshot.clone());
+        let (problems, _) = checks.get(engine);
+        if engine.needs_sweep() {
+            engine.sweep();
         }
-        let references = self.references.get_or_insert_with(|| References::new(snapshot.clone()));
-        let references = references.problems(snapshot);
         let known = self.patches.as_ref();
         if !known.is_some_and(|(reads, of, _)| Arc::ptr_eq(of, fates) && reads.hold_in(snapshot)) {
             let view = snapshot.view();
             let problems = patches::problems(&view, fates);
             self.patches = Some((view.into_reads(), fates.clone(), problems));
         }
-        let analyzers = self.analyzers.get_or_insert_with(|| Analyzers::new(snapshot.clone()));
-        let analyzed = analyzers.problems(snapshot);
         let of_patches = self.patches.iter().flat_map(|(_, _, problems)| problems);
-        let placed = self.problems.iter().chain(&*references).chain(of_patches).chain(&*analyzed);
+        let placed = problems.iter().chain(of_patches);
         let mut findings: Vec<Finding> = placed.map(|problem| located(snapshot, problem)).collect();
         findings.sort();
         findings
+    }
+}
+
+/// Everything that is looked for.
+struct Checks;
+
+impl Gather for Checks {
+    const NAME: &'static str = "findings.all";
+    type Key = ();
+    type Output = Vec<Problem>;
+
+    fn run((): &(), cx: &Cx<'_>) -> Vec<Problem> {
+        let mut problems = (*cx.gather::<OfMesh>(&())).clone();
+        for namespace in &*cx.gather::<CheckedNamespaces>(&()) {
+            problems.extend(cx.gather::<InNamespace>(namespace).iter().cloned());
+        }
+        problems.extend(cx.gather::<References>(&()).iter().cloned());
+        problems.extend(cx.gather::<Analyzers>(&()).iter().cloned());
+        problems
     }
 }
 
@@ -92,31 +111,76 @@ fn located(snapshot: &Snapshot, problem: &Problem) -> Finding {
     .locate_other(|key, path| snapshot.object(key)?.locate(path))
 }
 
-fn problems(view: &View<'_>) -> Vec<Problem> {
-    let mut found = Found::default();
-    for filter in view.all_objects::<EnvoyFilter>() {
-        found.patches(&filter);
+/// The namespaces with objects that are looked at one by one.
+struct CheckedNamespaces;
+
+impl Gather for CheckedNamespaces {
+    const NAME: &'static str = "findings.namespaces";
+    type Key = ();
+    type Output = BTreeSet<Name>;
+
+    fn run((): &(), cx: &Cx<'_>) -> BTreeSet<Name> {
+        let view = cx.view();
+        let patching =
+            view.namespaces_with::<EnvoyFilter>().chain(view.namespaces_with::<TrafficExtension>());
+        let deciding = view
+            .namespaces_with::<AuthorizationPolicy>()
+            .chain(view.namespaces_with::<RequestAuthentication>());
+        let proxies = view.namespaces_with::<ProxyConfig>().chain(view.namespaces_with::<Sidecar>());
+        patching.chain(deciding).chain(proxies).chain(view.namespaces_with::<Telemetry>()).cloned().collect()
     }
-    for extension in view.all_objects::<TrafficExtension>() {
-        if let Some(problem) = script_problem(&extension.spec) {
-            let message = format!("is not a Lua script: {problem}; the extension is left out");
-            let finding = Finding::error(Code::InvalidExtension, message).hint("correct the script");
-            found.add(Kind::TrafficExtension, &extension, "spec.lua.inlineCode".to_owned(), finding);
+}
+
+/// What is wrong with the objects of a namespace, each by itself.
+struct InNamespace;
+
+impl Gather for InNamespace {
+    const NAME: &'static str = "findings.namespace";
+    type Key = Name;
+    type Output = Vec<Problem>;
+
+    fn run(namespace: &Name, cx: &Cx<'_>) -> Vec<Problem> {
+        let view = cx.view();
+        let mut found = Found::default();
+        for filter in view.objects::<EnvoyFilter>(namespace) {
+            found.patches(filter);
         }
+        for extension in view.objects::<TrafficExtension>(namespace) {
+            if let Some(problem) = script_problem(&extension.spec) {
+                let message = format!("is not a Lua script: {problem}; the extension is left out");
+                let finding = Finding::error(Code::InvalidExtension, message).hint("correct the script");
+                found.add(Kind::TrafficExtension, extension, "spec.lua.inlineCode".to_owned(), finding);
+            }
+        }
+        for policy in view.objects::<AuthorizationPolicy>(namespace) {
+            found.provider_of_policy(view, policy);
+        }
+        for policy in view.objects::<RequestAuthentication>(namespace) {
+            found.keys(view, policy);
+        }
+        for telemetry in view.objects::<Telemetry>(namespace) {
+            found.providers_of_telemetry(view, telemetry);
+        }
+        found.without_effect(view, namespace);
+        found.0
     }
-    for policy in view.all_objects::<AuthorizationPolicy>() {
-        found.provider_of_policy(view, &policy);
+}
+
+/// What is wrong with what holds for all of the mesh.
+struct OfMesh;
+
+impl Gather for OfMesh {
+    const NAME: &'static str = "findings.mesh";
+    type Key = ();
+    type Output = Vec<Problem>;
+
+    fn run((): &(), cx: &Cx<'_>) -> Vec<Problem> {
+        let mut found = Found::default();
+        found.roots(cx.view());
+        found.rejected(cx.view());
+        found.mesh_without_effect(cx.view());
+        found.0
     }
-    for policy in view.all_objects::<RequestAuthentication>() {
-        found.keys(view, &policy);
-    }
-    for telemetry in view.all_objects::<Telemetry>() {
-        found.providers_of_telemetry(view, &telemetry);
-    }
-    found.roots(view);
-    found.rejected(view);
-    found.without_effect(view);
-    found.0
 }
 
 #[derive(Default)]

@@ -1,6 +1,8 @@
 //! Workloads that register themselves in a WorkloadGroup (`AUTO_REGISTER_GROUP`), as istiod lets them:
 //! whoever proves to be the group's service account has a WorkloadEntry for as long as it is connected.
 
+pub mod kept;
+
 use std::net::IpAddr;
 
 use navarch_model::networking::{WorkloadEntry, WorkloadGroup};

@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
 use crate::refresh::{self, Refresh};
+use crate::registration;
 use crate::rejections::Rejections;
 use crate::reports::Reports;
 use crate::roots;
@@ -152,12 +153,16 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let keys = Keys::new(options.keys());
     sources.push(keys.source());
     let state_directory = options.identity.as_ref().map(|identity| identity.state.clone());
-    let (rejections, heard) = Rejections::new(state_directory);
+    let (rejections, heard) = Rejections::new(state_directory.clone());
     sources.push(rejections.source());
     if options.identity.is_none() {
         sources.push(without_authority());
     }
     let registrations = Registrations::new(options.registration_grace);
+    if let Some(state) = state_directory {
+        registrations.restore(registration::kept::read(&state));
+        tokio::spawn(registration::kept::follow(registrations.clone(), state));
+    }
     sources.push(registrations.source());
     let calendar = Calendar::new();
     sources.push(calendar.source());

@@ -1,5 +1,10 @@
 //! What differs between two snapshots, found without looking at what they share.
 
+use std::collections::BTreeSet;
+
+use navarch_model::Name;
+use navarch_model::fact::FactKey;
+
 use crate::changed_keys::changed_keys;
 use crate::part::{BUCKETS, Bucket, Part};
 use crate::snapshot::Snapshot;
@@ -43,7 +48,13 @@ impl Snapshot {
         if parts[before_objects..].iter().any(|part| matches!(part, Part::Secret { .. })) {
             parts.push(Part::SecretNamespaces);
         }
+        let before_facts = parts.len();
         parts.extend(changed_keys(&self.facts, &before.facts).filter_map(Part::of_fact));
+        if parts[before_facts..].contains(&Part::Fact(FactKey::Rejected)) {
+            let namespaces: BTreeSet<&Name> =
+                self.rejecting_namespaces().chain(before.rejecting_namespaces()).collect();
+            parts.extend(namespaces.into_iter().cloned().map(Part::RejectedIn));
+        }
         parts.extend(self.tables.changed_since(&before.tables));
         parts
     }

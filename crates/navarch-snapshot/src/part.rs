@@ -83,6 +83,8 @@ pub enum Part {
     ConfigMap { namespace: Name, name: Name },
     /// One fact.
     Fact(FactKey),
+    /// What proxies of a namespace have refused.
+    RejectedIn(Name),
 }
 
 impl Part {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::EndpointSet;
-use navarch_model::fact::{Fact, FactKey};
+use navarch_model::fact::{Fact, FactKey, Rejected};
 use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshSettings;
@@ -152,6 +152,10 @@ impl Snapshot {
             Part::NetworkGateways => self.network_gateways.fingerprint(),
             Part::ClientNodes => Fingerprint::of(&self.client_nodes_matter),
             Part::Fact(key) => list_or_nothing(self.facts.get(key).map(|fact| fact.fingerprint())),
+            Part::RejectedIn(namespace) => {
+                let here: Vec<&Rejected> = self.rejected_in(namespace).collect();
+                if here.is_empty() { nothing() } else { Fingerprint::of(&here) }
+            }
             Part::NodeMetadata => self.metadata_keys.fingerprint(),
             Part::SecretNamespaces => Fingerprint::of(&self.secret_namespaces()),
             Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
@@ -189,6 +193,30 @@ impl Snapshot {
     pub fn objects_of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
         let first = ObjectKey::new(kind, "", "");
         self.objects.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)
+    }
+
+    /// What proxies have refused, by their namespace.
+    pub(crate) fn rejected(&self) -> &[Rejected] {
+        match self.facts.get(&FactKey::Rejected).map(|fact| &***fact) {
+            Some(Fact::Rejected(rejected)) => rejected,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn rejected_in(&self, namespace: &Name) -> impl Iterator<Item = &Rejected> + use<'_> {
+        let rejected = self.rejected();
+        let first = rejected.partition_point(|rejected| rejected.namespace < *namespace);
+        rejected[first..].iter().take_while({
+            let namespace = namespace.clone();
+            move |rejected| rejected.namespace == namespace
+        })
+    }
+
+    /// The namespaces whose proxies have refused something.
+    pub(crate) fn rejecting_namespaces(&self) -> impl Iterator<Item = &Name> {
+        self.rejected()
+            .chunk_by(|a, b| a.namespace == b.namespace)
+            .filter_map(|chunk| Some(&chunk.first()?.namespace))
     }
 
     /// The namespaces that have Secrets, in order.
@@ -254,6 +282,7 @@ impl Snapshot {
         parts.push(Part::SecretNamespaces);
         parts.extend(self.objects.keys().filter_map(Part::of_object));
         parts.extend(self.facts.keys().filter_map(Part::of_fact));
+        parts.extend(self.rejecting_namespaces().cloned().map(Part::RejectedIn));
         parts.extend(self.tables.parts());
         parts
     }

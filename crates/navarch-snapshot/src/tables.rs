@@ -53,6 +53,11 @@ impl<T: Listed> Table<T> {
         all
     }
 
+    /// The namespaces that have some.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Name> {
+        self.by_namespace.keys()
+    }
+
     fn fingerprint_of(&self, namespace: &str) -> Fingerprint {
         match self.by_namespace.get(namespace) {
             Some(list) => list.fingerprint(),

@@ -262,6 +262,12 @@ impl<'s> View<'s> {
         T::table(&self.snapshot.tables).all()
     }
 
+    /// The namespaces that have objects of a kind.
+    pub fn namespaces_with<T: Listed>(&self) -> impl Iterator<Item = &'s Name> + use<'s, T> {
+        self.record(Part::AllObjects(T::KIND));
+        T::table(&self.snapshot.tables).namespaces()
+    }
+
     /// Labels and annotations of a namespace; `None` if no Namespace object declares it.
     pub fn namespace(&self, name: &str) -> Option<&'s NamespaceFacts> {
         self.namespaces().get(name)
@@ -327,10 +333,14 @@ impl<'s> View<'s> {
 
     /// What proxies have refused and is left out since.
     pub fn rejected(&self) -> &'s [Rejected] {
-        match self.fact(FactKey::Rejected) {
-            Some(Fact::Rejected(rejected)) => rejected,
-            _ => &[],
-        }
+        self.record(Part::Fact(FactKey::Rejected));
+        self.snapshot.rejected()
+    }
+
+    /// What proxies of a namespace have refused.
+    pub fn rejected_in(&self, namespace: &Name) -> impl Iterator<Item = &'s Rejected> + use<'s> {
+        self.record(Part::RejectedIn(namespace.clone()));
+        self.snapshot.rejected_in(namespace)
     }
 
     /// Whether it is known that nobody issues certificates.

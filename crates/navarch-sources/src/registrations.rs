@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use navarch_model::document::WrittenIn;
 use navarch_model::endpoint::HEALTH;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
@@ -16,9 +17,25 @@ use crate::source::Source;
 #[derive(Clone, Debug)]
 pub struct Registrations {
     memory: Memory,
-    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    state: Arc<Mutex<State>>,
     /// How long an object stays after its workload has gone: it may be about to come back.
     grace: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By place.
+    entries: BTreeMap<String, Entry>,
+    /// Counts changes of objects.
+    changes: u64,
+}
+
+/// A registration, to be kept for the next start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    place: String,
+    object: Value,
+    is_healthy: bool,
 }
 
 #[derive(Debug)]
@@ -44,7 +61,7 @@ impl Registrations {
     pub fn new(grace: Duration) -> Self {
         let memory = Memory::new("registrations", WrittenIn::File("a registration".into()));
         memory.complete();
-        Registrations { memory, entries: Arc::default(), grace }
+        Registrations { memory, state: Arc::default(), grace }
     }
 
     /// The source of the objects.
@@ -55,8 +72,8 @@ impl Registrations {
     /// A workload has connected. `place` names its object, which is that of its last stream. One whose health
     /// `is_checked` is sent no traffic before it says that it is healthy.
     pub fn join(&self, place: &str, object: Value, is_checked: bool) -> Registered {
-        let mut entries = self.lock();
-        let entry = entries.entry(place.to_owned()).or_insert_with(|| Entry {
+        let mut state = self.lock();
+        let entry = state.entries.entry(place.to_owned()).or_insert_with(|| Entry {
             object: Value::Null,
             streams: 0,
             is_healthy: !is_checked,
@@ -68,42 +85,63 @@ impl Registrations {
         entry.is_healthy |= is_cleared;
         if entry.object != object || is_cleared {
             entry.object = object;
-            self.memory.write(place, &entry.text());
+            self.write(&mut state, place);
         }
         Registered { registrations: self.clone(), place: place.to_owned() }
     }
 
     /// A workload says how it is. Whether that is news.
     pub fn report(&self, place: &str, is_healthy: bool) -> bool {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(place).filter(|entry| entry.is_healthy != is_healthy) else {
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(place).filter(|entry| entry.is_healthy != is_healthy) else {
             return false;
         };
         entry.is_healthy = is_healthy;
-        self.memory.write(place, &entry.text());
+        self.write(&mut state, place);
         true
     }
 
-    /// How many have registered.
-    pub fn len(&self) -> usize {
-        self.lock().len()
+    /// All registrations, to be kept, if they differ from those after so many changes; and how many changes
+    /// there have been.
+    pub fn kept(&self, since: u64) -> Option<(u64, Vec<Kept>)> {
+        let state = self.lock();
+        let kept = state.entries.iter().map(|(place, entry)| Kept {
+            place: place.clone(),
+            object: entry.object.clone(),
+            is_healthy: entry.is_healthy,
+        });
+        (state.changes != since).then(|| (state.changes, kept.collect()))
     }
 
-    /// Whether nobody has.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// What was kept before a restart: it is there as if all workloads had just gone, and may be about to come
+    /// back.
+    pub fn restore(&self, kept: Vec<Kept>) {
+        for Kept { place, object, is_healthy } in kept {
+            let mut state = self.lock();
+            state.entries.insert(place.clone(), Entry { object, streams: 1, is_healthy, departures: 0 });
+            self.write(&mut state, &place);
+            drop(state);
+            self.leave(&place);
+        }
+    }
+
+    fn write(&self, state: &mut State, place: &str) {
+        state.changes += 1;
+        if let Some(entry) = state.entries.get(place) {
+            self.memory.write(place, &entry.text());
+        }
     }
 
     fn leave(&self, place: &str) {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(place) else { return };
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(place) else { return };
         entry.streams = entry.streams.saturating_sub(1);
         if entry.streams > 0 {
             return;
         }
         entry.departures += 1;
         let (departures, registrations, place) = (entry.departures, self.clone(), place.to_owned());
-        drop(entries);
+        drop(state);
         let Ok(runtime) = Handle::try_current() else { return registrations.forget(&place, departures) };
         runtime.spawn(async move {
             tokio::time::sleep(registrations.grace).await;
@@ -113,16 +151,17 @@ impl Registrations {
 
     /// Takes the object of a workload away that has not come back since.
     fn forget(&self, place: &str, departures: u64) {
-        let mut entries = self.lock();
+        let mut state = self.lock();
         let is_gone = |entry: &Entry| entry.streams == 0 && entry.departures == departures;
-        if entries.get(place).is_some_and(is_gone) {
-            entries.remove(place);
+        if state.entries.get(place).is_some_and(is_gone) {
+            state.entries.remove(place);
+            state.changes += 1;
             self.memory.remove(place);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -197,7 +236,25 @@ mod tests {
         assert_eq!(changes(&mut *source), []);
         tokio::time::sleep(GRACE).await;
         assert_eq!(changes(&mut *source), [("a".to_owned(), None)]);
-        assert!(registrations.is_empty());
+        assert_eq!(registrations.kept(0).expect("changes").1, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_back_after_a_restart_is_not_missed() {
+        let before = Registrations::new(GRACE);
+        let streams = ["a", "b", "c"].map(|place| before.join(place, object("10.0.0.1"), place == "b"));
+        let (at, kept) = before.kept(0).expect("changes");
+        assert_eq!(before.kept(at), None);
+        drop(streams);
+        let registrations = Registrations::new(GRACE);
+        let mut source = registrations.source();
+        registrations.restore(kept);
+        let three = [("a", true), ("b", false), ("c", true)];
+        let three = three.map(|(place, healthy)| (place.to_owned(), Some(healthy)));
+        assert_eq!(changes(&mut *source), three);
+        let _back = ["a", "b"].map(|place| registrations.join(place, object("10.0.0.1"), place == "b"));
+        tokio::time::sleep(GRACE * 2).await;
+        assert_eq!(changes(&mut *source), [("c".to_owned(), None)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,8 +3,6 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 use common::minute::Mesh;
@@ -148,49 +146,18 @@ async fn the_status_is_that_of_command() -> Result<()> {
     Ok(())
 }
 
-/// Calls one after the other until it is stopped; each has to be answered.
-struct Load {
-    stop: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<Result<()>>,
-}
-
-impl Load {
-    fn start(mesh: &Arc<Mesh>) -> Load {
-        let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let task = {
-            let (mesh, stop, calls) = (mesh.clone(), stop.clone(), calls.clone());
-            tokio::spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    mesh.call().await?;
-                    calls.fetch_add(1, Ordering::Relaxed);
-                }
-                anyhow::Ok(())
-            })
-        };
-        Load { stop, calls, task }
-    }
-
-    async fn stop(self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await??;
-        ensure!(self.calls.load(Ordering::Relaxed) > 0, "nobody called");
-        Ok(())
-    }
-}
-
 /// Envoys hand over to others while calls go through both: because somebody asks for it, and because the next
 /// agent would start another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_envoy_hands_over_without_a_lost_call() -> Result<()> {
-    let mesh = Arc::new(Mesh::start("handover").await?);
+    let mesh = Mesh::start("handover").await?;
     let quick = ["--drain-duration", "1s", "--parent-shutdown-duration", "2s"];
     let mut greeter = mesh.greeter(&quick)?;
     let caller = mesh.agent("caller", &quick, &[])?;
     mesh.greeted().await?;
     greeter.said("Envoy is ready", 1).await?;
     caller.said("Envoy is ready", 1).await?;
-    let load = Load::start(&mesh);
+    let load = mesh.load();
     for times in 1..=3 {
         for agent in [&greeter, &caller] {
             let before = agent.envoy_id()?;
@@ -210,27 +177,27 @@ async fn an_envoy_hands_over_without_a_lost_call() -> Result<()> {
     greeter.said("Envoy is ready", 6).await?;
     let node = greeter.envoy("/server_info").await?.text();
     ensure!(node.contains("gold") && node.contains("\"restart_epoch\": 4"), "{node}");
-    load.stop().await
+    load.finish().await.map(drop)
 }
 
 /// Certificates of some seconds, under calls: every one is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_replaced_without_a_lost_call() -> Result<()> {
-    let mesh = Arc::new(Mesh::start("rotation").await?);
+    let mesh = Mesh::start("rotation").await?;
     let greeter = mesh.greeter(&["--certificate-life", "16s"])?;
     let caller = mesh.agent("caller", &["--certificate-life", "16s"], &[])?;
     mesh.greeted().await?;
-    let load = Load::start(&mesh);
+    let load = mesh.load();
     greeter.said("the workload has a certificate", 3).await?;
     caller.said("the workload has a certificate", 3).await?;
-    load.stop().await
+    load.finish().await.map(drop)
 }
 
 /// The next Envoy is one that ends: the one before goes on as if nobody had asked, and hands over when there
 /// is one that does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handover_that_fails_loses_nothing() -> Result<()> {
-    let mesh = Arc::new(Mesh::start("failed-handover").await?);
+    let mesh = Mesh::start("failed-handover").await?;
     let quick = ["--drain-duration", "1s", "--parent-shutdown-duration", "2s"];
     let mut greeter = mesh.greeter(&quick)?;
     let _caller = mesh.agent("caller", &quick, &[])?;
@@ -251,7 +218,7 @@ async fn a_handover_that_fails_loses_nothing() -> Result<()> {
     mesh.greeted().await?;
     greeter.said("Envoy is ready", 2).await?;
 
-    let load = Load::start(&mesh);
+    let load = mesh.load();
     let broken = directory.join("broken");
     std::fs::write(&broken, "#!/bin/sh\ncase \"$*\" in *validate*) exit 0;; esac\nexit 3\n")?;
     std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
@@ -267,5 +234,5 @@ async fn a_handover_that_fails_loses_nothing() -> Result<()> {
     replace(&usual)?;
     ensure!(greeter.post("/hot-restart").await?.ok()?.text() == "ok\n", "it hands over");
     ensure!(greeter.envoy_id()? != before, "the same Envoy");
-    load.stop().await
+    load.finish().await.map(drop)
 }

@@ -3,77 +3,23 @@
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use common::{
     authority::Rig,
+    load::Load,
     minute,
     pair::{Mesh, REVIEWS, SPY, WEB},
 };
-use navarch_testkit::{http::Call, navarch::Server, ports, wait};
+use navarch_testkit::{navarch::Server, ports, wait};
 use serde_json::Value;
-use tokio::task::JoinSet;
 
 /// How long a certificate lives here. A rotation takes some of these lives.
 const LIFE: &str = "10s";
 
 /// Longer than the steps of a rotation that wait for the clock.
 const LIVES: Duration = Duration::from_secs(90);
-
-/// Calls all the time: 200 in a second, if the machine has as much to give.
-struct Load {
-    stop: Arc<AtomicBool>,
-    calls: Arc<AtomicU64>,
-    callers: JoinSet<Vec<String>>,
-}
-
-impl Load {
-    fn start(url: &str, host: &str) -> Load {
-        const CALLERS: u64 = 4;
-        let (stop, calls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let mut callers = JoinSet::new();
-        for _ in 0..CALLERS {
-            let (stop, calls) = (stop.clone(), calls.clone());
-            let call = Call::get(url).header("host", host);
-            callers.spawn(async move {
-                let mut lost = Vec::new();
-                let mut pace = tokio::time::interval(Duration::from_millis(5 * CALLERS));
-                pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-                while !stop.load(Ordering::Relaxed) {
-                    pace.tick().await;
-                    match call.clone().send().await {
-                        Ok(answer) if answer.status == 200 => {}
-                        Ok(answer) => lost.push(format!("{} {}", answer.status, answer.text())),
-                        Err(error) => lost.push(format!("{error:#}")),
-                    }
-                    calls.fetch_add(1, Ordering::Relaxed);
-                }
-                lost
-            });
-        }
-        Load { stop, calls, callers }
-    }
-
-    async fn finish(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        let lost: Vec<String> = self.callers.join_all().await.concat();
-        let calls = self.calls.load(Ordering::Relaxed);
-        ensure!(
-            lost.is_empty(),
-            "{} of {calls} calls were lost: {:?}",
-            lost.len(),
-            &lost[..lost.len().min(3)]
-        );
-        Ok(calls)
-    }
-}
 
 fn status(server: &Server) -> Result<Value> {
     Ok(serde_json::from_str(&server.command(&["ca", "status", "-o", "json"])?)?)

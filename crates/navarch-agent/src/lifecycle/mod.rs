@@ -30,7 +30,7 @@ use crate::issuer::Issuer;
 use crate::node::Node;
 use crate::options::{Envoy, Options, Place, Role, Status};
 use crate::provision;
-use crate::readiness::{self, Found};
+use crate::readiness::{Found, Readiness};
 use crate::relay::{self, Observed};
 use crate::roots::Roots;
 use crate::secrets::Secrets;
@@ -49,6 +49,9 @@ pub const ADMIN: &str = "admin.addr";
 pub const STATUS: &str = "status.addr";
 /// Where proxies' last configurations are kept, in the agent's directory.
 const STORE: &str = "xds";
+
+/// Of a node that registers itself: the WorkloadGroup.
+const GROUP: &str = "AUTO_REGISTER_GROUP";
 
 /// How often Envoy is asked whether it is ready, and how many connections it has.
 const POLL: Duration = Duration::from_millis(50);
@@ -73,9 +76,8 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
         options.upstream.roots.is_some()
             || !matches!(probe.health_check_method, Some(HealthCheckMethod::Exec(_)))
     };
-    if let Some(probe) = settings.config.readiness_probe.clone().filter(may_run) {
-        tokio::spawn(readiness::follow(probe, found));
-    }
+    let probe = settings.config.readiness_probe.clone().filter(may_run);
+    let readiness = Readiness::start(found, probe, settings.node.metadata.contains_key(GROUP));
     if captures_dns(&settings.node) {
         names.want();
         let bound = dns::server::bind(options.names.clone(), names, health.names.clone()).await;
@@ -136,6 +138,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
                 Ask::HotRestart(done) => hot_restart(&mut proxy, &health, done).await,
                 Ask::Drain => {
                     health.is_draining.store(true, Ordering::Relaxed);
+                    readiness.leave();
                     if let Some(admin) = proxy.admin()
                         && let Err(error) = admin.drain(options.role == Role::Sidecar).await
                     {
@@ -150,6 +153,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
         }
     };
     health.is_draining.store(true, Ordering::Relaxed);
+    readiness.leave();
     let ended = matches!(outcome, Ok(Some(_)));
     let mut end = End { options: &options, settings: &settings, signals: &mut signals };
     let stopped = end.run(&mut proxy, &mut application, ended).await;

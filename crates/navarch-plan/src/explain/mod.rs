@@ -419,10 +419,8 @@ impl<'s> Explainer<'s> {
     /// What is left out because proxies of the namespace refused the resource with it.
     fn add_rejected(&self, part: &mut Part, ty: XdsType, name: &str) {
         let resource = format!("{} {name}", noun(ty));
-        for rejected in self.view.rejected() {
-            let is_here =
-                *rejected.namespace == *self.class.facts.namespace && *rejected.resource == *resource;
-            if is_here && is_current(&self.view, rejected) {
+        for rejected in self.view.rejected_in(&self.class.facts.namespace) {
+            if *rejected.resource == *resource && is_current(&self.view, rejected) {
                 part.lose_field(
                     &rejected.origin,
                     format!("left out: a proxy refused it: {}", rejected.words),

@@ -11,23 +11,24 @@ use navarch_snapshot::View;
 use super::{Found, Problem};
 
 impl Found {
-    /// Kinds and fields of objects.
-    pub(super) fn without_effect(&mut self, view: &View<'_>) {
-        for config in view.all_objects::<ProxyConfig>().iter().filter(|config| config.spec.image.is_some()) {
+    /// Kinds and fields of the objects of a namespace.
+    pub(super) fn without_effect(&mut self, view: &View<'_>, namespace: &str) {
+        let configs = view.objects::<ProxyConfig>(namespace).iter();
+        for config in configs.filter(|config| config.spec.image.is_some()) {
             let message = "nobody chooses images here; agents start the Envoy that their machine has";
             let hint = "remove it, or keep it for istiod";
             self.says_nothing(Kind::ProxyConfig, config, "spec.image", message, hint);
         }
-        for sidecar in view.all_objects::<Sidecar>() {
+        for sidecar in view.objects::<Sidecar>(namespace) {
             for (index, _) in
                 sidecar.spec.ingress.iter().enumerate().filter(|(_, listener)| listener.tls.is_some())
             {
                 let path = format!("spec.ingress[{index}].tls");
                 let message = "TLS of ingress listeners is off, as in istiod by default; the listener takes mesh traffic and plaintext";
-                self.says_nothing(Kind::Sidecar, &sidecar, &path, message, "use a PeerAuthentication");
+                self.says_nothing(Kind::Sidecar, sidecar, &path, message, "use a PeerAuthentication");
             }
         }
-        for filter in view.all_objects::<EnvoyFilter>() {
+        for filter in view.objects::<EnvoyFilter>(namespace) {
             for (index, patch) in filter.spec.config_patches.iter().enumerate() {
                 let stated =
                     patch.patch.as_ref().is_some_and(|patch| patch.filter_class != Default::default());
@@ -37,7 +38,7 @@ impl Found {
                         "filterClass is ignored, as by istiod: the position is that of the operation";
                     self.says_nothing(
                         Kind::EnvoyFilter,
-                        &filter,
+                        filter,
                         &path,
                         message,
                         "use INSERT_BEFORE or INSERT_AFTER and name a filter",
@@ -45,7 +46,6 @@ impl Found {
                 }
             }
         }
-        self.mesh_without_effect(view);
     }
 
     fn says_nothing<T>(&mut self, kind: Kind, object: &Config<T>, path: &str, message: &str, hint: &str) {
@@ -53,7 +53,8 @@ impl Found {
         self.add(kind, object, path.to_owned(), finding);
     }
 
-    fn mesh_without_effect(&mut self, view: &View<'_>) {
+    /// Mesh settings.
+    pub(super) fn mesh_without_effect(&mut self, view: &View<'_>) {
         let mesh = &view.mesh().config;
         let root = &mesh.root_namespace;
         for (field, reason) in unused(mesh) {

@@ -11,39 +11,16 @@ use navarch_model::object::ObjectKey;
 use navarch_model::route::{BackendPart, Destination, Parent, RouteSet};
 use navarch_model::{Hashed, Name};
 use navarch_snapshot::host::{covers, is_wildcard};
-use navarch_snapshot::{BUCKETS, Bucket, HostBucket, Snapshot, View};
+use navarch_snapshot::{BUCKETS, Bucket, HostBucket, View};
 
 use super::credentials::CredentialProblems;
 use super::problem::Problem;
-use crate::engine::{Cx, Engine, Gather, Root};
+use crate::engine::{Cx, Gather};
 
-/// Finds destinations that are not there.
-pub struct References {
-    engine: Engine,
-    root: Root<AllReferences>,
-}
+/// All of them.
+pub struct References;
 
-impl References {
-    /// Nothing has been looked at yet.
-    pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let engine = Engine::new(snapshot);
-        References { root: engine.root(&()), engine }
-    }
-
-    /// The problems of a snapshot.
-    pub fn problems(&mut self, snapshot: &Arc<Snapshot>) -> Arc<Vec<Problem>> {
-        self.engine.advance(snapshot.clone());
-        let (problems, _) = self.root.get(&self.engine);
-        if self.engine.needs_sweep() {
-            self.engine.sweep();
-        }
-        problems
-    }
-}
-
-struct AllReferences;
-
-impl Gather for AllReferences {
+impl Gather for References {
     const NAME: &'static str = "references.all";
     type Key = ();
     type Output = Vec<Problem>;

@@ -9,6 +9,8 @@ use navarch_testkit::http::Call;
 use navarch_testkit::navarch::{self, Server};
 use navarch_testkit::{ports, wait, workspace};
 
+use super::load::Load;
+
 /// The mesh of `examples/minute` on free ports: a greeter, and a caller.
 pub struct Mesh {
     pub server: Server,
@@ -101,6 +103,11 @@ impl Mesh {
     pub async fn call(&self) -> Result<String> {
         let url = format!("http://{}/", self.outbound);
         Ok(Call::get(url).header("host", "greeter.shop").send().await?.ok()?.text())
+    }
+
+    /// Calls all the time.
+    pub fn load(&self) -> Load {
+        Load::start(&format!("http://{}/", self.outbound), "greeter.shop")
     }
 
     pub async fn greeted(&self) -> Result<()> {

@@ -5,6 +5,7 @@ pub mod api_server;
 pub mod authority;
 pub mod https;
 pub mod issuer;
+pub mod load;
 pub mod minute;
 pub mod pair;
 pub mod pki;

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 /// A new stream costs most of what it ever costs until its client has everything. As many as this may be at
 /// it at a time; when one of them is done, the next one comes, so a herd of clients is let in as fast as the
 /// work is done. Beyond that so many are let in per second, and as many at once after a quiet second,
-/// whatever the others do: a client that never has everything keeps nobody out. Who has to wait for longer
-/// than the limit is refused.
+/// whatever the others do: a client that never has everything keeps nobody out. Who would have to wait for
+/// longer than the limit, going by how fast it went lately, is refused, and so is who has waited for as long.
 #[derive(Debug)]
 pub struct Admission {
     at_a_time: usize,
@@ -26,6 +26,8 @@ struct State {
     places: usize,
     /// Below zero: turns that were given to streams that wait.
     tokens: f64,
+    /// Streams that have got a place while they waited, about as many as in the last second.
+    pace: f64,
     at: Instant,
     /// Streams that wait for their turn, or for a place if that is free before.
     waiting: VecDeque<oneshot::Sender<Place>>,
@@ -50,7 +52,7 @@ impl Admission {
     pub fn new(at_a_time: usize, per_second: f64, wait_max: Duration) -> Arc<Self> {
         let tokens = per_second.max(1.0);
         let (at, waiting) = (Instant::now(), VecDeque::new());
-        let state = Mutex::new(State { places: 0, tokens, at, waiting });
+        let state = Mutex::new(State { places: 0, tokens, pace: 0.0, at, waiting });
         Arc::new(Self { at_a_time, per_second: tokens, wait_max, state })
     }
 
@@ -59,18 +61,23 @@ impl Admission {
         match self.ask(Instant::now()) {
             Answer::Admitted(place) => Some(place),
             Answer::Refused => None,
-            Answer::Wait(turn, place) => match tokio::time::timeout(turn, place).await {
-                Ok(Ok(place)) => Some(place),
-                Ok(Err(_)) | Err(_) => Some(self.place(&mut self.lock())),
-            },
+            Answer::Wait(turn, place) => {
+                match tokio::time::timeout(turn.min(self.wait_max), place).await {
+                    Ok(Ok(place)) => Some(place),
+                    // It has become slower since.
+                    Err(_) if turn > self.wait_max => {
+                        self.lock().tokens += 1.0;
+                        None
+                    }
+                    Ok(Err(_)) | Err(_) => Some(self.place(&mut self.lock())),
+                }
+            }
         }
     }
 
     fn ask(self: &Arc<Self>, now: Instant) -> Answer {
         let mut state = self.lock();
-        let passed = now.saturating_duration_since(state.at).as_secs_f64();
-        state.tokens = (state.tokens + passed * self.per_second).min(self.per_second);
-        state.at = now;
+        self.pass(&mut state, now);
         // Who has had his turn, or is gone, does not wait any more.
         while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             state.waiting.pop_front();
@@ -80,7 +87,7 @@ impl Admission {
         }
         let missing = (1.0 - state.tokens).max(0.0);
         let wait = Duration::from_secs_f64(missing / self.per_second);
-        if wait > self.wait_max {
+        if missing / (self.per_second + state.pace) > self.wait_max.as_secs_f64() {
             return Answer::Refused;
         }
         state.tokens -= 1.0;
@@ -92,6 +99,14 @@ impl Admission {
         Answer::Wait(wait, place)
     }
 
+    /// Time passes.
+    fn pass(&self, state: &mut State, now: Instant) {
+        let passed = now.saturating_duration_since(state.at).as_secs_f64();
+        state.tokens = (state.tokens + passed * self.per_second).min(self.per_second);
+        state.pace *= (-passed).exp();
+        state.at = state.at.max(now);
+    }
+
     fn place(self: &Arc<Self>, state: &mut State) -> Place {
         state.places += 1;
         Place { admission: Some(self.clone()) }
@@ -100,12 +115,16 @@ impl Admission {
     /// A client has everything: the first who waits takes the place, and gives his turn back.
     fn leave(self: &Arc<Self>) {
         let mut state = self.lock();
+        self.pass(&mut state, Instant::now());
         state.places = state.places.saturating_sub(1);
         while state.places < self.at_a_time {
             let Some(waiting) = state.waiting.pop_front() else { return };
             let place = self.place(&mut state);
             match waiting.send(place) {
-                Ok(()) => state.tokens += 1.0,
+                Ok(()) => {
+                    state.tokens += 1.0;
+                    state.pace += 1.0;
+                }
                 // It is gone, or had its turn. Its place must not be given back under the lock.
                 Err(mut place) => {
                     place.admission = None;
@@ -174,6 +193,20 @@ mod tests {
         assert_eq!(waits(60), (10, turns));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_for_as_long_as_one_may_is_refused() {
+        let admission = Admission::new(0, 10.0, Duration::from_secs(1));
+        admission.lock().pace = 100.0;
+        let waits: Vec<_> = (0..25).map(|_| admission.ask(Instant::now())).collect();
+        assert!(
+            matches!(waits.last(), Some(Answer::Wait(turn, _)) if turn.as_secs_f64() > 1.2),
+            "it went fast"
+        );
+        let tokens = admission.lock().tokens;
+        assert!(admission.admit().await.is_none(), "it does not any more");
+        assert!(admission.lock().tokens >= tokens, "nobody waits for this turn");
+    }
+
     #[test]
     fn streams_come_in_as_fast_as_clients_get_everything() {
         let admission = Admission::new(4, 10.0, Duration::from_secs(1));
@@ -195,9 +228,11 @@ mod tests {
         }
         assert_eq!(next, [0; 9], "and no other");
         drop(admitted);
-        // The turns that they gave back are there for others.
+        // The turns that they gave back are there for others, and as it goes twice as fast as it has to, twice
+        // as many may wait.
+        admission.lock().pace = 10.0;
         let (admitted, waits) = hundred(&admission, start);
-        assert_eq!((admitted.len(), waits.len()), (4, 9));
+        assert_eq!((admitted.len(), waits.len()), (4, 19));
         drop((waits, admitted));
         assert_eq!(admission.lock().places, 0);
     }

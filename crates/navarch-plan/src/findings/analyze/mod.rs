@@ -10,40 +10,15 @@ mod routes;
 mod rules;
 mod services;
 
-use std::sync::Arc;
+use navarch_snapshot::BUCKETS;
 
-use navarch_snapshot::{BUCKETS, Snapshot};
-
-use crate::engine::{Cx, Engine, Gather, Root};
+use crate::engine::{Cx, Gather};
 use crate::findings::problem::Problem;
 
 /// All analyzers.
-pub struct Analyzers {
-    engine: Engine,
-    problems: Root<All>,
-}
+pub struct Analyzers;
 
-impl Analyzers {
-    /// Nothing has been looked at yet.
-    pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let engine = Engine::new(snapshot);
-        Analyzers { problems: engine.root(&()), engine }
-    }
-
-    /// The problems of a snapshot.
-    pub fn problems(&mut self, snapshot: &Arc<Snapshot>) -> Arc<Vec<Problem>> {
-        self.engine.advance(snapshot.clone());
-        let (problems, _) = self.problems.get(&self.engine);
-        if self.engine.needs_sweep() {
-            self.engine.sweep();
-        }
-        problems
-    }
-}
-
-struct All;
-
-impl Gather for All {
+impl Gather for Analyzers {
     const NAME: &'static str = "analyzers.all";
     type Key = ();
     type Output = Vec<Problem>;

@@ -103,7 +103,7 @@ fn is_left_out(view: &View<'_>, workload: &Workload, extension: &Extension) -> b
         }
         _ => rejected::is_left_out(view, &workload.namespace, &origin, &extension.spec),
     };
-    !view.rejected().is_empty() && is_left_out(origin.key.kind)
+    view.rejected_in(&workload.namespace).next().is_some() && is_left_out(origin.key.kind)
 }
 
 /// Whether an extension applies to a workload: by its labels, or for gateways of the Gateway API by

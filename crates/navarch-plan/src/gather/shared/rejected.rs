@@ -10,22 +10,18 @@ use navarch_model::fact::Rejected;
 use navarch_model::hashed::stable_hash;
 use navarch_model::networking::{EnvoyConfigObjectPatch, EnvoyFilter};
 use navarch_model::telemetry::Telemetry;
-use navarch_model::{Kind, Origin};
+use navarch_model::{Kind, Name, Origin};
 use navarch_snapshot::{Listed, View};
 
 /// Whether proxies of a namespace have refused what is written at a place.
-pub fn is_left_out<T: Hash>(view: &View<'_>, namespace: &str, origin: &Origin, written: &T) -> bool {
-    let here = view.rejected().iter().filter(|rejected| is_about(rejected, namespace, origin));
+pub fn is_left_out<T: Hash>(view: &View<'_>, namespace: &Name, origin: &Origin, written: &T) -> bool {
+    let here = view.rejected_in(namespace).filter(|rejected| rejected.origin == *origin);
     // Nearly always there is none.
     let mut here = here.peekable();
     here.peek().is_some() && {
         let content = content(written);
         here.any(|rejected| rejected.content == content)
     }
-}
-
-fn is_about(rejected: &Rejected, namespace: &str, origin: &Origin) -> bool {
-    *rejected.namespace == *namespace && rejected.origin == *origin
 }
 
 fn content<T: Hash>(written: &T) -> u128 {
