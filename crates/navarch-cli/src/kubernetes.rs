@@ -50,9 +50,9 @@ pub struct KubernetesArgs {
         env = "NAVARCH_REVISION"
     )]
     pub revision: String,
-    /// Another cluster whose Services and workloads count, and a kubeconfig that leads to it; may be repeated.
-    /// With --kubernetes also those of the Secrets with the label istio/multiCluster=true in the system
-    /// namespace
+    /// Another cluster whose Services and workloads count, and a kubeconfig that leads to it; may be
+    /// repeated. With --kubernetes also those of the Secrets with the label istio/multiCluster=true in
+    /// the system namespace
     #[arg(
         long,
         value_name = "NAME=KUBECONFIG",

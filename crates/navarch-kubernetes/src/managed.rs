@@ -79,7 +79,7 @@ impl Maker {
             if found.deletion_timestamp.is_some() {
                 return Err(WriteError::Failed { reason: "it is being removed".to_owned() });
             }
-            // Of the version that was looked at and no other: what becomes somebody else's meanwhile stays so.
+            // Of the version that was looked at and no other: what becomes somebody else's stays so.
             object["metadata"]["resourceVersion"] = json!(found.resource_version);
         }
         if !self.may_write() {

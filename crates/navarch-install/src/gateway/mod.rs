@@ -1,8 +1,8 @@
 //! The objects that run a gateway.
 //!
 //! A Gateway that names no host to be reached at gets proxies of its own: a Deployment of them with a
-//! ServiceAccount and a Service, and what ConfigMaps of parameters ask for beside it. All of them are owned by
-//! the Gateway, so that they go when it goes. Names, labels and parameters are those of istiod
+//! ServiceAccount and a Service, and what ConfigMaps of parameters ask for beside it. All of them are owned
+//! by the Gateway, so that they go when it goes. Names, labels and parameters are those of istiod
 //! (`kube-gateway.yaml`), so that one control plane can take over from the other.
 
 mod merge;

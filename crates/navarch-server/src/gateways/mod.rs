@@ -1,6 +1,6 @@
 //! Proxies for Gateways that have none: what runs them is made in the cluster, by one replica.
 //!
-//! [`wanted`] says what there is to be, [`ledger`] which of it has to be written, and this file asks the API
+//! `wanted` says what there is to be, `ledger` which of it has to be written, and this file asks the API
 //! server. Nothing is removed: what belongs to a Gateway goes with it.
 
 mod ledger;
@@ -111,8 +111,8 @@ impl Deployer {
         }
     }
 
-    /// Writes what is wanted for a gateway. Gives the versions of what is there then, and whether that is all;
-    /// `None` if another replica writes. What is wrong is told the first time.
+    /// Writes what is wanted for a gateway. Gives the versions of what is there then, and whether that is
+    /// all; `None` if another replica writes. What is wrong is told the first time.
     async fn write(&self, wanted: &Wanted, snapshot: &Snapshot, first: bool) -> Option<(Found, bool)> {
         let Wanted { gateway, uid, objects } = wanted;
         let (mut versions, mut problems) = (Found::new(), Vec::new());

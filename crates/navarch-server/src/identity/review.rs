@@ -1,5 +1,5 @@
-//! Tokens of Kubernetes service accounts: asks the API server of the cluster that the caller says to be in, of
-//! those that are followed.
+//! Tokens of Kubernetes service accounts: asks the API server of the cluster that the caller says to be in,
+//! of those that are followed.
 
 use navarch_identity::tokens::review::{Question, Review, ReviewError, Reviewer, Reviewing};
 use navarch_kubernetes::Questions;
