@@ -93,6 +93,7 @@ features! {
     "GatewayFrontendClientCertificateValidation" => tls::client_certificates,
     "GatewayFrontendClientCertificateValidationInsecureFallback" => tls::insecure_fallback,
     "BackendTLSPolicy" => tls::backend_policy,
+    "GatewayBackendClientCertificate" => tls::backend_client_certificate,
     "BackendTLSPolicySANValidation" => tls::backend_policy_names,
     "ListenerSet" => tls::listener_set,
 }

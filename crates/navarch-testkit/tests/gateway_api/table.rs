@@ -11,7 +11,6 @@ const END: &str = "<!-- end of the table -->\n";
 /// The features that no test here shows, and why.
 const OTHERS: &[(&str, &str)] = &[
     ("GatewayAddressEmpty", "no: only in a cluster, where Services are made (`--deploy-gateways`)"),
-    ("GatewayBackendClientCertificate", "no: only validated"),
     (
         "GatewayInfrastructurePropagation",
         "no: only in a cluster, where gateways are deployed (`--deploy-gateways`)",

@@ -76,6 +76,7 @@ spec:
   addresses: [{{type: Hostname, value: edge.default.svc.cluster.local}}]
   allowedListeners: {{namespaces: {{from: Same}}}}
   tls:
+    backend: {{clientCertificateRef: {{name: client}}}}
     frontend:
       default: {{}}
       perPort:
@@ -130,6 +131,7 @@ impl Site {
         let (ports, backend) = (Ports::new()?, Backend::echo("site").await?);
         let objects = [
             own.key_pair("site"),
+            client.key_pair("client"),
             config_map("clients", &[("ca.crt", &client.text)]),
             config_map("trusted", &[("ca.crt", &own.text)]),
             config_map("distrusted", &[("ca.crt", &client.text)]),
@@ -274,15 +276,28 @@ spec:
     )
 }
 
+/// A route by plain HTTP to a port of the gateway itself, for what that calls `name`.
+fn round_trip(site: &Site, service: &str, name: &str, port: u16) -> String {
+    let rules = format!(
+        "{{parentRefs: [{{name: edge, sectionName: plain}}], hostnames: [{service}.plain.test], \
+         rules: [{{filters: [{{type: URLRewrite, urlRewrite: {{hostname: {name}}}}}], \
+         backendRefs: [{{name: {service}, port: 80}}]}}]}}"
+    );
+    route("HTTPRoute", service, "default", &rules) + &site.loop_back(service, port)
+}
+
+/// The backend lets nobody in who shows no certificate of its clients.
+pub async fn backend_client_certificate(site: &Site) -> Result<()> {
+    let objects = round_trip(site, "shown", "m.secure.test", site.ports.mutual);
+    let policy = policy("shown", "trusted", "hostname: m.secure.test");
+    apply(&site.server, "shown", &(objects + &policy)).await?;
+    expect_from(&site.call("shown.plain.test"), "site").await.map(drop)
+}
+
 /// Calls by plain HTTP that reach a backend by TLS; then with another authority, and as `wrong` says.
 async fn backend_tls(site: &Site, service: &str, right: &str, wrong: &str) -> Result<()> {
     let host = format!("{service}.plain.test");
-    let rules = format!(
-        "{{parentRefs: [{{name: edge, sectionName: plain}}], hostnames: [{host}], \
-         rules: [{{filters: [{{type: URLRewrite, urlRewrite: {{hostname: a.secure.test}}}}], \
-         backendRefs: [{{name: {service}, port: 80}}]}}]}}"
-    );
-    let objects = route("HTTPRoute", service, "default", &rules) + &site.loop_back(service, site.ports.https);
+    let objects = round_trip(site, service, "a.secure.test", site.ports.https);
     let with = |policy: &str| format!("{objects}{policy}");
     let call = site.call(&host);
     apply(&site.server, service, &with(&policy(service, "trusted", right))).await?;
