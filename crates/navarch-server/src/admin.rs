@@ -54,6 +54,8 @@ pub struct Admin {
     pub latest: Arc<ArcSwap<Snapshot>>,
     /// Sources that may be out of reach, by name.
     pub sources: Vec<(String, Health)>,
+    /// What the cluster is called whose configuration counts.
+    pub cluster_name: String,
     /// The other clusters that are followed, if any are.
     pub remotes: Option<Remotes>,
     /// Who writes to the cluster, if anybody does.
@@ -93,6 +95,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route(
             "/debug/remote-clusters",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.remote_clusters()) }),
+        )
+        .route(
+            "/debug/clusterz",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.clusterz()) }),
         )
         .route(
             "/debug/writer",
@@ -143,6 +149,7 @@ async fn index() -> &'static str {
      /debug/findings                     what is wrong with the configuration\n\
      /debug/sources                      how well sources are heard that may be out of reach\n\
      /debug/remote-clusters              other clusters, and how they are heard (navarch remote-clusters)\n\
+     /debug/clusterz                     the same in istiod's form\n\
      /debug/writer                       who writes to the cluster, and how that goes\n\
      /debug/status                       what became of each object that configures the mesh\n\
      /debug/removals                     removals that are held back, because too much would go at once\n\
@@ -486,6 +493,23 @@ impl Admin {
             })
         });
         Value::Array(services.collect())
+    }
+
+    /// `istiod`'s form of the clusters that are followed.
+    pub fn clusterz(&self) -> Value {
+        let local = json!({"id": self.cluster_name, "secretName": "", "syncStatus": "synced"});
+        let remotes = self.remote_clusters();
+        let remotes = remotes.iter().map(|cluster| {
+            let status = match cluster.state {
+                remote::State::Synced => "synced",
+                remote::State::Syncing => "syncing",
+                remote::State::Silent => "timeout",
+                remote::State::Refused => "closed",
+            };
+            let secret = cluster.from.strip_prefix("Secret ").unwrap_or_default();
+            json!({"id": cluster.name, "secretName": secret, "syncStatus": status})
+        });
+        [local].into_iter().chain(remotes).collect()
     }
 
     /// `istiod`'s form of the sync state.

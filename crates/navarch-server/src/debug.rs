@@ -131,12 +131,14 @@ fn page(
     match name {
         "syncz" => Ok(pages.syncz(access)),
         "configz" => Ok(pages.configz()),
+        "clusterz" => Ok(pages.clusterz()),
         "registryz" => Ok(pages.registryz()),
         "findings" => Ok(json!(**pages.findings.load())),
         "status" => Ok(pages.statuses()),
         "removals" => Ok(pages.removals()),
         "list" => {
-            Ok(json!(["config_dump", "configz", "findings", "registryz", "removals", "status", "syncz"]))
+            let pages = ["clusterz", "config_dump", "configz", "findings", "registryz", "removals"];
+            Ok(json!([pages.as_slice(), &["status", "syncz"]].concat()))
         }
         _ => Err(Rejection::InvalidRequest(format!("there is no page {name:?}; see the page \"list\""))),
     }

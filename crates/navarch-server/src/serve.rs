@@ -192,6 +192,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     if let Some(name) = &options.cluster_name {
         world.cluster_name = name.as_str().into();
     }
+    let world_name = world.cluster_name.clone();
     let mut pipeline = Pipeline::open(sources, world, metrics.clone()).await?;
     if keys.restore(&pipeline.snapshot()) | rejections.restore(&pipeline.snapshot()) {
         pipeline = pipeline.catch_up().await?;
@@ -286,6 +287,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         findings: pipeline.findings(),
         latest: pipeline.latest(),
         sources: pipeline.healths(),
+        cluster_name: world_name.to_string(),
         remotes,
         writer: writer.clone(),
         reports,

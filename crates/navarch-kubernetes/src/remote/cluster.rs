@@ -19,7 +19,7 @@ use crate::access::{self, Access};
 use crate::ask::Questions;
 use crate::feed::Feed;
 use crate::request::chain;
-use crate::source::{Followed, parts};
+use crate::source::{Followed, Part, parts};
 
 /// What of another cluster counts: what runs there, and not how it is configured.
 pub const KINDS: [Kind; 6] =
@@ -78,7 +78,7 @@ impl Ground {
         former: Option<Remote>,
     ) -> Remote {
         let parts = || KINDS.iter().flat_map(|kind| parts(*kind, &self.namespaces));
-        let feed = Feed::waking(self.woken.clone(), parts().map(|part| part.name()));
+        let feed = Feed::waking(self.woken.clone(), parts().map(|part| called(&part, name)));
         let (mut places, mut pending) = (BTreeSet::new(), Vec::new());
         if let Some(mut former) = former {
             former.take(name, &mut pending);
@@ -97,7 +97,9 @@ impl Ground {
             let mut folder = PathBuf::from(part.kind.as_str());
             folder.extend(&part.namespace);
             let known = places.iter().filter(|place| place.starts_with(&folder)).cloned().collect();
+            let part_name = called(&part, name);
             let mut follower = followed.follower(part);
+            follower.part = part_name;
             // Nobody waits for it for long, and what it said last is better than nothing.
             follower.recall_after = 0;
             follower.known = known;
@@ -181,6 +183,11 @@ impl Remote {
             reason: heard.reason,
         }
     }
+}
+
+/// What messages call what is followed.
+fn called(part: &Part, cluster: &str) -> String {
+    format!("{} of cluster {cluster}", part.name())
 }
 
 /// A place of a cluster among those of all.

@@ -84,8 +84,8 @@ struct Shared {
     local: Name,
     state: Mutex<Inner>,
     woken: Arc<Notify>,
-    /// How well the Secrets are heard.
-    secrets: Health,
+    /// How well the Secrets are heard, if there may be some.
+    secrets: Option<Health>,
 }
 
 #[derive(Default)]
@@ -97,6 +97,13 @@ struct Inner {
     pending: Vec<(PlaceId, Update)>,
     /// It is known which clusters there are.
     known: bool,
+}
+
+impl Inner {
+    /// Whether all that was asked for has been heard, or waited for long enough.
+    fn is_whole(&self) -> bool {
+        self.known && !self.clusters.values().any(Remote::is_awaited)
+    }
 }
 
 impl RemoteClusters {
@@ -115,7 +122,7 @@ impl RemoteClusters {
             local: options.local.clone(),
             state: Mutex::default(),
             woken: Arc::default(),
-            secrets: secrets.as_ref().map(Secrets::health).unwrap_or_default(),
+            secrets: secrets.as_ref().map(Secrets::health),
         };
         let remotes = Remotes { shared: Arc::new(shared) };
         let mut tasks = JoinSet::new();
@@ -137,6 +144,11 @@ impl Drop for RemoteClusters {
 }
 
 impl Remotes {
+    /// What the cluster is called whose configuration counts.
+    pub fn local(&self) -> &Name {
+        &self.shared.local
+    }
+
     /// All clusters, by name.
     pub fn reports(&self) -> Vec<Report> {
         let state = self.shared.state.lock();
@@ -306,14 +318,19 @@ impl Source for RemoteClusters {
 
     fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {
-            let woken = self.remotes.shared.woken.notified();
-            if self.complete {
-                return woken.await;
-            }
+            let shared = &self.remotes.shared;
             // That it is waited no longer happens by itself.
+            let patience_ends = async {
+                if self.complete {
+                    std::future::pending::<()>().await;
+                }
+                while !shared.state.lock().is_whole() {
+                    sleep(LOOK).await;
+                }
+            };
             tokio::select! {
-                () = woken => {}
-                () = sleep(LOOK) => {}
+                () = shared.woken.notified() => {}
+                () = patience_ends => {}
             }
         })
     }
@@ -331,12 +348,12 @@ impl Source for RemoteClusters {
         for (name, remote) in &mut state.clusters {
             remote.take(name, &mut places);
         }
-        self.complete |= state.known && !state.clusters.values().any(Remote::is_awaited);
+        self.complete |= state.is_whole();
         Ok(Batch { places, complete: self.complete, ..Batch::default() })
     }
 
     fn health(&self) -> Option<Health> {
-        Some(self.remotes.shared.secrets.clone())
+        self.remotes.shared.secrets.clone()
     }
 }
 
