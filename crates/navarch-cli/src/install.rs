@@ -11,7 +11,7 @@ use navarch_identity::{Timestamp, pem};
 use navarch_install::{Options, Rule, chart, is_kept, manifests, place, prunable, to_yaml};
 use navarch_kubernetes::Access;
 use navarch_kubernetes::objects::{Earnest, Objects};
-use navarch_kubernetes::permissions::{Where, permissions};
+use navarch_kubernetes::permissions::{GATEWAYS, Permission, Where, permissions};
 use navarch_model::Kind;
 use navarch_model::definition::definition;
 use serde_json::{Value, json};
@@ -123,6 +123,9 @@ pub struct InstallArgs {
     /// No webhook that validates configuration
     #[arg(long)]
     no_validation: bool,
+    /// Deploy no gateways: who asks for a Gateway sees to its proxies
+    #[arg(long)]
+    no_gateways: bool,
     /// No CustomResourceDefinitions
     #[arg(long)]
     no_crds: bool,
@@ -199,6 +202,7 @@ impl InstallArgs {
             network_policy: !self.no_network_policy,
             injection: !self.no_injection,
             validation: !self.no_validation,
+            gateways: !self.no_gateways,
             settings: inject::settings(self.settings.as_deref(), None)?,
         };
         options.check()?;
@@ -212,25 +216,26 @@ impl InstallArgs {
 }
 
 /// What the control plane may do.
-fn rules() -> Vec<Rule> {
-    let rule = |permission: navarch_kubernetes::permissions::Permission| Rule {
+fn rules(options: &Options) -> Vec<Rule> {
+    let rule = |permission: Permission| Rule {
         group: permission.group.to_owned(),
         resource: permission.resource(),
         names: permission.names.iter().map(|name| (*name).to_owned()).collect(),
         verbs: permission.verbs.iter().map(|verb| (*verb).to_owned()).collect(),
         own_namespace: permission.place == Where::OwnNamespace,
     };
-    permissions().into_iter().map(rule).collect()
+    let needed = |permission: &Permission| options.gateways || permission.reason != GATEWAYS;
+    permissions().into_iter().filter(needed).map(rule).collect()
 }
 
 /// Installs, prints, or writes the chart.
 pub async fn install(args: InstallArgs) -> Result<ExitCode> {
     let options = args.options()?;
     if let Some(directory) = &args.chart {
-        let chart = chart(&options, &rules(), &args.definitions(), env!("CARGO_PKG_VERSION"))?;
+        let chart = chart(&options, &rules(&options), &args.definitions(), env!("CARGO_PKG_VERSION"))?;
         return write_chart(directory, &chart.0);
     }
-    let objects = manifests(&options, &rules(), args.definitions());
+    let objects = manifests(&options, &rules(&options), args.definitions());
     match args.output {
         Some(Format::Yaml) => output::print(&to_yaml(&objects)?)?,
         Some(Format::Json) => output::json(&json!({"apiVersion": "v1", "kind": "List", "items": objects}))?,

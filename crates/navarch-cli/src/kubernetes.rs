@@ -1,10 +1,15 @@
 //! Which cluster, for commands that follow one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use navarch_kubernetes::{Access, Candidate, Options};
+use navarch_kubernetes::{Access, Candidate, Options, remote};
 use navarch_server::serve::replica_name;
+
+use crate::wait::parse_duration;
 
 /// What a cluster is called unless something is said, as in Istio.
 const CLUSTER: &str = "Kubernetes";
@@ -44,19 +49,81 @@ pub struct KubernetesArgs {
         requires = "kubernetes",
         env = "NAVARCH_REVISION"
     )]
-    revision: String,
+    pub revision: String,
+    /// Another cluster whose Services and workloads count, and a kubeconfig that leads to it; may be
+    /// repeated. With --kubernetes also those of the Secrets with the label istio/multiCluster=true in
+    /// the system namespace
+    #[arg(
+        long,
+        value_name = "NAME=KUBECONFIG",
+        env = "NAVARCH_REMOTE_CLUSTER",
+        value_delimiter = ',',
+        value_parser = remote_cluster
+    )]
+    remote_cluster: Vec<(String, PathBuf)>,
+    /// No other clusters but those of --remote-cluster: Secrets with kubeconfigs are not heeded
+    #[arg(long, requires = "kubernetes", env = "NAVARCH_NO_REMOTE_SECRETS")]
+    no_remote_secrets: bool,
+    /// How long the start waits for another cluster that does not answer (`PILOT_REMOTE_CLUSTER_TIMEOUT` of
+    /// istiod)
+    #[arg(long, default_value = "15s", value_parser = parse_duration, env = "NAVARCH_REMOTE_CLUSTER_WAIT")]
+    remote_cluster_wait: Duration,
     /// Write nothing to the cluster: no statuses, and no Lease that says who writes them
     #[arg(long, requires = "kubernetes", env = "NAVARCH_READ_ONLY")]
     read_only: bool,
     /// Tell what is wrong with an object of the cluster at the object, as an Event (kubectl describe)
     #[arg(long, requires = "kubernetes", conflicts_with = "read_only", env = "NAVARCH_EVENTS")]
     pub events: bool,
+    /// Make what runs a Gateway that names no host to be reached at: a Deployment of proxies with a Service,
+    /// as --inject-settings says. One of all replicas does
+    #[arg(long, requires = "kubernetes", conflicts_with = "read_only", env = "NAVARCH_DEPLOY_GATEWAYS")]
+    pub deploy_gateways: bool,
     /// What the cluster is called; proxies say which one they are in
     #[arg(long, value_name = "NAME", env = "CLUSTER_ID")]
     pub cluster_name: Option<String>,
 }
 
+/// `NAME=KUBECONFIG`
+fn remote_cluster(text: &str) -> Result<(String, PathBuf)> {
+    let (name, path) = text.split_once('=').with_context(|| format!("{text} is not NAME=KUBECONFIG"))?;
+    ensure!(!name.is_empty() && !path.is_empty(), "{text} is not NAME=KUBECONFIG");
+    Ok((name.to_owned(), PathBuf::from(path)))
+}
+
 impl KubernetesArgs {
+    fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+
+    fn cluster(&self) -> &str {
+        self.cluster_name.as_deref().unwrap_or(CLUSTER)
+    }
+
+    /// Which other clusters are followed, if any may be.
+    ///
+    /// # Errors
+    /// If two of them are called the same.
+    pub fn remote_clusters(
+        &self,
+        state: Option<&Path>,
+        namespace: Option<&str>,
+    ) -> Result<Option<remote::Options>> {
+        let heeds_secrets = self.kubernetes && !self.no_remote_secrets;
+        if !heeds_secrets && self.remote_cluster.is_empty() {
+            return Ok(None);
+        }
+        let files: BTreeMap<String, PathBuf> = self.remote_cluster.iter().cloned().collect();
+        ensure!(files.len() == self.remote_cluster.len(), "--remote-cluster names a cluster twice");
+        Ok(Some(remote::Options {
+            local: self.cluster().into(),
+            secrets: heeds_secrets.then(|| (self.access(), namespace.unwrap_or(NAMESPACE).to_owned())),
+            files,
+            namespaces: self.watch_namespace.iter().cloned().collect(),
+            kept: state.map(|state| state.join("remote-clusters")),
+            patience: self.remote_cluster_wait,
+        }))
+    }
+
     /// What is followed, if a cluster is. What it says is kept in the directory of state, if there is one;
     /// `namespace` is where we run.
     pub fn options(self, state: Option<&Path>, namespace: Option<&str>) -> Option<Options> {
@@ -66,8 +133,8 @@ impl KubernetesArgs {
             name: format!("{}-{}", replica_name(), std::process::id()),
         });
         self.kubernetes.then(|| Options {
-            access: Access { kubeconfig: self.kubeconfig, context: self.context },
-            cluster: self.cluster_name.as_deref().unwrap_or(CLUSTER).into(),
+            access: self.access(),
+            cluster: self.cluster().into(),
             revision: self.revision.into(),
             namespaces: self.watch_namespace.into_iter().collect(),
             kept: state.map(|state| state.join("kubernetes")),

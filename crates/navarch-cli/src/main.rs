@@ -26,6 +26,7 @@ mod precheck;
 mod proxy;
 mod proxy_status;
 mod redirect;
+mod remote_clusters;
 mod render;
 mod serve;
 mod table;
@@ -54,6 +55,7 @@ enum Command {
     Crds(crds::CrdsArgs),
     ProxyStatus(proxy_status::ProxyStatusArgs),
     Wait(wait::WaitArgs),
+    RemoteClusters(remote_clusters::RemoteClustersArgs),
     ConfirmRemovals(confirm_removals::ConfirmRemovalsArgs),
     Explain(explain::ExplainArgs),
     Analyze(analyze::AnalyzeArgs),
@@ -109,6 +111,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Crds(args) => crds::run(&args),
         Command::ProxyStatus(args) => runtime()?.block_on(proxy_status::run(args)),
         Command::ConfirmRemovals(args) => runtime()?.block_on(confirm_removals::run(args)),
+        Command::RemoteClusters(args) => runtime()?.block_on(remote_clusters::run(args)),
         Command::Wait(args) => runtime()?.block_on(wait::run(args)),
         Command::Explain(args) => runtime()?.block_on(explain::run(args)),
         Command::Analyze(args) => analyze::run(&args),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use navarch_identity::tokens::jwt::JwtRule;
+use navarch_inject::Settings;
 use navarch_kubernetes::webhooks::Configuration;
 use navarch_server::identity;
 use navarch_server::secure::{ServerFiles, TlsFiles};
@@ -111,8 +112,9 @@ pub struct ServeArgs {
     /// Answer an API server here, over TLS, what it asks of pods (/inject) and of configuration (/validate)
     #[arg(long, value_name = "HOST:PORT", value_parser = listen_address, env = "NAVARCH_WEBHOOK_ADDR")]
     webhook_addr: Option<SocketAddr>,
-    /// File with settings of injection: docs/injection.md lists them
-    #[arg(long, value_name = "FILE", requires = "webhook_addr", env = "NAVARCH_INJECT_SETTINGS")]
+    /// File with settings of injection, for the webhook and for gateways that are deployed: docs/injection.md
+    /// lists them
+    #[arg(long, value_name = "FILE", env = "NAVARCH_INJECT_SETTINGS")]
     inject_settings: Option<PathBuf>,
     /// A configuration of webhooks that leads here, mutating/NAME or validating/NAME: the roots of our
     /// authority are kept in it; may be repeated
@@ -172,9 +174,12 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     args.logs.init()?;
     let secure = args.secure()?;
     let webhooks = args.webhooks()?;
+    let (pods, deploy_gateways) = (args.pods()?, args.kubernetes.deploy_gateways);
     ensure!((CERT_TTL_MIN..=CERT_TTL_MAX).contains(&args.cert_ttl), "--cert-ttl is from 10s to 90 days");
     let jwt_rule = args.jwt_rule.as_deref().map(JwtRule::parse).transpose()?;
     let (cluster_name, events) = (args.kubernetes.cluster_name.clone(), args.kubernetes.events);
+    let remote_clusters =
+        args.kubernetes.remote_clusters(args.state.as_deref(), args.system_namespace.as_deref())?;
     let kubernetes = args.kubernetes.options(args.state.as_deref(), args.system_namespace.as_deref());
     let identity = args.state.map(|state| identity::Options {
         state,
@@ -189,12 +194,15 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
         config: args.config,
         cluster_name,
         kubernetes,
+        remote_clusters,
         events,
         mesh_config: args.mesh_config,
         system_namespace: args.system_namespace,
         xds_addr: args.xds_addr,
         secure,
         webhooks,
+        pods,
+        deploy_gateways,
         identity,
         fetch_allowed: args.fetch_allow,
         fetch_roots: args.fetch_ca,
@@ -235,13 +243,16 @@ impl ServeArgs {
         let Some(address) = self.webhook_addr else { return Ok(None) };
         let certified = self.tls_cert.is_some() || self.state.is_some();
         ensure!(certified, "--webhook-addr needs a certificate: --tls-cert and --tls-key, or --state");
-        let mesh_config = self.mesh_config.as_deref();
-        Ok(Some(webhook::Options {
-            address,
-            settings: inject::settings(self.inject_settings.as_deref(), mesh_config)?,
-            mesh_config: self.mesh_config.clone(),
-            configurations: self.webhook_configuration.clone(),
-        }))
+        Ok(Some(webhook::Options { address, configurations: self.webhook_configuration.clone() }))
+    }
+
+    /// What pods of proxies get.
+    fn pods(&self) -> Result<Settings> {
+        let mut settings = inject::settings(self.inject_settings.as_deref(), self.mesh_config.as_deref())?;
+        if self.inject_settings.is_none() {
+            settings.revision.clone_from(&self.kubernetes.revision);
+        }
+        Ok(settings)
     }
 
     /// Where TLS is served, if it is, and with which files.

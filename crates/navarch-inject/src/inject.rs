@@ -54,6 +54,41 @@ pub fn inject(
     Ok(Value::Object(pod))
 }
 
+/// The template of the pods of a gateway that is deployed for its own sake: the container that an injected
+/// gateway gets, and nothing beside it. `labels` and `annotations` are what the pods are to have; the
+/// annotations are heeded as those of a pod are.
+///
+/// # Errors
+/// If the annotations wish what cannot be.
+pub fn gateway_pod(
+    settings: &Settings,
+    namespace: &str,
+    workload: &Workload,
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> Result<Value, Fault> {
+    let mut pod = Object::new();
+    pod.insert("metadata".to_owned(), json!({"labels": labels, "annotations": annotations}));
+    pod.insert("spec".to_owned(), json!({}));
+    let wishes = Wishes { template: Template::Gateway, ..Wishes::read(settings, annotations)? };
+    let mut made = template::make(settings, &wishes, namespace, workload, &pod);
+    if wishes.merge_metrics
+        && let Some(said) = lead_prometheus(&mut pod, annotations, wishes.status_port)
+    {
+        made.proxy.env.push(Env::text(PROMETHEUS, said));
+    }
+    // A gateway for a network is for what is in it (Istio: `kube-gateway.yaml`).
+    if let Some(network) = labels.get("topology.istio.io/network") {
+        made.proxy.env.push(Env::text("ISTIO_META_REQUESTED_NETWORK_VIEW", network));
+    }
+    put(&mut pod, settings, &wishes, made, &Overrides::default())?;
+    // It is nobody's pod that something was put into.
+    if let Some(annotations) = self::annotations(&mut pod) {
+        annotations.shift_remove(STATUS);
+    }
+    Ok(Value::Object(pod))
+}
+
 fn spec(pod: &mut Object) -> Result<&mut Object, Fault> {
     json::object(pod, "spec").ok_or_else(|| Fault::object("spec"))
 }

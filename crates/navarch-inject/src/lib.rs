@@ -23,7 +23,7 @@ mod terms;
 mod wishes;
 
 pub use documents::{Injected, inject_text};
-pub use inject::inject;
+pub use inject::{gateway_pod, inject};
 pub use review::{Answer, REVIEW_BYTES_MAX, answer, review};
 pub use settings::{Resources, Selector, Settings, SettingsError, SidecarForm};
 pub use terms::{Fault, Workload};

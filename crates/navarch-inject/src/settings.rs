@@ -201,7 +201,7 @@ impl Settings {
     }
 
     /// Whether a name means this revision.
-    pub(crate) fn is_called(&self, name: &str) -> bool {
+    pub fn is_called(&self, name: &str) -> bool {
         name == self.revision || self.tags.contains(name)
     }
 }

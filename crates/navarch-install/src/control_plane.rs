@@ -198,9 +198,14 @@ fn container(options: &Options) -> Container {
         Env::text("NAVARCH_LOG_LEVEL", &options.log_level),
         Env::text("CLUSTER_ID", &options.cluster),
     ];
+    if options.gateways {
+        args.push("--deploy-gateways".to_owned());
+    }
+    if options.injection || options.validation || options.gateways {
+        env.push(Env::text("NAVARCH_INJECT_SETTINGS", "/etc/navarch/injection"));
+    }
     if options.injection || options.validation {
         args.extend(["--webhook-addr", "0.0.0.0:15017"].map(str::to_owned));
-        env.push(Env::text("NAVARCH_INJECT_SETTINGS", "/etc/navarch/injection"));
         let of_tags = options.tags.iter().map(|tag| injection_configuration(options, Some(tag)));
         let injection = [injection_configuration(options, None)].into_iter().chain(of_tags);
         let mut configurations: Vec<String> = Vec::new();

@@ -1,11 +1,12 @@
-//! What runs the control plane in a cluster, as objects.
+//! What runs the control plane and gateways in a cluster, as objects.
 //!
 //! In: what is asked for. Out: manifests, of which what is applied by `navarch install`, what it prints and
-//! the Helm chart are made. This crate knows no API server: whoever applies them is told where they belong
-//! ([`place`]).
+//! the Helm chart are made; and what the control plane applies for a Gateway ([`gateway`]). This crate knows
+//! no API server: whoever applies them is told where they belong ([`place`]).
 
 mod chart;
 mod control_plane;
+pub mod gateway;
 mod manifests;
 mod options;
 mod place;

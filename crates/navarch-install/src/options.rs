@@ -30,6 +30,8 @@ pub struct Options {
     /// The webhooks.
     pub injection: bool,
     pub validation: bool,
+    /// Gateways that name no host to be reached at are deployed.
+    pub gateways: bool,
     /// More of the settings of injection.
     pub settings: Settings,
 }
@@ -54,6 +56,7 @@ impl Default for Options {
             network_policy: true,
             injection: true,
             validation: true,
+            gateways: true,
             settings,
         }
     }

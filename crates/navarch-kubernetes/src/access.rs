@@ -43,7 +43,7 @@ impl Access {
         client(self.config().await?)
     }
 
-    async fn config(&self) -> Result<Config, AccessError> {
+    pub(crate) async fn config(&self) -> Result<Config, AccessError> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let read = match &self.kubeconfig {
             Some(path) => match Kubeconfig::read_from(path) {

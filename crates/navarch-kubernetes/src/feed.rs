@@ -16,7 +16,7 @@ pub(crate) struct Feed {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    woken: Notify,
+    woken: Arc<Notify>,
     health: Health,
 }
 
@@ -33,8 +33,13 @@ struct State {
 impl Feed {
     /// One that is complete when all of `parts` have been listed.
     pub(crate) fn new(parts: impl IntoIterator<Item = String>) -> Self {
+        Feed::waking(Arc::default(), parts)
+    }
+
+    /// One that wakes whoever waits for that, in place of [`Feed::told`].
+    pub(crate) fn waking(woken: Arc<Notify>, parts: impl IntoIterator<Item = String>) -> Self {
         let state = State { missing: parts.into_iter().collect(), ..State::default() };
-        let shared = Shared { state: Mutex::new(state), woken: Notify::new(), health: Health::default() };
+        let shared = Shared { state: Mutex::new(state), woken, health: Health::default() };
         Feed { shared: Arc::new(shared) }
     }
 

@@ -45,7 +45,7 @@ impl Default for Pace {
 const ASKED_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Attempts that fail from the start on before what is kept on disk is served.
-const RECALL_AFTER: u32 = 5;
+pub(crate) const RECALL_AFTER: u32 = 5;
 
 /// A watch that lasts this long has worked.
 const WORKED: Duration = Duration::from_secs(5);
@@ -56,6 +56,8 @@ pub(crate) struct Follower {
     pub reader: Reader,
     /// The one namespace that is followed.
     pub namespace: Option<String>,
+    /// What is followed, as a label selector; empty for everything.
+    pub labels: &'static str,
     pub feed: Feed,
     /// What the feed and messages call it.
     pub part: String,
@@ -67,6 +69,8 @@ pub(crate) struct Follower {
     pub version: &'static str,
     /// What was said last, on disk, if it is kept.
     pub kept: Option<Kept>,
+    /// Attempts that fail from the start on before what is kept is told.
+    pub recall_after: u32,
     /// Whether the API server, or what is kept of it, has been heard.
     pub began: bool,
     /// Attempts that failed one after the other.
@@ -116,7 +120,7 @@ impl Follower {
             Failure::Refused { status, .. } => *status == 429 || *status >= 500,
             Failure::Expired | Failure::Absent | Failure::Nonsense(_) => false,
         };
-        if self.began || !away || self.failures < RECALL_AFTER {
+        if self.began || !away || self.failures < self.recall_after {
             return;
         }
         let Some(kept) = self.kept.take() else { return };
@@ -347,7 +351,7 @@ impl Follower {
             Some(namespace) => format!("{group}/namespaces/{namespace}/{}", kind.plural()),
             None => format!("{group}/{}", kind.plural()),
         };
-        Collection { client: self.client.clone(), path, fields: fields(kind) }
+        Collection { client: self.client.clone(), path, fields: fields(kind), labels: self.labels }
     }
 
     /// The API server answers.

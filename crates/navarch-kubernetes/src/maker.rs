@@ -68,6 +68,10 @@ impl Maker {
         Maker { client, leadership }
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Whether we are the one who writes.
     pub fn may_write(&self) -> bool {
         self.leadership.is_held()

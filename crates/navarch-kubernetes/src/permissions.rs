@@ -54,6 +54,9 @@ impl Permission {
     }
 }
 
+/// What nobody needs who lets others run gateways.
+pub const GATEWAYS: &str = "gateways are deployed (only with --deploy-gateways)";
+
 /// What is neither a read nor a status.
 pub const OTHERS: &[Permission] = &[
     Permission {
@@ -110,6 +113,51 @@ pub const OTHERS: &[Permission] = &[
         verbs: &["create", "patch"],
         place: Where::Everywhere,
         reason: "findings, told at the object (only with --events)",
+    },
+    Permission {
+        group: "",
+        resource: "serviceaccounts",
+        subresource: "",
+        names: &[],
+        verbs: &["get", "list", "create", "patch"],
+        place: Where::Everywhere,
+        reason: GATEWAYS,
+    },
+    Permission {
+        group: "",
+        resource: "services",
+        subresource: "",
+        names: &[],
+        verbs: &["create", "patch"],
+        place: Where::Everywhere,
+        reason: GATEWAYS,
+    },
+    Permission {
+        group: "apps",
+        resource: "deployments",
+        subresource: "",
+        names: &[],
+        verbs: &["get", "list", "create", "patch"],
+        place: Where::Everywhere,
+        reason: GATEWAYS,
+    },
+    Permission {
+        group: "autoscaling",
+        resource: "horizontalpodautoscalers",
+        subresource: "",
+        names: &[],
+        verbs: &["get", "list", "create", "patch"],
+        place: Where::Everywhere,
+        reason: GATEWAYS,
+    },
+    Permission {
+        group: "policy",
+        resource: "poddisruptionbudgets",
+        subresource: "",
+        names: &[],
+        verbs: &["get", "list", "create", "patch"],
+        place: Where::Everywhere,
+        reason: GATEWAYS,
     },
 ];
 

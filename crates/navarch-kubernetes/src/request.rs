@@ -115,6 +115,8 @@ pub(crate) struct Collection {
     pub path: String,
     /// What of it is wanted, as a field selector; empty for all.
     pub fields: &'static str,
+    /// The same, as a label selector.
+    pub labels: &'static str,
 }
 
 impl Collection {
@@ -147,8 +149,10 @@ impl Collection {
 
     async fn send(&self, query: &[(&'static str, String)]) -> Result<Body, Failure> {
         let mut uri = format!("{}?", self.path);
-        let fields = (!self.fields.is_empty()).then(|| ("fieldSelector", self.fields.to_owned()));
-        for (name, value) in query.iter().chain(&fields) {
+        let selectors = [("fieldSelector", self.fields), ("labelSelector", self.labels)];
+        let selectors = selectors.into_iter().filter(|(_, selector)| !selector.is_empty());
+        let selectors: Vec<_> = selectors.map(|(name, selector)| (name, selector.to_owned())).collect();
+        for (name, value) in query.iter().chain(&selectors) {
             uri.push_str(&format!("{name}={}&", escaped(value)));
         }
         get(&self.client, uri.trim_end_matches('&')).await

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use kube::Client;
 use navarch_model::document::WrittenIn;
 use navarch_model::kinds::Scope;
 use navarch_model::{ClusterId, Kind, Name};
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::access::{Access, AccessError};
 use crate::ask::Questions;
 use crate::feed::Feed;
-use crate::follow::{Follower, Pace};
+use crate::follow::{Follower, Pace, RECALL_AFTER};
 use crate::kept::Kept;
 use crate::leadership::{Candidate, Leadership, stand};
 use crate::lease::Timing;
@@ -103,23 +104,17 @@ impl Kubernetes {
             tasks.spawn(statuses.run(client.clone(), leadership));
             writer
         });
+        let followed = Followed {
+            client: client.clone(),
+            id: ClusterId::LOCAL,
+            cluster: options.cluster.clone(),
+            revision: options.revision.clone(),
+            kept: options.kept.clone(),
+            feed: feed.clone(),
+        };
         for part in parts {
-            let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: options.cluster.clone() };
-            let kept = |directory: &PathBuf| Kept::new(directory, &options.cluster, &part.name());
-            let follower = Follower {
-                kept: options.kept.as_ref().map(kept),
-                began: false,
-                client: client.clone(),
-                reader: Reader { kind: part.kind, origin, revision: options.revision.clone() },
-                part: part.name(),
-                namespace: part.namespace,
-                feed: feed.clone(),
-                known: BTreeSet::new(),
-                statuses: writer.as_ref().map(|writer| writer.statuses.clone()),
-                version: "",
-                failures: 0,
-                pace: Pace::default(),
-            };
+            let mut follower = followed.follower(part);
+            follower.statuses = writer.as_ref().map(|writer| writer.statuses.clone());
             tasks.spawn(follower.run());
         }
         let name = format!("the API server of cluster {}", options.cluster);
@@ -137,14 +132,50 @@ impl Kubernetes {
     }
 }
 
+/// A cluster that is followed, for its followers.
+pub(crate) struct Followed {
+    pub client: Client,
+    pub id: ClusterId,
+    /// What positions call it.
+    pub cluster: Name,
+    pub revision: Arc<str>,
+    pub kept: Option<PathBuf>,
+    pub feed: Feed,
+}
+
+impl Followed {
+    /// One that has heard nothing yet, and says nothing of statuses.
+    pub fn follower(&self, part: Part) -> Follower {
+        let Followed { client, id, cluster, revision, kept, feed } = self;
+        let origin = WrittenIn::Cluster { id: *id, name: cluster.clone() };
+        let name = part.name();
+        Follower {
+            kept: kept.as_ref().map(|directory| Kept::new(directory, cluster, &name)),
+            recall_after: RECALL_AFTER,
+            began: false,
+            client: client.clone(),
+            reader: Reader { kind: part.kind, origin, revision: revision.clone() },
+            part: name,
+            namespace: part.namespace,
+            labels: "",
+            feed: feed.clone(),
+            known: BTreeSet::new(),
+            statuses: None,
+            version: "",
+            failures: 0,
+            pace: Pace::default(),
+        }
+    }
+}
+
 /// What one follower follows.
-struct Part {
-    kind: Kind,
-    namespace: Option<String>,
+pub(crate) struct Part {
+    pub kind: Kind,
+    pub namespace: Option<String>,
 }
 
 impl Part {
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match &self.namespace {
             Some(namespace) => format!("{} in {namespace}", self.kind),
             None => self.kind.to_string(),
@@ -152,7 +183,8 @@ impl Part {
     }
 }
 
-fn parts(kind: Kind, namespaces: &BTreeSet<String>) -> Vec<Part> {
+/// What is followed of a kind, if only these namespaces are; all if there are none.
+pub(crate) fn parts(kind: Kind, namespaces: &BTreeSet<String>) -> Vec<Part> {
     match kind.scope() {
         Scope::Namespaced if !namespaces.is_empty() => {
             namespaces.iter().map(|namespace| Part { kind, namespace: Some(namespace.clone()) }).collect()

@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use navarch_envoy::XdsType;
 use navarch_envoy::json::any_to_json;
+use navarch_kubernetes::remote::{self, Remotes};
 use navarch_kubernetes::{StatusReport, Writer};
 use navarch_model::ObjectKey;
 use navarch_model::finding::{Finding, Severity};
@@ -53,6 +54,8 @@ pub struct Admin {
     pub latest: Arc<ArcSwap<Snapshot>>,
     /// Sources that may be out of reach, by name.
     pub sources: Vec<(String, Health)>,
+    /// The other clusters that are followed, if any are.
+    pub remotes: Option<Remotes>,
     /// Who writes to the cluster, if anybody does.
     pub writer: Option<Writer>,
     pub reports: Arc<Reports>,
@@ -86,6 +89,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         .route(
             "/debug/sources",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.source_statuses()) }),
+        )
+        .route(
+            "/debug/remote-clusters",
+            get(|State(admin): State<Arc<Admin>>| async move { Json(admin.remote_clusters()) }),
         )
         .route(
             "/debug/writer",
@@ -135,6 +142,7 @@ async fn index() -> &'static str {
      /debug/checksum?proxyID=NAME        content hashes of what a proxy should hold, planned from scratch\n\
      /debug/findings                     what is wrong with the configuration\n\
      /debug/sources                      how well sources are heard that may be out of reach\n\
+     /debug/remote-clusters              other clusters, and how they are heard (navarch remote-clusters)\n\
      /debug/writer                       who writes to the cluster, and how that goes\n\
      /debug/status                       what became of each object that configures the mesh\n\
      /debug/removals                     removals that are held back, because too much would go at once\n\
@@ -176,6 +184,18 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         admin.metrics.source_unheard_seconds.with_label_values(&label).set(seconds as i64);
         bring_to(&admin.metrics.source_failures.with_label_values(&label), source.failures);
         bring_to(&admin.metrics.source_relists.with_label_values(&label), source.relists);
+    }
+    // Those that are not followed any more go.
+    admin.metrics.remote_clusters.reset();
+    admin.metrics.remote_cluster_objects.reset();
+    for cluster in admin.remote_clusters() {
+        for state in remote::State::ALL {
+            let labels = [cluster.name.as_str(), state.as_str()];
+            let gauge = admin.metrics.remote_clusters.with_label_values(&labels);
+            gauge.set((state == cluster.state).into());
+        }
+        let objects = admin.metrics.remote_cluster_objects.with_label_values(&[cluster.name.as_str()]);
+        objects.set(cluster.objects as i64);
     }
     if let Some(writer) = &admin.writer {
         let StatusReport { pending, written, failed } = writer.statuses();
@@ -409,7 +429,13 @@ impl Admin {
             let unheard_for_ms = since.map(|since| since.as_millis() as u64);
             SourceStatus { name: name.clone(), parts, unheard, unheard_for_ms, reason, failures, relists }
         };
-        self.sources.iter().map(status).collect()
+        let remotes = self.remotes.iter().flat_map(Remotes::healths).collect::<Vec<_>>();
+        self.sources.iter().chain(&remotes).map(status).collect()
+    }
+
+    /// The other clusters that are followed.
+    pub fn remote_clusters(&self) -> Vec<remote::Report> {
+        self.remotes.as_ref().map(Remotes::reports).unwrap_or_default()
     }
 
     /// Who writes to the cluster, and how that goes; nothing if nobody does.

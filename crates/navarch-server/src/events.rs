@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use navarch_kubernetes::{Event, Maker, WriteError};
-use navarch_model::Position;
 use navarch_model::finding::{Finding, Severity};
 use navarch_model::hashed::stable_hash;
+use navarch_model::{ObjectKey, Position};
 use navarch_snapshot::Snapshot;
 
 /// Between two looks.
@@ -47,18 +47,27 @@ pub fn events(findings: &[Finding], snapshot: &Snapshot) -> Vec<Event> {
         if let Some(hint) = &finding.hint {
             message = format!("{message}; help: {hint}");
         }
-        truncate(&mut message, MESSAGE_MAX);
-        let said = (finding.code.as_str(), &message, key.kind.as_str());
-        let hash = stable_hash(|hasher| said.hash(hasher));
-        let mut name = key.name.to_string();
-        truncate(&mut name, NAME_MAX);
-        // Where it was cut there may be no dot or dash (RFC 1123).
-        name.truncate(name.trim_end_matches(['-', '.']).len());
-        let uid = snapshot.object(&key).map(|object| object.metadata.uid.to_string()).unwrap_or_default();
-        let name = format!("{name}.{hash:032x}");
-        Some(Event { name, object: key, uid, reason: finding.code.as_str(), message })
+        Some(event(snapshot, key, finding.code.as_str(), message))
     });
     events.take(TOLD_MAX).collect()
+}
+
+/// Something to tell of an object, in an Event that is the same as long as the same is told.
+pub(crate) fn event(
+    snapshot: &Snapshot,
+    object: ObjectKey,
+    reason: &'static str,
+    mut message: String,
+) -> Event {
+    truncate(&mut message, MESSAGE_MAX);
+    let said = (reason, &message, object.kind.as_str());
+    let hash = stable_hash(|hasher| said.hash(hasher));
+    let mut name = object.name.to_string();
+    truncate(&mut name, NAME_MAX);
+    // Where it was cut there may be no dot or dash (RFC 1123).
+    name.truncate(name.trim_end_matches(['-', '.']).len());
+    let uid = snapshot.object(&object).map(|object| object.metadata.uid.to_string()).unwrap_or_default();
+    Event { name: format!("{name}.{hash:032x}"), object, uid, reason, message }
 }
 
 fn truncate(text: &mut String, bytes_max: usize) {
@@ -119,8 +128,8 @@ pub async fn follow(objects: Maker, findings: Arc<ArcSwap<Vec<Finding>>>, latest
 
 #[cfg(test)]
 mod tests {
+    use navarch_model::Kind;
     use navarch_model::finding::Code;
-    use navarch_model::{Kind, ObjectKey};
     use navarch_snapshot::World;
 
     use super::*;

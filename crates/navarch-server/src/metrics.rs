@@ -51,6 +51,10 @@ pub struct Metrics {
     pub source_failures: IntCounterVec,
     /// How often parts of a source were read again as a whole, by source.
     pub source_relists: IntCounterVec,
+    /// The state of each other cluster that is followed.
+    pub remote_clusters: IntGaugeVec,
+    /// Objects of each that are in force.
+    pub remote_cluster_objects: IntGaugeVec,
     /// Whether this replica writes to the cluster.
     pub writer: IntGauge,
     /// Objects whose status in the cluster is not what it should be.
@@ -111,6 +115,11 @@ impl Metrics {
             &["webhook", "answer"],
         )?;
         registry.register(Box::new(webhooks.clone()))?;
+        let remote_clusters = IntGaugeVec::new(
+            Opts::new("navarch_remote_clusters", "Other clusters that are followed; 1 for their state"),
+            &["cluster", "state"],
+        )?;
+        registry.register(Box::new(remote_clusters.clone()))?;
         let load_requests = IntCounterVec::new(
             Opts::new(
                 "navarch_load_requests_total",
@@ -188,6 +197,12 @@ impl Metrics {
             load_reports,
             load_requests,
             webhooks,
+            remote_clusters,
+            remote_cluster_objects: gauges(
+                "navarch_remote_cluster_objects",
+                "Objects of other clusters that are in force",
+                "cluster",
+            )?,
             services: gauge("pilot_services", "Services known")?,
             classes: gauge("navarch_classes", "Classes of proxies that get the same configuration")?,
             memo: counters(

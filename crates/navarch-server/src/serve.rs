@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use navarch_identity::service::CREATE_CERTIFICATE;
 use navarch_identity::tokens::jwt::JwtRule;
 use navarch_kubernetes::objects::Objects;
+use navarch_kubernetes::remote::{self, RemoteClusters};
 use navarch_kubernetes::webhooks::keep_roots;
 use navarch_kubernetes::{Kubernetes, Writer};
 use navarch_model::document::WrittenIn;
@@ -29,12 +30,14 @@ use crate::discovery::FleetDiscovery;
 use crate::error::Error;
 use crate::events;
 use crate::fleet::Fleet;
+use crate::gateways::Deployer;
 use crate::identity::{self, Bundle, CreateCertificate, Identity, OfCluster, PortAuthenticator, State};
 use crate::inputs;
 use crate::keys::{self, Keys};
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::pipeline::Pipeline;
+use crate::pod_settings::PodSettings;
 use crate::refresh::{self, Refresh};
 use crate::rejections::Rejections;
 use crate::reports::Reports;
@@ -50,6 +53,9 @@ const STREAMS_PER_SECOND: f64 = 500.0;
 /// (`initial_fetch_timeout`).
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Where the control plane of a cluster runs unless something is said, as in Istio.
+const SYSTEM_NAMESPACE: &str = "istio-system";
+
 /// Connections that wait to be accepted. When a replica is gone, everybody comes at once.
 const BACKLOG: u32 = 4096;
 
@@ -60,6 +66,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// The API server of a cluster. What is in the directory too comes first.
     pub kubernetes: Option<navarch_kubernetes::Options>,
+    /// The other clusters whose Services and workloads count.
+    pub remote_clusters: Option<remote::Options>,
     /// Whether findings are told at the objects of the cluster, as Events.
     pub events: bool,
     /// What the cluster is called that proxies are in (Istio: `CLUSTER_ID`).
@@ -73,6 +81,10 @@ pub struct Options {
     pub secure: Option<(SocketAddr, TlsFiles)>,
     /// What an API server asks about pods and configuration.
     pub webhooks: Option<webhook::Options>,
+    /// What pods of proxies get.
+    pub pods: navarch_inject::Settings,
+    /// Whether Gateways of the cluster that have no proxies get some.
+    pub deploy_gateways: bool,
     /// The certificate authority.
     pub identity: Option<identity::Options>,
     /// Networks that keys of issuers may be fetched from although they are loopback, link-local or the like.
@@ -136,13 +148,19 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     // Before the cluster is followed, which is kept in it too.
     let state = options.identity.as_ref().map(State::claim).transpose()?;
     let mut sources = inputs::of_watched_files(options.config.as_deref(), options.mesh_config.as_deref());
-    let (mut writer, mut of_cluster) = (None, None);
+    let (mut writer, mut of_cluster, mut remotes) = (None, None, None);
+    if let Some(remote) = &options.remote_clusters {
+        let clusters = RemoteClusters::follow(remote.clone()).await?;
+        remotes = Some(clusters.remotes());
+        sources.push(Box::new(clusters));
+    }
     if let Some(kubernetes) = &options.kubernetes {
         let cluster = Kubernetes::follow(kubernetes).await?;
         writer = cluster.writer();
         of_cluster = Some(OfCluster {
             name: kubernetes.cluster.to_string(),
             questions: cluster.questions(),
+            remotes: remotes.clone(),
             objects: writer.as_ref().map(|writer| writer.objects().clone()),
         });
         sources.push(Box::new(cluster));
@@ -191,13 +209,14 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         Some((_, files)) => Some(Tls::open(files.clone(), identity.clone(), Callers::Proxies)?),
         None => None,
     };
+    let pods = PodSettings::new(options.pods.clone(), options.mesh_config.clone(), pipeline.latest());
     let hooks = match hooks.zip(options.webhooks.clone()) {
         Some((listener, asked)) => {
             let server = options.secure.as_ref().and_then(|(_, files)| files.server.clone());
             let files = TlsFiles { server, client_ca: None };
             let tls = Tls::open(files, identity.clone(), Callers::ApiServers)?;
             keep_webhooks(&options, &asked, identity.clone(), writer.as_ref()).await?;
-            Some((listener, tls, Webhooks::new(asked, pipeline.latest(), metrics.webhooks.clone())))
+            Some((listener, tls, Webhooks::new(pods.clone(), metrics.webhooks.clone())))
         }
         None => None,
     };
@@ -235,6 +254,16 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         let objects = writer.objects().clone();
         tokio::spawn(events::follow(objects, pipeline.findings(), pipeline.latest()));
     }
+    if let Some(writer) = writer.as_ref().filter(|_| options.deploy_gateways) {
+        let deployer = Deployer {
+            objects: writer.objects().clone(),
+            latest: pipeline.latest(),
+            settings: pods,
+            namespace: options.system_namespace.clone().unwrap_or_else(|| SYSTEM_NAMESPACE.to_owned()),
+            events: options.events,
+        };
+        tokio::spawn(deployer.run());
+    }
     // The roots of an authority that is this server's alone would replace those of another control plane.
     let is_of_all = options.identity.as_ref().is_some_and(|own| own.shared || own.plugged.is_some());
     if let (Some(identity), Some(writer), Some(cluster), true) =
@@ -252,6 +281,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         findings: pipeline.findings(),
         latest: pipeline.latest(),
         sources: pipeline.healths(),
+        remotes,
         writer: writer.clone(),
         reports,
         identity: identity.clone(),

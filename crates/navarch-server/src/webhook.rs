@@ -1,11 +1,9 @@
 //! The port that an API server asks about pods and configuration.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -15,19 +13,15 @@ use axum::routing::post;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use navarch_inject::{REVIEW_BYTES_MAX, Settings, answer};
+use navarch_inject::{REVIEW_BYTES_MAX, answer};
 use navarch_kubernetes::webhooks::Configuration;
-use navarch_model::kubernetes::ConfigMap;
-use navarch_model::{Kind, ObjectKey};
-use navarch_snapshot::Snapshot;
-use navarch_snapshot::world::MESH_CONFIG_MAP;
 use navarch_xds::Transport;
-use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::pod_settings::PodSettings;
 use crate::secure::Tls;
 
 /// Time for a handshake, and for the head of a question.
@@ -46,55 +40,19 @@ const AGAIN: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub struct Options {
     pub address: SocketAddr,
-    pub settings: Settings,
-    /// A file with the MeshConfig, which counts before that of the cluster.
-    pub mesh_config: Option<PathBuf>,
     /// The configurations that lead to us, in which our roots are kept.
     pub configurations: Vec<Configuration>,
 }
 
 /// The webhooks.
 pub struct Webhooks {
-    options: Options,
-    latest: Arc<ArcSwap<Snapshot>>,
-    /// The settings with the MeshConfig of a text, the last good one.
-    settings: Mutex<(String, Arc<Settings>)>,
+    settings: Arc<PodSettings>,
     answers: IntCounterVec,
 }
 
 impl Webhooks {
-    pub fn new(options: Options, latest: Arc<ArcSwap<Snapshot>>, answers: IntCounterVec) -> Arc<Self> {
-        let settings = Mutex::new((String::new(), Arc::new(options.settings.clone())));
-        Arc::new(Webhooks { options, latest, settings, answers })
-    }
-
-    /// The settings, with what the MeshConfig says now.
-    fn settings(&self) -> Arc<Settings> {
-        let text = match &self.options.mesh_config {
-            Some(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(text),
-                Err(_) => return self.settings.lock().1.clone(),
-            },
-            None => self.mesh_config(),
-        };
-        let text = text.unwrap_or_default();
-        let mut current = self.settings.lock();
-        if current.0 != text {
-            match self.options.settings.clone().with_mesh_config(&text) {
-                Ok(settings) => current.1 = Arc::new(settings),
-                Err(error) => tracing::warn!(%error, "pods are injected with the last good MeshConfig"),
-            }
-            current.0 = text;
-        }
-        current.1.clone()
-    }
-
-    /// The MeshConfig of the cluster, as it is written.
-    fn mesh_config(&self) -> Option<String> {
-        let (namespace, name) = MESH_CONFIG_MAP;
-        let snapshot = self.latest.load();
-        let object = snapshot.object(&ObjectKey::new(Kind::ConfigMap, namespace, name))?;
-        object.spec::<ConfigMap>()?.data.get("mesh").cloned()
+    pub fn new(settings: Arc<PodSettings>, answers: IntCounterVec) -> Arc<Self> {
+        Arc::new(Webhooks { settings, answers })
     }
 
     /// Serves for ever.
@@ -138,7 +96,7 @@ async fn asked(State(webhooks): State<Arc<Webhooks>>, uri: Uri, body: Bytes) -> 
     let webhook = if path.starts_with("/inject") { "inject" } else { "validate" };
     let answers = webhooks.answers.clone();
     // An object may be large, and others wait for the threads of the runtime.
-    let made = tokio::task::spawn_blocking(move || answer(&webhooks.settings(), &path, &body)).await;
+    let made = tokio::task::spawn_blocking(move || answer(&webhooks.settings.now(), &path, &body)).await;
     let made = made.unwrap_or_else(|error| Err(error.to_string()));
     let said = match &made {
         Err(_) => "error",

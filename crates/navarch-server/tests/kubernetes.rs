@@ -7,17 +7,11 @@ use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use common::{
     Form,
-    cluster::{differences, objects, options},
+    cluster::{collection, differences, objects, options, serving, start},
 };
 use navarch_kubernetes::Kubernetes;
 use navarch_model::Kind;
-use navarch_server::{
-    debounce::Changes as _,
-    identity,
-    inputs::Inputs,
-    load::Loaded,
-    serve::{self as server, RouteForm},
-};
+use navarch_server::{debounce::Changes as _, inputs::Inputs, load::Loaded, serve as server};
 use navarch_snapshot::{Snapshot, World};
 use navarch_sources::{Health, Source};
 use navarch_testkit::{
@@ -25,29 +19,10 @@ use navarch_testkit::{
     envoy::bootstrap::Resources,
     faults::FaultProxy,
     golden::{self, Case},
-    ports, wait, workspace,
+    wait, workspace,
 };
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
-
-/// An API server that has every kind.
-async fn start() -> Result<Cluster> {
-    Cluster::start(Kind::ALL.iter().copied().map(collection)).await
-}
-
-/// The path of all objects of a kind.
-fn collection(kind: Kind) -> String {
-    let version = kind.versions()[0];
-    match kind.group() {
-        "" => format!("/api/{version}/{}", kind.plural()),
-        group => format!("/apis/{group}/{version}/{}", kind.plural()),
-    }
-}
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn golden_cases_mean_the_same_in_an_api_server() -> Result<()> {
@@ -92,39 +67,6 @@ async fn a_cluster_is_kept_beside_an_authority_from_the_first_start_on() -> Resu
         served = serving => Err(anyhow::anyhow!("it does not serve: {served:?}")),
         both = both => both,
     }
-}
-
-/// A server of a cluster with an authority, which is that of the cluster if it is `shared`.
-fn serving(state: &Path, kubernetes: navarch_kubernetes::Options, shared: bool) -> Result<server::Options> {
-    Ok(server::Options {
-        config: None,
-        kubernetes: Some(kubernetes),
-        events: true,
-        cluster_name: None,
-        mesh_config: None,
-        system_namespace: None,
-        xds_addr: ([127, 0, 0, 1], ports::free_port()?).into(),
-        secure: None,
-        identity: Some(identity::Options {
-            state: state.to_owned(),
-            new_authority: false,
-            plugged: None,
-            shared,
-            life: Duration::from_secs(3600),
-            jwt_rule: None,
-            names: Vec::new(),
-        }),
-        fetch_allowed: Vec::new(),
-        fetch_roots: None,
-        admin_addr: ([127, 0, 0, 1], ports::free_port()?).into(),
-        debounce: Duration::from_millis(50),
-        debounce_max: Duration::from_secs(1),
-        drain: Duration::ZERO,
-        brake: None,
-        registration_grace: Duration::from_secs(10),
-        webhooks: None,
-        routes: RouteForm::default(),
-    })
 }
 
 const CONFIG_MAPS: &str = "/api/v1/configmaps";

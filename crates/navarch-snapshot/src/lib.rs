@@ -34,6 +34,7 @@ mod network;
 mod oracle;
 mod outcome;
 pub mod part;
+pub mod provisioned;
 mod registry;
 pub mod scope;
 mod small_set;

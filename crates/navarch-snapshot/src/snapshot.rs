@@ -191,6 +191,14 @@ impl Snapshot {
         self.objects.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)
     }
 
+    /// All objects of a kind in a namespace, by name and cluster.
+    pub fn objects_in(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &Arc<Object>> {
+        let first = ObjectKey::new(kind, namespace, "");
+        let namespace = first.namespace.clone();
+        let is_in = move |key: &ObjectKey| key.kind == kind && key.namespace == namespace;
+        self.objects.range(first..).take_while(move |(key, _)| is_in(key)).map(|(_, object)| object)
+    }
+
     /// The namespaces that have Secrets, in order.
     pub(crate) fn secret_namespaces(&self) -> Vec<Name> {
         let mut namespaces: Vec<Name> = Vec::new();

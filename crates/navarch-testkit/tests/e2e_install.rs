@@ -218,3 +218,109 @@ async fn the_api_server_asks_about_pods_and_configuration() -> Result<()> {
         .await?;
     Ok(())
 }
+
+/// A Gateway, and what an API server makes of what runs it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_is_deployed_and_again_without_a_change() -> Result<()> {
+    let printed: Value = serde_json::from_str(&navarch::stdout(["crds", "--gateway-api"])?)?;
+    let definitions = printed["items"].as_array().context("a list")?;
+    let cluster = ApiServer::start("gateways", definitions).await?;
+    for name in ["istio-system", "shop"] {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        cluster.apply(&format!("/api/v1/namespaces/{name}"), &object).await?;
+    }
+    let parameters = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "edge", "namespace": "shop"},
+        "data": {
+            "deployment": "spec: {template: {spec: {containers: [{name: istio-proxy, env: [{name: A, value: b}]}]}}}",
+            "horizontalPodAutoscaler": "spec: {minReplicas: 2, maxReplicas: 5}",
+            "podDisruptionBudget": "spec: {minAvailable: 1}",
+        },
+    });
+    cluster.apply("/api/v1/namespaces/shop/configmaps/edge", &parameters).await?;
+    let gateway = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "edge", "namespace": "shop", "labels": {"team": "shop"}},
+        "spec": {
+            "gatewayClassName": "istio",
+            "infrastructure": {"parametersRef": {"group": "", "kind": "ConfigMap", "name": "edge"}},
+            "listeners": [
+                {"name": "http", "port": 80, "protocol": "HTTP"},
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+            ],
+        },
+    });
+    let own = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/edge";
+    let gateway = cluster.apply(own, &gateway).await?.json()?;
+    let directory = workspace::scratch("gateways-server")?;
+    std::fs::create_dir_all(directory.join("config"))?;
+    let settings = directory.join("settings.yaml");
+    std::fs::write(&settings, format!("image: {IMAGE}\n"))?;
+    let (kubeconfig, settings) = (cluster.kubeconfig(), settings.to_str().context("a path")?.to_owned());
+    let kubeconfig = kubeconfig.to_str().context("a path")?;
+    let args =
+        ["--kubernetes", "--kubeconfig", kubeconfig, "--deploy-gateways", "--inject-settings", &settings];
+    let serve = async || -> Result<Server> {
+        let (xds, admin) = (ports::free_port()?, ports::free_port()?);
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Server::start_on("gateways-server", &directory.join("config"), local(xds), local(admin), &args).await
+    };
+    let of = |group: &str, plural: &str| format!("/{group}/namespaces/shop/{plural}/edge-istio");
+    let paths = [
+        of("api/v1", "serviceaccounts"),
+        of("apis/apps/v1", "deployments"),
+        of("api/v1", "services"),
+        of("apis/autoscaling/v2", "horizontalpodautoscalers"),
+        of("apis/policy/v1", "poddisruptionbudgets"),
+    ];
+    let mut server = serve().await?;
+    let made = wait::until("what runs the gateway", wait::STEP, || async {
+        let mut made = Vec::new();
+        for path in &paths {
+            made.push(cluster.get(path).await?);
+        }
+        Ok(made)
+    })
+    .await?;
+    for object in &made {
+        let metadata = &object["metadata"];
+        assert_eq!(metadata["ownerReferences"][0]["uid"], gateway["metadata"]["uid"], "{metadata}");
+        assert_eq!(metadata["labels"]["gateway.istio.io/managed"], "istio.io-gateway-controller");
+        assert_eq!(metadata["labels"]["team"], "shop");
+    }
+    let ports: Vec<String> = made[2]["spec"]["ports"]
+        .as_array()
+        .context("ports")?
+        .iter()
+        .map(|port| format!("{}/{}", port["port"], port["protocol"]))
+        .collect();
+    assert_eq!(ports, ["15021/\"TCP\"", "80/\"TCP\"", "53/\"UDP\""]);
+    let pod = &made[1]["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["image"], IMAGE);
+    assert_eq!(pod["serviceAccountName"], "edge-istio");
+
+    // Another replica looks at all of it, and nothing becomes another.
+    server.kill();
+    let server = serve().await?;
+    wait::until("the other replica to write", wait::STEP, || async {
+        ensure!(server.metric("navarch_writer").await? == 1.0, "it does not");
+        Ok(())
+    })
+    .await?;
+    let labelled = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "edge", "namespace": "shop", "annotations": {"sidecar.istio.io/logLevel": "info"}},
+        "spec": gateway["spec"],
+    });
+    cluster.apply(own, &labelled).await?;
+    let again = wait::until("the annotation to be heeded", wait::STEP, || async {
+        let made = cluster.get(&paths[1]).await?;
+        let text = made["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+        ensure!(text.contains("--envoy-log-level\",\"info"), "{text}");
+        cluster.get(&paths[4]).await
+    })
+    .await?;
+    let of = |object: &Value| object["metadata"]["generation"].clone();
+    assert_eq!(of(&again), of(&made[4]), "a budget that nothing was said about");
+    Ok(())
+}

@@ -133,6 +133,7 @@ const RULES: &[Rule] = &[
             "navarch-envoy",
             "navarch-identity",
             "navarch-inject",
+            "navarch-install",
             "navarch-kubernetes",
             "navarch-model",
             "navarch-plan",

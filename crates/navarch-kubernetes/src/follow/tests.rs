@@ -124,6 +124,8 @@ impl Rig {
             client: client(config)?,
             reader: Reader { kind: Kind::Namespace, origin, revision: "default".into() },
             namespace: None,
+            labels: "",
+            recall_after: RECALL_AFTER,
             feed: feed.clone(),
             part: "all".to_owned(),
             known: BTreeSet::new(),

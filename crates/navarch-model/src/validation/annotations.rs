@@ -183,8 +183,11 @@ fn annotation(report: &mut Report<'_>, kind: Kind, name: &str, value: &str) {
         return;
     };
     let known = &ANNOTATIONS[position];
+    // What is said of pods on a Gateway is said of those that are deployed for it.
+    let is_of_its_pods = |kinds: &[Kind]| kind == Kind::KubernetesGateway && kinds.contains(&Kind::Pod);
     if let On::Kinds(kinds) = known.on
         && !kinds.contains(&kind)
+        && !is_of_its_pods(kinds)
     {
         let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
         let message = format!("the annotation means nothing on a {}", kind.as_str());

@@ -34,6 +34,7 @@ use navarch_identity::tokens::join::{JoinAuthenticator, JoinTokens};
 use navarch_identity::tokens::jwt::{JwtRule, KeySet};
 use navarch_identity::tokens::review::ReviewAuthenticator;
 use navarch_identity::{Secret, Timestamp};
+use navarch_kubernetes::remote::Remotes;
 use navarch_kubernetes::{Maker, Questions};
 use navarch_model::TrustDomains;
 use navarch_xds::server::{Code, Status};
@@ -132,6 +133,8 @@ pub struct OfCluster {
     /// What callers call the cluster.
     pub name: String,
     pub questions: Questions,
+    /// Other clusters, whose service accounts are asked about where those are.
+    pub remotes: Option<Remotes>,
     /// Who may make the Secret of the authority, if it may be made.
     pub objects: Option<Maker>,
 }
@@ -209,9 +212,9 @@ impl Identity {
             authenticators.push(oidc.clone());
         }
         if let Some(cluster) = cluster {
-            let OfCluster { name, questions, objects: _ } = cluster.clone();
+            let OfCluster { name, questions, remotes, objects: _ } = cluster.clone();
             authenticators.push(Arc::new(ReviewAuthenticator {
-                reviewer: Arc::new(ClusterReviewer { cluster: name, questions }),
+                reviewer: Arc::new(ClusterReviewer { cluster: name, questions, remotes }),
                 audiences: vec![AUDIENCE.to_owned()],
             }));
         }

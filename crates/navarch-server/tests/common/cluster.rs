@@ -4,11 +4,19 @@ use super::{Form, from_files, mesh_config, proxies};
 use anyhow::{Context, Result, ensure};
 use navarch_kubernetes::{Access, Options};
 use navarch_model::{Kind, kinds::Scope, values::Json, yaml};
-use navarch_server::load::load_whole;
+use navarch_server::{
+    identity,
+    load::load_whole,
+    serve::{self as server, RouteForm},
+};
 use navarch_sources::{Source, files::MeshFile};
-use navarch_testkit::golden::Case;
+use navarch_testkit::{cluster::Cluster, golden::Case, ports};
 use serde_json::Value;
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Everything of a cluster.
 pub fn options(kubeconfig: PathBuf) -> Options {
@@ -20,6 +28,56 @@ pub fn options(kubeconfig: PathBuf) -> Options {
         kept: None,
         candidate: None,
     }
+}
+
+/// An API server that has every kind.
+pub async fn start() -> Result<Cluster> {
+    Cluster::start(Kind::ALL.iter().copied().map(collection)).await
+}
+
+/// The path of all objects of a kind.
+pub fn collection(kind: Kind) -> String {
+    let version = kind.versions()[0];
+    match kind.group() {
+        "" => format!("/api/{version}/{}", kind.plural()),
+        group => format!("/apis/{group}/{version}/{}", kind.plural()),
+    }
+}
+
+/// A server of a cluster with an authority, which is that of the cluster if it is `shared`.
+pub fn serving(state: &Path, kubernetes: Options, shared: bool) -> Result<server::Options> {
+    Ok(server::Options {
+        config: None,
+        kubernetes: Some(kubernetes),
+        remote_clusters: None,
+        events: true,
+        cluster_name: None,
+        mesh_config: None,
+        system_namespace: None,
+        xds_addr: ([127, 0, 0, 1], ports::free_port()?).into(),
+        secure: None,
+        identity: Some(identity::Options {
+            state: state.to_owned(),
+            new_authority: false,
+            plugged: None,
+            shared,
+            life: Duration::from_secs(3600),
+            jwt_rule: None,
+            names: Vec::new(),
+        }),
+        fetch_allowed: Vec::new(),
+        fetch_roots: None,
+        admin_addr: ([127, 0, 0, 1], ports::free_port()?).into(),
+        debounce: Duration::from_millis(50),
+        debounce_max: Duration::from_secs(1),
+        drain: Duration::ZERO,
+        brake: None,
+        registration_grace: Duration::from_secs(10),
+        webhooks: None,
+        pods: navarch_inject::Settings::default(),
+        deploy_gateways: false,
+        routes: RouteForm::default(),
+    })
 }
 
 /// The objects of a case whose kinds are in the kinds table.

@@ -25,7 +25,7 @@ use navarch_model::object::ObjectKey;
 use navarch_model::service::Visibility;
 use navarch_model::{Hashed, Name};
 
-pub(crate) use gateway_api::{controller_of, serves_controller};
+pub(crate) use gateway_api::{controller_of, made_name, serves_controller};
 pub(crate) use ingress::{GATEWAY_NAMESPACE as INGRESS_NAMESPACE, service as ingress_service};
 pub(crate) use lowered::{Lowered, LoweredListeners, LoweredRules};
 pub(crate) use targets::{has_targets, targets};

@@ -18,7 +18,7 @@ use navarch_model::route::Parent;
 use navarch_model::status::{Condition, ConditionType, Status};
 
 use self::reach::Reach;
-use crate::bind::{controller_of, serves_controller};
+use crate::bind::serves_controller;
 use crate::changed_keys::changed_keys;
 use crate::outcome::Outcome;
 use crate::snapshot::Snapshot;
@@ -86,12 +86,7 @@ impl<'s> Statuses<'s> {
         let gateway = set.and_then(|set| set.gateway(&parent.namespace));
         let object = gateway.as_ref().map_or(object, |gateway| self.0.objects.get(gateway));
         let gateway = object.and_then(|object| object.spec::<gateway_api::Gateway>());
-        let name = gateway.map_or("", |gateway| &gateway.gateway_class_name);
-        let class = self.0.objects.get(&ObjectKey::new(Kind::GatewayClass, "", name));
-        controller_of(
-            name,
-            class.and_then(|class| class.spec::<GatewayClass>()).map(|class| -> &GatewayClass { class }),
-        )
+        self.0.controller_of_class(gateway.map_or("", |gateway| &gateway.gateway_class_name))
     }
 
     /// Adds what is known only now to the status of an object with listeners.

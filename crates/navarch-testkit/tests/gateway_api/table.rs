@@ -10,10 +10,13 @@ const END: &str = "<!-- end of the table -->\n";
 
 /// The features that no test here shows, and why.
 const OTHERS: &[(&str, &str)] = &[
-    ("GatewayAddressEmpty", "no: addresses are those of Services that are there; none is made"),
+    ("GatewayAddressEmpty", "no: only in a cluster, where Services are made (`--deploy-gateways`)"),
     ("GatewayBackendClientCertificate", "no: only validated"),
-    ("GatewayInfrastructurePropagation", "no: nothing is made to run a gateway"),
-    ("GatewayStaticAddresses", "no: addresses are those of Services that are there; none is made"),
+    (
+        "GatewayInfrastructurePropagation",
+        "no: only in a cluster, where gateways are deployed (`--deploy-gateways`)",
+    ),
+    ("GatewayStaticAddresses", "no: only in a cluster, where Services are made (`--deploy-gateways`)"),
     (
         "MeshClusterIPMatching",
         "no: sidecars route by the host of a request, as Istio's do, whatever the address",

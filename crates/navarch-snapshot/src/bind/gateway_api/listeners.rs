@@ -25,6 +25,15 @@ use crate::registry::store::{Input, Reader};
 /// The Service of the proxies that are made for a gateway, in place of `<gateway>-<class>`.
 const NAME_ANNOTATION: &str = "gateway.istio.io/name-override";
 
+/// What is made for a gateway is called this.
+pub(crate) fn made_name(object: &Object, spec: &Gateway) -> String {
+    let stated = object.metadata.annotations.get(NAME_ANNOTATION);
+    match stated.filter(|name| !name.is_empty()) {
+        Some(name) => name.to_string(),
+        None => format!("{}-{}", object.key.name, spec.gateway_class_name),
+    }
+}
+
 /// Lowers a Gateway.
 pub fn gateway(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
     let Some(target) = Target::find(reader, key) else { return LoweredListeners::default() };
@@ -198,12 +207,7 @@ impl<'a> Target<'a> {
         let namespace = &self.key.namespace;
         let qualified = |name: &str| Name::from(qualify(name, namespace, reader.domain()));
         if self.is_managed() {
-            let stated = self.object.metadata.annotations.get(NAME_ANNOTATION);
-            let name = match stated.filter(|name| !name.is_empty()) {
-                Some(name) => name.to_string(),
-                None => format!("{}-{}", self.key.name, self.spec.gateway_class_name),
-            };
-            return vec![qualified(&name)];
+            return vec![qualified(&made_name(self.object, self.spec))];
         }
         let hosts = self.spec.addresses.iter().filter(|address| address.kind() == "Hostname");
         hosts.map(|GatewayAddress { type_: _, value }| qualified(value)).collect()

@@ -9,4 +9,5 @@ mod tls;
 
 pub(crate) use class::{controller_of, serves_controller};
 pub(super) use grants::{Reference, Referent, granted};
+pub(crate) use listeners::made_name;
 pub(super) use listeners::{gateway, listener_set};
