@@ -143,7 +143,8 @@ async fn serve(api: &ApiServer, configuration: &str) -> Result<Server> {
         ["--webhook-configuration", &configuration],
         ["--inject-settings", &path(&settings)],
     ];
-    let args = [["--kubernetes", "--ca-secret"].as_slice(), args.as_flattened()].concat();
+    let args =
+        [["--kubernetes", "--ca-secret", "--deploy-gateways"].as_slice(), args.as_flattened()].concat();
     Server::start_on("conformance-serve", &dir.join("config"), local(15010), local(15014), &args).await
 }
 

@@ -33,9 +33,8 @@ pub struct Options {
 /// What is tested in one run.
 struct Subject {
     profiles: &'static [&'static str],
-    /// Flags of the suite that say which features are tried. Those that are not are explained in
-    /// `docs/conformance/README.md`.
-    features: [String; 2],
+    /// Features that are not tried. Tests that need one of them are skipped.
+    exempt: &'static [&'static str],
     /// Labels of all namespaces that the suite makes.
     labels: &'static str,
 }
@@ -57,18 +56,9 @@ const OF_MESHES: [&str; 10] = [
 
 impl Options {
     fn subject(&self) -> Subject {
-        let of_meshes = OF_MESHES.join(",");
         match self.mesh {
-            false => Subject {
-                profiles: &GATEWAYS,
-                features: ["-all-features".to_owned(), format!("-exempt-features={of_meshes}")],
-                labels: "",
-            },
-            true => Subject {
-                profiles: &MESHES,
-                features: [format!("-supported-features={of_meshes}"), "-gateway-class=".to_owned()],
-                labels: "istio-injection=enabled",
-            },
+            false => Subject { profiles: &GATEWAYS, exempt: &OF_MESHES, labels: "" },
+            true => Subject { profiles: &MESHES, exempt: &["Gateway"], labels: "istio-injection=enabled" },
         }
     }
 
@@ -102,13 +92,14 @@ impl Suite {
         let (log, report) = (dir.join("log"), dir.join("report.yaml"));
         let output = File::create(&log)?;
         let mut command = Command::new(program);
-        command.args(["-test.v", "-test.run=TestConformance", "-test.timeout=90m"]);
-        let Subject { profiles, features, labels } = options.subject();
+        command.args(["-test.v", "-test.run=TestConformance", "-test.timeout=90m", "-all-features"]);
+        let Subject { profiles, exempt, labels } = options.subject();
         let profiles =
             if options.profile.is_empty() { profiles.join(",") } else { options.profile.join(",") };
         for (flag, value) in [
             ("gateway-class", CLASS),
             ("conformance-profiles", &profiles),
+            ("exempt-features", &exempt.join(",")),
             ("namespace-labels", labels),
             ("run-test", options.run.as_deref().unwrap_or_default()),
             ("report-output", &report.display().to_string()),
@@ -117,12 +108,14 @@ impl Suite {
             ("version", env!("CARGO_PKG_VERSION")),
             ("url", &options.url),
             ("contact", &options.contact),
+            // A Gateway may name Services that its proxies are behind: one that is there, and one that is not.
+            ("usable-address", "infra-backend-v1.gateway-conformance-infra.svc.cluster.local"),
+            ("unusable-address", "none.gateway-conformance-infra.svc.cluster.local"),
             // All of it goes with the API server.
             ("cleanup-base-resources", "false"),
         ] {
             command.arg(format!("-{flag}={value}"));
         }
-        command.args(features);
         command.env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
@@ -130,7 +123,7 @@ impl Suite {
         Ok(Suite { child, log, report, told: 0, results: BTreeMap::new() })
     }
 
-    /// Prints results that are new, and gives its status if it has ended.
+    /// Prints which tests have begun, and gives its status if it has ended.
     pub fn follow(&mut self) -> Result<Option<ExitStatus>> {
         let ended = self.child.try_wait()?;
         let text = String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned();
@@ -138,10 +131,12 @@ impl Suite {
         for line in complete.lines().skip(self.told) {
             self.told += 1;
             if let Some((test, outcome)) = result(line) {
-                if outcome != Outcome::Skipped {
-                    println!("{line}");
-                }
                 self.results.insert(test.to_owned(), outcome);
+            } else if let Some(test) = line.strip_prefix("=== RUN   TestConformance/")
+                && !test.contains('/')
+            {
+                // Results come at the end, all at once.
+                println!("    {test}");
             }
         }
         Ok(ended)

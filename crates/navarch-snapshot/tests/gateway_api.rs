@@ -182,7 +182,10 @@ fn an_address_that_a_balancer_gets_later_is_told() {
     let listeners = "listeners: [{name: http, port: 80, protocol: HTTP}]";
     let mut world = world(&format!("{waiting}{}", gateway(listeners)));
     let before = world.snapshot().clone();
-    assert_eq!(bad(&before, Kind::KubernetesGateway, "infra", "edge"), ["Programmed=False AddressNotAssigned"]);
+    assert_eq!(
+        bad(&before, Kind::KubernetesGateway, "infra", "edge"),
+        ["Programmed=False AddressNotAssigned"]
+    );
     let after = world.apply(ChangeSet::upserting(objects(SERVED)));
     let [(key, Some(status))] = &after.statuses().changed_since(&before)[..] else { panic!("one status") };
     assert_eq!(*key, ObjectKey::new(Kind::KubernetesGateway, "infra", "edge"));

@@ -1,6 +1,6 @@
 //! Deployments to pods, without the ReplicaSets between them.
 
-use super::{Change, World, core};
+use super::{Change, World, core, path_of_deployment};
 use crate::objects::{is_leaving, is_ready, items, name, namespace, text, uid};
 use serde_json::{Value, json};
 use std::{
@@ -85,12 +85,11 @@ fn status(deployment: &Value, pods: &[&Value]) -> Option<Change> {
     }
     let is_available = ready as u64 == deployment["spec"]["replicas"].as_u64().unwrap_or(1);
     let condition = json!({"type": "Available", "status": if is_available { "True" } else { "False" }});
-    let path = format!("/apis/apps/v1/namespaces/{}/deployments/{}", namespace(deployment), name(deployment));
     let counts = json!({
         "observedGeneration": observed, "replicas": pods.len(), "updatedReplicas": pods.len(),
         "readyReplicas": ready, "availableReplicas": ready, "conditions": [condition],
     });
-    Some(Change::status(&path, counts))
+    Some(Change::status(&path_of_deployment(deployment), counts))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 mod deployments;
 mod endpoints;
-mod gateways;
+mod garbage;
 mod namespaces;
 
 pub use deployments::NODE;
@@ -24,7 +24,6 @@ pub struct World {
     pub namespaces: Vec<Value>,
     pub accounts: Vec<Value>,
     pub gateways: Vec<Value>,
-    pub listener_sets: Vec<Value>,
 }
 
 impl World {
@@ -45,7 +44,6 @@ impl World {
             namespaces: list("/api/v1/namespaces").await?,
             accounts: list("/api/v1/serviceaccounts").await?,
             gateways: list("/apis/gateway.networking.k8s.io/v1/gateways").await?,
-            listener_sets: list("/apis/gateway.networking.k8s.io/v1/listenersets").await?,
         })
     }
 
@@ -91,13 +89,17 @@ impl Change {
 
 /// What is to be written now.
 pub fn due(world: &World) -> Vec<Change> {
-    let all = [deployments::due, endpoints::due, endpoints::balancers, gateways::due, namespaces::due];
+    let all = [deployments::due, endpoints::due, endpoints::balancers, garbage::due, namespaces::due];
     all.iter().flat_map(|of| of(world)).collect()
 }
 
 /// Where an object of a core kind is.
 fn core(plural: &str, namespace: &str, name: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/{plural}/{name}")
+}
+
+fn path_of_deployment(deployment: &Value) -> String {
+    format!("/apis/apps/v1/namespaces/{}/deployments/{}", namespace(deployment), name(deployment))
 }
 
 /// The labels that a field of an object selects by.

@@ -143,8 +143,7 @@ impl<'s> Statuses<'s> {
         };
         let services = keys.iter().copied().filter(|key| key.kind == Kind::Service);
         let services: Vec<&ObjectKey> = services.collect();
-        let gateways =
-            self.0.gateways.concerned_since(&before.gateways, changed_hosts, services.into_iter());
+        let gateways = self.0.gateways.concerned_since(&before.gateways, changed_hosts, services.into_iter());
         keys.extend(&gateways);
         let policies = ancestors::concerned_since(self.0, before);
         keys.extend(&policies);

@@ -38,6 +38,9 @@ func main() {
 		flag.String(file, "", "not read")
 	}
 	flag.Parse()
+	if len(plain) == 0 {
+		plain = ports{"8080"}
+	}
 	for _, port := range plain {
 		if !strings.Contains(secure.String(), port) {
 			go func() { log.Fatal(http.ListenAndServe(":"+port, http.HandlerFunc(overHTTP))) }()
