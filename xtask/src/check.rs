@@ -53,6 +53,17 @@ pub fn golden(update: bool) -> Result<()> {
     progress::run("comparing goldens", &mut command)
 }
 
+/// The conformance suite of the Gateway API, by a program of its own: it takes a client of TLS, without which
+/// developer commands build faster.
+pub fn conformance(args: &[String]) -> Result<()> {
+    obtain_envoy()?;
+    obtain_kubernetes()?;
+    build_binary()?;
+    let mut command = cargo("run");
+    command.args(["--quiet", "--package", "navarch-conformance", "--"]).args(args);
+    progress::run("running the conformance suite", &mut command)
+}
+
 /// What cargo itself reads of `args`; what follows `--` is for the tests.
 fn before_dashes(args: &[String]) -> impl Iterator<Item = &String> {
     args.iter().take_while(|arg| *arg != "--")

@@ -28,6 +28,12 @@ struct Args {
 enum Command {
     /// Check which crate may know which, banned dependencies, and the hygiene of files
     Arch,
+    /// Run the public conformance suite of the Gateway API against navarch, on a real API server. Takes root
+    Conformance {
+        /// Passed on: `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Regenerate the Envoy protobuf types and the descriptor set of navarch-envoy
     Codegen(codegen::Args),
     /// Start a mesh of stock Envoys on loopback addresses and change its routes while it serves
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Arch => arch::run(),
+        Command::Conformance { args } => check::conformance(&args),
         Command::Codegen(args) => codegen::run(&args),
         Command::Deb { binary } => deb::run(binary),
         Command::Demo { keep } => demo::run(keep),

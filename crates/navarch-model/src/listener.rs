@@ -30,6 +30,9 @@ pub struct ListenerSet {
     /// May be served by proxies that were made for a gateway of another namespace. (Gateway API: listeners
     /// name their proxies' Service, so they get there only if it is meant.)
     pub admitted: bool,
+    /// The credential that proxies present to backends which they speak TLS to.
+    /// (Gateway API: `tls.backend.clientCertificateRef`.)
+    pub backend_certificate: Option<Name>,
     pub listeners: Vec<Arc<Hashed<GatewayListener>>>,
 }
 

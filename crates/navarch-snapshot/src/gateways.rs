@@ -59,11 +59,13 @@ impl Gateways {
 
     /// Objects whose status may be another one, though nothing became of them: listeners were added to the
     /// gateway, or something changed about a Service that its proxies are behind. `changed_hosts` gives the
-    /// hosts of services that changed; it is asked only if there are such objects.
-    pub fn concerned_since(
+    /// hosts of services that changed, and is asked only if there are such objects. `changed_objects` are Services
+    /// of Kubernetes that changed, be it only the addresses of their balancers, which make no other service.
+    pub fn concerned_since<'k>(
         &self,
         before: &Self,
         changed_hosts: impl FnOnce() -> BTreeSet<Name>,
+        changed_objects: impl Iterator<Item = &'k ObjectKey>,
     ) -> BTreeSet<ObjectKey> {
         let sets = changed_keys(&self.sets, &before.sets).map(|precedence| &precedence.key);
         let for_gateway = |key| {
@@ -75,11 +77,21 @@ impl Gateways {
             return concerned;
         }
         for host in changed_hosts() {
-            let first = (host.clone(), ObjectKey::new(Kind::ALL[0], "", ""));
-            let behind = self.by_host.range(first..).take_while(|(own, _)| *own == host);
+            let behind = self.behind(&host).take_while(|(own, _)| *own == host);
+            concerned.extend(behind.flat_map(|(_, key)| for_gateway(key).chain([key.clone()])));
+        }
+        for service in changed_objects {
+            let start = Name::from(format!("{}.{}.svc.", service.name, service.namespace));
+            let behind = self.behind(&start).take_while(|(own, _)| own.starts_with(&*start));
             concerned.extend(behind.flat_map(|(_, key)| for_gateway(key).chain([key.clone()])));
         }
         concerned
+    }
+
+    /// Hosts that proxies are behind from one on, with the objects whose listeners they open.
+    fn behind(&self, first: &Name) -> impl Iterator<Item = &(Name, ObjectKey)> {
+        // Nothing comes before the first kind without a name.
+        self.by_host.range((first.clone(), ObjectKey::new(Kind::ALL[0], "", ""))..)
     }
 
     pub fn fingerprint(&self) -> Fingerprint {

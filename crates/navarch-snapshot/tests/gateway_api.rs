@@ -177,6 +177,23 @@ fn listener_sets_add_listeners_where_the_gateway_admits_them() {
 }
 
 #[test]
+fn an_address_that_a_balancer_gets_later_is_told() {
+    let waiting = SERVED.replace("{ingress: [{ip: 203.0.113.1}]}", "{}");
+    let listeners = "listeners: [{name: http, port: 80, protocol: HTTP}]";
+    let mut world = world(&format!("{waiting}{}", gateway(listeners)));
+    let before = world.snapshot().clone();
+    assert_eq!(
+        bad(&before, Kind::KubernetesGateway, "infra", "edge"),
+        ["Programmed=False AddressNotAssigned"]
+    );
+    let after = world.apply(ChangeSet::upserting(objects(SERVED)));
+    let [(key, Some(status))] = &after.statuses().changed_since(&before)[..] else { panic!("one status") };
+    assert_eq!(*key, ObjectKey::new(Kind::KubernetesGateway, "infra", "edge"));
+    assert_eq!(status.addresses, ["203.0.113.1".into()]);
+    assert_eq!(bad(&after, Kind::KubernetesGateway, "infra", "edge"), [""; 0]);
+}
+
+#[test]
 fn a_gateway_of_somebody_else_is_left_to_them() {
     let mut world = world(&format!(
         "{SERVED}{}{}",

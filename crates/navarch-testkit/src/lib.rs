@@ -9,6 +9,7 @@ pub mod apps;
 pub mod cluster;
 pub mod envoy;
 pub mod faults;
+pub mod go;
 pub mod golden;
 pub mod grpc;
 pub mod http;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -82,6 +82,28 @@ pub fn alone(test: &str, body: impl AsyncFnOnce(Network) -> Result<()>) -> Resul
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     ensure!(said.contains("1 passed"), "there is no test {test}");
     Ok(())
+}
+
+/// Which of its two runs a program is in that has called [`enter`].
+#[derive(Debug)]
+pub enum Run {
+    /// The second, which has ended.
+    Ended(ExitStatus),
+    /// The second, in this network.
+    Inside(Network),
+}
+
+/// Starts this program a second time, with the same arguments and more of an environment, in a network of
+/// its own, and waits for its end. Whatever it does there, nobody else's network changes.
+pub fn enter(environment: &[(&str, &Path)]) -> Result<Run> {
+    if let Ok(name) = std::env::var(VARIABLE) {
+        return Ok(Run::Inside(Network::inside(name)?));
+    }
+    check()?;
+    let space = Namespace::add(&format!("nv{}", std::process::id()))?;
+    let mut command = space.command(std::env::current_exe()?);
+    command.args(std::env::args_os().skip(1)).env(VARIABLE, &space.0).envs(environment.iter().copied());
+    Ok(Run::Ended(command.status().context("starting again in a network")?))
 }
 
 /// A namespace; what runs in it ends with it.

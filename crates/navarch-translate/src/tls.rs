@@ -30,6 +30,8 @@ pub struct Upstream<'a> {
     pub dynamic: bool,
     /// `meshConfig.tlsDefaults`.
     pub defaults: Option<&'a TlsConfig>,
+    /// The credential that the client has for servers to which the settings name none.
+    pub certificate: Option<&'a str>,
 }
 
 /// The TLS context for `settings`; nothing if the mode is DISABLE, or if a MUTUAL client has no certificate.
@@ -100,6 +102,9 @@ fn originated(
             let roots = sds::credential(&format!("{}{}", settings.credential_name, sds::CA_SUFFIX));
             context.validation_context_type = Some(validation(settings, roots, false));
         }
+    }
+    if let Some(certificate) = upstream.certificate.filter(|_| !mutual) {
+        context.tls_certificate_sds_secret_configs.push(sds::credential(certificate));
     }
     Some(UpstreamTlsContext {
         common_tls_context: Some(context),

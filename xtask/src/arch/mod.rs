@@ -191,6 +191,12 @@ const RULES: &[Rule] = &[
         why: "it runs programs and compares files, so every crate may use it in tests",
     },
     Rule {
+        krate: "navarch-conformance",
+        may_reach: &["navarch-testkit"],
+        never: &["tonic"],
+        why: "it runs programs, as whoever tests another implementation with the same suite would",
+    },
+    Rule {
         krate: "xtask",
         may_reach: &["navarch-testkit"],
         never: &[],

@@ -21,13 +21,21 @@ const ANCESTORS_MAX: usize = 16;
 const ADDRESSES_MAX: usize = 16;
 
 /// What of a status is ours.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Document {
     conditions: Vec<Said>,
     attached: Vec<Attached>,
     listeners: Vec<Listener>,
     addresses: Vec<Address>,
     listener_sets: u32,
+    features: Vec<Feature>,
+}
+
+/// A feature of a class of gateways.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+struct Feature {
+    name: String,
 }
 
 /// A condition.
@@ -166,6 +174,10 @@ impl Document {
                 let addresses = status.addresses.iter().take(ADDRESSES_MAX);
                 wanted.addresses = addresses.map(|address| Address::new(address)).collect();
                 wanted.listener_sets = status.attached_listener_sets;
+                if object.kind == Kind::GatewayClass {
+                    let features = gateway_api::SUPPORTED_FEATURES.iter();
+                    wanted.features = features.map(|name| Feature { name: (*name).to_owned() }).collect();
+                }
             }
             Shape::Attached { max, .. } => {
                 wanted.attached = status.parents.iter().enumerate().map(attached).collect();
@@ -186,6 +198,7 @@ impl Document {
                 found.conditions = list(&status["conditions"]);
                 found.listeners = list(&status["listeners"]);
                 found.addresses = list(&status["addresses"]);
+                found.features = list(&status["supportedFeatures"]);
                 let sets = status["attachedListenerSets"].as_u64();
                 found.listener_sets = sets.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
             }
@@ -218,8 +231,8 @@ impl Document {
         hasher.finish()
     }
 
-    fn comparable(&self) -> (Vec<Said>, Vec<Attached>, Vec<Listener>, Vec<Address>, u32) {
-        let Document { mut conditions, mut attached, mut listeners, mut addresses, listener_sets } =
+    fn comparable(&self) -> Document {
+        let Document { mut conditions, mut attached, mut listeners, mut addresses, listener_sets, features } =
             self.clone();
         let timeless = |conditions: &mut Vec<Said>| {
             conditions.iter_mut().for_each(|said| said.last_transition_time.clear());
@@ -231,7 +244,7 @@ impl Document {
         attached.sort();
         listeners.sort();
         addresses.sort();
-        (conditions, attached, listeners, addresses, listener_sets)
+        Document { conditions, attached, listeners, addresses, listener_sets, features }
     }
 
     /// Conditions that hold as before hold since then, others since now.
@@ -265,8 +278,9 @@ impl Document {
         match Shape::of(object.kind) {
             Shape::Own => {
                 put("conditions", json!(self.conditions));
-                if object.kind != Kind::GatewayClass {
-                    put("listeners", json!(self.listeners));
+                match object.kind {
+                    Kind::GatewayClass => put("supportedFeatures", json!(self.features)),
+                    _ => put("listeners", json!(self.listeners)),
                 }
                 if object.kind == Kind::KubernetesGateway {
                     put("addresses", json!(self.addresses));

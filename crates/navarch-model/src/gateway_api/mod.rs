@@ -3,6 +3,7 @@
 //! Fields that the API server fills in when they are missing are `Option`s here; methods give the defaults.
 
 pub mod backend_policy;
+pub mod features;
 mod filter;
 pub mod gateway;
 pub mod gateway_class;
@@ -16,6 +17,7 @@ mod stream_routes;
 mod values;
 
 pub use backend_policy::*;
+pub use features::*;
 pub use filter::*;
 pub use gateway::*;
 pub use gateway_class::*;

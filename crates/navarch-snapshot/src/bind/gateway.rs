@@ -54,6 +54,7 @@ fn listeners(object: &Object) -> Option<ListenerSet> {
         },
         provisioned: gateway_api && annotation(SERVICE_ACCOUNT_ANNOTATION).is_some(),
         admitted: gateway_api,
+        backend_certificate: None,
         listeners: listeners.collect(),
     })
 }

@@ -129,6 +129,7 @@ pub fn listeners(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
         ),
         provisioned: false,
         admitted: false,
+        backend_certificate: None,
         listeners: certified.chain([plain]).collect(),
     };
     LoweredListeners { set: Some(Arc::new(Hashed::new(set))), ..LoweredListeners::default() }

@@ -137,10 +137,13 @@ impl<'s> Statuses<'s> {
         let mut keys: BTreeSet<&ObjectKey> = facts.chain(objects).chain(outcomes).collect();
         let attached = changed_keys(&self.0.attached, &before.attached).filter_map(Parent::gateway);
         keys.extend(attached);
-        let gateways = self.0.gateways.concerned_since(&before.gateways, || {
+        let changed_hosts = || {
             let services = self.0.services.changed_since(&before.services);
             services.into_iter().chain(self.0.endpoints.changed_since(&before.endpoints)).collect()
-        });
+        };
+        let services = keys.iter().copied().filter(|key| key.kind == Kind::Service);
+        let services: Vec<&ObjectKey> = services.collect();
+        let gateways = self.0.gateways.concerned_since(&before.gateways, changed_hosts, services.into_iter());
         keys.extend(&gateways);
         let policies = ancestors::concerned_since(self.0, before);
         keys.extend(&policies);

@@ -179,6 +179,18 @@ impl ApiServer {
         call.body(object.to_string()).within(wait::STEP).send().await?.ok()
     }
 
+    /// Any request with a body: its media type and the body.
+    pub async fn send(&self, method: Method, path: &str, body: (&str, &str)) -> Result<Answer> {
+        let (media_type, body) = body;
+        let call = self.call(method, path).header("content-type", media_type);
+        call.body(body.to_owned()).within(wait::STEP).send().await?.ok()
+    }
+
+    /// The certificate and the key that it serves with.
+    pub fn certificate(&self) -> [PathBuf; 2] {
+        ["server.crt", "server.key"].map(|file| self.dir.join(file))
+    }
+
     /// Has the server serve exactly these objects of a kind's plural from now on, beside what it
     /// has: see [`super::store`].
     pub async fn put(&self, group: &str, plural: &str, objects: &[Value]) -> Result<()> {

@@ -75,6 +75,7 @@ fn view() -> ClusterView {
         ip_mode: IpMode::V4,
         preserve_header_case: false,
         client_certificates: None,
+        backend_certificate: None,
     }
 }
 
@@ -362,6 +363,29 @@ fn a_credential_is_for_gateways_and_for_workloads_that_the_rule_selects() {
     check(ProxyKind::Sidecar, "partner", false, false);
     check(ProxyKind::Sidecar, "partner", true, true);
     check(ProxyKind::Sidecar, "configmap://default/roots", false, true);
+}
+
+#[test]
+fn a_gateway_presents_its_certificate_for_backends_where_a_rule_names_none() {
+    let certificates = |mode, certificate: Option<&str>| -> Vec<String> {
+        let tls = ClientTlsSettings {
+            mode,
+            credential_name: "configmap://default/roots".to_owned(),
+            ..ClientTlsSettings::default()
+        };
+        let policy = TrafficPolicy { tls: Some(tls), ..TrafficPolicy::default() };
+        let rule = DestinationRule { traffic_policy: Some(policy), ..DestinationRule::default() };
+        let mut input = input(service(Resolution::ClientSide, Protocol::Tcp), Some(rule));
+        input.view.kind = ProxyKind::Router;
+        input.view.backend_certificate = certificate.map(Name::from);
+        let socket = first(&input).transport_socket.unwrap();
+        let secrets = tls_context(&socket).common_tls_context.unwrap().tls_certificate_sds_secret_configs;
+        secrets.into_iter().map(|secret| secret.name).collect()
+    };
+    let own = "kubernetes-gateway://infra/client";
+    assert_eq!(certificates(ClientTlsMode::Simple, None), [""; 0]);
+    assert_eq!(certificates(ClientTlsMode::Simple, Some(own)), [own]);
+    assert_eq!(certificates(ClientTlsMode::Mutual, Some(own)), ["configmap://default/roots"]);
 }
 
 #[test]

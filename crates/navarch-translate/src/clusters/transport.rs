@@ -63,6 +63,7 @@ pub(super) fn apply(draft: &mut Draft, rule: Option<&ClientTlsSettings>, context
         http2: pool::is_http2(draft),
         dynamic: draft.dynamic,
         defaults: context.mesh.tls_defaults.as_ref(),
+        certificate: context.view.backend_certificate.as_deref(),
     };
     let Some(tls_context) = tls::upstream(&settings, &upstream) else { return };
     let socket = tls::socket(&tls_context);
@@ -224,6 +225,7 @@ pub(super) fn originate(draft: &mut Draft, settings: Option<&ClientTlsSettings>,
         http2: pool::is_http2(draft),
         dynamic: draft.dynamic,
         defaults: mesh.tls_defaults.as_ref(),
+        certificate: None,
     };
     draft.cluster.transport_socket = tls::upstream(settings, &upstream).map(|context| tls::socket(&context));
 }

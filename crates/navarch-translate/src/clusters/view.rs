@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use navarch_model::Name;
 use navarch_model::mesh::{H2UpgradePolicy, InboundTrafficPolicyMode, MeshConfig, TlsConfig};
 use navarch_model::networking::{ClientTlsSettings, ConnectionPoolSettings, OutlierDetection, TcpKeepalive};
 use navarch_model::proxy::{CertificateFiles, IpMode, ProxyKind};
@@ -62,4 +63,6 @@ pub struct ClusterView {
     pub preserve_header_case: bool,
     /// Certificates that the proxy was started with, in place of mesh certificates.
     pub client_certificates: Option<CertificateFiles>,
+    /// The credential that a gateway presents to backends, where a rule asks for TLS without naming one.
+    pub backend_certificate: Option<Name>,
 }

@@ -171,6 +171,8 @@ pub struct MergedGateways {
     pub granted_credentials: BTreeSet<String>,
     /// Names of the secrets that listeners take from files.
     pub files: BTreeSet<String>,
+    /// The credential for backends, of the oldest gateway that names one.
+    pub backend_certificate: Option<Name>,
 }
 
 impl MergedGateways {
@@ -207,6 +209,10 @@ pub fn merge(gateways: &[SelectedGateway], http3: bool) -> MergedGateways {
 fn merged(gateways: &[SelectedGateway], http3: bool) -> Merge {
     let mut merge = Merge { http3, ..Merge::default() };
     for gateway in gateways {
+        if let Some(name) = gateway.set.backend_certificate.as_ref() {
+            let kept = merge.out.backend_certificate.get_or_insert_with(|| name.clone());
+            merge.out.granted_credentials.insert(kept.to_string());
+        }
         for listener in gateway.set.listeners.iter().filter(|listener| listener.served) {
             match gateway.set.is_of_gateway_api() {
                 true => merge.out.granted_credentials.extend(credentials(listener)),
@@ -482,6 +488,7 @@ mod tests {
             proxies: GatewayProxies::Labelled(Labels::default()),
             provisioned: false,
             admitted: false,
+            backend_certificate: None,
             listeners,
         };
         SelectedGateway {

@@ -92,6 +92,20 @@ pub fn further_clusters(cx: &Cx<'_>, class: &Arc<Hashed<Class>>) -> FurtherClust
     }
 }
 
+/// The credential that a gateway presents to backends.
+pub struct BackendCertificate;
+
+impl Gather for BackendCertificate {
+    const NAME: &'static str = "gateways.backend_certificate";
+    type Key = Arc<Hashed<Class>>;
+    type Output = Option<Name>;
+
+    fn run(class: &Self::Key, cx: &Cx<'_>) -> Option<Name> {
+        let gateways = cx.gather::<GatewaysOf>(class);
+        gateways.as_ref().as_ref().and_then(|gateways| gateways.backend_certificate.clone())
+    }
+}
+
 /// Whether a gateway passes on datagrams: some listener is for UDP.
 struct ForwardsDatagrams;
 

@@ -16,7 +16,7 @@ use navarch_model::{Hashed, Kind, Name, ObjectKey, Origin, Precedence};
 use super::class;
 use super::conflicts::{Conflict, Opened};
 use super::namespaces::{chosen, includes};
-use super::tls::{Asker, certificate, settings};
+use super::tls::{Asker, TlsProblem, certificate, settings};
 use crate::bind::lowered::LoweredListeners;
 use crate::host::qualify;
 use crate::outcome::Outcome;
@@ -164,12 +164,17 @@ impl<'a> Target<'a> {
         (!reader.exists(&key)).then(|| ("InvalidParameters", format!("there is no {key}")))
     }
 
+    /// What proxies present to backends, if the gateway says what.
+    fn backend_certificate(&self, reader: &Reader<'_>) -> Option<Result<Name, TlsProblem>> {
+        let backend = self.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref())?;
+        let reference = backend.client_certificate_ref.as_ref()?;
+        Some(certificate(reader, &self.key, reference).map(Name::from))
+    }
+
     /// Whether everything that the gateway itself refers to can be used. References of listeners are told
     /// with those.
     fn resolved(&self, reader: &Reader<'_>) -> Condition {
-        let backend = self.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
-        let reference = backend.and_then(|backend| backend.client_certificate_ref.as_ref());
-        match reference.map(|reference| certificate(reader, &self.key, reference)) {
+        match self.backend_certificate(reader) {
             None | Some(Ok(_)) => Condition::new(ConditionType::ResolvedRefs, true, "ResolvedRefs", ""),
             Some(Err(problem)) => {
                 let reason = match problem.reason {
@@ -243,6 +248,7 @@ impl<'r, 'a> Lowering<'r, 'a> {
             },
             provisioned: target.is_managed(),
             admitted: true,
+            backend_certificate: target.backend_certificate(reader).and_then(|found| found.ok()),
             listeners: Vec::new(),
         };
         Lowering { reader, target, object, set, statuses: Vec::new() }
