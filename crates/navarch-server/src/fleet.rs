@@ -181,9 +181,11 @@ impl Fleet {
     /// As [`Client::of`].
     pub fn client(&self, node: &Node, peer: &Peer, dialect: Dialect) -> Result<Client, Rejection> {
         let mut client = Client::of(node, peer)?;
-        let can = ClientRules::of(node).takes_split_routes(dialect);
+        let rules = ClientRules::of(node);
+        let can = rules.takes_split_routes(dialect);
         let is_whole = || self.whole.lock().contains(&client.node);
         client.facts.split_routes = can && self.routes == RouteForm::Split && !is_whole();
+        client.facts.standard_metrics &= rules.has_counting_loggers();
         Ok(client)
     }
 

@@ -89,6 +89,11 @@ pub fn shaped_by(cx: &Cx<'_>, class: &Class, direction: Direction) -> Vec<(Origi
         let says = [
             (!spec.access_logging.is_empty(), "spec.accessLogging", "says what is logged (access logs)"),
             (!spec.tracing.is_empty(), "spec.tracing", "says what is traced"),
+            (
+                class.facts.standard_metrics && !spec.metrics.is_empty(),
+                "spec.metrics",
+                "says what is counted (access logs)",
+            ),
         ];
         for (_, field, role) in says.into_iter().filter(|(is_said, ..)| *is_said) {
             add(object.key(), field, role.to_owned());

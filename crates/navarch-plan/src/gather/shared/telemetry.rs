@@ -1,4 +1,4 @@
-//! Access logs and traces as Telemetry objects and default providers ask for them.
+//! Access logs, traces and metrics as Telemetry objects and default providers ask for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use navarch_translate::names;
 use navarch_translate::tracing::provider;
 
 use super::attachment::{Attachment, Workload};
-use super::rejected;
+use super::{rejected, standard_metrics};
 use crate::engine::{Cx, Gather};
 
 pub type Object = Arc<Hashed<Config<Telemetry>>>;
@@ -30,6 +30,7 @@ pub fn apply(cx: &Cx<'_>, facts: &ProxyFacts, proxy: &ProxyConfig, settings: &mu
     };
     apply_logging(cx, mesh, &objects, mode, settings);
     apply_tracing(cx, facts, proxy, &objects, mode, settings);
+    standard_metrics::apply(cx, facts, &objects, mode, settings);
 }
 
 /// The objects for a workload, from the widest to the narrowest: of the mesh, of the namespace, and those
