@@ -215,11 +215,10 @@ impl Service {
         if let Ok(services) = serde_json::from_str::<Vec<Service>>(text)
             && let Some(service) = services.into_iter().next()
         {
-            let name = if service.name.is_empty() {
-                service.host.split('.').next().unwrap_or_default().to_owned()
-            } else {
-                service.name
-            };
+            // Of a ServiceEntry istiod says the host as its name, too.
+            let of_kubernetes = format!("{}.{}.svc.", service.name, service.namespace);
+            let name =
+                if service.host.starts_with(&of_kubernetes) { service.name } else { service.host.clone() };
             return Service { name, ..service };
         }
         let name = match text {
@@ -433,6 +432,16 @@ mod tests {
                 ("response_code", "200"),
                 ("grpc_response_status", ""),
                 ("connection_security_policy", "unknown"),
+            ],
+        );
+        let entry =
+            r#"navarch_service="[{\"host\":\"api.example.com\",\"name\":\"api\",\"namespace\":\"shop\"}]""#;
+        check_labels(
+            &format!(r#"navarch_reporter="source",{entry}"#),
+            &[
+                ("destination_service", "api.example.com"),
+                ("destination_service_name", "api.example.com"),
+                ("destination_service_namespace", "shop"),
             ],
         );
         let passed =
