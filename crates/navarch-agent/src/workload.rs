@@ -125,7 +125,7 @@ impl Workload {
         Some(Self::of(text("WORKLOAD_NAME"), text("NAMESPACE"), text("CLUSTER_ID"), &labels.collect()))
     }
 
-    /// Says in the metadata of the node what other proxies are told of its workload, which says to the control
+    /// Says in the metadata of the node what other proxies are told of its workload, and so to the control
     /// plane that this agent serves metrics. What is there stays, the empty text included.
     pub fn tell(node: &mut Node) {
         if !node.metadata.contains_key(PEER_METADATA) {

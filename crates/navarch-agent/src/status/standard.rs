@@ -1,8 +1,8 @@
 //! Istio's standard metrics (`istio_requests_total` and its like), out of what Envoy has counted.
 //!
-//! The control plane has Envoy count by what only Envoy knows (`navarch_translate::standard_metrics`), in tags
-//! that hold several things each. Here they become Istio's labels, with those of the own workload; series
-//! that have the same labels then are added up.
+//! The control plane has Envoy count by what only Envoy knows (`navarch_translate::standard_metrics`), in
+//! tags that hold several things each. Here they become Istio's labels, with those of the own workload;
+//! series that have the same labels then are added up.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use navarch_envoy::proto::envoy::extensions::access_loggers::stats::v3::config::Tag;
 
 use super::expression::for_envoy;
-use super::{LabelChange, MetricChange};
+use super::input::{LabelChange, MetricChange};
 use crate::http_connection_manager::Direction;
 
 const REPORTER: &str = "navarch_reporter";

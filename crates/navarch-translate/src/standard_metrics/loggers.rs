@@ -12,8 +12,8 @@ use navarch_envoy::proto::envoy::extensions::access_loggers::stats::v3::config::
 use navarch_envoy::proto::envoy::r#type::v3::Scope;
 use navarch_model::telemetry::IstioMetric;
 
+use super::input::{MetricChange, MetricLogs, MetricsInput};
 use super::labels::{Traffic, tags};
-use super::{MetricChange, MetricLogs, MetricsInput};
 use crate::access_log::with_filter;
 use crate::encoded::Encoded;
 

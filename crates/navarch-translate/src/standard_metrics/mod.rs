@@ -7,55 +7,16 @@
 //! listeners stay shared. The agent's half is `navarch_agent::status::standard`.
 
 mod expression;
+mod input;
 mod labels;
 mod loggers;
 mod peer;
 
-use std::collections::BTreeMap;
-
-use navarch_envoy::proto::envoy::config::accesslog::v3::AccessLog;
-use navarch_model::telemetry::IstioMetric;
-
 pub use self::expression::{Unusable, for_envoy};
+pub use self::input::{LabelChange, MetricChange, MetricChanges, MetricLogs, MetricsInput};
 pub use self::loggers::at_end;
 pub use self::peer::add_filters;
-use crate::encoded::Encoded;
-use crate::http_connection_manager::Direction;
 use crate::pure::{Pure, Sealed};
-
-/// What is counted in one direction.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MetricsInput {
-    pub direction: Direction,
-    /// What differs from the standard.
-    pub changes: MetricChanges,
-}
-
-/// Changes of metrics, by metric.
-pub type MetricChanges = BTreeMap<IstioMetric, MetricChange>;
-
-/// What is different about a metric.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct MetricChange {
-    pub disabled: bool,
-    /// By name of the label.
-    pub labels: BTreeMap<String, LabelChange>,
-}
-
-/// What is different about a label.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LabelChange {
-    Removed,
-    /// A CEL expression, as the user wrote it.
-    Expression(String),
-}
-
-/// The loggers that count.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MetricLogs {
-    pub http: Vec<Encoded<AccessLog>>,
-    pub tcp: Vec<Encoded<AccessLog>>,
-}
 
 /// Makes the loggers of one direction.
 pub struct StandardMetrics;

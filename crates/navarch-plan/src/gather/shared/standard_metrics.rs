@@ -15,7 +15,7 @@ use navarch_translate::standard_metrics::{
     LabelChange, MetricChanges, MetricsInput, StandardMetrics, add_filters, at_end,
 };
 
-use super::telemetry::{Object, find};
+use super::telemetry::{applicable, find, mode};
 use crate::engine::Cx;
 
 /// Counts where nobody says anything: what Istio's charts state for their meshes.
@@ -34,13 +34,7 @@ const METRICS: [IstioMetric; 8] = [
 ];
 
 /// Adds what counts to the settings of listeners, and what tells the peers of the workload.
-pub fn apply(
-    cx: &Cx<'_>,
-    facts: &ProxyFacts,
-    objects: &[Object],
-    mode: WorkloadMode,
-    settings: &mut ListenerSettings,
-) {
+pub fn apply(cx: &Cx<'_>, facts: &ProxyFacts, settings: &mut ListenerSettings) {
     if !facts.standard_metrics {
         return;
     }
@@ -48,8 +42,9 @@ pub fn apply(
     // Whether others count is theirs to say, and they want to know whom.
     add_filters(direction, &mut settings.http.filters);
     let mesh = &cx.view().mesh().config;
+    let objects = applicable(cx, facts, mesh);
     let stated: Vec<&Metrics> = objects.iter().flat_map(|object| &object.spec.metrics).collect();
-    let Some(changes) = merged(&stated, mesh, mode) else { return };
+    let Some(changes) = merged(&stated, mesh, mode(direction)) else { return };
     let logs = cx.get::<StandardMetrics>(&MetricsInput { direction, changes });
     settings.http.access_log.extend(logs.http.iter().cloned());
     if logs.tcp.is_empty() {
