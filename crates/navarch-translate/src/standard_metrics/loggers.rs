@@ -133,7 +133,7 @@ fn logger(
             continue;
         }
         let tags = tags(input.direction, traffic, change);
-        let stat = Some(Stat { name: (*name).to_owned(), tags, ..Stat::default() });
+        let stat = Some(Stat { name: (*name).to_owned(), tags });
         match value {
             Value::One => config.counters.push(Counter { stat, value_fixed: Some(1), ..Counter::default() }),
             Value::Sum(format) => config.counters.push(Counter {
