@@ -227,7 +227,7 @@ async fn both_sides_count_http_grpc_and_bytes() -> Result<()> {
         let refused = agent.rejections().await?;
         ensure!(refused.is_empty(), "{refused:?}");
     }
-    Ok(())
+    broken_by_telemetry(&mesh, &client).await
 }
 
 /// Calls to the greeter that are answered.
@@ -455,4 +455,37 @@ async fn changed_by_telemetry(mesh: &Mesh, client: &Agent, greeter: &Agent) -> R
     ensure!(!tagged.contains_key("response_code") && !tagged.contains_key("destination_app"), "{tagged:?}");
     ensure!(tagged["destination_workload"] == "greeter", "{tagged:?}");
     Ok(())
+}
+
+/// An expression that nobody but Envoy finds wrong.
+const BROKEN: &str = "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: broken, namespace: shop}
+spec:
+  metrics:
+    - overrides:
+        - match: {metric: REQUEST_COUNT}
+          tagOverrides: {broken: {value: request.host ==}}
+";
+
+/// A Telemetry whose expression Envoy refuses is left out, and said; everything goes on as without it.
+async fn broken_by_telemetry(mesh: &Mesh, client: &Agent) -> Result<()> {
+    mesh.server.write("broken.yaml", BROKEN)?;
+    wait::until("the Telemetry to be blamed", wait::STEP, || async {
+        let said = mesh.server.admin_get("/debug/findings").await?.text();
+        ensure!(said.contains("NAV0318") && said.contains("broken.yaml"), "{said}");
+        Ok(())
+    })
+    .await?;
+    wait::until("listeners that are accepted", wait::STEP, || async {
+        let fleet = mesh.server.fleet().await?;
+        ensure!(!fleet.to_string().contains("ERROR"), "{fleet}");
+        Ok(())
+    })
+    .await?;
+    let labels = [("reporter", "source"), ("path", "/after")];
+    let url = format!("http://{}/after", mesh.outbound);
+    Call::get(url).header("host", "greeter.shop").send().await?.ok()?;
+    counted(client, "istio_requests_total", &labels, 1.0).await
 }

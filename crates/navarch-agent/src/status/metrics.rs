@@ -126,7 +126,9 @@ async fn scrape(address: &str, path: &str, bytes_max: usize) -> Result<String, H
     headers.insert(ACCEPT, HeaderValue::from_static("text/plain;version=0.0.4"));
     let call = Call { method: Method::GET, address, path, headers, timeout: TIMEOUT, bytes_max };
     let body = call.body().await?;
-    Ok(String::from_utf8_lossy(&body).into_owned())
+    // Without a copy, if it is what it should be: the page of Envoy may be long.
+    Ok(String::from_utf8(Vec::from(body))
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Adds the page of Envoy, with Istio's standard metrics in place of what they are made of.
