@@ -37,6 +37,7 @@ pub mod settings;
 pub mod status;
 pub mod store;
 pub mod upstream;
+pub mod workload;
 
 /// An error with all that caused it, in one line.
 pub(crate) struct Chain<'e>(pub &'e dyn Error);

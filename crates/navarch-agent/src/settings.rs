@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::node::Node;
 use crate::options::{Local, Options, Place};
 use crate::provision::Provision;
+use crate::workload::Workload;
 
 /// Where the agent says what its metadata would otherwise be.
 const META: &str = "ISTIO_META_";
@@ -87,7 +88,8 @@ impl Settings {
     /// What holds for an agent with these options.
     #[must_use]
     pub fn new(options: &Options, provision: Provision) -> Self {
-        let Described { node, config, patch } = described(&options.node, &options.local, provision);
+        let Described { mut node, config, patch } = described(&options.node, &options.local, provision);
+        Workload::tell(&mut node);
         let flags = options.flags;
         let least =
             || navarch_model::duration::parse_duration(config.proxy_metadata.get(MINIMUM_DRAIN)?).ok();

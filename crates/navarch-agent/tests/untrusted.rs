@@ -3,6 +3,8 @@
 
 #[path = "untrusted/names.rs"]
 mod names;
+#[path = "untrusted/pages.rs"]
+mod pages;
 #[path = "untrusted/relay.rs"]
 mod relay;
 
@@ -52,6 +54,12 @@ fn no_question_for_a_name_panics() {
         b"nameserver 10.0.0.1\nsearch a b\n".to_vec(),
     ];
     check(names::run, 3, &seeds);
+}
+
+#[test]
+fn nothing_that_peers_say_of_themselves_panics() {
+    let header = b"ChQKCU5BTUVTUEFDRRIHGgVzaG9wMQ==".to_vec();
+    check(pages::run, 2, &[pages::PAGE.as_bytes().to_vec(), header, b"a;b;c;d;e".to_vec()]);
 }
 
 #[test]

@@ -81,6 +81,9 @@ pub struct ProxyFacts {
     pub system_roots: Name,
     /// The agent beside the proxy fetches secrets of others (`credential`).
     pub external_secrets: bool,
+    /// The agent beside the proxy makes Istio's standard metrics of what the proxy counts, and tells other
+    /// proxies about its workload (`PEER_METADATA`).
+    pub standard_metrics: bool,
     /// What the node states, for EnvoyFilters that select proxies by it.
     pub metadata: NodeMetadata,
     /// `node.cluster`, for telemetry.
@@ -166,6 +169,10 @@ pub enum IpMode {
 /// Where most systems have the roots that everybody trusts, and where they are looked for if a node does not
 /// say.
 pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The key of the metadata under which an agent says what it tells other workloads' proxies about its own:
+/// the value of Istio's header `x-envoy-peer-metadata`.
+pub const PEER_METADATA: &str = "PEER_METADATA";
 
 /// The version of Istio that proxies state who get their bootstrap from navarch, as EnvoyFilters match by it:
 /// the one whose configuration is spoken.
@@ -301,6 +308,7 @@ impl ProxyFacts {
                 path => path,
             },
             external_secrets: &*stated.text("credential") == "true",
+            standard_metrics: !stated.text(PEER_METADATA).is_empty(),
             service_cluster: Name::from(cluster),
             split_routes: false,
             metadata: NodeMetadata(stated.values),

@@ -2,6 +2,7 @@
 
 mod analyze;
 pub(crate) mod credentials;
+mod metrics;
 mod no_effect;
 mod patches;
 mod presumed;
@@ -160,6 +161,7 @@ impl Gather for InNamespace {
         }
         for telemetry in view.objects::<Telemetry>(namespace) {
             found.providers_of_telemetry(view, telemetry);
+            found.metrics(view, telemetry);
         }
         found.without_effect(view, namespace);
         found.0
@@ -303,12 +305,6 @@ impl Found {
 
     fn providers_of_telemetry(&mut self, view: &View<'_>, telemetry: &Config<Telemetry>) {
         let spec = &telemetry.spec;
-        if !spec.metrics.is_empty() {
-            let message = "metrics are not configured: a filter of Istio's own proxy makes them; Envoy's statistics are there";
-            let finding =
-                Finding::warning(Code::NoEffect, message).hint("use the statistics of Envoy's admin port");
-            self.add(Kind::Telemetry, telemetry, "spec.metrics".to_owned(), finding);
-        }
         let logging = spec.access_logging.iter().map(|entry| &entry.providers);
         let tracing = spec.tracing.iter().map(|entry| &entry.providers);
         for (field, lists) in

@@ -326,18 +326,43 @@ fn what_cannot_work_is_said_with_its_place() {
         ],
     );
     check(
-        &policy("Telemetry", "front", "\n  metrics:\n  - providers: [{name: prometheus}]"),
+        &policy(
+            "Telemetry",
+            "front",
+            "\n  metrics:\n  - providers: [{name: prometheus}]\n    overrides: [{disabled: true}]",
+        ),
+        &[],
+    );
+    check(
+        &policy("Telemetry", "front", METRICS),
         &[
-            "5: spec.metrics: metrics are not configured: a filter of Istio's own proxy makes them; Envoy's statistics are there",
+            "6: spec.metrics[0].providers[0].name: nothing is counted for \"stackdriver\": only providers of kind prometheus are served",
+            "6: spec.metrics[0].providers[1].name: there is no extension provider \"nobody\"; nothing is counted for it",
+            "7: spec.metrics[0].reportingInterval: reportingInterval has no effect: the bytes of a connection are counted when it ends",
+            "9: spec.metrics[0].overrides[0].match.customMetric: \"mine\" is not a standard metric, and nobody counts it",
+            "10: spec.metrics[0].overrides[1].match.metric: stock Envoy does not count messages by peer",
+            "12: spec.metrics[0].overrides[2].tagOverrides.tier.value: stock Envoy does not join texts with +; label \"tier\" stays as it is",
         ],
     );
     check(SERVICE, &[]);
 }
 
+/// Telemetry that says of metrics what is not done.
+const METRICS: &str = "
+  metrics:
+  - providers: [{name: stackdriver}, {name: nobody}]
+    reportingInterval: 1s
+    overrides:
+    - {match: {customMetric: mine}}
+    - {match: {metric: GRPC_REQUEST_MESSAGES}}
+    - tagOverrides:
+        tier: {value: \"'a' + request.host\"}
+        gone: {operation: REMOVE}";
+
 /// An object that moves in its file has not changed, but its findings are elsewhere.
 #[test]
 fn findings_follow_objects_that_move() {
-    let text = policy("Telemetry", "front", "\n  metrics: [{}]");
+    let text = policy("Telemetry", "front", "\n  metrics: [{reportingInterval: 1s}]");
     let mut world = World::new(Options::default());
     let mut findings = TranslationFindings::default();
     let line =

@@ -181,9 +181,11 @@ impl Fleet {
     /// As [`Client::of`].
     pub fn client(&self, node: &Node, peer: &Peer, dialect: Dialect) -> Result<Client, Rejection> {
         let mut client = Client::of(node, peer)?;
-        let can = ClientRules::of(node).takes_split_routes(dialect);
+        let rules = ClientRules::of(node);
+        let can = rules.takes_split_routes(dialect);
         let is_whole = || self.whole.lock().contains(&client.node);
         client.facts.split_routes = can && self.routes == RouteForm::Split && !is_whole();
+        client.facts.standard_metrics &= rules.has_counting_loggers();
         Ok(client)
     }
 
@@ -596,6 +598,29 @@ mod tests {
         let state = fleet.state.lock();
         let State { members, by_node, readers, .. } = &*state;
         assert!(members.is_empty() && by_node.is_empty() && readers.is_empty(), "something is left");
+    }
+
+    /// An Envoy that does not have the loggers would refuse the listeners that have them.
+    #[tokio::test]
+    async fn only_envoys_that_can_are_made_to_count() {
+        let snapshot = World::new(Default::default()).snapshot().clone();
+        let metrics = Metrics::new().expect("metrics");
+        let fleet = Fleet::start(snapshot, metrics, RouteForm::Split).expect("a thread");
+        let peer = Peer::plaintext("127.0.0.1:1".parse().expect("an address"));
+        let delta = Dialect { protocol: navarch_xds::Protocol::Delta, aggregated: true };
+        let check = |agent: &str, version: &str, said: &str, counts: bool| {
+            let id = "sidecar~10.0.0.9~web.shop~shop.svc.cluster.local".to_owned();
+            let (user_agent_name, user_agent_version) = (agent.to_owned(), version.to_owned());
+            let mut node = Node { id, user_agent_name, user_agent_version, ..Node::default() };
+            node.metadata.insert("PEER_METADATA".to_owned(), said.into());
+            let facts = fleet.client(&node, &peer, delta).expect("a node").facts.clone();
+            assert_eq!(facts.standard_metrics, counts, "{agent} {version} {said:?}");
+        };
+        check("envoy", "1.40.0", "c29t", true);
+        check("envoy", "1.41.0", "c29t", true);
+        check("envoy", "1.38.4", "c29t", false);
+        check("envoy", "1.40.0", "", false);
+        check("grpc-go", "1.99.0", "c29t", false);
     }
 
     /// A proxy that connects again before its stream of before has ended still gets its routes whole.

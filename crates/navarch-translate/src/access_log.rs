@@ -145,7 +145,7 @@ fn for_expression(log: AccessLog, expression: &str) -> AccessLog {
 }
 
 /// Adds a condition to those a log has.
-fn with_filter(log: AccessLog, added: AccessLogFilter) -> AccessLog {
+pub(crate) fn with_filter(log: AccessLog, added: AccessLogFilter) -> AccessLog {
     use access_log_filter::FilterSpecifier;
     let filter = match log.filter {
         None => added,

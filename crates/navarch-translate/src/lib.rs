@@ -25,6 +25,7 @@ pub mod routes;
 pub mod sds;
 pub mod secrets;
 pub mod security;
+pub mod standard_metrics;
 pub mod tls;
 pub mod tracing;
 

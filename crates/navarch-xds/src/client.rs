@@ -43,6 +43,10 @@ pub struct ClientRules {
 /// that it had. One that comes up empty says that it holds the assignment, and needs it.
 const CACHES_ENDPOINTS: (u32, u32) = (1, 40);
 
+/// The first Envoy whose access loggers count into one scope with a limit (`stats_scope`) is 1.39; the first
+/// that is known (by test) to count as we have it do is 1.40.
+const COUNTS: (u32, u32) = (1, 40);
+
 /// See [`ClientRules::takes_split_routes`].
 const SPLITS_ROUTES: (u32, u32) = (1, 40);
 
@@ -94,6 +98,12 @@ impl ClientRules {
     pub fn takes_split_routes(&self, dialect: Dialect) -> bool {
         let can = self.kind == ClientKind::Envoy && self.version >= SPLITS_ROUTES;
         can && dialect == Dialect { protocol: Protocol::Delta, aggregated: true }
+    }
+
+    /// Whether it has access loggers that count.
+    #[must_use]
+    pub fn has_counting_loggers(&self) -> bool {
+        self.kind == ClientKind::Envoy && self.version >= COUNTS
     }
 
     /// Whether, in state-of-the-world, naming a resource after an implicit wildcard keeps the wildcard. The

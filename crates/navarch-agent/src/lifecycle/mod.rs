@@ -35,6 +35,7 @@ use crate::relay::{self, Observed};
 use crate::roots::Roots;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
+use crate::status::metrics::Subject;
 use crate::status::{self, Ask, Health};
 use crate::store::Store;
 use crate::upstream::Upstream;
@@ -242,7 +243,9 @@ async fn pages(
     let address = listener.local_addr().map_err(failed)?;
     directory.replace(STATUS, format!("{address}\n").as_bytes())?;
     tracing::info!(%address, "health and metrics");
-    tokio::spawn(status::serve(listener, Arc::new(status::Pages { health, targets, probes, asks })));
+    let subject = Subject::of_node(&settings.node);
+    let pages = status::Pages { health, subject, targets, probes, asks };
+    tokio::spawn(status::serve(listener, Arc::new(pages)));
     Ok(address)
 }
 

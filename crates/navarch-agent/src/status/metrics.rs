@@ -10,12 +10,21 @@ use http::header::{ACCEPT, HeaderValue};
 use http::{HeaderMap, Method};
 
 use super::health::Health;
+use super::standard::Standard;
 use crate::http::{Call, HttpError};
+use crate::node::Node;
 use crate::relay::Observed;
+use crate::workload::Workload;
 
 /// Time for the metrics of one process, and their bytes; as Istio's agent has it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const BYTES_MAX: usize = 10 << 20;
+/// Envoy has more to say: about 17 kB for each peer and outcome of requests, of which there may be thousands
+/// at a gateway.
+const ENVOY_BYTES_MAX: usize = 128 << 20;
+
+/// What stands for Envoy among those that were asked.
+const ENVOY: &str = "envoy";
 
 /// Where an application has metrics: `http://<host>:<port><path>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +32,23 @@ pub struct Target {
     /// Host and port.
     pub address: String,
     pub path: String,
+}
+
+/// Whose proxy it is that the metrics are of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    pub workload: Workload,
+    /// The version of Istio that the proxy states.
+    pub istio_version: String,
+}
+
+impl Subject {
+    /// What a node says.
+    #[must_use]
+    pub fn of_node(node: &Node) -> Self {
+        let stated = node.metadata.get("ISTIO_VERSION").and_then(serde_json::Value::as_str);
+        Subject { workload: Workload::of_node(node), istio_version: stated.unwrap_or("unknown").to_owned() }
+    }
 }
 
 /// What is said instead of a place where metrics are.
@@ -60,41 +86,64 @@ impl Target {
 }
 
 /// All metrics. Who does not answer is left out and counted.
-pub async fn merged(health: &Health, targets: &[Target]) -> String {
+pub async fn merged(health: &Health, subject: &Subject, targets: &[Target]) -> String {
     let envoy = async {
         match health.admin() {
-            Some(admin) => scrape(&admin.0.to_string(), "/stats/prometheus").await.ok(),
+            Some(admin) => Some(scrape(&admin.0.to_string(), "/stats/prometheus", ENVOY_BYTES_MAX).await),
             None => None,
         }
     };
-    let applications = join_all(targets.iter().map(|target| scrape(&target.address, &target.path)));
+    let applications =
+        join_all(targets.iter().map(|target| scrape(&target.address, &target.path, BYTES_MAX)));
     let (envoy, applications) = tokio::join!(envoy, applications);
     let mut text = own(health);
+    let names = targets.iter().map(|target| target.address.as_str());
+    let asked = envoy.iter().map(|scraped| (ENVOY, scraped)).chain(names.zip(&applications));
     let mut failed = String::new();
-    for (target, scraped) in targets.iter().zip(&applications) {
+    for (target, scraped) in asked {
         let failure = u8::from(scraped.is_err());
-        let _ = writeln!(failed, "navarch_agent_scrape_failed{{target=\"{}\"}} {failure}", target.address);
+        let _ = writeln!(failed, "navarch_agent_scrape_failed{{target=\"{target}\"}} {failure}");
         if let Err(error) = scraped {
-            tracing::debug!(error = %crate::Chain(error), "metrics of the application");
+            tracing::debug!(error = %crate::Chain(error), target, "metrics cannot be had");
         }
     }
     if !failed.is_empty() {
-        text += "# HELP navarch_agent_scrape_failed Whether the metrics of the application could not be had.\n\
+        text += "# HELP navarch_agent_scrape_failed Whether the metrics of somebody else could not be had.\n\
                  # TYPE navarch_agent_scrape_failed gauge\n";
         text += &failed;
     }
-    for part in envoy.iter().chain(applications.iter().flatten()) {
+    if let Some(Ok(page)) = envoy {
+        append_envoy(&mut text, subject, &page);
+    }
+    for part in applications.iter().flatten() {
         append(&mut text, part);
     }
     text
 }
 
-async fn scrape(address: &str, path: &str) -> Result<String, HttpError> {
+async fn scrape(address: &str, path: &str, bytes_max: usize) -> Result<String, HttpError> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("text/plain;version=0.0.4"));
-    let call = Call { method: Method::GET, address, path, headers, timeout: TIMEOUT, bytes_max: BYTES_MAX };
+    let call = Call { method: Method::GET, address, path, headers, timeout: TIMEOUT, bytes_max };
     let body = call.body().await?;
-    Ok(String::from_utf8_lossy(&body).into_owned())
+    // Without a copy, if it is what it should be: the page of Envoy may be long.
+    Ok(String::from_utf8(Vec::from(body))
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
+/// Adds the page of Envoy, with Istio's standard metrics in place of what they are made of.
+fn append_envoy(text: &mut String, subject: &Subject, page: &str) {
+    let mut standard = Standard::new(&subject.workload);
+    for line in page.lines().filter(|line| !standard.takes(line)) {
+        append(text, line);
+    }
+    standard.write(text);
+    let version = &subject.istio_version;
+    let _ = writeln!(
+        text,
+        "# TYPE istio_build gauge\nistio_build{{component=\"proxy\",tag=\"{}\"}} 1",
+        version.escape_debug()
+    );
 }
 
 /// Adds a text, without what ends one of OpenMetrics (`# EOF`): there is more to come.

@@ -4,6 +4,7 @@
 mod health;
 pub mod metrics;
 pub mod probe;
+pub mod standard;
 
 pub use health::Health;
 
@@ -23,7 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use self::metrics::Target;
+use self::metrics::{Subject, Target};
 use self::probe::Probe;
 use crate::envoy::HotRestartError;
 
@@ -44,6 +45,7 @@ pub enum Ask {
 /// The pages.
 pub struct Pages {
     pub health: Arc<Health>,
+    pub subject: Subject,
     /// Where the application has its metrics.
     pub targets: Vec<Target>,
     /// What is asked of the application, by the path that asks for it.
@@ -127,7 +129,8 @@ impl Pages {
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::from(metrics::merged(&self.health, &self.targets).await));
+        let mut response =
+            Response::new(Full::from(metrics::merged(&self.health, &self.subject, &self.targets).await));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response

@@ -115,6 +115,11 @@ pub mod envoy {
                     include!("envoy.extensions.access_loggers.open_telemetry.v3.rs");
                 }
             }
+            pub mod stats {
+                pub mod v3 {
+                    include!("envoy.extensions.access_loggers.stats.v3.rs");
+                }
+            }
         }
         pub mod clusters {
             pub mod common {
@@ -189,6 +194,11 @@ pub mod envoy {
                 pub mod grpc_web {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.grpc_web.v3.rs");
+                    }
+                }
+                pub mod header_mutation {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.header_mutation.v3.rs");
                     }
                 }
                 pub mod jwt_authn {

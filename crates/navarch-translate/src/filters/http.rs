@@ -36,6 +36,8 @@ const MESH_ALPN: &str = "istio-http/1.1,istio-h2,istio";
 /// policy sees what the client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HttpPhase {
+    /// What the client's proxy says of its workload is taken, before anything answers in place of the server.
+    PeerMetadata,
     /// CUSTOM authorization: a shadow RBAC filter and ext_authz, one pair per provider.
     CustomAuthorization,
     /// Extensions of phase AUTHN.

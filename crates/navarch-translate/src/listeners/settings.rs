@@ -31,6 +31,8 @@ pub struct ListenerSettings {
     pub network_filters: NetworkFilters,
     pub tcp_access_log: Vec<Encoded<AccessLog>>,
     pub listener_access_log: Vec<Encoded<AccessLog>>,
+    /// Logs are written when a connection is made, too: they count.
+    pub counts_connections: bool,
     /// Pattern of names of statistics; empty: Istio's own.
     pub stat_name: Name,
     /// Which protocols get a filter of their own.
@@ -82,6 +84,7 @@ impl ListenerSettings {
             network_filters: NetworkFilters::default(),
             tcp_access_log: logs(Place::Tcp),
             listener_access_log: logs(Place::Listener),
+            counts_connections: false,
             stat_name: Name::from(stat_name.as_str()),
             protocol_filters: ProtocolFilters::default(),
             patches: ListenerPatches::default(),

@@ -7,7 +7,9 @@ use navarch_envoy::proto::envoy::extensions::common::dynamic_forward_proxy::v3::
 use navarch_envoy::proto::envoy::extensions::filters::network::mongo_proxy::v3::MongoProxy;
 use navarch_envoy::proto::envoy::extensions::filters::network::redis_proxy::v3::{RedisProxy, redis_proxy};
 use navarch_envoy::proto::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3 as sni_forward_proxy;
-use navarch_envoy::proto::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
+use navarch_envoy::proto::envoy::extensions::filters::network::tcp_proxy::v3::{
+    TcpProxy, UpstreamConnectMode, tcp_proxy,
+};
 use navarch_envoy::proto::envoy::r#type::v3::{HashPolicy, hash_policy};
 use navarch_envoy::wkt;
 use navarch_model::Name;
@@ -18,6 +20,7 @@ use crate::clusters::lookup_family;
 use crate::encoded::messages;
 use crate::filters::NetworkPhase;
 use crate::filters::network::{network_filter, stats_chain, tcp_chain};
+use crate::http_connection_manager::Direction;
 use crate::listeners::settings::ListenerSettings;
 
 /// Name of the filter.
@@ -148,7 +151,7 @@ impl TcpRoute {
                 })
             }
         };
-        let config = TcpProxy {
+        let mut config = TcpProxy {
             stat_prefix: self.stat_prefix.to_string(),
             idle_timeout: self.idle_timeout.or(settings.idle_timeout).map(wkt::duration),
             max_downstream_connection_duration: self.max_connection_duration.map(wkt::duration),
@@ -162,6 +165,9 @@ impl TcpRoute {
             cluster_specifier: Some(cluster),
             ..TcpProxy::default()
         };
+        if settings.counts_connections {
+            count_connections(&mut config, settings.http.direction);
+        }
         network_filter(TCP_PROXY, &config)
     }
 
@@ -200,6 +206,21 @@ pub fn refuse(settings: &ListenerSettings, cluster: &str) -> Vec<Filter> {
         ..TcpProxy::default()
     };
     stats_chain(&settings.network_filters, [(NetworkPhase::Terminal, network_filter(TCP_PROXY, &config))])
+}
+
+/// Has a log written when a connection is made. In-bound the server is reached only then when it is known who
+/// the client is: Envoy does not wait for the end of a handshake by itself, and would count for nobody.
+/// Connections without TLS do not wait for one.
+fn count_connections(config: &mut TcpProxy, direction: Direction) {
+    config.access_log_options = Some(tcp_proxy::TcpAccessLogOptions {
+        flush_access_log_on_connected: true,
+        ..tcp_proxy::TcpAccessLogOptions::default()
+    });
+    if direction == Direction::Inbound {
+        config.upstream_connect_mode = UpstreamConnectMode::OnDownstreamTlsHandshake as i32;
+        // Envoy demands it to be stated in this mode; nothing is read before.
+        config.max_early_data_bytes = Some(0);
+    }
 }
 
 fn source_ip_hash() -> HashPolicy {

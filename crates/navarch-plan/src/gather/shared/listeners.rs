@@ -15,7 +15,7 @@ use navarch_translate::listeners::settings::ListenerSettings;
 use super::attachment::Workload;
 use super::envoy_filters::{FilterTarget, ListenerPatchesOf};
 use super::security::SecurityFilters;
-use super::{extensions, security, telemetry};
+use super::{extensions, security, standard_metrics, telemetry};
 use crate::class::Class;
 use crate::engine::Cx;
 
@@ -35,6 +35,7 @@ pub fn common(cx: &Cx<'_>, class: &Class, direction: Direction) -> ListenerSetti
     let proxy = class.facts.proxy_config(mesh);
     let mut settings = ListenerSettings::new(direction, mesh, &proxy, &class.facts);
     telemetry::apply(cx, &class.facts, &proxy, &mut settings);
+    standard_metrics::apply(cx, &class.facts, &mut settings);
     extensions::add_filters(cx, class, direction, &mut settings.http.filters, &mut settings.network_filters);
     let workload = Arc::new(Hashed::new(Workload::of(&class.facts)));
     let policies = cx.gather::<SecurityFilters>(&(workload, direction));
@@ -89,6 +90,11 @@ pub fn shaped_by(cx: &Cx<'_>, class: &Class, direction: Direction) -> Vec<(Origi
         let says = [
             (!spec.access_logging.is_empty(), "spec.accessLogging", "says what is logged (access logs)"),
             (!spec.tracing.is_empty(), "spec.tracing", "says what is traced"),
+            (
+                class.facts.standard_metrics && !spec.metrics.is_empty(),
+                "spec.metrics",
+                "says what is counted (access logs)",
+            ),
         ];
         for (_, field, role) in says.into_iter().filter(|(is_said, ..)| *is_said) {
             add(object.key(), field, role.to_owned());

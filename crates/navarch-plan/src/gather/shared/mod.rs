@@ -13,6 +13,7 @@ pub mod routes;
 pub mod secrets;
 pub mod security;
 pub mod sessions;
+pub mod standard_metrics;
 pub mod streams;
 pub mod telemetry;
 pub mod upstream;

@@ -24,12 +24,17 @@ pub type Object = Arc<Hashed<Config<Telemetry>>>;
 pub fn apply(cx: &Cx<'_>, facts: &ProxyFacts, proxy: &ProxyConfig, settings: &mut ListenerSettings) {
     let mesh = &cx.view().mesh().config;
     let objects = applicable(cx, facts, mesh);
-    let mode = match settings.http.direction {
-        Direction::Inbound => WorkloadMode::Server,
-        Direction::Outbound | Direction::Gateway => WorkloadMode::Client,
-    };
+    let mode = mode(settings.http.direction);
     apply_logging(cx, mesh, &objects, mode, settings);
     apply_tracing(cx, facts, proxy, &objects, mode, settings);
+}
+
+/// Which side of calls the proxy is on.
+pub fn mode(direction: Direction) -> WorkloadMode {
+    match direction {
+        Direction::Inbound => WorkloadMode::Server,
+        Direction::Outbound | Direction::Gateway => WorkloadMode::Client,
+    }
 }
 
 /// The objects for a workload, from the widest to the narrowest: of the mesh, of the namespace, and those
