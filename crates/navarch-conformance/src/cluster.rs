@@ -83,7 +83,7 @@ impl Cluster {
         let of_node = self.node.follow(&self.api, &world.pods).await;
         problems.extend(of_node.iter().map(|problem| format!("{problem:#}")));
         for problem in problems.iter().filter(|problem| !self.told.contains(problem)) {
-            eprintln!("    rig: {problem}");
+            eprintln!("    rig: {}", problem.trim());
         }
         self.told = problems;
         Ok(())

@@ -30,36 +30,30 @@ pub struct Options {
     pub contact: String,
 }
 
-/// What is tested in one run.
-struct Subject {
-    profiles: &'static [&'static str],
-    /// Features that are not tried. Tests that need one of them are skipped.
-    exempt: &'static [&'static str],
-    /// Labels of all namespaces that the suite makes.
-    labels: &'static str,
-}
-
 const GATEWAYS: [&str; 5] = ["GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP"];
 const MESHES: [&str; 2] = ["MESH-HTTP", "MESH-GRPC"];
-const OF_MESHES: [&str; 10] = [
-    "Mesh",
-    "MeshClusterIPMatching",
-    "MeshConsumerRoute",
-    "MeshHTTPRouteRewritePath",
-    "MeshHTTPRouteSchemeRedirect",
-    "MeshHTTPRouteRedirectPort",
-    "MeshHTTPRouteRedirectPath",
-    "MeshHTTPRouteBackendRequestHeaderModification",
-    "MeshHTTPRouteQueryParamMatching",
-    "MeshHTTPRouteNamedRouteRule",
-];
 
 impl Options {
-    fn subject(&self) -> Subject {
-        match self.mesh {
-            false => Subject { profiles: &GATEWAYS, exempt: &OF_MESHES, labels: "" },
-            true => Subject { profiles: &MESHES, exempt: &["Gateway"], labels: "istio-injection=enabled" },
+    /// Flags of the suite that say what is tried.
+    fn subject(&self) -> Vec<String> {
+        let all = if self.mesh { MESHES.as_slice() } else { &GATEWAYS };
+        let profiles = if self.profile.is_empty() { all.join(",") } else { self.profile.join(",") };
+        let exempt = match (self.mesh, &self.run) {
+            // docs/conformance/README.md says why.
+            (true, None) => "Gateway,MeshClusterIPMatching",
+            (true, Some(_)) => "Gateway",
+            (false, Some(_)) => "Mesh",
+            // The GatewayClass says what is supported.
+            (false, None) => "",
+        };
+        let mut flags = vec![format!("-conformance-profiles={profiles}")];
+        if !exempt.is_empty() {
+            flags.extend(["-all-features".to_owned(), format!("-exempt-features={exempt}")]);
         }
+        if self.mesh {
+            flags.push("-namespace-labels=istio-injection=enabled".to_owned());
+        }
+        flags
     }
 
     /// The name that a report is kept by.
@@ -92,15 +86,9 @@ impl Suite {
         let (log, report) = (dir.join("log"), dir.join("report.yaml"));
         let output = File::create(&log)?;
         let mut command = Command::new(program);
-        command.args(["-test.v", "-test.run=TestConformance", "-test.timeout=90m", "-all-features"]);
-        let Subject { profiles, exempt, labels } = options.subject();
-        let profiles =
-            if options.profile.is_empty() { profiles.join(",") } else { options.profile.join(",") };
+        command.args(["-test.v", "-test.run=TestConformance", "-test.timeout=90m"]);
         for (flag, value) in [
             ("gateway-class", CLASS),
-            ("conformance-profiles", &profiles),
-            ("exempt-features", &exempt.join(",")),
-            ("namespace-labels", labels),
             ("run-test", options.run.as_deref().unwrap_or_default()),
             ("report-output", &report.display().to_string()),
             ("organization", "navarch"),
@@ -116,6 +104,7 @@ impl Suite {
         ] {
             command.arg(format!("-{flag}={value}"));
         }
+        command.args(options.subject());
         command.env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| format!("starting {command:?}"))?;

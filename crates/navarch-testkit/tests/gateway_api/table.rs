@@ -10,12 +10,9 @@ const END: &str = "<!-- end of the table -->\n";
 
 /// The features that no test here shows, and why.
 const OTHERS: &[(&str, &str)] = &[
-    ("GatewayAddressEmpty", "no: only in a cluster, where Services are made (`--deploy-gateways`)"),
-    (
-        "GatewayInfrastructurePropagation",
-        "no: only in a cluster, where gateways are deployed (`--deploy-gateways`)",
-    ),
-    ("GatewayStaticAddresses", "no: only in a cluster, where Services are made (`--deploy-gateways`)"),
+    ("GatewayAddressEmpty", "yes, with `--deploy-gateways`: `cargo xtask conformance`"),
+    ("GatewayInfrastructurePropagation", "yes, with `--deploy-gateways`: `cargo xtask conformance`"),
+    ("GatewayStaticAddresses", "yes, as hosts of Services: `cargo xtask conformance`"),
     (
         "MeshClusterIPMatching",
         "no: sidecars route by the host of a request, as Istio's do, whatever the address",
