@@ -59,6 +59,8 @@ pub struct Metrics {
     pub writer: IntGauge,
     /// Objects whose status in the cluster is not what it should be.
     pub statuses_pending: IntGauge,
+    /// Gateways that are not deployed as they are wanted.
+    pub gateways_pending: IntGauge,
     /// Statuses written to the cluster (`written`), and writes that did not work (`failed`).
     pub statuses: IntCounterVec,
     /// Services in the world.
@@ -197,6 +199,10 @@ impl Metrics {
             load_reports,
             load_requests,
             webhooks,
+            gateways_pending: gauge(
+                "navarch_gateways_pending",
+                "Gateways that are not deployed as they are wanted, where this replica writes",
+            )?,
             remote_clusters,
             remote_cluster_objects: gauges(
                 "navarch_remote_cluster_objects",

@@ -267,6 +267,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
             settings: pods,
             namespace: options.system_namespace.clone().unwrap_or_else(|| SYSTEM_NAMESPACE.to_owned()),
             events: options.events,
+            pending: metrics.gateways_pending.clone(),
         };
         tokio::spawn(deployer.run());
     }

@@ -322,5 +322,17 @@ async fn a_gateway_is_deployed_and_again_without_a_change() -> Result<()> {
     .await?;
     let of = |object: &Value| object["metadata"]["generation"].clone();
     assert_eq!(of(&again), of(&made[4]), "a budget that nothing was said about");
-    Ok(())
+
+    // What somebody changes is put right at the next look, which is not often.
+    let scaled = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "edge-istio", "namespace": "shop"}, "spec": {"minAvailable": 7},
+    });
+    cluster.apply(&paths[4], &scaled).await?;
+    wait::until("the budget to be put right", 4 * wait::STEP, || async {
+        let least = cluster.get(&paths[4]).await?["spec"]["minAvailable"].clone();
+        ensure!(least == 1, "{least}");
+        Ok(())
+    })
+    .await
 }

@@ -55,9 +55,9 @@ impl Ledger {
         due
     }
 
-    /// Whether something will be due without anything else being wanted.
-    pub fn waits(&self) -> bool {
-        self.entries.values().any(|entry| !entry.done)
+    /// Gateways that are not as they are wanted, and will be due without anything else being wanted.
+    pub fn pending(&self) -> usize {
+        self.entries.values().filter(|entry| !entry.done).count()
     }
 
     /// A gateway was written; `whole` if all of it could be.
@@ -117,7 +117,7 @@ mod tests {
         ledger.written(&a.gateway, found("5"), true, at(0));
         ledger.written(&b.gateway, Found::new(), false, at(0));
         assert_eq!(due(&mut ledger, &[a.clone(), b.clone()], 0), 0, "not again at once");
-        assert!(ledger.waits() && !ledger.is_first(&b.gateway));
+        assert!(ledger.pending() == 1 && !ledger.is_first(&b.gateway));
         assert_eq!(due(&mut ledger, &[a.clone(), b.clone()], 1), 1);
         ledger.written(&b.gateway, Found::new(), false, at(1));
         assert_eq!(due(&mut ledger, &[a.clone(), b.clone()], 2), 0, "longer each time");

@@ -15,6 +15,7 @@ use navarch_install::place;
 use navarch_kubernetes::{Maker, Managed, WriteError};
 use navarch_model::Place;
 use navarch_snapshot::Snapshot;
+use prometheus::IntGauge;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -53,6 +54,8 @@ pub struct Deployer {
     pub namespace: String,
     /// Whether what cannot be made is told at the Gateway.
     pub events: bool,
+    /// Gateways that are not deployed as they are wanted.
+    pub pending: IntGauge,
 }
 
 impl Deployer {
@@ -67,6 +70,7 @@ impl Deployer {
             if !self.objects.may_write() {
                 // Another one has written meanwhile, who knows what.
                 (ledger, seen) = (Ledger::default(), None);
+                self.pending.set(0);
                 continue;
             }
             if look_at <= Instant::now() {
@@ -77,7 +81,7 @@ impl Deployer {
             let is_seen = seen.as_ref().is_some_and(|(snapshot, settings)| {
                 Arc::ptr_eq(snapshot, &now.0) && Arc::ptr_eq(settings, &now.1)
             });
-            if is_seen && !ledger.waits() {
+            if is_seen && ledger.pending() == 0 {
                 continue;
             }
             let (snapshot, settings) = &now;
@@ -92,6 +96,7 @@ impl Deployer {
                 let Some((versions, whole)) = self.write(due, snapshot, first).await else { break };
                 ledger.written(&due.gateway, versions, whole, begun.elapsed());
             }
+            self.pending.set(ledger.pending() as i64);
             seen = Some(now);
         }
     }
