@@ -20,7 +20,7 @@ pub const CIRCLES: Ratchet = Ratchet {
 /// Comment lines that are wider than [`crate::hygiene::COLUMNS_MAX`].
 pub const WIDE_COMMENTS: Ratchet = Ratchet {
     what: "comment lines wider than 110 columns",
-    max: 20,
+    max: 0,
     why: "rustfmt wraps code at 110 columns and leaves comments alone",
     listed: false,
 };

@@ -101,8 +101,8 @@ async fn are_established(api: &ApiServer) -> Result<()> {
     Ok(())
 }
 
-/// Has the API server ask about pods, as an installation would, at an address in place of a Service. Gives the
-/// name of the configuration.
+/// Has the API server ask about pods, as an installation would, at an address in place of a Service. Gives
+/// the name of the configuration.
 async fn inject_pods(api: &ApiServer) -> Result<String> {
     let printed: Value =
         serde_json::from_str(&navarch::stdout(["install", "--image", "navarch:rig", "-o", "json"])?)?;

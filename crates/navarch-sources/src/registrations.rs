@@ -113,8 +113,8 @@ impl Registrations {
         (state.changes != since).then(|| (state.changes, kept.collect()))
     }
 
-    /// What was kept before a restart: it is there as if all workloads had just gone, and may be about to come
-    /// back.
+    /// What was kept before a restart: it is there as if all workloads had just gone, and may be about to
+    /// come back.
     pub fn restore(&self, kept: Vec<Kept>) {
         for Kept { place, object, is_healthy } in kept {
             let mut state = self.lock();

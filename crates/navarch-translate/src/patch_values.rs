@@ -1,4 +1,5 @@
-//! Whether the values of EnvoyFilter patches fit Envoy's API: what validation, which does not know that API, cannot say.
+//! Whether the values of EnvoyFilter patches fit Envoy's API: what validation, which does not know that API,
+//! cannot say.
 
 use navarch_accept::extensions::stock;
 use navarch_accept::{violations, violations_in_part};

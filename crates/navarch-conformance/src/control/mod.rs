@@ -1,5 +1,5 @@
-//! What the controllers of a cluster would do, as far as the suite needs it: what is to be written is a function
-//! of what there is.
+//! What the controllers of a cluster would do, as far as the suite needs it: what is to be written is a
+//! function of what there is.
 
 mod deployments;
 mod endpoints;

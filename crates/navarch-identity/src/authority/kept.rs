@@ -3,8 +3,8 @@
 //!
 //! | File | |
 //! |---|---|
-//! | `authority.json` | the [`Rotation`]: which root signs, which are trusted. Every step replaces it in one piece |
-//! | `roots/<id>.pem` | a root with its key. Written before `authority.json` names it, removed after it does not |
+//! | `authority.json` | the [`Rotation`]: which root signs, which are trusted. Every step replaces it |
+//! | `roots/<id>.pem` | a root with its key. Written before `authority.json` names it, removed after |
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

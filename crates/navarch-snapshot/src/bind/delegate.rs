@@ -1,4 +1,5 @@
-//! Merging the routes of a delegate VirtualService into the route that delegates (Istio: "VirtualService", delegate).
+//! Merging the routes of a delegate VirtualService into the route that delegates (Istio: "VirtualService",
+//! delegate).
 //!
 //! Both sides are taken apart field by field, so that a field that the API gets cannot be forgotten here.
 
@@ -196,7 +197,8 @@ fn gateway_conflict(root: &[String], leaf: &[String]) -> bool {
         && (root.len() < leaf.len() || leaf.iter().any(|gateway| !root.contains(gateway)))
 }
 
-/// Texts conflict unless one of them is not stated, or the root's pattern is a prefix that the leaf's extends, or both are equal.
+/// Texts conflict unless one of them is not stated, or the root's pattern is a prefix that the leaf's
+/// extends, or both are equal.
 fn text_conflict(root: Option<&StringMatch>, leaf: Option<&StringMatch>) -> bool {
     let (Some(root), Some(leaf)) = (root, leaf) else { return false };
     match (root, leaf) {

@@ -26,7 +26,8 @@ pub struct DomainView {
     pub auto_allocated_addresses: bool,
 }
 
-/// The domain of a client who has no short names; `None` if the domain is not that of its namespace, `<namespace>.svc.<suffix>`.
+/// The domain of a client who has no short names; `None` if the domain is not that of its namespace,
+/// `<namespace>.svc.<suffix>`.
 pub fn elsewhere(dns_domain: &str, namespace: &str) -> Option<navarch_model::Name> {
     let suffix = dns_domain.strip_prefix(namespace)?.strip_prefix(".svc.")?;
     (!namespace.is_empty() && !namespace.contains('.')).then(|| format!(".svc.{suffix}").into())
@@ -44,8 +45,8 @@ impl DomainView {
         DomainView { dns_domain: "".into(), ip_mode: IpMode::V4, auto_allocated_addresses: false }
     }
 
-    /// The view as far as this service goes: only services of the client's own namespace care which namespace that is. Clients
-    /// in other namespaces share the virtual host.
+    /// The view as far as this service goes: only services of the client's own namespace care which namespace
+    /// that is. Clients in other namespaces share the virtual host.
     pub fn narrowed(&self, service: &Service) -> Self {
         let Some((namespace, suffix)) = self.dns_domain.split_once(".svc.") else { return self.clone() };
         let infix = format!(".{namespace}.svc.");
@@ -64,8 +65,8 @@ impl DomainView {
 
 /// All domains of a service, most specific form first.
 ///
-/// With a `port` each domain is there with and without it: for listeners that serve all ports. Others ignore the port of the
-/// request's host.
+/// With a `port` each domain is there with and without it: for listeners that serve all ports. Others ignore
+/// the port of the request's host.
 pub fn of_service(service: &Service, view: &DomainView, port: Option<u16>) -> Vec<Domain> {
     let mut out = Vec::new();
     for host in std::iter::once(&service.hostname).chain(&service.aliases) {
@@ -116,7 +117,8 @@ fn push(out: &mut Vec<Domain>, text: String, host: &str, port: Option<u16>, alte
     }
 }
 
-/// Addresses that the client may dial: those of its families, all of them for Kubernetes, the first of a ServiceEntry.
+/// Addresses that the client may dial: those of its families, all of them for Kubernetes, the first of a
+/// ServiceEntry.
 fn addresses<'s>(service: &'s Service, view: &DomainView) -> Vec<&'s str> {
     let of_family = |address: &str| match address.parse::<IpAddr>() {
         Ok(IpAddr::V4(_)) => view.ip_mode != IpMode::V6,
@@ -140,10 +142,11 @@ fn addresses<'s>(service: &'s Service, view: &DomainView) -> Vec<&'s str> {
     found
 }
 
-/// Other forms of a host name: with the final dot of an absolute name, and as short as the client's own domain allows.
+/// Other forms of a host name: with the final dot of an absolute name, and as short as the client's own
+/// domain allows.
 ///
-/// With DNS domain `ns.svc.suffix` only names of services of Kubernetes are shortened: within their own namespace to `name`,
-/// elsewhere to `name.ns`. Other hosts would collide with those.
+/// With DNS domain `ns.svc.suffix` only names of services of Kubernetes are shortened: within their own
+/// namespace to `name`, elsewhere to `name.ns`. Other hosts would collide with those.
 fn alternatives(out: &mut Vec<Domain>, host: &str, dns_domain: &str, port: Option<u16>) {
     if host.parse::<IpAddr>().is_err() {
         let absolute = format!("{host}.");

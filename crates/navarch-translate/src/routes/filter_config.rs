@@ -32,7 +32,8 @@ pub const FAULT_FILTER: &str = "envoy.filters.http.fault";
 pub const CORS_FILTER: &str = "envoy.filters.http.cors";
 pub const STATEFUL_SESSION_FILTER: &str = "envoy.filters.http.stateful_session";
 
-/// Translates a fault. Of kinds that Istio never supported (exponential delays, HTTP/2 errors) nothing remains.
+/// Translates a fault. Of kinds that Istio never supported (exponential delays, HTTP/2 errors) nothing
+/// remains.
 pub(super) fn fault(fault: &HttpFaultInjection) -> Any {
     let delay = fault.delay.as_ref().and_then(|delay| {
         let Some(FaultDelayKind::FixedDelay(fixed)) = &delay.http_delay_type else { return None };

@@ -11,7 +11,8 @@ use navarch_envoy::proto::envoy::extensions::retry::priority::previous_prioritie
 use navarch_envoy::wkt;
 use navarch_model::networking::HttpRetry;
 
-/// What is retried unless a policy says otherwise: failures after which the request was certainly not processed.
+/// What is retried unless a policy says otherwise: failures after which the request was certainly not
+/// processed.
 const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 /// What is retried inbound.
 const INBOUND_RETRY_ON: &str = "reset-before-request";
@@ -49,8 +50,9 @@ pub fn policy(retry: Option<&HttpRetry>, sticky: bool) -> Option<RetryPolicy> {
     Some(out)
 }
 
-/// The retry policy for requests to the workload itself, or Istio's default: a request that was reset before it reached the
-/// application was never processed, so it is tried again. There is one host, so nothing about hosts and localities counts.
+/// The retry policy for requests to the workload itself, or Istio's default: a request that was reset before
+/// it reached the application was never processed, so it is tried again. There is one host, so nothing about
+/// hosts and localities counts.
 pub fn inbound_policy(retry: Option<&HttpRetry>) -> Option<RetryPolicy> {
     let mut out = RetryPolicy {
         num_retries: Some(RETRIES),

@@ -16,7 +16,8 @@ use navarch_model::values::StringMatch;
 
 use super::percent::percent;
 
-/// Header names that stand for a claim of the request's token start with this (Istio: "JWT claim based routing").
+/// Header names that stand for a claim of the request's token start with this (Istio: "JWT claim based
+/// routing").
 const CLAIM_PREFIX: &str = "@request.auth.claims";
 /// Filter and key under which the claims of a token are found.
 const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";

@@ -228,8 +228,8 @@ mod tests {
         }
         assert_eq!(next, [0; 9], "and no other");
         drop(admitted);
-        // The turns that they gave back are there for others, and as it goes twice as fast as it has to, twice
-        // as many may wait.
+        // The turns that they gave back are there for others, and as it goes twice as fast as it has to,
+        // twice as many may wait.
         admission.lock().pace = 10.0;
         let (admitted, waits) = hundred(&admission, start);
         assert_eq!((admitted.len(), waits.len()), (4, 19));

@@ -11,17 +11,17 @@
 //! | returning | what it says it holds from an earlier stream, until the first answer | `returning.rs` |
 //! | due | something has to be sent whatever was sent before: everything, a name, a collection | `due.rs` |
 //! | anticipated | a name is due that the client has not asked for yet, and will | `due.rs` |
-//! | unsent | a name is due that the client asks for and was sent nothing of: what `base` has of it counts for nothing | `due.rs` |
+//! | unsent | a name is due of which the client was sent nothing: what `base` has does not count | `due.rs` |
 //! | sent ahead | a name was sent before the client asked for it | `due.rs` |
 //! | asked since | sent ahead, and asked for before that was answered: an acceptance answers it | `due.rs` |
-//! | leaving | a resource that is not in the set any more, and stays until nothing refers to it | `leaving.rs` |
+//! | leaving | a resource that left the set, and stays until nothing refers to it | `leaving.rs` |
 //! | leaving by name | the same, from an earlier stream: there is only the name | `leaving.rs` |
-//! | maybe other version | it leaves, and a rejection left it unclear which version the client has | `leaving.rs` |
+//! | maybe other version | it leaves, and a rejection left it unclear which one is there | `leaving.rs` |
 //! | orphaned | a virtual host that stays since its routes do, which are gone | `orphans.rs` |
 //! | in flight | it was sent and not answered: the client has it or what it had before | `inflight.rs` |
 //! | held before | what the client had before a response, where that is not what `base` was | `inflight.rs` |
 //! | set aside | it was rejected, and is not sent again until its content changes | `nack.rs` |
-//! | judged | a rejection of a response that was sent before the bad resource was known says nothing new | `progress.rs` |
+//! | judged | a response was sent before something bad was known: its rejection is no news | `progress.rs` |
 
 mod answers;
 mod due;

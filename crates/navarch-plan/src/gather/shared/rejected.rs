@@ -40,8 +40,8 @@ pub fn content_at(view: &View<'_>, origin: &Origin) -> Option<u128> {
     }
 }
 
-/// Whether an extension is there to decide who gets in: by its phase, or since a module that fails lets nobody
-/// through (Istio: `failStrategy`; only FAIL_OPEN says otherwise).
+/// Whether an extension is there to decide who gets in: by its phase, or since a module that fails lets
+/// nobody through (Istio: `failStrategy`; only FAIL_OPEN says otherwise).
 pub fn decides_at(view: &View<'_>, origin: &Origin) -> bool {
     match origin.key.kind {
         Kind::TrafficExtension => spec_at::<TrafficExtension>(view, origin).is_some_and(|extension| {
