@@ -2,7 +2,7 @@
 
 use crate::{
     control::{self, NODE, World},
-    node::Node,
+    node::{Node, SERVER},
     objects::{items, text},
     programs::{self, Programs},
 };
@@ -24,8 +24,6 @@ use std::{
 
 /// The GatewayClass that is tested.
 pub const CLASS: &str = "navarch";
-/// The name that proxies know the control plane by.
-pub const SERVER: &str = "navarch.istio-system.svc";
 
 /// Where the API server asks about pods that are new.
 const WEBHOOK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15017);

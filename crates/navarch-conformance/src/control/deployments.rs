@@ -1,6 +1,6 @@
 //! Deployments to pods, without the ReplicaSets between them.
 
-use super::{Change, World, core, path_of_deployment};
+use super::world::{Change, World, core, path_of_deployment};
 use crate::objects::{is_leaving, is_ready, items, name, namespace, text, uid};
 use serde_json::{Value, json};
 use std::{
