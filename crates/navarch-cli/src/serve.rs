@@ -249,8 +249,16 @@ impl ServeArgs {
     /// What pods of proxies get.
     fn pods(&self) -> Result<Settings> {
         let mut settings = inject::settings(self.inject_settings.as_deref(), self.mesh_config.as_deref())?;
-        if self.inject_settings.is_none() {
-            settings.revision.clone_from(&self.kubernetes.revision);
+        let revision = &self.kubernetes.revision;
+        match &self.inject_settings {
+            None => settings.revision.clone_from(revision),
+            // Two control planes would each take the pods and gateways of the other for their own.
+            Some(file) => ensure!(
+                settings.revision == *revision,
+                "{} is of revision {}, and --revision says {revision}",
+                file.display(),
+                settings.revision
+            ),
         }
         Ok(settings)
     }

@@ -120,6 +120,8 @@ impl Follower {
             Failure::Refused { status, .. } => *status == 429 || *status >= 500,
             Failure::Expired | Failure::Absent | Failure::Nonsense(_) => false,
         };
+        // Who is not waited for may also refuse us: its endpoints are still where they were.
+        let away = away || (self.recall_after == 0 && !matches!(failure, Failure::Expired));
         if self.began || !away || self.failures < self.recall_after {
             return;
         }

@@ -177,8 +177,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         sources.push(without_authority());
     }
     let registrations = Registrations::new(options.registration_grace);
+    let mut restored = Vec::new();
     if let Some(state) = state_directory {
-        registrations.restore(registration::kept::read(&state));
+        restored = registrations.restore(registration::kept::read(&state));
         tokio::spawn(registration::kept::follow(registrations.clone(), state));
     }
     sources.push(registrations.source());
@@ -313,6 +314,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
         "serving {}",
         options.served()
     );
+    tokio::spawn(registration::kept::await_return(restored));
     let admin_task = tokio::spawn(admin::serve(http, admin.clone()));
     let follow = {
         let options = options.clone();

@@ -113,16 +113,16 @@ impl Registrations {
         (state.changes != since).then(|| (state.changes, kept.collect()))
     }
 
-    /// What was kept before a restart: it is there as if all workloads had just gone, and may be about to
-    /// come back.
-    pub fn restore(&self, kept: Vec<Kept>) {
-        for Kept { place, object, is_healthy } in kept {
-            let mut state = self.lock();
+    /// What was kept before a restart: it is there as if all workloads were connected, until what is returned
+    /// is dropped, for which there is time when they have had the time to come back.
+    pub fn restore(&self, kept: Vec<Kept>) -> Vec<Registered> {
+        let mut state = self.lock();
+        let restored = kept.into_iter().map(|Kept { place, object, is_healthy }| {
             state.entries.insert(place.clone(), Entry { object, streams: 1, is_healthy, departures: 0 });
             self.write(&mut state, &place);
-            drop(state);
-            self.leave(&place);
-        }
+            Registered { registrations: self.clone(), place }
+        });
+        restored.collect()
     }
 
     fn write(&self, state: &mut State, place: &str) {
@@ -248,11 +248,15 @@ mod tests {
         drop(streams);
         let registrations = Registrations::new(GRACE);
         let mut source = registrations.source();
-        registrations.restore(kept);
+        let restored = registrations.restore(kept);
         let three = [("a", true), ("b", false), ("c", true)];
         let three = three.map(|(place, healthy)| (place.to_owned(), Some(healthy)));
         assert_eq!(changes(&mut *source), three);
+        // However long the start takes.
+        tokio::time::sleep(GRACE * 2).await;
+        assert_eq!(changes(&mut *source), []);
         let _back = ["a", "b"].map(|place| registrations.join(place, object("10.0.0.1"), place == "b"));
+        drop(restored);
         tokio::time::sleep(GRACE * 2).await;
         assert_eq!(changes(&mut *source), [("c".to_owned(), None)]);
     }

@@ -47,8 +47,8 @@ impl Plan {
         }
     }
 
-    /// What happens, mixed: each kind is spread over the whole.
-    fn events(&self) -> Vec<Event> {
+    /// What happens, mixed: each kind is spread over the whole. With how often it has happened before.
+    fn events(&self) -> Vec<(Event, usize)> {
         let kinds = [
             (Event::Cycle, self.cycles),
             (Event::Handover, self.handovers),
@@ -56,11 +56,11 @@ impl Plan {
             (Event::KillServer, self.servers_killed),
         ];
         let placed = kinds.into_iter().flat_map(|(event, count)| {
-            (0..count).map(move |index| ((2 * index + 1) * 1_000_000 / (2 * count), event))
+            (0..count).map(move |index| ((2 * index + 1) * 1_000_000 / (2 * count), event, index))
         });
-        let mut placed: Vec<(usize, Event)> = placed.collect();
+        let mut placed: Vec<(usize, Event, usize)> = placed.collect();
         placed.sort();
-        placed.into_iter().map(|(_, event)| event).collect()
+        placed.into_iter().map(|(_, event, index)| (event, index)).collect()
     }
 }
 
@@ -152,21 +152,25 @@ async fn no_call_is_lost_whatever_happens() -> Result<()> {
     let (started, events) = (Instant::now(), plan.events());
     let pause = plan.lasting / u32::try_from(events.len()).context("few")?;
     let load = mesh.load();
-    for (turn, event) in events.iter().enumerate() {
+    for (event, index) in events {
         // The caller is not stopped: nobody would answer.
-        let who = if *event == Event::Cycle { turn % 2 } else { turn % agents.len() };
+        let who = if event == Event::Cycle { index % 2 } else { (index + 1) % agents.len() };
         eprintln!("{:?}: {event:?} of agent {who}", started.elapsed());
-        happen(*event, &mut mesh, &mut agents[who])
-            .await
-            .with_context(|| format!("{event:?}, turn {turn}"))?;
+        nothing_rejected(&agents).await?;
+        happen(event, &mut mesh, &mut agents[who]).await.with_context(|| format!("{event:?}, {index}"))?;
         both_are_called(&agents[2], inbound).await?;
         tokio::time::sleep(pause).await;
     }
     tokio::time::sleep(plan.lasting.saturating_sub(started.elapsed())).await;
     let calls = load.finish().await?;
     eprintln!("{calls} calls in {:?}, of which none was lost: {plan:?}", started.elapsed());
-    for agent in &agents {
-        ensure!(agent.rejections().await?.is_empty(), "{:?}", agent.rejections().await?);
+    nothing_rejected(&agents).await
+}
+
+async fn nothing_rejected(agents: &[Agent]) -> Result<()> {
+    for agent in agents {
+        let rejections = agent.rejections().await?;
+        ensure!(rejections.is_empty(), "{rejections:?}");
     }
     Ok(())
 }

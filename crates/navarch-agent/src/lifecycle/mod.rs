@@ -77,7 +77,11 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
         options.upstream.roots.is_some()
             || !matches!(probe.health_check_method, Some(HealthCheckMethod::Exec(_)))
     };
-    let probe = settings.config.readiness_probe.clone().filter(may_run);
+    let stated = settings.config.readiness_probe.clone();
+    let probe = stated.clone().filter(may_run);
+    if stated.is_some() && probe.is_none() {
+        tracing::warn!("the readiness probe is a command, and nothing that came over plaintext is run");
+    }
     let readiness = Readiness::start(found, probe, settings.node.metadata.contains_key(GROUP));
     if captures_dns(&settings.node) {
         names.want();

@@ -1,6 +1,9 @@
 //! Kubeconfigs that come from the cluster: who may write a Secret may say where another cluster is, and may
 //! neither run programs nor read files here.
 
+use std::net::IpAddr;
+
+use http::Uri;
 use kube::Config;
 use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig};
 
@@ -43,7 +46,7 @@ fn refused(name: &str, field: &str) -> String {
 fn check_cluster(cluster: &Cluster) -> Result<(), &'static str> {
     // In full, so that nothing new is passed over.
     let Cluster {
-        server: _,
+        server,
         insecure_skip_tls_verify,
         certificate_authority,
         certificate_authority_data: _,
@@ -56,8 +59,18 @@ fn check_cluster(cluster: &Cluster) -> Result<(), &'static str> {
     let fields = [
         (certificate_authority.is_some(), "certificate-authority"),
         (*insecure_skip_tls_verify == Some(true), "insecure-skip-tls-verify"),
+        (server.as_deref().is_some_and(is_plaintext), "a server that is not reached over TLS"),
     ];
     none_of(&fields)
+}
+
+/// Whether what goes to a server, a token among it, may be read and answered by anybody on the way. Nobody is
+/// on the way to this machine itself.
+fn is_plaintext(server: &str) -> bool {
+    let Ok(server) = server.parse::<Uri>() else { return false };
+    let host = server.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_here = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    server.scheme_str() != Some("https") && !is_here
 }
 
 fn check_user(user: &AuthInfo) -> Result<(), &'static str> {

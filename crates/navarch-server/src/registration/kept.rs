@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use navarch_identity::store::{StateDirectory, StoreError};
-use navarch_sources::{Kept, Registrations};
+use navarch_sources::{Kept, Registered, Registrations};
 
 /// The file below the state directory.
 const FILE: &str = "registrations.json";
 
 /// Time between two looks at whether anything has changed.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Time in which workloads come back to a server that serves again: agents try every five seconds, and
+/// hundreds are let in per second.
+const RETURN: Duration = Duration::from_secs(20);
 
 /// What was kept. What cannot be read is as good as nothing: workloads come back by themselves.
 pub fn read(state: &Path) -> Vec<Kept> {
@@ -23,17 +27,23 @@ pub fn read(state: &Path) -> Vec<Kept> {
     read().unwrap_or_default()
 }
 
+/// Lets go of those that were there before the start, when they have had the time to come back.
+pub async fn await_return(restored: Vec<Registered>) {
+    tokio::time::sleep(RETURN).await;
+    drop(restored);
+}
+
 /// Keeps registrations, for ever.
 pub async fn follow(registrations: Registrations, state: PathBuf) {
     let mut known = 0;
     loop {
         tokio::time::sleep(LOOK).await;
         let Some((changes, kept)) = registrations.kept(known) else { continue };
-        known = changes;
         let state = state.clone();
-        let written = tokio::task::spawn_blocking(move || write(&state, &kept)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "registrations cannot be kept for the next start");
+        match tokio::task::spawn_blocking(move || write(&state, &kept)).await {
+            Ok(Ok(())) => known = changes,
+            Ok(Err(error)) => tracing::warn!(%error, "registrations cannot be kept for the next start"),
+            Err(error) => tracing::error!(%error, "registrations are not kept for the next start"),
         }
     }
 }

@@ -185,6 +185,9 @@ impl<'a> Builder<'a> {
             metadata::subset(&mut draft, &subset.name);
             metadata::alpn_override(&mut draft, policy.tls.map(|tls| tls.mode));
         }
+        if self.service.mesh_external && self.input.view.standard_metrics {
+            metadata::external(&mut draft);
+        }
         Some(draft)
     }
 

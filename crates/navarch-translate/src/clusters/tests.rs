@@ -75,6 +75,7 @@ fn view() -> ClusterView {
         ip_mode: IpMode::V4,
         preserve_header_case: false,
         client_certificates: None,
+        standard_metrics: false,
         backend_certificate: None,
     }
 }
@@ -386,6 +387,25 @@ fn a_gateway_presents_its_certificate_for_backends_where_a_rule_names_none() {
     assert_eq!(certificates(ClientTlsMode::Simple, None), [""; 0]);
     assert_eq!(certificates(ClientTlsMode::Simple, Some(own)), [own]);
     assert_eq!(certificates(ClientTlsMode::Mutual, Some(own)), ["configmap://default/roots"]);
+}
+
+/// Who says who it is says so to nobody outside of the mesh.
+#[test]
+fn subsets_of_external_services_say_so_to_who_tells_them_apart() {
+    let external = |standard_metrics: bool| -> Vec<bool> {
+        let subset = Subset { name: "v1".into(), ..Subset::default() };
+        let rule = DestinationRule { subsets: vec![subset], ..DestinationRule::default() };
+        let service = Service { mesh_external: true, ..service(Resolution::ClientSide, Protocol::Http) };
+        let mut input = input(service, Some(rule));
+        input.view.standard_metrics = standard_metrics;
+        let is_external = |cluster: Cluster| {
+            let istio = cluster.metadata.unwrap().filter_metadata.remove("istio").unwrap();
+            istio.fields.contains_key("external")
+        };
+        outbound_clusters(&input).into_iter().map(is_external).collect()
+    };
+    assert_eq!(external(true), [true, true]);
+    assert_eq!(external(false), [true, false], "as istiod");
 }
 
 #[test]

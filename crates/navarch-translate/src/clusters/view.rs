@@ -63,6 +63,9 @@ pub struct ClusterView {
     pub preserve_header_case: bool,
     /// Certificates that the proxy was started with, in place of mesh certificates.
     pub client_certificates: Option<CertificateFiles>,
+    /// The proxy says to servers in the mesh who it is, so every cluster has to say whether it leads out of
+    /// it. (istiod says so of those of subsets nowhere.)
+    pub standard_metrics: bool,
     /// The credential that a gateway presents to backends, where a rule asks for TLS without naming one.
     pub backend_certificate: Option<Name>,
 }

@@ -1,6 +1,6 @@
 //! What a client says about a response, and what follows from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,10 +51,11 @@ impl TypeState {
         }
         // Nearly always there is none, and a response may be large.
         if self.due.has_asked_since() {
-            let (base, asked_now) = (self.base.as_ref(), cx.asked_now);
+            let asked_now: BTreeSet<&str> = cx.asked_now.iter().map(|name| &**name).collect();
+            let base = self.base.as_ref();
             for resource in response.news.iter() {
                 let name = resource.name();
-                if base.is_some_and(|base| base.get(name) == Some(resource)) && !asked_now.contains(name) {
+                if base.is_some_and(|base| base.get(name) == Some(resource)) && !asked_now.contains(&**name) {
                     self.due.accepted_ahead(name);
                 }
             }

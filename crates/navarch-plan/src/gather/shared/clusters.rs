@@ -87,6 +87,7 @@ fn cluster_view(cx: &Cx<'_>, facts: &ProxyFacts) -> ClusterView {
             .as_ref()
             .is_some_and(|headers| headers.preserve_http1_header_case == Some(true)),
         client_certificates: (!certificates.chain.is_empty()).then(|| certificates.clone()),
+        standard_metrics: facts.standard_metrics,
         backend_certificate: None,
     }
 }
