@@ -1,7 +1,8 @@
 //! The cluster that the suite finds: an API server, navarch, and a node.
 
 use crate::{
-    control::{self, NODE, World},
+    control::{self, World},
+    names::{CLASS, NODE, SERVER},
     node::Node,
     objects::{items, text},
     programs::{self, Programs},
@@ -21,11 +22,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-
-/// The GatewayClass that is tested.
-pub const CLASS: &str = "navarch";
-/// The name that proxies know the control plane by.
-pub const SERVER: &str = "navarch.istio-system.svc";
 
 /// Where the API server asks about pods that are new.
 const WEBHOOK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15017);
@@ -101,8 +97,8 @@ async fn are_established(api: &ApiServer) -> Result<()> {
     Ok(())
 }
 
-/// Has the API server ask about pods, as an installation would, at an address in place of a Service. Gives the
-/// name of the configuration.
+/// Has the API server ask about pods, as an installation would, at an address in place of a Service. Gives
+/// the name of the configuration.
 async fn inject_pods(api: &ApiServer) -> Result<String> {
     let printed: Value =
         serde_json::from_str(&navarch::stdout(["install", "--image", "navarch:rig", "-o", "json"])?)?;

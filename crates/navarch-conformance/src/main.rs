@@ -1,11 +1,12 @@
 //! The public conformance suite of the Gateway API against navarch: `cargo xtask conformance`.
 //!
-//! The suite wants a cluster: pods that answer, load balancers, logs. Here is as much of one as it needs, on one
-//! machine without containers: a real API server, [`control`] in place of controllers, and a [`node`] whose pods are
-//! processes in network namespaces. All of it is in a network of its own, which takes root.
+//! The suite wants a cluster: pods that answer, load balancers, logs. Here is as much of one as it needs, on
+//! one machine without containers: a real API server, [`control`] in place of controllers, and a [`node`]
+//! whose pods are processes in network namespaces. All of it is in a network of its own, which takes root.
 
 mod cluster;
 mod control;
+mod names;
 mod node;
 mod objects;
 mod programs;

@@ -1,6 +1,6 @@
 //! The suite as a program, and what it has found.
 
-use crate::cluster::CLASS;
+use crate::names::CLASS;
 use anyhow::{Context, Result};
 use navarch_testkit::workspace;
 use std::{
@@ -96,7 +96,8 @@ impl Suite {
             ("version", env!("CARGO_PKG_VERSION")),
             ("url", &options.url),
             ("contact", &options.contact),
-            // A Gateway may name Services that its proxies are behind: one that is there, and one that is not.
+            // A Gateway may name Services that its proxies are behind: one that is there, and one that is
+            // not.
             ("usable-address", "infra-backend-v1.gateway-conformance-infra.svc.cluster.local"),
             ("unusable-address", "none.gateway-conformance-infra.svc.cluster.local"),
             // All of it goes with the API server.

@@ -59,8 +59,9 @@ impl Gateways {
 
     /// Objects whose status may be another one, though nothing became of them: listeners were added to the
     /// gateway, or something changed about a Service that its proxies are behind. `changed_hosts` gives the
-    /// hosts of services that changed, and is asked only if there are such objects. `changed_objects` are Services
-    /// of Kubernetes that changed, be it only the addresses of their balancers, which make no other service.
+    /// hosts of services that changed, and is asked only if there are such objects. `changed_objects` are
+    /// Services of Kubernetes that changed, be it only the addresses of their balancers, which make no other
+    /// service.
     pub fn concerned_since<'k>(
         &self,
         before: &Self,

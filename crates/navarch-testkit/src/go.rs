@@ -36,8 +36,8 @@ pub struct Program<'a> {
 
 impl Module<'_> {
     /// Builds what is not there yet, and gives the directory that it is in: `target/<kept_in>/<key>`, where
-    /// the key is made of what the programs are built from. Before each program, `says` is told what is about to
-    /// happen. Safe to call from many processes at once.
+    /// the key is made of what the programs are built from. Before each program, `says` is told what is about
+    /// to happen. Safe to call from many processes at once.
     pub fn build(&self, says: &(dyn Fn(&str) + Sync)) -> Result<PathBuf> {
         let home = workspace::target_dir().join(self.kept_in).join(self.key()?);
         if self.programs.iter().all(|program| home.join(program.name).is_file()) {

@@ -1,6 +1,6 @@
 //! What a Gateway owns goes when the Gateway is gone.
 
-use super::{Change, World, core, path_of_deployment};
+use super::world::{Change, World, core, path_of_deployment};
 use crate::objects::{items, name, namespace, text};
 use serde_json::Value;
 use std::collections::BTreeSet;

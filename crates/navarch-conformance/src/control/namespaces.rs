@@ -1,6 +1,6 @@
 //! Namespaces: each has a service account, and can go.
 
-use super::{Change, World, core};
+use super::world::{Change, World, core};
 use crate::objects::{is_leaving, name};
 use http::Method;
 use serde_json::json;

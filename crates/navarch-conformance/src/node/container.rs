@@ -14,9 +14,10 @@ use std::{
     process::Command,
 };
 
-/// Lays files over those of the machine, for itself alone: `ip netns exec` has given it mounts of its own. Where
-/// containers have files is theirs to write (in memory); what is mounted is then bound there, and at last the
-/// program takes the place of this. Arguments: a directory, pairs of what is bound where, `--`, the program.
+/// Lays files over those of the machine, for itself alone: `ip netns exec` has given it mounts of its own.
+/// Where containers have files is theirs to write (in memory); what is mounted is then bound there, and at
+/// last the program takes the place of this. Arguments: a directory, pairs of what is bound where, `--`, the
+/// program.
 const MOUNT: &str = r#"
 set -e
 own=$1

@@ -5,7 +5,7 @@ mod fields;
 mod pod;
 mod volumes;
 
-use crate::{control::NODE, objects, programs::Programs};
+use crate::{names::NODE, objects, programs::Programs};
 use anyhow::{Context, Result};
 use navarch_testkit::{kubernetes::ApiServer, network::Network};
 use pod::Pod;
@@ -34,8 +34,8 @@ impl Node {
         Node { network, programs, dir, running: BTreeMap::new(), last_host: *HOSTS.end() }
     }
 
-    /// Ends pods that are gone, starts those that have come, and says what is ready. What goes wrong with one pod
-    /// is tried again the next time, and told.
+    /// Ends pods that are gone, starts those that have come, and says what is ready. What goes wrong with one
+    /// pod is tried again the next time, and told.
     pub async fn follow(&mut self, api: &ApiServer, pods: &[Value]) -> Vec<anyhow::Error> {
         let here = |pod: &&Value| objects::text(pod, "/spec/nodeName") == NODE && !objects::is_leaving(pod);
         let pods: BTreeMap<&str, &Value> =
@@ -66,7 +66,8 @@ impl Node {
         Ok(())
     }
 
-    /// The next address that no pod has. What has just been freed comes last, since the kernel takes its time.
+    /// The next address that no pod has. What has just been freed comes last, since the kernel takes its
+    /// time.
     fn free_host(&mut self) -> Result<u8> {
         let used: BTreeSet<u8> = self.running.values().map(|pod| pod.host).collect();
         let turn = (self.last_host..*HOSTS.end()).map(|host| host + 1).chain(HOSTS);

@@ -127,7 +127,7 @@ impl Pod {
 /// Writes the files by which a pod finds names: its own, and the control plane's.
 fn names(pod: &Value, address: IpAddr, dir: &Path) -> Result<()> {
     let hub = Ipv4Addr::from(Network::HUB);
-    let (name, server) = (name(pod), crate::cluster::SERVER);
+    let (name, server) = (name(pod), crate::names::SERVER);
     std::fs::write(dir.join("hosts"), format!("127.0.0.1 localhost\n{address} {name}\n{hub} {server}\n"))?;
     let space = namespace(pod);
     let search = format!("search {space}.svc.cluster.local svc.cluster.local cluster.local\n");

@@ -22,8 +22,8 @@ pub struct Volumes<'a> {
 }
 
 impl Volumes<'_> {
-    /// Fills a directory below `dir` for each volume. What a volume is made of has to be there, unless the pod says
-    /// that it need not.
+    /// Fills a directory below `dir` for each volume. What a volume is made of has to be there, unless the
+    /// pod says that it need not.
     pub async fn fill(&self, dir: &Path) -> Result<()> {
         for volume in items(self.pod, "/spec/volumes") {
             let name = text(volume, "/name");

@@ -1,7 +1,7 @@
 //! What of the Gateway API gateways of ours can do, as its conformance tests call it.
 
-/// The features of our GatewayClasses, in the order that the API wants (`GatewayClassStatus`). Two of them take
-/// gateways that are deployed: `GatewayAddressEmpty` and `GatewayInfrastructure`.
+/// The features of our GatewayClasses, in the order that the API wants (`GatewayClassStatus`). Two of them
+/// take gateways that are deployed: `GatewayAddressEmpty` and `GatewayInfrastructure`.
 pub const SUPPORTED_FEATURES: &[&str] = &[
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
