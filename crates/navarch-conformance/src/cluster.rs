@@ -1,8 +1,9 @@
 //! The cluster that the suite finds: an API server, navarch, and a node.
 
 use crate::{
-    control::{self, NODE, World},
-    node::{Node, SERVER},
+    control::{self, World},
+    names::{CLASS, NODE, SERVER},
+    node::Node,
     objects::{items, text},
     programs::{self, Programs},
 };
@@ -21,9 +22,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-
-/// The GatewayClass that is tested.
-pub const CLASS: &str = "navarch";
 
 /// Where the API server asks about pods that are new.
 const WEBHOOK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15017);

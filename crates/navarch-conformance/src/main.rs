@@ -6,6 +6,7 @@
 
 mod cluster;
 mod control;
+mod names;
 mod node;
 mod objects;
 mod programs;

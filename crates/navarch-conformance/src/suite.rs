@@ -1,6 +1,6 @@
 //! The suite as a program, and what it has found.
 
-use crate::cluster::CLASS;
+use crate::names::CLASS;
 use anyhow::{Context, Result};
 use navarch_testkit::workspace;
 use std::{

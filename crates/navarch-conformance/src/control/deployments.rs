@@ -1,15 +1,13 @@
 //! Deployments to pods, without the ReplicaSets between them.
 
 use super::world::{Change, World, core, path_of_deployment};
+use crate::names::NODE;
 use crate::objects::{is_leaving, is_ready, items, name, namespace, text, uid};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
 };
-
-/// The node of all pods.
-pub const NODE: &str = "rig";
 
 pub fn due(world: &World) -> Vec<Change> {
     let mut changes = Vec::new();

@@ -1,7 +1,7 @@
 //! Services to EndpointSlices, and to addresses of load balancers.
 
-use super::deployments::NODE;
 use super::world::{Change, World, core, selector};
+use crate::names::NODE;
 use crate::objects::{is_leaving, is_ready, items, name, namespace, selects, text, uid};
 use serde_json::{Value, json};
 

@@ -7,7 +7,6 @@ mod garbage;
 mod namespaces;
 mod world;
 
-pub use deployments::NODE;
 pub use world::{Change, World};
 
 /// What is to be written now.

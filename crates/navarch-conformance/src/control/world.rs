@@ -1,4 +1,4 @@
-//! What there is in the cluster, and what is written to it.
+//! What there is, and what may be written.
 
 use crate::objects::{name, namespace};
 use anyhow::Result;

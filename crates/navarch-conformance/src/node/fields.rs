@@ -1,7 +1,7 @@
 //! What a pod may ask of itself: fields in the environment of its containers and in its files.
 
 use crate::{
-    control::NODE,
+    names::NODE,
     objects::{name, namespace, text, uid},
 };
 use anyhow::{Result, bail};

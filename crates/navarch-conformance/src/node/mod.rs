@@ -5,11 +5,10 @@ mod fields;
 mod pod;
 mod volumes;
 
-use crate::{control::NODE, objects, programs::Programs};
+use crate::{names::NODE, objects, programs::Programs};
 use anyhow::{Context, Result};
 use navarch_testkit::{kubernetes::ApiServer, network::Network};
 use pod::Pod;
-pub use pod::SERVER;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},

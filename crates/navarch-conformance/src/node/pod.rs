@@ -20,9 +20,6 @@ use std::{
     time::Duration,
 };
 
-/// The name that proxies know the control plane by.
-pub const SERVER: &str = "navarch.istio-system.svc";
-
 /// How long a probe waits for its answer. While it does, nothing else on the node goes on.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -130,7 +127,7 @@ impl Pod {
 /// Writes the files by which a pod finds names: its own, and the control plane's.
 fn names(pod: &Value, address: IpAddr, dir: &Path) -> Result<()> {
     let hub = Ipv4Addr::from(Network::HUB);
-    let (name, server) = (name(pod), SERVER);
+    let (name, server) = (name(pod), crate::names::SERVER);
     std::fs::write(dir.join("hosts"), format!("127.0.0.1 localhost\n{address} {name}\n{hub} {server}\n"))?;
     let space = namespace(pod);
     let search = format!("search {space}.svc.cluster.local svc.cluster.local cluster.local\n");
