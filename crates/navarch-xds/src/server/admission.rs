@@ -26,7 +26,8 @@ struct State {
     places: usize,
     /// Below zero: turns that were given to streams that wait.
     tokens: f64,
-    /// Streams that have got a place while they waited, about as many as in the last second.
+    /// Streams that have got a place while they waited, about as many as in the second before the last one
+    /// that asked.
     pace: f64,
     at: Instant,
     /// Streams that wait for their turn, or for a place if that is free before.
@@ -104,7 +105,7 @@ impl Admission {
         let passed = now.saturating_duration_since(state.at).as_secs_f64();
         state.tokens = (state.tokens + passed * self.per_second).min(self.per_second);
         state.pace *= (-passed).exp();
-        state.at = state.at.max(now);
+        state.at = now;
     }
 
     fn place(self: &Arc<Self>, state: &mut State) -> Place {
@@ -115,7 +116,6 @@ impl Admission {
     /// A client has everything: the first who waits takes the place, and gives his turn back.
     fn leave(self: &Arc<Self>) {
         let mut state = self.lock();
-        self.pass(&mut state, Instant::now());
         state.places = state.places.saturating_sub(1);
         while state.places < self.at_a_time {
             let Some(waiting) = state.waiting.pop_front() else { return };
