@@ -3,6 +3,7 @@
 //! Source: Istio's reference of resource annotations, whose list is the table below.
 
 use super::Report;
+use super::metadata::{label_problem, subdomain_problem};
 use crate::finding::Code;
 use crate::kinds::Kind;
 use crate::yaml::closest;
@@ -30,6 +31,10 @@ enum Says {
     /// As `Ranges`, or `*`.
     RangesOrAll,
     OneOf(&'static [&'static str]),
+    /// The name of a Service.
+    Label,
+    /// The name of most other objects.
+    Subdomain,
 }
 
 struct Annotation {
@@ -78,8 +83,8 @@ const ANNOTATIONS: &[Annotation] = &[
     of("ambient.istio.io/waypoint-inbound-binding", GATEWAYS),
     of("galley.istio.io/analyze-suppress", &[]).anywhere(),
     of("gateway.istio.io/controller-version", &[]).anywhere(),
-    of("gateway.istio.io/name-override", GATEWAYS),
-    of("gateway.istio.io/service-account", GATEWAYS),
+    of("gateway.istio.io/name-override", GATEWAYS).says(Says::Label),
+    of("gateway.istio.io/service-account", GATEWAYS).says(Says::Subdomain),
     of_pod("inject.istio.io/templates", Says::Anything),
     of("istio.io/autoRegistrationGroup", ENTRIES),
     of("istio.io/connectedAt", ENTRIES),
@@ -223,6 +228,14 @@ impl Says {
                 "* or ranges of addresses (CIDR), separated by commas".to_owned(),
             ),
             Says::OneOf(values) => (values.contains(&value), format!("one of {}", values.join(", "))),
+            Says::Label => (
+                label_problem(value).is_none(),
+                "a name of lower-case letters, digits and inner hyphens, at most 63".to_owned(),
+            ),
+            Says::Subdomain => (
+                subdomain_problem(value).is_none(),
+                "a name of lower-case letters, digits, inner hyphens and dots, at most 253".to_owned(),
+            ),
         };
         (!fits).then_some(wanted)
     }
@@ -257,6 +270,10 @@ mod tests {
             let (api, spec) = match kind {
                 "Pod" => ("v1", "{}"),
                 "Service" => ("v1", "{ports: [{name: http, port: 80}]}"),
+                "Gateway" => (
+                    "gateway.networking.k8s.io/v1",
+                    "{gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTTP}]}",
+                ),
                 _ => ("security.istio.io/v1", "{}"),
             };
             let text = format!(
@@ -294,5 +311,13 @@ mod tests {
         let ranges = "write ranges of addresses (CIDR), separated by commas";
         let name = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
         check("Pod", name, "10.0.0.0/40", Some((Code::InvalidValue, warning, ranges)));
+        check("Gateway", "gateway.istio.io/name-override", "front", None);
+        let label = "write a name of lower-case letters, digits and inner hyphens, at most 63";
+        let name = "gateway.istio.io/name-override";
+        check("Gateway", name, "a.b", Some((Code::InvalidValue, warning, label)));
+        check("Gateway", "gateway.istio.io/service-account", "a.b", None);
+        let subdomain = "write a name of lower-case letters, digits, inner hyphens and dots, at most 253";
+        let name = "gateway.istio.io/service-account";
+        check("Gateway", name, "A/b", Some((Code::InvalidValue, warning, subdomain)));
     }
 }

@@ -11,6 +11,7 @@ use navarch_model::listener::{self, GatewayListener, GatewayProxies, ListenerHos
 use navarch_model::object::Object;
 use navarch_model::route::Parent;
 use navarch_model::status::{Condition, ConditionType, ListenerStatus};
+use navarch_model::validation::annotation_misses;
 use navarch_model::{Hashed, Kind, Name, ObjectKey, Origin, Precedence};
 
 use super::class;
@@ -28,7 +29,8 @@ const NAME_ANNOTATION: &str = "gateway.istio.io/name-override";
 /// What is made for a gateway is called this.
 pub(crate) fn made_name(object: &Object, spec: &Gateway) -> String {
     let stated = object.metadata.annotations.get(NAME_ANNOTATION);
-    match stated.filter(|name| !name.is_empty()) {
+    // What is no name is told where the annotation is, and means nothing.
+    match stated.filter(|name| annotation_misses(NAME_ANNOTATION, name).is_none()) {
         Some(name) => name.to_string(),
         None => format!("{}-{}", object.key.name, spec.gateway_class_name),
     }
