@@ -11,7 +11,7 @@ use navarch_identity::{Timestamp, pem};
 use navarch_install::{Options, Rule, chart, is_kept, manifests, place, prunable, to_yaml};
 use navarch_kubernetes::Access;
 use navarch_kubernetes::objects::{Earnest, Objects};
-use navarch_kubernetes::permissions::{GATEWAYS, Permission, Where, permissions};
+use navarch_kubernetes::permissions::{Need, Permission, Where, permissions};
 use navarch_model::Kind;
 use navarch_model::definition::definition;
 use serde_json::{Value, json};
@@ -224,7 +224,7 @@ fn rules(options: &Options) -> Vec<Rule> {
         verbs: permission.verbs.iter().map(|verb| (*verb).to_owned()).collect(),
         own_namespace: permission.place == Where::OwnNamespace,
     };
-    let needed = |permission: &Permission| options.gateways || permission.reason != GATEWAYS;
+    let needed = |permission: &Permission| options.gateways || permission.need != Need::Gateways;
     permissions().into_iter().filter(needed).map(rule).collect()
 }
 

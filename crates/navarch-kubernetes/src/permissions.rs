@@ -29,6 +29,15 @@ pub enum Where {
     OwnNamespace,
 }
 
+/// Who needs a permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Everybody, or whoever asks for it later.
+    Always,
+    /// Who deploys gateways (`--deploy-gateways`).
+    Gateways,
+}
+
 /// A rule of a ClusterRole or a Role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
@@ -41,6 +50,7 @@ pub struct Permission {
     pub names: &'static [&'static str],
     pub verbs: &'static [&'static str],
     pub place: Where,
+    pub need: Need,
     pub reason: &'static str,
 }
 
@@ -54,8 +64,7 @@ impl Permission {
     }
 }
 
-/// What nobody needs who lets others run gateways.
-pub const GATEWAYS: &str = "gateways are deployed (only with --deploy-gateways)";
+const GATEWAYS: &str = "gateways are deployed (only with --deploy-gateways)";
 
 /// What is neither a read nor a status.
 pub const OTHERS: &[Permission] = &[
@@ -66,6 +75,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["get", "create", "update"],
         place: Where::OwnNamespace,
+        need: Need::Always,
         reason: "one of all replicas writes",
     },
     // Who creates by applying is asked for both verbs, and creating cannot be restricted to names.
@@ -76,6 +86,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["create"],
         place: Where::Everywhere,
+        need: Need::Always,
         reason: "the roots of the mesh, in every namespace",
     },
     Permission {
@@ -85,6 +96,7 @@ pub const OTHERS: &[Permission] = &[
         names: &["istio-ca-root-cert"],
         verbs: &["patch"],
         place: Where::Everywhere,
+        need: Need::Always,
         reason: "the roots of the mesh are kept right",
     },
     Permission {
@@ -94,6 +106,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["create"],
         place: Where::OwnNamespace,
+        need: Need::Always,
         reason: "the authority is made once, and shared by all replicas",
     },
     Permission {
@@ -103,6 +116,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["create"],
         place: Where::Everywhere,
+        need: Need::Always,
         reason: "tokens of service accounts prove who somebody is",
     },
     Permission {
@@ -112,6 +126,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["create", "patch"],
         place: Where::Everywhere,
+        need: Need::Always,
         reason: "findings, told at the object (only with --events)",
     },
     Permission {
@@ -121,6 +136,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["get", "list", "create", "patch"],
         place: Where::Everywhere,
+        need: Need::Gateways,
         reason: GATEWAYS,
     },
     Permission {
@@ -130,6 +146,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["create", "patch"],
         place: Where::Everywhere,
+        need: Need::Gateways,
         reason: GATEWAYS,
     },
     Permission {
@@ -139,6 +156,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["get", "list", "create", "patch"],
         place: Where::Everywhere,
+        need: Need::Gateways,
         reason: GATEWAYS,
     },
     Permission {
@@ -148,6 +166,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["get", "list", "create", "patch"],
         place: Where::Everywhere,
+        need: Need::Gateways,
         reason: GATEWAYS,
     },
     Permission {
@@ -157,6 +176,7 @@ pub const OTHERS: &[Permission] = &[
         names: &[],
         verbs: &["get", "list", "create", "patch"],
         place: Where::Everywhere,
+        need: Need::Gateways,
         reason: GATEWAYS,
     },
 ];
@@ -170,6 +190,7 @@ pub fn permissions() -> Vec<Permission> {
         names: &[],
         verbs,
         place: Where::Everywhere,
+        need: Need::Always,
         reason,
     };
     let reads = Kind::ALL.iter().map(|kind| of(kind, "", &["get", "list", "watch"] as &[_], "configuration"));
