@@ -23,11 +23,18 @@ pub enum WriteError {
         /// With its causes.
         reason: String,
     },
+    /// Nobody answers, or not in time.
+    #[error("{reason}")]
+    Unreachable { reason: String },
 }
 
 impl From<Failure> for WriteError {
     fn from(failure: Failure) -> Self {
-        WriteError::Failed { reason: chain(&failure) }
+        let reason = chain(&failure);
+        match failure {
+            Failure::Unreachable(_) => WriteError::Unreachable { reason },
+            _ => WriteError::Failed { reason },
+        }
     }
 }
 

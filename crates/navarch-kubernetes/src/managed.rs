@@ -10,11 +10,18 @@ use serde_json::{Value, json};
 use crate::maker::{Maker, WriteError};
 use crate::request::{self, Change, Collection, Failure, understood};
 
+/// The version that no object has, and that is not zero, which would be any: who applies for it either makes
+/// an object or is told of a conflict (apiserver: `Store.Update`).
+const VERSION_OF_NONE: &str = "1";
+
+/// How often an object is looked at again that became another while it was looked at.
+const CONFLICTS_MAX: usize = 2;
+
 /// What became of an object that was to be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Managed {
-    /// It is as it should be, in this version.
-    Applied { version: String },
+    /// It is as it should be, in this version, which it may have had before.
+    Applied { version: String, changed: bool },
     /// There is one that is not ours: it has not the label, or belongs to something else.
     OfOthers,
 }
@@ -44,18 +51,33 @@ struct Owner {
 }
 
 impl FoundMetadata {
+    fn is_marked(&self, label: &str) -> bool {
+        self.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
+    }
+
     /// Whether it may be changed by who marks objects with `label`, for the owner with this uid.
     fn is_ours(&self, label: &str, owner: &str) -> bool {
-        let is_marked = self.labels.as_ref().is_some_and(|labels| labels.contains_key(label));
         let owners = self.owner_references.as_deref().unwrap_or_default();
         // Of an owner that is gone: the garbage collector removes it, and then it is made again.
-        is_marked && (owners.is_empty() || owners.iter().any(|found| found.uid == owner))
+        self.is_marked(label) && (owners.is_empty() || owners.iter().any(|found| found.uid == owner))
+    }
+
+    /// What is said of it if it is left as it is.
+    fn left(&self, label: &str, owner: Option<&str>) -> Option<Managed> {
+        match owner {
+            Some(owner) if self.is_ours(label, owner) => None,
+            None if self.is_marked(label) => {
+                Some(Managed::Applied { version: self.resource_version.clone(), changed: false })
+            }
+            _ => Some(Managed::OfOthers),
+        }
     }
 }
 
 impl Maker {
     /// Makes an object be as it is given, if we are the one who writes and it is ours: it is not there, or
-    /// it has `label` and belongs to `owner` (a uid) if it belongs to anything.
+    /// it has `label` and belongs to `owner` (a uid) if it belongs to anything. Without an owner it may be
+    /// shared: it is made if it is not there, and left as it is otherwise.
     ///
     /// # Errors
     /// If it was not written.
@@ -64,29 +86,47 @@ impl Maker {
         path: &str,
         object: &Value,
         label: &str,
-        owner: &str,
+        owner: Option<&str>,
     ) -> Result<Managed, WriteError> {
-        let found = match request::read(self.client(), path).await {
-            Ok(bytes) => Some(parsed(&bytes)?.metadata),
-            Err(Failure::Absent) => None,
-            Err(failure) => return Err(failure.into()),
-        };
         let mut object = object.clone();
-        if let Some(found) = found {
-            if !found.is_ours(label, owner) {
-                return Ok(Managed::OfOthers);
+        let mut conflicts = 0;
+        loop {
+            let found = self.metadata(path).await?;
+            if let Some(found) = &found {
+                if let Some(left) = found.left(label, owner) {
+                    return Ok(left);
+                }
+                if found.deletion_timestamp.is_some() {
+                    return Err(WriteError::Failed { reason: "it is being removed".to_owned() });
+                }
             }
-            if found.deletion_timestamp.is_some() {
-                return Err(WriteError::Failed { reason: "it is being removed".to_owned() });
+            // For what was looked at and nothing else: what becomes somebody else's meanwhile stays so.
+            let before = found.map_or_else(|| VERSION_OF_NONE.to_owned(), |found| found.resource_version);
+            object["metadata"]["resourceVersion"] = json!(before);
+            if !self.may_write() {
+                return Err(WriteError::NotOurs);
             }
-            // Of the version that was looked at and no other: what becomes somebody else's stays so.
-            object["metadata"]["resourceVersion"] = json!(found.resource_version);
+            match request::change(self.client(), Change::Apply, path, &object).await {
+                Ok(applied) => {
+                    let version = parsed(&applied)?.metadata.resource_version;
+                    return Ok(Managed::Applied { changed: version != before, version });
+                }
+                Err(failure) if failure.status() == Some(409) && conflicts < CONFLICTS_MAX => conflicts += 1,
+                Err(failure) => return Err(failure.into()),
+            }
         }
+    }
+
+    /// What of an object says whose it is, if there is one and we are the one who writes.
+    async fn metadata(&self, path: &str) -> Result<Option<FoundMetadata>, WriteError> {
         if !self.may_write() {
             return Err(WriteError::NotOurs);
         }
-        let applied = request::change(self.client(), Change::Apply, path, &object).await?;
-        Ok(Managed::Applied { version: parsed(&applied)?.metadata.resource_version })
+        match request::read(self.client(), path).await {
+            Ok(bytes) => Ok(Some(parsed(&bytes)?.metadata)),
+            Err(Failure::Absent) => Ok(None),
+            Err(failure) => Err(failure.into()),
+        }
     }
 
     /// The versions of all objects of a collection that have a label, by namespace and name.
@@ -144,5 +184,20 @@ mod tests {
         check(json!({"labels": {"mark": "x"}, "ownerReferences": [{"uid": "1"}, {"uid": "2"}]}), true);
         check(json!({"labels": {"mark": "x"}, "ownerReferences": [{"uid": "2"}]}), false);
         check(json!({"ownerReferences": [{"uid": "1"}]}), false);
+    }
+
+    #[test]
+    fn what_may_be_shared_is_left_as_it_is() {
+        let check = |metadata: Value, expected: Managed| {
+            let found: FoundMetadata = serde_json::from_value(metadata.clone()).expect("metadata");
+            assert_eq!(found.left("mark", None), Some(expected), "{metadata}");
+        };
+        let version = "7".to_owned();
+        let other = json!([{"uid": "2"}]);
+        check(json!({"resourceVersion": "7"}), Managed::OfOthers);
+        check(
+            json!({"resourceVersion": "7", "labels": {"mark": "x"}, "ownerReferences": other}),
+            Managed::Applied { version, changed: false },
+        );
     }
 }

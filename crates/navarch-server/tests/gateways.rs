@@ -99,6 +99,18 @@ async fn gateways_get_proxies_from_one_replica_and_nobody_loses_any() -> Result<
     cluster.put(DEPLOYMENTS, &by_hand);
     cluster.put(GATEWAYS, &gateway("edge", "1", json!({})));
     cluster.put(GATEWAYS, &gateway("taken", "2", json!({})));
+    // Their accounts: one that somebody has made, and one that two of them name.
+    let account = json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "till", "namespace": "shop"},
+    });
+    cluster.put("/api/v1/serviceaccounts", &account);
+    for (name, uid, account) in [("one", "4", "till"), ("two", "5", "both"), ("three", "6", "both")] {
+        let mut named = gateway(name, uid, json!({}));
+        named["metadata"]["annotations"] = json!({"gateway.istio.io/service-account": account});
+        cluster.put(GATEWAYS, &named);
+    }
     let replica = |name: &str| -> Result<server::Options> {
         let candidate = navarch_kubernetes::Candidate {
             namespace: "istio-system".to_owned(),
@@ -120,6 +132,15 @@ async fn gateways_get_proxies_from_one_replica_and_nobody_loses_any() -> Result<
                 }
             }
             cluster.object(&deployment).context("a deployment")
+        })
+        .await?;
+        wait::until("what runs those with accounts of others", wait::STEP, || async {
+            for (name, account) in [("one", "till"), ("two", "both"), ("three", "both")] {
+                let made = path("apis/apps/v1", "deployments", &format!("{name}-istio"));
+                let made = cluster.object(&made).with_context(|| format!("a deployment of {name}"))?;
+                ensure!(made["spec"]["template"]["spec"]["serviceAccountName"] == account, "{made}");
+            }
+            Ok(())
         })
         .await?;
         // Told at the Gateway, for who has the Deployment by that name wants to know.
@@ -161,6 +182,14 @@ async fn gateways_get_proxies_from_one_replica_and_nobody_loses_any() -> Result<
         writes.extend(cluster.take_writes());
         let applied = writes.iter().filter(|write| write.path == deployment).count();
         ensure!(applied == 1, "written {applied} times");
+        for (name, times) in [("till", 0), ("both", 1)] {
+            let account = path("api/v1", "serviceaccounts", name);
+            let applied = writes.iter().filter(|write| write.path == account).count();
+            ensure!(applied == times, "{name}: written {applied} times");
+            let owners =
+                cluster.object(&account).context("an account")?["metadata"]["ownerReferences"].clone();
+            ensure!(owners.is_null(), "{name}: {owners}");
+        }
 
         // Parameters come, and change what there is.
         let parameters =

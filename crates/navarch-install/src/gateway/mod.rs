@@ -2,8 +2,9 @@
 //!
 //! A Gateway that names no host to be reached at gets proxies of its own: a Deployment of them with a
 //! ServiceAccount and a Service, and what ConfigMaps of parameters ask for beside it. All of them are owned
-//! by the Gateway, so that they go when it goes. Names, labels and parameters are those of istiod
-//! (`kube-gateway.yaml`), so that one control plane can take over from the other.
+//! by the Gateway, so that they go when it goes, except an account that it names, which others may use too.
+//! Names, labels and parameters are those of istiod (`kube-gateway.yaml`), so that one control plane can take
+//! over from the other.
 
 mod merge;
 
@@ -13,6 +14,7 @@ use navarch_inject::{Fault, Settings, Workload, gateway_pod};
 use navarch_model::gateway_api;
 use navarch_model::object::Metadata;
 use navarch_model::service::Labels;
+use navarch_model::validation::annotation_misses;
 use navarch_model::values::Json;
 use serde_json::{Map, Value, json};
 
@@ -165,6 +167,12 @@ fn with_parameters(
     Ok(object)
 }
 
+/// Whether an object of a gateway may be that of others too: it is made if there is none, and is theirs to
+/// change.
+pub fn is_shared(object: &Value) -> bool {
+    object.pointer("/metadata/ownerReferences").is_none()
+}
+
 /// What the objects of one gateway have in common.
 struct Maker<'a> {
     settings: &'a Settings,
@@ -203,9 +211,9 @@ impl<'a> Maker<'a> {
     }
 
     fn object(&self, key: &str) -> Result<Value, GatewayFault> {
-        let (name, account) = (self.gateway.name, self.account());
+        let name = self.gateway.name;
         Ok(match key {
-            "serviceAccount" => self.made("v1", "ServiceAccount", account, json!({})),
+            "serviceAccount" => self.service_account(),
             "deployment" => self.made("apps/v1", "Deployment", name, self.deployment()?),
             "service" => self.made("v1", "Service", name, self.service()?),
             "horizontalPodAutoscaler" => {
@@ -240,8 +248,23 @@ impl<'a> Maker<'a> {
         object
     }
 
+    /// One that the author of the gateway names may be that of other gateways too, and of anybody: it
+    /// belongs to none of them.
+    fn service_account(&self) -> Value {
+        let account = self.account();
+        let mut object = self.made("v1", "ServiceAccount", account, json!({}));
+        if account != self.gateway.name
+            && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.shift_remove("ownerReferences");
+        }
+        object
+    }
+
+    /// What is no name is told where the annotation is, and means nothing.
     fn account(&self) -> &str {
         let stated = self.gateway.metadata.annotations.get(ACCOUNT_ANNOTATION);
+        let stated = stated.filter(|stated| annotation_misses(ACCOUNT_ANNOTATION, stated).is_none());
         stated.map_or(self.gateway.name, |stated| stated)
     }
 
@@ -301,7 +324,11 @@ impl<'a> Maker<'a> {
     fn ports(&self) -> Vec<Value> {
         let mut names: Vec<String> = vec!["status-port".to_owned()];
         let mut ports = vec![service_port("status-port", READY_PORT, "TCP")];
-        for Port { name, port, protocol } in &self.gateway.ports {
+        let listeners = self.gateway.ports.iter();
+        // The other one is there already, and a Service has a port once.
+        for Port { name, port, protocol } in
+            listeners.filter(|stated| stated.port != READY_PORT || stated.protocol == "UDP")
+        {
             let name = port_name(name, *port, protocol, &names);
             ports.push(service_port(&name, *port, protocol));
             names.push(name);
@@ -337,7 +364,53 @@ fn port_name(listener: &str, port: u16, protocol: &str, taken: &[String]) -> Str
 
 #[cfg(test)]
 mod tests {
+    use navarch_model::Name;
+
     use super::*;
+
+    #[test]
+    fn an_account_that_is_named_is_nobodys() {
+        let check = |stated: Option<&str>, expected: &str, shared: bool| {
+            let annotations = stated.map(|stated| (Name::from(ACCOUNT_ANNOTATION), Name::from(stated)));
+            let metadata = Metadata { annotations: annotations.into_iter().collect(), ..Metadata::default() };
+            let (settings, spec) = (Settings::default(), gateway_api::Gateway::default());
+            let gateway = Gateway {
+                metadata: &metadata,
+                spec: &spec,
+                controller: "",
+                name: "edge",
+                ports: Vec::new(),
+                parameters: Vec::new(),
+            };
+            let account = Maker::new(&settings, &gateway).service_account();
+            assert_eq!(account["metadata"]["name"], expected, "{stated:?}");
+            assert_eq!(is_shared(&account), shared, "{stated:?}");
+        };
+        check(None, "edge", false);
+        check(Some("edge"), "edge", false);
+        check(Some("till"), "till", true);
+        check(Some("no/name"), "edge", false);
+        check(Some(""), "edge", false);
+    }
+
+    #[test]
+    fn a_port_is_there_once() {
+        let (metadata, spec) = (Metadata::default(), gateway_api::Gateway::default());
+        let port = |port, protocol| Port { name: "a", port, protocol };
+        let gateway = Gateway {
+            metadata: &metadata,
+            spec: &spec,
+            controller: "",
+            name: "edge",
+            ports: vec![port(15021, "HTTP"), port(80, "HTTP"), port(15021, "UDP")],
+            parameters: Vec::new(),
+        };
+        let settings = Settings::default();
+        let made = Maker::new(&settings, &gateway).ports();
+        let made: Vec<String> =
+            made.iter().map(|port| format!("{}/{}", port["port"], port["protocol"])).collect();
+        assert_eq!(made, ["15021/\"TCP\"", "80/\"TCP\"", "15021/\"UDP\""]);
+    }
 
     #[test]
     fn ports_have_names_of_their_own() {

@@ -1,11 +1,9 @@
 //! Which gateways have to be written, and when. No clock and no API server.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use navarch_model::ObjectKey;
-use serde_json::Value;
 
 use super::wanted::Wanted;
 
@@ -24,10 +22,11 @@ pub(super) struct Ledger {
     entries: BTreeMap<ObjectKey, Entry>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
-    /// What was wanted when the gateway was looked at last.
-    wanted: Option<Result<Arc<Vec<Value>>, String>>,
+    wanted: Wanted,
+    /// Nobody has tried to make it so.
+    is_new: bool,
     /// It is as it is wanted, as far as is known.
     done: bool,
     /// Its objects, in the versions that we have made.
@@ -37,22 +36,32 @@ struct Entry {
 }
 
 impl Ledger {
-    /// Takes in what is wanted, and gives what is due.
-    pub fn due<'w>(&mut self, wanted: &'w [Wanted], now: Duration) -> Vec<&'w Wanted> {
-        // What is made for a gateway goes with it.
-        self.entries.retain(|key, _| wanted.iter().any(|wanted| wanted.gateway == *key));
-        let mut due = Vec::new();
-        for one in wanted {
-            let entry = self.entries.entry(one.gateway.clone()).or_default();
-            if entry.wanted.as_ref() != Some(&one.objects) {
-                let versions = std::mem::take(&mut entry.versions);
-                *entry = Entry { wanted: Some(one.objects.clone()), versions, ..Entry::default() };
-            }
-            if !entry.done && entry.not_before <= now {
-                due.push(one);
-            }
+    /// Takes in all that is wanted. What is made for a gateway goes with it, and is forgotten.
+    pub fn want(&mut self, wanted: Vec<Wanted>) {
+        let mut before = std::mem::take(&mut self.entries);
+        for wanted in wanted {
+            let gateway = wanted.gateway.clone();
+            let entry = match before.remove(&gateway) {
+                Some(entry) if entry.wanted == wanted => entry,
+                other => Entry {
+                    wanted,
+                    is_new: true,
+                    done: false,
+                    versions: other.map(|entry| entry.versions).unwrap_or_default(),
+                    attempts: 0,
+                    not_before: Duration::ZERO,
+                },
+            };
+            self.entries.insert(gateway, entry);
         }
-        due
+    }
+
+    /// What is due, by gateway: what nobody has tried before what is tried or looked at again.
+    pub fn due(&self, now: Duration) -> Vec<Wanted> {
+        let is_due = |entry: &&Entry| !entry.done && entry.not_before <= now;
+        let mut due: Vec<&Entry> = self.entries.values().filter(is_due).collect();
+        due.sort_by_key(|entry| !entry.is_new);
+        due.into_iter().map(|entry| entry.wanted.clone()).collect()
     }
 
     /// Gateways that are not as they are wanted, and will be due without anything else being wanted.
@@ -64,7 +73,7 @@ impl Ledger {
     pub fn written(&mut self, gateway: &ObjectKey, versions: Found, whole: bool, now: Duration) {
         let Some(entry) = self.entries.get_mut(gateway) else { return };
         entry.versions = versions;
-        entry.done = whole;
+        (entry.is_new, entry.done) = (false, whole);
         if whole {
             (entry.attempts, entry.not_before) = (0, Duration::ZERO);
         } else {
@@ -93,6 +102,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use navarch_model::Kind;
     use serde_json::json;
 
@@ -111,7 +122,10 @@ mod tests {
     fn a_gateway_is_due_until_it_is_written_and_when_it_becomes_another() {
         let mut ledger = Ledger::default();
         let at = Duration::from_secs;
-        let due = |ledger: &mut Ledger, wanted: &[Wanted], now| ledger.due(wanted, at(now)).len();
+        let due = |ledger: &mut Ledger, wanted: &[Wanted], now| {
+            ledger.want(wanted.to_vec());
+            ledger.due(at(now)).len()
+        };
         let (a, b) = (wanted("a", "x"), wanted("b", "x"));
         assert_eq!(due(&mut ledger, &[a.clone(), b.clone()], 0), 2);
         ledger.written(&a.gateway, found("5"), true, at(0));
@@ -134,5 +148,9 @@ mod tests {
         ledger.written(&a.gateway, found("6"), true, at(2));
         ledger.found(deployments, &Found::new());
         assert_eq!(due(&mut ledger, std::slice::from_ref(&a), 2), 1, "it is gone");
+        ledger.want(vec![a.clone(), b.clone()]);
+        assert_eq!(ledger.due(at(2)), [b, a], "what is newly wanted comes first");
+        ledger.want(Vec::new());
+        assert_eq!(ledger.pending(), 0, "it goes with its gateway");
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use navarch_install::gateway::MANAGED_LABEL;
+use navarch_inject::Settings;
+use navarch_install::gateway::{MANAGED_LABEL, is_shared};
 use navarch_install::place;
 use navarch_kubernetes::{Maker, Managed, WriteError};
 use navarch_model::Place;
@@ -33,6 +34,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Between two writes: fifty a second.
 const PACE: Duration = Duration::from_millis(20);
 
+/// Longest time for which gateways are written before it is looked what is wanted meanwhile.
+const STRETCH: Duration = Duration::from_secs(2);
+
 /// The collections of what is made.
 const COLLECTIONS: [&str; 5] = [
     "/api/v1/serviceaccounts",
@@ -44,6 +48,19 @@ const COLLECTIONS: [&str; 5] = [
 
 /// The reason of an Event at a Gateway that cannot be run.
 const REASON: &str = "GatewayNotDeployed";
+
+/// What gateways are made from.
+#[derive(Clone)]
+struct Said {
+    snapshot: Arc<Snapshot>,
+    settings: Arc<Settings>,
+}
+
+impl Said {
+    fn is(&self, other: &Said) -> bool {
+        Arc::ptr_eq(&self.snapshot, &other.snapshot) && Arc::ptr_eq(&self.settings, &other.settings)
+    }
+}
 
 /// Makes what runs gateways.
 pub struct Deployer {
@@ -63,7 +80,7 @@ impl Deployer {
     pub async fn run(self) {
         let begun = Instant::now();
         let mut ledger = Ledger::default();
-        let mut seen = None;
+        let mut seen: Option<Said> = None;
         let mut look_at = begun + LOOK;
         loop {
             sleep(POLL).await;
@@ -77,28 +94,46 @@ impl Deployer {
                 self.look(&mut ledger).await;
                 look_at = Instant::now() + LOOK;
             }
-            let now = (self.latest.load_full(), self.settings.now());
-            let is_seen = seen.as_ref().is_some_and(|(snapshot, settings)| {
-                Arc::ptr_eq(snapshot, &now.0) && Arc::ptr_eq(settings, &now.1)
-            });
-            if is_seen && ledger.pending() == 0 {
-                continue;
+            if let Some((said, wanted)) = self.news(seen.clone()).await {
+                ledger.want(wanted);
+                seen = Some(said);
             }
-            let (snapshot, settings) = &now;
-            let mut all = wanted(snapshot, settings, &self.namespace);
-            // One that is in a file too is that of the file, which the cluster has not.
-            all.retain(|wanted| {
-                let object = snapshot.object(&wanted.gateway);
-                object.is_some_and(|object| matches!(object.place, Place::Cluster { .. }))
-            });
-            for due in ledger.due(&all, begun.elapsed()) {
+            let Some(Said { snapshot, .. }) = &seen else { continue };
+            let until = Instant::now() + STRETCH;
+            for due in ledger.due(begun.elapsed()) {
                 let first = ledger.is_first(&due.gateway);
-                let Some((versions, whole)) = self.write(due, snapshot, first).await else { break };
+                let Some((versions, whole)) = self.write(&due, snapshot, first).await else { break };
                 ledger.written(&due.gateway, versions, whole, begun.elapsed());
+                if until <= Instant::now() {
+                    break;
+                }
             }
             self.pending.set(ledger.pending() as i64);
-            seen = Some(now);
         }
+    }
+
+    /// What is wanted, if something else may be said than was `seen`. Files are read and pods made for it, on
+    /// a thread that may wait and compute.
+    async fn news(&self, seen: Option<Said>) -> Option<(Said, Vec<Wanted>)> {
+        let (latest, settings) = (self.latest.clone(), self.settings.clone());
+        let namespace = self.namespace.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let now = Said { snapshot: latest.load_full(), settings: settings.now() };
+            if seen.is_some_and(|seen| seen.is(&now)) {
+                return None;
+            }
+            let mut all = wanted(&now.snapshot, &now.settings, &namespace);
+            // One that is in a file too is that of the file, which the cluster has not.
+            all.retain(|wanted| {
+                let object = now.snapshot.object(&wanted.gateway);
+                object.is_some_and(|object| matches!(object.place, Place::Cluster { .. }))
+            });
+            Some((now, all))
+        });
+        looked.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what runs gateways cannot be made");
+            None
+        })
     }
 
     /// Looks whether what was made is still as it was made.
@@ -121,17 +156,32 @@ impl Deployer {
     async fn write(&self, wanted: &Wanted, snapshot: &Snapshot, first: bool) -> Option<(Found, bool)> {
         let Wanted { gateway, uid, objects } = wanted;
         let (mut versions, mut problems) = (Found::new(), Vec::new());
+        // Whether anything is another than before, and whether anybody could be asked.
+        let (mut is_another, mut is_answered) = (false, true);
         match objects {
             Err(reason) => problems.push(reason.clone()),
             Ok(objects) => {
                 for object in objects.iter() {
-                    let Some((path, title, at)) = located(object) else { continue };
-                    match self.objects.apply_managed(&path, object, MANAGED_LABEL, uid).await {
-                        Ok(Managed::Applied { version }) => _ = versions.insert(at, version),
+                    let Some((path, title, at)) = located(object) else {
+                        problems.push(format!("nobody knows where a {} is", object["kind"]));
+                        continue;
+                    };
+                    let owner = (!is_shared(object)).then_some(&**uid);
+                    match self.objects.apply_managed(&path, object, MANAGED_LABEL, owner).await {
+                        Ok(Managed::Applied { version, changed }) => {
+                            versions.insert(at, version);
+                            is_another |= changed;
+                        }
+                        Ok(Managed::OfOthers) if owner.is_none() => {}
                         Ok(Managed::OfOthers) => {
                             problems.push(format!("{title} belongs to somebody else, and is left alone"));
                         }
                         Err(WriteError::NotOurs) => return None,
+                        Err(error @ WriteError::Unreachable { .. }) => {
+                            problems.push(format!("{title} cannot be written: {error}"));
+                            is_answered = false;
+                            break;
+                        }
                         // The others are written all the same.
                         Err(error) => problems.push(format!("{title} cannot be written: {error}")),
                     }
@@ -140,12 +190,12 @@ impl Deployer {
             }
         }
         let whole = problems.is_empty();
-        if whole {
+        if whole && (is_another || !first) {
             tracing::info!(%gateway, "a gateway is deployed as it is wanted");
-        } else if first {
+        } else if !whole && first {
             let problems = problems.join("; ");
             tracing::warn!(%gateway, problems, "a gateway cannot be deployed; it is tried again");
-            if self.events {
+            if self.events && is_answered {
                 let event = events::event(snapshot, gateway.clone(), REASON, problems);
                 if let Err(error) = self.objects.apply_event(&event).await {
                     tracing::debug!(%gateway, %error, "it cannot be told as an Event");
