@@ -101,7 +101,8 @@ impl<'a> Said<'a> {
 impl Wishes {
     /// Reads the annotations of a pod.
     pub fn read(settings: &Settings, annotations: &BTreeMap<String, String>) -> Result<Self, Fault> {
-        for (name, value) in annotations {
+        // What a Gateway says of itself means nothing at a pod.
+        for (name, value) in annotations.iter().filter(|(name, _)| !name.starts_with("gateway.istio.io/")) {
             if let Some(wanted) = annotation_misses(name, value) {
                 return Err(Fault::annotation(name, value, wanted));
             }
