@@ -100,10 +100,11 @@ impl Way {
     }
 }
 
-/// A service with gRPC and bytes, a client of it and of the greeter, and a gateway in front of the greeter.
-fn more(grpc: &Way, bytes: &Way, backend: SocketAddr, pong: SocketAddr, http: u16, edge: u16) -> String {
-    let (grpc_in, grpc_out) = (grpc.inbound, grpc.outbound);
-    let (bytes_in, bytes_out) = (bytes.inbound, bytes.outbound);
+/// A service with gRPC and bytes, one where nobody is, a client of them and of the greeter, and a gateway in
+/// front of the greeter.
+fn more(ways: [&Way; 3], backend: SocketAddr, pong: SocketAddr, http: u16, edge: u16) -> String {
+    let [(grpc_in, grpc_out), (bytes_in, bytes_out), (gone_in, gone_out)] =
+        ways.map(|way| (way.inbound, way.outbound));
     format!(
         "
 apiVersion: networking.istio.io/v1
@@ -117,6 +118,18 @@ spec:
     - {{number: {grpc_out}, name: grpc, protocol: GRPC}}
     - {{number: {bytes_out}, name: tcp, protocol: TCP}}
   workloadSelector: {{labels: {{app: books}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: gone, namespace: shop}}
+spec:
+  hosts: [gone.shop]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports:
+    - {{number: {gone_out}, name: tcp, protocol: TCP}}
+  endpoints:
+    - {{address: 127.0.0.1, ports: {{tcp: {gone_in}}}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
@@ -157,6 +170,10 @@ spec:
       captureMode: NONE
       hosts: ['./*']
     - port: {{number: {bytes_out}, name: tcp, protocol: TCP}}
+      bind: 127.0.0.1
+      captureMode: NONE
+      hosts: ['./*']
+    - port: {{number: {gone_out}, name: tcp-gone, protocol: TCP}}
       bind: 127.0.0.1
       captureMode: NONE
       hosts: ['./*']
@@ -205,10 +222,11 @@ const GREETER: [(&str, &str); 16] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_count_http_grpc_and_bytes() -> Result<()> {
-    let (grpc, bytes, edge_port) = (Way::new()?, Way::new()?, ports::free_port()?);
+    let (grpc, bytes, gone, edge_port) = (Way::new()?, Way::new()?, Way::new()?, ports::free_port()?);
     let backend = Backend::start("books")?;
     let mesh = Mesh::start("metrics").await?;
-    let text = more(&grpc, &bytes, backend.address(), pong().await?, mesh.outbound.port(), edge_port);
+    let ways = [&grpc, &bytes, &gone];
+    let text = more(ways, backend.address(), pong().await?, mesh.outbound.port(), edge_port);
     mesh.server.write("more.yaml", &text)?;
     echo(mesh.application).await?;
     // Connections that there are keep the listener that they were made with until it has drained.
@@ -221,6 +239,7 @@ async fn both_sides_count_http_grpc_and_bytes() -> Result<()> {
     through_the_gateway(&edge, &greeter, edge_port).await?;
     over_grpc(&client, &books, grpc.outbound).await?;
     over_tcp(&client, &books, bytes.outbound).await?;
+    to_nobody(&client, gone.outbound).await?;
     boards(&client, &greeter, &books).await?;
     changed_by_telemetry(&mesh, &client, &greeter).await?;
     for agent in [&greeter, &books, &client, &edge] {
@@ -359,6 +378,17 @@ async fn over_tcp(client: &Agent, books: &Agent, port: u16) -> Result<()> {
         counted(agent, "istio_tcp_connections_opened_total", &labels, 1.0).await?;
     }
     Ok(())
+}
+
+/// A connection that reaches nobody is opened and closed.
+async fn to_nobody(client: &Agent, port: u16) -> Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    // The client's Envoy ends it, in an orderly way or not.
+    let ended = stream.read_u8().await;
+    ensure!(ended.is_err(), "somebody says {ended:?}");
+    let labels = [("reporter", "source"), ("destination_service", "gone.shop"), ("request_protocol", "tcp")];
+    counted(client, "istio_tcp_connections_closed_total", &labels, 1.0).await?;
+    counted(client, "istio_tcp_connections_opened_total", &labels, 1.0).await
 }
 
 /// What Istio's public dashboards for meshes, services and workloads ask for (August 2026): metrics of HTTP

@@ -131,17 +131,17 @@ fn for_listener(log: AccessLog) -> AccessLog {
 
 /// Restricts a log to what a CEL expression selects.
 fn for_expression(log: AccessLog, expression: &str) -> AccessLog {
+    with_filter(log, selected_by(expression))
+}
+
+/// The condition that a CEL expression is true.
+pub(crate) fn selected_by(expression: &str) -> AccessLogFilter {
     let config = ExpressionFilter { expression: expression.to_owned(), ..ExpressionFilter::default() };
     let filter = ExtensionFilter {
         name: "envoy.access_loggers.extension_filters.cel".to_owned(),
         config_type: Some(extension_filter::ConfigType::TypedConfig(any(&config))),
     };
-    with_filter(
-        log,
-        AccessLogFilter {
-            filter_specifier: Some(access_log_filter::FilterSpecifier::ExtensionFilter(filter)),
-        },
-    )
+    AccessLogFilter { filter_specifier: Some(access_log_filter::FilterSpecifier::ExtensionFilter(filter)) }
 }
 
 /// Adds a condition to those a log has.

@@ -248,7 +248,8 @@ async fn pages(
     directory.replace(STATUS, format!("{address}\n").as_bytes())?;
     tracing::info!(%address, "health and metrics");
     let subject = Subject::of_node(&settings.node);
-    let pages = status::Pages { health, subject, targets, probes, asks };
+    let turns = status::metrics::Turns::default();
+    let pages = status::Pages { health, subject, targets, turns, probes, asks };
     tokio::spawn(status::serve(listener, Arc::new(pages)));
     Ok(address)
 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::{ACCEPT, HeaderValue};
 use http::{HeaderMap, Method};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::health::Health;
-use super::standard::Standard;
+use super::standard::{Standard, push_label};
 use crate::http::{Call, HttpError};
 use crate::node::Node;
 use crate::relay::Observed;
@@ -22,6 +25,10 @@ const BYTES_MAX: usize = 10 << 20;
 /// Envoy has more to say: about 17 kB for each peer and outcome of requests, of which there may be thousands
 /// at a gateway.
 const ENVOY_BYTES_MAX: usize = 128 << 20;
+
+/// Pages that there are at a time, until they are sent: each may take 100 MB. Two Prometheus servers may ask
+/// at once, and one that does not read holds nobody up.
+const PAGES_MAX: usize = 2;
 
 /// What stands for Envoy among those that were asked.
 const ENVOY: &str = "envoy";
@@ -85,8 +92,38 @@ impl Target {
     }
 }
 
-/// All metrics. Who does not answer is left out and counted.
-pub async fn merged(health: &Health, subject: &Subject, targets: &[Target]) -> String {
+/// Who may have a page made, among all who ask.
+#[derive(Debug)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Turns(Arc::new(Semaphore::new(PAGES_MAX)))
+    }
+}
+
+impl Turns {
+    /// Waits, but not longer than whom is asked may take; nothing if others are still being served then.
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::time::timeout(TIMEOUT, self.0.clone().acquire_owned()).await.ok()?.ok()
+    }
+}
+
+/// A page, for as long as it is not sent.
+struct Page {
+    text: String,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Page {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// All metrics. Who does not answer is left out and counted. Nothing if too many others ask.
+pub async fn merged(health: &Health, subject: &Subject, targets: &[Target], turns: &Turns) -> Option<Bytes> {
+    let turn = turns.take().await?;
     let envoy = async {
         match health.admin() {
             Some(admin) => Some(scrape(&admin.0.to_string(), "/stats/prometheus", ENVOY_BYTES_MAX).await),
@@ -102,7 +139,9 @@ pub async fn merged(health: &Health, subject: &Subject, targets: &[Target]) -> S
     let mut failed = String::new();
     for (target, scraped) in asked {
         let failure = u8::from(scraped.is_err());
-        let _ = writeln!(failed, "navarch_agent_scrape_failed{{target=\"{target}\"}} {failure}");
+        failed.push_str("navarch_agent_scrape_failed{");
+        push_label(&mut failed, "target", target);
+        let _ = writeln!(failed, "}} {failure}");
         if let Err(error) = scraped {
             tracing::debug!(error = %crate::Chain(error), target, "metrics cannot be had");
         }
@@ -112,13 +151,21 @@ pub async fn merged(health: &Health, subject: &Subject, targets: &[Target]) -> S
                  # TYPE navarch_agent_scrape_failed gauge\n";
         text += &failed;
     }
-    if let Some(Ok(page)) = envoy {
-        append_envoy(&mut text, subject, &page);
-    }
-    for part in applications.iter().flatten() {
-        append(&mut text, part);
-    }
-    text
+    let envoy = envoy.and_then(Result::ok);
+    let applications: Vec<String> = applications.into_iter().filter_map(Result::ok).collect();
+    let subject = subject.clone();
+    // Long pages take long, and the thread of the agent carries all that Envoy is told. The turn goes along:
+    // nobody can call back what has begun.
+    let page = tokio::task::spawn_blocking(move || {
+        if let Some(page) = envoy {
+            append_envoy(&mut text, &subject, page);
+        }
+        for part in applications {
+            append(&mut text, &part);
+        }
+        Page { text, _turn: turn }
+    });
+    page.await.ok().map(Bytes::from_owner)
 }
 
 async fn scrape(address: &str, path: &str, bytes_max: usize) -> Result<String, HttpError> {
@@ -132,18 +179,17 @@ async fn scrape(address: &str, path: &str, bytes_max: usize) -> Result<String, H
 }
 
 /// Adds the page of Envoy, with Istio's standard metrics in place of what they are made of.
-fn append_envoy(text: &mut String, subject: &Subject, page: &str) {
+fn append_envoy(text: &mut String, subject: &Subject, page: String) {
     let mut standard = Standard::new(&subject.workload);
     for line in page.lines().filter(|line| !standard.takes(line)) {
         append(text, line);
     }
+    // It is long, and so is what is written now.
+    drop(page);
     standard.write(text);
-    let version = &subject.istio_version;
-    let _ = writeln!(
-        text,
-        "# TYPE istio_build gauge\nistio_build{{component=\"proxy\",tag=\"{}\"}} 1",
-        version.escape_debug()
-    );
+    text.push_str("# TYPE istio_build gauge\nistio_build{component=\"proxy\",");
+    push_label(text, "tag", &subject.istio_version);
+    text.push_str("} 1\n");
 }
 
 /// Adds a text, without what ends one of OpenMetrics (`# EOF`): there is more to come.
@@ -278,6 +324,34 @@ mod tests {
         check(&[("scrape", "true"), ("port", "8080"), ("path", "/m")], Some("127.0.0.1:8080/m"));
         check(&[("scrape", "true"), ("port", "x")], None);
         check(&[("scrape", "true"), ("scheme", "https")], None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_have_a_page_at_a_time() {
+        let turns = Turns::default();
+        let mut taken = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let turn = turns.take().await.expect("a turn");
+            taken.push(Bytes::from_owner(Page { text: "a 1\n".to_owned(), _turn: turn }));
+        }
+        assert!(turns.take().await.is_none());
+        let read = taken.pop().expect("a page");
+        assert_eq!(read, "a 1\n");
+        drop(read);
+        assert!(turns.take().await.is_some());
+    }
+
+    #[test]
+    fn versions_are_written_as_prometheus_reads_them() {
+        let subject = Subject { istio_version: "1.30-\"é\"\n\\".to_owned(), ..Subject::default() };
+        let mut text = String::new();
+        append_envoy(&mut text, &subject, "envoy_x{} 1\n".to_owned());
+        let expected = concat!(
+            "envoy_x{} 1\n# TYPE istio_build gauge\n",
+            r#"istio_build{component="proxy",tag="1.30-\"é\"\n\\"} 1"#,
+            "\n"
+        );
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use self::metrics::{Subject, Target};
+use self::metrics::{Subject, Target, Turns};
 use self::probe::Probe;
 use crate::envoy::HotRestartError;
 
@@ -48,6 +48,8 @@ pub struct Pages {
     pub subject: Subject,
     /// Where the application has its metrics.
     pub targets: Vec<Target>,
+    /// Who may have the metrics.
+    pub turns: Turns,
     /// What is asked of the application, by the path that asks for it.
     pub probes: BTreeMap<String, Probe>,
     pub asks: mpsc::UnboundedSender<Ask>,
@@ -129,8 +131,11 @@ impl Pages {
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        let mut response =
-            Response::new(Full::from(metrics::merged(&self.health, &self.subject, &self.targets).await));
+        let page = metrics::merged(&self.health, &self.subject, &self.targets, &self.turns).await;
+        let Some(page) = page else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "others are being told the metrics\n");
+        };
+        let mut response = Response::new(Full::new(page));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response

@@ -185,18 +185,24 @@ fn written(labels: &Labels<'_>) -> String {
     let mut text = String::new();
     for (name, value) in labels {
         let separator = if text.is_empty() { "" } else { "," };
-        let _ = write!(text, "{separator}{name}=\"");
-        for c in value.chars() {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                '"' => text.push_str("\\\""),
-                '\n' => text.push_str("\\n"),
-                c => text.push(c),
-            }
-        }
-        text.push('"');
+        text.push_str(separator);
+        push_label(&mut text, name, value);
     }
     text
+}
+
+/// Adds a label as it stands on the page.
+pub(super) fn push_label(text: &mut String, name: &str, value: &str) {
+    let _ = write!(text, "{name}=\"");
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c => text.push(c),
+        }
+    }
+    text.push('"');
 }
 
 /// A service, as clusters say whose they are.
@@ -244,14 +250,16 @@ fn labels<'a>(own: &'a Workload, tags: &'a BTreeMap<&'a str, String>) -> Labels<
     // A certificate may have several names; the first is who it is.
     let first = |names: &'a str| names.split(',').next().unwrap_or_default();
     let (local, peer_principal) = (first(local), first(peer_principal));
+    let proven = namespace_in(peer_principal);
     let peer = match tag(PEER) {
         said if is_source => Workload::of_endpoint(said),
         // Who has not proven anything is not believed.
         _ if peer_principal.is_empty() => None,
-        said => Workload::of_header(said),
+        // Nor is who names another namespace than the proven one: a proxy that does not count passes on what
+        // others have put into the header.
+        said => Workload::of_header(said).filter(|peer| proven.is_empty() || peer.namespace == proven),
     };
     let mut peer = peer.unwrap_or_default();
-    let proven = namespace_in(peer_principal);
     if !proven.is_empty() {
         proven.clone_into(&mut peer.namespace);
     }
@@ -485,6 +493,23 @@ mod tests {
                 ("destination_service", "web"),
                 ("connection_security_policy", "mutual_tls"),
             ],
+        );
+        // It speaks for a namespace that is not its own.
+        check_labels(
+            &from("spiffe://td/ns/shop/sa/web spiffe://td/ns/other/sa/old"),
+            &[
+                ("source_workload", "unknown"),
+                ("source_workload_namespace", "other"),
+                ("source_canonical_service", "unknown"),
+                ("source_cluster", "unknown"),
+                ("source_principal", "spiffe://td/ns/other/sa/old"),
+                ("connection_security_policy", "mutual_tls"),
+            ],
+        );
+        // An identity of another form names none.
+        check_labels(
+            &from("spiffe://td/ns/shop/sa/web spiffe://td/edge"),
+            &[("source_workload", "edge"), ("source_workload_namespace", "ingress")],
         );
         check_labels(
             &from("spiffe://td/ns/shop/sa/web "),

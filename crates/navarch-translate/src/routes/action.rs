@@ -32,7 +32,7 @@ use super::input::{EncodedRoute, HttpRoutesInput, RouteContext};
 use super::percent::{percent, whole_percent};
 use super::route_match::regex;
 use super::{retry, route_match};
-use crate::names;
+use crate::{names, standard_metrics};
 
 /// Answers with a redirect; nothing if the status code is none that redirects.
 pub(super) fn redirect(
@@ -218,11 +218,14 @@ fn mirrors(forward: &Forward, input: &HttpRoutesInput) -> Vec<RequestMirrorPolic
         Share::Percent(share) => Some(whole_percent(share)),
         Share::Fine(share) => Some(percent(share)),
     };
-    let mirrored = forward
-        .mirrors
-        .iter()
-        .filter_map(|mirror| Some((input.cluster(&mirror.backend), share(mirror.share)?)));
-    mirrored.map(|(cluster, share)| mirror(cluster, share)).collect()
+    let mirrored = forward.mirrors.iter().filter_map(|to| {
+        let mut policy = mirror(input.cluster(&to.backend), share(to.share)?);
+        if to.backend.service().is_some_and(|service| input.untold.contains(&service.host)) {
+            policy.request_headers_mutations.push(standard_metrics::removal());
+        }
+        Some(policy)
+    });
+    mirrored.collect()
 }
 
 fn mirror(cluster: String, share: FractionalPercent) -> RequestMirrorPolicy {

@@ -162,16 +162,17 @@ fn session<'i>(forward: &'i Forward, input: &'i HttpRoutesInput) -> Option<&'i P
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use super::super::input::{DestinationService, RouteContext, Source};
     use super::*;
+    use navarch_envoy::proto::envoy::config::common::mutation_rules::v3::{HeaderMutation, header_mutation};
     use navarch_envoy::proto::envoy::config::route::v3::route::Action;
     use navarch_envoy::proto::envoy::config::route::v3::route_action::ClusterSpecifier;
     use navarch_model::route::{
-        Audience, Backend, BackendFields, ClientMatch, HostMeaning, HttpBackend, Parent, PathMatch, RouteSet,
-        RuleOrder, ServiceBackend,
+        Audience, Backend, BackendFields, ClientMatch, HostMeaning, HttpBackend, Mirror, Parent, PathMatch,
+        RouteSet, RuleOrder, ServiceBackend, Share,
     };
     use navarch_model::service::Visibility;
     use navarch_model::{Kind, Labels, Name, ObjectKey, Origin, Precedence};
@@ -204,6 +205,7 @@ mod tests {
             source: Source::default(),
             services: BTreeMap::new(),
             hashes: BTreeMap::new(),
+            untold: BTreeSet::new(),
         }
     }
 
@@ -292,6 +294,34 @@ mod tests {
         check(Some(9000), Some(8080), "outbound|9000||a");
         check(None, Some(8080), "outbound|8080||a");
         check(None, None, "outbound|80||a");
+    }
+
+    #[test]
+    fn mirrored_requests_say_whose_they_are_only_within_the_mesh() {
+        let mirror = |host| Mirror {
+            backend: to(host, None, 0).backend,
+            share: Share::Percent(100),
+            origin: Origin::object(owner()),
+        };
+        let mut rule = rule(Vec::new(), vec![to("a", None, 1)]);
+        let HttpAction::Forward(forward) = &mut rule.action else { panic!("it does not forward") };
+        forward.mirrors = vec![mirror("inside"), mirror("outside")];
+        let mut input = input(vec![rule]);
+        input.untold.insert("outside".into());
+        let found: Vec<_> = routes(&input)
+            .into_iter()
+            .filter_map(|route| match route.action {
+                Some(Action::Route(action)) => Some(action.request_mirror_policies),
+                _ => None,
+            })
+            .flatten()
+            .map(|policy| (policy.cluster, policy.request_headers_mutations))
+            .collect();
+        let removal = HeaderMutation {
+            action: Some(header_mutation::Action::Remove("x-envoy-peer-metadata".to_owned())),
+        };
+        let expected = [("outbound|80||inside", Vec::new()), ("outbound|80||outside", vec![removal])];
+        assert_eq!(found, expected.map(|(cluster, removed)| (cluster.to_owned(), removed)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What HTTP routes are made from, and a route that is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub struct DestinationService {
     /// The host that an ExternalName service stands for.
     pub external_name: Option<Name>,
     pub session: Option<PersistentSession>,
+    /// It is not a part of the mesh.
+    pub mesh_external: bool,
 }
 
 /// The key of [`super::HttpRoutes`].
@@ -57,6 +59,9 @@ pub struct HttpRoutesInput {
     pub services: BTreeMap<Name, DestinationService>,
     /// Consistent hashing of backends, by index of the rule and of the backend in it.
     pub hashes: BTreeMap<(usize, usize), ConsistentHashLb>,
+    /// Hosts that get mirrored requests without what the client says of its workload: a header says it that
+    /// is meant for the service that is called.
+    pub untold: BTreeSet<Name>,
 }
 
 impl HttpRoutesInput {

@@ -2,7 +2,7 @@
 
 use navarch_envoy::any::any;
 use navarch_envoy::proto::envoy::config::accesslog::v3::{
-    AccessLog, AccessLogFilter, AndFilter, LogTypeFilter, ResponseFlagFilter, access_log, access_log_filter,
+    AccessLog, AccessLogFilter, AndFilter, LogTypeFilter, access_log, access_log_filter,
 };
 use navarch_envoy::proto::envoy::data::accesslog::v3::AccessLogType;
 use navarch_envoy::proto::envoy::extensions::access_loggers::stats::v3::Config;
@@ -14,7 +14,7 @@ use navarch_model::telemetry::IstioMetric;
 
 use super::input::{MetricChange, MetricLogs, MetricsInput};
 use super::labels::{Traffic, tags};
-use crate::access_log::with_filter;
+use crate::access_log::{selected_by, with_filter};
 use crate::encoded::Encoded;
 
 const LOGGER: &str = "envoy.access_loggers.stats";
@@ -25,12 +25,13 @@ const LOGGER: &str = "envoy.access_loggers.stats";
 const SCOPE: &str = "istiocustom";
 
 /// Series of each kind that Envoy keeps; more are not counted. Peers take part in what the labels say, and
-/// must not be able to fill the memory. A request makes one counter and three histograms, and ten thousand of
-/// these take about 40 MB (Envoy 1.40).
-const SERIES_MAX: u32 = 10_000;
+/// must not be able to fill the memory. A request makes one counter and three histograms, and five thousand of
+/// these take about 20 MB (Envoy 1.40), and 100 MB of the agent while it writes its page.
+const SERIES_MAX: u32 = 5_000;
 
-/// Flags of connections that ended before the server was reached, and were not counted as opened.
-const NOT_CONNECTED: [&str; 5] = ["UF", "UH", "UO", "NR", "NC"];
+/// Selects connections that ended before the server was reached, and were not counted as opened: Envoy sets
+/// the address just before it logs that it is connected. Flags do not tell: some of these have none.
+const NOT_CONNECTED: &str = "!has(upstream.local_address)";
 
 /// The value of a metric for one request or connection.
 enum Value {
@@ -94,7 +95,12 @@ pub(super) fn of(input: &MetricsInput) -> MetricLogs {
     let http = [logger(input, Traffic::Http, &HTTP, at(AccessLogType::DownstreamEnd))];
     let tcp = [
         logger(input, Traffic::Tcp, &[OPENED], at(AccessLogType::TcpUpstreamConnected)),
-        logger(input, Traffic::Tcp, &[OPENED], all([at(AccessLogType::TcpConnectionEnd), not_connected()])),
+        logger(
+            input,
+            Traffic::Tcp,
+            &[OPENED],
+            all([at(AccessLogType::TcpConnectionEnd), selected_by(NOT_CONNECTED)]),
+        ),
         logger(input, Traffic::Tcp, &CLOSED, at(AccessLogType::TcpConnectionEnd)),
     ];
     let encoded = |log: AccessLog| Encoded::new(log);
@@ -161,11 +167,6 @@ fn at(moment: AccessLogType) -> AccessLogFilter {
         types: vec![moment as i32],
         exclude: false,
     }))
-}
-
-fn not_connected() -> AccessLogFilter {
-    let flags = NOT_CONNECTED.map(str::to_owned).to_vec();
-    filter(access_log_filter::FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags }))
 }
 
 fn all(filters: impl Into<Vec<AccessLogFilter>>) -> AccessLogFilter {

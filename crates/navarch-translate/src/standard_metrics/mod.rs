@@ -16,6 +16,7 @@ pub use self::expression::{Unusable, for_envoy};
 pub use self::input::{LabelChange, MetricChange, MetricChanges, MetricLogs, MetricsInput};
 pub use self::loggers::at_end;
 pub use self::peer::add_filters;
+pub(crate) use self::peer::removal;
 use crate::pure::{Pure, Sealed};
 
 /// Makes the loggers of one direction.

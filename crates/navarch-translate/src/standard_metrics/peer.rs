@@ -41,6 +41,7 @@ const PEER_MAX: usize = 2048;
 const HOST_MAX: usize = 255;
 
 /// Clients that have not proven who they are are not believed: anybody could have any number of series made.
+/// Whether what they say agrees with what they have proven is for the agent to see, who can read the header.
 const BELIEVED: &str = "connection.mtls ? request.headers['x-envoy-peer-metadata'] : ''";
 
 /// Servers outside of the mesh are told nothing. Clusters without metadata of ours lead there, and those that
@@ -101,7 +102,8 @@ fn tell() -> HttpFilter {
     FILTER.clone()
 }
 
-fn removal() -> HeaderMutation {
+/// Takes off what is said in the header.
+pub(crate) fn removal() -> HeaderMutation {
     HeaderMutation { action: Some(header_mutation::Action::Remove(HEADER.to_owned())) }
 }
 

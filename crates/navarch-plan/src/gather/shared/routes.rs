@@ -36,6 +36,8 @@ pub struct RouteClient {
     pub x_forwarded_host: bool,
     /// The proxy has a listener for requests with absolute URLs.
     pub http_proxy: bool,
+    /// Requests say in a header whose they are, for the metrics of servers.
+    pub tells_peers: bool,
 }
 
 impl RouteClient {
@@ -56,6 +58,7 @@ impl RouteClient {
             include_request_attempt_count: headers.include_request_attempt_count,
             x_forwarded_host: headers.append_x_forwarded_host,
             http_proxy: facts.http_proxy_port(mesh).is_some(),
+            tells_peers: facts.standard_metrics,
         }))
     }
 
@@ -89,6 +92,7 @@ pub fn destination_service(service: &Service) -> DestinationService {
         only_port: service.only_port(),
         external_name: service.external_name.clone(),
         session: service.persistent_session.clone(),
+        mesh_external: service.mesh_external,
     }
 }
 
@@ -109,12 +113,17 @@ pub fn routes_of(
             services.insert(host.clone(), service);
         }
     }
+    // What is not known here may be anywhere.
+    let is_untold = |host: &Name| lookup(host).is_none_or(|service| service.mesh_external);
+    let mirrored = client.tells_peers.then(|| mirrored_hosts(set)).into_iter().flatten();
+    let untold = mirrored.filter(|&host| is_untold(host)).cloned().collect();
     cx.get::<HttpRoutes>(&HttpRoutesInput {
         set: set.clone(),
         context,
         source: source(cx, client, set),
         services,
         hashes: hashes(cx, client, set),
+        untold,
     })
 }
 
@@ -130,6 +139,13 @@ fn source(cx: &Cx<'_>, client: &RouteClient, set: &RouteSet) -> Source {
 /// Hosts that requests are sent to, each once.
 pub fn destination_hosts(set: &RouteSet) -> BTreeSet<&Name> {
     set.http_destinations().map(|destination| &destination.to.host).collect()
+}
+
+/// Hosts that copies of requests are sent to.
+fn mirrored_hosts(set: &RouteSet) -> impl Iterator<Item = &Name> {
+    let forwards = set.http.iter().filter_map(HttpRule::forward);
+    let backends = forwards.flat_map(|forward| &forward.mirrors).map(|mirror| &mirror.backend);
+    backends.filter_map(|backend| backend.service()).map(|to| &to.host)
 }
 
 /// Consistent hashing of the backends, by index of rule and backend.
