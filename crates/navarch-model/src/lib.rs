@@ -40,6 +40,7 @@ pub mod rule;
 pub mod security;
 pub mod service;
 mod small_map;
+pub mod standard_metrics;
 pub mod status;
 pub mod telemetry;
 pub mod timestamp;

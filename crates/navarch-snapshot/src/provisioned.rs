@@ -6,6 +6,7 @@ use navarch_model::object::{Object, ObjectKey};
 use navarch_model::{Kind, Name};
 
 use crate::bind::{controller_of, made_name};
+use crate::changed_keys::changed_keys;
 use crate::snapshot::Snapshot;
 
 /// A gateway of ours that names no host to be reached at: proxies are made for it.
@@ -53,6 +54,17 @@ impl Snapshot {
                 ports: ports([own].into_iter().chain(added)),
             })
         })
+    }
+
+    /// Whether what runs gateways is made of the same things as in `before`, without looking at what they
+    /// share: listeners, gateways, their classes and namespaces, and ConfigMaps with parameters.
+    pub fn provisions_as(&self, before: &Snapshot) -> bool {
+        let is_read = |key: &ObjectKey| {
+            use Kind::{ConfigMap, GatewayClass, KubernetesGateway, Namespace};
+            matches!(key.kind, KubernetesGateway | GatewayClass | Namespace | ConfigMap)
+        };
+        self.gateways.fingerprint() == before.gateways.fingerprint()
+            && !changed_keys(&self.objects, &before.objects).any(is_read)
     }
 
     /// The controller of a class that is ours.

@@ -194,6 +194,30 @@ fn an_address_that_a_balancer_gets_later_is_told() {
 }
 
 #[test]
+fn what_runs_gateways_is_made_again_for_what_it_is_made_of() {
+    let listeners = "listeners: [{name: http, port: 80, protocol: HTTP}]";
+    let start = format!("{SERVED}{}", gateway(listeners));
+    let check = |what: &str, edit: &str, expected: bool| {
+        let mut world = world(&start);
+        let before = world.snapshot().clone();
+        let after = world.apply(ChangeSet::upserting(objects(edit)));
+        assert_eq!(after.provisions_as(&before), expected, "{what}");
+    };
+    let map =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sizes, namespace: infra}\ndata: {service: a}";
+    check("endpoints", &SERVED.replace("10.0.0.1", "10.0.0.2"), true);
+    check("a port", &gateway(&listeners.replace("80", "81")), false);
+    check("labels of pods", &gateway(&format!("infrastructure: {{labels: {{a: b}}}}, {listeners}")), false);
+    check(
+        "a class",
+        &object("GatewayClass", "''", "istio", "{controllerName: istio.io/gateway-controller}"),
+        false,
+    );
+    check("the revision of a namespace", &SERVED.replace("{team: a}", "{istio.io/rev: canary}"), false);
+    check("parameters", map, false);
+}
+
+#[test]
 fn a_gateway_of_somebody_else_is_left_to_them() {
     let mut world = world(&format!(
         "{SERVED}{}{}",

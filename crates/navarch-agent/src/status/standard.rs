@@ -9,6 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
+use navarch_model::standard_metrics::{
+    DESTINATION, GRPC_STATUS, HOST, OWN_TAGS, PEER, PRINCIPALS, REMOVED, REPORTER, REQUEST_PROTOCOL, SERVICE,
+    SOURCE,
+};
 use serde::Deserialize;
 
 use crate::workload::Workload;
@@ -16,19 +20,8 @@ use crate::workload::Workload;
 /// What names of Envoy's statistics begin with, on its page.
 const PREFIX: &str = "envoy_istiocustom_";
 
-/// Tags that hold several things.
-const REPORTER: &str = "navarch_reporter";
-const PEER: &str = "navarch_peer";
-const SERVICE: &str = "navarch_service";
-const HOST: &str = "navarch_host";
-const PRINCIPALS: &str = "navarch_principals";
-const REMOVED: &str = "navarch_removed";
-const OWN_TAGS: &str = "navarch_";
-
 const UNKNOWN: &str = "unknown";
 const LATEST: &str = "latest";
-const GRPC_STATUS: &str = "grpc_response_status";
-const PROTOCOL: &str = "request_protocol";
 
 /// Labels by name, which is the order they are written in.
 type Labels<'a> = BTreeMap<&'a str, Cow<'a, str>>;
@@ -301,7 +294,7 @@ fn labels<'a>(own: &'a Workload, tags: &'a BTreeMap<&'a str, String>) -> Labels<
         () => "mutual_tls",
     };
     put("connection_security_policy", policy.into(), UNKNOWN);
-    put(PROTOCOL, if tag(GRPC_STATUS).is_empty() { "http" } else { "grpc" }.into(), UNKNOWN);
+    put(REQUEST_PROTOCOL, if tag(GRPC_STATUS).is_empty() { "http" } else { "grpc" }.into(), UNKNOWN);
     for (name, value) in tags.iter().filter(|(name, _)| !name.starts_with(OWN_TAGS)) {
         if *name != GRPC_STATUS || !value.is_empty() {
             put(name, value.as_str().into(), UNKNOWN);
@@ -312,26 +305,6 @@ fn labels<'a>(own: &'a Workload, tags: &'a BTreeMap<&'a str, String>) -> Labels<
     }
     made
 }
-
-/// Labels of a workload, in the order of the fields of [`Workload`].
-const SOURCE: [&str; 7] = [
-    "source_workload",
-    "source_workload_namespace",
-    "source_app",
-    "source_version",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_cluster",
-];
-const DESTINATION: [&str; 7] = [
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_app",
-    "destination_version",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_cluster",
-];
 
 #[cfg(test)]
 mod tests {

@@ -60,6 +60,11 @@ impl Said {
     fn is(&self, other: &Said) -> bool {
         Arc::ptr_eq(&self.snapshot, &other.snapshot) && Arc::ptr_eq(&self.settings, &other.settings)
     }
+
+    /// Whether the same is made from it.
+    fn makes_the_same_as(&self, before: &Said) -> bool {
+        Arc::ptr_eq(&self.settings, &before.settings) && self.snapshot.provisions_as(&before.snapshot)
+    }
 }
 
 /// Makes what runs gateways.
@@ -95,7 +100,9 @@ impl Deployer {
                 look_at = Instant::now() + LOOK;
             }
             if let Some((said, wanted)) = self.news(seen.clone()).await {
-                ledger.want(wanted);
+                if let Some(wanted) = wanted {
+                    ledger.want(wanted);
+                }
                 seen = Some(said);
             }
             let Some(Said { snapshot, .. }) = &seen else { continue };
@@ -112,15 +119,18 @@ impl Deployer {
         }
     }
 
-    /// What is wanted, if something else may be said than was `seen`. Files are read and pods made for it, on
-    /// a thread that may wait and compute.
-    async fn news(&self, seen: Option<Said>) -> Option<(Said, Vec<Wanted>)> {
+    /// What is said now, if it is not what was `seen`, and what is wanted, if that may be something else.
+    /// Files are read and pods made for it, on a thread that may wait and compute.
+    async fn news(&self, seen: Option<Said>) -> Option<(Said, Option<Vec<Wanted>>)> {
         let (latest, settings) = (self.latest.clone(), self.settings.clone());
         let namespace = self.namespace.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let now = Said { snapshot: latest.load_full(), settings: settings.now() };
-            if seen.is_some_and(|seen| seen.is(&now)) {
-                return None;
+            match seen {
+                Some(seen) if seen.is(&now) => return None,
+                // Pods and their endpoints come and go all the time.
+                Some(seen) if now.makes_the_same_as(&seen) => return Some((now, None)),
+                Some(_) | None => {}
             }
             let mut all = wanted(&now.snapshot, &now.settings, &namespace);
             // One that is in a file too is that of the file, which the cluster has not.
@@ -128,7 +138,7 @@ impl Deployer {
                 let object = now.snapshot.object(&wanted.gateway);
                 object.is_some_and(|object| matches!(object.place, Place::Cluster { .. }))
             });
-            Some((now, all))
+            Some((now, Some(all)))
         });
         looked.await.unwrap_or_else(|error| {
             tracing::error!(%error, "what runs gateways cannot be made");

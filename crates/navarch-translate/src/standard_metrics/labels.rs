@@ -6,105 +6,85 @@
 use std::collections::BTreeSet;
 
 use navarch_envoy::proto::envoy::extensions::access_loggers::stats::v3::config::Tag;
+use navarch_model::standard_metrics::{
+    self, DESTINATION, PEER, PRINCIPALS, REMOVED, REPORTER, REQUEST_PROTOCOL, SOURCE,
+};
 
 use super::expression::for_envoy;
 use super::input::{LabelChange, MetricChange};
 use crate::http_connection_manager::Direction;
 
-const REPORTER: &str = "navarch_reporter";
-/// A tag that says which labels the agent leaves out.
-const REMOVED: &str = "navarch_removed";
-
 /// A tag, how it is found out, and the labels that the agent makes of it.
 struct Source {
     name: &'static str,
     format: &'static str,
-    labels: &'static [&'static str],
+    labels: &'static [&'static [&'static str]],
 }
 
 /// `istio.workload` of the endpoint: workload, namespace, canonical service, revision and cluster.
 const ENDPOINT: Source = Source {
-    name: "navarch_peer",
+    name: PEER,
     format: "%UPSTREAM_METADATA(istio:workload)%",
-    labels: &[
-        "destination_workload",
-        "destination_workload_namespace",
-        "destination_app",
-        "destination_version",
-        "destination_canonical_service",
-        "destination_canonical_revision",
-        "destination_cluster",
-        "destination_service_namespace",
-    ],
+    labels: &[&DESTINATION, &["destination_service_namespace"]],
 };
 
 /// What the client said of itself, where it could be believed: see [`super::peer`].
-const CLIENT: Source = Source {
-    name: "navarch_peer",
-    format: "%FILTER_STATE(navarch.peer:PLAIN)%",
-    labels: &[
-        "source_workload",
-        "source_workload_namespace",
-        "source_app",
-        "source_version",
-        "source_canonical_service",
-        "source_canonical_revision",
-        "source_cluster",
-    ],
-};
+const CLIENT: Source =
+    Source { name: PEER, format: "%FILTER_STATE(navarch.peer:PLAIN)%", labels: &[&SOURCE] };
 
 /// The services of the cluster; without any, the cluster, and without one (`block_all`) the route.
 const SERVICE: Source = Source {
-    name: "navarch_service",
+    name: standard_metrics::SERVICE,
     format: concat!(
         r#"%COALESCE({"operators":[{"command":"METADATA","param":"CLUSTER:istio:services"},"#,
         r#""UPSTREAM_CLUSTER_RAW","ROUTE_NAME"]})%"#
     ),
-    labels: &["destination_service", "destination_service_name", "destination_service_namespace"],
+    labels: &[&["destination_service", "destination_service_name", "destination_service_namespace"]],
 };
 
 /// The host that is asked for, where no service is known: see [`super::peer`].
 const HOST: Source = Source {
-    name: "navarch_host",
+    name: standard_metrics::HOST,
     format: "%FILTER_STATE(navarch.host:PLAIN)%",
-    labels: &["destination_service"],
+    labels: &[&["destination_service"]],
 };
 
 /// The identities of this side and of the other.
 const SERVER_PRINCIPALS: Source = Source {
-    name: "navarch_principals",
+    name: PRINCIPALS,
     format: "%UPSTREAM_LOCAL_URI_SAN% %UPSTREAM_PEER_URI_SAN%",
-    labels: &[
+    labels: &[&[
         "source_principal",
         "destination_principal",
         "destination_workload_namespace",
         "destination_service_namespace",
-    ],
+    ]],
 };
 const CLIENT_PRINCIPALS: Source = Source {
-    name: "navarch_principals",
+    name: PRINCIPALS,
     format: "%DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_PEER_URI_SAN%",
-    labels: &[
+    labels: &[&[
         "source_principal",
         "destination_principal",
         "source_workload_namespace",
         "connection_security_policy",
-    ],
+    ]],
 };
 
-const CODE: Source = Source { name: "response_code", format: "%RESPONSE_CODE%", labels: &["response_code"] };
+const CODE: Source =
+    Source { name: "response_code", format: "%RESPONSE_CODE%", labels: &[&["response_code"]] };
 /// Envoy says it of gRPC alone, so that it tells the protocol, too.
 const GRPC_STATUS: Source = Source {
-    name: "grpc_response_status",
+    name: standard_metrics::GRPC_STATUS,
     format: "%GRPC_STATUS_NUMBER%",
-    labels: &["grpc_response_status", "request_protocol"],
+    labels: &[&[standard_metrics::GRPC_STATUS, REQUEST_PROTOCOL]],
 };
 const FLAGS: Source =
-    Source { name: "response_flags", format: "%RESPONSE_FLAGS%", labels: &["response_flags"] };
-const TCP: Source = Source { name: "request_protocol", format: "tcp", labels: &["request_protocol"] };
+    Source { name: "response_flags", format: "%RESPONSE_FLAGS%", labels: &[&["response_flags"]] };
+const TCP: Source = Source { name: REQUEST_PROTOCOL, format: "tcp", labels: &[&[REQUEST_PROTOCOL]] };
 /// Whose the numbers are. Always there: what all else means depends on it.
-const AT_SOURCE: Source = Source { name: REPORTER, format: "source", labels: &["reporter"] };
-const AT_DESTINATION: Source = Source { name: REPORTER, format: "destination", labels: &["reporter"] };
+const AT_SOURCE: Source = Source { name: REPORTER, format: "source", labels: &[&["reporter"]] };
+const AT_DESTINATION: Source = Source { name: REPORTER, format: "destination", labels: &[&["reporter"]] };
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +128,8 @@ pub(super) fn tags(direction: Direction, traffic: Traffic, change: &MetricChange
         .collect();
     let is_set = |label: &str| expressions.iter().any(|(name, _)| *name == label);
     let needed = |source: &Source| {
-        let is_wanted = source.labels.iter().any(|label| !is_removed(label) && !is_set(label));
+        let is_wanted =
+            source.labels.iter().copied().flatten().any(|label| !is_removed(label) && !is_set(label));
         source.name == REPORTER || (is_wanted && !is_set(source.name))
     };
     let sources = sources(direction, traffic);

@@ -26,7 +26,7 @@ const SCOPE: &str = "istiocustom";
 
 /// Series of each kind that Envoy keeps; more are not counted. Peers take part in what the labels say, and
 /// must not be able to fill the memory. A request makes one counter and three histograms, and five thousand
-/// of these take about 20 MB (Envoy 1.40), and 100 MB of the agent while it writes its page.
+/// of these should take about 20 MB (Envoy 1.40), and 100 MB of the agent while it writes its page.
 const SERIES_MAX: u32 = 5_000;
 
 /// Selects connections that ended before the server was reached, and were not counted as opened: Envoy sets
