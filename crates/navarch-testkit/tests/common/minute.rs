@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, ensure};
 use navarch_testkit::agent::Agent;
@@ -80,8 +81,10 @@ impl Mesh {
 
     /// The same with a role: `sidecar` or `gateway`.
     pub fn agent_of(&self, role: &str, service: &str, more: &[&str], command: &[&str]) -> Result<Agent> {
-        let (root, token) =
-            (self.directory.join("root.pem"), self.directory.join(format!("{service}.token")));
+        // Each has a token of its own, which is good once: two that start at once must not read one file.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let own = format!("{service}-{}.token", NEXT.fetch_add(1, Ordering::Relaxed));
+        let (root, token) = (self.directory.join("root.pem"), self.directory.join(own));
         std::fs::write(&root, self.ca(&["ca", "root"])?)?;
         let create = ["token", "create", "-n", "shop", "--service-account", service, "--once"];
         std::fs::write(&token, self.ca(&create)?)?;
