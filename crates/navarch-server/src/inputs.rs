@@ -32,10 +32,12 @@ struct Input {
 impl Inputs {
     /// Inputs that have read nothing yet. Of equal claims to an object, the earlier source wins.
     pub fn new(sources: Vec<Box<dyn Source>>) -> Self {
+        let repeating = (0..).map(SourceId).zip(&sources).filter(|(_, source)| source.repeats());
+        let claims = Claims::repeating(repeating.map(|(id, _)| id).collect());
         let input = |source| Input { source, woken: true, complete: false };
         Inputs {
             sources: sources.into_iter().map(input).collect(),
-            claims: Claims::default(),
+            claims,
             findings: Vec::new(),
         }
     }
