@@ -18,6 +18,7 @@ pub const STATUS_KINDS: &[Kind] = &[
     Kind::BackendTlsPolicy,
     Kind::BackendTrafficPolicy,
     Kind::Ingress,
+    Kind::ServiceEntry,
 ];
 
 /// Where a permission is needed.
