@@ -142,7 +142,8 @@ impl SharedPort {
             Some((winner, losers)) => (Some(winner), losers),
             None => (None, [].as_slice()),
         };
-        let pairs = winner.into_iter().flat_map(move |winner| losers.iter().map(move |loser| (winner, loser)));
+        let pairs =
+            winner.into_iter().flat_map(move |winner| losers.iter().map(move |loser| (winner, loser)));
         pairs.filter(|(winner, loser)| winner.meets(loser)).map(move |(winner, loser)| {
             let message = format!(
                 "connections to port {port} say nothing of the host, and {} ({}) comes first; nothing reaches {} from proxies that see both",
@@ -199,8 +200,7 @@ impl AskedPort {
 
     /// Whether both are different hosts, and there are clients that see both.
     fn meets(&self, other: &AskedPort) -> bool {
-        self.host != other.host
-            && (self.public && other.public || self.key.namespace == other.key.namespace)
+        self.host != other.host && (self.public && other.public || self.key.namespace == other.key.namespace)
     }
 
     fn path(&self) -> String {
