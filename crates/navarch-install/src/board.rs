@@ -52,7 +52,10 @@ const PANELS: &[Panel] = &[
         title: "From a change to its revision, and to its plan",
         unit: "s",
         queries: &[
-            ("histogram_quantile(0.99, sum by (le) (rate(navarch_commit_seconds_bucket[5m])))", "revision, P99"),
+            (
+                "histogram_quantile(0.99, sum by (le) (rate(navarch_commit_seconds_bucket[5m])))",
+                "revision, P99",
+            ),
             ("histogram_quantile(0.99, sum by (le) (rate(navarch_plan_seconds_bucket[5m])))", "plan, P99"),
         ],
     },

@@ -68,7 +68,12 @@ impl Maker {
     ///
     /// # Errors
     /// If it was not taken away.
-    pub async fn forget_presence(&self, namespace: &str, name: &str, version: &str) -> Result<(), WriteError> {
+    pub async fn forget_presence(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<(), WriteError> {
         let path = format!("{}/{name}", leases(namespace));
         match request::remove(self.client(), &path, Some(version)).await {
             Ok(()) | Err(Failure::Absent) => Ok(()),

@@ -9,8 +9,8 @@ use kube::Client;
 use kube::client::Body;
 use navarch_model::timestamp::format_timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 

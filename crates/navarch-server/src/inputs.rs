@@ -35,11 +35,7 @@ impl Inputs {
         let repeating = (0..).map(SourceId).zip(&sources).filter(|(_, source)| source.repeats());
         let claims = Claims::repeating(repeating.map(|(id, _)| id).collect());
         let input = |source| Input { source, woken: true, complete: false };
-        Inputs {
-            sources: sources.into_iter().map(input).collect(),
-            claims,
-            findings: Vec::new(),
-        }
+        Inputs { sources: sources.into_iter().map(input).collect(), claims, findings: Vec::new() }
     }
 
     /// What changed since the last call, and which sources could not be read; those keep what they said.

@@ -268,7 +268,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_comes_back_after_a_restart_is_not_missed() {
         let before = Registrations::new(GRACE);
-        let streams = ["a", "b", "c"].map(|place| before.join(place, object("10.0.0.1"), checked(place == "b")));
+        let streams =
+            ["a", "b", "c"].map(|place| before.join(place, object("10.0.0.1"), checked(place == "b")));
         let (at, kept) = before.kept(0).expect("changes");
         assert_eq!(before.kept(at), None);
         drop(streams);
@@ -281,7 +282,8 @@ mod tests {
         // However long the start takes.
         tokio::time::sleep(GRACE * 2).await;
         assert_eq!(changes(&mut *source), []);
-        let _back = ["a", "b"].map(|place| registrations.join(place, object("10.0.0.1"), checked(place == "b")));
+        let _back =
+            ["a", "b"].map(|place| registrations.join(place, object("10.0.0.1"), checked(place == "b")));
         drop(restored);
         tokio::time::sleep(GRACE * 2).await;
         assert_eq!(changes(&mut *source), [("c".to_owned(), None)]);

@@ -80,7 +80,8 @@ async fn a_workload_that_registers_at_one_replica_is_known_to_all() -> Result<()
     let kubeconfig = cluster.kubeconfig().display().to_string();
     let arguments = ["--kubernetes", "--kubeconfig", &kubeconfig];
     let marker = workspace::scratch("registrations-marker")?.join("unhealthy");
-    let mesh = mesh("registrations", &marker, &arguments).await?;
+    let mut mesh = mesh("registrations", &marker, &arguments).await?;
+    let inbound = mesh.inbound.port();
     let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
     let other = Server::start_on("registrations-other", mesh.server.config(), xds, admin, &arguments).await?;
@@ -92,7 +93,7 @@ async fn a_workload_that_registers_at_one_replica_is_known_to_all() -> Result<()
     let sends_to = async |expected: Option<&str>| {
         wait::until(&format!("an endpoint that is {expected:?}"), wait::STEP, || async {
             let clusters = caller.admin_get("/clusters").await?.ok()?.text();
-            let own = format!("greeter.shop::127.0.0.1:{}::health_flags::", mesh.inbound.port());
+            let own = format!("greeter.shop::127.0.0.1:{inbound}::health_flags::");
             let flags = clusters.lines().find_map(|line| line.split_once(&own)).map(|(_, flags)| flags);
             ensure!(flags == expected, "{flags:?}");
             Ok(())
@@ -102,7 +103,9 @@ async fn a_workload_that_registers_at_one_replica_is_known_to_all() -> Result<()
 
     let mut greeter = mesh.greeter(&GROUP)?;
     sends_to(Some("healthy")).await?;
-    let [(replica, true)] = &entries(&cluster).await?[..] else { bail!("no entry of a workload that is well") };
+    let [(replica, true)] = &entries(&cluster).await?[..] else {
+        bail!("no entry of a workload that is well")
+    };
     ensure!(replica.starts_with("navarch-"), "{replica}");
     let lease = format!("/apis/coordination.k8s.io/v1/namespaces/istio-system/leases/{replica}");
     ensure!(cluster.get(&lease).await?["spec"]["holderIdentity"] == **replica, "no Lease of the replica");
@@ -115,7 +118,6 @@ async fn a_workload_that_registers_at_one_replica_is_known_to_all() -> Result<()
     sends_to(Some("healthy")).await?;
 
     // A replica that is started again has another name, and the workload is back there.
-    let mut mesh = mesh;
     mesh.server.kill();
     mesh.server.restart().await?;
     wait::until("the replica that was started again to be named", wait::STEP, || async {

@@ -106,7 +106,8 @@ async fn the_board_shows_what_there_is() -> Result<()> {
     let queries = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
     for query in queries.filter_map(|target| target["expr"].as_str()) {
         let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let is_metric = |word: &&str| ["navarch_", "pilot_", "process_"].iter().any(|of| word.starts_with(of));
+        let is_metric =
+            |word: &&str| ["navarch_", "pilot_", "process_"].iter().any(|of| word.starts_with(of));
         for name in words.filter(is_metric).filter(|name| !later.contains(name)) {
             seen += 1;
             ensure!(page.contains(&format!("\n{name}")), "{name} is not on the page");

@@ -3,6 +3,7 @@
 mod common;
 
 use anyhow::{Result, ensure};
+use common::minute::Mesh;
 use common::registered::{GROUP, mesh};
 use navarch_testkit::{wait, workspace};
 

@@ -502,7 +502,8 @@ mod tests {
     #[test]
     fn an_entry_has_the_addresses_of_its_hosts_and_nothing_else() {
         let entry = ObjectKey::new(Kind::ServiceEntry, "shop", "db");
-        let address = |host: &str, value: &str| status::HostAddress { host: host.into(), value: value.into() };
+        let address =
+            |host: &str, value: &str| status::HostAddress { host: host.into(), value: value.into() };
         let status = Status {
             conditions: vec![condition(ConditionType::Accepted, true, "Accepted")],
             allocated: vec![address("a.test", "240.240.0.1"), address("a.test", "2001:2::1")],

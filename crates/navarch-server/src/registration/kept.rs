@@ -67,7 +67,8 @@ mod tests {
         StateDirectory::open(&state).expect("made");
         assert_eq!(read(&state), []);
         let registrations = Registrations::new(Duration::from_secs(10));
-        let _stream = registrations.join("n/a", json!({"metadata": {"annotations": {}}}), KnownHealth::Unchecked);
+        let _stream =
+            registrations.join("n/a", json!({"metadata": {"annotations": {}}}), KnownHealth::Unchecked);
         let (_, kept) = registrations.kept(0).expect("a change");
         write(&state, &kept).expect("written");
         assert_eq!((read(&state), kept.len()), (kept, 1));

@@ -293,7 +293,7 @@ impl Silence {
     /// Takes in the Leases and their versions, and who has entries. Gives who is gone.
     fn look<'a>(
         &mut self,
-        leases: &BTreeMap<String, String>,
+        leases: &'a BTreeMap<String, String>,
         others: impl Iterator<Item = &'a String>,
     ) -> Vec<String> {
         let all: BTreeSet<&String> = leases.keys().chain(others).collect();

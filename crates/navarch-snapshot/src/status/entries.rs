@@ -18,11 +18,16 @@ pub(super) fn allocated(snapshot: &Snapshot, key: &ObjectKey) -> Vec<HostAddress
     let hosts = entry.into_iter().flat_map(|entry| &entry.hosts).filter(|host| known.insert(host.as_str()));
     let service = |host: &String| {
         let of_host = snapshot.services.get(host).into_iter().flatten();
-        of_host.map(|service| -> &Hashed<Service> { service }).find(|service| key_of(service) == Some(key.clone()))
+        of_host
+            .map(|service| -> &Hashed<Service> { service })
+            .find(|service| key_of(service) == Some(key.clone()))
     };
     let addresses = hosts.filter_map(service).flat_map(|service| {
         let host = &service.hostname;
-        service.auto_allocated_addresses.iter().map(|value| HostAddress { host: host.clone(), value: value.clone() })
+        service
+            .auto_allocated_addresses
+            .iter()
+            .map(|value| HostAddress { host: host.clone(), value: value.clone() })
     });
     addresses.collect()
 }
