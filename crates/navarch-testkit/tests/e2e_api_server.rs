@@ -112,7 +112,7 @@ async fn a_workload_that_registers_at_one_replica_is_known_to_all() -> Result<()
 
     // How it is they are told, too.
     std::fs::write(&marker, "")?;
-    sends_to(None).await?;
+    sends_to(Some("/failed_eds_health")).await?;
     ensure!(matches!(&entries(&cluster).await?[..], [(_, false)]));
     std::fs::remove_file(&marker)?;
     sends_to(Some("healthy")).await?;
