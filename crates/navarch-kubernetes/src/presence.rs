@@ -81,8 +81,8 @@ impl Maker {
         }
     }
 
-    /// Makes an object be as it is given, whoever else writes, unless there is one without the annotation that
-    /// says what it is for: somebody has written that by hand. Whether it is as it is given.
+    /// Makes an object be as it is given, whoever else writes, unless there is one without the annotation
+    /// that says what it is for: somebody has written that by hand. Whether it is as it is given.
     ///
     /// # Errors
     /// If it was not written.

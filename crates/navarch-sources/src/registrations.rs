@@ -126,8 +126,8 @@ impl Registrations {
         (state.changes != since).then(|| (state.changes, kept.collect()))
     }
 
-    /// All objects by place, as this source says them, if they differ from those after so many changes; and how
-    /// many changes there have been.
+    /// All objects by place, as this source says them, if they differ from those after so many changes; and
+    /// how many changes there have been.
     pub fn objects(&self, since: u64) -> Option<(u64, BTreeMap<String, Value>)> {
         let state = self.lock();
         let objects = || state.entries.iter().map(|(place, entry)| (place.clone(), entry.said())).collect();

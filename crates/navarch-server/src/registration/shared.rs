@@ -1,4 +1,5 @@
-//! Registrations in the API server, so that all replicas know the workloads that are connected to one of them.
+//! Registrations in the API server, so that all replicas know the workloads that are connected to one of
+//! them.
 //!
 //! As with istiod, the entry of a workload says which replica it is connected to. That replica writes the
 //! entry, and takes it away when the workload has gone. The entries of a replica that is gone itself are
