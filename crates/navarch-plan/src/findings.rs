@@ -25,7 +25,7 @@ use navarch_model::security::{
 };
 use navarch_model::telemetry::Telemetry;
 use navarch_model::{Config, Name};
-use navarch_snapshot::{Reads, Snapshot, View};
+use navarch_snapshot::{Places, Reads, Snapshot, View};
 use navarch_translate::extensions::script_problem;
 use navarch_translate::patch_values::{self, PatchProblemKind};
 use navarch_translate::patching::Fates;
@@ -45,6 +45,7 @@ use crate::gather::shared::telemetry::{find, find_upstream};
 pub struct TranslationFindings {
     checks: Option<(Engine, Root<Checks>)>,
     patches: Option<(Reads, Arc<Fates>, Vec<Problem>)>,
+    places: Places,
 }
 
 impl TranslationFindings {
@@ -69,7 +70,9 @@ impl TranslationFindings {
         }
         let of_patches = self.patches.iter().flat_map(|(_, _, problems)| problems);
         let placed = problems.iter().chain(of_patches);
-        let mut findings: Vec<Finding> = placed.map(|problem| located(snapshot, problem)).collect();
+        let places = &mut self.places;
+        let mut findings: Vec<Finding> = placed.map(|problem| located(snapshot, problem, places)).collect();
+        places.sweep();
         findings.sort();
         findings
     }
@@ -97,19 +100,17 @@ impl Gather for Checks {
 /// What is wrong with a snapshot if the workloads that it lists are all there are: selectors that select none
 /// of them, and ports that nobody leads to.
 pub fn unmatched(snapshot: &Snapshot) -> Vec<Finding> {
+    let (problems, mut places) = (unmatched::problems(snapshot), Places::default());
     let mut findings: Vec<Finding> =
-        unmatched::problems(snapshot).iter().map(|problem| located(snapshot, problem)).collect();
+        problems.iter().map(|problem| located(snapshot, problem, &mut places)).collect();
     findings.sort();
     findings
 }
 
-fn located(snapshot: &Snapshot, problem: &Problem) -> Finding {
+fn located(snapshot: &Snapshot, problem: &Problem, places: &mut Places) -> Finding {
     let finding = problem.finding.clone().of(problem.key.clone()).path(problem.path.clone());
-    match snapshot.object(&problem.key) {
-        Some(object) => finding.at(object.locate(&problem.path)),
-        None => finding,
-    }
-    .locate_other(|key, path| snapshot.object(key)?.locate(path))
+    let finding = finding.at(places.locate(snapshot, &problem.key, &problem.path));
+    finding.locate_other(|key, path| places.locate(snapshot, key, path))
 }
 
 /// The namespaces with objects that are looked at one by one.

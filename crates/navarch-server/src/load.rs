@@ -12,7 +12,7 @@ use navarch_model::finding::Finding;
 use navarch_model::proxy::ProxyFacts;
 use navarch_plan::{Planner, TranslationFindings, presumed_fates, unmatched};
 use navarch_snapshot::world::Options;
-use navarch_snapshot::{Snapshot, World};
+use navarch_snapshot::{Places, Snapshot, World};
 use navarch_sources::Source;
 use serde_json::{Map, Value};
 
@@ -72,7 +72,7 @@ fn read(inputs: &mut Inputs) -> Result<ChangeSet, Error> {
 fn loaded(inputs: &Inputs, changes: ChangeSet) -> Loaded {
     let snapshot = World::new(Options::default()).apply(changes);
     let mut findings = inputs.findings().to_vec();
-    findings.extend(snapshot.placed_findings());
+    findings.extend(snapshot.placed_findings(&mut Places::default()));
     findings.extend(TranslationFindings::default().about(&snapshot, &presumed_fates(&snapshot)));
     findings.extend(unmatched(&snapshot));
     findings.sort();

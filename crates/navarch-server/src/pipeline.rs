@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use navarch_model::finding::{Finding, Severity};
 use navarch_plan::{Fates, TranslationFindings};
 use navarch_snapshot::world::Options;
-use navarch_snapshot::{Snapshot, World};
+use navarch_snapshot::{Places, Snapshot, World};
 use navarch_sources::{Health, Source, SourceError};
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ pub struct Pipeline {
     metrics: Metrics,
     logged: Vec<Finding>,
     translation: TranslationFindings,
+    /// Of what derivation has found.
+    places: Places,
     /// What was examined last.
     examined: Option<Arc<Snapshot>>,
 }
@@ -52,6 +54,7 @@ impl Pipeline {
             metrics,
             logged: Vec::new(),
             translation: TranslationFindings::default(),
+            places: Places::default(),
             examined: None,
         };
         loop {
@@ -113,7 +116,8 @@ impl Pipeline {
     fn examine(&mut self, fates: &Arc<Fates>) {
         let snapshot = self.snapshot();
         let mut findings = self.inputs.findings().to_vec();
-        findings.extend(snapshot.placed_findings());
+        findings.extend(snapshot.placed_findings(&mut self.places));
+        self.places.sweep();
         findings.extend(self.translation.about(&snapshot, fates));
         findings.sort();
         self.report(findings);

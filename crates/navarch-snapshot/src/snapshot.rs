@@ -24,6 +24,7 @@ use crate::gateways::Gateways;
 use crate::namespaces::is_selected;
 use crate::outcome::Outcomes;
 use crate::part::{BUCKETS, Part};
+use crate::places::Places;
 use crate::tables::Tables;
 
 /// Values by host, of all namespaces.
@@ -251,9 +252,9 @@ impl Snapshot {
     }
 
     /// The findings, with the place of the other side of each conflict.
-    pub fn placed_findings(&self) -> impl Iterator<Item = Finding> {
-        let locate = |key: &ObjectKey, path: &str| self.object(key)?.locate(path);
-        self.findings.iter().map(move |finding| finding.clone().locate_other(locate))
+    pub fn placed_findings(&self, places: &mut Places) -> Vec<Finding> {
+        let mut locate = |key: &ObjectKey, path: &str| places.locate(self, key, path);
+        self.findings.iter().map(|finding| finding.clone().locate_other(&mut locate)).collect()
     }
 
     /// All services of all namespaces, by host, oldest first for each host.
