@@ -43,6 +43,7 @@ use crate::registration;
 use crate::rejections::Rejections;
 use crate::reports::Reports;
 use crate::roots;
+use crate::secret_readers::SecretReaders;
 use crate::secure::{Callers, Tls, TlsFiles};
 use crate::webhook::{self, Webhooks};
 
@@ -149,7 +150,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     // Before the cluster is followed, which is kept in it too.
     let state = options.identity.as_ref().map(State::claim).transpose()?;
     let mut sources = inputs::of_watched_files(options.config.as_deref(), options.mesh_config.as_deref());
-    let (mut writer, mut of_cluster, mut remotes) = (None, None, None);
+    let (mut writer, mut of_cluster, mut remotes, mut secret_readers) = (None, None, None, None);
     if let Some(remote) = &options.remote_clusters {
         let clusters = RemoteClusters::follow(remote.clone()).await?;
         remotes = Some(clusters.remotes());
@@ -158,6 +159,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     if let Some(kubernetes) = &options.kubernetes {
         let cluster = Kubernetes::follow(kubernetes).await?;
         writer = cluster.writer();
+        let readers = SecretReaders::new(cluster.questions());
+        sources.push(readers.source());
+        secret_readers = Some(readers);
         of_cluster = Some(OfCluster {
             name: kubernetes.cluster.to_string(),
             questions: cluster.questions(),
@@ -201,6 +205,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone(), options.routes).map_err(Error::Thread)?;
+    if let Some(readers) = secret_readers {
+        // Before anybody connects.
+        fleet.review_secrets();
+        tokio::spawn(readers.run(fleet.clone()));
+    }
     let identity = match options.identity.as_ref().zip(state) {
         Some((identity, state)) => {
             let namespace = options.system_namespace.as_deref();
@@ -259,7 +268,8 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     }
     if let Some(writer) = writer.as_ref().filter(|_| options.events) {
         let objects = writer.objects().clone();
-        tokio::spawn(events::follow(objects, pipeline.findings(), pipeline.latest()));
+        let revision = Arc::new(options.pods.called());
+        tokio::spawn(events::follow(objects, revision, pipeline.findings(), pipeline.latest()));
     }
     if let Some(writer) = writer.as_ref().filter(|_| options.deploy_gateways) {
         let deployer = Deployer {
