@@ -52,8 +52,8 @@ pub struct KubernetesArgs {
         env = "NAVARCH_REVISION"
     )]
     pub revision: String,
-    /// Another name that stands for the revision in labels istio.io/rev; may be repeated. `default` is the one
-    /// that is meant where there is no label. Those of --inject-settings stand for it as well
+    /// Another name that stands for the revision in labels istio.io/rev; may be repeated. `default` is the
+    /// one that is meant where there is no label. Those of --inject-settings stand for it as well
     #[arg(
         long,
         value_name = "NAME",

@@ -72,7 +72,7 @@ fn selected(options: &Options, tag: Option<&str>) -> Vec<(&'static str, Vec<Valu
     all
 }
 
-/// The policies, one pair for the revision with all of its tags, bound to what a webhook would be asked about.
+/// The policies, a pair for the revision with all of its tags, bound to what a webhook would be asked about.
 fn policy<'a>(options: &Options, names: impl Iterator<Item = Option<&'a str>>) -> Vec<Value> {
     let bound = names.flat_map(|tag| {
         let name = injection_configuration(options, tag);

@@ -1,7 +1,7 @@
 //! Whose an object is: one of several control planes that share a cluster.
 //!
-//! The label `istio.io/rev` of an object, or of its namespace, names a revision of the control plane, or a tag
-//! that stands for one. Everybody who asks whose something is asks [`Revision::whose`].
+//! The label `istio.io/rev` of an object, or of its namespace, names a revision of the control plane, or a
+//! tag that stands for one. Everybody who asks whose something is asks [`Revision::whose`].
 
 use std::collections::BTreeSet;
 

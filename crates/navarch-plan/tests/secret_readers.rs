@@ -66,7 +66,7 @@ fn keys_go_to_accounts_that_may_read_them() {
 
     // Authorities are public in their namespace.
     let reviewed = plan(Secrets::Reviewed, json!({"istio": "edge"}));
-    assert_eq!(names(&reviewed), [authority.clone()]);
+    assert_eq!(names(&reviewed), std::slice::from_ref(&authority));
     assert!(is_asked());
     let mut findings = TranslationFindings::default();
     let mut check = |access: SecretAccess, expected: &[String], said: Option<&str>| {

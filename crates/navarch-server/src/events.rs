@@ -35,8 +35,8 @@ const NAME_MAX: usize = 200;
 /// Longest message (Kubernetes: `Event.note`).
 const MESSAGE_MAX: usize = 1000;
 
-/// What to tell of findings: of objects of the cluster that are ours to act upon, and not what is merely worth
-/// knowing.
+/// What to tell of findings: of objects of the cluster that are ours to act upon, and not what is merely
+/// worth knowing.
 pub fn events(findings: &[Finding], snapshot: &Snapshot, revision: &Revision) -> Vec<Event> {
     let told = findings.iter().filter(|finding| {
         finding.severity != Severity::Info && matches!(finding.position, Some(Position::Cluster { .. }))

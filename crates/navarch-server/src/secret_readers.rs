@@ -1,10 +1,10 @@
 //! Which service accounts may read Secrets: the API server that keeps them is asked (SubjectAccessReview), as
 //! istiod asks it, and never on the way of an answer to a proxy.
 //!
-//! Proxies get the keys that configuration names for them if they could read them themselves, or else everybody
-//! who may write a Gateway in a namespace would reach all of its Secrets. Which accounts that counts for is what
-//! has been planned; what the API server says is a fact, which plans read. An account that it has not answered
-//! about may not.
+//! Proxies get the keys that configuration names for them if they could read them themselves, or else whoever
+//! may write a Gateway in a namespace would reach all of its Secrets. Which accounts that counts for is what
+//! has been planned; what the API server says is a fact, which plans read. An account that it has not
+//! answered about may not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -143,5 +143,58 @@ impl SecretReaders {
         }
         known.access = Some(access.clone());
         self.facts.state(Fact::SecretReader { account, access });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use navarch_kubernetes::{Access, Kubernetes, Options};
+    use navarch_sources::Batch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn without_an_answer_the_last_one_holds_and_before_the_first_nobody_may() -> anyhow::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let address = "127.0.0.1:9".parse()?;
+        let kubeconfig = navarch_testkit::cluster::Cluster::kubeconfig(directory.path(), address)?;
+        let options = Options {
+            access: Access { kubeconfig: Some(kubeconfig), context: None },
+            cluster: "main".into(),
+            revision: Default::default(),
+            namespaces: Default::default(),
+            kept: None,
+            candidate: None,
+        };
+        let readers = SecretReaders::new(Kubernetes::follow(&options).await?.questions());
+        let mut source = readers.source();
+        let account = Account { namespace: "edge".into(), name: "gateway".into() };
+        let mut known = BTreeMap::new();
+        readers.forget(&mut known, &BTreeSet::from([account.clone()]));
+        let mut check = |answer: Result<bool, &str>, expected: Option<SecretAccess>, again: Duration| {
+            let before = Instant::now();
+            let answer = answer.map_err(|reason| AskError::Failed { reason: reason.to_owned() });
+            readers.answered(&mut known, account.clone(), answer);
+            let Batch { facts, .. } = source.read().expect("what is stated");
+            let stated = facts.into_iter().map(|fact| match fact {
+                Fact::SecretReader { access, .. } => access,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(stated.collect::<Vec<_>>(), Vec::from_iter(expected));
+            let due = known[&account].due.expect("it is asked about again");
+            assert!((again..again + AGAIN).contains(&(due - before)), "{due:?}");
+        };
+        let unanswered = |reason: &str| Some(SecretAccess::Unanswered { reason: reason.into() });
+        check(Err("a"), unanswered("a"), AGAIN);
+        check(Err("a"), None, AGAIN);
+        check(Err("b"), unanswered("b"), AGAIN);
+        check(Ok(true), Some(SecretAccess::Allowed), ALLOWED_FOR);
+        check(Err("a"), None, AGAIN);
+        check(Ok(false), Some(SecretAccess::Denied), DENIED_FOR);
+        check(Err("a"), None, AGAIN);
+        check(Ok(true), Some(SecretAccess::Allowed), ALLOWED_FOR);
+        readers.forget(&mut known, &BTreeSet::new());
+        assert_eq!(source.read()?.retracted, [FactKey::SecretReader(account)]);
+        Ok(())
     }
 }

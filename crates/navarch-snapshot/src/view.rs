@@ -351,7 +351,7 @@ impl<'s> View<'s> {
         }
     }
 
-    /// Accounts that ask for Secrets and may not read those of their namespace, or of which that is not known.
+    /// Accounts that ask for Secrets and may not read those of their namespace, or of which it is unknown.
     pub fn refused_secret_readers(&self) -> impl Iterator<Item = (&'s Account, &'s SecretAccess)> + use<'s> {
         self.record(Part::SecretReaders);
         self.snapshot.refused_secret_readers()

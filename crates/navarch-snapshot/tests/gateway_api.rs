@@ -256,7 +256,7 @@ fn a_gateway_of_ambient_mode_is_warned_of() {
         let key = ObjectKey::new(Kind::KubernetesGateway, "infra", "w");
         assert_eq!(snapshot.statuses().get(&key), None, "{class}");
         let findings = snapshot.findings();
-        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        let [finding] = findings else { panic!("{findings:?}") };
         assert!(finding.to_string().contains(expected), "{finding}");
     };
     check("istio-waypoint", "", "warning");

@@ -9,8 +9,8 @@ use crate::settings::{Operator, Requirement};
 use crate::terms::{INIT, PROXY, STATUS};
 use crate::{Selector, Settings};
 
-/// Annotations that a policy cannot heed: what they say is YAML or JSON, or changes what is put into the pod in
-/// ways of its own.
+/// Annotations that a policy cannot heed: what they say is YAML or JSON, or changes what is put into the pod
+/// in ways of its own.
 pub const UNHEEDED: [&str; 11] = [
     "proxy.istio.io/config",
     "sidecar.istio.io/interceptionMode",
@@ -133,30 +133,37 @@ fn free_names() -> String {
 /// What is refused, and in which words: who has been injected passes.
 pub(super) fn validations() -> Vec<Value> {
     let injected = has("annotations", STATUS);
-    let instead = "inject the pod with `navarch inject`, or use the webhook";
-    let refuse = |passes: String, message: String| json!({"expression": format!("{injected} || {passes}"), "message": message, "reason": "Invalid"});
+    let refuse = |passes: String, reason: String| {
+        let message = format!(
+            "no proxy can be injected by the policy: {reason}; inject the pod with `navarch inject`, or use the webhook"
+        );
+        let expression = format!("{injected} || {passes}");
+        json!({"expression": expression, "message": message, "reason": "Invalid"})
+    };
     let mut all: Vec<Value> = UNHEEDED
         .iter()
         .map(|name| {
-            let message = format!(
-                "no proxy can be injected by the policy: it does not heed the annotation {name}; {instead}"
-            );
-            refuse(format!("!{}", has("annotations", name)), message)
+            refuse(
+                format!("!{}", has("annotations", name)),
+                format!("it does not heed the annotation {name}"),
+            )
         })
         .collect();
     all.push(refuse(
         known_template(),
-        format!("no proxy can be injected by the policy: it does not know the template of the annotation {TEMPLATES}; {instead}"),
+        format!("it does not know the template of the annotation {TEMPLATES}"),
     ));
     all.push(refuse(
         free_names(),
-        format!("no proxy can be injected by the policy: the pod has a container or a volume of a name that is put into it; {instead}"),
+        "the pod has a container or a volume of a name that is put into it".to_owned(),
     ));
     for name in PORTS {
         let name = format!("traffic.sidecar.istio.io/{name}");
-        let said = says("annotations", &name);
+        let is_stated = has("annotations", &name);
+        let are_ports =
+            format!("{}.trim().matches(\"^([*]|[0-9]+(,[0-9]+)*)?$\")", says("annotations", &name));
         all.push(json!({
-            "expression": format!("!{} || {said}.trim().matches(\"^([*]|[0-9]+(,[0-9]+)*)?$\")", has("annotations", &name)),
+            "expression": format!("!{is_stated} || {are_ports}"),
             "message": format!("no proxy can be injected: the annotation {name} is not ports"),
             "reason": "Invalid",
         }));

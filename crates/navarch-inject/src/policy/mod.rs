@@ -1,23 +1,25 @@
-//! Injection as a MutatingAdmissionPolicy (`admissionregistration.k8s.io/v1`, Kubernetes 1.36): expressions of
-//! CEL that make of a pod what [`inject`](crate::inject) makes of it, without anybody who answers.
+//! Injection as a MutatingAdmissionPolicy (`admissionregistration.k8s.io/v1`, Kubernetes 1.36): expressions
+//! of CEL that make of a pod what [`inject`](crate::inject) makes of it, without anybody who answers.
 //!
 //! What is put into pods is what the template makes, for a pod of which what differs from one pod to another
 //! is a hole: an expression. What expressions cannot say (YAML and JSON in annotations, containers that are
-//! merged) is refused by a second policy, a ValidatingAdmissionPolicy, which sees the pod afterwards: a pod that
-//! should have a proxy and has none would be outside of the mesh unseen.
+//! merged) is refused by a second policy, a ValidatingAdmissionPolicy, which sees the pod afterwards: a pod
+//! that should have a proxy and has none would be outside of the mesh unseen.
 
 mod asked;
 mod cel;
 mod probes;
+mod variables;
 
 use serde_json::{Value, json};
 
-use self::cel::{expression, hole, items, quote, quoted};
+use self::cel::{expression, hole, items, quote};
+use self::variables::{NETWORK, variables};
 use crate::inject::{Added, lead};
 use crate::json::Object;
 use crate::probes::PROBERS;
 use crate::terms::{Fault, INIT, PROMETHEUS, PROXY, STATUS, Workload};
-use crate::wishes::{RESOURCES, SET, Wishes};
+use crate::wishes::Wishes;
 use crate::{Settings, SidecarForm, json as values, template};
 
 pub use self::asked::UNHEEDED;
@@ -33,6 +35,19 @@ pub struct Selected {
     pub pods: Value,
 }
 
+/// What the workload is, as Istio has it.
+const OWNER: &str = r#""kubernetes://apis/" + variables.workloadVersion + "/namespaces/" + request.namespace
+  + "/" + variables.workloadKind + "s/" + variables.workload"#;
+
+/// A label has at most 63 characters.
+const CANONICAL_NAME: &str = "variables.canonicalName.substring(0,
+  size(variables.canonicalName) > 63 ? 63 : size(variables.canonicalName))";
+
+/// The Secrets to pull images with that are put into the pod, in JSON.
+const TOLD_SECRETS: &str = r#"(size(variables.pullSecrets) == 0
+  ? "null"
+  : "[" + variables.pullSecrets.map(n, strings.quote(n)).join(",") + "]")"#;
+
 /// The policies called `name` and their bindings.
 ///
 /// # Errors
@@ -40,7 +55,11 @@ pub struct Selected {
 pub fn policies(settings: &Settings, name: &str, selected: &[Selected]) -> Result<Vec<Value>, Fault> {
     let wishes = Wishes::read(settings, &Default::default())?;
     let constraints = json!({"resourceRules": [{
-        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "*",
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["pods"],
+        "scope": "*",
     }]});
     let variables: Vec<Value> = variables(settings, &wishes)
         .into_iter()
@@ -49,7 +68,10 @@ pub fn policies(settings: &Settings, name: &str, selected: &[Selected]) -> Resul
     let conditions = asked::conditions(settings);
     let mut heeded = conditions.clone();
     heeded.extend(asked::heeded());
-    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let object = |kind: &str, name: &str, spec: Value| {
+        let metadata = json!({"name": name});
+        json!({"apiVersion": VERSION, "kind": kind, "metadata": metadata, "spec": spec})
+    };
     let mutation = mutation(settings, &wishes);
     let mutating = json!({
         "failurePolicy": "Fail",
@@ -77,122 +99,6 @@ pub fn policies(settings: &Settings, name: &str, selected: &[Selected]) -> Resul
         made.push(object("ValidatingAdmissionPolicyBinding", binding, spec));
     }
     Ok(made)
-}
-
-/// What an annotation of the pod says, or else another text.
-fn said(name: &str, otherwise: &str) -> String {
-    let name = quote(name);
-    format!("({name} in variables.annotations ? variables.annotations[{name}].trim() : {})", quote(otherwise))
-}
-
-fn traffic(name: &str, otherwise: &str) -> String {
-    said(&format!("traffic.sidecar.istio.io/{name}"), otherwise)
-}
-
-/// Whether an annotation switches something on; what it is if there is none.
-fn flag(name: &str, otherwise: bool) -> String {
-    format!("{} in {}", said(name, if otherwise { "true" } else { "false" }), quoted(SET))
-}
-
-/// The variables of the expressions, each of which reads those before it.
-fn variables(settings: &Settings, wishes: &Wishes) -> Vec<(&'static str, String)> {
-    let first = |names: &[&str], otherwise: &str| {
-        let names = quoted(names.iter().copied());
-        let of = format!("{names}.filter(n, n in variables.labels && variables.labels[n] != \"\")");
-        format!("({of}.size() > 0 ? variables.labels[{of}[0]] : {otherwise})")
-    };
-    let texts = |field: &str| format!("has(object.metadata.{field}) ? object.metadata.{field} : {{}}");
-    let lists = "object.spec.containers".to_owned();
-    let owners = "has(object.metadata.ownerReferences) ? object.metadata.ownerReferences.filter(o, has(o.controller) && o.controller) : []";
-    // As `owner_of` finds what is behind a ReplicaSet or a Job.
-    let hash = "\"pod-template-hash\" in variables.labels && variables.owners[0].name.endsWith(\"-\" + variables.labels[\"pod-template-hash\"])";
-    let deployed = format!("variables.owned && variables.owners[0].kind == \"ReplicaSet\" && {hash}");
-    let scheduled = "variables.owned && variables.owners[0].kind == \"Job\" && variables.owners[0].name.matches(\"-[0-9]{8,10}$\")";
-    let cut = |from: &str, end: &str| format!("{from}.substring(0, {end})");
-    let workload = format!(
-        "variables.deployed ? {} : variables.scheduled ? {} : variables.owned ? variables.owners[0].name : has(object.metadata.name) && object.metadata.name != \"\" ? object.metadata.name : has(object.metadata.generateName) ? object.metadata.generateName.replace(\"-\", \" \").trim().replace(\" \", \"-\") : \"\"",
-        cut(
-            "variables.owners[0].name",
-            "size(variables.owners[0].name) - size(variables.labels[\"pod-template-hash\"]) - 1"
-        ),
-        cut("variables.owners[0].name", "variables.owners[0].name.lastIndexOf(\"-\")"),
-    );
-    let kind = "variables.deployed ? \"deployment\" : variables.scheduled ? \"cronjob\" : variables.owned ? variables.owners[0].kind.lowerAscii() : \"pod\"";
-    let network = said_label("topology.istio.io/network", &settings.network);
-    let wished = RESOURCES.iter().map(|(annotation, ..)| *annotation);
-    let needs = |is_limit: bool| {
-        let of = RESOURCES.iter().filter(|(_, _, limit)| *limit == is_limit);
-        let of = of.map(|(annotation, resource, _)| format!("{}: {}", quote(resource), quote(annotation)));
-        let of = of.collect::<Vec<_>>().join(", ");
-        format!(
-            "dyn({{{of}}}.transformMap(r, a, a in variables.annotations, variables.annotations[a].trim()))"
-        )
-    };
-    let usual = expression(&values::value(&wishes.resources));
-    let ports = "'{' + ((has(p.name) && p.name != \"\" ? ['\"name\":' + strings.quote(p.name)] : []) + (has(p.hostPort) && p.hostPort != 0 ? ['\"hostPort\":' + string(p.hostPort)] : []) + ['\"containerPort\":' + string(p.containerPort)] + (has(p.protocol) ? ['\"protocol\":' + strings.quote(p.protocol)] : []) + (has(p.hostIP) && p.hostIP != \"\" ? ['\"hostIP\":' + strings.quote(p.hostIP)] : [])).join(',') + '}'";
-    let scrape = "\"prometheus.io/scrape\"";
-    let scraped =
-        format!("!({scrape} in variables.annotations && variables.annotations[{scrape}] == \"false\")");
-    let excluded = traffic("excludeInboundPorts", &settings.exclude_inbound_ports);
-    let optional = |option: &str, value: &str| {
-        format!("({value} == \"\" ? [] : [{}, {value}])", quote(&format!("--{option}")))
-    };
-    let guests = format!(
-        "(\"istio.io/reroute-virtual-interfaces\" in variables.annotations ? {} : {})",
-        said("istio.io/reroute-virtual-interfaces", ""),
-        traffic("kubevirtInterfaces", "")
-    );
-    let redirected = [
-        optional(
-            "exclude-outbound-cidrs",
-            &traffic("excludeOutboundIPRanges", &settings.exclude_outbound_ranges),
-        ),
-        optional("outbound-ports", &traffic("includeOutboundPorts", "")),
-        optional(
-            "exclude-outbound-ports",
-            &traffic("excludeOutboundPorts", &settings.exclude_outbound_ports),
-        ),
-        optional("exclude-interfaces", &traffic("excludeInterfaces", "")),
-        optional("guest-interfaces", &guests),
-    ];
-    let merges = match wishes.status_port {
-        0 => "false".to_owned(),
-        _ => format!("({}) && {scraped}", flag("prometheus.istio.io/merge-metrics", settings.merge_metrics)),
-    };
-    vec![
-        ("labels", texts("labels")),
-        ("annotations", texts("annotations")),
-        ("owners", owners.to_owned()),
-        ("owned", "size(variables.owners) > 0".to_owned()),
-        ("deployed", deployed),
-        ("scheduled", scheduled.to_owned()),
-        ("workload", workload),
-        ("workloadKind", kind.to_owned()),
-        ("workloadVersion", "variables.owned ? variables.owners[0].apiVersion : \"v1\"".to_owned()),
-        ("service", first(&["app"], &format!("(variables.workload == \"\" ? {} : variables.workload)", quote(PROXY)))),
-        ("canonicalName", first(&["app.kubernetes.io/name", "app"], "variables.workload")),
-        ("canonicalRevision", first(&["app.kubernetes.io/version", "version"], "\"latest\"")),
-        ("network", network),
-        ("image", said("sidecar.istio.io/proxyImage", &settings.image)),
-        ("logLevel", said("sidecar.istio.io/logLevel", &settings.log_level)),
-        ("resources", format!("{}.exists(a, a in variables.annotations) ? {{\"requests\": {}, \"limits\": {}}} : {usual}", quoted(wished), needs(false), needs(true))),
-        ("podPorts", format!("'[' + {lists}.map(c, has(c.ports) ? c.ports.map(p, {ports}) : []).flatten().join(',') + ']'")),
-        ("appContainers", format!("{lists}.map(c, c.name).join(\",\")")),
-        ("inboundPorts", traffic("includeInboundPorts", "*")),
-        ("excludedInboundPorts", format!("{excluded} == \"\" ? \"\" : \",\" + {excluded}")),
-        ("outboundRanges", traffic("includeOutboundIPRanges", &settings.include_outbound_ranges)),
-        ("redirected", redirected.join(" + ")),
-        ("probes", probes::led(&flag("sidecar.istio.io/rewriteAppHTTPProbers", settings.rewrite_probes), wishes.status_port)),
-        ("merges", merges),
-        ("prometheus", "[\"path\", \"port\", \"scheme\", \"scrape\"].filter(n, (\"prometheus.io/\" + n) in variables.annotations).map(n, strings.quote(n) + \":\" + strings.quote(variables.annotations[\"prometheus.io/\" + n])).join(\",\")".to_owned()),
-        ("pullSecrets", format!("{}.filter(n, !has(object.spec.imagePullSecrets) || !object.spec.imagePullSecrets.exists(s, has(s.name) && s.name == n))", quoted(settings.image_pull_secrets.iter().map(String::as_str)))),
-    ]
-}
-
-/// What a label of the pod says, or else another text.
-fn said_label(name: &str, otherwise: &str) -> String {
-    let name = quote(name);
-    format!("({name} in variables.labels ? variables.labels[{name}] : {})", quote(otherwise))
 }
 
 /// What is put into pods, with holes where it differs from one to another.
@@ -237,7 +143,6 @@ fn holed(settings: &Settings, wishes: &Wishes) -> Holed {
         container
     };
     let mut proxy = with_resources(&made.proxy);
-    let owner = "\"kubernetes://apis/\" + variables.workloadVersion + \"/namespaces/\" + request.namespace + \"/\" + variables.workloadKind + \"s/\" + variables.workload";
     if let Some(env) = proxy["env"].as_array_mut() {
         for item in env.iter_mut() {
             let name = item["name"].as_str().unwrap_or_default().to_owned();
@@ -255,7 +160,7 @@ fn holed(settings: &Settings, wishes: &Wishes) -> Holed {
         }
         let after = |item: &Value| item["name"] == "ISTIO_META_WORKLOAD_NAME";
         let at = env.iter().position(after).map_or(env.len(), |at| at + 1);
-        env.insert(at, json!({"name": "ISTIO_META_OWNER", "value": hole(owner)}));
+        env.insert(at, json!({"name": "ISTIO_META_OWNER", "value": hole(OWNER)}));
         let probers = "\"{\" + variables.probes.map(p, p[\"asked\"]).join(\",\") + \"}\"";
         for (name, condition, value) in [
             (PROBERS, "size(variables.probes) > 0", probers),
@@ -284,8 +189,6 @@ fn holed(settings: &Settings, wishes: &Wishes) -> Holed {
     Holed { proxy, init, volumes: made.volumes.iter().map(values::value).collect() }
 }
 
-const NETWORK: &str = "topology.istio.io/network";
-
 /// The steps (RFC 6902) that inject a pod, as one expression.
 fn mutation(settings: &Settings, wishes: &Wishes) -> String {
     let Holed { proxy, init, volumes } = holed(settings, wishes);
@@ -313,10 +216,9 @@ fn mutation(settings: &Settings, wishes: &Wishes) -> String {
         steps.push(unless(&format!("{} in variables.labels", quote(name)), step));
     }
     let canonical = "service.istio.io/canonical-name";
-    let cut = "variables.canonicalName.substring(0, size(variables.canonicalName) > 63 ? 63 : size(variables.canonicalName))";
     steps.push(unless(
         &format!("{} in variables.labels || variables.canonicalName == \"\"", quote(canonical)),
-        at(&pointer("labels", canonical), &json!(hole(cut))),
+        at(&pointer("labels", canonical), &json!(hole(CANONICAL_NAME))),
     ));
     let first = hole("object.spec.containers[0].name");
     for name in ["kubectl.kubernetes.io/default-container", "kubectl.kubernetes.io/default-logs-container"] {
@@ -356,9 +258,9 @@ fn mutation(settings: &Settings, wishes: &Wishes) -> String {
         ));
         let secret = add("\"/spec/imagePullSecrets/-\"", "{\"name\": n}");
         steps.push(format!("variables.pullSecrets.map(n, {secret})"));
-        let names = "(size(variables.pullSecrets) == 0 ? \"null\" : \"[\" + variables.pullSecrets.map(n, strings.quote(n)).join(\",\") + \"]\")";
-        told = told.replace("\"imagePullSecrets\":null", &format!("\"imagePullSecrets\":{}", hole(names)));
+        told = told
+            .replace("\"imagePullSecrets\":null", &format!("\"imagePullSecrets\":{}", hole(TOLD_SECRETS)));
     }
     steps.push(format!("[{}]", at(&pointer("annotations", STATUS), &json!(told))));
-    steps.join(" + ")
+    steps.join("\n+ ")
 }

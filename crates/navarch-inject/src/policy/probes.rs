@@ -1,6 +1,5 @@
 //! Probes of the application, led through the agent: what [`crate::probes`] does, as expressions.
 
-use super::cel::quote;
 use crate::probes::PROBES;
 
 /// The probes that are led through the agent: where each is (`at`), the key of what it asks (`key`), what it
@@ -24,57 +23,70 @@ pub(super) fn led(rewrites: &str, status_port: u16) -> String {
 fn of_probe(list: &str, probe: &str, path: &str) -> String {
     let at = format!("\"/spec/{list}/\" + string(i) + \"/{probe}\"");
     let leads = format!("\"/app-health/\" + c.name + \"/{path}\"");
+    let timeout = format!(
+        "(has(c.{probe}.timeoutSeconds) ? ',\"timeoutSeconds\":' + string(c.{probe}.timeoutSeconds) : '')"
+    );
     let led = |key: &str, condition: &str, fields: &[String]| {
-        let timeout = format!(
-            "(has(c.{probe}.timeoutSeconds) ? ',\"timeoutSeconds\":' + string(c.{probe}.timeoutSeconds) : '')"
-        );
+        let fields = fields.join("\n    + ");
         let asked = format!(
-            "strings.quote({leads}) + ':{{\"{key}\":{{' + ({}).join(',') + '}}' + {timeout} + '}}'",
-            fields.join(" + ")
+            "strings.quote({leads}) + ':{{\"{key}\":{{' + ({fields}).join(',') + '}}' + {timeout} + '}}'"
         );
-        let entry =
-            format!("{{\"at\": {at}, \"key\": {}, \"path\": {leads}, \"asked\": {asked}}}", quote(key));
-        format!("has(c.{probe}.{key}) && {condition} ? [{entry}]")
+        format!(
+            "has(c.{probe}.{key}) && {condition}
+    ? [{{\"at\": {at}, \"key\": \"{key}\", \"path\": {leads}, \"asked\": {asked}}}]"
+        )
     };
     let (get, socket, grpc) =
         (format!("c.{probe}.httpGet"), format!("c.{probe}.tcpSocket"), format!("c.{probe}.grpc"));
-    let known = |port: &str| {
-        format!(
-            "(type({port}) == int || string({port}).matches(\"^[0-9]+$\") || (has(c.ports) && c.ports.exists(q, has(q.name) && q.name == string({port}))))"
-        )
-    };
-    let number = |port: &str| {
-        format!(
-            "['\"port\":' + (type({port}) == int || string({port}).matches(\"^[0-9]+$\") ? string({port}) : string(c.ports.filter(q, has(q.name) && q.name == string({port}))[0].containerPort))]"
-        )
-    };
     let inside = |of: &str| format!("(!has({of}.host) || {of}.host == \"\")");
     let text = |of: &str, key: &str| {
         format!("(has({of}.{key}) && {of}.{key} != \"\" ? ['\"{key}\":' + strings.quote({of}.{key})] : [])")
     };
     let headers = format!(
-        "(has({get}.httpHeaders) ? ['\"httpHeaders\":[' + {get}.httpHeaders.map(h, '{{\"name\":' + strings.quote(h.name) + ',\"value\":' + strings.quote(h.value) + '}}').join(',') + ']'] : [])"
+        "(has({get}.httpHeaders) ? ['\"httpHeaders\":[' + {get}.httpHeaders.map(h,
+      '{{\"name\":' + strings.quote(h.name) + ',\"value\":' + strings.quote(h.value) + '}}').join(',') + ']'] : [])"
     );
     let plain = format!("(!has({get}.scheme) || {get}.scheme.lowerAscii() != \"https\")");
-    let port = |of: &str| format!("{of}.port");
     let http = led(
         "httpGet",
-        &format!("{plain} && {} && {}", inside(&get), known(&port(&get))),
-        &[text(&get, "path"), number(&port(&get)), text(&get, "scheme"), headers],
+        &format!("{plain} && {} && {}", inside(&get), is_known(&get)),
+        &[text(&get, "path"), port(&get), text(&get, "scheme"), headers],
     );
-    let tcp = led(
-        "tcpSocket",
-        &format!("{} && {}", inside(&socket), known(&port(&socket))),
-        &[number(&port(&socket))],
-    );
+    let tcp = led("tcpSocket", &format!("{} && {}", inside(&socket), is_known(&socket)), &[port(&socket)]);
     let service = format!("(has({grpc}.service) ? ['\"service\":' + strings.quote({grpc}.service)] : [])");
-    let rpc = led("grpc", "true", &[number(&port(&grpc)), service]);
-    format!("(has(c.{probe}) ? ({http} : {tcp} : {rpc} : []) : [])")
+    let rpc = led("grpc", "true", &[port(&grpc), service]);
+    format!("(has(c.{probe}) ? ({http}\n  : {tcp}\n  : {rpc}\n  : []) : [])")
+}
+
+/// Whether the port that is asked is a number, also one in a text.
+fn is_number(of: &str) -> String {
+    format!("(type({of}.port) == int || string({of}.port).matches(\"^[0-9]+$\"))")
+}
+
+/// Whether it is known which port is asked.
+fn is_known(of: &str) -> String {
+    let number = is_number(of);
+    format!(
+        "({number}
+      || (has(c.ports) && c.ports.exists(q, has(q.name) && q.name == string({of}.port))))"
+    )
+}
+
+/// The number of the port that is asked, as a member of an object.
+fn port(of: &str) -> String {
+    let number = is_number(of);
+    format!(
+        "['\"port\":' + ({number} ? string({of}.port)
+      : string(c.ports.filter(q, has(q.name) && q.name == string({of}.port))[0].containerPort))]"
+    )
 }
 
 /// The steps that lead them.
 pub(super) fn steps(status_port: u16) -> String {
     format!(
-        "variables.probes.map(p, (p[\"key\"] == \"httpGet\" ? [] : [JSONPatch{{op: \"remove\", path: p[\"at\"] + \"/\" + p[\"key\"]}}]) + [JSONPatch{{op: \"add\", path: p[\"at\"] + \"/httpGet\", value: {{\"path\": dyn(p[\"path\"]), \"port\": dyn({status_port})}}}}]).flatten()"
+        "variables.probes.map(p,
+  (p[\"key\"] == \"httpGet\" ? [] : [JSONPatch{{op: \"remove\", path: p[\"at\"] + \"/\" + p[\"key\"]}}])
+  + [JSONPatch{{op: \"add\", path: p[\"at\"] + \"/httpGet\",
+      value: {{\"path\": dyn(p[\"path\"]), \"port\": dyn({status_port})}}}}]).flatten()"
     )
 }

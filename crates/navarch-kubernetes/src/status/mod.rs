@@ -82,7 +82,7 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// What an object shows, if its kind has a status of ours, or if it says whose the statuses of others are.
+    /// What an object shows, if its kind has a status of ours, or if it says whose statuses of others are.
     pub(crate) fn of(key: ObjectKey, json: &str, asked: &str) -> Option<Shown> {
         #[derive(Deserialize)]
         struct Object {

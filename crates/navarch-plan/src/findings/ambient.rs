@@ -33,7 +33,7 @@ impl Gather for Ambient {
                 let message =
                     "there is no ambient mode: the traffic of its pods without a sidecar is in no mesh";
                 let finding = Finding::warning(Code::NoEffect, message)
-                    .hint("inject sidecars (istio-injection: enabled), or leave the namespace to the control plane that has ambient mode");
+                    .hint("inject sidecars (istio-injection: enabled), or leave it to the control plane that has ambient mode");
                 problems.push(Problem { key, path: path(DATAPLANE_MODE), finding });
             }
         }
@@ -76,6 +76,6 @@ fn waypoint(key: &ObjectKey, labels: &Labels) -> Option<Problem> {
         "there are no waypoints: calls do not go through {name}, and what is to be enforced or routed there is not"
     );
     let finding = Finding::warning(Code::NoEffect, message)
-        .hint("enforce it at sidecars (policies with a selector), or leave it to the control plane that has ambient mode");
+        .hint("enforce it at sidecars (selector), or leave it to the control plane that has ambient mode");
     Some(Problem { key: key.clone(), path: path(USE_WAYPOINT), finding })
 }

@@ -92,8 +92,8 @@ fn conflicting_protocols<'a>(services: impl Iterator<Item = &'a Service>, proble
     }
 }
 
-/// ServiceEntries for bytes without addresses: connections do not say where they want to go, so on a port that
-/// several have, whoever comes first has them all.
+/// ServiceEntries for bytes without addresses: connections do not say where they want to go, so on a port
+/// that several have, whoever comes first has them all.
 pub(super) struct WithoutAddresses;
 
 impl Gather for WithoutAddresses {
@@ -127,7 +127,7 @@ impl Gather for WithoutAddresses {
 struct SharedPort {
     /// ServiceEntries for bytes without addresses.
     bytes: Vec<AskedPort>,
-    /// The first that speaks HTTP: with addresses too, for where traffic is not redirected those do not count.
+    /// The first that speaks HTTP: with addresses too, which do not count where traffic is not redirected.
     http: Option<AskedPort>,
 }
 
