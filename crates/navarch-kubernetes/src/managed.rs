@@ -12,7 +12,7 @@ use crate::request::{self, Change, Collection, FIELD_MANAGER, Failure, understoo
 
 /// The version that no object has, and that is not zero, which would be any: who applies for it either makes
 /// an object or is told of a conflict (apiserver: `Store.Update`).
-const VERSION_OF_NONE: &str = "1";
+pub(crate) const VERSION_OF_NONE: &str = "1";
 
 /// As whom istiod applies what it makes for gateways.
 const FORMER_MANAGER: &str = "istio.io/gateway-controller";

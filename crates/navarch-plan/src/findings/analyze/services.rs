@@ -127,7 +127,8 @@ impl Gather for WithoutAddresses {
 struct SharedPort {
     /// ServiceEntries for bytes without addresses.
     bytes: Vec<AskedPort>,
-    /// The first that speaks HTTP: with addresses too, which do not count where traffic is not redirected.
+    /// The first that speaks HTTP: with addresses too, for where traffic is not redirected those do not
+    /// count.
     http: Option<AskedPort>,
 }
 
