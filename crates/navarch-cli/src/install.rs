@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use navarch_identity::authority::Root;
 use navarch_identity::{Timestamp, pem};
-use navarch_install::{Options, Rule, chart, is_kept, manifests, place, prunable, to_yaml};
+use navarch_install::{Injection, Options, Rule, chart, is_kept, manifests, place, prunable, to_yaml};
 use navarch_kubernetes::Access;
 use navarch_kubernetes::objects::{Earnest, Objects};
 use navarch_kubernetes::permissions::{Need, Permission, Where, permissions};
@@ -120,6 +120,10 @@ pub struct InstallArgs {
     /// No webhook that injects pods (`navarch inject` does)
     #[arg(long)]
     no_injection: bool,
+    /// Have the API server inject pods by itself, by a MutatingAdmissionPolicy (Kubernetes 1.36), in place of
+    /// the webhook: docs/injection.md says what it cannot do
+    #[arg(long, conflicts_with = "no_injection")]
+    inject_policy: bool,
     /// No webhook that validates configuration
     #[arg(long)]
     no_validation: bool,
@@ -200,7 +204,11 @@ impl InstallArgs {
             network: self.network.clone(),
             monitor: self.monitor,
             network_policy: !self.no_network_policy,
-            injection: !self.no_injection,
+            injection: match (self.inject_policy, self.no_injection) {
+                (true, _) => Injection::Policy,
+                (false, true) => Injection::None,
+                (false, false) => Injection::Webhook,
+            },
             validation: !self.no_validation,
             gateways: !self.no_gateways,
             settings: inject::settings(self.settings.as_deref(), None)?,

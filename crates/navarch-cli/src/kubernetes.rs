@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use navarch_kubernetes::{Access, Candidate, Options, remote};
+use navarch_model::Revision;
 use navarch_server::serve::replica_name;
 
 use crate::wait::parse_duration;
@@ -50,6 +52,16 @@ pub struct KubernetesArgs {
         env = "NAVARCH_REVISION"
     )]
     pub revision: String,
+    /// Another name that stands for the revision in labels istio.io/rev; may be repeated. `default` is the
+    /// one that is meant where there is no label. Those of --inject-settings stand for it as well
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "kubernetes",
+        env = "NAVARCH_REVISION_TAG",
+        value_delimiter = ','
+    )]
+    pub revision_tag: Vec<String>,
     /// Another cluster whose Services and workloads count, and a kubeconfig that leads to it; may be
     /// repeated. With --kubernetes also those of the Secrets with the label istio/multiCluster=true in
     /// the system namespace
@@ -126,16 +138,21 @@ impl KubernetesArgs {
 
     /// What is followed, if a cluster is. What it says is kept in the directory of state, if there is one;
     /// `namespace` is where we run.
-    pub fn options(self, state: Option<&Path>, namespace: Option<&str>) -> Option<Options> {
+    pub fn options(
+        self,
+        revision: Revision,
+        state: Option<&Path>,
+        namespace: Option<&str>,
+    ) -> Option<Options> {
         let candidate = (!self.read_only).then(|| Candidate {
             namespace: namespace.unwrap_or(NAMESPACE).to_owned(),
-            lease: format!("navarch-{}", self.revision),
+            lease: format!("navarch-{}", revision.name),
             name: format!("{}-{}", replica_name(), std::process::id()),
         });
         self.kubernetes.then(|| Options {
             access: self.access(),
             cluster: self.cluster().into(),
-            revision: self.revision.into(),
+            revision: Arc::new(revision),
             namespaces: self.watch_namespace.into_iter().collect(),
             kept: state.map(|state| state.join("kubernetes")),
             candidate,

@@ -82,6 +82,9 @@ pub fn render(status: &FleetStatus) -> String {
             for name in proxy.missing_secrets() {
                 text.push_str(&format!("  {name}\n"));
             }
+            if !proxy.withheld().is_empty() {
+                text.push_str(&format!("  Keys are withheld: {}.\n", proxy.withheld()));
+            }
         }
         for (ty, state) in &proxy.types {
             if let Some(error) = &state.error {

@@ -180,7 +180,8 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
     let (cluster_name, events) = (args.kubernetes.cluster_name.clone(), args.kubernetes.events);
     let remote_clusters =
         args.kubernetes.remote_clusters(args.state.as_deref(), args.system_namespace.as_deref())?;
-    let kubernetes = args.kubernetes.options(args.state.as_deref(), args.system_namespace.as_deref());
+    let kubernetes =
+        args.kubernetes.options(pods.called(), args.state.as_deref(), args.system_namespace.as_deref());
     let identity = args.state.map(|state| identity::Options {
         state,
         new_authority: args.new_authority,
@@ -260,6 +261,7 @@ impl ServeArgs {
                 settings.revision
             ),
         }
+        settings.tags.extend(self.kubernetes.revision_tag.iter().cloned());
         Ok(settings)
     }
 

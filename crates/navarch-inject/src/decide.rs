@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use navarch_model::{Revision, revision};
+
 use crate::Settings;
 
 /// The label, and the annotation, of a pod that decides.
@@ -13,7 +15,7 @@ pub const INJECT: &str = "sidecar.istio.io/inject";
 /// The label of a namespace.
 pub const INJECTION: &str = "istio-injection";
 /// The label of namespaces and pods that names a revision.
-pub const REVISION: &str = "istio.io/rev";
+pub const REVISION: &str = revision::LABEL;
 
 /// What decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +101,11 @@ pub fn decide(settings: &Settings, pod: &Candidate<'_>) -> Result<Reason, Reason
 /// # Errors
 /// Why it is not.
 pub fn is_asked_about(
-    settings: &Settings,
+    revision: &Revision,
     namespace: &BTreeMap<String, String>,
     pod: &BTreeMap<String, String>,
 ) -> Result<(), Reason> {
-    let is_default = settings.is_called("default");
+    let is_default = revision.is_called(revision::DEFAULT);
     let of_default = if is_default { Ok(()) } else { Err(Reason::OtherRevision) };
     let wish = pod.get(INJECT).map(String::as_str);
     if wish == Some("false") {
@@ -113,16 +115,18 @@ pub fn is_asked_about(
         return if injection == "enabled" { of_default } else { Err(Reason::NotAsked) };
     }
     match namespace.get(REVISION).or(pod.get(REVISION)) {
-        Some(revision) if settings.is_called(revision) => Ok(()),
+        Some(asked) if revision.is_called(asked) => Ok(()),
         Some(_) => Err(Reason::OtherRevision),
         None if wish == Some("true") => of_default,
         None => Err(Reason::NotAsked),
     }
 }
 
-/// As Istio's injector reads the label: YAML 1.1's words for true, in any case.
+/// What Istio's injector takes for true in the label: YAML 1.1's words, in any case.
+pub(crate) const TRUE: [&str; 4] = ["y", "yes", "true", "on"];
+
 fn is_true(text: &str) -> bool {
-    ["y", "yes", "true", "on"].iter().any(|word| text.eq_ignore_ascii_case(word))
+    TRUE.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -195,9 +199,9 @@ mod tests {
     fn labels_say_which_revision_is_asked() {
         let check = |revision: &str, namespace: &str, pod: &str, expected: Result<(), Reason>| {
             let (revision, tags) = revision.split_once('+').unwrap_or((revision, ""));
-            let tags = tags.split('+').filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
-            let settings = Settings { revision: revision.to_owned(), tags, ..settings() };
-            let got = is_asked_about(&settings, &labels(namespace), &labels(pod));
+            let tags = tags.split('+').filter(|tag| !tag.is_empty()).map(Into::into).collect();
+            let called = Revision { name: revision.into(), tags };
+            let got = is_asked_about(&called, &labels(namespace), &labels(pod));
             assert_eq!(got, expected, "{revision} {namespace} {pod}");
         };
         use Reason::*;

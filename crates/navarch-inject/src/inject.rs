@@ -185,13 +185,17 @@ fn lead_prometheus(pod: &mut Object, said: &BTreeMap<String, String>, port: u16)
         ["scrape", "path", "port", "scheme"].into_iter().filter_map(|name| Some((name, of(name)?))).collect();
     let kept = (!stated.is_empty()).then(|| json::value(&stated).to_string());
     let annotations = annotations(pod)?;
-    let lead = [("port", port.to_string()), ("scrape", "true".into()), ("path", "/stats/prometheus".into())];
-    for (name, value) in lead {
+    for (name, value) in lead(port) {
         // Always at the same place, so that injecting again changes nothing.
         annotations.shift_remove(&format!("prometheus.io/{name}"));
         annotations.insert(format!("prometheus.io/{name}"), json!(value));
     }
     kept
+}
+
+/// What leads Prometheus to the agent, by the end of the name of the annotation.
+pub(crate) fn lead(port: u16) -> [(&'static str, String); 3] {
+    [("port", port.to_string()), ("scrape", "true".to_owned()), ("path", "/stats/prometheus".to_owned())]
 }
 
 fn annotations(pod: &mut Object) -> Option<&mut Object> {
@@ -283,15 +287,16 @@ fn put(
 
 /// The names of what is put into a pod.
 #[derive(Default)]
-struct Added<'a> {
-    init_containers: Vec<&'static str>,
-    containers: Vec<&'static str>,
-    volumes: Vec<&'a str>,
-    image_pull_secrets: Vec<&'a str>,
+pub(crate) struct Added<'a> {
+    pub init_containers: Vec<&'static str>,
+    pub containers: Vec<&'static str>,
+    pub volumes: Vec<&'a str>,
+    pub image_pull_secrets: Vec<&'a str>,
 }
 
 impl Added<'_> {
-    fn told(&self, revision: &str) -> String {
+    /// As the annotation tells them.
+    pub fn told(&self, revision: &str) -> String {
         let Added { init_containers, containers, volumes, image_pull_secrets } = self;
         let some = |items: &[&str]| if items.is_empty() { Value::Null } else { json!(items) };
         json!({

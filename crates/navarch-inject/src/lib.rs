@@ -15,6 +15,7 @@ mod json;
 mod objects;
 pub mod patch;
 pub mod pod;
+pub mod policy;
 mod probes;
 mod review;
 mod settings;

@@ -11,7 +11,7 @@ use crate::json::{self, Object};
 /// The variable that holds what probes asked, by path.
 pub(crate) const PROBERS: &str = "ISTIO_KUBE_APP_PROBERS";
 
-const PROBES: [(&str, &str); 3] =
+pub(crate) const PROBES: [(&str, &str); 3] =
     [("startupProbe", "startupz"), ("livenessProbe", "livez"), ("readinessProbe", "readyz")];
 
 /// Rewrites the probes of all containers, and gives what they asked as the agent wants it; `None` if there

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use navarch_model::mesh::{ProxyConfig, parse_proxy_config};
 use navarch_model::values::Json;
-use navarch_model::{Finding, Severity};
+use navarch_model::{Finding, Revision, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -200,9 +200,10 @@ impl Settings {
         }
     }
 
-    /// Whether a name means this revision.
-    pub fn is_called(&self, name: &str) -> bool {
-        name == self.revision || self.tags.contains(name)
+    /// The revision, with its tags.
+    pub fn called(&self) -> Revision {
+        let tags = self.tags.iter().map(|tag| tag.as_str().into()).collect();
+        Revision { name: self.revision.as_str().into(), tags }
     }
 }
 

@@ -66,6 +66,17 @@ pub(crate) struct Redirect {
     pub reroute_interfaces: String,
 }
 
+/// What Go's strconv.ParseBool takes for true.
+pub(crate) const SET: [&str; 6] = ["1", "t", "T", "TRUE", "true", "True"];
+
+/// Annotations that say what the proxy needs: of which resource, and whether it is a limit.
+pub(crate) const RESOURCES: [(&str, &str, bool); 4] = [
+    ("sidecar.istio.io/proxyCPU", "cpu", false),
+    ("sidecar.istio.io/proxyMemory", "memory", false),
+    ("sidecar.istio.io/proxyCPULimit", "cpu", true),
+    ("sidecar.istio.io/proxyMemoryLimit", "memory", true),
+];
+
 /// Annotations that are one number or text; what they may say is in the table of the model.
 struct Said<'a>(&'a BTreeMap<String, String>);
 
@@ -84,8 +95,7 @@ impl<'a> Said<'a> {
     }
 
     fn flag(&self, name: &str) -> Option<bool> {
-        // As Go's strconv.ParseBool.
-        self.get(name).map(|text| matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True"))
+        self.get(name).map(|text| SET.contains(&text))
     }
 
     fn object(&self, name: &str) -> Result<Map<String, Value>, Fault> {
@@ -200,12 +210,7 @@ fn template(said: &Said<'_>) -> Result<Template, Fault> {
 /// What the proxy needs. As soon as one annotation says something, those of the settings count no more.
 fn resources(settings: &Settings, said: &Said<'_>) -> Result<ResourceNeeds, Fault> {
     let mut stated = ResourceNeeds::default();
-    for (name, resource, is_limit) in [
-        ("sidecar.istio.io/proxyCPU", "cpu", false),
-        ("sidecar.istio.io/proxyMemory", "memory", false),
-        ("sidecar.istio.io/proxyCPULimit", "cpu", true),
-        ("sidecar.istio.io/proxyMemoryLimit", "memory", true),
-    ] {
+    for (name, resource, is_limit) in RESOURCES {
         let Some(text) = said.get(name) else { continue };
         if !is_quantity(text) {
             return Err(Fault::annotation(name, text, "a quantity, such as 100m or 128Mi"));

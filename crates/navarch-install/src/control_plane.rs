@@ -6,7 +6,7 @@ use navarch_inject::pod::{
 };
 use serde_json::{Value, json};
 
-use crate::options::{Options, Rule};
+use crate::options::{Injection, Options, Rule};
 use crate::webhooks::{injection_configuration, validation_configuration};
 
 /// The user that the control plane runs as.
@@ -135,7 +135,7 @@ fn webhook_rules(options: &Options) -> Vec<Value> {
     let of_tags = options.tags.iter().map(|tag| injection_configuration(options, Some(tag)));
     let injection = [injection_configuration(options, None)].into_iter().chain(of_tags).collect();
     let mut rules = Vec::new();
-    if options.injection {
+    if options.injection == Injection::Webhook {
         rules.push(rule("mutatingwebhookconfigurations", injection));
     }
     if options.validation {
@@ -214,18 +214,22 @@ fn container(options: &Options) -> Container {
         Env::text("NAVARCH_LOG_LEVEL", &options.log_level),
         Env::text("CLUSTER_ID", &options.cluster),
     ];
+    if !options.tags.is_empty() {
+        env.push(Env::text("NAVARCH_REVISION_TAG", options.tags.join(",")));
+    }
     if options.gateways {
         args.push("--deploy-gateways".to_owned());
     }
-    if options.injection || options.validation || options.gateways {
+    let webhook = options.injection == Injection::Webhook;
+    if webhook || options.validation || options.gateways {
         env.push(Env::text("NAVARCH_INJECT_SETTINGS", "/etc/navarch/injection"));
     }
-    if options.injection || options.validation {
+    if webhook || options.validation {
         args.extend(["--webhook-addr", "0.0.0.0:15017"].map(str::to_owned));
         let of_tags = options.tags.iter().map(|tag| injection_configuration(options, Some(tag)));
         let injection = [injection_configuration(options, None)].into_iter().chain(of_tags);
         let mut configurations: Vec<String> = Vec::new();
-        if options.injection {
+        if webhook {
             configurations.extend(injection.map(|name| format!("mutating/{name}")));
         }
         if options.validation {

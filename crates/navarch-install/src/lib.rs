@@ -15,6 +15,6 @@ mod webhooks;
 
 pub use chart::{Chart, chart};
 pub use manifests::{is_kept, manifests, to_yaml};
-pub use options::{Options, OptionsError, Rule};
+pub use options::{Injection, Options, OptionsError, Rule};
 pub use place::{Place, place, prunable};
 pub use webhooks::{injection_configuration, validation_configuration};

@@ -1,6 +1,8 @@
 //! What is asked for.
 
-use navarch_inject::Settings;
+use navarch_inject::policy::policies;
+use navarch_inject::{Fault, Settings};
+use navarch_model::revision::DEFAULT;
 use serde_json::{Map, Value, json};
 
 /// What is installed.
@@ -27,13 +29,24 @@ pub struct Options {
     pub monitor: bool,
     /// A NetworkPolicy that lets nobody in but on the ports that are served.
     pub network_policy: bool,
-    /// The webhooks.
-    pub injection: bool,
+    pub injection: Injection,
+    /// The webhook that validates configuration.
     pub validation: bool,
     /// Gateways that name no host to be reached at are deployed.
     pub gateways: bool,
     /// More of the settings of injection.
     pub settings: Settings,
+}
+
+/// Who puts proxies into pods that are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// The control plane, which is asked by the API server.
+    Webhook,
+    /// The API server itself, by a MutatingAdmissionPolicy.
+    Policy,
+    /// Nobody: `navarch inject` does.
+    None,
 }
 
 impl Default for Options {
@@ -54,7 +67,7 @@ impl Default for Options {
             network: String::new(),
             monitor: false,
             network_policy: true,
-            injection: true,
+            injection: Injection::Webhook,
             validation: true,
             gateways: true,
             settings,
@@ -71,6 +84,8 @@ pub enum OptionsError {
     Name { what: &'static str, name: String },
     #[error("there is no image")]
     Image,
+    #[error("the settings of injection cannot be used")]
+    Settings(#[from] Fault),
 }
 
 /// Something that the control plane may do.
@@ -100,7 +115,11 @@ impl Options {
                 return Err(OptionsError::Name { what, name: name.clone() });
             }
         }
-        if self.image.trim().is_empty() { Err(OptionsError::Image) } else { Ok(()) }
+        if self.image.trim().is_empty() {
+            return Err(OptionsError::Image);
+        }
+        policies(&self.injection_settings(), "", &[])?;
+        Ok(())
     }
 
     /// The name of everything that is there once for each revision.
@@ -152,7 +171,7 @@ impl Options {
 
     /// Whether labels without a revision mean this one.
     pub fn is_default(&self) -> bool {
-        self.revision == "default" || self.tags.iter().any(|tag| tag == "default")
+        self.injection_settings().called().is_called(DEFAULT)
     }
 }
 

@@ -1,9 +1,10 @@
-//! Questions that an API server answers and keeps nothing of: whose token that is.
+//! Questions that an API server answers and keeps nothing of: whose token that is, and who may read Secrets.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kube::Client;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,17 @@ impl From<Failure> for AskError {
     fn from(failure: Failure) -> Self {
         AskError::Failed { reason: chain(&failure) }
     }
+}
+
+/// The answer to a SubjectAccessReview.
+#[derive(Debug, Deserialize)]
+struct Review {
+    status: Allowed,
+}
+
+#[derive(Debug, Deserialize)]
+struct Allowed {
+    allowed: bool,
 }
 
 /// Who asks the API server of a cluster. Clones are the same.
@@ -70,6 +82,31 @@ impl Questions {
         self.ask("/apis/authentication.k8s.io/v1/tokenreviews", &question).await
     }
 
+    /// Whether a service account may list the Secrets of its namespace, which is to read all of them.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn may_list_secrets(&self, namespace: &str, account: &str) -> Result<bool, AskError> {
+        let question = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": format!("system:serviceaccount:{namespace}:{account}"),
+                // What it authenticates as, so that a binding to all accounts counts.
+                "groups": [
+                    "system:serviceaccounts",
+                    format!("system:serviceaccounts:{namespace}"),
+                    "system:authenticated",
+                ],
+                "resourceAttributes": {"namespace": namespace, "verb": "list", "resource": "secrets"},
+            },
+        });
+        let answer = self.ask("/apis/authorization.k8s.io/v1/subjectaccessreviews", &question).await?;
+        let answer: Review =
+            serde_json::from_slice(&answer).map_err(|error| Failure::Nonsense(error.to_string()))?;
+        Ok(answer.status.allowed)
+    }
+
     async fn ask(&self, path: &str, question: &serde_json::Value) -> Result<Bytes, AskError> {
         let _place = self.at_once.acquire().await;
         Ok(request::change(&self.client, Change::Create, path, question).await?)
@@ -102,7 +139,16 @@ mod tests {
             let answer = questions.token_review(token, &audiences).await;
             assert!(matches!(answer, Err(AskError::NotAToken)), "{token}");
         }
+        cluster.review("/apis/authorization.k8s.io/v1/subjectaccessreviews", |asked| {
+            let user = asked["spec"]["user"].as_str();
+            let allowed = user == Some("system:serviceaccount:shop:gateway")
+                && asked["spec"]["resourceAttributes"]["namespace"] == "shop";
+            json!({"kind": "SubjectAccessReview", "status": {"allowed": allowed}})
+        });
+        assert!(questions.may_list_secrets("shop", "gateway").await?);
+        assert!(!questions.may_list_secrets("edge", "gateway").await?);
         drop(cluster);
+        assert!(matches!(questions.may_list_secrets("shop", "gateway").await, Err(AskError::Failed { .. })));
         let answer = questions.token_review("a.b.c", &audiences).await;
         assert!(matches!(answer, Err(AskError::Failed { .. })));
         Ok(())

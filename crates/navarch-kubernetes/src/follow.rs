@@ -18,7 +18,7 @@ use crate::feed::Feed;
 use crate::kept::{Change, Kept, Whole};
 use crate::read::{Reader, Told};
 use crate::request::{Collection, Event, Events, Failure, chain, is_ready};
-use crate::status::{Shown, Statuses, has_status};
+use crate::status::{Shown, Statuses, is_heard};
 
 /// How often the API server is asked.
 #[derive(Clone, Copy, Debug)]
@@ -240,7 +240,7 @@ impl Follower {
 
     /// An object is gone.
     fn hides(&self, place: &PlaceId) {
-        if let Some(statuses) = self.statuses.as_ref().filter(|_| has_status(self.reader.kind)) {
+        if let Some(statuses) = self.statuses.as_ref().filter(|_| is_heard(self.reader.kind)) {
             statuses.gone(&self.reader.key(place));
         }
     }

@@ -203,7 +203,7 @@ mod tests {
     /// What a directory keeps of namespaces of a cluster.
     fn read(directory: &Path, cluster: &str) -> io::Result<Option<String>> {
         let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: "c".into() };
-        let reader = Reader { kind: Kind::Namespace, origin, revision: "default".into() };
+        let reader = Reader { kind: Kind::Namespace, origin, revision: Default::default() };
         let told = Kept::new(directory, cluster, "Namespace").read(&reader)?;
         let names = |told: Vec<Told>| told.iter().map(|told| told.place.display().to_string()).collect();
         Ok(told.map(names).map(|names: Vec<String>| names.join(" ")))

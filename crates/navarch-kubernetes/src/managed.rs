@@ -8,11 +8,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::maker::{Maker, WriteError};
-use crate::request::{self, Change, Collection, Failure, understood};
+use crate::request::{self, Change, Collection, FIELD_MANAGER, Failure, understood};
 
 /// The version that no object has, and that is not zero, which would be any: who applies for it either makes
 /// an object or is told of a conflict (apiserver: `Store.Update`).
 pub(crate) const VERSION_OF_NONE: &str = "1";
+
+/// As whom istiod applies what it makes for gateways.
+const FORMER_MANAGER: &str = "istio.io/gateway-controller";
 
 /// How often an object is looked at again that became another while it was looked at.
 const CONFLICTS_MAX: usize = 2;
@@ -42,6 +45,22 @@ struct FoundMetadata {
     deletion_timestamp: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<Owner>>,
+    managed_fields: Option<Vec<Manager>>,
+}
+
+/// Who has written fields, and how.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Manager {
+    manager: String,
+    operation: String,
+    subresource: String,
+}
+
+impl Manager {
+    fn applies_as(&self, name: &str) -> bool {
+        self.manager == name && self.operation == "Apply" && self.subresource.is_empty()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -60,6 +79,13 @@ impl FoundMetadata {
         let owners = self.owner_references.as_deref().unwrap_or_default();
         // Of an owner that is gone: the garbage collector removes it, and then it is made again.
         self.is_marked(label) && (owners.is_empty() || owners.iter().any(|found| found.uid == owner))
+    }
+
+    /// Where what istiod has applied is written down, if we have applied nothing yet.
+    fn inherited(&self) -> Option<usize> {
+        let managers = self.managed_fields.as_deref().unwrap_or_default();
+        let at = managers.iter().position(|manager| manager.applies_as(FORMER_MANAGER))?;
+        (!managers.iter().any(|manager| manager.applies_as(FIELD_MANAGER))).then_some(at)
     }
 
     /// What is said of it if it is left as it is.
@@ -100,6 +126,14 @@ impl Maker {
                     return Err(WriteError::Failed { reason: "it is being removed".to_owned() });
                 }
             }
+            // What istiod has applied and we do not apply is to go: lists that are merged would keep its
+            // variables and volumes. So its fields become ours before.
+            if let Some(at) = found.as_ref().and_then(FoundMetadata::inherited)
+                && let Some(found) = &found
+            {
+                self.inherit(path, &found.resource_version, at).await?;
+                continue;
+            }
             // For what was looked at and nothing else: what becomes somebody else's meanwhile stays so.
             let before = found.map_or_else(|| VERSION_OF_NONE.to_owned(), |found| found.resource_version);
             object["metadata"]["resourceVersion"] = json!(before);
@@ -115,6 +149,21 @@ impl Maker {
                 Err(failure) => return Err(failure.into()),
             }
         }
+    }
+
+    /// Takes over the fields that another manager has applied, as they are in a version.
+    async fn inherit(&self, path: &str, version: &str, at: usize) -> Result<(), WriteError> {
+        if !self.may_write() {
+            return Err(WriteError::NotOurs);
+        }
+        let manager = format!("/metadata/managedFields/{at}/manager");
+        let steps = json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "test", "path": manager, "value": FORMER_MANAGER},
+            {"op": "replace", "path": manager, "value": FIELD_MANAGER},
+        ]);
+        request::change(self.client(), Change::Steps, path, &steps).await?;
+        Ok(())
     }
 
     /// What of an object says whose it is, if there is one and we are the one who writes.
@@ -184,6 +233,22 @@ mod tests {
         check(json!({"labels": {"mark": "x"}, "ownerReferences": [{"uid": "1"}, {"uid": "2"}]}), true);
         check(json!({"labels": {"mark": "x"}, "ownerReferences": [{"uid": "2"}]}), false);
         check(json!({"ownerReferences": [{"uid": "1"}]}), false);
+    }
+
+    #[test]
+    fn what_istiod_has_applied_is_inherited_once() {
+        let check = |managers: &[(&str, &str)], expected: Option<usize>| {
+            let fields = managers
+                .iter()
+                .map(|(manager, operation)| json!({"manager": manager, "operation": operation}));
+            let metadata = json!({"managedFields": fields.collect::<Vec<_>>()});
+            let found: FoundMetadata = serde_json::from_value(metadata).expect("metadata");
+            assert_eq!(found.inherited(), expected, "{managers:?}");
+        };
+        check(&[], None);
+        check(&[("kubectl", "Apply"), (FORMER_MANAGER, "Apply")], Some(1));
+        check(&[(FORMER_MANAGER, "Update")], None);
+        check(&[(FORMER_MANAGER, "Apply"), (FIELD_MANAGER, "Apply")], None);
     }
 
     #[test]

@@ -131,6 +131,16 @@ pub const OTHERS: &[Permission] = &[
         reason: "tokens of service accounts prove who somebody is",
     },
     Permission {
+        group: "authorization.k8s.io",
+        resource: "subjectaccessreviews",
+        subresource: "",
+        names: &[],
+        verbs: &["create"],
+        place: Where::Everywhere,
+        need: Need::Always,
+        reason: "proxies get keys that their service account may read",
+    },
+    Permission {
         group: "",
         resource: "events",
         subresource: "",

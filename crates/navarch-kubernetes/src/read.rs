@@ -7,17 +7,11 @@ use navarch_model::document::{Parsed, WrittenIn, parse_node};
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Scope;
 use navarch_model::yaml::{Entry, Node, Style, Value};
-use navarch_model::{Kind, ObjectKey, Position};
+use navarch_model::{Kind, ObjectKey, Position, Revision, Whose};
 use navarch_sources::{PlaceId, Update};
 use serde::Deserialize;
 
 use crate::status::Shown;
-
-/// The label that says which revision of the control plane reads an object.
-const REVISION: &str = "istio.io/rev";
-
-/// The revision of whoever says nothing else.
-const DEFAULT_REVISION: &str = "default";
 
 /// An object as an API server has it.
 #[derive(Debug)]
@@ -26,7 +20,7 @@ pub(crate) struct Told {
     /// The version of the object.
     pub version: String,
     pub update: Update,
-    /// Its status, if that may be ours to write.
+    /// What it shows to those who write statuses.
     pub shown: Option<Shown>,
 }
 
@@ -36,7 +30,7 @@ pub(crate) struct Reader {
     pub kind: Kind,
     pub origin: WrittenIn,
     /// Which revision of the control plane we are.
-    pub revision: Arc<str>,
+    pub revision: Arc<Revision>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,11 +47,12 @@ struct Named {
     #[serde(default)]
     resource_version: String,
     #[serde(default)]
-    labels: Option<Revision>,
+    labels: Option<Labels>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Revision {
+struct Labels {
+    // `navarch_model::revision::LABEL`
     #[serde(default, rename = "istio.io/rev")]
     revision: String,
 }
@@ -68,11 +63,12 @@ impl Reader {
         let Envelope { metadata } = serde_json::from_str(json).ok()?;
         let place = self.place(&metadata.namespace, &metadata.name);
         let update = match serde_json::from_str::<Node>(json) {
+            Ok(_) if self.is_of_another_revision(asked(&metadata)) => Update::Says(Parsed::default()),
             Ok(node) => self.says(node),
             Err(error) => Update::Unreadable(self.unreadable(&metadata, &error.to_string())),
         };
         let key = ObjectKey::new(self.kind, &metadata.namespace, &metadata.name);
-        let shown = Shown::of(key, json, self.may_write(&metadata));
+        let shown = Shown::of(key, json, asked(&metadata));
         Some(Told { place, version: metadata.resource_version, update, shown })
     }
 
@@ -85,14 +81,6 @@ impl Reader {
             Scope::Cluster => "",
         };
         ObjectKey::new(self.kind, namespace, names.next().unwrap_or_default())
-    }
-
-    /// Whether an object's status is ours to write: of several revisions that read it, that which it names,
-    /// or else the default one.
-    fn may_write(&self, metadata: &Named) -> bool {
-        let stated = metadata.labels.as_ref().map_or("", |labels| &labels.revision);
-        let revision = if stated.is_empty() { DEFAULT_REVISION } else { stated };
-        revision == &*self.revision
     }
 
     /// The version that a bookmark is of.
@@ -117,21 +105,14 @@ impl Reader {
             entries.push(text_entry("apiVersion", self.kind.api_version()));
             entries.push(text_entry("kind", self.kind.as_str().to_owned()));
         }
-        if self.is_of_another_revision(&node) {
-            return Update::Says(Parsed::default());
-        }
         Update::Says(parse_node(&self.origin, node))
     }
 
     /// Whether the object says that another revision of the control plane reads it. Objects of the
     /// cluster itself are for all of them (Istio: "Canary upgrades").
-    fn is_of_another_revision(&self, node: &Node) -> bool {
-        if self.kind.is_built_in() {
-            return false;
-        }
-        let labels = node.get("metadata").and_then(|metadata| metadata.get("labels"));
-        let label = labels.and_then(|labels| labels.get(REVISION)?.as_str());
-        label.is_some_and(|label| !label.is_empty() && label != &*self.revision)
+    fn is_of_another_revision(&self, label: &str) -> bool {
+        // The namespace says only who acts.
+        !self.kind.is_built_in() && self.revision.whose(label, "") == Whose::Others
     }
 
     /// `kind/namespace/name`, or `kind/name` of a kind without a namespace.
@@ -156,6 +137,11 @@ impl Reader {
     }
 }
 
+/// The revision or tag that an object names; empty if it names none.
+fn asked(metadata: &Named) -> &str {
+    metadata.labels.as_ref().map_or("", |labels| &labels.revision)
+}
+
 fn text_entry(key: &str, text: String) -> Entry {
     let value = Node { value: Value::Scalar { text, style: Style::Text }, line: 0, column: 0 };
     Entry { key: key.to_owned(), line: 0, column: 0, value }
@@ -169,7 +155,7 @@ mod tests {
 
     fn reader(kind: Kind) -> Reader {
         let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: "east".into() };
-        Reader { kind, origin, revision: "default".into() }
+        Reader { kind, origin, revision: Arc::default() }
     }
 
     /// `place version objects findings`

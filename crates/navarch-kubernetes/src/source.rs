@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kube::Client;
 use navarch_model::document::WrittenIn;
 use navarch_model::kinds::Scope;
-use navarch_model::{ClusterId, Kind, Name};
+use navarch_model::{ClusterId, Kind, Name, Revision};
 use navarch_sources::{Batch, Health, Settled, Source, SourceError, StatusWriter};
 use tokio::task::JoinSet;
 
@@ -30,9 +30,8 @@ pub struct Options {
     pub access: Access,
     /// What positions call the cluster.
     pub cluster: Name,
-    /// Which revision of the control plane this is: objects with another label `istio.io/rev` are
-    /// not ours.
-    pub revision: Arc<str>,
+    /// Which revision of the control plane this is, which says whose objects are.
+    pub revision: Arc<Revision>,
     /// The only namespaces that are followed; all if there are none. Objects without a namespace
     /// are followed as well.
     pub namespaces: BTreeSet<String>,
@@ -97,7 +96,7 @@ impl Kubernetes {
         let feed = Feed::new(parts.iter().map(Part::name));
         let mut tasks = JoinSet::new();
         let writer = options.candidate.as_ref().map(|candidate| {
-            let (statuses, leadership) = (Statuses::new(), Leadership::new());
+            let (statuses, leadership) = (Statuses::new(options.revision.clone()), Leadership::new());
             let objects = Maker::new(client.clone(), leadership.clone());
             let writer = Writer { statuses: statuses.clone(), leadership: leadership.clone(), objects };
             tasks.spawn(stand(client.clone(), candidate.clone(), timing, leadership.clone()));
@@ -138,7 +137,7 @@ pub(crate) struct Followed {
     pub id: ClusterId,
     /// What positions call it.
     pub cluster: Name,
-    pub revision: Arc<str>,
+    pub revision: Arc<Revision>,
     pub kept: Option<PathBuf>,
     pub feed: Feed,
 }

@@ -1,5 +1,6 @@
 //! Facts: what the world is told beside objects.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -46,6 +47,33 @@ pub enum Fact {
     Rejected(Arc<Vec<Rejected>>),
     /// Nobody here issues certificates.
     NoAuthority,
+    /// Whether a service account may read the Secrets of its namespace.
+    SecretReader { account: Account, access: SecretAccess },
+}
+
+/// A service account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Account {
+    pub namespace: Name,
+    pub name: Name,
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Whether somebody may read Secrets, by the API server that has them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SecretAccess {
+    Allowed,
+    Denied,
+    /// It has never answered.
+    Unanswered {
+        /// For people.
+        reason: Name,
+    },
 }
 
 /// Something that a user wrote and that proxies refused a resource for. It is left out of what proxies of the
@@ -97,6 +125,8 @@ pub enum FactKey {
     Refused(ObjectKey),
     Rejected,
     NoAuthority,
+    /// By account.
+    SecretReader(Account),
 }
 
 impl Fact {
@@ -112,6 +142,7 @@ impl Fact {
             Fact::Refused { object, .. } => FactKey::Refused(object.clone()),
             Fact::Rejected(_) => FactKey::Rejected,
             Fact::NoAuthority => FactKey::NoAuthority,
+            Fact::SecretReader { account, .. } => FactKey::SecretReader(account.clone()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use navarch_model::endpoint::Locality;
+use navarch_model::fact::Account;
 use navarch_model::proxy::{InterceptionMode, ProxyFacts};
 use navarch_model::{Labels, Name};
 use navarch_snapshot::bound::Instance;
@@ -27,9 +28,23 @@ pub struct Class {
     /// a headless service, whose listeners leave out its own address; or its Sidecar accepts inbound traffic
     /// on the address of the instance, or sends it there.
     pub own_addresses: Vec<IpAddr>,
-    /// Whether secrets may be sent: the proxy has proven who it is, or it runs on the machine of the control
-    /// plane. Part of the class, so that secrets cannot be shared by accident.
-    pub may_have_secrets: bool,
+    /// Which secrets may be sent. Part of the class, so that secrets cannot be shared by accident.
+    pub secrets: Secrets,
+}
+
+/// Which secrets a proxy may have of those that configuration names for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Secrets {
+    /// All: it runs on the machine of the control plane, or has proven who it is where nobody else keeps
+    /// secrets.
+    #[default]
+    Given,
+    /// Keys that are no more than named only if its service account may read Secrets itself
+    /// ([`SecretAccess`](navarch_model::fact::SecretAccess)): it has proven who it is, and an API server
+    /// keeps them.
+    Reviewed,
+    /// None: it has proven nothing.
+    Withheld,
 }
 
 impl Class {
@@ -62,13 +77,19 @@ impl Class {
         anonymous.addresses = facts.addresses.iter().map(unspecified).collect();
         anonymous.labels = workload.labels;
         anonymous.locality = workload.locality;
-        Class { facts: anonymous, instances: workload.instances, own_addresses, may_have_secrets: true }
+        Class { facts: anonymous, instances: workload.instances, own_addresses, secrets: Secrets::Given }
     }
 
-    /// The class of proxies that are alike but have proven nothing.
+    /// The class of proxies that are alike but may have these secrets.
     #[must_use]
-    pub fn without_secrets(self) -> Self {
-        Class { may_have_secrets: false, ..self }
+    pub fn with_secrets(self, secrets: Secrets) -> Self {
+        Class { secrets, ..self }
+    }
+
+    /// The service account whose permissions decide which secrets it gets.
+    pub fn secret_reader(&self) -> Option<Account> {
+        let (namespace, name) = (self.facts.namespace.clone(), self.facts.service_account.clone());
+        (self.secrets == Secrets::Reviewed).then_some(Account { namespace, name })
     }
 
     /// The labels of the workload.

@@ -329,6 +329,12 @@ impl Engine {
         &self.memo
     }
 
+    /// Whether a computation in use has read a part.
+    pub fn is_read(&self, part: &Part) -> bool {
+        let readers = self.readers.lock();
+        readers.get(part).is_some_and(|nodes| nodes.iter().any(|node| node.strong_count() > 0))
+    }
+
     /// How often each gather has run, by name.
     pub fn runs(&self) -> BTreeMap<&'static str, u64> {
         self.runs.lock().clone()

@@ -1,5 +1,6 @@
 //! What translation finds wrong: objects that are valid, and yet do not do what they say.
 
+mod ambient;
 mod analyze;
 pub(crate) mod credentials;
 mod metrics;
@@ -31,6 +32,7 @@ use navarch_translate::patch_values::{self, PatchProblemKind};
 use navarch_translate::patching::Fates;
 use navarch_translate::security::jwt::key_source;
 
+use self::ambient::Ambient;
 use self::analyze::Analyzers;
 pub use self::presumed::presumed_fates;
 use self::problem::Problem;
@@ -93,6 +95,7 @@ impl Gather for Checks {
         }
         problems.extend(cx.gather::<References>(&()).iter().cloned());
         problems.extend(cx.gather::<Analyzers>(&()).iter().cloned());
+        problems.extend(cx.gather::<Ambient>(&()).iter().cloned());
         problems
     }
 }

@@ -14,7 +14,7 @@ pub mod gather;
 pub mod memo;
 pub mod planner;
 
-pub use class::Class;
+pub use class::{Class, Secrets};
 pub use composed::{BucketResources, Composed};
 pub use engine::{Cx, Engine, Gather};
 pub use findings::{TranslationFindings, presumed_fates, unmatched};

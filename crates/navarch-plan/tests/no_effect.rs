@@ -49,3 +49,33 @@ fn kinds_and_fields_without_effect_are_found() {
         &[],
     );
 }
+
+#[test]
+fn who_asks_for_ambient_mode_is_told_that_there_is_none() {
+    let object = |kind: &str, name: &str, labels: &str, rest: &str| {
+        format!("apiVersion: {kind}\nmetadata:\n  {name}\n  labels: {labels}\n{rest}\n")
+    };
+    let namespace = |labels: &str| object("v1\nkind: Namespace", "name: shop", labels, "");
+    check(&namespace("{istio.io/use-waypoint: none, istio.io/dataplane-mode: none}"), &[]);
+    check(
+        &namespace("{istio.io/use-waypoint: w, istio.io/dataplane-mode: ambient}"),
+        &[
+            "mesh.yaml:5:35 metadata.labels[\"istio.io/use-waypoint\"]",
+            "mesh.yaml:5:63 metadata.labels[\"istio.io/dataplane-mode\"]",
+        ],
+    );
+    let service = object(
+        "v1\nkind: Service",
+        "name: web",
+        "{istio.io/use-waypoint: w}",
+        "spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}",
+    );
+    check(&service, &["mesh.yaml:5:35 metadata.labels[\"istio.io/use-waypoint\"]"]);
+    let entry = object(
+        "networking.istio.io/v1\nkind: ServiceEntry",
+        "name: web",
+        "{istio.io/use-waypoint: w}",
+        "spec: {hosts: [a.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}",
+    );
+    check(&entry, &["mesh.yaml:5:35 metadata.labels[\"istio.io/use-waypoint\"]"]);
+}

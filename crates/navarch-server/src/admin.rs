@@ -17,6 +17,7 @@ use navarch_envoy::json::any_to_json;
 use navarch_kubernetes::remote::{self, Remotes};
 use navarch_kubernetes::{StatusReport, Writer};
 use navarch_model::ObjectKey;
+use navarch_model::fact::SecretAccess;
 use navarch_model::finding::{Finding, Severity};
 use navarch_snapshot::Snapshot;
 use navarch_sources::health::{Health, Report};
@@ -641,6 +642,10 @@ impl Admin {
                 })
                 .collect(),
         });
+        let withheld = match client {
+            Some(client) if ty.ty == XdsType::Sds && !ty.missing.is_empty() => self.withheld(client),
+            _ => String::new(),
+        };
         // "There is none" is an answer too, and nothing that was sent.
         let has_nothing = ty.error.is_none() && !ty.missing.is_empty() && ty.missing.len() == ty.names;
         let status = TypeStatus {
@@ -665,8 +670,25 @@ impl Admin {
                 .filter(|name| !is_of_workload(name))
                 .map(ToString::to_string)
                 .collect(),
+            withheld,
         };
         (ty.ty.short().to_owned(), status)
+    }
+
+    /// Why a client gets no keys, if it is the permissions of its service account.
+    fn withheld(&self, client: &Client) -> String {
+        let snapshot = self.fleet.snapshot();
+        let view = snapshot.view();
+        let Some(account) = client.class(&view).secret_reader() else { return String::new() };
+        match view.secret_access(&account) {
+            Some(SecretAccess::Denied) => {
+                format!("the service account {account} may not list Secrets in its namespace")
+            }
+            Some(SecretAccess::Unanswered { reason }) => {
+                format!("it is not known whether the service account {account} may list Secrets: {reason}")
+            }
+            Some(SecretAccess::Allowed) | None => String::new(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use navarch_model::proxy::{MetadataProblem, ProxyFacts};
 use navarch_model::{SpiffeId, TrustDomains};
-use navarch_plan::Class;
+use navarch_plan::{Class, Secrets};
 use navarch_snapshot::{Snapshot, View};
 use navarch_xds::{Node, Peer, Rejection};
 
@@ -22,8 +22,8 @@ pub struct Client {
     /// The whole id of the node.
     pub node: String,
     pub facts: ProxyFacts,
-    /// Whether secrets may be sent: see [`Client::of`].
-    may_have_secrets: bool,
+    /// Which secrets may be sent: see [`Client::of`].
+    secrets: Secrets,
     /// What the node states and nobody can use.
     pub problems: Vec<MetadataProblem>,
 }
@@ -39,7 +39,11 @@ impl Client {
     /// connection proves.
     pub fn of(node: &Node, peer: &Peer) -> Result<Self, Rejection> {
         let (mut facts, problems) = facts_of(node)?;
-        let may_have_secrets = !peer.identities.is_empty() || peer.address.ip().to_canonical().is_loopback();
+        let secrets = match peer.identities.is_empty() {
+            false => Secrets::Given,
+            true if peer.address.ip().to_canonical().is_loopback() => Secrets::Given,
+            true => Secrets::Withheld,
+        };
         if !peer.identities.is_empty() {
             let claims = |id: &SpiffeId| {
                 *id.namespace() == facts.namespace
@@ -55,7 +59,7 @@ impl Client {
             };
             facts.service_account = id.account().clone();
         }
-        Ok(Client { node: node.id.clone(), facts, may_have_secrets, problems })
+        Ok(Client { node: node.id.clone(), facts, secrets, problems })
     }
 
     /// Whether all identities that the connection proves are of this mesh. A root that several meshes share
@@ -74,8 +78,15 @@ impl Client {
 
     /// The class that it belongs to, as the world stands.
     pub fn class(&self, view: &View<'_>) -> Class {
-        let class = Class::of(&self.facts, view);
-        if self.may_have_secrets { class } else { class.without_secrets() }
+        Class::of(&self.facts, view).with_secrets(self.secrets)
+    }
+
+    /// The same, where an API server says who may read secrets. It knows accounts, so this is for identities
+    /// that are proven.
+    #[must_use]
+    pub fn reviewed(self, peer: &Peer) -> Self {
+        let secrets = if peer.identities.is_empty() { self.secrets } else { Secrets::Reviewed };
+        Client { secrets, ..self }
     }
 }
 
@@ -145,17 +156,20 @@ mod tests {
         let node =
             Node { id: "router~10.0.0.9~gw.edge~edge.svc.cluster.local".to_owned(), ..Node::default() };
         let identity = || vec!["spiffe://cluster.local/ns/edge/sa/gw".to_owned()];
-        let check = |address: &str, identities: Vec<String>, expected: bool| {
+        let check = |address: &str, identities: Vec<String>, expected: Secrets, reviewed: Secrets| {
             let peer = Peer { identities, ..Peer::plaintext(address.parse().expect("an address")) };
             let client = Client::of(&node, &peer).expect("a node");
             let snapshot = navarch_snapshot::World::new(Default::default()).snapshot().clone();
-            let class = client.class(&snapshot.view());
-            assert_eq!(class.may_have_secrets, expected, "{address}");
+            let class = |client: &Client| client.class(&snapshot.view()).secrets;
+            assert_eq!(class(&client), expected, "{address}");
+            assert_eq!(class(&client.reviewed(&peer)), reviewed, "{address}");
         };
-        check("127.0.0.1:1", Vec::new(), true);
-        check("[::1]:1", Vec::new(), true);
-        check("[::ffff:127.0.0.1]:1", Vec::new(), true);
-        check("10.0.0.9:1", Vec::new(), false);
-        check("10.0.0.9:1", identity(), true);
+        use Secrets::{Given, Reviewed, Withheld};
+        check("127.0.0.1:1", Vec::new(), Given, Given);
+        check("[::1]:1", Vec::new(), Given, Given);
+        check("[::ffff:127.0.0.1]:1", Vec::new(), Given, Given);
+        check("10.0.0.9:1", Vec::new(), Withheld, Withheld);
+        check("10.0.0.9:1", identity(), Given, Reviewed);
+        check("127.0.0.1:1", identity(), Given, Reviewed);
     }
 }

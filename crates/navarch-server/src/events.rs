@@ -12,8 +12,10 @@ use arc_swap::ArcSwap;
 use navarch_kubernetes::{Event, Maker, WriteError};
 use navarch_model::finding::{Finding, Severity};
 use navarch_model::hashed::stable_hash;
-use navarch_model::{ObjectKey, Position};
+use navarch_model::{ObjectKey, Position, Revision};
 use navarch_snapshot::Snapshot;
+
+use crate::whose;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_secs(2);
@@ -33,13 +35,16 @@ const NAME_MAX: usize = 200;
 /// Longest message (Kubernetes: `Event.note`).
 const MESSAGE_MAX: usize = 1000;
 
-/// What to tell of findings: of objects of the cluster, and not what is merely worth knowing.
-pub fn events(findings: &[Finding], snapshot: &Snapshot) -> Vec<Event> {
+/// What to tell of findings: of objects of the cluster that are ours to act upon, and not what is merely
+/// worth knowing.
+pub fn events(findings: &[Finding], snapshot: &Snapshot, revision: &Revision) -> Vec<Event> {
     let told = findings.iter().filter(|finding| {
         finding.severity != Severity::Info && matches!(finding.position, Some(Position::Cluster { .. }))
     });
     let events = told.filter_map(|finding| {
-        let key = finding.object.clone().filter(|key| key.cluster.remote_name().is_none())?;
+        let is_told =
+            |key: &ObjectKey| key.cluster.remote_name().is_none() && whose::is_ours(snapshot, revision, key);
+        let key = finding.object.clone().filter(is_told)?;
         let mut message = match finding.path.as_str() {
             "" => finding.message.clone(),
             path => format!("{path}: {}", finding.message),
@@ -79,7 +84,12 @@ fn truncate(text: &mut String, bytes_max: usize) {
 }
 
 /// Tells findings that are new, for as long as the program runs and whenever we are the one who writes.
-pub async fn follow(objects: Maker, findings: Arc<ArcSwap<Vec<Finding>>>, latest: Arc<ArcSwap<Snapshot>>) {
+pub async fn follow(
+    objects: Maker,
+    revision: Arc<Revision>,
+    findings: Arc<ArcSwap<Vec<Finding>>>,
+    latest: Arc<ArcSwap<Snapshot>>,
+) {
     let mut told: BTreeSet<Event> = BTreeSet::new();
     let mut looked_at = None;
     let mut failing = false;
@@ -93,7 +103,7 @@ pub async fn follow(objects: Maker, findings: Arc<ArcSwap<Vec<Finding>>>, latest
         if looked_at.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &found)) {
             continue;
         }
-        let now: BTreeSet<Event> = events(&found, &latest.load()).into_iter().collect();
+        let now: BTreeSet<Event> = events(&found, &latest.load(), &revision).into_iter().collect();
         told.retain(|event| now.contains(event));
         let mut whole = true;
         for event in now {
@@ -147,12 +157,17 @@ mod tests {
         };
         let both =
             [finding("a"), finding("b"), Finding::warning(Code::DuplicateItem, "in a file").of(key.clone())];
-        let [first, second]: [Event; 2] = events(&both, &snapshot).try_into().expect("two events");
+        let [first, second]: [Event; 2] =
+            events(&both, &snapshot, &Revision::default()).try_into().expect("two events");
         assert_eq!(
             (first.reason, first.message.as_str()),
             (Code::DuplicateItem.as_str(), "a; help: rename it")
         );
         assert!(first.name.starts_with("web.") && first.name != second.name);
-        assert_eq!(events(&[finding("a")], &snapshot), [first], "the same finding is the same event");
+        assert_eq!(
+            events(&[finding("a")], &snapshot, &Revision::default()),
+            [first],
+            "the same finding is the same event"
+        );
     }
 }

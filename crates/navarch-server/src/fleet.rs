@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use navarch_envoy::{ProxyResources, XdsType};
+use navarch_model::fact::{Account, FactKey};
 use navarch_model::{Fingerprint, Hashed};
+use navarch_plan::engine::Engine;
 use navarch_plan::{Class, ClassPlan, Fates, Planner};
 use navarch_snapshot::{Part, Reads, Snapshot};
 use navarch_xds::{ClientRules, Connection, Dialect, Node, Peer, Rejection, StreamStatus};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::client::{Client, RouteForm};
 use crate::metrics::Metrics;
@@ -38,6 +40,8 @@ pub struct Fleet {
     metrics: Metrics,
     threads: usize,
     routes: RouteForm,
+    /// Woken when something has been planned, where service accounts say who gets secrets.
+    reviews: OnceLock<Arc<Notify>>,
     /// Nodes that get routes whole since they hold them so, as long as they are connected.
     whole: Mutex<BTreeSet<String>>,
     /// What became of the patches of EnvoyFilters at the proxies there are.
@@ -165,6 +169,7 @@ impl Fleet {
             metrics,
             threads,
             routes,
+            reviews: OnceLock::new(),
             whole: Mutex::default(),
             fates: watch::Sender::default(),
             noticed: Mutex::default(),
@@ -181,12 +186,33 @@ impl Fleet {
     /// As [`Client::of`].
     pub fn client(&self, node: &Node, peer: &Peer, dialect: Dialect) -> Result<Client, Rejection> {
         let mut client = Client::of(node, peer)?;
+        if self.reviews.get().is_some() {
+            client = client.reviewed(peer);
+        }
         let rules = ClientRules::of(node);
         let can = rules.takes_split_routes(dialect);
         let is_whole = || self.whole.lock().contains(&client.node);
         client.facts.split_routes = can && self.routes == RouteForm::Split && !is_whole();
         client.facts.standard_metrics &= rules.has_counting_loggers();
         Ok(client)
+    }
+
+    /// From now on keys go to proxies whose service account may read Secrets. Gives what is woken whenever
+    /// [`Self::secret_readers`] may be others.
+    pub fn review_secrets(&self) -> Arc<Notify> {
+        self.reviews.get_or_init(Arc::default).clone()
+    }
+
+    /// The accounts of proxies for which it counts whether they may read Secrets.
+    pub fn secret_readers(&self) -> BTreeSet<Account> {
+        let classes: Vec<Arc<ClassEntry>> = self.state.lock().classes.values().cloned().collect();
+        let accounts: BTreeSet<Account> =
+            classes.iter().filter_map(|entry| entry.class.secret_reader()).collect();
+        let counts = |engine: &Engine, account: &Account| {
+            engine.is_read(&Part::Fact(FactKey::SecretReader(account.clone())))
+        };
+        self.planner
+            .inspect(|engine| accounts.into_iter().filter(|account| counts(engine, account)).collect())
     }
 
     /// A client holds its routes whole, and keeps them so: it would lose requests if they were split.
@@ -490,6 +516,9 @@ impl Fleet {
             let before = std::mem::replace(&mut *entry.fates.lock(), fates.clone());
             let is_new = !Arc::ptr_eq(&before, &fates);
             fates_changed |= is_new && !(before.is_empty() && fates.is_empty());
+        }
+        if let Some(reviews) = self.reviews.get() {
+            reviews.notify_one();
         }
         fates_changed
     }

@@ -43,6 +43,7 @@ use crate::registration;
 use crate::rejections::Rejections;
 use crate::reports::Reports;
 use crate::roots;
+use crate::secret_readers::SecretReaders;
 use crate::secure::{Callers, Tls, TlsFiles};
 use crate::webhook::{self, Webhooks};
 
@@ -152,7 +153,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let registrations = Registrations::new(options.registration_grace);
     // Before what other replicas have written of the same workloads: nobody knows sooner how they are.
     sources.push(registrations.source());
-    let (mut writer, mut of_cluster, mut remotes) = (None, None, None);
+    let (mut writer, mut of_cluster, mut remotes, mut secret_readers) = (None, None, None, None);
     if let Some(remote) = &options.remote_clusters {
         let clusters = RemoteClusters::follow(remote.clone()).await?;
         remotes = Some(clusters.remotes());
@@ -161,6 +162,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     if let Some(kubernetes) = &options.kubernetes {
         let cluster = Kubernetes::follow(kubernetes).await?;
         writer = cluster.writer();
+        let readers = SecretReaders::new(cluster.questions());
+        sources.push(readers.source());
+        secret_readers = Some(readers);
         of_cluster = Some(OfCluster {
             name: kubernetes.cluster.to_string(),
             questions: cluster.questions(),
@@ -202,6 +206,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     let snapshot = pipeline.snapshot();
     metrics.revision.set(snapshot.revision() as i64);
     let fleet = Fleet::start(snapshot.clone(), metrics.clone(), options.routes).map_err(Error::Thread)?;
+    if let Some(readers) = secret_readers {
+        // Before anybody connects.
+        fleet.review_secrets();
+        tokio::spawn(readers.run(fleet.clone()));
+    }
     let identity = match options.identity.as_ref().zip(state) {
         Some((identity, state)) => {
             let namespace = options.system_namespace.as_deref();
@@ -261,7 +270,8 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     }
     if let Some(writer) = writer.as_ref().filter(|_| options.events) {
         let objects = writer.objects().clone();
-        tokio::spawn(events::follow(objects, pipeline.findings(), pipeline.latest()));
+        let revision = Arc::new(options.pods.called());
+        tokio::spawn(events::follow(objects, revision, pipeline.findings(), pipeline.latest()));
     }
     if let Some(writer) = writer.as_ref().filter(|_| options.deploy_gateways) {
         let deployer = Deployer {

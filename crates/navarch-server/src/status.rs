@@ -135,6 +135,9 @@ pub struct TypeStatus {
     /// Secrets that the proxy asks for and that are not there: whatever uses them does not work.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub missing: Vec<String>,
+    /// Why the proxy gets no keys, if it is the permissions of its service account.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub withheld: String,
 }
 
 /// The words of `istioctl proxy-status`. What is less in sync is greater.
@@ -195,6 +198,11 @@ impl ProxyStatus {
     /// Secrets that the proxy asks for and that are not there.
     pub fn missing_secrets(&self) -> &[String] {
         self.types.get("SDS").map_or(&[], |secrets| &secrets.missing)
+    }
+
+    /// Why the proxy gets no keys, if it is the permissions of its service account.
+    pub fn withheld(&self) -> &str {
+        self.types.get("SDS").map_or("", |secrets| &secrets.withheld)
     }
 
     /// Whether the proxy has acknowledged everything of `revision` that concerns it.

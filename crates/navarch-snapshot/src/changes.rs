@@ -55,6 +55,9 @@ impl Snapshot {
                 self.rejecting_namespaces().chain(before.rejecting_namespaces()).collect();
             parts.extend(namespaces.into_iter().cloned().map(Part::RejectedIn));
         }
+        if parts[before_facts..].iter().any(|part| matches!(part, Part::Fact(FactKey::SecretReader(_)))) {
+            parts.push(Part::SecretReaders);
+        }
         parts.extend(self.tables.changed_since(&before.tables));
         parts
     }

@@ -85,6 +85,8 @@ pub enum Part {
     Fact(FactKey),
     /// What proxies of a namespace have refused.
     RejectedIn(Name),
+    /// Which accounts may not read Secrets.
+    SecretReaders,
 }
 
 impl Part {
@@ -109,6 +111,7 @@ impl Part {
             | FactKey::Day
             | FactKey::Rejected
             | FactKey::NoAuthority
+            | FactKey::SecretReader(_)
             | FactKey::Resolved(_) => Some(Part::Fact(key.clone())),
             // The first is a part of the mesh settings, the second only concerns people.
             FactKey::MeshConfig | FactKey::Refused(_) => None,

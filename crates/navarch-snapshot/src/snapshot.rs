@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::EndpointSet;
-use navarch_model::fact::{Fact, FactKey, Rejected};
+use navarch_model::fact::{Account, Fact, FactKey, Rejected, SecretAccess};
 use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::mesh::MeshSettings;
@@ -157,6 +157,10 @@ impl Snapshot {
                 let here: Vec<&Rejected> = self.rejected_in(namespace).collect();
                 if here.is_empty() { nothing() } else { Fingerprint::of(&here) }
             }
+            Part::SecretReaders => {
+                let refused: Vec<(&Account, &SecretAccess)> = self.refused_secret_readers().collect();
+                if refused.is_empty() { nothing() } else { Fingerprint::of(&refused) }
+            }
             Part::NodeMetadata => self.metadata_keys.fingerprint(),
             Part::SecretNamespaces => Fingerprint::of(&self.secret_namespaces()),
             Part::Secret { namespace, name } => self.object_fingerprint(Kind::Secret, namespace, name),
@@ -211,6 +215,16 @@ impl Snapshot {
             let namespace = namespace.clone();
             move |rejected| rejected.namespace == namespace
         })
+    }
+
+    /// Accounts that may not read the Secrets of their namespace, or of which that is not known.
+    pub(crate) fn refused_secret_readers(&self) -> impl Iterator<Item = (&Account, &SecretAccess)> {
+        let first = Account { namespace: Name::default(), name: Name::default() };
+        let facts = self.facts.range(FactKey::SecretReader(first)..).map_while(|(_, fact)| match &***fact {
+            Fact::SecretReader { account, access } => Some((account, access)),
+            _ => None,
+        });
+        facts.filter(|(_, access)| **access != SecretAccess::Allowed)
     }
 
     /// The namespaces whose proxies have refused something.
@@ -292,6 +306,7 @@ impl Snapshot {
         parts.extend(self.objects.keys().filter_map(Part::of_object));
         parts.extend(self.facts.keys().filter_map(Part::of_fact));
         parts.extend(self.rejecting_namespaces().cloned().map(Part::RejectedIn));
+        parts.push(Part::SecretReaders);
         parts.extend(self.tables.parts());
         parts
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use navarch_model::endpoint::EndpointSet;
-use navarch_model::fact::{Fact, FactKey, Rejected, TrustBundle};
+use navarch_model::fact::{Account, Fact, FactKey, Rejected, SecretAccess, TrustBundle};
 use navarch_model::kinds::Kind;
 use navarch_model::kubernetes::{ConfigMap, Secret};
 use navarch_model::listener::ListenerSet;
@@ -341,6 +341,20 @@ impl<'s> View<'s> {
     pub fn rejected_in(&self, namespace: &Name) -> impl Iterator<Item = &'s Rejected> + use<'s> {
         self.record(Part::RejectedIn(namespace.clone()));
         self.snapshot.rejected_in(namespace)
+    }
+
+    /// Whether an account may read the Secrets of its namespace, if that is known.
+    pub fn secret_access(&self, account: &Account) -> Option<&'s SecretAccess> {
+        match self.fact(FactKey::SecretReader(account.clone()))? {
+            Fact::SecretReader { access, .. } => Some(access),
+            _ => None,
+        }
+    }
+
+    /// Accounts that ask for Secrets and may not read those of their namespace, or of which it is unknown.
+    pub fn refused_secret_readers(&self) -> impl Iterator<Item = (&'s Account, &'s SecretAccess)> + use<'s> {
+        self.record(Part::SecretReaders);
+        self.snapshot.refused_secret_readers()
     }
 
     /// Whether it is known that nobody issues certificates.

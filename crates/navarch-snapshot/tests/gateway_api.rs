@@ -241,6 +241,32 @@ fn a_gateway_of_somebody_else_is_left_to_them() {
     assert_eq!(after.statuses().changed_since(&before).len(), 2);
 }
 
+/// Of ambient mode there is nothing, which is no class of somebody else's like any other.
+#[test]
+fn a_gateway_of_ambient_mode_is_warned_of() {
+    let check = |class: &str, controller: &str, expected: &str| {
+        let listeners = "listeners: [{name: a, port: 15008, protocol: HBONE}]";
+        let gateway = object("Gateway", "infra", "w", &format!("{{gatewayClassName: {class}, {listeners}}}"));
+        let known = match controller {
+            "" => String::new(),
+            controller => object("GatewayClass", "''", class, &format!("{{controllerName: {controller}}}")),
+        };
+        let world = world(&format!("{known}{gateway}"));
+        let snapshot = world.snapshot();
+        let key = ObjectKey::new(Kind::KubernetesGateway, "infra", "w");
+        assert_eq!(snapshot.statuses().get(&key), None, "{class}");
+        let findings = snapshot.findings();
+        let [finding] = findings else { panic!("{findings:?}") };
+        assert!(finding.to_string().contains(expected), "{finding}");
+    };
+    check("istio-waypoint", "", "warning");
+    check("istio-waypoint", "istio.io/mesh-controller", "is of waypoints");
+    check("mine", "istio.io/mesh-controller", "is of waypoints");
+    check("istio-east-west", "", "between networks of ambient meshes");
+    check("istio-east-west", "istio.io/eastwest-controller", "between networks of ambient meshes");
+    check("istio-waypoint", "example.com/gateways", "belongs to nobody here");
+}
+
 #[test]
 fn a_status_follows_the_workloads_of_a_gateway() {
     let text = gateway("listeners: [{name: http, port: 80, protocol: HTTP}]");

@@ -357,3 +357,153 @@ async fn a_gateway_is_deployed_and_again_without_a_change() -> Result<()> {
     })
     .await
 }
+
+/// What istiod applies for a Gateway, as far as it is something else than ours: it is taken over in place.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_istiod_has_deployed_is_taken_over_in_place() -> Result<()> {
+    let printed: Value = serde_json::from_str(&navarch::stdout(["crds", "--gateway-api"])?)?;
+    let cluster = ApiServer::start("takeover", printed["items"].as_array().context("a list")?).await?;
+    for name in ["istio-system", "shop"] {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        cluster.apply(&format!("/api/v1/namespaces/{name}"), &object).await?;
+    }
+    let gateway = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {
+            "name": "edge", "namespace": "shop", "annotations": {"gateway.istio.io/controller-version": "5"},
+        },
+        "spec": {
+            "gatewayClassName": "istio",
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+        },
+    });
+    let own = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/edge";
+    let gateway = cluster.apply(own, &gateway).await?.json()?;
+    let named = json!({
+        "gateway.networking.k8s.io/gateway-name": "edge",
+        "gateway.networking.k8s.io/gateway-class-name": "istio",
+        "gateway.istio.io/managed": "istio.io-gateway-controller",
+        "istio.io/dataplane-mode": "none",
+    });
+    let selector = json!({"gateway.networking.k8s.io/gateway-name": "edge"});
+    let object = |version: &str, kind: &str, fields: Value| {
+        let mut object = json!({
+            "apiVersion": version, "kind": kind,
+            "metadata": {
+                "name": "edge-istio", "namespace": "shop", "labels": named, "annotations": {},
+                "ownerReferences": [{
+                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "edge",
+                    "uid": gateway["metadata"]["uid"],
+                }],
+            },
+        });
+        for (key, value) in fields.as_object().into_iter().flatten() {
+            object[key] = value.clone();
+        }
+        object
+    };
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
+    let container = json!({
+        "name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.27.0",
+        "args": ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local", "--proxyLogLevel", "warning"],
+        "env": [
+            {"name": "PILOT_CERT_PROVIDER", "value": "istiod"},
+            {"name": "CA_ADDR", "value": "istiod.istio-system.svc:15012"},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "PROXY_CONFIG", "value": "{\"discoveryAddress\":\"istiod.istio-system.svc:15012\"}\n"},
+        ],
+        "ports": [
+            {"containerPort": 15020, "name": "metrics", "protocol": "TCP"},
+            {"containerPort": 15021, "name": "status-port", "protocol": "TCP"},
+            {"containerPort": 15090, "name": "http-envoy-prom", "protocol": "TCP"},
+        ],
+        "startupProbe": {
+            "failureThreshold": 30, "initialDelaySeconds": 1, "periodSeconds": 1, "successThreshold": 1,
+            "httpGet": {"path": "/healthz/ready", "port": 15021, "scheme": "HTTP"},
+        },
+        "volumeMounts": [
+            mount("workload-socket", "/var/run/secrets/workload-spiffe-uds"), mount("istio-envoy", "/etc/istio/proxy"),
+            mount("istio-data", "/var/lib/istio/data"),
+        ],
+    });
+    let deployment = object(
+        "apps/v1",
+        "Deployment",
+        json!({"spec": {
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {
+                    "labels": {"gateway.networking.k8s.io/gateway-name": "edge", "sidecar.istio.io/inject": "false"},
+                    "annotations": {"istio.io/rev": "default", "prometheus.io/port": "15020"},
+                },
+                "spec": {
+                    "serviceAccountName": "edge-istio",
+                    "containers": [container],
+                    "volumes": [
+                        {"name": "workload-socket", "emptyDir": {}},
+                        {"name": "istio-envoy", "emptyDir": {"medium": "Memory"}},
+                        {"name": "istio-data", "emptyDir": {}},
+                    ],
+                },
+            },
+        }}),
+    );
+    let service = object(
+        "v1",
+        "Service",
+        json!({"spec": {
+            "ipFamilyPolicy": "PreferDualStack", "type": "LoadBalancer", "selector": selector,
+            "ports": [
+                {"name": "status-port", "port": 15021, "protocol": "TCP", "appProtocol": "tcp"},
+                {"name": "http", "port": 80, "protocol": "TCP", "appProtocol": "http"},
+            ],
+        }}),
+    );
+    let account = object("v1", "ServiceAccount", json!({}));
+    let of = |group: &str, plural: &str| format!("/{group}/namespaces/shop/{plural}/edge-istio");
+    let paths =
+        [of("api/v1", "serviceaccounts"), of("apis/apps/v1", "deployments"), of("api/v1", "services")];
+    let mut before = Vec::new();
+    for (path, object) in paths.iter().zip([&account, &deployment, &service]) {
+        let path = format!("{path}?fieldManager=istio.io/gateway-controller&force=true");
+        let body = object.to_string();
+        let made = cluster.send(http::Method::PATCH, &path, ("application/apply-patch+yaml", &body)).await?;
+        before.push(made.json()?);
+    }
+
+    let directory = workspace::scratch("takeover-server")?;
+    std::fs::create_dir_all(directory.join("config"))?;
+    let settings = directory.join("settings.yaml");
+    std::fs::write(&settings, format!("image: {IMAGE}\n"))?;
+    let (kubeconfig, settings) = (cluster.kubeconfig(), settings.to_str().context("a path")?.to_owned());
+    let kubeconfig = kubeconfig.to_str().context("a path")?;
+    let args =
+        ["--kubernetes", "--kubeconfig", kubeconfig, "--deploy-gateways", "--inject-settings", &settings];
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
+    let server = Server::start_on("takeover-server", &directory.join("config"), xds, admin, &args).await?;
+    let after = wait::until("our pods", wait::STEP, || async {
+        let made = cluster.get(&paths[1]).await?;
+        let image = &made["spec"]["template"]["spec"]["containers"][0]["image"];
+        ensure!(image == IMAGE, "{image}: {}", server.log());
+        Ok(made)
+    })
+    .await?;
+    assert_eq!(after["metadata"]["uid"], before[1]["metadata"]["uid"], "it was made again");
+    assert_eq!(after["metadata"]["generation"], 2, "it is rolled out once");
+    // Nothing of istiod's pods is left in ours.
+    let text = after["spec"].to_string();
+    for theirs in ["workload-socket", "CA_ADDR", "istiod.istio-system", "PILOT_CERT_PROVIDER", "router"] {
+        ensure!(!text.contains(theirs), "{theirs} is left: {text}");
+    }
+    let service = wait::until("our Service", wait::STEP, || async {
+        let found = cluster.get(&paths[2]).await?;
+        let managers = found["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        ensure!(managers.iter().any(|fields| fields["manager"] == "navarch"), "{found}");
+        Ok(found)
+    })
+    .await?;
+    assert_eq!(service["metadata"]["uid"], before[2]["metadata"]["uid"]);
+    assert_eq!(service["spec"]["clusterIP"], before[2]["spec"]["clusterIP"], "clients know its address");
+    Ok(())
+}

@@ -122,7 +122,7 @@ impl Rig {
         let origin = WrittenIn::Cluster { id: ClusterId::LOCAL, name: "c".into() };
         let follower = Follower {
             client: client(config)?,
-            reader: Reader { kind: Kind::Namespace, origin, revision: "default".into() },
+            reader: Reader { kind: Kind::Namespace, origin, revision: Arc::default() },
             namespace: None,
             labels: "",
             recall_after: RECALL_AFTER,

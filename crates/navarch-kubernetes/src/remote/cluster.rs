@@ -88,7 +88,7 @@ impl Ground {
             client: client.clone(),
             id: ClusterId::remote(name),
             cluster: Name::from(name),
-            revision: Arc::from(""),
+            revision: Arc::default(),
             kept: self.kept_of(name),
             feed: feed.clone(),
         };
@@ -123,6 +123,32 @@ impl Ground {
         if let Some(kept) = self.kept_of(name) {
             // What is not there need not go.
             let _ = tokio::task::spawn_blocking(|| std::fs::remove_dir_all(kept)).await;
+        }
+    }
+
+    /// Whether something is kept of a cluster.
+    pub fn has_kept(&self, name: &str) -> bool {
+        self.kept_of(name).is_some_and(|kept| kept.is_dir())
+    }
+
+    /// Removes what is kept of clusters that are not among these.
+    pub async fn forget_others(&self, stays: BTreeSet<String>) {
+        let Some(kept) = self.kept.clone() else { return };
+        let removed = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            for entry in std::fs::read_dir(kept)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                // Those that begin so are ours, and no clusters.
+                if !name.starts_with('.') && !stays.contains(&name) {
+                    std::fs::remove_dir_all(entry.path())?;
+                }
+            }
+            Ok(())
+        });
+        if let Ok(Err(error)) = removed.await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "what is kept of clusters that have gone cannot be removed");
         }
     }
 
@@ -183,6 +209,14 @@ impl Remote {
             reason: heard.reason,
         }
     }
+}
+
+/// A client of a cluster whose kubeconfig cannot be used: it reaches nothing.
+pub(super) fn nowhere() -> Client {
+    let refuse = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("its kubeconfig cannot be used"))
+    });
+    Client::new(refuse, "default")
 }
 
 /// What messages call what is followed.

@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use navarch_model::document::Parsed;
 use navarch_model::finding::{Code, Finding};
 use navarch_model::{Kind, Name, ObjectKey, Position};
@@ -31,11 +32,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 pub use self::cluster::KINDS;
-use self::cluster::{Ground, Remote};
+use self::cluster::{Ground, Remote, nowhere};
 pub use self::report::{Report, State};
 pub use self::secrets::SECRET_LABEL;
 use self::secrets::Secrets;
-use self::wanted::{GivenBy, Problem, Refused, Wanted, wanted};
+use self::wanted::{GivenBy, Problem, Refused, Wanted, Ways, already, wanted};
 use crate::access::{Access, AccessError};
 use crate::ask::Questions;
 
@@ -156,7 +157,10 @@ impl Remotes {
             state.clusters.iter().map(|(name, remote)| remote.report(name)).collect();
         for ((name, from), reason) in &state.refused {
             match reports.iter_mut().find(|report| report.name == *name) {
-                Some(report) if report.reason.is_empty() => report.reason.clone_from(reason),
+                // Of one that is told from what is kept this is why.
+                Some(report) if report.reason.is_empty() || report.server.is_empty() => {
+                    report.reason.clone_from(reason);
+                }
                 Some(_) => {}
                 None => reports.push(Report {
                     name: name.clone(),
@@ -198,6 +202,8 @@ impl Remotes {
         };
         let no_secrets = BTreeMap::new();
         let mut refused = Refused::default();
+        // Clusters that have gone while we were away.
+        let mut swept = false;
         self.set(wanted(&options.local, &options.files, &no_secrets), &ground, &mut refused).await;
         let Some(mut secrets) = secrets else {
             self.know();
@@ -209,6 +215,11 @@ impl Remotes {
             self.set(all, &ground, &mut refused).await;
             if secrets.are_known() {
                 self.know();
+                if !std::mem::replace(&mut swept, true) {
+                    let stays: BTreeSet<String> =
+                        self.reports().into_iter().map(|report| report.name).collect();
+                    ground.forget_others(stays).await;
+                }
             }
         }
     }
@@ -220,7 +231,7 @@ impl Remotes {
     }
 
     /// Follows these clusters, and no others.
-    async fn set(&self, all: (BTreeMap<String, Wanted>, Refused), ground: &Ground, told: &mut Refused) {
+    async fn set(&self, all: (Ways, Refused), ground: &Ground, told: &mut Refused) {
         let (wanted, mut refused) = all;
         let gone: Vec<String> = {
             let state = self.shared.state.lock();
@@ -235,22 +246,46 @@ impl Remotes {
             self.leave(&name);
             ground.forget(&name).await;
         }
-        for (name, wanted) in wanted {
-            if self.shared.state.lock().clusters.get(&name).is_some_and(|remote| remote.wanted == wanted) {
-                continue;
-            }
-            match ground.connect(&wanted).await {
-                Ok((client, server)) => {
-                    tracing::info!(cluster = name, from = %wanted.from, server, "a cluster is followed");
-                    let mut state = self.shared.state.lock();
-                    let former = state.clusters.remove(&name);
-                    let remote = ground.remote(&name, wanted, client, server, former);
-                    state.clusters.insert(name, remote);
+        for (name, ways) in wanted {
+            let mut counts: Option<GivenBy> = None;
+            let first = ways.first().cloned();
+            for wanted in ways {
+                let is_followed = |remote: &Remote| remote.wanted == wanted;
+                if let Some(other) = &counts {
+                    refused.insert((name.clone(), wanted.from), already(other));
+                } else if self.shared.state.lock().clusters.get(&name).is_some_and(is_followed) {
+                    counts = Some(wanted.from);
+                } else {
+                    match ground.connect(&wanted).await {
+                        Ok((client, server)) => {
+                            tracing::info!(cluster = name, from = %wanted.from, server, "a cluster is followed");
+                            counts = Some(wanted.from.clone());
+                            self.follow(ground, &name, wanted, client, server);
+                        }
+                        Err(reason) => {
+                            refused.insert((name.clone(), wanted.from), (Code::InvalidValue, reason));
+                        }
+                    }
                 }
-                Err(reason) => _ = refused.insert((name, wanted.from), (Code::InvalidValue, reason)),
+            }
+            let is_known = || self.shared.state.lock().clusters.contains_key(&name);
+            if let (None, Some(first), false) = (counts, first, is_known())
+                && ground.has_kept(&name)
+            {
+                // As if it had been refused while we ran: what it said last is told.
+                let unusable = Wanted { kubeconfig: None, ..first };
+                self.follow(ground, &name, unusable, nowhere(), String::new());
             }
         }
         self.tell(refused, told);
+    }
+
+    /// Follows a cluster from now on, on another way if it is followed already.
+    fn follow(&self, ground: &Ground, name: &str, wanted: Wanted, client: Client, server: String) {
+        let mut state = self.shared.state.lock();
+        let former = state.clusters.remove(name);
+        let remote = ground.remote(name, wanted, client, server, former);
+        state.clusters.insert(name.to_owned(), remote);
     }
 
     /// Everything of a cluster goes.

@@ -33,7 +33,7 @@ impl Secrets {
             client,
             id: ClusterId::LOCAL,
             cluster: local.clone(),
-            revision: Arc::from(""),
+            revision: Arc::default(),
             kept,
             feed: feed.clone(),
         };

@@ -222,3 +222,52 @@ async fn the_start_waits_for_a_cluster_that_is_away_for_a_while_only() -> Result
     west.put(PODS, &pod("b"));
     rig.until(&["north/Pod/shop/a", "west/Pod/shop/b"]).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_cannot_be_used_stands_in_nobodys_way() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let main = Cluster::start([SECRETS]).await?;
+    let west = other().await?;
+    west.put(PODS, &pod("a"));
+    let good = std::fs::read_to_string(Cluster::kubeconfig(directory.path(), west.address())?)?;
+    let bad = good.replace("\"user\":{}", "\"user\":{\"tokenFile\":\"/etc/shadow\"}");
+    ensure!(bad != good, "{good}");
+    main.put(SECRETS, &secret("a", &[("west", bad.clone())]));
+    main.put(SECRETS, &secret("b", &[("west", good.clone())]));
+    main.put(SECRETS, &secret("c", &[("west", good.clone())]));
+    let mut rig = Rig::start(&main, directory.path(), true).await?;
+    rig.until(&["west/Pod/shop/a"]).await?;
+    assert_eq!(rig.until_state("west", State::Synced).await?.from, "Secret istio-system/b");
+    wait::until_true("both to be told", wait::STEP, || {
+        let read = rig.read();
+        let said = rig.findings.values().cloned().collect::<Vec<_>>().join("; ");
+        let told = said.contains("tokenFile") && said.contains("Secret istio-system/b says so already");
+        async move { read.map(|()| told) }
+    })
+    .await?;
+
+    // None can be used any more, and later none while nobody was there to see one that could.
+    let broken = |rig: &mut Rig| {
+        main.put(SECRETS, &secret("b", &[("west", bad.clone())]));
+        main.put(SECRETS, &secret("c", &[("west", bad.clone())]));
+        rig.read()
+    };
+    broken(&mut rig)?;
+    rig.until(&["west/Pod/shop/a"]).await?;
+    drop(rig);
+    std::fs::create_dir_all(directory.path().join("kept/gone"))?;
+    let mut rig = Rig::start(&main, directory.path(), true).await?;
+    rig.until(&["west/Pod/shop/a"]).await?;
+    let report = rig.until_state("west", State::Silent).await?;
+    ensure!(report.reason.contains("tokenFile"), "{report:?}");
+    wait::until("what is kept of a cluster that nobody names to go", wait::STEP, || async {
+        ensure!(!directory.path().join("kept/gone").exists(), "it stays");
+        Ok(())
+    })
+    .await?;
+    ensure!(directory.path().join("kept/west").exists(), "what is told is kept");
+    west.put(PODS, &pod("b"));
+    main.put(SECRETS, &secret("c", &[("west", good)]));
+    rig.until(&["west/Pod/shop/a", "west/Pod/shop/b"]).await?;
+    rig.until_state("west", State::Synced).await.map(|_| ())
+}

@@ -42,37 +42,43 @@ pub(super) type Refused = BTreeMap<(String, GivenBy), Problem>;
 /// What Secrets say: kubeconfigs by what clusters are called, by namespace and name of the Secret.
 pub(super) type Found = BTreeMap<(String, String), BTreeMap<String, Arc<[u8]>>>;
 
+/// Clusters, each with the ways to it: the first that can be used counts.
+pub(super) type Ways = BTreeMap<String, Vec<Wanted>>;
+
 /// The clusters that are to be followed, and what cannot be. Of several kubeconfigs for one cluster that of
-/// a file counts, or that of the Secret whose name comes first.
-pub(super) fn wanted(
-    local: &str,
-    files: &BTreeMap<String, PathBuf>,
-    secrets: &Found,
-) -> (BTreeMap<String, Wanted>, Refused) {
+/// a file counts, or those of Secrets in the order of their names.
+pub(super) fn wanted(local: &str, files: &BTreeMap<String, PathBuf>, secrets: &Found) -> (Ways, Refused) {
     let of_files = files.iter().map(|(cluster, path)| (cluster, GivenBy::File(path.clone()), None));
     let of_secrets = secrets.iter().flat_map(|((namespace, name), entries)| {
         let from = GivenBy::Secret { namespace: namespace.clone(), name: name.clone() };
         entries.iter().map(move |(cluster, text)| (cluster, from.clone(), Some(text.clone())))
     });
-    let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+    let mut wanted = Ways::new();
     let mut refused = Refused::new();
     for (cluster, from, kubeconfig) in of_files.chain(of_secrets) {
-        let problem = match wanted.get(cluster) {
+        let known = wanted.get(cluster).and_then(|ways| ways.first());
+        let problem = match known.map(|first| &first.from) {
             _ if cluster == local => {
                 Some((Code::DuplicateItem, "the cluster whose configuration counts is called so".to_owned()))
             }
             _ if !is_name(cluster) => {
                 Some((Code::InvalidName, format!("{cluster:?} is not a name of a cluster")))
             }
-            Some(other) => Some((Code::DuplicateItem, format!("{} says so already", other.from))),
-            None => None,
+            // Who writes Secrets does not decide where a file leads, whether it can be used or not.
+            Some(file @ GivenBy::File(_)) => Some(already(file)),
+            Some(GivenBy::Secret { .. }) | None => None,
         };
         match problem {
             Some(problem) => _ = refused.insert((cluster.clone(), from), problem),
-            None => _ = wanted.insert(cluster.clone(), Wanted { from, kubeconfig }),
+            None => wanted.entry(cluster.clone()).or_default().push(Wanted { from, kubeconfig }),
         }
     }
     (wanted, refused)
+}
+
+/// Another kubeconfig counts.
+pub(super) fn already(other: &GivenBy) -> Problem {
+    (Code::DuplicateItem, format!("{other} says so already"))
 }
 
 /// Whether a cluster may be called that: it is also the name of a directory.
@@ -87,6 +93,9 @@ mod tests {
 
     #[test]
     fn each_cluster_is_followed_once() {
+        let told = |ways: &[Wanted]| {
+            ways.iter().map(|wanted| wanted.from.to_string()).collect::<Vec<_>>().join(", or ")
+        };
         let check = |files: &[(&str, &str)], secrets: &[(&str, &[&str])], expected: &str| {
             let files = files.iter().map(|(name, path)| ((*name).to_owned(), PathBuf::from(path))).collect();
             let found = secrets.iter().map(|(secret, clusters)| {
@@ -95,7 +104,7 @@ mod tests {
             });
             let (wanted, refused) = wanted("main", &files, &found.collect());
             let mut said: Vec<String> =
-                wanted.iter().map(|(name, wanted)| format!("{name}: {}", wanted.from)).collect();
+                wanted.iter().map(|(name, ways)| format!("{name}: {}", told(ways))).collect();
             said.extend(
                 refused.iter().map(|((name, from), (_, reason))| format!("not {name}: {from}: {reason}")),
             );
@@ -106,8 +115,7 @@ mod tests {
         check(
             &[("west", "w")],
             &[("a", &["west", "east"]), ("b", &["east"])],
-            "east: Secret istio-system/a\nwest: w\n\
-             not east: Secret istio-system/b: Secret istio-system/a says so already\n\
+            "east: Secret istio-system/a, or Secret istio-system/b\nwest: w\n\
              not west: Secret istio-system/a: w says so already",
         );
         check(

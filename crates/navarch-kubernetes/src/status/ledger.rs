@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use navarch_model::ObjectKey;
+use navarch_model::{Name, ObjectKey, Revision, Whose};
 use navarch_sources::Written;
 
 /// Between two writes to one object.
@@ -30,8 +30,8 @@ pub(crate) struct Found {
     pub fingerprint: u64,
     /// The object's path.
     pub path: Arc<str>,
-    /// Whether it is ours to write to, and not another revision's.
-    pub ours: bool,
+    /// The revision or tag that it names; empty if it names none.
+    pub asked: Name,
 }
 
 /// Something to write.
@@ -44,6 +44,10 @@ pub(crate) struct Job {
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
+    /// Which revision we are.
+    revision: Arc<Revision>,
+    /// Namespaces that name a revision or a tag, with that name.
+    namespaces: BTreeMap<Name, Name>,
     entries: BTreeMap<ObjectKey, Entry>,
     /// Objects that are due, by the time from which they are.
     queue: BTreeSet<(Duration, ObjectKey)>,
@@ -67,9 +71,12 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_due(&self) -> bool {
+    /// `namespace` is the revision or tag that its namespace names.
+    fn is_due(&self, revision: &Revision, namespace: &str) -> bool {
         match (&self.wanted, &self.found) {
-            (Some((_, wanted)), Some(found)) if !self.busy && found.ours => {
+            (Some((_, wanted)), Some(found))
+                if !self.busy && revision.whose(&found.asked, namespace) == Whose::Ours =>
+            {
                 found.fingerprint != *wanted && self.settled != Some(found.fingerprint)
             }
             _ => false,
@@ -78,6 +85,29 @@ impl Entry {
 }
 
 impl Ledger {
+    pub(crate) fn new(revision: Arc<Revision>) -> Self {
+        Ledger { revision, ..Ledger::default() }
+    }
+
+    /// A namespace names a revision or a tag; or none, if that is empty.
+    pub(crate) fn asks(&mut self, namespace: &str, asked: &str) {
+        if self.asked(namespace) == asked {
+            return;
+        }
+        match asked {
+            "" => self.namespaces.remove(namespace),
+            asked => self.namespaces.insert(namespace.into(), asked.into()),
+        };
+        let concerned: Vec<_> =
+            self.entries.keys().filter(|key| *key.namespace == *namespace).cloned().collect();
+        concerned.iter().for_each(|key| self.queue(key));
+    }
+
+    /// The revision or tag that a namespace names.
+    fn asked(&self, namespace: &str) -> &str {
+        self.namespaces.get(namespace).map_or("", |asked| asked)
+    }
+
     /// What the status should be.
     pub(crate) fn want(&mut self, wanted: Written, fingerprint: u64, now: Duration) {
         let key = wanted.object.clone();
@@ -178,7 +208,8 @@ impl Ledger {
     /// Puts an object into the queue, or takes it out.
     fn queue(&mut self, key: &ObjectKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let due = entry.is_due().then_some(entry.not_before);
+        let namespace = self.namespaces.get(&key.namespace).map_or("", |asked| asked);
+        let due = entry.is_due(&self.revision, namespace).then_some(entry.not_before);
         if entry.queued != due {
             if let Some(queued) = entry.queued.take() {
                 self.queue.remove(&(queued, key.clone()));
@@ -219,7 +250,7 @@ mod tests {
     }
 
     fn found(ledger: &mut Ledger, name: &str, fingerprint: u64) {
-        ledger.found(&key(name), Found { fingerprint, path: name.into(), ours: true });
+        ledger.found(&key(name), Found { fingerprint, path: name.into(), asked: "".into() });
     }
 
     /// The next job, done at once with a result.
@@ -312,8 +343,25 @@ mod tests {
         ledger.gone(&key("a"), MS);
         ledger.gone(&key("other"), MS * 700_000);
         assert!(ledger.entries.is_empty());
-        ledger.found(&key("c"), Found { fingerprint: 0, path: "c".into(), ours: false });
-        want(&mut ledger, "c", 1, 0);
+    }
+
+    #[test]
+    fn labels_of_objects_and_of_namespaces_say_who_writes() {
+        let mut ledger = Ledger::default();
+        let named = |asked: &str| Found { fingerprint: 0, path: "a".into(), asked: asked.into() };
+        want(&mut ledger, "a", 1, 0);
+        ledger.found(&key("a"), named("canary"));
         assert_eq!(ledger.due(), None, "another revision's");
+        ledger.found(&key("a"), named(""));
+        assert!(ledger.due().is_some());
+        ledger.asks("shop", "canary");
+        assert_eq!(ledger.due(), None, "its namespace is another revision's");
+        ledger.found(&key("a"), named("default"));
+        assert!(ledger.due().is_some(), "its own label counts");
+        ledger.found(&key("a"), named(""));
+        ledger.asks("other", "");
+        assert_eq!(ledger.due(), None);
+        ledger.asks("shop", "");
+        assert!(ledger.due().is_some(), "the namespace says nothing any longer");
     }
 }

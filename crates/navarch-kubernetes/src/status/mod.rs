@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kube::Client;
-use navarch_model::{Kind, ObjectKey};
+use navarch_model::{Kind, Name, ObjectKey, Revision, service};
 use navarch_sources::{StatusWriter, Written};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -36,8 +36,13 @@ const AT_ONCE: usize = 4;
 const CONFLICTS_MAX: usize = 3;
 
 /// Whether we write statuses of objects of a kind.
-pub(crate) fn has_status(kind: Kind) -> bool {
+fn has_status(kind: Kind) -> bool {
     STATUS_KINDS.contains(&kind)
+}
+
+/// Whether it is heard of objects of a kind what they show.
+pub(crate) fn is_heard(kind: Kind) -> bool {
+    kind == Kind::Namespace || has_status(kind)
 }
 
 /// Statuses of objects of one cluster. Clones are the same.
@@ -66,36 +71,38 @@ pub struct Report {
     pub failed: u64,
 }
 
-/// What a follower says of the status of an object.
+/// What a follower says of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     key: ObjectKey,
+    /// Its status, as far as it is ours.
     fingerprint: u64,
-    /// Whether it is ours to write, and not another revision's.
-    ours: bool,
+    /// The revision or tag that it names; empty if it names none.
+    asked: Name,
 }
 
 impl Shown {
-    /// What an object shows, if its kind has a status of ours.
-    pub(crate) fn of(key: ObjectKey, json: &str, ours: bool) -> Option<Shown> {
+    /// What an object shows, if its kind has a status of ours, or if it says whose statuses of others are.
+    pub(crate) fn of(key: ObjectKey, json: &str, asked: &str) -> Option<Shown> {
         #[derive(Deserialize)]
         struct Object {
             #[serde(default)]
             status: Value,
         }
+        let asked = service::name(asked);
         if !has_status(key.kind) {
-            return None;
+            return is_heard(key.kind).then_some(Shown { key, fingerprint: 0, asked });
         }
         let Object { status } = serde_json::from_str(json).ok()?;
         let fingerprint = Document::of(&key, &status).fingerprint();
-        Some(Shown { key, fingerprint, ours })
+        Some(Shown { key, fingerprint, asked })
     }
 }
 
 impl Statuses {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(revision: Arc<Revision>) -> Self {
         let shared = Shared {
-            ledger: Mutex::default(),
+            ledger: Mutex::new(Ledger::new(revision)),
             woken: Notify::new(),
             begun: Instant::now(),
             written: AtomicU64::new(0),
@@ -106,14 +113,20 @@ impl Statuses {
 
     /// An object in a collection shows this.
     pub(crate) fn shown(&self, shown: Shown, version: &str) {
-        let Shown { key, fingerprint, ours } = shown;
-        let found = Found { fingerprint, path: path(&key, version).into(), ours };
+        let Shown { key, fingerprint, asked } = shown;
+        if key.kind == Kind::Namespace {
+            return self.change(|ledger, _| ledger.asks(&key.name, &asked));
+        }
+        let found = Found { fingerprint, path: path(&key, version).into(), asked };
         self.change(|ledger, _| ledger.found(&key, found));
     }
 
     /// An object is gone.
     pub(crate) fn gone(&self, key: &ObjectKey) {
-        self.change(|ledger, now| ledger.gone(key, now));
+        match key.kind {
+            Kind::Namespace => self.change(|ledger, _| ledger.asks(&key.name, "")),
+            _ => self.change(|ledger, now| ledger.gone(key, now)),
+        }
     }
 
     pub(crate) fn report(&self) -> Report {

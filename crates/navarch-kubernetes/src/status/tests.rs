@@ -26,7 +26,7 @@ async fn replica(cluster: &Cluster, name: &str) -> Result<Kubernetes> {
     let options = Options {
         access: Access { kubeconfig: Some(kubeconfig), context: None },
         cluster: "c".into(),
-        revision: "default".into(),
+        revision: Arc::default(),
         namespaces: Default::default(),
         kept: None,
         candidate: Some(Candidate {

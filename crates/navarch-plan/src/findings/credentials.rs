@@ -3,6 +3,7 @@
 //! Connections to a port whose certificate is missing are refused, and nothing but a finding says why.
 
 use navarch_model::Name;
+use navarch_model::fact::{Account, SecretAccess};
 use navarch_model::finding::{Code, Finding, Severity};
 use navarch_model::key_pair::certificate_end;
 use navarch_model::kinds::Kind;
@@ -25,6 +26,9 @@ use crate::gather::shared::secrets::content;
 const WARNED: i64 = 14;
 
 const DAY: i64 = 86_400;
+
+/// Accounts that a finding names.
+const SHOWN: usize = 3;
 
 /// What is wrong with secrets that gateways and DestinationRules name.
 pub(super) struct CredentialProblems;
@@ -170,7 +174,9 @@ impl Named {
                             .hint("give it the certificate, the key or the authority that is meant")
                             .against(key_of(&source), "data")
                     }
-                    Ok(_) => ends(cx.view(), &source, &input.content)?.against(key_of(&source), "data"),
+                    Ok(_) => refused(cx.view(), &source)
+                        .or_else(|| ends(cx.view(), &source, &input.content))?
+                        .against(key_of(&source), "data"),
                 }
             }
         };
@@ -222,6 +228,31 @@ fn missing(view: &View<'_>, source: &SecretSource) -> Option<Finding> {
     let message = format!("there is no {}; connections that need it are refused", name_of(source));
     let hint = "create it in the namespace of the proxies, or correct the name";
     Some(Finding::error(Code::InvalidReference, message).hint(hint))
+}
+
+/// Who asks for the key and may not have it, because it may not read Secrets by itself.
+fn refused(view: &View<'_>, source: &SecretSource) -> Option<Finding> {
+    let SecretSource::KeyPair { namespace, .. } = source else { return None };
+    let here = view.refused_secret_readers().filter(|(account, _)| account.namespace == *namespace);
+    let here: Vec<(&Account, &SecretAccess)> = here.collect();
+    let (_, access) = here.first()?;
+    let mut names: Vec<String> = here.iter().map(|(account, _)| account.to_string()).take(SHOWN).collect();
+    if here.len() > SHOWN {
+        names.push(format!("{} more", here.len() - SHOWN));
+    }
+    let (secret, names) = (name_of(source), names.join(", "));
+    Some(match access {
+        SecretAccess::Unanswered { reason } => Finding::warning(
+            Code::InvalidReference,
+            format!("{secret} is withheld from proxies of {names}: whether they may read Secrets is not known ({reason})"),
+        )
+        .hint("the control plane needs `create` of subjectaccessreviews.authorization.k8s.io"),
+        SecretAccess::Allowed | SecretAccess::Denied => Finding::warning(
+            Code::InvalidReference,
+            format!("{secret} is withheld from proxies of {names}, whose service accounts may not list Secrets"),
+        )
+        .hint(format!("if they serve it, bind a Role with `list` of secrets in {namespace} to the service account")),
+    })
 }
 
 /// Its certificate has ended or ends soon, if somebody says which day it is.

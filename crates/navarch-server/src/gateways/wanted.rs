@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use navarch_inject::Settings;
-use navarch_inject::decide::REVISION;
 use navarch_install::gateway::{DEFAULTS_LABEL, Gateway, Parameters, Port, gateway_objects};
 use navarch_model::gateway_api::GatewayClass;
 use navarch_model::kubernetes::ConfigMap;
-use navarch_model::{Kind, Name, ObjectKey};
+use navarch_model::{Kind, Name, ObjectKey, Revision};
 use navarch_snapshot::Snapshot;
 use navarch_snapshot::provisioned::Provisioned;
 use serde_json::Value;
+
+use crate::whose;
 
 /// Which logic of istiod has a gateway in its hands: larger numbers win (istiod:
 /// `ControllerVersionAnnotation`).
@@ -30,7 +31,8 @@ pub struct Wanted {
 /// What is to be made for the gateways that are ours to run. `namespace` is where the control plane runs, and
 /// where parameters for all gateways of a class are.
 pub fn wanted(snapshot: &Snapshot, settings: &Settings, namespace: &str) -> Vec<Wanted> {
-    let ours = snapshot.provisioned().filter(|gateway| is_ours(snapshot, settings, gateway));
+    let revision = settings.called();
+    let ours = snapshot.provisioned().filter(|gateway| is_ours(snapshot, &revision, gateway));
     let wanted = ours.map(|gateway| Wanted {
         gateway: gateway.object.key.clone(),
         uid: gateway.object.metadata.uid.clone(),
@@ -40,21 +42,12 @@ pub fn wanted(snapshot: &Snapshot, settings: &Settings, namespace: &str) -> Vec<
 }
 
 /// Whether it is for us to run, and not for another revision, another control plane or nobody.
-fn is_ours(snapshot: &Snapshot, settings: &Settings, gateway: &Provisioned<'_>) -> bool {
+fn is_ours(snapshot: &Snapshot, revision: &Revision, gateway: &Provisioned<'_>) -> bool {
     let metadata = &gateway.object.metadata;
     let version = metadata.annotations.get(VERSION_ANNOTATION);
     metadata.deletion_timestamp.is_none()
-        && settings.is_called(revision(snapshot, gateway))
+        && whose::is_ours(snapshot, revision, &gateway.object.key)
         && version.is_none_or(|version| version.parse::<u32>().is_ok_and(|version| version <= VERSION))
-}
-
-/// The revision that a gateway asks for, or its namespace does.
-fn revision<'s>(snapshot: &'s Snapshot, gateway: &Provisioned<'s>) -> &'s str {
-    let key = ObjectKey::new(Kind::Namespace, "", &gateway.object.key.namespace);
-    let namespace = snapshot.object(&key).map(|namespace| &namespace.metadata);
-    let asked = [Some(&gateway.object.metadata), namespace];
-    let asked = asked.into_iter().flatten().find_map(|metadata| metadata.labels.get(REVISION));
-    asked.filter(|revision| !revision.is_empty()).map_or("default", |revision| revision)
 }
 
 fn objects(

@@ -78,7 +78,7 @@ mod tests {
         let options = Options {
             access: Access { kubeconfig: Some(kubeconfig(&main)?), context: None },
             cluster: "main".into(),
-            revision: "default".into(),
+            revision: Default::default(),
             namespaces: Default::default(),
             kept: None,
             candidate: None,

@@ -23,7 +23,7 @@ pub fn options(kubeconfig: PathBuf) -> Options {
     Options {
         access: Access { kubeconfig: Some(kubeconfig), context: None },
         cluster: "under-test".into(),
-        revision: "default".into(),
+        revision: Default::default(),
         namespaces: Default::default(),
         kept: None,
         candidate: None,

@@ -14,7 +14,15 @@ use crate::{
 use anyhow::{Context, Result};
 use http::Method;
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+/// Whom tokens are for that API servers believe.
+const AUDIENCE: &str = "https://kubernetes.default.svc";
 
 /// How long an API server may take to start on a busy machine.
 const START: Duration = Duration::from_secs(180);
@@ -85,10 +93,10 @@ impl ApiServer {
             ("token-auth-file", &trust.file("tokens.csv")),
             ("authorization-mode", "RBAC"),
             ("service-cluster-ip-range", "10.96.0.0/16"),
-            ("service-account-issuer", "https://kubernetes.default.svc"),
+            ("service-account-issuer", AUDIENCE),
             ("service-account-key-file", &trust.file("accounts.pub")),
             ("service-account-signing-key-file", &trust.file("accounts.key")),
-            ("api-audiences", "https://kubernetes.default.svc"),
+            ("api-audiences", AUDIENCE),
             // Endpoints of the service `kubernetes` may not be on loopback.
             ("endpoint-reconciler-type", "none"),
             // There is nobody who makes them.
@@ -139,7 +147,29 @@ impl ApiServer {
         self.dir.join("kubeconfig")
     }
 
+    /// A token of a service account (TokenRequest) for an audience.
+    pub async fn token(&self, namespace: &str, account: &str, audience: &str) -> Result<String> {
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [audience]},
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let answer = self.create(&path, &request).await?.json()?;
+        Ok(answer["status"]["token"].as_str().context("no token")?.to_owned())
+    }
+
+    /// A kubeconfig of a service account, which may do what roles say.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.token(namespace, account, AUDIENCE).await?;
+        let path = self.dir.join(format!("kubeconfig-{namespace}-{account}"));
+        self.write_kubeconfig_of(&path, &token)?;
+        Ok(path)
+    }
+
     fn write_kubeconfig(&self) -> Result<()> {
+        self.write_kubeconfig_of(&self.kubeconfig(), TOKEN)
+    }
+
+    fn write_kubeconfig_of(&self, path: &Path, token: &str) -> Result<()> {
         let cluster = json!({
             "server": format!("https://{}", self.address),
             "certificate-authority": self.trust.file("ca.crt"),
@@ -149,10 +179,10 @@ impl ApiServer {
             "kind": "Config",
             "current-context": "under-test",
             "clusters": [{"name": "under-test", "cluster": cluster}],
-            "users": [{"name": "admin", "user": {"token": TOKEN}}],
+            "users": [{"name": "admin", "user": {"token": token}}],
             "contexts": [{"name": "under-test", "context": {"cluster": "under-test", "user": "admin"}}],
         });
-        Ok(std::fs::write(self.kubeconfig(), config.to_string())?)
+        Ok(std::fs::write(path, config.to_string())?)
     }
 
     /// A call of an administrator.

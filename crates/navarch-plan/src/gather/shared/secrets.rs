@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use navarch_envoy::Resource;
+use navarch_model::fact::SecretAccess;
 use navarch_model::key_pair::has_certificates;
 use navarch_model::mesh::{CertificateSource, bundle_url};
 use navarch_model::networking::{ClientTlsSettings, DestinationRule};
@@ -19,7 +20,7 @@ use navarch_translate::secrets::{
 };
 use navarch_translate::tls::file_secrets;
 
-use crate::class::Class;
+use crate::class::{Class, Secrets};
 use crate::composed::{BucketResources, Composed};
 use crate::engine::{Cx, Gather};
 
@@ -35,7 +36,8 @@ pub struct Named {
 }
 
 /// The secrets of these names that there are, the roots of the mesh, and the names of files. Proxies that
-/// have not proven who they are do not get the first.
+/// have not proven who they are do not get the first, and those whose account may not read Secrets get no
+/// keys but those that are granted. As for istiod authorities are public in their namespace.
 pub fn named(cx: &Cx<'_>, class: &Class, names: Named) -> Composed {
     let Named { own, granted, mut files } = names;
     let started_with = [&class.facts.client_certificates, &class.facts.server_certificates];
@@ -45,21 +47,29 @@ pub fn named(cx: &Cx<'_>, class: &Class, names: Named) -> Composed {
         Some((*cx.get::<FileSecret>(&input)).clone())
     });
     let open = workload_roots(cx).into_iter().chain(files);
-    if !class.may_have_secrets {
+    if class.secrets == Secrets::Withheld {
         return Composed::own(open.collect::<BucketResources>());
     }
-    let own = own.into_iter().map(|name| {
-        let source = SecretSource::parse(&name, &class.facts.namespace);
-        (name, source)
+    let found = |(name, source): (String, SecretSource)| Some((name, content(cx, &source)?));
+    let own = own.into_iter().filter_map(|name| {
+        let source = SecretSource::parse(&name, &class.facts.namespace)?;
+        found((name, source))
     });
-    let granted = granted.into_iter().map(|name| {
-        let source = SecretSource::granted(&name);
-        (name, source)
+    let mut named: BTreeMap<String, SecretContent> = own.collect();
+    let is_key = |content: &SecretContent| matches!(content, SecretContent::KeyPair(_));
+    // Whose permissions are looked at is asked about: who needs no keys is not.
+    if let Some(account) = class.secret_reader()
+        && named.values().any(is_key)
+        && cx.view().secret_access(&account) != Some(&SecretAccess::Allowed)
+    {
+        named.retain(|_, content| !is_key(content));
+    }
+    let granted = granted.into_iter().filter_map(|name| {
+        let source = SecretSource::granted(&name)?;
+        found((name, source))
     });
-    let named: BTreeMap<String, SecretSource> =
-        own.chain(granted).filter_map(|(name, source)| Some((name, source?))).collect();
-    let resources = named.into_iter().filter_map(|(name, source)| {
-        let content = content(cx, &source)?;
+    named.extend(granted);
+    let resources = named.into_iter().filter_map(|(name, content)| {
         let input = SecretResourceInput { name: Name::from(name), content };
         cx.get::<SecretResource>(&input).as_ref().as_ref().ok().cloned()
     });

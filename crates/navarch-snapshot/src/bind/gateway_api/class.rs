@@ -13,6 +13,26 @@ pub const CONTROLLER: &str = "navarch/gateway-controller";
 /// Classes that are ours if no GatewayClass says something else.
 const CLASSES: [&str; 2] = ["istio", "navarch"];
 
+/// What gateways of a class that is not ours are for, where that is ambient mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ambient {
+    /// Calls to services of a namespace go through them.
+    Waypoint,
+    /// They lead to the pods of another network.
+    EastWest,
+}
+
+/// What gateways of a class are for, if that is ambient mode: by the controllers that Istio has for them, and
+/// by the names of their classes where nobody has said anything.
+pub(super) fn ambient(reader: &Reader<'_>, class: &str) -> Option<Ambient> {
+    let known = reader.get::<GatewayClass>(ClusterId::LOCAL, "", class);
+    match known.map_or(class, |(_, class)| class.controller_name.as_str()) {
+        "istio.io/mesh-controller" | "istio-waypoint" => Some(Ambient::Waypoint),
+        "istio.io/eastwest-controller" | "istio-east-west" => Some(Ambient::EastWest),
+        _ => None,
+    }
+}
+
 /// Whether a controller is us.
 pub(crate) fn serves_controller(controller: &str) -> bool {
     controller == CONTROLLER || controller == ISTIO_CONTROLLER

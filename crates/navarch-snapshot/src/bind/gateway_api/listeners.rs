@@ -14,7 +14,7 @@ use navarch_model::status::{Condition, ConditionType, ListenerStatus};
 use navarch_model::validation::annotation_misses;
 use navarch_model::{Hashed, Kind, Name, ObjectKey, Origin, Precedence};
 
-use super::class;
+use super::class::{self, Ambient};
 use super::conflicts::{Conflict, Opened};
 use super::namespaces::{chosen, includes};
 use super::tls::{Asker, TlsProblem, certificate, settings};
@@ -40,9 +40,7 @@ pub(crate) fn made_name(object: &Object, spec: &Gateway) -> String {
 pub fn gateway(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
     let Some(target) = Target::find(reader, key) else { return LoweredListeners::default() };
     if !target.is_ours {
-        let class = &target.spec.gateway_class_name;
-        let message = format!("GatewayClass {class:?} belongs to nobody here; the gateway is not served");
-        let finding = Finding::info(Code::InvalidReference, message).hint("use the class istio or navarch");
+        let finding = foreign(reader, &target.spec.gateway_class_name);
         let finding = finding.of(key.clone()).path("spec.gatewayClassName");
         let finding = finding.at(target.object.locate("spec.gatewayClassName"));
         let outcome = Outcome { foreign: true, ..Outcome::default() };
@@ -57,6 +55,32 @@ pub fn gateway(reader: &Reader<'_>, key: &ObjectKey) -> LoweredListeners {
     let mut conditions = vec![lowering.accepted(problem, "gateway"), target.resolved(reader)];
     conditions.extend(target.insecure());
     lowering.finish(conditions)
+}
+
+/// What is said of a gateway of a class that is not ours.
+fn foreign(reader: &Reader<'_>, class: &str) -> Finding {
+    match class::ambient(reader, class) {
+        None => {
+            let message = format!("GatewayClass {class:?} belongs to nobody here; the gateway is not served");
+            Finding::info(Code::InvalidReference, message).hint("use the class istio or navarch")
+        }
+        Some(Ambient::Waypoint) => {
+            let message = format!(
+                "GatewayClass {class:?} is of waypoints, and there is no ambient mode here: nothing is deployed, and what is attached \
+                 to the gateway is not enforced; who names it (istio.io/use-waypoint) has a finding too"
+            );
+            Finding::warning(Code::InvalidReference, message)
+                .hint("use sidecars, or leave the gateway to the control plane that has ambient mode")
+        }
+        Some(Ambient::EastWest) => {
+            let message = format!(
+                "GatewayClass {class:?} is of gateways between networks of ambient meshes, which there are not here: nothing is deployed"
+            );
+            Finding::warning(Code::InvalidReference, message).hint(
+                "use the class istio with a listener on port 15443 that passes TLS on, and the label topology.istio.io/network",
+            )
+        }
+    }
 }
 
 /// Lowers a ListenerSet.
