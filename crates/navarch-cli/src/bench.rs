@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
+use navarch_agent_cli::output::{self, Format};
+use navarch_agent_cli::values::parse_duration;
 use navarch_bench::{Axis, CertificateReport, CertificateSettings, Kind, Protocol, Settings, Shape, Target};
 
-use crate::output::{self, Format};
-use crate::wait::parse_duration;
 
 /// Measure what changes cost a control plane, with simulated proxies
 ///

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
+use navarch_agent_cli::output;
 
-use crate::output;
 
 /// Print the completion script of a shell
 #[derive(Args)]

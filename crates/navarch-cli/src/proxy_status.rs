@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use navarch_agent_cli::output::{self, Format};
 use navarch_server::status::{FleetStatus, ProxyStatus, SyncState};
 
 use crate::admin::AdminArgs;
-use crate::output::{self, Format};
 use crate::table;
 
 /// The types that have a column whether or not anybody asks for them.

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use navarch_agent_cli::output;
+use navarch_agent_cli::values::parse_duration;
 use navarch_server::reach;
 use navarch_server::status::{FleetStatus, ObjectReach, ProxyStatus, RefreshedSources, SyncState};
 
 use crate::admin::{AdminArgs, encode};
 use crate::named;
-use crate::output;
 
 /// How often the control plane is asked.
 const POLL: Duration = Duration::from_millis(50);
@@ -240,22 +241,6 @@ async fn newest(admin: &AdminArgs) -> Result<u64> {
     }
 }
 
-/// Parses `500ms`, `30s`, `2m`, `1h`.
-pub fn parse_duration(text: &str) -> Result<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().with_context(|| format!("{text} is not a duration such as 500ms or 30s"))?;
-    let millis = match unit {
-        "ms" => number,
-        "s" => number.saturating_mul(1000),
-        "m" => number.saturating_mul(60_000),
-        "h" => number.saturating_mul(3_600_000),
-        _ => bail!("{text} needs a unit: ms, s, m or h"),
-    };
-    Ok(Duration::from_millis(millis))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,14 +260,5 @@ mod tests {
         check("7-000000000000", Some(None));
         check("7-x", None);
         check("x", None);
-    }
-
-    #[test]
-    fn durations() {
-        for (text, millis) in
-            [("500ms", Some(500)), ("30s", Some(30_000)), ("2m", Some(120_000)), ("5", None), ("s", None)]
-        {
-            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), millis, "{text}");
-        }
     }
 }
