@@ -12,7 +12,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use navarch_agent_cli::values::parse_duration;
 
-
 /// How often the proxy is asked.
 const POLL: Duration = Duration::from_millis(100);
 

@@ -11,7 +11,6 @@ use navarch_agent_cli::output::{self, Format};
 use navarch_agent_cli::values::parse_duration;
 use navarch_bench::{Axis, CertificateReport, CertificateSettings, Kind, Protocol, Settings, Shape, Target};
 
-
 /// Measure what changes cost a control plane, with simulated proxies
 ///
 /// Writes the configuration of a mesh of the given size, starts `navarch serve` on it, connects simulated

@@ -8,7 +8,6 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 use navarch_agent_cli::output;
 
-
 /// Print the completion script of a shell
 #[derive(Args)]
 #[command(

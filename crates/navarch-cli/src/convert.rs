@@ -11,7 +11,6 @@ use navarch_model::finding::Severity;
 use navarch_server::inputs::of_paths;
 use navarch_server::load::load_from;
 
-
 /// Write gateways and routes as objects of the Gateway API
 ///
 /// VirtualServices, Istio's Gateways and Ingresses become Gateways, HTTPRoutes, TLSRoutes, TCPRoutes and

@@ -9,7 +9,6 @@ use navarch_model::Kind;
 use navarch_model::definition::definition;
 use serde_json::json;
 
-
 /// Print CustomResourceDefinitions of Istio's kinds, for kubectl
 ///
 /// They are written from the table of kinds that this version reads. A cluster that has those of

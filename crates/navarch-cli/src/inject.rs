@@ -9,7 +9,6 @@ use navarch_agent_cli::output;
 use navarch_inject::{Settings, inject_text};
 use navarch_model::Severity;
 
-
 /// Put the proxy into the pods of objects, as the webhook does
 ///
 /// Reads Pods, and objects with a template of pods (Deployment, StatefulSet, DaemonSet, ReplicaSet,

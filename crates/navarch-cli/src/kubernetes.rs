@@ -10,7 +10,6 @@ use navarch_agent_cli::values::parse_duration;
 use navarch_kubernetes::{Access, Candidate, Options, remote};
 use navarch_server::serve::replica_name;
 
-
 /// What a cluster is called unless something is said, as in Istio.
 const CLUSTER: &str = "Kubernetes";
 

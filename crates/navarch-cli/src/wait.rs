@@ -16,6 +16,7 @@ use navarch_server::status::{FleetStatus, ObjectReach, ProxyStatus, RefreshedSou
 
 use crate::admin::{AdminArgs, encode};
 use crate::named;
+use crate::proxy_status::warming;
 
 /// How often the control plane is asked.
 const POLL: Duration = Duration::from_millis(50);
@@ -31,7 +32,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// configured, and means the same to every replica and after every restart.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  navarch wait\n  navarch wait --revision 42-3fa9c1d2e4b0 --timeout 10s --proxies 3\n  navarch wait --for routes.yaml\n  \
+    after_help = "Examples:\n  navarch wait\n  navarch wait --active\n  navarch wait --revision 42-3fa9c1d2e4b0 --timeout 10s --proxies 3\n  navarch wait --for routes.yaml\n  \
                   navarch wait --for VirtualService/default/reviews"
 )]
 pub struct WaitArgs {
@@ -50,6 +51,10 @@ pub struct WaitArgs {
     /// Do not mind secrets that proxies ask for and that are not there
     #[arg(long)]
     ignore_secrets: bool,
+    /// Wait until Envoys also use what they have acknowledged, as the agents beside them say: nothing warms any
+    /// more. A proxy without such an agent does not say it, and is behind
+    #[arg(long)]
+    active: bool,
     /// How long to wait, such as 500ms, 30s, 2m
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -157,7 +162,7 @@ impl WaitArgs {
     /// Whether a proxy has all of a revision that concerns it.
     fn is_live(&self, proxy: &ProxyStatus, revision: u64) -> bool {
         let has_secrets = proxy.missing_secrets().is_empty() && proxy.state("SDS") != SyncState::Error;
-        proxy.is_live(revision) && (self.ignore_secrets || has_secrets)
+        proxy.is_live(revision) && (self.ignore_secrets || has_secrets) && (!self.active || proxy.is_active())
     }
 
     fn say_who_is_behind(&self, status: &FleetStatus, revision: Option<u64>, of_objects: bool) {
@@ -174,6 +179,20 @@ impl WaitArgs {
             let missing = proxy.missing_secrets();
             if proxy.is_live(revision) && !missing.is_empty() {
                 output::note(&format!("  {} lacks secrets: {}", proxy.name, missing.join(", ")));
+                continue;
+            }
+            if proxy.is_live(revision) && proxy.state("SDS") != SyncState::Error {
+                let what = match &proxy.running {
+                    Some(running) if running.warming.is_empty() => {
+                        "what Envoy runs is not known yet".to_owned()
+                    }
+                    Some(running) => format!("{} resource(s) warm", running.warming_count()),
+                    None => "nobody says what Envoy runs: it has no agent that does".to_owned(),
+                };
+                output::note(&format!("  {}: {what}", proxy.name));
+                if let Some(running) = &proxy.running {
+                    warming(running).iter().for_each(|line| output::note(&format!("  {line}")));
+                }
                 continue;
             }
             let behind = proxy.types.iter().filter(|(_, ty)| ty.acked != ty.sent || ty.error.is_some());

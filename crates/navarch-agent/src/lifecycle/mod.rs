@@ -201,11 +201,20 @@ fn feed(
     let path = directory.path().join(STORE);
     let store = Store::open(path.clone()).map_err(|source| AgentError::Store { path, source })?;
     let secrets = roots.map_or_else(Secrets::of_files, |roots| Secrets::new(current.clone(), roots));
-    let server = relay::server(upstream.clone(), secrets, Some(store), Some(names), observed.clone(), found);
+    let health = Health::new(observed.clone(), current, Arc::default());
+    tokio::spawn(health.running.clone().run(health.clone()));
+    let local = relay::Local {
+        secrets,
+        store: Some(store),
+        names: Some(names),
+        health: found,
+        running: health.running.clone(),
+    };
+    let server = relay::server(upstream.clone(), local, observed);
     let path = directory.path().join(SOCKET);
     let listener = socket::bind(&path).map_err(|source| AgentError::Socket { path, source })?;
     tokio::spawn(socket::serve(listener, server));
-    Ok((Health::new(observed, current), upstream))
+    Ok((health, upstream))
 }
 
 /// The settings, without what is merged into the bootstrap if Envoy refuses that: a proxy without it is
