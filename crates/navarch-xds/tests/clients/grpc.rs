@@ -234,11 +234,11 @@ async fn through_the_agent(language: Language) -> Result<()> {
 }
 
 #[tokio::test]
-async fn grp_08_python_has_two_channels_through_the_socket_of_an_agent() -> Result<()> {
+async fn python_has_two_channels_through_the_socket_of_an_agent() -> Result<()> {
     bounded(through_the_agent(Language::Python)).await
 }
 
 #[tokio::test]
-async fn grp_08_javascript_has_two_channels_through_the_socket_of_an_agent() -> Result<()> {
+async fn javascript_has_two_channels_through_the_socket_of_an_agent() -> Result<()> {
     bounded(through_the_agent(Language::Node)).await
 }
