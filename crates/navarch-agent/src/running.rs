@@ -82,6 +82,11 @@ impl Watcher {
         self.seen.subscribe()
     }
 
+    #[cfg(test)]
+    pub fn saw(&self, look: Look) {
+        self.seen.send_replace(Some(Arc::new(look)));
+    }
+
     /// Looks for ever.
     pub async fn run(self: Arc<Self>, health: Arc<Health>) {
         let mut is_due = false;

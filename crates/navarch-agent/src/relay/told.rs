@@ -131,3 +131,65 @@ impl Drop for Told {
         self.watcher.set_unanswered(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use navarch_xds::running::Warming;
+
+    use super::*;
+
+    const LDS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+
+    /// What is said after a look that found so many listeners warming.
+    fn said(told: &mut Told, number: u64, warming: usize) -> Option<(String, usize)> {
+        let listeners = InUse::of(vec![Warming::default(); warming]);
+        told.watcher.saw(Look { number, clusters: InUse::default(), listeners });
+        let request = DeltaDiscoveryRequest::decode(&*told.news(Protocol::Delta)?).expect("a request");
+        assert_eq!(request.type_url, RUNNING);
+        let running = Running::parse(&request.error_detail.expect("a report").message).expect("a report");
+        Some((running.listeners.nonce, running.listeners.warming))
+    }
+
+    /// A response of a control plane that names itself so.
+    fn response(component: &str) -> Bytes {
+        let identifier = format!("{{\"Component\": \"{component}\"}}");
+        let mut control_plane = Vec::new();
+        navarch_envoy::wire::put_field(&mut control_plane, 1 << 3 | 2, identifier.as_bytes());
+        let mut out = Vec::new();
+        navarch_envoy::wire::put_field(&mut out, 7 << 3 | 2, &control_plane);
+        out.into()
+    }
+
+    #[test]
+    fn what_was_seen_before_a_change_is_not_said_of_it() {
+        let check = |found: Option<(String, usize)>, expected: Option<(&str, usize)>| {
+            assert_eq!(found, expected.map(|(nonce, warming)| (nonce.to_owned(), warming)));
+        };
+        let mut told = Told::new(Arc::default());
+        told.opened();
+        // Nobody has said yet that they want to know.
+        check(said(&mut told, 0, 0), None);
+        told.heard(Protocol::Delta, LDS, &response(COMPONENT));
+        check(said(&mut told, 0, 0), Some(("", 0)));
+        check(said(&mut told, 0, 0), None);
+        told.accepted(LDS, "7".to_owned());
+        // This look had begun when it was accepted, the next one had not.
+        check(said(&mut told, 0, 0), None);
+        check(said(&mut told, 1, 2), Some(("7", 2)));
+        check(said(&mut told, 2, 2), None);
+        check(said(&mut told, 3, 0), Some(("7", 0)));
+        // A new stream hears everything again, without what was accepted on another one.
+        told.opened();
+        told.heard(Protocol::Delta, LDS, &response(COMPONENT));
+        check(said(&mut told, 4, 0), Some(("", 0)));
+    }
+
+    #[test]
+    fn others_are_not_told() {
+        let mut told = Told::new(Arc::default());
+        told.opened();
+        told.heard(Protocol::Delta, LDS, &response("istiod"));
+        told.accepted(LDS, "7".to_owned());
+        assert_eq!(said(&mut told, 1, 1), None);
+    }
+}
