@@ -111,7 +111,7 @@ impl RunningStatus {
     pub fn of(stream: &StreamStatus) -> Option<Self> {
         let Running { clusters, listeners } = stream.running.as_deref()?;
         let mut status = RunningStatus { current: true, warming: BTreeMap::new() };
-        for (ty, in_use) in [(XdsType::Cluster, clusters), (XdsType::Listener, listeners)] {
+        for (ty, in_use) in [(XdsType::Cds, clusters), (XdsType::Lds, listeners)] {
             let acked = stream.types.iter().find(|status| status.ty == ty).and_then(|ty| ty.acked.as_ref());
             status.current &= acked.map_or("", |mark| &mark.nonce) == in_use.nonce;
             if in_use.warming > 0 {

@@ -220,7 +220,7 @@ async fn through_the_agent(language: Language) -> Result<()> {
         .with(XdsType::Rds, &route("s", "other"))
         .with(XdsType::Eds, &at("c", a.address()))
         .with(XdsType::Eds, &at("other", b.address()));
-    let plane = Plane::start(Some(&config)).await?;
+    let mut plane = Plane::start(Some(&config)).await?;
     let server = plane.address().to_string();
     let agent = Agent::start("grpc-agent", &["sidecar", "--service", "grpc", "--server", &server], &[])?;
     let socket = format!("unix:{}", agent.directory().join("xds.sock").display());
