@@ -177,7 +177,7 @@ impl WaitArgs {
         }
         for proxy in status.proxies.iter().filter(|proxy| !self.is_live(proxy, revision)) {
             let missing = proxy.missing_secrets();
-            if proxy.is_live(revision) && !missing.is_empty() {
+            if proxy.is_live(revision) && !missing.is_empty() && !self.ignore_secrets {
                 output::note(&format!("  {} lacks secrets: {}", proxy.name, missing.join(", ")));
                 continue;
             }

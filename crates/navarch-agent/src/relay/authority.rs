@@ -30,6 +30,7 @@ const END_HEADERS: u8 = 0x4;
 
 /// The authority in HPACK's table of well-known headers (RFC 7541, appendix A).
 const AUTHORITY: u64 = 1;
+const NAME: &[u8] = b":authority";
 /// What it becomes, which is as short as a host can be.
 const REPLACED: &[u8] = &[1, b'a'];
 
@@ -221,23 +222,26 @@ fn authority(block: &[u8]) -> Option<Range<usize>> {
         if !is_literal {
             continue;
         }
-        if index == 0 {
-            skip_text(block, &mut at)?;
-        }
+        // gRPC's C++ core writes names out, and not compressed.
+        let is_authority = match index {
+            0 => text(block, &mut at)? == NAME,
+            index => index == AUTHORITY,
+        };
         let start = at;
-        let is_empty = skip_text(block, &mut at)? == 0;
-        if index == AUTHORITY {
-            return (!is_empty).then_some(start..at);
+        let value = text(block, &mut at)?;
+        if is_authority {
+            return (!value.is_empty()).then_some(start..at);
         }
     }
     None
 }
 
-/// Goes behind a text; gives its bytes.
-fn skip_text(block: &[u8], at: &mut usize) -> Option<usize> {
+/// Goes behind a text; gives its bytes, as they are.
+fn text<'b>(block: &'b [u8], at: &mut usize) -> Option<&'b [u8]> {
     let bytes = usize::try_from(integer(block, at, 7)?).ok()?;
-    *at = at.checked_add(bytes).filter(|end| *end <= block.len())?;
-    Some(bytes)
+    let found = block.get(*at..)?.get(..bytes)?;
+    *at += bytes;
+    Some(found)
 }
 
 /// A number, of which the first byte has so many bits (RFC 7541, 5.1).
@@ -305,6 +309,11 @@ mod tests {
         for first in [0x41, 0x01, 0x11] {
             check(written(first, path), Some(written(first, "a")));
         }
+        let named = |value: &str| {
+            let text = |text: &str| written(0, text).split_off(1);
+            [vec![0x40], text(":authority"), text(value)].concat()
+        };
+        check(named(path), Some(named("a")));
         // Behind a name that is written out, and another size of the table.
         let other = [&[0x3f, 0x61][..], &[0x40, 1, b'x'], &written(1, "yz")[1..]].concat();
         check(
