@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_report_says_nothing() {
-        for text in ["", "warming", "{\"routes\": {}}", &format!("{:1$}", "{}", BYTES_MAX + 1)] {
+        for text in ["", "warming", "{\"routes\": {}}", &(" ".repeat(BYTES_MAX) + "{}")] {
             assert_eq!(Running::parse(text), None, "{text:.40}");
         }
     }
