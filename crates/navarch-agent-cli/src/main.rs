@@ -13,7 +13,7 @@ use navarch_agent_cli::{VERSION, output};
 #[command(name = "navarch-agent", version = VERSION, max_term_width = 100)]
 enum Cli {
     #[command(flatten)]
-    Agent(AgentCommand),
+    Agent(Box<AgentCommand>),
     /// Starts a program that nobody but init is the parent of
     #[command(name = navarch_agent::detached::DETACH, hide = true)]
     Detach(DetachArgs),
@@ -24,7 +24,7 @@ enum Cli {
 
 fn main() -> ExitCode {
     output::exit(match Cli::parse() {
-        Cli::Agent(command) => agent::run(command),
+        Cli::Agent(command) => agent::run(*command),
         Cli::Detach(args) => agent::detach(&args),
         Cli::Become(args) => agent::become_program(&args),
     })

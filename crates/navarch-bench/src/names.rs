@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::{Request as Head, Response};
 use navarch_envoy::XdsType;
@@ -92,7 +92,7 @@ fn measure(
     let plane = Aborted(runtime.spawn(plane(listener, table, release.clone())).abort_handle());
     let dns = free_address()?;
     let agent = Agent::start(&settings.agent, directory, server, dns)?;
-    let proxy = runtime.block_on(proxy(&agent.directory.join("xds.sock")))?;
+    let proxy = runtime.block_on(proxy(&agent.directory))?;
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect(dns)?;
     let before = agent.memory()?;
@@ -210,16 +210,14 @@ impl Drop for Aborted {
     }
 }
 
-/// Opens a stream as a proxy does: it asks for all listeners.
-async fn proxy(socket: &Path) -> Result<Aborted> {
+/// Opens a stream as a proxy does, once one is started: it asks for all listeners.
+async fn proxy(directory: &Path) -> Result<Aborted> {
     let deadline = Instant::now() + START_MAX;
-    let socket = loop {
-        match UnixStream::connect(socket).await {
-            Ok(socket) => break socket,
-            Err(error) if Instant::now() > deadline => bail!("{}: {error}", socket.display()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    while !directory.join("envoy.pid").exists() {
+        ensure!(Instant::now() < deadline, "the agent starts no Envoy");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let socket = UnixStream::connect(directory.join("xds.sock")).await?;
     let (sender, connection) = h2::client::handshake(socket).await?;
     let task = Aborted(tokio::spawn(connection).abort_handle());
     let head = Head::post(format!("http://agent{}", Protocol::Delta.path()))
