@@ -9,6 +9,7 @@ pub mod load;
 pub mod minute;
 pub mod pair;
 pub mod pki;
+pub mod registered;
 
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
