@@ -27,7 +27,8 @@ const CONFFILES: &str = "/etc/navarch/agent.env\n";
 /// The programs on a machine. Where they are built, they lie beside each other.
 const PROGRAMS: [&str; 2] = ["usr/bin/navarch", "usr/bin/navarch-agent"];
 
-/// Builds the programs and packs them; prints the path of the package. With a binary, that and the agent's beside it.
+/// Builds the programs and packs them; prints the path of the package. With a binary, that and the agent's
+/// beside it.
 pub fn run(binary: Option<PathBuf>) -> Result<()> {
     let binary = match binary {
         Some(binary) => binary,

@@ -48,8 +48,8 @@ impl LogArgs {
 /// A lone word that is not a level would be taken as the name of a part of the program, and silence all
 /// others.
 ///
-/// `EnvFilter` also knows of spans and their fields, of which there are none here, and brings regular expressions,
-/// which every agent would have in memory.
+/// `EnvFilter` also knows of spans and their fields, of which there are none here, and brings regular
+/// expressions, which every agent would have in memory.
 fn log_filter(text: &str) -> Result<Targets> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',').map(str::trim) {

@@ -1,9 +1,9 @@
 //! What Envoy really runs: which of the clusters and listeners that it has accepted it does not use yet.
 //!
-//! An acknowledgement says that a resource was understood. A listener whose secret or whose routes have not come
-//! is acknowledged and takes no connections, and a cluster without its endpoints is not sent any; both *warm*. Only
-//! Envoy's admin port knows. It is asked after Envoy has accepted clusters or listeners, and while something
-//! warms; each time costs two short answers, whatever Envoy has.
+//! An acknowledgement says that a resource was understood. A listener whose secret or whose routes have not
+//! come is acknowledged and takes no connections, and a cluster without its endpoints is not sent any; both
+//! *warm*. Only Envoy's admin port knows. It is asked after Envoy has accepted clusters or listeners, and
+//! while something warms; each time costs two short answers, whatever Envoy has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -131,8 +131,8 @@ fn clusters(dump: &Bytes) -> Vec<Warming> {
     names.map(|name| Warming { name: name.to_owned(), waits_for: Vec::new() }).collect()
 }
 
-/// The listeners in a dump of what is not initialised (`envoy.admin.v3.UnreadyTargetsDumps`). Names are those of
-/// Envoy's own log: the listener's is between what it is and its hash.
+/// The listeners in a dump of what is not initialised (`envoy.admin.v3.UnreadyTargetsDumps`). Names are those
+/// of Envoy's own log: the listener's is between what it is and its hash.
 fn listeners(dump: &Bytes) -> Vec<Warming> {
     const OF_LISTENER: &str = "init manager Listener-local-init-manager ";
     let dump: Value = serde_json::from_slice(dump).unwrap_or_default();

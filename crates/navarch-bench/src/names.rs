@@ -339,8 +339,8 @@ fn ask_once(socket: &UdpSocket, number: usize) -> Result<bool> {
     Ok(socket.recv(&mut buffer).is_ok_and(|length| is_right(&buffer[..length], number)))
 }
 
-/// Asks at a rate, each time for another name; the milliseconds that right answers took. A question that is sent
-/// late is late from when it was due.
+/// Asks at a rate, each time for another name; the milliseconds that right answers took. A question that is
+/// sent late is late from when it was due.
 fn ask(socket: &UdpSocket, settings: &NameSettings) -> Result<(Vec<f64>, f64)> {
     socket.set_nonblocking(true)?;
     let mut buffer = [0; 4096];

@@ -193,8 +193,9 @@ enum What {
     Ca(CaArgs),
     /// Measure what the names of a mesh cost an agent, and how fast it answers for them
     ///
-    /// Starts `navarch-agent` in a temporary directory, gives it names, and asks for them over UDP, each time for
-    /// another one, from one processor that does nothing else. Exit status 1 if a question is not answered.
+    /// Starts `navarch-agent` in a temporary directory, gives it names, and asks for them over UDP, each time
+    /// for another one, from one processor that does nothing else. Exit status 1 if a question is not
+    /// answered.
     #[command(
         after_help = "Examples:\n  navarch bench names\n  navarch bench names --names 1000 --rate 50000 --questions 500000"
     )]

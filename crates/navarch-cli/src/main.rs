@@ -1,5 +1,5 @@
-//! The binary `navarch`: the command line and nothing else. That of the agent is in `navarch-agent-cli`, which also
-//! makes a binary of its own.
+//! The binary `navarch`: the command line and nothing else. That of the agent is in `navarch-agent-cli`,
+//! which also makes a binary of its own.
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic on a closed pipe: see `output`")]
 

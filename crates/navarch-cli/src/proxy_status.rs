@@ -20,10 +20,10 @@ const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS", "SDS"];
 /// stands for virtual hosts too, where they are resources of their own (`navarch serve --routes`). SDS says
 /// how many secrets the proxy asks for that are missing; which ones follows the table.
 ///
-/// RUNNING is what the agent beside the proxy sees in Envoy: ACTIVE (everything that is acknowledged is in use),
-/// WARMING with the number of clusters and listeners that are not, because something that they need has not come
-/// (which, and what they wait for, follows the table), LOOKING (the agent has not looked since the last
-/// acknowledgement), or - if nobody tells: a proxy without such an agent, or one whose Envoy starts.
+/// RUNNING is what the agent beside the proxy sees in Envoy: ACTIVE (everything that is acknowledged is in
+/// use), WARMING with the number of clusters and listeners that are not, because something that they need has
+/// not come (which, and what they wait for, follows the table), LOOKING (the agent has not looked since the
+/// last acknowledgement), or - if nobody tells: a proxy without such an agent, or one whose Envoy starts.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch proxy-status\n  navarch proxy-status -o json | jq '.proxies[] | select(.lag > 0)'"

@@ -51,8 +51,8 @@ pub struct WaitArgs {
     /// Do not mind secrets that proxies ask for and that are not there
     #[arg(long)]
     ignore_secrets: bool,
-    /// Wait until Envoys also use what they have acknowledged, as the agents beside them say: nothing warms any
-    /// more. A proxy without such an agent does not say it, and is behind
+    /// Wait until Envoys also use what they have acknowledged, as the agents beside them say: nothing warms
+    /// any more. A proxy without such an agent does not say it, and is behind
     #[arg(long)]
     active: bool,
     /// How long to wait, such as 500ms, 30s, 2m

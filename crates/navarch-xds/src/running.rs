@@ -1,6 +1,6 @@
-//! What an agent sees in its Envoy: which of the clusters and listeners that the proxy has accepted are not in use
-//! yet, because something that they need has not come. Only Envoy's admin port knows; the agent tells, in a
-//! request of a type of its own ([`RUNNING`]), which is not answered.
+//! What an agent sees in its Envoy: which of the clusters and listeners that the proxy has accepted are not
+//! in use yet, because something that they need has not come. Only Envoy's admin port knows; the agent tells,
+//! in a request of a type of its own ([`RUNNING`]), which is not answered.
 
 use serde::{Deserialize, Serialize};
 

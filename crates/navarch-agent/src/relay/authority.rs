@@ -1,12 +1,12 @@
 //! A client's connection on the Unix socket, with an authority that every server understands.
 //!
 //! gRPC's C++ core (and with it those in Python, Ruby, PHP and C#) names the path of a Unix socket as the
-//! `:authority` of its requests, percent-encoded: `tmp%2Fxds.sock`. That is not a host (RFC 9113, 8.3.1; RFC 3986,
-//! 3.2.2 allows it as a registered name), and `h2` ends such streams with PROTOCOL_ERROR before anybody is asked. On
-//! this socket the authority says nothing, so that it is replaced where it is written out, and all else is left as
-//! it is. That keeps the compression of headers in step: the entry that the client's and the server's table get
-//! has the same place, and on the server's side it is not the larger one (RFC 7541, 4.1), so that the server has
-//! every entry that the client believes it to have.
+//! `:authority` of its requests, percent-encoded: `tmp%2Fxds.sock`. That is not a host (RFC 9113, 8.3.1; RFC
+//! 3986, 3.2.2 allows it as a registered name), and `h2` ends such streams with PROTOCOL_ERROR before anybody
+//! is asked. On this socket the authority says nothing, so that it is replaced where it is written out, and
+//! all else is left as it is. That keeps the compression of headers in step: the entry that the client's and
+//! the server's table get has the same place, and on the server's side it is not the larger one (RFC 7541,
+//! 4.1), so that the server has every entry that the client believes it to have.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -184,8 +184,8 @@ fn frame_bytes(head: &[u8]) -> usize {
     head[..3].iter().fold(0, |bytes, byte| bytes << 8 | usize::from(*byte))
 }
 
-/// A frame of headers with another authority; nothing if it has none that is written out, or is not understood:
-/// the server says what is wrong with it.
+/// A frame of headers with another authority; nothing if it has none that is written out, or is not
+/// understood: the server says what is wrong with it.
 fn rewritten(frame: &[u8]) -> Option<Vec<u8>> {
     let (head, payload) = frame.split_at_checked(HEAD_BYTES)?;
     let flags = head[4];
@@ -211,7 +211,8 @@ fn rewritten(frame: &[u8]) -> Option<Vec<u8>> {
 fn authority(block: &[u8]) -> Option<Range<usize>> {
     let mut at = 0;
     while let Some(first) = block.get(at) {
-        // Indexed; literal that is added to the table; another size of the table; literals that are not added.
+        // Indexed; literal that is added to the table; another size of the table; literals that are not
+        // added.
         let (prefix, is_literal) = match first {
             0x80.. => (7, false),
             0x40.. => (6, true),

@@ -1,6 +1,6 @@
 //! What clients and control planes say on a stream. The first byte says the protocol and whether names are
-//! wanted, and each piece is a byte for who says it, a byte for its length, and the message. Or the first byte
-//! says that the rest are the bytes of a connection.
+//! wanted, and each piece is a byte for who says it, a byte for its length, and the message. Or the first
+//! byte says that the rest are the bytes of a connection.
 
 use std::pin::pin;
 use std::task::{Context, Waker};
