@@ -5,8 +5,8 @@
 //! *warm*. Only Envoy's admin port knows. It is asked after Envoy has accepted clusters or listeners, and
 //! while something warms; each time costs two short answers, whatever Envoy has.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::envoy::Admin;
 use crate::http::HttpError;
-use crate::status::Health;
 
 /// Time between what is a reason to look and the look: several changes come together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -51,12 +50,21 @@ impl Look {
 pub struct Watcher {
     reasons: Notify,
     begun: AtomicU64,
+    /// The Envoy that is looked at.
+    envoy: Mutex<Option<Admin>>,
     /// Envoy has clusters that it has not answered. It does so once they are warm.
     is_unanswered: AtomicBool,
     seen: watch::Sender<Option<Arc<Look>>>,
 }
 
 impl Watcher {
+    /// The Envoy to look at from now on; none before it has said once that it is ready, since all of it warms
+    /// then and its admin port says nothing of what, and while one hands over to the next.
+    pub fn set_envoy(&self, envoy: Option<Admin>) {
+        *self.envoy.lock().unwrap_or_else(PoisonError::into_inner) = envoy;
+        self.reasons.notify_one();
+    }
+
     /// There is a reason to look. A look that begins from now on has a number above the one that is given.
     pub fn look(&self) -> u64 {
         let begun = self.begun.load(Ordering::Relaxed);
@@ -88,7 +96,7 @@ impl Watcher {
     }
 
     /// Looks for ever.
-    pub async fn run(self: Arc<Self>, health: Arc<Health>) {
+    pub async fn run(self: Arc<Self>) {
         let mut is_due = false;
         loop {
             let is_warming = self.seen.borrow().as_ref().is_some_and(|look| look.has_warming());
@@ -100,10 +108,8 @@ impl Watcher {
             }
             sleep(SETTLE).await;
             let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-            // Until Envoy has said once that it is ready, all of it warms, and its admin port says nothing of
-            // what. While one hands over to the next, it is not known who answers.
-            let is_handing_over = health.is_handing_over.load(Ordering::Relaxed);
-            let found = match health.admin().filter(|_| !is_handing_over) {
+            let envoy = *self.envoy.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = match envoy {
                 Some(admin) => look(admin, number).await.map(Some),
                 None => Ok(None),
             };

@@ -129,6 +129,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
                     }
                 }
                 Ok(children::Event::StaysAsItWas) => {
+                    health.running.set_envoy(health.admin());
                     health.is_handing_over.store(false, Ordering::Relaxed);
                 }
                 Ok(children::Event::Ended) => {
@@ -169,6 +170,7 @@ async fn hot_restart(proxy: &mut Proxy, health: &Health, done: oneshot::Sender<R
     proxy.hot_restart(done).await;
     if proxy.is_handing_over() {
         health.is_handing_over.store(true, Ordering::Relaxed);
+        health.running.set_envoy(None);
         health.hot_restarts.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -228,7 +230,7 @@ fn feed(
     let store = Store::open(path.clone()).map_err(|source| AgentError::Store { path, source })?;
     let secrets = roots.map_or_else(Secrets::of_files, |roots| Secrets::new(current.clone(), roots));
     let health = Health::new(observed.clone(), current, Arc::default());
-    tokio::spawn(health.running.clone().run(health.clone()));
+    tokio::spawn(health.running.clone().run());
     let local = relay::Local {
         secrets,
         store: Some(store),

@@ -65,7 +65,7 @@ impl Health {
     pub fn set_ready(&self, admin: Option<Admin>) {
         *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = admin;
         self.is_ready.store(admin.is_some(), Ordering::Relaxed);
-        self.running.look();
+        self.running.set_envoy(admin);
     }
 
     /// Why the workload is not ready; nothing if it is.
