@@ -2,7 +2,7 @@
 
 use crate::progress;
 use anyhow::Result;
-use navarch_testkit::{envoy, grpc, kubernetes, network, workspace};
+use navarch_testkit::{envoy, grpc, kubernetes, navarch, network, workspace};
 use std::{ffi::OsStr, path::PathBuf, process::Command, time::Instant};
 
 /// Features are tests that need more than Envoy: see docs/development.md.
@@ -82,7 +82,7 @@ pub fn obtain_kubernetes() -> Result<PathBuf> {
 
 /// Builds `navarch`, so that whoever asks for it next has it at once.
 pub fn build_binary() -> Result<()> {
-    progress::run("building navarch", cargo("build").args(["--package", "navarch-cli", "--bin", "navarch"]))
+    progress::run("building navarch", cargo("build").args(navarch::BINARIES))
 }
 
 /// The cargo that runs us, in the root of the checkout.

@@ -1,7 +1,7 @@
 //! `cargo xtask deb`: a package of Debian, written without Debian's programs (deb(5), tar(5)).
 
 use anyhow::{Context, Result, bail, ensure};
-use navarch_testkit::workspace;
+use navarch_testkit::{navarch, workspace};
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
@@ -24,34 +24,42 @@ const FILES: [(&str, &str, u32); 9] = [
 const SCRIPTS: [&str; 2] = ["postinst", "prerm"];
 const CONFFILES: &str = "/etc/navarch/agent.env\n";
 
-/// Builds the binary and packs it; prints the path of the package.
+/// The programs on a machine. Where they are built, they lie beside each other.
+const PROGRAMS: [&str; 2] = ["usr/bin/navarch", "usr/bin/navarch-agent"];
+
+/// Builds the programs and packs them; prints the path of the package. With a binary, that and the agent's
+/// beside it.
 pub fn run(binary: Option<PathBuf>) -> Result<()> {
     let binary = match binary {
         Some(binary) => binary,
         None => build()?,
     };
-    let path = pack(&binary, env!("CARGO_PKG_VERSION"), &workspace::target_dir().join("deb"))?;
+    let built = PROGRAMS.map(|path| binary.with_file_name(Path::new(path).file_name().unwrap_or_default()));
+    let path = pack(&built, env!("CARGO_PKG_VERSION"), &workspace::target_dir().join("deb"))?;
     println!("{}", path.display());
     Ok(())
 }
 
 fn build() -> Result<PathBuf> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--release", "--package", "navarch-cli", "--bin", "navarch"]);
+    command.args(["build", "--release", "--locked"]).args(navarch::BINARIES);
     let status = command.current_dir(workspace::root()).status().context("running cargo")?;
     ensure!(status.success(), "building navarch: {status}");
     Ok(workspace::target_dir().join("release/navarch"))
 }
 
 /// The package, in a directory. The same content makes the same bytes.
-pub fn pack(binary: &Path, version: &str, directory: &Path) -> Result<PathBuf> {
+pub fn pack(programs: &[PathBuf; 2], version: &str, directory: &Path) -> Result<PathBuf> {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => bail!("Debian has no name for {other} here"),
     };
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let mut files = vec![("usr/bin/navarch", 0o755, read(binary)?)];
+    let mut files = Vec::new();
+    for (program, to) in programs.iter().zip(PROGRAMS) {
+        files.push((to, 0o755, read(program)?));
+    }
     for (from, to, mode) in FILES {
         let content = if from.is_empty() { Vec::new() } else { read(&workspace::root().join(from))? };
         files.push((to, mode, content));
@@ -159,8 +167,9 @@ mod tests {
     fn the_package_installs_and_its_units_are_right() -> Result<()> {
         let scratch = workspace::scratch("deb")?;
         // Any program will do: what is tried is the package.
-        let package = pack(Path::new("/bin/true"), "0.0.1", &scratch)?;
-        let again = pack(Path::new("/bin/true"), "0.0.1", &scratch.join("again"))?;
+        let programs = [PathBuf::from("/bin/true"), PathBuf::from("/bin/false")];
+        let package = pack(&programs, "0.0.1", &scratch)?;
+        let again = pack(&programs, "0.0.1", &scratch.join("again"))?;
         assert_eq!(std::fs::read(&package)?, std::fs::read(again)?, "not the same bytes");
         let (package, root) = (package.display().to_string(), scratch.join("root"));
         let fields = run("dpkg", &["--info", &package])?;
@@ -211,7 +220,9 @@ mod tests {
                 "navarch",
             ],
         )?;
-        ensure!(!root.join("usr/bin/navarch").exists(), "it is not removed");
+        for program in PROGRAMS {
+            ensure!(!root.join(program).exists(), "{program} is not removed");
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::{check, progress};
 use anyhow::{Context, Result, bail, ensure};
-use navarch_testkit::workspace;
+use navarch_testkit::{navarch, workspace};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -21,6 +21,9 @@ use std::{
 /// The user of the image, as of Istio's.
 const USER: u32 = 1337;
 
+/// What the pods of proxies run.
+const AGENT: &str = "navarch-agent";
+
 /// Where the programs are in the image.
 const PROGRAMS: &str = "usr/local/bin";
 
@@ -29,7 +32,7 @@ const TOOLS: [&str; 2] = ["nft", "ip"];
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The navarch to put into it; otherwise one is built with --release
+    /// The navarch to put into it, with navarch-agent beside it; otherwise both are built with --release
     #[arg(long, value_name = "FILE")]
     navarch: Option<PathBuf>,
     /// Where to write the image
@@ -67,7 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn build() -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--locked", "-p", "navarch-cli"]).current_dir(workspace::root());
+    cargo.args(["build", "--release", "--locked"]).args(navarch::BINARIES).current_dir(workspace::root());
     progress::run("building navarch", &mut cargo)?;
     Ok(workspace::target_dir().join("release/navarch"))
 }
@@ -92,7 +95,8 @@ fn fill(root: &Path, navarch: &Path, envoy: &Path) -> Result<()> {
         symlink(to, root.join(link))?;
     }
     let mut libraries = BTreeSet::new();
-    for (program, name) in [(navarch, "navarch"), (envoy, "envoy")] {
+    let agent = &navarch.with_file_name(AGENT);
+    for (program, name) in [(navarch, "navarch"), (agent, AGENT), (envoy, "envoy")] {
         put(program, &root.join(PROGRAMS).join(name))?;
         libraries.extend(libraries_of(program)?);
     }
@@ -255,6 +259,7 @@ fn try_out(image: &Path, directory: &Path) -> Result<()> {
         Ok(())
     };
     runs(entry, "--version", "navarch")?;
+    runs(&format!("/{PROGRAMS}/{AGENT}"), "--version", AGENT)?;
     runs(&format!("/{PROGRAMS}/envoy"), "--version", "version")?;
     for name in TOOLS.iter().filter(|name| root.join("usr/sbin").join(name).exists()) {
         runs(&format!("/usr/sbin/{name}"), "-V", "")?;

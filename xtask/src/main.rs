@@ -44,7 +44,7 @@ enum Command {
     },
     /// Pack navarch for Debian: the binary, units of systemd, a user. Prints the path of the package
     Deb {
-        /// The binary, instead of a release build
+        /// The binary, with navarch-agent beside it, instead of a release build
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
     },

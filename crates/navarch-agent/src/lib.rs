@@ -32,6 +32,7 @@ pub mod readiness;
 pub mod redirect;
 pub mod relay;
 pub mod roots;
+pub mod running;
 pub mod secrets;
 pub mod settings;
 pub mod status;

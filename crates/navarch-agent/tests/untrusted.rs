@@ -81,3 +81,14 @@ fn nothing_that_is_said_on_a_stream_panics() {
     ];
     check(relay::run, 4, &seeds);
 }
+
+#[test]
+fn nothing_that_a_connection_begins_with_panics() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let block = b"\x83\x41\x08tmp%2Fxs\x40\x01b\x01c\x84";
+    let request = [b"\0\0\x10\x01\x04\0\0\0\x01", &block[..]].concat();
+    let padded = [b"\0\0\x18\x01\x2c\0\0\0\x03\x02\0\0\0\0\x10", &block[..], b"\0\0"].concat();
+    let data = b"\0\0\x04\0\0\0\0\0\x01abcd";
+    let seeds = [[&preface[..], &request, data, &padded].concat()];
+    check(|said| relay::run(&[&[4], said].concat()), 1, &seeds);
+}

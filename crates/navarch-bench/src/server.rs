@@ -190,14 +190,18 @@ pub fn raise_open_files() -> Option<u64> {
 
 /// `utime` and `stime` are the 14th and 15th field; the second, the name, is in parentheses and may contain
 /// blanks.
-fn cpu_of(stat: &str) -> f64 {
+pub fn cpu_of(stat: &str) -> f64 {
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: u64 =
         rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     ticks as f64 / TICKS
 }
 
-fn read(path: &str) -> Result<String> {
+/// A file of the kernel.
+///
+/// # Errors
+/// If the process is gone.
+pub fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("reading {path}"))
 }
 
@@ -208,7 +212,11 @@ fn tail(log: &Path) -> String {
     format!("{} says\n{last}", log.display())
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// An address that nobody listens on.
+///
+/// # Errors
+/// If there is none.
+pub fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?)
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use navarch_bench::{
-    Axis, CertificateSettings, Kind, Protocol, Report, Settings, Shape, Target, certificates,
+    Axis, CertificateSettings, Kind, NameSettings, Protocol, Report, Settings, Shape, Target, certificates,
+    names,
 };
 
 fn settings(shape: Shape, protocol: Protocol) -> Settings {
@@ -142,6 +143,15 @@ fn who_asks_for_a_certificate_gets_one() {
         let report = report.expect("a report");
         assert_eq!((report.requests, report.failed), (40, 0), "{:?}", report.failure);
     }
+}
+
+#[test]
+fn an_agent_with_names_answers_for_them() {
+    let agent = navarch_testkit::navarch::agent().expect("the binary");
+    let report = names(&NameSettings { agent, names: 3000, questions: 500, rate: 1000.0 });
+    let report = report.expect("a report");
+    assert_eq!((report.questions, report.failed), (500, 0));
+    assert!(report.private_kb_without > 0 && report.peak_kb >= report.private_kb, "{report:?}");
 }
 
 #[test]

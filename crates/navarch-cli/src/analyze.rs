@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use annotate_snippets::Renderer;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use navarch_agent_cli::output;
 use navarch_model::finding::{Finding, Severity};
 use navarch_model::status::Status;
 use navarch_server::inputs::of_paths;
@@ -15,7 +16,6 @@ use navarch_server::object_status::{self, ObjectStatus};
 use serde::Serialize;
 
 use crate::findings::{self, Lines};
-use crate::output;
 use crate::table;
 
 /// Exit status when there are findings at or above the threshold, as with `istioctl analyze`.

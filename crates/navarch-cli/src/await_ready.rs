@@ -10,8 +10,7 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-
-use crate::wait::parse_duration;
+use navarch_agent_cli::values::parse_duration;
 
 /// How often the proxy is asked.
 const POLL: Duration = Duration::from_millis(100);

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use navarch_bench::{Axis, CertificateReport, CertificateSettings, Kind, Protocol, Settings, Shape, Target};
-
-use crate::output::{self, Format};
-use crate::wait::parse_duration;
+use navarch_agent_cli::output::{self, Format};
+use navarch_agent_cli::values::parse_duration;
+use navarch_bench::{
+    Axis, CertificateReport, CertificateSettings, Kind, NameReport, NameSettings, Protocol, Settings, Shape,
+    Target,
+};
 
 /// Measure what changes cost a control plane, with simulated proxies
 ///
@@ -146,8 +148,10 @@ enum Scope {
 /// Runs the benchmark and prints the report. Exit status 1 if a proxy holds something wrong, or a change was
 /// lost.
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
-    if let Some(What::Ca(ca)) = &args.what {
-        return ca.run();
+    match &args.what {
+        Some(What::Ca(ca)) => return ca.run(),
+        Some(What::Names(names)) => return names.run(),
+        None => {}
     }
     let settings = args.settings()?;
     // It is looked at before the run, which takes a while.
@@ -187,6 +191,71 @@ enum What {
         after_help = "Examples:\n  navarch bench ca\n  navarch bench ca --rate 1000 --requests 20000\n  navarch bench ca --mutual --connections 64"
     )]
     Ca(CaArgs),
+    /// Measure what the names of a mesh cost an agent, and how fast it answers for them
+    ///
+    /// Starts `navarch-agent` in a temporary directory, gives it names, and asks for them over UDP, each time
+    /// for another one, from one processor that does nothing else. Exit status 1 if a question is not
+    /// answered.
+    #[command(
+        after_help = "Examples:\n  navarch bench names\n  navarch bench names --names 1000 --rate 50000 --questions 500000"
+    )]
+    Names(NamesArgs),
+}
+
+#[derive(Args)]
+struct NamesArgs {
+    /// Names that the mesh has
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    names: usize,
+    /// Questions in all
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    questions: usize,
+    /// Questions in a second
+    #[arg(long, value_name = "RATE", default_value_t = 10_000.0)]
+    rate: f64,
+    /// Binary of the agent; the one beside this one if it is not said
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, default_value = "table")]
+    output: Format,
+}
+
+impl NamesArgs {
+    fn run(&self) -> Result<ExitCode> {
+        ensure!(self.rate > 0.0 && self.rate.is_finite(), "--rate is not a rate");
+        let agent = match &self.agent {
+            Some(agent) => agent.clone(),
+            None => {
+                std::env::current_exe().context("looking for the own binary")?.with_file_name("navarch-agent")
+            }
+        };
+        let report = navarch_bench::names(&NameSettings {
+            agent,
+            names: self.names,
+            questions: self.questions,
+            rate: self.rate,
+        })?;
+        match self.output {
+            Format::Json => output::json(&report)?,
+            Format::Table => output::print(&name_table(&report))?,
+        }
+        Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+fn name_table(report: &NameReport) -> String {
+    let NameReport { names, private_kb_without, private_kb, private_kb_after, peak_kb, .. } = report;
+    let NameReport { questions, failed, per_second, p50_ms, p99_ms, max_ms, cpu_us_per_question, .. } =
+        report;
+    let more = private_kb.saturating_sub(*private_kb_without);
+    format!(
+        "{names} names: {more} kB of the agent's own memory ({private_kb_without} without, {private_kb} with them, \
+         {private_kb_after} after the questions; {peak_kb} resident at most)\n\
+         {questions} questions, {failed} failed: {per_second:.0} answers a second\n\
+         half within {p50_ms:.3} ms, 99 of 100 within {p99_ms:.3} ms, all within {max_ms:.1} ms\n\
+         {cpu_us_per_question:.1} us of the agent's processor time each\n"
+    )
 }
 
 #[derive(Args)]

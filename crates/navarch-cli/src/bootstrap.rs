@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use navarch_agent::bootstrap::{Authority, Bootstrap, Pages, Tls, Xds};
-use navarch_agent::node::Node;
+use navarch_agent::bootstrap::{Bootstrap, Pages, Tls, Xds};
 use navarch_agent::options::Local;
 use navarch_agent::provision::Provision;
 use navarch_agent::settings::{self, Described};
-use navarch_model::proxy::{COMPATIBLE_ISTIO_VERSION, SYSTEM_ROOTS};
+use navarch_agent_cli::machine::state_facts;
+use navarch_agent_cli::output;
+use navarch_agent_cli::values::authority;
 use navarch_server::load::load;
 
-use crate::output;
 use crate::proxy::{self, ProxyArgs};
 
 /// Print a bootstrap with which stock Envoy connects to this control plane
@@ -83,28 +83,6 @@ pub fn run(args: &BootstrapArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where this machine has the roots of the operating system: the places that distributions use.
-fn system_roots() -> Option<&'static str> {
-    const PLACES: [&str; 6] = [
-        SYSTEM_ROOTS,
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/etc/ssl/ca-bundle.pem",
-        "/etc/pki/tls/cacert.pem",
-        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-        "/etc/ssl/cert.pem",
-    ];
-    PLACES.into_iter().find(|path| Path::new(path).is_file())
-}
-
-/// Adds what is true of every proxy on this machine.
-pub fn state_facts(node: &mut Node) {
-    // EnvoyFilters match by it, and take a proxy without one for none of theirs.
-    node.metadata.entry("ISTIO_VERSION").or_insert_with(|| COMPATIBLE_ISTIO_VERSION.into());
-    if let Some(path) = system_roots().filter(|path| *path != SYSTEM_ROOTS) {
-        node.metadata.entry("SYSTEM_ROOTS").or_insert_with(|| path.into());
-    }
-}
-
 impl BootstrapArgs {
     fn tls(&self) -> Result<Option<Tls>> {
         let Some(ca) = &self.tls_ca else { return Ok(None) };
@@ -119,12 +97,4 @@ impl BootstrapArgs {
         };
         Ok(Some(Tls { ca: absolute(ca)?, name: self.tls_name.clone(), client }))
     }
-}
-
-/// A host and a port.
-pub fn authority(text: &str) -> Result<Authority> {
-    let (host, port) = text.rsplit_once(':').with_context(|| format!("{text} is not host:port"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = port.parse().with_context(|| format!("{text} does not end in a port number"))?;
-    Ok(Authority { host: host.to_owned(), port })
 }

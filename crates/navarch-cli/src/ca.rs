@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use navarch_agent_cli::output::{self, Format};
 use navarch_identity::authority::{KeptRoot, inspect};
 use navarch_identity::rotation::{Phase, Rotation, Waiting};
 use navarch_identity::store::StateDirectory;
@@ -13,7 +14,6 @@ use navarch_identity::{Timestamp, pem};
 use navarch_server::status::{AuthorityStatus, RootStatus, RotationStatus};
 
 use crate::admin::{AdminArgs, OperatorArgs};
-use crate::output::{self, Format};
 use crate::table;
 
 /// The certificate authority of a server: its roots, and how one follows another

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
-
-use crate::output;
+use navarch_agent_cli::output;
 
 /// Print the completion script of a shell
 #[derive(Args)]

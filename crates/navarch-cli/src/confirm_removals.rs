@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use navarch_agent_cli::output;
 use navarch_server::status::ConfirmedRemovals;
 
 use crate::admin::OperatorArgs;
-use crate::output;
 
 /// Let removals go that are held back
 ///

@@ -5,12 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use navarch_agent_cli::output;
 use navarch_convert::convert;
 use navarch_model::finding::Severity;
 use navarch_server::inputs::of_paths;
 use navarch_server::load::load_from;
-
-use crate::output;
 
 /// Write gateways and routes as objects of the Gateway API
 ///

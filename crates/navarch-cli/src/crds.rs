@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use navarch_agent_cli::output;
 use navarch_model::Kind;
 use navarch_model::definition::definition;
 use serde_json::json;
-
-use crate::output;
 
 /// Print CustomResourceDefinitions of Istio's kinds, for kubectl
 ///

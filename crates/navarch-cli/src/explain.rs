@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use navarch_agent_cli::output::{self, Format};
 use navarch_server::reach;
 use navarch_server::status::{ExplainedResource, ObjectReach, Place};
 
 use crate::admin::{AdminArgs, encode};
 use crate::named;
-use crate::output::{self, Format};
 
 /// Resources of a group of proxies that are shown; with -o json all are.
 const SHOWN_MAX: usize = 30;

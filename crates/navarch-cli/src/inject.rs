@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use navarch_agent_cli::output;
 use navarch_inject::{Settings, inject_text};
 use navarch_model::Severity;
-
-use crate::output;
 
 /// Put the proxy into the pods of objects, as the webhook does
 ///

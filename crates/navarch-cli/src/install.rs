@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use navarch_agent_cli::output;
 use navarch_identity::authority::Root;
 use navarch_identity::{Timestamp, pem};
 use navarch_install::{Injection, Options, Rule, chart, is_kept, manifests, place, prunable, to_yaml};
@@ -17,7 +18,6 @@ use navarch_model::definition::definition;
 use serde_json::{Value, json};
 
 use crate::inject;
-use crate::output;
 use crate::precheck;
 
 /// Who changes objects, in their `managedFields`.

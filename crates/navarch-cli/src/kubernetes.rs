@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use navarch_agent_cli::values::parse_duration;
 use navarch_kubernetes::{Access, Candidate, Options, remote};
 use navarch_model::Revision;
 use navarch_server::serve::replica_name;
-
-use crate::wait::parse_duration;
 
 /// What a cluster is called unless something is said, as in Istio.
 const CLUSTER: &str = "Kubernetes";

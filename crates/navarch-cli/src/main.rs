@@ -1,9 +1,9 @@
-//! The one binary, named `navarch`: the command line and nothing else.
+//! The binary `navarch`: the command line and nothing else. That of the agent is in `navarch-agent-cli`,
+//! which also makes a binary of its own.
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic on a closed pipe: see `output`")]
 
 mod admin;
-mod agent;
 mod analyze;
 mod await_ready;
 mod bench;
@@ -17,15 +17,11 @@ mod explain;
 mod findings;
 mod inject;
 mod install;
-mod join;
 mod kubernetes;
-mod logs;
 mod named;
-mod output;
 mod precheck;
 mod proxy;
 mod proxy_status;
-mod redirect;
 mod remote_clusters;
 mod render;
 mod serve;
@@ -37,6 +33,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
+use navarch_agent_cli::{VERSION, agent, output};
 
 /// An istiod-compatible control plane for stock Envoy
 ///
@@ -87,22 +84,8 @@ enum Command {
     Man(completion::ManArgs),
 }
 
-/// The version, and the commit that it was built from where that is known.
-const VERSION: &str = env!("NAVARCH_VERSION");
-
-/// Exit status when the reader of the output has gone: what a shell reports of a program that SIGPIPE ended.
-const CLOSED_PIPE: u8 = 141;
-
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(code) => code,
-        // As a program that the signal SIGPIPE ends.
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::from(CLOSED_PIPE),
-        Err(error) => {
-            output::note(&format!("error: {error:#}"));
-            ExitCode::from(2)
-        }
-    }
+    output::exit(run(Cli::parse().command))
 }
 
 fn run(command: Command) -> Result<ExitCode> {

@@ -8,6 +8,7 @@ use navarch_agent::node::{Locality, Node};
 use navarch_agent::options::Local;
 use navarch_agent::provision::Provision;
 use navarch_agent::settings::{self, Described};
+use navarch_agent_cli::values::{metadata_value, pair};
 use navarch_model::values::Json;
 use navarch_server::load::Loaded;
 use serde_json::{Map, Value, json};
@@ -107,20 +108,4 @@ fn read(file: &std::path::Path) -> Result<Node> {
     let value = value.get("node").cloned().unwrap_or(value);
     serde_json::from_value(value)
         .with_context(|| format!("{} does not hold a node (id, cluster, metadata, locality)", file.display()))
-}
-
-/// A value that is a JSON object or list, or a text.
-pub fn metadata_value(text: &str) -> Value {
-    match serde_json::from_str(text) {
-        Ok(value @ (Value::Object(_) | Value::Array(_))) => value,
-        _ => json!(text),
-    }
-}
-
-/// `KEY=VALUE`.
-pub fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
 }

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use navarch_server::status::{FleetStatus, ProxyStatus, SyncState};
+use navarch_agent_cli::output::{self, Format};
+use navarch_server::status::{FleetStatus, ProxyStatus, RunningStatus, SyncState, WarmingStatus};
 
 use crate::admin::AdminArgs;
-use crate::output::{self, Format};
 use crate::table;
 
 /// The types that have a column whether or not anybody asks for them.
@@ -19,6 +19,11 @@ const COLUMNS: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS", "SDS"];
 /// to send) or ERROR (rejected; the reason, the resource and the file it comes from follow the table). RDS
 /// stands for virtual hosts too, where they are resources of their own (`navarch serve --routes`). SDS says
 /// how many secrets the proxy asks for that are missing; which ones follows the table.
+///
+/// RUNNING is what the agent beside the proxy sees in Envoy: ACTIVE (everything that is acknowledged is in
+/// use), WARMING with the number of clusters and listeners that are not, because something that they need has
+/// not come (which, and what they wait for, follows the table), LOOKING (the agent has not looked since the
+/// last acknowledgement), or - if nobody tells: a proxy without such an agent, or one whose Envoy starts.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  navarch proxy-status\n  navarch proxy-status -o json | jq '.proxies[] | select(.lag > 0)'"
@@ -77,6 +82,10 @@ pub fn render(status: &FleetStatus) -> String {
                 held.left_ms / 1000,
             ));
         }
+        if let Some(running) = proxy.running.as_ref().filter(|running| !running.warming.is_empty()) {
+            text.push_str(&format!("\n{} has accepted what it does not use yet:\n", proxy.name));
+            warming(running).iter().for_each(|line| text.push_str(&format!("{line}\n")));
+        }
         if !proxy.missing_secrets().is_empty() {
             text.push_str(&format!("\n{} lacks secrets, and what uses them does not work:\n", proxy.name));
             for name in proxy.missing_secrets() {
@@ -125,7 +134,8 @@ fn unheard(status: &FleetStatus) -> String {
 }
 
 fn header() -> Vec<String> {
-    let names = ["NAME", "CLUSTER"].iter().chain(COLUMNS).chain(&["ISTIOD", "VERSION", "REVISION", "LAG"]);
+    let names =
+        ["NAME", "CLUSTER"].iter().chain(COLUMNS).chain(&["ISTIOD", "VERSION", "REVISION", "LAG", "RUNNING"]);
     names.map(|name| (*name).to_owned()).collect()
 }
 
@@ -142,13 +152,38 @@ fn row(status: &FleetStatus, proxy: &ProxyStatus) -> Vec<String> {
     cells.push(proxy.version.clone());
     cells.push(proxy.revision.to_string());
     cells.push(proxy.lag.to_string());
+    cells.push(match &proxy.running {
+        None => "-".to_owned(),
+        Some(running) if !running.warming.is_empty() => format!("WARMING ({})", running.warming_count()),
+        Some(running) if !running.current => "LOOKING".to_owned(),
+        Some(_) => "ACTIVE".to_owned(),
+    });
     cells
+}
+
+/// What warms in a proxy, a line for each.
+pub fn warming(running: &RunningStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (ty, WarmingStatus { count, resources }) in &running.warming {
+        for resource in resources {
+            let waits = match resource.waits_for.as_slice() {
+                [] => String::new(),
+                waits => format!(" waits for {}", waits.join(", ")),
+            };
+            lines.push(format!("  {ty} {}{waits}", resource.name));
+        }
+        if let Some(more @ 1..) = count.checked_sub(resources.len()) {
+            lines.push(format!("  {ty}: {more} more"));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use navarch_server::status::{HeldRemovals, RejectedResource, Rejection, TypeStatus};
+    use serde_json::json;
 
     fn proxy(name: &str, states: &[(&str, SyncState)]) -> ProxyStatus {
         ProxyStatus {
@@ -188,9 +223,9 @@ mod tests {
             ..FleetStatus::default()
         };
         let expected = "\
-NAME          CLUSTER        CDS        LDS          EDS          RDS          ECDS         SDS                      ISTIOD        VERSION     REVISION     LAG
-a.default     Kubernetes     SYNCED     NOT SENT     NOT SENT     NOT SENT     NOT SENT     NOT SENT                 navarch-1     1.32.0      7            0
-b.default     Kubernetes     STALE      ERROR        NOT SENT     NOT SENT     NOT SENT     NOT SENT (2 missing)     navarch-1     1.32.0      7            2
+NAME          CLUSTER        CDS        LDS          EDS          RDS          ECDS         SDS                      ISTIOD        VERSION     REVISION     LAG     RUNNING
+a.default     Kubernetes     SYNCED     NOT SENT     NOT SENT     NOT SENT     NOT SENT     NOT SENT                 navarch-1     1.32.0      7            0       -
+b.default     Kubernetes     STALE      ERROR        NOT SENT     NOT SENT     NOT SENT     NOT SENT (2 missing)     navarch-1     1.32.0      7            2       -
 
 b.default lacks secrets, and what uses them does not work:
   kubernetes://web
@@ -201,6 +236,30 @@ b.default rejects LDS: no such filter
     from mesh.yaml:3:1 Gateway default/web
 ";
         assert_eq!(render(&status), expected);
+    }
+
+    #[test]
+    fn what_warms_is_shown_with_what_it_waits_for() {
+        let check = |running: serde_json::Value, cell: &str, below: &str| {
+            let mut proxy = proxy("a.default", &[("LDS", SyncState::Synced)]);
+            proxy.running = serde_json::from_value(running).expect("a status");
+            let text = render(&FleetStatus { proxies: vec![proxy], ..FleetStatus::default() });
+            assert!(text.lines().nth(1).is_some_and(|row| row.ends_with(cell)), "{text}");
+            assert!(text.ends_with(below), "{text}");
+        };
+        check(json!(null), "     -", "");
+        check(json!({"current": true}), "     ACTIVE", "");
+        check(json!({"current": false}), "     LOOKING", "");
+        let listeners = json!({"count": 12, "resources": [
+            {"name": "0.0.0.0_443", "waits_for": ["SDS kubernetes://web", "RDS https.443"]},
+            {"name": "0.0.0.0_80"},
+        ]});
+        check(
+            json!({"current": true, "warming": {"LDS": listeners}}),
+            "     WARMING (12)",
+            "\na.default has accepted what it does not use yet:\n  \
+             LDS 0.0.0.0_443 waits for SDS kubernetes://web, RDS https.443\n  LDS 0.0.0.0_80\n  LDS: 10 more\n",
+        );
     }
 
     #[test]

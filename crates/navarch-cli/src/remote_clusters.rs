@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use navarch_agent_cli::output;
 use navarch_kubernetes::remote::{Report, State};
 
 use crate::admin::AdminArgs;
-use crate::output;
 use crate::table;
 
 /// Show the other clusters that the control plane follows, and how they are heard

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use navarch_agent::bootstrap;
 use navarch_agent::settings::Described;
+use navarch_agent_cli::output;
 use navarch_model::finding::Severity;
 use navarch_server::load::{Loaded, load};
 use serde_json::json;
 
-use crate::output;
 use crate::proxy::{self, ProxyArgs};
 
 /// Print a complete static configuration for a proxy

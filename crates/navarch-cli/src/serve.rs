@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use navarch_agent_cli::logs::LogArgs;
+use navarch_agent_cli::values::parse_duration;
 use navarch_identity::tokens::jwt::JwtRule;
 use navarch_inject::Settings;
 use navarch_kubernetes::webhooks::Configuration;
@@ -18,8 +20,6 @@ use navarch_server::webhook;
 
 use crate::inject;
 use crate::kubernetes::KubernetesArgs;
-use crate::logs::LogArgs;
-use crate::wait::parse_duration;
 
 /// Istio's port for xDS over TLS, on loopback as all ports unless told otherwise.
 const SECURE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);

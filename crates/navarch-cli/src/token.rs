@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use navarch_agent_cli::join::Join;
+use navarch_agent_cli::output::{self, Format};
+use navarch_agent_cli::values::parse_duration;
 use navarch_identity::Timestamp;
 use navarch_identity::tokens::join::{JoinTokens, Listed};
 use navarch_model::SpiffeId;
 
 use crate::ca::StateArgs;
-use crate::join::Join;
-use crate::output::{self, Format};
 use crate::table;
-use crate::wait::parse_duration;
 
 /// Tokens with which machines get their first certificate
 #[derive(Subcommand)]

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use navarch_agent_cli::output;
+use navarch_agent_cli::values::parse_duration;
 use navarch_server::reach;
 use navarch_server::status::{FleetStatus, ObjectReach, ProxyStatus, RefreshedSources, SyncState};
 
 use crate::admin::{AdminArgs, encode};
 use crate::named;
-use crate::output;
+use crate::proxy_status::warming;
 
 /// How often the control plane is asked.
 const POLL: Duration = Duration::from_millis(50);
@@ -30,7 +32,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// configured, and means the same to every replica and after every restart.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  navarch wait\n  navarch wait --revision 42-3fa9c1d2e4b0 --timeout 10s --proxies 3\n  navarch wait --for routes.yaml\n  \
+    after_help = "Examples:\n  navarch wait\n  navarch wait --active\n  navarch wait --revision 42-3fa9c1d2e4b0 --timeout 10s --proxies 3\n  navarch wait --for routes.yaml\n  \
                   navarch wait --for VirtualService/default/reviews"
 )]
 pub struct WaitArgs {
@@ -49,6 +51,10 @@ pub struct WaitArgs {
     /// Do not mind secrets that proxies ask for and that are not there
     #[arg(long)]
     ignore_secrets: bool,
+    /// Wait until Envoys also use what they have acknowledged, as the agents beside them say: nothing warms
+    /// any more. A proxy without such an agent does not say it, and is behind
+    #[arg(long)]
+    active: bool,
     /// How long to wait, such as 500ms, 30s, 2m
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
@@ -156,7 +162,7 @@ impl WaitArgs {
     /// Whether a proxy has all of a revision that concerns it.
     fn is_live(&self, proxy: &ProxyStatus, revision: u64) -> bool {
         let has_secrets = proxy.missing_secrets().is_empty() && proxy.state("SDS") != SyncState::Error;
-        proxy.is_live(revision) && (self.ignore_secrets || has_secrets)
+        proxy.is_live(revision) && (self.ignore_secrets || has_secrets) && (!self.active || proxy.is_active())
     }
 
     fn say_who_is_behind(&self, status: &FleetStatus, revision: Option<u64>, of_objects: bool) {
@@ -171,8 +177,22 @@ impl WaitArgs {
         }
         for proxy in status.proxies.iter().filter(|proxy| !self.is_live(proxy, revision)) {
             let missing = proxy.missing_secrets();
-            if proxy.is_live(revision) && !missing.is_empty() {
+            if proxy.is_live(revision) && !missing.is_empty() && !self.ignore_secrets {
                 output::note(&format!("  {} lacks secrets: {}", proxy.name, missing.join(", ")));
+                continue;
+            }
+            if proxy.is_live(revision) && proxy.state("SDS") != SyncState::Error {
+                let what = match &proxy.running {
+                    Some(running) if running.warming.is_empty() => {
+                        "what Envoy runs is not known yet".to_owned()
+                    }
+                    Some(running) => format!("{} resource(s) warm", running.warming_count()),
+                    None => "nobody says what Envoy runs: it has no agent that does".to_owned(),
+                };
+                output::note(&format!("  {}: {what}", proxy.name));
+                if let Some(running) = &proxy.running {
+                    warming(running).iter().for_each(|line| output::note(&format!("  {line}")));
+                }
                 continue;
             }
             let behind = proxy.types.iter().filter(|(_, ty)| ty.acked != ty.sent || ty.error.is_some());
@@ -240,22 +260,6 @@ async fn newest(admin: &AdminArgs) -> Result<u64> {
     }
 }
 
-/// Parses `500ms`, `30s`, `2m`, `1h`.
-pub fn parse_duration(text: &str) -> Result<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().with_context(|| format!("{text} is not a duration such as 500ms or 30s"))?;
-    let millis = match unit {
-        "ms" => number,
-        "s" => number.saturating_mul(1000),
-        "m" => number.saturating_mul(60_000),
-        "h" => number.saturating_mul(3_600_000),
-        _ => bail!("{text} needs a unit: ms, s, m or h"),
-    };
-    Ok(Duration::from_millis(millis))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,14 +279,5 @@ mod tests {
         check("7-000000000000", Some(None));
         check("7-x", None);
         check("x", None);
-    }
-
-    #[test]
-    fn durations() {
-        for (text, millis) in
-            [("500ms", Some(500)), ("30s", Some(30_000)), ("2m", Some(120_000)), ("5", None), ("s", None)]
-        {
-            assert_eq!(parse_duration(text).ok().map(|d| d.as_millis()), millis, "{text}");
-        }
     }
 }

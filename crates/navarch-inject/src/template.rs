@@ -23,8 +23,9 @@ const METRICS_PORT: u16 = 15090;
 const OUTBOUND_PORT: u16 = 15001;
 const INBOUND_PORT: u16 = 15006;
 
-/// Where the program is in our image.
+/// Where the programs are in our image. The one that runs beside every application is small.
 const PROGRAM: &str = "/usr/local/bin/navarch";
+const AGENT: &str = "/usr/local/bin/navarch-agent";
 
 /// What is put into a pod.
 pub(crate) struct Made {
@@ -108,6 +109,7 @@ impl Context<'_> {
             image: wishes.image.clone(),
             image_pull_policy: settings.image_pull_policy.clone(),
             restart_policy: is_native.then_some("Always"),
+            command: vec![AGENT.to_owned()],
             args: self.arguments(),
             env: self.environment(),
             ports: vec![Port { container_port: METRICS_PORT, name: "http-envoy-prom", protocol: "TCP" }],
@@ -141,7 +143,7 @@ impl Context<'_> {
             Template::Sidecar => "sidecar",
             Template::Gateway => "gateway",
         };
-        let mut arguments: Vec<String> = ["agent", role].map(str::to_owned).into();
+        let mut arguments: Vec<String> = vec![role.to_owned()];
         let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         flag("service", self.service().to_owned());
         flag("domain", settings.domain.clone());
@@ -234,7 +236,7 @@ impl Context<'_> {
             exclude_interfaces,
             reroute_interfaces,
         } = &wishes.redirect;
-        let mut arguments: Vec<String> = ["agent", "redirect"].map(str::to_owned).into();
+        let mut arguments: Vec<String> = vec!["redirect".to_owned()];
         let mut flag = |name: &str, value: &str| arguments.extend([format!("--{name}"), value.to_owned()]);
         let mode = match wishes.interception {
             InboundInterceptionMode::Tproxy => "TPROXY",
@@ -270,6 +272,7 @@ impl Context<'_> {
             name: INIT.to_owned(),
             image: wishes.image.clone(),
             image_pull_policy: settings.image_pull_policy.clone(),
+            command: vec![AGENT.to_owned()],
             args: arguments,
             env: wishes.proxy.proxy_metadata.iter().map(|(name, value)| Env::text(name, value)).collect(),
             resources: wishes.resources.clone(),

@@ -41,7 +41,7 @@ use crate::refresh::{Refresh, Refreshed};
 use crate::reports::Reports;
 use crate::status::{
     ConfirmedRemovals, FleetStatus, HeldRemovals, ObjectReach, ProxyStatus, RefreshedSources,
-    RejectedResource, Rejection, SourceStatus, SyncState, TypeStatus, content_name,
+    RejectedResource, Rejection, RunningStatus, SourceStatus, SyncState, TypeStatus, content_name,
 };
 
 /// What the pages are made from.
@@ -615,6 +615,7 @@ impl Admin {
                 .iter()
                 .map(|ty| self.type_status(client.as_ref(), ty, now))
                 .collect::<BTreeMap<_, _>>(),
+            running: RunningStatus::of(stream),
             held_removals: stream.held_removals.map(|held| HeldRemovals {
                 for_ms: now.saturating_duration_since(held.since).as_millis() as u64,
                 left_ms: held.until.saturating_duration_since(now).as_millis() as u64,

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use navarch_envoy::XdsType;
 use navarch_identity::Timestamp;
 use navarch_identity::rotation::{Phase, Waiting};
+use navarch_xds::StreamStatus;
+use navarch_xds::running::{Running, Warming};
 use serde::{Deserialize, Serialize};
 
 /// The state of every connected proxy, as one replica sees it.
@@ -88,6 +91,49 @@ pub struct ProxyStatus {
     /// Removals that are held back, because they would take most of what the proxy has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_removals: Option<HeldRemovals>,
+    /// What the proxy's agent sees in Envoy; absent if nobody tells.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub running: Option<RunningStatus>,
+}
+
+/// What Envoy runs of what it has accepted, as the agent beside it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningStatus {
+    /// Whether the agent has looked since the proxy accepted what it has accepted last.
+    pub current: bool,
+    /// What is accepted and not in use yet, by short name: CDS, LDS.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub warming: BTreeMap<String, WarmingStatus>,
+}
+
+impl RunningStatus {
+    /// What is known of a stream.
+    pub fn of(stream: &StreamStatus) -> Option<Self> {
+        let Running { clusters, listeners } = stream.running.as_deref()?;
+        let mut status = RunningStatus { current: true, warming: BTreeMap::new() };
+        for (ty, in_use) in [(XdsType::Cds, clusters), (XdsType::Lds, listeners)] {
+            let acked = stream.types.iter().find(|status| status.ty == ty).and_then(|ty| ty.acked.as_ref());
+            status.current &= acked.map_or("", |mark| &mark.nonce) == in_use.nonce;
+            if in_use.warming > 0 {
+                let warming = WarmingStatus { count: in_use.warming, resources: in_use.named.clone() };
+                status.warming.insert(ty.short().to_owned(), warming);
+            }
+        }
+        Some(status)
+    }
+
+    /// Resources that warm.
+    pub fn warming_count(&self) -> usize {
+        self.warming.values().map(|warming| warming.count).sum()
+    }
+}
+
+/// Resources that a proxy has accepted and does not use yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmingStatus {
+    pub count: usize,
+    /// The first of them, and what each waits for.
+    pub resources: Vec<Warming>,
 }
 
 /// Removals that are held back.
@@ -203,6 +249,11 @@ impl ProxyStatus {
     /// Why the proxy gets no keys, if it is the permissions of its service account.
     pub fn withheld(&self) -> &str {
         self.types.get("SDS").map_or("", |secrets| &secrets.withheld)
+    }
+
+    /// Whether Envoy is known to run all that it has acknowledged.
+    pub fn is_active(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.current && running.warming.is_empty())
     }
 
     /// Whether the proxy has acknowledged everything of `revision` that concerns it.

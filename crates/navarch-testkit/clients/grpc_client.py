@@ -1,7 +1,7 @@
-"""A proxyless gRPC client: `grpc_client.py TARGET PORT`.
+"""A proxyless gRPC client: `grpc_client.py PORT TARGET...`.
 
-GET of anything on PORT makes one call on the one channel to TARGET and answers {"code", "body"}, the status of the call
-and what it gave or why it failed.
+GET of /N on PORT makes one call on the channel to the TARGET of that number, the first is 0, and answers {"code",
+"body"}, the status of the call and what it gave or why it failed.
 """
 
 import json
@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 
-target, port = sys.argv[1:]
-channel = grpc.insecure_channel(target)
-call = channel.unary_unary("/echo.Echo/Name")
+port, *targets = sys.argv[1:]
+channels = [grpc.insecure_channel(target) for target in targets]
+calls = [channel.unary_unary("/echo.Echo/Name") for channel in channels]
 
 
-def outcome():
+def outcome(call):
     try:
         return {"code": "OK", "body": call(b"", timeout=5).decode()}
     except grpc.RpcError as error:
@@ -24,7 +24,7 @@ def outcome():
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps(outcome()).encode()
+        body = json.dumps(outcome(calls[int(self.path[1:])])).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

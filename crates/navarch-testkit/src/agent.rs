@@ -1,4 +1,4 @@
-//! `navarch agent` under control, with the Envoy that it starts.
+//! `navarch-agent` under control, with the Envoy that it starts.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ impl Agent {
     /// Starts it again, with the same directory.
     pub fn launch(&mut self) -> Result<()> {
         self.process = None;
-        let binary = navarch::binary()?;
+        let binary = navarch::agent()?;
         let mut command = match self.runner.split_first() {
             None => Command::new(binary),
             Some((program, words)) => {
@@ -86,7 +86,7 @@ impl Agent {
                 command
             }
         };
-        command.arg("agent").args(&self.arguments).arg("--dir").arg(&self.directory);
+        command.args(&self.arguments).arg("--dir").arg(&self.directory);
         let binary = self.envoy.clone().map_or_else(envoy::binary, Ok)?;
         command.arg("--envoy").arg(binary).args(["--admin-port", &self.admin.port().to_string()]);
         command.args(["--status-addr", &self.status.to_string()]);

@@ -124,7 +124,7 @@ impl Backend {
     }
 }
 
-/// A client with one channel to `xds:///<name>`. It is killed when dropped.
+/// A client with a channel to `xds:///<name>` for each of some names. It is killed when dropped.
 #[derive(Debug)]
 pub struct Client {
     port: u16,
@@ -132,12 +132,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts one that gets its configuration from `xds`; calls fail until it listens.
+    /// Starts one for one name that gets its configuration from `xds`; calls fail until it listens.
     pub fn start(language: Language, name: &str, xds: SocketAddr) -> Result<Client> {
+        Client::start_with(language, &[name], &xds.to_string())
+    }
+
+    /// The same for some names, with a server as gRPC names it: `unix:/run/xds.sock`.
+    pub fn start_with(language: Language, names: &[&str], server: &str) -> Result<Client> {
         let port = ports::free_port()?;
         let bootstrap = json!({
             "xds_servers": [{
-                "server_uri": xds.to_string(),
+                "server_uri": server,
                 "channel_creds": [{"type": "insecure"}],
                 "server_features": ["xds_v3"],
             }],
@@ -146,7 +151,7 @@ impl Client {
         });
         let mut command = program(language)?;
         command.arg(script(if language == Language::Python { "grpc_client.py" } else { "grpc_client.js" }));
-        command.arg(format!("xds:///{name}")).arg(port.to_string());
+        command.arg(port.to_string()).args(names.iter().map(|name| format!("xds:///{name}")));
         command.env("GRPC_XDS_BOOTSTRAP_CONFIG", bootstrap.to_string()).env_remove("GRPC_XDS_BOOTSTRAP");
         // A proxy of the machine is not for loopback.
         command.env("no_grpc_proxy", "*").env("no_proxy", "*");
@@ -156,8 +161,14 @@ impl Client {
 
     /// Makes one call: its status, and what it gave or why it failed.
     pub async fn call(&mut self) -> Result<(String, String)> {
+        self.call_on(0).await
+    }
+
+    /// The same on the channel of this number.
+    pub async fn call_on(&mut self, channel: usize) -> Result<(String, String)> {
         self.process.check_running()?;
-        let answer: Value = http::get(format!("http://127.0.0.1:{}/", self.port)).await?.ok()?.json()?;
+        let url = format!("http://127.0.0.1:{}/{channel}", self.port);
+        let answer: Value = http::get(url).await?.ok()?.json()?;
         let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
         ensure!(!text("code").is_empty(), "{answer}");
         Ok((text("code"), text("body")))

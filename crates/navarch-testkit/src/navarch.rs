@@ -24,7 +24,9 @@ pub fn binary() -> Result<PathBuf> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "navarch-cli", "--bin", "navarch"])
+        .arg("build")
+        .arg("--quiet")
+        .args(BINARIES)
         .current_dir(workspace::root())
         .output()
         .context("running cargo")?;
@@ -33,6 +35,23 @@ pub fn binary() -> Result<PathBuf> {
     }
     let path = workspace::target_dir().join("debug/navarch");
     Ok(BUILT.get_or_init(|| path).clone())
+}
+
+/// What cargo is told to build.
+pub const BINARIES: [&str; 8] = [
+    "--package",
+    "navarch-cli",
+    "--bin",
+    "navarch",
+    "--package",
+    "navarch-agent-cli",
+    "--bin",
+    "navarch-agent",
+];
+
+/// The `navarch-agent` binary, which is beside [`binary`].
+pub fn agent() -> Result<PathBuf> {
+    Ok(binary()?.with_file_name("navarch-agent"))
 }
 
 /// Runs one `navarch` command to its end, and gives everything it said.

@@ -29,6 +29,7 @@ mod order;
 pub mod proto;
 mod request;
 mod response;
+pub mod running;
 pub mod server;
 mod status;
 mod stream;

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::nack::Nack;
 use crate::node::Node;
 use crate::response::Dialect;
+use crate::running::Running;
 use crate::server::Peer;
 use crate::stream::Stream;
 use crate::subscription::Wildcard;
@@ -117,6 +118,8 @@ pub struct StreamStatus {
     pub watermark: u64,
     /// Whether removals are held back, because they would take too much at once.
     pub held_removals: Option<RemovalHold>,
+    /// What the client's agent sees in it, if it has one that tells.
+    pub running: Option<Arc<Running>>,
 }
 
 /// Removals that are held back.
@@ -156,6 +159,7 @@ pub(crate) struct Entry {
     pub dialect: Dialect,
     pub connected_at: SystemTime,
     pub stream: Mutex<Stream>,
+    pub running: Mutex<Option<Arc<Running>>>,
     /// The stream has something to do that no request and no resources told it.
     pub wake: Notify,
 }
@@ -165,7 +169,13 @@ impl Entry {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The client's agent says what runs.
+    pub fn set_running(&self, running: Running) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(running));
+    }
+
     fn status(&self) -> StreamStatus {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let stream = self.lock();
         StreamStatus {
             id: self.id,
@@ -176,6 +186,7 @@ impl Entry {
             types: stream.status(),
             watermark: stream.watermark(),
             held_removals: stream.held_removals(),
+            running,
         }
     }
 }

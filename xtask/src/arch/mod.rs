@@ -155,6 +155,19 @@ const RULES: &[Rule] = &[
         why: "the side of the proxy knows neither the world nor how it is planned",
     },
     Rule {
+        krate: "navarch-agent-cli",
+        may_reach: &[
+            "navarch-agent",
+            "navarch-envoy",
+            "navarch-identity",
+            "navarch-model",
+            "navarch-re2",
+            "navarch-xds",
+        ],
+        never: &["notify", "tonic", "axum"],
+        why: "its binary runs beside every application, with nothing of the control plane in it",
+    },
+    Rule {
         krate: "navarch-bench",
         may_reach: &["navarch-envoy"],
         never: &["tonic", "notify"],
@@ -165,6 +178,7 @@ const RULES: &[Rule] = &[
         may_reach: &[
             "navarch-accept",
             "navarch-agent",
+            "navarch-agent-cli",
             "navarch-bench",
             "navarch-convert",
             "navarch-envoy",
@@ -182,7 +196,7 @@ const RULES: &[Rule] = &[
             "navarch-xds",
         ],
         never: &[],
-        why: "the one binary",
+        why: "the binary that can do everything",
     },
     Rule {
         krate: "navarch-testkit",

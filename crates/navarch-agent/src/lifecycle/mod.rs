@@ -129,6 +129,7 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
                     }
                 }
                 Ok(children::Event::StaysAsItWas) => {
+                    health.running.set_envoy(health.admin());
                     health.is_handing_over.store(false, Ordering::Relaxed);
                 }
                 Ok(children::Event::Ended) => {
@@ -169,6 +170,7 @@ async fn hot_restart(proxy: &mut Proxy, health: &Health, done: oneshot::Sender<R
     proxy.hot_restart(done).await;
     if proxy.is_handing_over() {
         health.is_handing_over.store(true, Ordering::Relaxed);
+        health.running.set_envoy(None);
         health.hot_restarts.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -227,11 +229,20 @@ fn feed(
     let path = directory.path().join(STORE);
     let store = Store::open(path.clone()).map_err(|source| AgentError::Store { path, source })?;
     let secrets = roots.map_or_else(Secrets::of_files, |roots| Secrets::new(current.clone(), roots));
-    let server = relay::server(upstream.clone(), secrets, Some(store), Some(names), observed.clone(), found);
+    let health = Health::new(observed.clone(), current, Arc::default());
+    tokio::spawn(health.running.clone().run());
+    let local = relay::Local {
+        secrets,
+        store: Some(store),
+        names: Some(names),
+        health: found,
+        running: health.running.clone(),
+    };
+    let server = relay::server(upstream.clone(), local, observed);
     let path = directory.path().join(SOCKET);
     let listener = socket::bind(&path).map_err(|source| AgentError::Socket { path, source })?;
     tokio::spawn(socket::serve(listener, server));
-    Ok((Health::new(observed, current), upstream))
+    Ok((health, upstream))
 }
 
 /// The settings, without what is merged into the bootstrap if Envoy refuses that: a proxy without it is

@@ -10,6 +10,8 @@ use navarch_xds::Peer;
 use navarch_xds::server::Server;
 use tokio::net::UnixListener;
 
+use crate::relay::authority::Readable;
+
 /// Listens in place of an agent that has ended without tidying up. The lock on the directory says that it
 /// has.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -32,7 +34,9 @@ pub async fn serve(listener: UnixListener, server: Server) {
     let peer = Arc::new(Peer::plaintext(nobody));
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => _ = tokio::spawn(server.clone().serve_connection(socket, peer.clone())),
+            Ok((socket, _)) => {
+                _ = tokio::spawn(server.clone().serve_connection(Readable::new(socket), peer.clone()))
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot take a client of the socket");
                 tokio::time::sleep(Duration::from_millis(50)).await;

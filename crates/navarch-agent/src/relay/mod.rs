@@ -5,9 +5,11 @@
 //! what has changed when it is back. A client that starts meanwhile is served from the [`Store`]. What is
 //! secret on this machine the agent answers itself: [`Secrets`].
 
+pub mod authority;
 pub(crate) mod followed;
 mod link;
 pub mod session;
+mod told;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -31,9 +33,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::followed::Followed;
 use self::link::{Event, Link};
 use self::session::{Heard, Session, Step, Wanted};
-use self::wire::{Protocol, Sent};
+use self::told::Told;
+use self::wire::{Head, Protocol, Sent};
 use crate::dns::names::Names;
 use crate::readiness::Found;
+use crate::running::Watcher;
 use crate::secrets::{self, Secrets};
 use crate::store::{Store, Stored};
 use crate::upstream::Upstream;
@@ -47,18 +51,28 @@ const LOAD_REPORTS: &str = "/envoy.service.load_stats.v3.LoadReportingService/St
 /// a root has to know that everybody has the next one before it signs.
 const ROOTS: Followed = Followed { type_url: SECRET, name: secrets::ROOTS, component: "navarch" };
 
+/// How Envoy names itself in its node.
+const ENVOY: &str = "envoy";
+
 /// How long a new client waits for the control plane before it is served from the store.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Takes the streams of proxies.
-pub struct Relay {
+struct Relay {
     upstream: Arc<Upstream>,
-    secrets: Secrets,
-    store: Option<Store>,
-    names: Option<Names>,
+    local: Local,
     observed: Arc<Observed>,
+}
+
+/// What is known on this machine.
+pub struct Local {
+    pub secrets: Secrets,
+    pub store: Option<Store>,
+    pub names: Option<Names>,
     /// What the application was found to be.
-    health: watch::Receiver<Option<Found>>,
+    pub health: watch::Receiver<Option<Found>>,
+    /// What Envoy was found to run.
+    pub running: Arc<Watcher>,
 }
 
 /// What is seen of the streams, for health and metrics.
@@ -113,16 +127,8 @@ impl Discovery for Nothing {
 
 /// The server for the socket.
 #[must_use]
-pub fn server(
-    upstream: Arc<Upstream>,
-    secrets: Secrets,
-    store: Option<Store>,
-    names: Option<Names>,
-    observed: Arc<Observed>,
-    health: watch::Receiver<Option<Found>>,
-) -> Server {
-    let relay: Arc<dyn StreamingService> =
-        Arc::new(Relay { upstream, secrets, store, names, observed, health });
+pub fn server(upstream: Arc<Upstream>, local: Local, observed: Arc<Observed>) -> Server {
+    let relay: Arc<dyn StreamingService> = Arc::new(Relay { upstream, local, observed });
     let settings = Settings { connection_age_max: None, request_bytes_max: 64 << 20, ..Settings::default() };
     let ads =
         ["StreamAggregatedResources", "DeltaAggregatedResources"].map(|method| format!("{ADS}{method}"));
@@ -139,16 +145,18 @@ impl StreamingService for Relay {
         }
         let protocol = if call.path().contains("/Delta") { Protocol::Delta } else { Protocol::Sotw };
         let only = call.path().starts_with(SDS).then_some(SECRET);
+        let Local { secrets, names, health, .. } = &self.local;
         let exchange = Exchange {
             relay: self,
             session: Session::new(protocol, only)
-                .following(self.secrets.is_local(secrets::ROOTS).then_some(ROOTS))
-                .wanting_names(self.names.as_ref().is_some_and(Names::are_wanted)),
+                .following(secrets.is_local(secrets::ROOTS).then_some(ROOTS))
+                .wanting_names(names.as_ref().is_some_and(Names::are_wanted)),
             link: Link::new(self.upstream.clone(), call.path().to_owned()),
-            secrets: self.secrets.clone(),
+            secrets: secrets.clone(),
             // Of the workload as a whole, not of each of its secrets.
-            health: only.is_none().then(|| self.health.clone()),
+            health: only.is_none().then(|| health.clone()),
             is_health_said: false,
+            told: None,
             offline: Offline::No,
             is_heard: false,
             client: None,
@@ -242,6 +250,8 @@ struct Exchange<'r> {
     health: Option<watch::Receiver<Option<Found>>>,
     /// Whether the present control plane has heard of it.
     is_health_said: bool,
+    /// What it hears of what Envoy runs, if the client is one.
+    told: Option<Told>,
     offline: Offline,
     /// Whether the control plane has said anything to this client.
     is_heard: bool,
@@ -273,6 +283,7 @@ impl Exchange<'_> {
                     self.answer_local(call).await;
                 }
                 () = changed(&mut self.health) => self.say_health(),
+                () = looked(&mut self.told) => self.say_running(),
                 () = tick(&mut poll, uses_files(&self.session)) => self.answer_local(call).await,
                 () = until(patience) => self.go_offline(call).await,
             }
@@ -280,13 +291,16 @@ impl Exchange<'_> {
     }
 
     async fn request(&mut self, call: &mut StreamingCall, message: Bytes) -> Result<(), Status> {
-        let secrets = &self.relay.secrets;
+        let secrets = &self.relay.local.secrets;
         let is_local = |type_url: &str, name: &str| type_url == SECRET && secrets.is_local(name);
         let step = self.session.request(message, is_local, self.link.is_open());
         let mut step = step.map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
         if self.client.is_none() {
-            let node = self.session.node().cloned().unwrap_or_default();
+            let node = Node::decode(self.session.node().cloned().unwrap_or_default()).unwrap_or_default();
             self.client = Some(client(&node, self.session.protocol()));
+            if self.health.is_some() && node.user_agent_name == ENVOY {
+                self.told = Some(Told::new(self.relay.local.running.clone()));
+            }
             self.link.begin();
             self.offline = Offline::At(Instant::now() + PATIENCE);
         }
@@ -314,6 +328,14 @@ impl Exchange<'_> {
 
     fn note(&mut self, step: &mut Step) {
         let observed = &self.relay.observed;
+        if let Some(told) = &mut self.told
+            && (step.is_accepted || step.rejected.is_some())
+        {
+            told.answered(&step.type_url);
+            if let Some(nonce) = step.accepted_nonce.take() {
+                told.accepted(&step.type_url, nonce);
+            }
+        }
         if let Some(reason) = &step.rejected {
             Observed::add(&observed.rejections, 1);
             tracing::warn!(type_url = step.type_url, reason, "a response was refused by the proxy");
@@ -325,7 +347,7 @@ impl Exchange<'_> {
             observed.listeners.store(true, Ordering::Relaxed);
         }
         let Some(message) = step.accepted.take() else { return };
-        if let (Some(store), Some(client)) = (&self.relay.store, &self.client) {
+        if let (Some(store), Some(client)) = (&self.relay.local.store, &self.client) {
             store.record(client, self.session.protocol(), &step.type_url, message, step.is_complete);
         }
     }
@@ -338,6 +360,9 @@ impl Exchange<'_> {
                 }
                 self.counted.set_connected(true);
                 self.is_health_said = false;
+                if let Some(told) = &mut self.told {
+                    told.opened();
+                }
                 for request in self.session.opened() {
                     self.link.send(&request);
                 }
@@ -349,8 +374,11 @@ impl Exchange<'_> {
                 self.offline = Offline::No;
                 self.counted.set_stale(false);
                 Observed::add(&self.relay.observed.responses, 1);
+                if let Some(told) = &mut self.told {
+                    told.heard(self.session.protocol(), Head::of(&message).type_url, &message);
+                }
                 let Heard { client, upstream, followed, names, is_foreign } = self.session.response(message);
-                if let (Some(known), Some(names)) = (&self.relay.names, names) {
+                if let (Some(known), Some(names)) = (&self.relay.local.names, names) {
                     known.take(&names);
                 }
                 if is_foreign {
@@ -389,6 +417,14 @@ impl Exchange<'_> {
         }
     }
 
+    /// Tells the control plane what Envoy runs, where that has changed.
+    fn say_running(&mut self) {
+        let protocol = self.session.protocol();
+        if let Some(report) = self.told.as_mut().and_then(|told| told.news(protocol)) {
+            self.link.send(&report);
+        }
+    }
+
     /// Answers what the agent answers, where it has changed.
     async fn answer_local(&mut self, call: &mut StreamingCall) {
         for type_url in self.session.local_types() {
@@ -424,7 +460,9 @@ impl Exchange<'_> {
     /// Serves the client from the store from now on.
     async fn go_offline(&mut self, call: &mut StreamingCall) {
         self.offline = Offline::No;
-        let (Some(store), Some(client)) = (self.relay.store.clone(), self.client.clone()) else { return };
+        let (Some(store), Some(client)) = (self.relay.local.store.clone(), self.client.clone()) else {
+            return;
+        };
         let protocol = self.session.protocol();
         let loaded = tokio::task::spawn_blocking(move || store.load(&client, protocol)).await;
         let Some(stored) = loaded.ok().filter(|stored| !stored.is_empty()) else { return };
@@ -481,10 +519,16 @@ async fn changed(health: &mut Option<watch::Receiver<Option<Found>>>) {
     std::future::pending().await
 }
 
+async fn looked(told: &mut Option<Told>) {
+    match told {
+        Some(told) => told.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The name of a client in the store: two clients of one node, such as Envoy and an application with gRPC,
 /// have different configurations.
-fn client(node: &Bytes, protocol: Protocol) -> String {
-    let node = Node::decode(node.clone()).unwrap_or_default();
+fn client(node: &Node, protocol: Protocol) -> String {
     let generator = node.metadata_str("GENERATOR").unwrap_or_default();
     let text = format!("{}\n{}\n{generator}\n{protocol:?}", node.id, node.user_agent_name);
     format!("{:016x}", xxh3_64(text.as_bytes()))

@@ -95,6 +95,8 @@ pub struct Step {
     pub is_accepted: bool,
     /// A response of the control plane that the client has accepted.
     pub accepted: Option<Bytes>,
+    /// Its nonce, if the present stream to the control plane is the one that it came on.
+    pub accepted_nonce: Option<String>,
     /// Whether it has all that there is of its type.
     pub is_complete: bool,
     /// What is followed, if it was in what the client has accepted.
@@ -201,15 +203,18 @@ impl Session {
         is_local: impl Fn(&str, &str) -> bool,
         is_connected: bool,
     ) -> Result<Step, DecodeError> {
+        let origin;
         let mut step = match self.protocol {
             Protocol::Delta => {
                 let mut request = DeltaDiscoveryRequest::decode(message)?;
+                origin = self.origin(&request.response_nonce);
                 self.note_node(request.node.take());
                 self.default_type(&mut request.type_url);
                 self.delta(request, is_local, is_connected)
             }
             Protocol::Sotw => {
                 let mut request = DiscoveryRequest::decode(message)?;
+                origin = self.origin(&request.response_nonce);
                 self.note_node(request.node.take());
                 self.default_type(&mut request.type_url);
                 self.sotw(request, is_local, is_connected)
@@ -218,6 +223,9 @@ impl Session {
         if let (Some(followed), Some(accepted)) = (self.followed_of(&step.type_url), &step.accepted) {
             let found = followed.split(self.protocol, accepted).found;
             step.followed = found.map(|found| found.message);
+        }
+        if let (Some(Origin::Upstream(nonce)), true) = (origin, step.is_accepted) {
+            step.accepted_nonce = Some(nonce);
         }
         step.own = self.ask_for_names(is_connected);
         Ok(step)

@@ -9,6 +9,7 @@ use crate::certificate::Leaf;
 use crate::dns;
 use crate::envoy::Admin;
 use crate::relay::Observed;
+use crate::running::Watcher;
 
 /// What the parts of the agent say of themselves.
 #[derive(Debug)]
@@ -27,13 +28,19 @@ pub struct Health {
     pub restarts: AtomicU64,
     /// Times that one Envoy has begun to hand over to the next.
     pub hot_restarts: AtomicU64,
+    /// What is seen of Envoy once it is ready.
+    pub running: Arc<Watcher>,
     admin: Mutex<Option<Admin>>,
 }
 
 impl Health {
     /// Nothing is there yet.
     #[must_use]
-    pub fn new(observed: Arc<Observed>, leaf: watch::Receiver<Option<Arc<Leaf>>>) -> Arc<Self> {
+    pub fn new(
+        observed: Arc<Observed>,
+        leaf: watch::Receiver<Option<Arc<Leaf>>>,
+        running: Arc<Watcher>,
+    ) -> Arc<Self> {
         Arc::new(Health {
             observed,
             leaf,
@@ -43,6 +50,7 @@ impl Health {
             is_handing_over: AtomicBool::new(false),
             restarts: AtomicU64::new(0),
             hot_restarts: AtomicU64::new(0),
+            running,
             admin: Mutex::new(None),
         })
     }
@@ -57,6 +65,7 @@ impl Health {
     pub fn set_ready(&self, admin: Option<Admin>) {
         *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = admin;
         self.is_ready.store(admin.is_some(), Ordering::Relaxed);
+        self.running.set_envoy(admin);
     }
 
     /// Why the workload is not ready; nothing if it is.

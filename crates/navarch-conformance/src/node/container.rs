@@ -89,8 +89,16 @@ impl Container<'_> {
         command.arg("--").args(self.user());
         let environment = self.environment()?;
         let image = self.programs.image(text(self.container, "/image"))?;
-        command.arg(&image.program);
-        let arguments = items(self.container, "/args").iter().filter_map(Value::as_str);
+        let (program, words) = match items(self.container, "/command").split_first() {
+            None => (image.program, [].as_slice()),
+            // Programs of one image lie beside each other.
+            Some((named, words)) => {
+                let name = Path::new(named.as_str().unwrap_or_default()).file_name();
+                (image.program.with_file_name(name.unwrap_or_default()), words)
+            }
+        };
+        command.arg(program);
+        let arguments = words.iter().chain(items(self.container, "/args")).filter_map(Value::as_str);
         command.args(arguments.map(|argument| expanded(argument, &environment)));
         command
             .env_clear()

@@ -29,6 +29,7 @@ use crate::client::ClientRules;
 use crate::node::Node;
 use crate::request::{Request, Wish};
 use crate::response;
+use crate::running::{RUNNING, Running};
 use crate::status::Entry;
 use crate::stream::Stream;
 
@@ -112,6 +113,7 @@ fn new_entry(
         dialect: method.dialect(),
         connected_at: SystemTime::now(),
         stream: Mutex::new(stream),
+        running: Mutex::new(None),
         wake: Notify::new(),
     })
 }
@@ -304,6 +306,12 @@ impl Exchange<'_> {
         if request.type_url == HEALTH {
             let unhealthy = request.error.as_ref().map(|error| error.text.as_str());
             self.shared.discovery.health(&self.entry.node, &self.entry.peer, unhealthy);
+            return Ok(());
+        }
+        if request.type_url == RUNNING {
+            if let Some(running) = request.error.as_ref().and_then(|error| Running::parse(&error.text)) {
+                self.entry.set_running(running);
+            }
             return Ok(());
         }
         // What acknowledges the answer is not asked again.

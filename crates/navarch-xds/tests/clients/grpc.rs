@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use navarch_envoy::XdsType;
+use navarch_testkit::agent::Agent;
 use navarch_testkit::grpc::{Backend, Client, Language};
 use navarch_testkit::wait;
 use navarch_xds::SyncState;
@@ -26,9 +27,13 @@ fn config() -> Config {
 
 /// Calls until the outcome is as wanted.
 async fn wait_outcome(client: &mut Client, code: &str, body: &str) -> Result<()> {
+    wait_outcome_on(client, 0, code, body).await
+}
+
+async fn wait_outcome_on(client: &mut Client, channel: usize, code: &str, body: &str) -> Result<()> {
     let deadline = Instant::now() + wait::STEP;
     loop {
-        let outcome = client.call().await;
+        let outcome = client.call_on(channel).await;
         match &outcome {
             Ok((found, text)) if found == code && text.contains(body) => return Ok(()),
             Err(error) if error.is::<wait::Fatal>() => return outcome.map(drop),
@@ -203,4 +208,37 @@ async fn weights() -> Result<()> {
 #[tokio::test]
 async fn eds_03_locality_without_a_weight_is_not_used_by_grpc() -> Result<()> {
     bounded(weights()).await
+}
+
+/// Two channels of one process through the socket of an agent, which relays what Envoy beside them gets, too.
+async fn through_the_agent(language: Language) -> Result<()> {
+    let (a, b) = (Backend::start("a")?, Backend::start("b")?);
+    let rds = |name: &str| json!({"rds": {"route_config_name": name, "config_source": ads()}});
+    let listener = json!({"name": "other", "api_listener": {"api_listener": manager(&rds("s"), &[])}});
+    let config = config()
+        .with(XdsType::Lds, &listener)
+        .with(XdsType::Rds, &route("s", "other"))
+        .with(XdsType::Eds, &at("c", a.address()))
+        .with(XdsType::Eds, &at("other", b.address()));
+    let mut plane = Plane::start(Some(&config)).await?;
+    let server = plane.address().to_string();
+    let agent = Agent::start("grpc-agent", &["sidecar", "--service", "grpc", "--server", &server], &[])?;
+    let socket = format!("unix:{}", agent.directory().join("xds.sock").display());
+    let mut client = Client::start_with(language, &["echo", "other"], &socket)?;
+    wait_outcome_on(&mut client, 0, "OK", "a").await?;
+    wait_outcome_on(&mut client, 1, "OK", "b").await?;
+    // What changes reaches the right one.
+    plane.publish(&config.with(XdsType::Eds, &at("other", a.address())));
+    wait_outcome_on(&mut client, 1, "OK", "a").await?;
+    wait_outcome_on(&mut client, 0, "OK", "a").await
+}
+
+#[tokio::test]
+async fn python_has_two_channels_through_the_socket_of_an_agent() -> Result<()> {
+    bounded(through_the_agent(Language::Python)).await
+}
+
+#[tokio::test]
+async fn javascript_has_two_channels_through_the_socket_of_an_agent() -> Result<()> {
+    bounded(through_the_agent(Language::Node)).await
 }

@@ -4,6 +4,7 @@
 //! has gone (`navarch analyze | head -1`).
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -43,6 +44,22 @@ pub fn print(text: &str) -> Result<()> {
 /// Prints a line to standard error. If nobody can read it, there is nobody to tell.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Exit status when the reader of the output has gone: what a shell reports of a program that SIGPIPE ended.
+const CLOSED_PIPE: u8 = 141;
+
+/// What a program ends with; an error is printed.
+pub fn exit(outcome: Result<ExitCode>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        // As a program that the signal SIGPIPE ends.
+        Err(error) if is_closed_pipe(&error) => ExitCode::from(CLOSED_PIPE),
+        Err(error) => {
+            note(&format!("error: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// Whether a command failed only because the reader of its output has gone.

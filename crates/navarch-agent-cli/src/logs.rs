@@ -4,7 +4,11 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged, and how
 #[derive(Args)]
@@ -28,13 +32,11 @@ impl LogArgs {
     pub fn init(&self) -> Result<()> {
         let filter = log_filter(&self.log_level)?;
         // Standard error may be a pipe whose reader has gone; that is not a reason to stop serving.
-        let logs = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .log_internal_errors(false);
+        let logs = layer().with_writer(std::io::stderr).log_internal_errors(false);
+        let filtered = registry().with(filter);
         match self.log_format {
-            LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
-            LogFormat::Json => logs.json().init(),
+            LogFormat::Text => filtered.with(logs.with_ansi(std::io::stderr().is_terminal())).init(),
+            LogFormat::Json => filtered.with(logs.json()).init(),
         }
         Ok(())
     }
@@ -45,15 +47,19 @@ impl LogArgs {
 ///
 /// A lone word that is not a level would be taken as the name of a part of the program, and silence all
 /// others.
-fn log_filter(text: &str) -> Result<EnvFilter> {
+///
+/// `EnvFilter` also knows of spans and their fields, of which there are none here, and brings regular
+/// expressions, which every agent would have in memory.
+fn log_filter(text: &str) -> Result<Targets> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',').map(str::trim) {
-        let names_a_target = directive.contains(['=', '[', ':']);
+        let names_a_target = directive.contains(['=', ':']);
         if !names_a_target && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive)) {
             bail!("--log-level {directive} is not one of {}; for one part: name=debug", LEVELS.join(", "));
         }
     }
-    EnvFilter::try_new(format!("kube_client=off,{text}"))
+    format!("kube_client=off,{text}")
+        .parse()
         .with_context(|| format!("--log-level {text} is not a level or a filter"))
 }
 

@@ -20,13 +20,12 @@ use navarch_agent::{detached, dns, envoy};
 use navarch_model::mesh::{StatedProxyConfig, read_stated};
 use serde_json::Value;
 
-use crate::bootstrap::{authority, state_facts};
 use crate::join::Join;
 use crate::logs::LogArgs;
+use crate::machine::state_facts;
 use crate::output;
-use crate::proxy::{metadata_value, pair};
 use crate::redirect::{self, RedirectArgs};
-use crate::wait::parse_duration;
+use crate::values::{authority, metadata_value, pair, parse_duration};
 
 /// Where Kubernetes puts what Istio's agent is given.
 const KUBERNETES_ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
