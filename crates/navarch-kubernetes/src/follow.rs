@@ -8,16 +8,16 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kube::Client;
 use navarch_model::Kind;
 use navarch_sources::{PlaceId, Update};
-use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
 use crate::feed::Feed;
 use crate::kept::{Change, Kept, Whole};
 use crate::read::{Reader, Told};
-use crate::request::{Collection, Event, Events, Failure, chain, is_ready};
+use crate::request::{Collection, Event, Events, Failure, Page, chain, is_ready};
 use crate::status::{Shown, Statuses, has_status};
 
 /// How often the API server is asked.
@@ -175,20 +175,31 @@ impl Follower {
         let mut page = collection.page("").await?;
         let mut whole = self.begin_keeping().await;
         loop {
-            if page.metadata.resource_version.is_empty() {
+            let Page { version, rest, items } = page;
+            if version.is_empty() {
                 return Err(Failure::Nonsense("a list has no version".to_owned()));
             }
-            let (reader, items) = (self.reader.clone(), page.items.unwrap_or_default());
-            let read = tokio::task::spawn_blocking(move || read_page(&reader, &items, whole)).await;
+            let reader = self.reader.clone();
+            let reading = tokio::task::spawn_blocking(move || read_page(&reader, &items, whole));
+            // Meanwhile the API server makes the next one.
+            let next = async {
+                match rest.is_empty() {
+                    true => Ok(None),
+                    false => collection.page(&rest).await.map(Some),
+                }
+            };
+            let (read, next) = tokio::join!(reading, next);
             let (some, written) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
             told.extend(some);
             whole = written;
-            if page.metadata.rest.is_empty() {
-                self.tell_all(told);
-                self.keep(whole).await;
-                return Ok(page.metadata.resource_version);
+            match next? {
+                Some(next) => page = next,
+                None => {
+                    self.tell_all(told);
+                    self.keep(whole).await;
+                    return Ok(version);
+                }
             }
-            page = collection.page(&page.metadata.rest).await?;
         }
     }
 
@@ -401,14 +412,12 @@ fn waiting_time(pace: &Pace, failures: u32, spread: f64, asked: Option<Duration>
 }
 
 /// Reads a page, and writes it to what is kept.
-fn read_page(
-    reader: &Reader,
-    items: &[Box<RawValue>],
-    mut whole: Option<Whole>,
-) -> (Vec<Told>, Option<Whole>) {
-    let mut told = Vec::new();
+fn read_page(reader: &Reader, items: &[Bytes], mut whole: Option<Whole>) -> (Vec<Told>, Option<Whole>) {
+    let mut told = Vec::with_capacity(items.len());
     for item in items {
-        let Some(one) = reader.read(item.get()) else { continue };
+        // JSON is UTF-8 (RFC 8259, 8.1), and was read as that.
+        let Ok(item) = std::str::from_utf8(item) else { continue };
+        let Some(one) = reader.read(item) else { continue };
         if let Some(Err(error)) = whole.as_mut().map(|whole| whole.add(&one.place, item)) {
             not_kept(&reader.kind.to_string(), &error);
             whole = None;

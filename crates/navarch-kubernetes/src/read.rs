@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use navarch_model::document::{Parsed, WrittenIn, parse_node};
+use navarch_model::document::{Parsed, WrittenIn, node_of_json, parse_node};
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Scope;
 use navarch_model::yaml::{Entry, Node, Style, Value};
@@ -62,15 +62,33 @@ struct Revision {
     revision: String,
 }
 
+impl Named {
+    /// That of an object; `None` if it has no name.
+    fn of(object: &Node) -> Option<Self> {
+        let metadata = object.get("metadata")?;
+        let text = |field: &str| metadata.get(field).and_then(Node::as_str).map(str::to_owned);
+        let label = metadata.get("labels").and_then(|labels| labels.get(REVISION)?.as_str());
+        Some(Named {
+            name: text("name")?,
+            namespace: text("namespace").unwrap_or_default(),
+            resource_version: text("resourceVersion").unwrap_or_default(),
+            labels: label.map(|label| Revision { revision: label.to_owned() }),
+        })
+    }
+}
+
 impl Reader {
     /// Reads an object. `None` if it is none: it has no name.
     pub(crate) fn read(&self, json: &str) -> Option<Told> {
-        let Envelope { metadata } = serde_json::from_str(json).ok()?;
-        let place = self.place(&metadata.namespace, &metadata.name);
-        let update = match serde_json::from_str::<Node>(json) {
-            Ok(node) => self.says(node),
-            Err(error) => Update::Unreadable(self.unreadable(&metadata, &error.to_string())),
+        let (metadata, update) = match node_of_json(self.kind, json) {
+            Ok(node) => (Named::of(&node)?, self.says(node)),
+            Err(error) => {
+                let Envelope { metadata } = serde_json::from_str(json).ok()?;
+                let finding = self.unreadable(&metadata, &error.to_string());
+                (metadata, Update::Unreadable(finding))
+            }
         };
+        let place = self.place(&metadata.namespace, &metadata.name);
         let key = ObjectKey::new(self.kind, &metadata.namespace, &metadata.name);
         let shown = Shown::of(key, json, self.may_write(&metadata));
         Some(Told { place, version: metadata.resource_version, update, shown })

@@ -61,7 +61,7 @@ impl ApiServer {
         let address = local(ports::free_port()?);
         let mut started =
             ApiServer { server: None, _etcd: etcd, store, address, trust, dir, collections: Vec::new() };
-        started.write_kubeconfig()?;
+        started.write_kubeconfig("kubeconfig", &json!({"token": TOKEN}))?;
         started.start_again().await?;
         for definition in definitions {
             started.define(definition).await?;
@@ -139,7 +139,8 @@ impl ApiServer {
         self.dir.join("kubeconfig")
     }
 
-    fn write_kubeconfig(&self) -> Result<()> {
+    /// Writes a kubeconfig of somebody else, whose `user` says how they prove who they are.
+    pub fn write_kubeconfig(&self, name: &str, user: &Value) -> Result<PathBuf> {
         let cluster = json!({
             "server": format!("https://{}", self.address),
             "certificate-authority": self.trust.file("ca.crt"),
@@ -149,10 +150,12 @@ impl ApiServer {
             "kind": "Config",
             "current-context": "under-test",
             "clusters": [{"name": "under-test", "cluster": cluster}],
-            "users": [{"name": "admin", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "under-test", "context": {"cluster": "under-test", "user": "admin"}}],
+            "users": [{"name": "user", "user": user}],
+            "contexts": [{"name": "under-test", "context": {"cluster": "under-test", "user": "user"}}],
         });
-        Ok(std::fs::write(self.kubeconfig(), config.to_string())?)
+        let path = self.dir.join(name);
+        std::fs::write(&path, config.to_string())?;
+        Ok(path)
     }
 
     /// A call of an administrator.
