@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::feed::Feed;
 use crate::kept::{Change, Kept, Whole};
+use crate::pool::Pool;
 use crate::read::{Reader, Told};
 use crate::request::{Collection, Event, Events, Failure, Page, chain, is_ready};
 use crate::status::{Shown, Statuses, has_status};
@@ -171,7 +172,7 @@ impl Follower {
     }
 
     async fn list_all(&mut self, collection: &Collection) -> Result<String, Failure> {
-        let mut told = Vec::new();
+        let (mut told, mut pool) = (Vec::new(), Pool::default());
         let mut page = collection.page("").await?;
         let mut whole = self.begin_keeping().await;
         loop {
@@ -180,7 +181,8 @@ impl Follower {
                 return Err(Failure::Nonsense("a list has no version".to_owned()));
             }
             let reader = self.reader.clone();
-            let reading = tokio::task::spawn_blocking(move || read_page(&reader, &items, whole));
+            let reading =
+                tokio::task::spawn_blocking(move || (read_page(&reader, &items, &mut pool, whole), pool));
             // Meanwhile the API server makes the next one.
             let next = async {
                 match rest.is_empty() {
@@ -189,9 +191,9 @@ impl Follower {
                 }
             };
             let (read, next) = tokio::join!(reading, next);
-            let (some, written) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
+            let ((some, written), shared) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
             told.extend(some);
-            whole = written;
+            (whole, pool) = (written, shared);
             match next? {
                 Some(next) => page = next,
                 None => {
@@ -412,12 +414,20 @@ fn waiting_time(pace: &Pace, failures: u32, spread: f64, asked: Option<Duration>
 }
 
 /// Reads a page, and writes it to what is kept.
-fn read_page(reader: &Reader, items: &[Bytes], mut whole: Option<Whole>) -> (Vec<Told>, Option<Whole>) {
+fn read_page(
+    reader: &Reader,
+    items: &[Bytes],
+    pool: &mut Pool,
+    mut whole: Option<Whole>,
+) -> (Vec<Told>, Option<Whole>) {
     let mut told = Vec::with_capacity(items.len());
     for item in items {
         // JSON is UTF-8 (RFC 8259, 8.1), and was read as that.
         let Ok(item) = std::str::from_utf8(item) else { continue };
-        let Some(one) = reader.read(item) else { continue };
+        let Some(mut one) = reader.read(item) else { continue };
+        if let Update::Says(parsed) = &mut one.update {
+            parsed.objects.iter_mut().for_each(|object| pool.share(object));
+        }
         if let Some(Err(error)) = whole.as_mut().map(|whole| whole.add(&one.place, item)) {
             not_kept(&reader.kind.to_string(), &error);
             whole = None;

@@ -184,7 +184,8 @@ async fn a_user_with_few_permissions_who_is_put_off_or_has_no_token_keeps_servin
     cluster.start_again().await?;
     until_unheard(&server, "the API server says 429").await?;
     apply(&cluster, &routes("v2")).await?;
-    ensure!(fixture.version().await? == "v1" && settled(&envoy).await?.nothing_since(&before), "a change");
+    let now = settled(&envoy).await?;
+    ensure!(fixture.version().await? == "v1" && now.no_update_since(&before), "{before:?} {now:?}");
     cluster
         .send(Method::DELETE, &format!("{FLOW_CONTROL}/flowschemas/later"), ("application/json", ""))
         .await?;
@@ -197,7 +198,8 @@ async fn a_user_with_few_permissions_who_is_put_off_or_has_no_token_keeps_servin
     cluster.stop();
     cluster.start_again().await?;
     until_unheard(&server, "auth exec command").await?;
-    ensure!(received(&envoy).await?.nothing_since(&before), "a change");
+    let now = received(&envoy).await?;
+    ensure!(now.no_update_since(&before), "{before:?} {now:?}");
     std::fs::remove_file(directory.join("silent"))?;
     apply(&cluster, &routes("v1")).await?;
     fixture.wait_for("v1").await?;

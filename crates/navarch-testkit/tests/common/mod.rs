@@ -193,7 +193,12 @@ impl Received {
     /// smallest response is several times that.
     pub fn nothing_since(&self, before: &Received) -> bool {
         let bytes = self.bytes.saturating_sub(before.bytes);
-        bytes <= 2 * 17 && Received { bytes: before.bytes, ..self.clone() } == *before
+        bytes <= 2 * 17 && self.no_update_since(before)
+    }
+
+    /// The same over any time: keepalives are not counted.
+    pub fn no_update_since(&self, before: &Received) -> bool {
+        Received { bytes: before.bytes, ..self.clone() } == *before
     }
 }
 
