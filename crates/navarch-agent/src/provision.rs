@@ -89,8 +89,9 @@ impl Provision {
     }
 }
 
-/// Asks the control plane; if it does not answer in time, what it said last counts.
-pub async fn fetch(upstream: &Upstream, node: &Node, directory: &StateDirectory) -> Provision {
+/// Asks the control plane; if it does not answer in time, what it said last counts. Nothing if it has never
+/// said anything.
+pub async fn fetch(upstream: &Upstream, node: &Node, directory: &StateDirectory) -> Option<Provision> {
     let kept = directory.read(KEPT).ok().flatten();
     let patience = if kept.is_some() { PATIENCE } else { FIRST_PATIENCE };
     let asked = async {
@@ -116,15 +117,17 @@ pub async fn fetch(upstream: &Upstream, node: &Node, directory: &StateDirectory)
             None
         }
     };
-    let Some(answer) = answer.filter(|answer| is_of(COMPONENT, Protocol::Sotw, answer)) else {
-        return kept.map(|kept| Provision::of(&Bytes::copy_from_slice(kept.expose()))).unwrap_or_default();
-    };
+    let kept = kept.map(|kept| Provision::of(&Bytes::copy_from_slice(kept.expose())));
+    let Some(answer) = answer else { return kept };
+    if !is_of(COMPONENT, Protocol::Sotw, &answer) {
+        return Some(kept.unwrap_or_default());
+    }
     // State of the world: no resource says that there is nothing to say.
     let bootstrap = resources(&answer).next().map(|any| answer.slice_ref(value_of(any))).unwrap_or_default();
     if let Err(error) = directory.replace(KEPT, &bootstrap) {
         tracing::warn!(error = %crate::Chain(&error), "the settings of the proxy are not kept");
     }
-    Provision::of(&bootstrap)
+    Some(Provision::of(&bootstrap))
 }
 
 /// A stream to the control plane, once there is a certificate to open one with.

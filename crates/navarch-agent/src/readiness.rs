@@ -21,19 +21,24 @@ const FAILURES: u32 = 3;
 /// What the control plane is told of the application.
 pub struct Readiness {
     found: watch::Sender<Option<Found>>,
-    follower: Option<JoinHandle<()>>,
+    follower: JoinHandle<()>,
     /// Whether the workload has an object that says how it is.
     is_registered: bool,
 }
 
 impl Readiness {
-    /// With a probe, what that finds out from now on.
+    /// With a probe, what that finds out as soon as it is known.
     pub fn start(
         found: watch::Sender<Option<Found>>,
-        probe: Option<ReadinessProbe>,
+        probe: impl Future<Output = Option<ReadinessProbe>> + Send + 'static,
         is_registered: bool,
     ) -> Self {
-        let follower = probe.map(|probe| tokio::spawn(follow(probe, found.clone())));
+        let finding = found.clone();
+        let follower = tokio::spawn(async move {
+            if let Some(probe) = probe.await {
+                follow(probe, finding).await;
+            }
+        });
         Readiness { found, follower, is_registered }
     }
 
@@ -43,9 +48,7 @@ impl Readiness {
         if !self.is_registered {
             return;
         }
-        if let Some(follower) = &self.follower {
-            follower.abort();
-        }
+        self.follower.abort();
         self.found.send_replace(Some(Err("the workload ends".to_owned())));
     }
 }

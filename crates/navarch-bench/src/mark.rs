@@ -6,8 +6,11 @@ use navarch_envoy::XdsType;
 
 /// Where a word with a number starts.
 const WORD: &[u8] = b"nvbench-";
-/// Where the address with a number starts: 10.254.0.0/16 is used for nothing else.
-const ADDRESS: &[u8] = b"10.254.";
+/// Where the address with a number starts: 100.64.0.0/10 is used for nothing else.
+const ADDRESS: &[u8] = b"100.";
+const RANGE: u32 = 0x6440_0000;
+/// The bits of an address that are the number.
+const NUMBER: u32 = 0x003f_ffff;
 
 /// A word with a number: a name in Kubernetes, a path in a route.
 #[must_use]
@@ -15,10 +18,10 @@ pub fn word(number: u32) -> String {
     format!("nvbench-{number}-x")
 }
 
-/// An address with a number below 65,536.
+/// An address with a number below four million.
 #[must_use]
 pub fn address(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(0x0afe_0000 | (number & 0xffff))
+    Ipv4Addr::from(RANGE | (number & NUMBER))
 }
 
 /// The largest number in an encoded resource of this type.
@@ -45,7 +48,8 @@ fn read_address(message: &[u8], at: usize) -> Option<u32> {
     let length = usize::from(*message.get(at.checked_sub(1)?)?);
     let text = std::str::from_utf8(message.get(at..at + length)?).ok()?;
     let address: Ipv4Addr = text.parse().ok()?;
-    Some(u32::from(address) & 0xffff)
+    let address = u32::from(address);
+    (address & !NUMBER == RANGE).then_some(address & NUMBER)
 }
 
 #[cfg(test)]
@@ -55,7 +59,7 @@ mod tests {
 
     #[test]
     fn numbers_are_found_again() {
-        for number in [0, 1, 255, 256, 65_535] {
+        for number in [0, 1, 255, 256, 65_535, 4_194_303] {
             let mut message = Vec::new();
             put_field(&mut message, 0x12, address(number).to_string().as_bytes());
             put_field(&mut message, 0x32, b"5");
@@ -63,8 +67,11 @@ mod tests {
             let text = format!("outbound|80|{}|s1.n1.svc.cluster.local", word(number));
             assert_eq!(find(XdsType::Cds, text.as_bytes()), Some(number));
         }
+        let mut other = Vec::new();
+        put_field(&mut other, 0x12, b"100.128.0.1");
+        assert_eq!(find(XdsType::Eds, &other), None);
         assert_eq!(find(XdsType::Rds, b"/nvbench-7-x /nvbench-12-x /nvbench-9-x"), Some(12));
-        for nothing in ["nvbench-", "nvbench-x", "10.254.", "", "nvbench-99999999999-x"] {
+        for nothing in ["nvbench-", "nvbench-x", "100.", "", "nvbench-99999999999-x"] {
             assert_eq!(find(XdsType::Rds, nothing.as_bytes()), None, "{nothing}");
             assert_eq!(find(XdsType::Eds, nothing.as_bytes()), None, "{nothing}");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -105,6 +105,8 @@ pub struct Churn {
     pub per_second: f64,
     pub seconds: f64,
     pub to_ack: Percentiles,
+    /// When changes were late.
+    pub pauses: Vec<Pause>,
     pub cpu_ms_per_change: f64,
     pub cpu_share: f64,
     pub responses: u64,
@@ -123,6 +125,48 @@ pub struct Sample {
     pub resident: u64,
     /// Processor seconds since the churn began.
     pub cpu_s: f64,
+}
+
+/// What is later than this is a pause.
+const LATE: Duration = Duration::from_millis(250);
+
+/// Changes in a row of which an acknowledgement was late.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Pause {
+    /// When the first was about to be written, since the churn began.
+    pub seconds: f64,
+    pub changes: usize,
+    /// The latest acknowledgement of them.
+    pub longest_ms: f64,
+    /// Of these changes the one that took longest to write. What that takes is the machine's, and not the
+    /// server's.
+    pub write_ms: f64,
+}
+
+impl Pause {
+    /// The pauses, by what was written when and how long that took. Both are in the order of time.
+    #[must_use]
+    pub fn all(deliveries: &[Delivery], writes: &[(Instant, Duration)], begun: Instant) -> Vec<Self> {
+        let slowest = |delivery: &Delivery| delivery.delays.iter().max().copied().unwrap_or_default();
+        let by_time: BTreeMap<Instant, Duration> = deliveries.iter().map(|d| (d.at, slowest(d))).collect();
+        let mut pauses: Vec<Pause> = Vec::new();
+        let mut goes_on = false;
+        for (at, write) in writes {
+            let delay = by_time.get(at).copied().unwrap_or_default();
+            let is_late = delay > LATE;
+            if is_late && !goes_on {
+                let seconds = at.saturating_duration_since(begun).as_secs_f64();
+                pauses.push(Pause { seconds, changes: 0, longest_ms: 0.0, write_ms: 0.0 });
+            }
+            if let Some(pause) = pauses.last_mut().filter(|_| is_late) {
+                pause.changes += 1;
+                pause.longest_ms = pause.longest_ms.max(delay.as_secs_f64() * 1e3);
+                pause.write_ms = pause.write_ms.max(write.as_secs_f64() * 1e3);
+            }
+            goes_on = is_late;
+        }
+        pauses
+    }
 }
 
 /// From a change to its acknowledgement, over all changes and all affected proxies, in milliseconds.
@@ -239,6 +283,17 @@ impl Run {
             let samples: Vec<_> =
                 samples.map(|s| format!("{} s {} MB", number(s.seconds), megabytes(s.resident))).collect();
             let _ = writeln!(out, "memory during churn: {}", samples.join(", "));
+            let _ = writeln!(out, "pauses over {} ms: {}", LATE.as_millis(), churn.pauses.len());
+            for pause in &churn.pauses {
+                let _ = writeln!(
+                    out,
+                    "  after {} s: {} changes, up to {} ms, of which writing one took up to {} ms",
+                    number(pause.seconds),
+                    pause.changes,
+                    number(pause.longest_ms),
+                    number(pause.write_ms)
+                );
+            }
         }
         let _ = writeln!(
             out,
@@ -354,12 +409,34 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
 
+    fn delivery(expected: usize, delays: Vec<Duration>) -> Delivery {
+        Delivery { number: 1, at: Instant::now(), expected, delays }
+    }
+
+    #[test]
+    fn late_changes_in_a_row_are_one_pause() {
+        let begun = Instant::now();
+        let ms = Duration::from_millis;
+        // When each is written, how long that takes, and when it has arrived.
+        let changes = [(0, 1, 20), (1000, 900, 930), (1910, 2, 300), (1920, 1, 20), (2000, 1, 400)];
+        let at = |millis| begun + ms(millis);
+        let writes: Vec<_> = changes.iter().map(|(millis, write, _)| (at(*millis), ms(*write))).collect();
+        let delivered = |(millis, _, delay): &(u64, u64, u64)| Delivery {
+            at: at(*millis),
+            ..delivery(2, vec![ms(1), ms(*delay)])
+        };
+        let deliveries: Vec<_> = changes.iter().map(delivered).collect();
+        let pause = |seconds, changes, longest_ms, write_ms| Pause { seconds, changes, longest_ms, write_ms };
+        let expected = [pause(1.0, 2, 930.0, 900.0), pause(2.0, 1, 400.0, 1.0)];
+        assert_eq!(Pause::all(&deliveries, &writes, begun), expected);
+    }
+
     #[test]
     fn percentiles_are_nearest_ranks() {
         let delays = |millis: std::ops::RangeInclusive<u64>| millis.map(Duration::from_millis).collect();
         for (deliveries, p50, p99, max, lost) in [
-            (vec![Delivery { number: 1, expected: 100, delays: delays(1..=100) }], 50.0, 99.0, 100.0, 0),
-            (vec![Delivery { number: 1, expected: 3, delays: delays(7..=7) }], 7.0, 7.0, 7.0, 2),
+            (vec![delivery(100, delays(1..=100))], 50.0, 99.0, 100.0, 0),
+            (vec![delivery(3, delays(7..=7))], 7.0, 7.0, 7.0, 2),
             (vec![], 0.0, 0.0, 0.0, 0),
         ] {
             let (found, missing) = Percentiles::of(&deliveries);

@@ -12,7 +12,7 @@ use crate::cluster::Mesh;
 use crate::fleet::Fleet;
 use crate::mesh::{self, Edit, Kind};
 use crate::progress::Progress;
-use crate::report::{Change, Churn, Load, Memory, Percentiles, Run, Sample, Start};
+use crate::report::{Change, Churn, Load, Memory, Pause, Percentiles, Run, Sample, Start};
 use crate::server::{self, Edits, Server};
 use crate::settings::{Settings, Target};
 use crate::shape::Shape;
@@ -224,12 +224,15 @@ impl Bench<'_> {
         let count = (rate * length.as_secs_f64()).ceil().max(1.0) as usize;
         let begun = Instant::now();
         let mut samples = vec![Sample { seconds: 0.0, resident: before.resident, cpu_s: 0.0 }];
+        let mut writes = Vec::with_capacity(count);
         for index in 0..count {
             let due = begun + Duration::from_secs_f64(index as f64 / rate);
             tokio::time::sleep_until(due.into()).await;
             let edit = self.edit(Kind::Endpoint);
-            self.fleet.expect(&edit, edit.affected(self.shape), Instant::now());
+            let at = Instant::now();
+            self.fleet.expect(&edit, edit.affected(self.shape), at);
             self.server.apply(&edit).await?;
+            writes.push((at, at.elapsed()));
             let minutes = begun.elapsed().as_secs() / SAMPLE.as_secs();
             if minutes >= samples.len() as u64 {
                 samples.push(self.sample(begun, &before)?);
@@ -250,6 +253,7 @@ impl Bench<'_> {
             per_second: count as f64 / took.as_secs_f64(),
             seconds: took.as_secs_f64(),
             to_ack,
+            pauses: Pause::all(&deliveries, &writes, begun),
             cpu_ms_per_change: cpu * 1e3 / count as f64,
             cpu_share: cpu / took.as_secs_f64(),
             responses: received.messages,

@@ -75,6 +75,8 @@ pub struct Pending {
 #[derive(Debug)]
 pub struct Delivery {
     pub number: u32,
+    /// When it was about to be written.
+    pub at: Instant,
     pub expected: usize,
     /// One for each proxy that has acknowledged it.
     pub delays: Vec<Duration>,
@@ -82,7 +84,7 @@ pub struct Delivery {
 
 impl From<Pending> for Delivery {
     fn from(change: Pending) -> Self {
-        Delivery { number: change.number, expected: change.expected, delays: change.delays }
+        Delivery { number: change.number, at: change.at, expected: change.expected, delays: change.delays }
     }
 }
 

@@ -111,7 +111,7 @@ pub struct InstallArgs {
     /// File with more settings of injection: docs/injection.md lists them
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
-    /// A ServiceMonitor too, for the operator of Prometheus
+    /// A ServiceMonitor too, for the operator of Prometheus, and a board for Grafana
     #[arg(long)]
     monitor: bool,
     /// No NetworkPolicy

@@ -50,9 +50,9 @@ fn proxy_env(spec: &Object) -> Vec<Value> {
 fn restore_prometheus(pod: &mut Object, kept: Option<&str>) {
     let Some(metadata) = json::object(pod, "metadata") else { return };
     let Some(annotations) = json::object(metadata, "annotations") else { return };
-    let leads_to_agent =
-        annotations.get("prometheus.io/path").is_some_and(|path| path == "/stats/prometheus");
-    if leads_to_agent {
+    let says = |name: &str, value: &str| annotations.get(name).is_some_and(|said| said == value);
+    // Who is not to be scraped was left as it was, whatever else is said.
+    if says("prometheus.io/path", "/stats/prometheus") && says("prometheus.io/scrape", "true") {
         for name in ["port", "scrape", "path"] {
             annotations.shift_remove(&format!("prometheus.io/{name}"));
         }

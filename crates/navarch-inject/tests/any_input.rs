@@ -155,6 +155,18 @@ fn settings(native: bool) -> Settings {
     Settings { sidecar_form, image_pull_secrets: vec!["v".to_owned()], ..Settings::default() }
 }
 
+/// The page is the agent's, but nobody is to look at it.
+#[test]
+fn a_pod_that_is_not_to_be_scraped_stays_so() {
+    let pod = json!({
+        "metadata": {"name": "web", "annotations": {"prometheus.io/scrape": "false", "prometheus.io/path": "/stats/prometheus"}},
+        "spec": {"containers": [{"name": "web", "image": "web"}]},
+    });
+    let once = inject(&settings(true), "shop", &Workload::default(), &pod).expect("injected");
+    assert_eq!(once["metadata"]["annotations"]["prometheus.io/scrape"], "false");
+    assert_eq!(inject(&settings(true), "shop", &Workload::default(), &once).as_ref(), Ok(&once));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) })]
 

@@ -59,6 +59,7 @@ pub(crate) fn objects(options: &Options, rules: &[Rule]) -> Vec<Value> {
                 "endpoints": [{"port": "http-monitoring", "path": "/metrics", "interval": "15s"}],
             }}),
         ));
+        all.push(board(options));
     }
     all
 }
@@ -74,6 +75,21 @@ fn object(options: &Options, version: &str, kind: &str, fields: Value) -> Value 
         made.extend(fields);
     }
     made
+}
+
+/// The board, where the sidecar of Grafana's chart looks for some.
+fn board(options: &Options) -> Value {
+    let text = format!("{:#}", crate::board::board());
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": format!("{}-board", options.name()),
+            "namespace": options.namespace,
+            "labels": {"grafana_dashboard": "1"},
+        },
+        "data": {"navarch.json": text},
+    })
 }
 
 /// What selects the pods of this control plane. It can never be changed in a Deployment.

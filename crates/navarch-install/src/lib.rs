@@ -4,6 +4,7 @@
 //! the Helm chart are made; and what the control plane applies for a Gateway ([`gateway`]). This crate knows
 //! no API server: whoever applies them is told where they belong ([`place`]).
 
+mod board;
 mod chart;
 mod control_plane;
 pub mod gateway;

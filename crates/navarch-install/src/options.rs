@@ -23,7 +23,7 @@ pub struct Options {
     /// What the cluster is called.
     pub cluster: String,
     pub network: String,
-    /// A ServiceMonitor, for a cluster that has Prometheus' operator.
+    /// A ServiceMonitor, for a cluster that has Prometheus' operator, and a board for Grafana.
     pub monitor: bool,
     /// A NetworkPolicy that lets nobody in but on the ports that are served.
     pub network_policy: bool,

@@ -197,7 +197,7 @@ impl Booth {
 }
 
 /// The time, as `MicroTime` of Kubernetes.
-fn clock() -> String {
+pub(crate) fn clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = format_timestamp(i64::try_from(now.as_secs()).unwrap_or_default());
     format!("{}.{:06}Z", seconds.trim_end_matches('Z'), now.subsec_micros())

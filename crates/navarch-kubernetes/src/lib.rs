@@ -16,6 +16,7 @@ mod managed;
 pub mod objects;
 pub mod permissions;
 mod pool;
+mod presence;
 mod read;
 pub mod remote;
 mod request;

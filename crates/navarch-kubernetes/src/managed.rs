@@ -12,7 +12,7 @@ use crate::request::{self, Change, Collection, Failure, understood};
 
 /// The version that no object has, and that is not zero, which would be any: who applies for it either makes
 /// an object or is told of a conflict (apiserver: `Store.Update`).
-const VERSION_OF_NONE: &str = "1";
+pub(crate) const VERSION_OF_NONE: &str = "1";
 
 /// How often an object is looked at again that became another while it was looked at.
 const CONFLICTS_MAX: usize = 2;

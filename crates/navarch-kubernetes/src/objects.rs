@@ -113,7 +113,7 @@ impl Objects {
     /// If the API server refuses, or does not answer.
     pub async fn delete(&self, path: &str, earnest: Earnest) -> Result<bool, ObjectError> {
         let path = earnest.of(&format!("{path}?propagationPolicy=Background"));
-        match request::remove(&self.client, &path).await {
+        match request::remove(&self.client, &path, None).await {
             Ok(()) => Ok(true),
             Err(Failure::Absent) => Ok(false),
             Err(failure) => Err(failure.into()),

@@ -18,6 +18,7 @@ pub const STATUS_KINDS: &[Kind] = &[
     Kind::BackendTlsPolicy,
     Kind::BackendTrafficPolicy,
     Kind::Ingress,
+    Kind::ServiceEntry,
 ];
 
 /// Where a permission is needed.
@@ -73,10 +74,20 @@ pub const OTHERS: &[Permission] = &[
         resource: "leases",
         subresource: "",
         names: &[],
-        verbs: &["get", "create", "update"],
+        verbs: &["get", "list", "create", "update", "patch", "delete"],
         place: Where::OwnNamespace,
         need: Need::Always,
-        reason: "one of all replicas writes",
+        reason: "one of all replicas writes; replicas with workloads that registered themselves say that they are there",
+    },
+    Permission {
+        group: "networking.istio.io",
+        resource: "workloadentries",
+        subresource: "",
+        names: &[],
+        verbs: &["create", "patch", "delete"],
+        place: Where::Everywhere,
+        need: Need::Always,
+        reason: "workloads register themselves, and go",
     },
     // Who creates by applying is asked for both verbs, and creating cannot be restricted to names.
     Permission {
@@ -222,6 +233,9 @@ mod tests {
         let distinct: BTreeSet<_> =
             all.iter().map(|row| (row.group, row.resource(), row.names, row.verbs)).collect();
         assert_eq!(distinct.len(), all.len());
-        assert!(all.iter().all(|row| !row.verbs.contains(&"delete") && !row.verbs.contains(&"*")));
+        // Nothing is taken away but what a replica has written of itself.
+        let may_go = ["leases", "workloadentries"];
+        let is_bounded = |row: &Permission| !row.verbs.contains(&"delete") || may_go.contains(&row.resource);
+        assert!(all.iter().all(|row| is_bounded(row) && !row.verbs.contains(&"*")));
     }
 }

@@ -9,8 +9,8 @@ use kube::Client;
 use kube::client::Body;
 use navarch_model::timestamp::format_timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
@@ -242,9 +242,13 @@ pub(crate) async fn change_as(
     bounded(async { whole(answer(client, request).await?).await }).await
 }
 
-/// Removes an object.
-pub(crate) async fn remove(client: &Client, uri: &str) -> Result<(), Failure> {
-    let request = Request::delete(uri).header(header::ACCEPT, "application/json").body(Body::empty());
+/// Removes an object; with a version, only that one.
+pub(crate) async fn remove(client: &Client, uri: &str, version: Option<&str>) -> Result<(), Failure> {
+    let body = version.map(|version| json!({"preconditions": {"resourceVersion": version}}).to_string());
+    let request = Request::delete(uri)
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body.map_or_else(Body::empty, |body| Body::from(body.into_bytes())));
     bounded(async { whole(answer(client, request).await?).await }).await.map(|_| ())
 }
 

@@ -26,9 +26,12 @@ pub struct Status {
     /// Of each listener of a gateway.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerStatus>,
-    /// Where a gateway or an entry is reached.
+    /// Where a gateway is reached.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Name>,
+    /// Addresses that hosts of a ServiceEntry have been allocated, which states none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allocated: Vec<HostAddress>,
     /// ListenerSets that add listeners to a gateway.
     #[serde(skip_serializing_if = "is_zero")]
     pub attached_listener_sets: u32,
@@ -43,6 +46,13 @@ impl Status {
     pub fn condition(&self, ty: ConditionType) -> Option<&Condition> {
         self.conditions.iter().find(|condition| condition.ty == ty)
     }
+}
+
+/// An address of a host (Istio: `ServiceEntryAddress`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct HostAddress {
+    pub host: Name,
+    pub value: Name,
 }
 
 /// What a route is attached to, or a policy applies to, and how that goes.

@@ -185,6 +185,14 @@ fn bytes_do_not_say_where_they_want_to_go() {
         "{hosts: [a.test], ports: [{number: 443, name: http, protocol: HTTP}], resolution: DNS}",
         &["spec.ports[0].protocol: port 443 speaks HTTPS"],
     );
+    let http = entry("b.test", "").replace("TCP", "HTTP");
+    let told = &["spec.ports[0]: proxies without interception (INTERCEPTION_MODE NONE) listen on port 3306"];
+    check("ServiceEntry", &format!("{} // {http}", entry("a.test", "")), told);
+    check("ServiceEntry", &format!("{http} // {}", entry("c.test", "")), told);
+    check("ServiceEntry", &format!("{http} // {}", entry("a.test", ", addresses: [240.1.1.1]")), &[]);
+    // One host speaks one protocol, which is another finding.
+    let same = &["spec.ports[0].protocol: ServiceEntry shop/o0 says that port 3306"];
+    check("ServiceEntry", &format!("{} // {http}", entry("b.test", "")), same);
 }
 
 #[test]

@@ -32,12 +32,10 @@ struct Input {
 impl Inputs {
     /// Inputs that have read nothing yet. Of equal claims to an object, the earlier source wins.
     pub fn new(sources: Vec<Box<dyn Source>>) -> Self {
+        let repeating = (0..).map(SourceId).zip(&sources).filter(|(_, source)| source.repeats());
+        let claims = Claims::repeating(repeating.map(|(id, _)| id).collect());
         let input = |source| Input { source, woken: true, complete: false };
-        Inputs {
-            sources: sources.into_iter().map(input).collect(),
-            claims: Claims::default(),
-            findings: Vec::new(),
-        }
+        Inputs { sources: sources.into_iter().map(input).collect(), claims, findings: Vec::new() }
     }
 
     /// What changed since the last call, and which sources could not be read; those keep what they said.

@@ -2,14 +2,16 @@
 //! whoever proves to be the group's service account has a WorkloadEntry for as long as it is connected.
 
 pub mod kept;
+pub mod shared;
 
 use std::net::IpAddr;
 
+use navarch_model::endpoint::HEALTH;
 use navarch_model::networking::{WorkloadEntry, WorkloadGroup};
 use navarch_model::proxy::ProxyFacts;
-use navarch_model::{Config, SpiffeId};
+use navarch_model::{Config, Kind, ObjectKey, SpiffeId};
 use navarch_snapshot::Snapshot;
-use navarch_sources::{Registered, Registrations};
+use navarch_sources::{KnownHealth, Registered, Registrations};
 use navarch_xds::{Peer, Rejection};
 use serde_json::{Map, Value, json};
 
@@ -50,8 +52,22 @@ pub fn join(
     let Some(address) = facts.addresses.first() else { return Ok(None) };
     let object = entry(group, &template, facts, *address);
     let place = place(facts);
+    let health = match group.spec.probe {
+        None => KnownHealth::Unchecked,
+        Some(_) if is_healthy(facts, snapshot) => KnownHealth::CheckedAndHealthy,
+        Some(_) => KnownHealth::Checked,
+    };
     tracing::info!(entry = %place, group = %group.name, "a workload has registered itself");
-    Ok(Some(registrations.join(&place, object, group.spec.probe.is_some())))
+    Ok(Some(registrations.join(&place, object, health)))
+}
+
+/// Whether the workload was healthy at the replica that it was connected to before.
+fn is_healthy(facts: &ProxyFacts, snapshot: &Snapshot) -> bool {
+    let key = ObjectKey::new(Kind::WorkloadEntry, &facts.namespace, &entry_name(facts));
+    snapshot.object(&key).is_some_and(|entry| {
+        let annotations = &entry.metadata.annotations;
+        annotations.get(GROUP).is_some_and(|group| *group == facts.group) && !annotations.contains_key(HEALTH)
+    })
 }
 
 /// Where the object of a workload is.

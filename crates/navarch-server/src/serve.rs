@@ -149,6 +149,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     // Before the cluster is followed, which is kept in it too.
     let state = options.identity.as_ref().map(State::claim).transpose()?;
     let mut sources = inputs::of_watched_files(options.config.as_deref(), options.mesh_config.as_deref());
+    let registrations = Registrations::new(options.registration_grace);
+    // Before what other replicas have written of the same workloads: nobody knows sooner how they are.
+    sources.push(registrations.source());
     let (mut writer, mut of_cluster, mut remotes) = (None, None, None);
     if let Some(remote) = &options.remote_clusters {
         let clusters = RemoteClusters::follow(remote.clone()).await?;
@@ -176,13 +179,11 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     if options.identity.is_none() {
         sources.push(without_authority());
     }
-    let registrations = Registrations::new(options.registration_grace);
     let mut restored = Vec::new();
     if let Some(state) = state_directory {
         restored = registrations.restore(registration::kept::read(&state));
         tokio::spawn(registration::kept::follow(registrations.clone(), state));
     }
-    sources.push(registrations.source());
     let calendar = Calendar::new();
     sources.push(calendar.source());
     tokio::spawn(calendar.run());
@@ -238,6 +239,7 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     };
     let pages = Arc::new(OnceLock::new());
     let reports = Arc::new(Reports::new(metrics.clone()));
+    let shared_registrations = registrations.clone();
     let discovery = FleetDiscovery {
         fleet: fleet.clone(),
         pages: pages.clone(),
@@ -271,6 +273,16 @@ pub async fn serve(options: Options) -> Result<(), Error> {
             pending: metrics.gateways_pending.clone(),
         };
         tokio::spawn(deployer.run());
+    }
+    if let Some(writer) = &writer {
+        let sharing = registration::shared::Sharing {
+            registrations: shared_registrations,
+            objects: writer.objects().clone(),
+            latest: pipeline.latest(),
+            namespace: options.system_namespace.clone().unwrap_or_else(|| SYSTEM_NAMESPACE.to_owned()),
+            holder: registration::shared::holder(&replica_name()),
+        };
+        tokio::spawn(sharing.run());
     }
     // The roots of an authority that is this server's alone would replace those of another control plane.
     let is_of_all = options.identity.as_ref().is_some_and(|own| own.shared || own.plugged.is_some());

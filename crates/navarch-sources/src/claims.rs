@@ -32,6 +32,8 @@ pub struct Claims {
     refused: BTreeMap<ObjectKey, Refusal>,
     /// What was in use when something about it was last told.
     before: Before,
+    /// Sources whose objects may be said elsewhere as well.
+    repeating: BTreeSet<SourceId>,
 }
 
 /// A source, and where in it.
@@ -103,6 +105,11 @@ pub struct Difference {
 }
 
 impl Claims {
+    /// Of these sources ([`crate::Source::repeats`]) nobody is told that another one has the same object.
+    pub fn repeating(sources: BTreeSet<SourceId>) -> Self {
+        Claims { repeating: sources, ..Claims::default() }
+    }
+
     /// Takes in what changed in a source. It comes into force with the next [`Claims::settle`].
     pub fn take(&mut self, source: SourceId, batch: Batch) {
         for (place, update) in batch.places {
@@ -275,7 +282,8 @@ impl Claims {
             if first.held {
                 findings.push(held(used));
             }
-            let others = versions.filter(|(claim, _)| !claim.held);
+            let repeats = |claim: &Claim| self.repeating.contains(&claim.place.0);
+            let others = versions.filter(|(claim, _)| !claim.held && !repeats(claim) && !repeats(first));
             findings.extend(others.map(|(_, object)| duplicate(used, object)));
         }
         findings.sort();

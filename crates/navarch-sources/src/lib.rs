@@ -14,5 +14,5 @@ mod source;
 
 pub use claims::{Claims, Difference};
 pub use health::Health;
-pub use registrations::{Kept, Registered, Registrations};
+pub use registrations::{Kept, KnownHealth, Registered, Registrations};
 pub use source::{Batch, PlaceId, Settled, Source, SourceError, SourceId, StatusWriter, Update, Written};

@@ -20,6 +20,7 @@ use crate::source::{Batch, PlaceId, Settled, Source, SourceError, StatusWriter, 
 pub struct Memory {
     name: Arc<str>,
     origin: WrittenIn,
+    repeats: bool,
     shared: Arc<Shared>,
 }
 
@@ -41,7 +42,12 @@ struct State {
 impl Memory {
     /// A source of texts in which nothing has been said yet.
     pub fn new(name: &str, origin: WrittenIn) -> Self {
-        Memory { name: name.into(), origin, shared: Arc::default() }
+        Memory { name: name.into(), origin, repeats: false, shared: Arc::default() }
+    }
+
+    /// The same, of what may be said elsewhere as well.
+    pub fn repeating(name: &str, origin: WrittenIn) -> Self {
+        Memory { repeats: true, ..Memory::new(name, origin) }
     }
 
     /// Says what is at a place, instead of what was there.
@@ -104,6 +110,10 @@ impl Source for Memory {
 
     fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.shared.woken.notified())
+    }
+
+    fn repeats(&self) -> bool {
+        self.repeats
     }
 
     fn settled(&self) -> Settled {

@@ -30,6 +30,17 @@ struct State {
     changes: u64,
 }
 
+/// What is known of the health of a workload that connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownHealth {
+    /// Nobody looks at it.
+    Unchecked,
+    /// It is looked at, and will say what is found.
+    Checked,
+    /// The same; where it was connected before, it was healthy.
+    CheckedAndHealthy,
+}
+
 /// A registration, to be kept for the next start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
@@ -59,7 +70,7 @@ pub struct Registered {
 impl Registrations {
     /// Nobody has registered yet.
     pub fn new(grace: Duration) -> Self {
-        let memory = Memory::new("registrations", WrittenIn::File("a registration".into()));
+        let memory = Memory::repeating("registrations", WrittenIn::File("a registration".into()));
         memory.complete();
         Registrations { memory, state: Arc::default(), grace }
     }
@@ -69,14 +80,16 @@ impl Registrations {
         Box::new(self.memory.clone())
     }
 
-    /// A workload has connected. `place` names its object, which is that of its last stream. One whose health
-    /// `is_checked` is sent no traffic before it says that it is healthy.
-    pub fn join(&self, place: &str, object: Value, is_checked: bool) -> Registered {
+    /// A workload has connected. `place` names its object, which is that of its last stream. It is sent no
+    /// traffic before it says that it is healthy, unless nobody checks that, or it `is_healthy` as far as it
+    /// is known from elsewhere.
+    pub fn join(&self, place: &str, object: Value, health: KnownHealth) -> Registered {
+        let is_checked = health != KnownHealth::Unchecked;
         let mut state = self.lock();
         let entry = state.entries.entry(place.to_owned()).or_insert_with(|| Entry {
             object: Value::Null,
             streams: 0,
-            is_healthy: !is_checked,
+            is_healthy: health != KnownHealth::Checked,
             departures: 0,
         });
         entry.streams += 1;
@@ -113,6 +126,14 @@ impl Registrations {
         (state.changes != since).then(|| (state.changes, kept.collect()))
     }
 
+    /// All objects by place, as this source says them, if they differ from those after so many changes; and
+    /// how many changes there have been.
+    pub fn objects(&self, since: u64) -> Option<(u64, BTreeMap<String, Value>)> {
+        let state = self.lock();
+        let objects = || state.entries.iter().map(|(place, entry)| (place.clone(), entry.said())).collect();
+        (state.changes != since).then(|| (state.changes, objects()))
+    }
+
     /// What was kept before a restart: it is there as if all workloads were connected, until what is returned
     /// is dropped, for which there is time when they have had the time to come back.
     pub fn restore(&self, kept: Vec<Kept>) -> Vec<Registered> {
@@ -128,7 +149,7 @@ impl Registrations {
     fn write(&self, state: &mut State, place: &str) {
         state.changes += 1;
         if let Some(entry) = state.entries.get(place) {
-            self.memory.write(place, &entry.text());
+            self.memory.write(place, &entry.said().to_string());
         }
     }
 
@@ -166,12 +187,13 @@ impl Registrations {
 }
 
 impl Entry {
-    fn text(&self) -> String {
+    /// The object with what is known of its health.
+    fn said(&self) -> Value {
         let mut object = self.object.clone();
         if !self.is_healthy {
             object["metadata"]["annotations"][HEALTH] = json!("unhealthy");
         }
-        object.to_string()
+        object
     }
 }
 
@@ -197,6 +219,10 @@ mod tests {
         })
     }
 
+    fn checked(is_checked: bool) -> KnownHealth {
+        if is_checked { KnownHealth::Checked } else { KnownHealth::Unchecked }
+    }
+
     /// What has changed: whether each place has a healthy object.
     fn changes(source: &mut dyn Source) -> Vec<(String, Option<bool>)> {
         let batch = source.read().expect("readable");
@@ -218,20 +244,20 @@ mod tests {
         let registrations = Registrations::new(GRACE);
         let mut source = registrations.source();
         assert!(source.read().expect("readable").complete);
-        let one = registrations.join("a", object("10.0.0.1"), false);
+        let one = registrations.join("a", object("10.0.0.1"), KnownHealth::Unchecked);
         assert_eq!(changes(&mut *source), [("a".to_owned(), Some(true))]);
         // Another stream, and back within the grace: nobody notices.
-        let two = registrations.join("a", object("10.0.0.1"), false);
+        let two = registrations.join("a", object("10.0.0.1"), KnownHealth::Unchecked);
         drop(one);
         drop(two);
         tokio::time::sleep(GRACE / 2).await;
-        let three = registrations.join("a", object("10.0.0.1"), false);
+        let three = registrations.join("a", object("10.0.0.1"), KnownHealth::Unchecked);
         tokio::time::sleep(GRACE * 2).await;
         assert_eq!(changes(&mut *source), []);
         // It leaves twice: the first grace does not end the second.
         drop(three);
         tokio::time::sleep(GRACE - Duration::from_secs(1)).await;
-        drop(registrations.join("a", object("10.0.0.1"), false));
+        drop(registrations.join("a", object("10.0.0.1"), KnownHealth::Unchecked));
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(changes(&mut *source), []);
         tokio::time::sleep(GRACE).await;
@@ -242,7 +268,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_comes_back_after_a_restart_is_not_missed() {
         let before = Registrations::new(GRACE);
-        let streams = ["a", "b", "c"].map(|place| before.join(place, object("10.0.0.1"), place == "b"));
+        let streams =
+            ["a", "b", "c"].map(|place| before.join(place, object("10.0.0.1"), checked(place == "b")));
         let (at, kept) = before.kept(0).expect("changes");
         assert_eq!(before.kept(at), None);
         drop(streams);
@@ -255,7 +282,8 @@ mod tests {
         // However long the start takes.
         tokio::time::sleep(GRACE * 2).await;
         assert_eq!(changes(&mut *source), []);
-        let _back = ["a", "b"].map(|place| registrations.join(place, object("10.0.0.1"), place == "b"));
+        let _back =
+            ["a", "b"].map(|place| registrations.join(place, object("10.0.0.1"), checked(place == "b")));
         drop(restored);
         tokio::time::sleep(GRACE * 2).await;
         assert_eq!(changes(&mut *source), [("c".to_owned(), None)]);
@@ -265,7 +293,7 @@ mod tests {
     async fn who_is_checked_is_healthy_when_it_says_so() {
         let registrations = Registrations::new(GRACE);
         let mut source = registrations.source();
-        let _stream = registrations.join("a", object("10.0.0.1"), true);
+        let _stream = registrations.join("a", object("10.0.0.1"), KnownHealth::Checked);
         assert_eq!(changes(&mut *source), [("a".to_owned(), Some(false))]);
         assert!(registrations.report("a", true) && !registrations.report("a", true));
         assert!(!registrations.report("b", true));
@@ -273,7 +301,18 @@ mod tests {
         assert!(registrations.report("a", false));
         assert_eq!(changes(&mut *source), [("a".to_owned(), Some(false))]);
         // Back without a check, nobody would ever say that it is well again.
-        let _unchecked = registrations.join("a", object("10.0.0.1"), false);
+        let _unchecked = registrations.join("a", object("10.0.0.1"), KnownHealth::Unchecked);
         assert_eq!(changes(&mut *source), [("a".to_owned(), Some(true))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_healthy_elsewhere_is_until_it_says_otherwise() {
+        let registrations = Registrations::new(GRACE);
+        let mut source = registrations.source();
+        let _stream = registrations.join("a", object("10.0.0.1"), KnownHealth::CheckedAndHealthy);
+        assert_eq!(changes(&mut *source), [("a".to_owned(), Some(true))]);
+        assert!(registrations.report("a", false));
+        let (_, objects) = registrations.objects(0).expect("changes");
+        assert_eq!(objects["a"]["metadata"]["annotations"][HEALTH], "unhealthy");
     }
 }

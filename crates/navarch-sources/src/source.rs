@@ -39,6 +39,11 @@ pub trait Source: Send {
     /// If the source as a whole cannot be read. What it told before stays in force.
     fn read(&mut self) -> Result<Batch, SourceError>;
 
+    /// Whether what it says may be said elsewhere as well, which is no mistake of anybody.
+    fn repeats(&self) -> bool {
+        false
+    }
+
     /// How well the source is heard, if it may be out of reach while it is followed.
     fn health(&self) -> Option<Health> {
         None

@@ -2,20 +2,15 @@
 
 mod common;
 
-use anyhow::{Context, Result, ensure};
-use common::{
-    Fixture,
-    api_server::{ApiServer, apply, serve_as, statuses, walk},
-    received, routes, settled,
-};
-use http::Method;
-use navarch_model::values::Json;
-use navarch_testkit::{kubernetes, navarch, navarch::Server, wait, workspace};
+use anyhow::{Context, Result, bail, ensure};
+use common::api_server::{ApiServer, statuses, walk};
+use common::registered::{GROUP, mesh};
+use navarch_testkit::envoy::Envoy;
+use navarch_testkit::navarch::{self, Server};
+use navarch_testkit::{kubernetes, ports, wait, workspace};
 use serde_json::{Value, json};
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 impl ApiServer for kubernetes::ApiServer {
     fn kubeconfig(&self, _: &Path) -> Result<PathBuf> {
@@ -60,151 +55,83 @@ async fn what_becomes_of_objects_is_in_their_status() -> Result<()> {
     statuses("api-server-statuses", &api_server("api-server-statuses-cluster").await?).await
 }
 
-/// The namespace of the control plane.
-const SYSTEM: &str = "istio-system";
+/// Where the entries of workloads are.
+const ENTRIES: &str = "/apis/networking.istio.io/v1/namespaces/shop/workloadentries";
 
-/// Gives the user `navarch` what an installation gives to the control plane, and no more.
-async fn permit(cluster: &kubernetes::ApiServer) -> Result<()> {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}});
-    cluster.create("/api/v1/namespaces", &namespace).await?;
-    let text = navarch::stdout(["install", "--image", "navarch:1", "-o", "yaml"])?;
-    let user = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "navarch"}]);
-    let mut bound = 0;
-    for document in text.split("\n---\n") {
-        let mut object = Json::parse(document).map_err(anyhow::Error::msg)?.to_serde();
-        let plural = match object["kind"].as_str() {
-            Some("ClusterRole") => "clusterroles".to_owned(),
-            Some("ClusterRoleBinding") => "clusterrolebindings".to_owned(),
-            Some("Role") => format!("namespaces/{SYSTEM}/roles"),
-            Some("RoleBinding") => format!("namespaces/{SYSTEM}/rolebindings"),
-            _ => continue,
-        };
-        if object["subjects"].is_array() {
-            object["subjects"] = user.clone();
-            bound += 1;
-        }
-        let group = "/apis/rbac.authorization.k8s.io/v1";
-        cluster.create(&format!("{group}/{plural}"), &object).await?;
-    }
-    ensure!(bound == 2, "{bound} bindings in an installation");
-    Ok(())
-}
-
-/// A program that gives out a token that is too old to be kept, notes that it was asked, and fails while a file
-/// `silent` is there.
-fn token_program(directory: &Path) -> Result<PathBuf> {
-    let credential = json!({
-        "apiVersion": "client.authentication.k8s.io/v1",
-        "kind": "ExecCredential",
-        "status": {"token": kubernetes::USER_TOKEN, "expirationTimestamp": "2026-01-01T00:00:00Z"},
+/// The replicas that the entries of workloads name, each with whether its workload is well.
+async fn entries(cluster: &kubernetes::ApiServer) -> Result<Vec<(String, bool)>> {
+    let listed = cluster.get(ENTRIES).await?;
+    let items = listed["items"].as_array().context("a list")?;
+    let entries = items.iter().map(|entry| {
+        let annotations = &entry["metadata"]["annotations"];
+        let replica = annotations["istio.io/workloadController"].as_str().unwrap_or_default();
+        (replica.to_owned(), annotations["navarch/health"].is_null())
     });
-    let program = directory.join("token");
-    let at = directory.display();
-    let text = format!(
-        "#!/bin/sh\necho asked >> '{at}/asked'\ntest ! -e '{at}/silent' || exit 1\necho '{credential}'\n"
-    );
-    std::fs::write(&program, text)?;
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
-    Ok(program)
-}
-
-/// Waits until the server does not hear the API server, and says why.
-async fn until_unheard(server: &Server, why: &str) -> Result<()> {
-    wait::until(why, wait::STEP, || async {
-        let said = server.admin_get("/debug/sources").await?.text();
-        ensure!(said.contains(why), "{said}");
-        Ok(())
-    })
-    .await
-}
-
-async fn until_heard(server: &Server) -> Result<()> {
-    wait::until("all kinds to be heard", wait::STEP, || async {
-        let unheard = server.metric("navarch_source_unheard").await?;
-        ensure!(unheard == 0.0, "{unheard} kinds are not heard: {}", server.command(&["proxy-status"])?);
-        Ok(())
-    })
-    .await
-}
-
-const FLOW_CONTROL: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
-
-/// Has the API server put off everything that the user asks for ("API Priority and Fairness").
-async fn put_off(cluster: &kubernetes::ApiServer) -> Result<()> {
-    let of = |kind: &str, spec: Value| {
-        let version = "flowcontrol.apiserver.k8s.io/v1";
-        json!({"apiVersion": version, "kind": kind, "metadata": {"name": "later"}, "spec": spec})
-    };
-    let limited = json!({
-        "nominalConcurrencyShares": 0,
-        "lendablePercent": 0,
-        "borrowingLimitPercent": 0,
-        "limitResponse": {"type": "Reject"},
-    });
-    let level = of("PriorityLevelConfiguration", json!({"type": "Limited", "limited": limited}));
-    cluster.create(&format!("{FLOW_CONTROL}/prioritylevelconfigurations"), &level).await?;
-    let flow = json!({
-        "priorityLevelConfiguration": {"name": "later"},
-        "matchingPrecedence": 2,
-        "rules": [{
-            "subjects": [{"kind": "User", "user": {"name": "navarch"}}],
-            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}],
-        }],
-    });
-    cluster.create(&format!("{FLOW_CONTROL}/flowschemas"), &of("FlowSchema", flow)).await?;
-    Ok(())
+    Ok(entries.collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_with_few_permissions_who_is_put_off_or_has_no_token_keeps_serving() -> Result<()> {
-    let mut cluster = api_server("api-server-user-cluster").await?;
-    permit(&cluster).await?;
-    let directory = workspace::scratch("api-server-user-token")?;
-    let exec = json!({
-        "apiVersion": "client.authentication.k8s.io/v1",
-        "command": token_program(&directory)?,
-        "interactiveMode": "Never",
-    });
-    let kubeconfig = cluster.write_kubeconfig("kubeconfig-of-a-user", &json!({"exec": exec}))?;
-    let fixture = Fixture::new("api-server-user").await?;
-    for file in ["service.yaml", "workload-v1.yaml", "workload-v2.yaml", "routes.yaml"] {
-        apply(&cluster, &std::fs::read_to_string(fixture.config.join(file))?).await?;
+async fn a_workload_that_registers_at_one_replica_is_known_to_all() -> Result<()> {
+    let cluster = api_server("api-server-registrations").await?;
+    for name in ["istio-system", "shop"] {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        cluster.create("/api/v1/namespaces", &namespace).await?;
     }
-    let server = serve_as("api-server-user-server", &kubeconfig, SYSTEM).await?;
-    let envoy = fixture.sidecar("api-server-user-envoy", server.xds()).await?;
-    fixture.wait_for("v1").await?;
-    until_heard(&server).await?;
-    let asked = || std::fs::read_to_string(directory.join("asked")).map(|text| text.lines().count());
-    let (before, asked_before) = (settled(&envoy).await?, asked()?);
-    ensure!(asked_before > 1, "a token that has expired is asked for again");
+    let kubeconfig = cluster.kubeconfig().display().to_string();
+    let arguments = ["--kubernetes", "--kubeconfig", &kubeconfig];
+    let marker = workspace::scratch("registrations-marker")?.join("unhealthy");
+    let mut mesh = mesh("registrations", &marker, &arguments).await?;
+    let inbound = mesh.inbound.port();
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let (xds, admin) = (local(ports::free_port()?), local(ports::free_port()?));
+    let other = Server::start_on("registrations-other", mesh.server.config(), xds, admin, &arguments).await?;
+    let metadata = [("NAMESPACE", "shop"), ("INTERCEPTION_MODE", "NONE"), ("LABELS", r#"{"app": "caller"}"#)];
+    let node = "sidecar~127.0.0.9~caller.shop~shop.svc.cluster.local";
+    let mut caller =
+        Envoy::start("registrations-caller", navarch::bootstrap(node, &metadata, other.xds(), &[])?).await?;
+    caller.wait_live().await?;
+    let sends_to = async |expected: Option<&str>| {
+        wait::until(&format!("an endpoint that is {expected:?}"), wait::STEP, || async {
+            let clusters = caller.admin_get("/clusters").await?.ok()?.text();
+            let own = format!("greeter.shop::127.0.0.1:{inbound}::health_flags::");
+            let flags = clusters.lines().find_map(|line| line.split_once(&own)).map(|(_, flags)| flags);
+            ensure!(flags == expected, "{flags:?}");
+            Ok(())
+        })
+        .await
+    };
 
-    // Connections end, and whoever comes back is put off.
-    put_off(&cluster).await?;
-    cluster.stop();
-    cluster.start_again().await?;
-    until_unheard(&server, "the API server says 429").await?;
-    apply(&cluster, &routes("v2")).await?;
-    let now = settled(&envoy).await?;
-    ensure!(fixture.version().await? == "v1" && now.no_update_since(&before), "{before:?} {now:?}");
-    cluster
-        .send(Method::DELETE, &format!("{FLOW_CONTROL}/flowschemas/later"), ("application/json", ""))
-        .await?;
-    fixture.wait_for("v2").await?;
-    until_heard(&server).await?;
+    let mut greeter = mesh.greeter(&GROUP)?;
+    sends_to(Some("healthy")).await?;
+    let [(replica, true)] = &entries(&cluster).await?[..] else {
+        bail!("no entry of a workload that is well")
+    };
+    ensure!(replica.starts_with("navarch-"), "{replica}");
+    let lease = format!("/apis/coordination.k8s.io/v1/namespaces/istio-system/leases/{replica}");
+    ensure!(cluster.get(&lease).await?["spec"]["holderIdentity"] == **replica, "no Lease of the replica");
 
-    // Nobody gives out tokens.
-    let before = settled(&envoy).await?;
-    std::fs::write(directory.join("silent"), "")?;
-    cluster.stop();
-    cluster.start_again().await?;
-    until_unheard(&server, "auth exec command").await?;
-    let now = received(&envoy).await?;
-    ensure!(now.no_update_since(&before), "{before:?} {now:?}");
-    std::fs::remove_file(directory.join("silent"))?;
-    apply(&cluster, &routes("v1")).await?;
-    fixture.wait_for("v1").await?;
-    until_heard(&server).await?;
-    ensure!(asked()? > asked_before, "nobody asked for a token");
-    assert_eq!(envoy.rejections().await?, Default::default());
+    // How it is they are told, too.
+    std::fs::write(&marker, "")?;
+    sends_to(Some("/failed_eds_health")).await?;
+    ensure!(matches!(&entries(&cluster).await?[..], [(_, false)]));
+    std::fs::remove_file(&marker)?;
+    sends_to(Some("healthy")).await?;
+
+    // A replica that is started again has another name, and the workload is back there.
+    mesh.server.kill();
+    mesh.server.restart().await?;
+    wait::until("the replica that was started again to be named", wait::STEP, || async {
+        let found = entries(&cluster).await?;
+        ensure!(matches!(&found[..], [(again, true)] if again != replica), "{found:?}");
+        Ok(())
+    })
+    .await?;
+    // Nobody is told that one object is said twice.
+    let findings = other.admin_get("/debug/findings").await?.ok()?.text();
+    ensure!(!findings.contains("WorkloadEntry"), "{findings}");
+
+    greeter.terminate().await?;
+    sends_to(None).await?;
+    ensure!(entries(&cluster).await?.is_empty());
     Ok(())
 }

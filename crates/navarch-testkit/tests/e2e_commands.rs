@@ -5,6 +5,7 @@ mod common;
 
 use anyhow::{Context, Result, ensure};
 use common::{Fixture, routes};
+use navarch_testkit::http::Call;
 use navarch_testkit::navarch::{self, Server};
 
 /// The revision that a command speaks of: its number, and what is configured in it.
@@ -78,5 +79,40 @@ async fn an_object_is_waited_for_where_it_matters_and_says_whom_it_reaches() -> 
     assert!(server.metric("navarch_xds_push_bytes_total").await? > 1000.0);
     assert!(server.metric("pilot_proxy_convergence_time_count").await? > 0.0);
     assert_eq!(server.metric("pilot_total_xds_rejects").await?, 0.0);
+    Ok(())
+}
+
+/// What the board of `navarch install --monitor` asks Prometheus for is on the page of a server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_board_shows_what_there_is() -> Result<()> {
+    let printed = navarch::stdout(["install", "--image", "navarch", "--monitor", "-o", "json"])?;
+    let printed: serde_json::Value = serde_json::from_str(&printed)?;
+    let objects = printed["items"].as_array().context("a list")?;
+    let board = objects.iter().find_map(|object| object["data"]["navarch.json"].as_str());
+    let board: serde_json::Value = serde_json::from_str(board.context("no board")?)?;
+    let fixture = Fixture::new("commands-board").await?;
+    let server = fixture.serve("commands-board-serve").await?;
+    let page = Call::get(format!("http://{}/metrics", server.admin())).send().await?.ok()?.text();
+    // Those with labels that no server has before something of the kind is there.
+    let later = [
+        "navarch_remote_clusters",
+        "navarch_webhook_answers_total",
+        "navarch_source_unheard_seconds",
+        "navarch_status_writes_total",
+        "pilot_xds",
+    ];
+    let mut seen = 0;
+    let panels = board["panels"].as_array().context("panels")?;
+    let queries = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    for query in queries.filter_map(|target| target["expr"].as_str()) {
+        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_metric =
+            |word: &&str| ["navarch_", "pilot_", "process_"].iter().any(|of| word.starts_with(of));
+        for name in words.filter(is_metric).filter(|name| !later.contains(name)) {
+            seen += 1;
+            ensure!(page.contains(&format!("\n{name}")), "{name} is not on the page");
+        }
+    }
+    ensure!(seen > 10, "only {seen} metrics are asked for");
     Ok(())
 }

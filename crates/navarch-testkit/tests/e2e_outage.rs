@@ -3,8 +3,7 @@
 mod common;
 
 use anyhow::{Context, Result, bail, ensure};
-use common::{Fixture, api_server::serve_as, load::Load, received, settled};
-use navarch_model::values::Json;
+use common::{Fixture, api_server::serve_as, applied::apply, load::Load, received, settled};
 use navarch_testkit::{kubernetes::ApiServer, navarch, navarch::Server, wait};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -31,10 +30,7 @@ async fn while_the_api_server_is_away_nothing_changes_and_no_call_is_lost() -> R
         ApiServer::start("outage-cluster", printed["items"].as_array().context("a list")?).await?;
     let fixture = Fixture::new("outage").await?;
     for file in ["service.yaml", "workload-v1.yaml", "workload-v2.yaml", "routes.yaml"] {
-        for text in std::fs::read_to_string(fixture.config.join(file))?.split("\n---\n") {
-            let object = Json::parse(text).map_err(anyhow::Error::msg)?.to_serde();
-            cluster.apply(&path(&object), &object).await?;
-        }
+        apply(&cluster, &std::fs::read_to_string(fixture.config.join(file))?).await?;
     }
     let server = serve_as("outage-server", &cluster.kubeconfig(), "default").await?;
     let envoy = fixture.sidecar("outage-envoy", server.xds()).await?;
@@ -78,14 +74,6 @@ async fn heard(server: &Server, expected: bool) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// The path of an object of Istio.
-fn path(object: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let plural = text(&object["kind"]).to_lowercase().replace("entry", "entrie") + "s";
-    let (version, name) = (text(&object["apiVersion"]), text(&object["metadata"]["name"]));
-    format!("/apis/{version}/namespaces/default/{plural}/{name}")
 }
 
 /// The routes as the store has them, to the other version.

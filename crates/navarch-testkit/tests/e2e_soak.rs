@@ -125,8 +125,10 @@ async fn no_call_is_lost_whatever_happens() -> Result<()> {
     let documents = text.split("---\n").filter(|document| !document.contains("kind: WorkloadEntry"));
     mesh.server.write("mesh.yaml", &documents.collect::<Vec<_>>().join("---\n"))?;
     mesh.server.write("more.yaml", &groups(inbound, [mesh.application, application]))?;
-    let usual =
-        ["--certificate-life", plan.life, "--drain-duration", "1s", "--parent-shutdown-duration", "2s"];
+    let (handover, drain) =
+        (["--drain-duration", "1s", "--parent-shutdown-duration", "2s"], ["--drain-min", "1s"]);
+    // As long as everybody needs to hear that a workload ends.
+    let usual = [&["--certificate-life", plan.life], &handover[..], &drain].concat();
     // A loopback address identifies nobody: what they are, they say themselves.
     let of = |label: &'static str, group: &'static str, address: &'static str| {
         [&usual[..], &["--label", label, "--metadata", group, "--ip", address]].concat()

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use common::pki::Authority;
+use navarch_testkit::apps::{App, Role};
 use navarch_testkit::envoy::Envoy;
+use navarch_testkit::http::Call;
 use navarch_testkit::navarch::{self, Server};
 use navarch_testkit::{ports, wait, workspace};
 use rcgen::SanType;
@@ -157,4 +159,46 @@ async fn secrets_that_are_missing_or_refused_are_said() -> Result<()> {
     let files = format!("serverCertificate: {absent}, privateKey: {absent}");
     server.write("gateway.yaml", &gateway.replace("credentialName: site", &files))?;
     shows(&server, &["rejects SDS", &absent, "file-cert:"]).await
+}
+
+/// Nobody issues the certificates that the mesh's mutual TLS needs: every call fails, and it is said why.
+#[tokio::test(flavor = "multi_thread")]
+async fn mutual_tls_of_a_mesh_without_an_authority_is_said() -> Result<()> {
+    let directory = workspace::scratch("no-authority")?;
+    let mesh = directory.join("config");
+    std::fs::create_dir_all(&mesh)?;
+    let port = ports::free_port()?;
+    let role = Role::Leaf { facts: App::facts("details", "v1") };
+    let application = App { service: "app".into(), version: "v1".into(), instance: "1".into(), role };
+    let application = application.start(([127, 0, 0, 1], 0).into()).await?;
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: edge, namespace: edge}}\nspec:\n  selector: {{istio: edge}}\n  \
+         servers: [{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: ['*']}}]\n\
+         ---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: app, namespace: edge}}\nspec:\n  \
+         hosts: ['*']\n  gateways: [edge]\n  http: [{{route: [{{destination: {{host: app.test}}}}]}}]\n\
+         ---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: app, namespace: edge}}\nspec:\n  hosts: [app.test]\n  \
+         resolution: STATIC\n  ports: [{{number: 80, name: http, protocol: HTTP}}]\n  endpoints: [{{address: 127.0.0.1, ports: {{http: {}}}}}]\n\
+         ---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: app, namespace: edge}}\nspec:\n  host: app.test\n  \
+         trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL}}}}\n",
+        application.address().port()
+    );
+    std::fs::write(mesh.join("mesh.yaml"), text)?;
+    let server = Server::start("no-authority-serve", &mesh).await?;
+    let metadata = [("NAMESPACE", "edge"), ("LABELS", r#"{"istio": "edge"}"#)];
+    let bootstrap = navarch::bootstrap(NODE, &metadata, server.xds(), &[])?;
+    let mut envoy = Envoy::start("no-authority-envoy", bootstrap).await?;
+    envoy.wait_live().await?;
+    wait::until("calls to fail", wait::STEP, || async {
+        let answer = Call::get(format!("http://127.0.0.1:{port}/")).send().await?;
+        ensure!(answer.status == 503, "{}", answer.status);
+        Ok(())
+    })
+    .await?;
+    // At the file and line of the rule, in the log of the server and to whoever asks.
+    let place =
+        "mesh.yaml:30:31: DestinationRule edge/app: spec.trafficPolicy.tls.mode: the mesh's certificates";
+    said(&server, place).await?;
+    let findings = server.admin_get("/debug/findings").await?.ok()?.text();
+    ensure!(findings.contains("no authority that issues them"), "{findings}");
+    Ok(())
 }

@@ -4,34 +4,27 @@ mod common;
 
 use anyhow::{Result, ensure};
 use common::minute::Mesh;
+use common::registered::{GROUP, mesh};
 use navarch_testkit::{wait, workspace};
+
+/// What to probe is not known when it starts; until that succeeds nobody would ever call it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_may_start_before_the_control_plane() -> Result<()> {
+    let marker = workspace::scratch("workload-first-marker")?.join("unhealthy");
+    let mut mesh = mesh("workload-first", &marker, &[]).await?;
+    mesh.server.kill();
+    let greeter = mesh.greeter(&GROUP)?;
+    greeter.said("the settings of the proxy cannot be asked for", 1).await?;
+    mesh.server.restart().await?;
+    let _caller = mesh.agent("caller", &["--ip", "127.0.0.9"], &[])?;
+    mesh.greeted().await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workload_is_there_as_long_as_it_is_connected_and_healthy() -> Result<()> {
     let marker = workspace::scratch("workload-group-marker")?.join("unhealthy");
-    let mesh = Mesh::start_with("workload-group", "", &["--registration-grace", "2s"]).await?;
-    // The example has an entry of its own; here the group makes it.
-    let text = std::fs::read_to_string(mesh.server.config().join("mesh.yaml"))?;
-    let documents = text.split("---\n").filter(|document| !document.contains("kind: WorkloadEntry"));
-    mesh.server.write("mesh.yaml", &documents.collect::<Vec<_>>().join("---\n"))?;
-    let group = format!(
-        "apiVersion: networking.istio.io/v1
-kind: WorkloadGroup
-metadata: {{name: greeters, namespace: shop}}
-spec:
-  metadata: {{labels: {{app: greeter, security.istio.io/tlsMode: istio}}}}
-  template: {{serviceAccount: greeter, ports: {{http: {}}}}}
-  probe:
-    periodSeconds: 1
-    failureThreshold: 1
-    exec: {{command: [/bin/sh, -c, 'test ! -e {}']}}
-",
-        mesh.inbound.port(),
-        marker.display()
-    );
-    mesh.server.write("more.yaml", &group)?;
-    let group = ["--metadata", "AUTO_REGISTER_GROUP=greeters", "--ip", "127.0.0.1"];
-    let mut greeter = mesh.greeter(&group)?;
+    let mesh = mesh("workload-group", &marker, &[]).await?;
+    let mut greeter = mesh.greeter(&GROUP)?;
     let caller = mesh.agent("caller", &["--ip", "127.0.0.9"], &[])?;
     mesh.greeted().await?;
 
@@ -57,7 +50,7 @@ spec:
     .await?;
 
     // Another service account may not.
-    let other = mesh.agent("caller", &[group[0], group[1], "--ip", "127.0.0.8"], &[])?;
+    let other = mesh.agent("caller", &[GROUP[0], GROUP[1], "--ip", "127.0.0.8"], &[])?;
     other.said("is for the service account greeter", 1).await
 }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use navarch_identity::store::StateDirectory;
+use navarch_model::mesh::ProxyConfig;
 use navarch_model::networking::{HealthCheckMethod, ReadinessProbe};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,7 +35,7 @@ use crate::readiness::{Found, Readiness};
 use crate::relay::{self, Observed};
 use crate::roots::Roots;
 use crate::secrets::Secrets;
-use crate::settings::Settings;
+use crate::settings::{Settings, described};
 use crate::status::metrics::Subject;
 use crate::status::{self, Ask, Health};
 use crate::store::Store;
@@ -54,6 +55,9 @@ const STORE: &str = "xds";
 /// Of a node that registers itself: the WorkloadGroup.
 const GROUP: &str = "AUTO_REGISTER_GROUP";
 
+/// Time between two questions to a control plane that does not answer.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// How often Envoy is asked whether it is ready, and how many connections it has.
 const POLL: Duration = Duration::from_millis(50);
 /// Time for Envoy to end after SIGTERM.
@@ -71,18 +75,13 @@ pub async fn run(options: Options) -> Result<u8, AgentError> {
     let (found, finding) = watch::channel(None);
     let (health, upstream) = feed(&options, &directory, names.clone(), finding)?;
     let provision = provision::fetch(&upstream, &options.node, &directory).await;
-    let settings = Settings::new(&options, provision);
-    // Over plaintext anybody on the way could name the command.
-    let may_run = |probe: &ReadinessProbe| {
-        options.upstream.roots.is_some()
-            || !matches!(probe.health_check_method, Some(HealthCheckMethod::Exec(_)))
-    };
-    let stated = settings.config.readiness_probe.clone();
-    let probe = stated.clone().filter(may_run);
-    if stated.is_some() && probe.is_none() {
-        tracing::warn!("the readiness probe is a command, and nothing that came over plaintext is run");
-    }
-    let readiness = Readiness::start(found, probe, settings.node.metadata.contains_key(GROUP));
+    let is_known = provision.is_some();
+    let settings = Settings::new(&options, provision.unwrap_or_default());
+    let is_registered = settings.node.metadata.contains_key(GROUP);
+    // Nobody else asks for what is found out.
+    let config = (is_known || !is_registered).then(|| settings.config.clone());
+    let probe = probe(options.clone(), upstream, directory.clone(), config);
+    let readiness = Readiness::start(found, probe, is_registered);
     if captures_dns(&settings.node) {
         names.want();
         let bound = dns::server::bind(options.names.clone(), names, health.names.clone()).await;
@@ -178,6 +177,33 @@ async fn hot_restart(proxy: &mut Proxy, health: &Health, done: oneshot::Sender<R
 fn captures_dns(node: &Node) -> bool {
     let said = node.metadata.get("DNS_CAPTURE");
     said.is_some_and(|said| *said == true || *said == "true" || *said == "1")
+}
+
+/// What the application is asked, where anybody says so. A workload that registers itself is sent nobody
+/// before its probe succeeds: the control plane is asked until it says which that is.
+async fn probe(
+    options: Options,
+    upstream: Arc<Upstream>,
+    directory: Arc<StateDirectory>,
+    config: Option<ProxyConfig>,
+) -> Option<ReadinessProbe> {
+    let config = match config {
+        Some(config) => config,
+        None => loop {
+            sleep(AGAIN).await;
+            if let Some(provision) = provision::fetch(&upstream, &options.node, &directory).await {
+                break described(&options.node, &options.local, provision).config;
+            }
+        },
+    };
+    let probe = config.readiness_probe?;
+    // Over plaintext anybody on the way could name the command.
+    let is_command = matches!(probe.health_check_method, Some(HealthCheckMethod::Exec(_)));
+    if is_command && options.upstream.roots.is_none() {
+        tracing::warn!("the readiness probe is a command, and nothing that came over plaintext is run");
+        return None;
+    }
+    Some(probe)
 }
 
 /// Starts what Envoy is fed by: the certificate, the store and the socket.

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use navarch_model::kinds::Scope;
-use navarch_model::status::{Condition, ConditionType, ListenerStatus, ParentStatus, Status, Truth};
+use navarch_model::status::{self, Condition, ConditionType, ListenerStatus, ParentStatus, Status, Truth};
 use navarch_model::{Kind, ObjectKey, gateway_api};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -27,8 +27,17 @@ pub(crate) struct Document {
     attached: Vec<Attached>,
     listeners: Vec<Listener>,
     addresses: Vec<Address>,
+    allocated: Vec<HostAddress>,
     listener_sets: u32,
     features: Vec<Feature>,
+}
+
+/// An address of a host of a ServiceEntry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+struct HostAddress {
+    host: String,
+    value: String,
 }
 
 /// A feature of a class of gateways.
@@ -118,6 +127,8 @@ enum Shape {
     Attached { list: &'static str, reference: &'static str, max: usize },
     /// Addresses of a load balancer.
     Ingress,
+    /// Addresses of hosts, and nothing else: what else becomes of an entry is shown, and not written.
+    Entry,
 }
 
 impl Shape {
@@ -130,6 +141,7 @@ impl Shape {
                 Shape::Attached { list: "ancestors", reference: "ancestorRef", max: ANCESTORS_MAX }
             }
             Kind::Ingress => Shape::Ingress,
+            Kind::ServiceEntry => Shape::Entry,
             _ => Shape::Own,
         }
     }
@@ -183,6 +195,14 @@ impl Document {
                 wanted.attached = status.parents.iter().enumerate().map(attached).collect();
                 wanted.attached.truncate(max);
             }
+            Shape::Entry => {
+                let allocated = status.allocated.iter();
+                let said = |of: &status::HostAddress| HostAddress {
+                    host: of.host.to_string(),
+                    value: of.value.to_string(),
+                };
+                wanted.allocated = allocated.map(said).collect();
+            }
             Shape::Ingress => {
                 wanted.addresses = status.addresses.iter().map(|address| Address::new(address)).collect();
             }
@@ -214,6 +234,7 @@ impl Document {
                     })
                     .collect();
             }
+            Shape::Entry => found.allocated = list(&status["addresses"]),
             Shape::Ingress => {
                 let items = status["loadBalancer"]["ingress"].as_array().into_iter().flatten();
                 let text = |item: &Value| item["ip"].as_str().or(item["hostname"].as_str()).map(Address::new);
@@ -232,8 +253,15 @@ impl Document {
     }
 
     fn comparable(&self) -> Document {
-        let Document { mut conditions, mut attached, mut listeners, mut addresses, listener_sets, features } =
-            self.clone();
+        let Document {
+            mut conditions,
+            mut attached,
+            mut listeners,
+            mut addresses,
+            mut allocated,
+            listener_sets,
+            features,
+        } = self.clone();
         let timeless = |conditions: &mut Vec<Said>| {
             conditions.iter_mut().for_each(|said| said.last_transition_time.clear());
             conditions.sort();
@@ -244,7 +272,8 @@ impl Document {
         attached.sort();
         listeners.sort();
         addresses.sort();
-        Document { conditions, attached, listeners, addresses, listener_sets, features }
+        allocated.sort();
+        Document { conditions, attached, listeners, addresses, allocated, listener_sets, features }
     }
 
     /// Conditions that hold as before hold since then, others since now.
@@ -299,6 +328,7 @@ impl Document {
                 items.truncate(max);
                 put(name, items.into());
             }
+            Shape::Entry => put("addresses", json!(self.allocated)),
             Shape::Ingress => {
                 let point = |address: &Address| match address.value.parse::<IpAddr>() {
                     Ok(_) => json!({"ip": address.value}),
@@ -467,6 +497,28 @@ mod tests {
         assert_eq!(write(&object, &status, &foreign), None);
         let ingress = ObjectKey::new(Kind::Ingress, "shop", "web");
         assert_eq!(write(&ingress, &Status::default(), &json!({"loadBalancer": {}})), None);
+    }
+
+    #[test]
+    fn an_entry_has_the_addresses_of_its_hosts_and_nothing_else() {
+        let entry = ObjectKey::new(Kind::ServiceEntry, "shop", "db");
+        let address =
+            |host: &str, value: &str| status::HostAddress { host: host.into(), value: value.into() };
+        let status = Status {
+            conditions: vec![condition(ConditionType::Accepted, true, "Accepted")],
+            allocated: vec![address("a.test", "240.240.0.1"), address("a.test", "2001:2::1")],
+            ..Status::default()
+        };
+        let conditions = json!([{"type": "Reconciled", "status": "True"}]);
+        let written = settles(&entry, &status, &json!({"conditions": conditions}));
+        let expected = json!([
+            {"host": "a.test", "value": "240.240.0.1"},
+            {"host": "a.test", "value": "2001:2::1"},
+        ]);
+        assert_eq!(written, json!({"addresses": expected}));
+        let none = Status { allocated: Vec::new(), ..status };
+        assert_eq!(write(&entry, &none, &json!({"conditions": conditions})), None);
+        assert_eq!(settles(&entry, &none, &written), json!({"addresses": []}));
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn write(state: &Path, kept: &[Kept]) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use navarch_sources::KnownHealth;
     use serde_json::json;
 
     use super::*;
@@ -66,7 +67,8 @@ mod tests {
         StateDirectory::open(&state).expect("made");
         assert_eq!(read(&state), []);
         let registrations = Registrations::new(Duration::from_secs(10));
-        let _stream = registrations.join("n/a", json!({"metadata": {"annotations": {}}}), false);
+        let _stream =
+            registrations.join("n/a", json!({"metadata": {"annotations": {}}}), KnownHealth::Unchecked);
         let (_, kept) = registrations.kept(0).expect("a change");
         write(&state, &kept).expect("written");
         assert_eq!((read(&state), kept.len()), (kept, 1));

@@ -4,6 +4,7 @@
 //! yields an [`crate::outcome::Outcome`].
 
 mod ancestors;
+mod entries;
 mod ingress;
 mod reach;
 
@@ -74,6 +75,7 @@ impl<'s> Statuses<'s> {
         match key.kind {
             Kind::BackendTlsPolicy => ancestors::add(self.0, &mut status.parents),
             Kind::Ingress => status.addresses = ingress::addresses(self.0),
+            Kind::ServiceEntry => status.allocated = entries::allocated(self.0, key),
             _ => {}
         }
         Some(status)
@@ -149,6 +151,8 @@ impl<'s> Statuses<'s> {
         keys.extend(&policies);
         let ingresses = ingress::concerned_since(self.0, before);
         keys.extend(&ingresses);
+        let entries = entries::concerned_since(self.0, before);
+        keys.extend(&entries);
         let changed = keys.into_iter().filter_map(|key| {
             let (was, is) = (before.statuses().get(key), self.get(key));
             (was != is).then(|| (key.clone(), is))

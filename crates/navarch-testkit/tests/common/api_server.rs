@@ -45,7 +45,7 @@ pub async fn serve_as(name: &str, kubeconfig: &Path, namespace: &str) -> Result<
 }
 
 /// Applies the objects of a text in YAML.
-pub async fn apply(cluster: &impl ApiServer, text: &str) -> Result<()> {
+async fn apply(cluster: &impl ApiServer, text: &str) -> Result<()> {
     for object in text.split("\n---\n") {
         let object = Json::parse(object).map_err(anyhow::Error::msg)?.to_serde();
         let kind = object["kind"].as_str().unwrap_or_default();

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod api_server;
+#[cfg(feature = "kubernetes")]
+pub mod applied;
 pub mod authority;
 pub mod https;
 pub mod issuer;
@@ -9,6 +11,7 @@ pub mod load;
 pub mod minute;
 pub mod pair;
 pub mod pki;
+pub mod registered;
 
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
