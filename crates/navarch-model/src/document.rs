@@ -96,8 +96,9 @@ pub fn parse_objects(origin: &WrittenIn, text: &str) -> Parsed {
     parsed
 }
 
-/// Reads an object of a kind as an API server sends it, in JSON. Of kinds of which we know a part of the fields,
-/// such as Pods, others are left out, and so is what metadata has for others; fields have no positions.
+/// Reads an object of a kind as an API server sends it, in JSON. Of kinds of which we know a part of the
+/// fields, such as Pods, others are left out, and so is what metadata has for others; fields have no
+/// positions.
 ///
 /// # Errors
 /// If it is not JSON, or is nested too deep.

@@ -1,5 +1,5 @@
-//! A real API server for trying things out, such as `navarch bench --kubernetes`: prints the path of a kubeconfig,
-//! and runs until it is interrupted. It has our CustomResourceDefinitions, and no controllers.
+//! A real API server for trying things out, such as `navarch bench --kubernetes`: prints the path of a
+//! kubeconfig, and runs until it is interrupted. It has our CustomResourceDefinitions, and no controllers.
 
 use anyhow::{Context, Result};
 use navarch_testkit::{kubernetes::ApiServer, navarch};

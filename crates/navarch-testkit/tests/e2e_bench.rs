@@ -1,4 +1,5 @@
-//! `navarch bench --kubernetes` with a real API server: what is measured is small, and times are not looked at.
+//! `navarch bench --kubernetes` with a real API server: what is measured is small, and times are not looked
+//! at.
 
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{kubernetes::ApiServer, navarch, navarch::Server, ports, workspace};

@@ -43,8 +43,8 @@ async fn permit(cluster: &kubernetes::ApiServer) -> Result<()> {
     Ok(())
 }
 
-/// A program that gives out a token that is too old to be kept, notes that it was asked, and fails while a file
-/// `silent` is there.
+/// A program that gives out a token that is too old to be kept, notes that it was asked, and fails while a
+/// file `silent` is there.
 fn token_program(directory: &Path) -> Result<PathBuf> {
     let credential = json!({
         "apiVersion": "client.authentication.k8s.io/v1",

@@ -11,9 +11,9 @@ use super::fields::Fields;
 use super::node::{Entry, Node, Value};
 use super::scalar::Style;
 
-/// Reads an object in JSON, as far as `fields` says and, of its metadata, `metadata`. Fields have no positions.
-/// `metadata.managedFields`, and the annotation in which `kubectl apply` keeps a copy of the object, are left
-/// out: both are often larger than the rest.
+/// Reads an object in JSON, as far as `fields` says and, of its metadata, `metadata`. Fields have no
+/// positions. `metadata.managedFields`, and the annotation in which `kubectl apply` keeps a copy of the
+/// object, are left out: both are often larger than the rest.
 ///
 /// Keys are taken as they come: an API server writes each once.
 pub(crate) fn object_of_json(json: &str, fields: Fields, metadata: Fields) -> serde_json::Result<Node> {
