@@ -138,12 +138,12 @@ async fn a_user_with_few_permissions_who_is_put_off_or_has_no_token_keeps_servin
     cluster.stop();
     cluster.start_again().await?;
     until_unheard(&server, "the API server says 429").await?;
-    apply(&cluster, &routes("v2")).await?;
     let now = settled(&envoy).await?;
     ensure!(fixture.version().await? == "v1" && now.no_update_since(&before), "{before:?} {now:?}");
     cluster
         .send(Method::DELETE, &format!("{FLOW_CONTROL}/flowschemas/later"), ("application/json", ""))
         .await?;
+    apply(&cluster, &routes("v2")).await?;
     fixture.wait_for("v2").await?;
     until_heard(&server).await?;
 
