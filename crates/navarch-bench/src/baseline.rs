@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::report::{Report, cells, number, table};
 
 /// Figures of a run: what they are called, where they are in the JSON, and what they are divided by.
-const FIGURES: [(&str, &str, f64); 14] = [
+const FIGURES: [(&str, &str, f64); 16] = [
+    ("start, s", "/start/seconds", 1.0),
     ("start, CPU s", "/start/cpu_s", 1.0),
     ("cold start, s", "/cold/seconds", 1.0),
     ("cold start, CPU s", "/cold/cpu_s", 1.0),
@@ -17,6 +18,7 @@ const FIGURES: [(&str, &str, f64); 14] = [
     ("reconnect, CPU s", "/reconnect/cpu_s", 1.0),
     ("reconnect, MB", "/reconnect/bytes", 1e6),
     ("idle, MB", "/memory/idle", 1e6),
+    ("idle peak, MB", "/memory/idle_peak", 1e6),
     ("loaded, MB", "/memory/loaded", 1e6),
     ("peak, MB", "/memory/peak", 1e6),
     ("churn, P50 ms", "/churn/to_ack/p50_ms", 1.0),
@@ -46,7 +48,9 @@ pub fn beside(report: &Report, former: &str) -> Result<String> {
         &serde_json::to_value(report)?.pointer("/runs").and_then(Value::as_array).cloned().unwrap_or_default()
     {
         let same = |other: &&Value| {
-            ["/shape", "/protocol", "/tls"].iter().all(|what| other.pointer(what) == run.pointer(what))
+            ["/shape", "/protocol", "/tls", "/kubernetes"]
+                .iter()
+                .all(|what| other.pointer(what) == run.pointer(what))
         };
         let Some(other) = runs.iter().find(same) else { continue };
         let mut rows = vec![cells(["", "BEFORE", "NOW", "RATIO"])];

@@ -22,7 +22,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::server::Server;
+use crate::server::{Edits, Server};
 
 const METHOD: &str = "https://localhost/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
@@ -87,8 +87,9 @@ async fn measure(settings: &CertificateSettings, directory: &Path) -> Result<Cer
     let state = directory.join("state").display().to_string();
     let authority = ["--state".to_owned(), state.clone()];
     let log = directory.join("serve.log");
-    let config = directory.join("config");
-    let server = Server::start(&settings.binary, &config, &settings.arguments, &authority, &log).await?;
+    let configuration = Edits::Directory(directory.join("config"));
+    let server =
+        Server::start(&settings.binary, configuration, &settings.arguments, &authority, &log).await?;
     let run = |arguments: &[&str]| -> Result<String> {
         let output = Command::new(&settings.binary).args(arguments).args(["--state", &state]).output()?;
         ensure!(

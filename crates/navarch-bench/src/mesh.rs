@@ -13,6 +13,7 @@ use navarch_envoy::XdsType;
 use serde::Serialize;
 
 use crate::mark;
+use crate::pod::{self, Endpoint};
 use crate::shape::Shape;
 
 /// A kind of change.
@@ -97,11 +98,11 @@ impl Edit {
         let service = shape.edited(namespace);
         let (file, text) = match kind {
             Kind::Endpoint => {
-                let mut pods: Vec<Ipv4Addr> =
-                    shape.pods_of(service).into_iter().map(|pod| shape.pod_address(pod)).collect();
+                let pods = shape.pods_of(service).into_iter();
+                let mut endpoints: Vec<Endpoint> = pods.map(|pod| shape.endpoint(pod)).collect();
                 // Before the first edit there is none: an address is that of one workload.
-                pods.extend((number > 0).then(|| mark::address(number)));
-                (format!("endpoints/{name}.yaml"), slice(&format!("s{service}"), &name, &pods))
+                endpoints.extend((number > 0).then(|| Endpoint::bare(mark::address(number))));
+                (format!("endpoints/{name}.yaml"), slice(&format!("s{service}"), &name, &endpoints))
             }
             Kind::Route if shape.routes > 0 => (http_route_file(0), http_route(shape, 0, number)),
             Kind::Route => (format!("routes/{name}.yaml"), route(shape, service, number)),
@@ -112,7 +113,7 @@ impl Edit {
                 let text = format!(
                     "{}{}",
                     service_object(&added, &name, address),
-                    slice(&added, &name, &[Ipv4Addr::from(0x0afd_0000 + number)])
+                    slice(&added, &name, &[Endpoint::bare(Ipv4Addr::from(0x0afd_0000 + number))])
                 );
                 (format!("added/{name}-{added}.yaml"), text)
             }
@@ -162,20 +163,17 @@ impl Edit {
     }
 }
 
-/// Writes the configuration of a shape into an empty directory.
-///
-/// # Errors
-/// If the directory cannot be written.
-pub fn write(shape: &Shape, directory: &Path) -> Result<()> {
-    for folder in ["services", "endpoints", "routes", "subsets", "added", "policies"] {
-        std::fs::create_dir_all(directory.join(folder))
-            .with_context(|| format!("creating {}", directory.join(folder).display()))?;
-    }
+/// What of a shape no edit replaces: files, and what is in them.
+pub fn files(shape: &Shape) -> impl Iterator<Item = (PathBuf, String)> + '_ {
     let pods = shape.pods();
-    for namespace in 0..shape.namespaces {
+    let root = (PathBuf::from(format!("services/{ROOT}.yaml")), namespace_object(ROOT));
+    let gateway = (shape.routes > 0).then(|| (PathBuf::from("gateway.yaml"), gateway(shape)));
+    // The first one is that which edits replace.
+    let routes = (1..shape.routes).map(|index| (http_route_file(index).into(), http_route(shape, index, 0)));
+    let namespaces = (0..shape.namespaces).map(move |namespace| {
         let name = shape.namespace(namespace);
         let edited = shape.edited(namespace);
-        let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n");
+        let mut text = namespace_object(&name);
         if shape.scoped {
             let _ = write!(
                 text,
@@ -186,26 +184,39 @@ pub fn write(shape: &Shape, directory: &Path) -> Result<()> {
         for (service, pods) in pods.iter().enumerate().skip(namespace).step_by(shape.namespaces) {
             text.push_str(&service_object(&format!("s{service}"), &name, shape.service_address(service)));
             if service != edited {
-                let addresses: Vec<Ipv4Addr> = pods.iter().map(|pod| shape.pod_address(*pod)).collect();
-                text.push_str(&slice(&format!("s{service}"), &name, &addresses));
+                let endpoints: Vec<Endpoint> = pods.iter().map(|pod| shape.endpoint(*pod)).collect();
+                text.push_str(&slice(&format!("s{service}"), &name, &endpoints));
+            }
+            if shape.pods {
+                pods.iter().for_each(|pod| text.push_str(&pod::object(shape, service, *pod)));
             }
         }
-        let path = directory.join(format!("services/{name}.yaml"));
+        (PathBuf::from(format!("services/{name}.yaml")), text)
+    });
+    std::iter::once(root).chain(namespaces).chain(gateway).chain(routes)
+}
+
+/// What edits replace, as it is before the first one.
+pub fn unedited(shape: &Shape) -> impl Iterator<Item = Edit> + '_ {
+    let kinds = [Kind::Endpoint, Kind::Route, Kind::Subset, Kind::Policy];
+    let of_namespace = move |namespace| kinds.map(|kind| Edit::new(shape, kind, namespace, 0));
+    (0..shape.namespaces).flat_map(of_namespace).chain([Edit::for_everyone(0)])
+}
+
+/// Writes the configuration of a shape into an empty directory.
+///
+/// # Errors
+/// If the directory cannot be written.
+pub fn write(shape: &Shape, directory: &Path) -> Result<()> {
+    for folder in ["services", "endpoints", "routes", "subsets", "added", "policies"] {
+        std::fs::create_dir_all(directory.join(folder))
+            .with_context(|| format!("creating {}", directory.join(folder).display()))?;
+    }
+    for (file, text) in files(shape) {
+        let path = directory.join(file);
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        for kind in [Kind::Endpoint, Kind::Route, Kind::Subset, Kind::Policy] {
-            Edit::new(shape, kind, namespace, 0).write(directory)?;
-        }
     }
-    if shape.routes > 0 {
-        let path = directory.join("gateway.yaml");
-        std::fs::write(&path, gateway(shape)).with_context(|| format!("writing {}", path.display()))?;
-    }
-    for index in 0..shape.routes {
-        let path = directory.join(http_route_file(index));
-        std::fs::write(&path, http_route(shape, index, 0))
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
-    Edit::for_everyone(0).write(directory)
+    unedited(shape).try_for_each(|edit| edit.write(directory))
 }
 
 impl Shape {
@@ -216,6 +227,14 @@ impl Shape {
             .flatten();
         proxies.chain((self.proxies + service..self.endpoints).step_by(self.services)).collect()
     }
+
+    fn endpoint(&self, pod: usize) -> Endpoint {
+        Endpoint { address: self.pod_address(pod), pod: self.pods.then_some(pod) }
+    }
+}
+
+fn namespace_object(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n")
 }
 
 /// A proxy is found to be an endpoint by its labels: see the metadata of its node.
@@ -226,16 +245,20 @@ fn service_object(name: &str, namespace: &str, address: Ipv4Addr) -> String {
     )
 }
 
-fn slice(service: &str, namespace: &str, addresses: &[Ipv4Addr]) -> String {
+fn slice(service: &str, namespace: &str, endpoints: &[Endpoint]) -> String {
     let mut text = format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {service}, namespace: {namespace}, labels: \
          {{kubernetes.io/service-name: {service}}}}}\naddressType: IPv4\nports: [{{name: http, port: 8080, protocol: TCP}}]\nendpoints:"
     );
-    if addresses.is_empty() {
+    if endpoints.is_empty() {
         text.push_str(" []");
     }
-    for address in addresses {
-        let _ = write!(text, "\n- {{addresses: [{address}], conditions: {{ready: true}}}}");
+    for Endpoint { address, pod } in endpoints {
+        let _ = write!(text, "\n- {{addresses: [{address}], conditions: {{ready: true}}");
+        if let Some(pod) = pod {
+            let _ = write!(text, ", targetRef: {{kind: Pod, name: p{pod}, namespace: {namespace}}}");
+        }
+        text.push('}');
     }
     text.push_str("\n---\n");
     text

@@ -25,6 +25,9 @@ pub struct Run {
     pub protocol: Protocol,
     /// Whether proxies connected over mutual TLS.
     pub tls: bool,
+    /// Whether the configuration came through an API server.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kubernetes: bool,
     pub start: Option<Start>,
     pub memory: Memory,
     pub cold: Load,
@@ -54,6 +57,8 @@ pub struct Start {
 pub struct Memory {
     /// Configuration read, nobody connected.
     pub idle: u64,
+    /// The most until then.
+    pub idle_peak: u64,
     /// Every proxy in sync.
     pub loaded: u64,
     /// (loaded - idle) / proxies.
@@ -229,7 +234,7 @@ impl Run {
         let shape = &self.shape;
         let _ = writeln!(
             out,
-            "{}: {} services, {} endpoints, {} proxies of {} classes, {} namespaces, {}, {:?}{}",
+            "{}: {} services, {} endpoints, {} proxies of {} classes, {} namespaces, {}, {:?}{}{}",
             shape.name,
             shape.services,
             shape.endpoints,
@@ -243,6 +248,7 @@ impl Run {
             },
             self.protocol,
             if self.tls { ", mutual TLS" } else { "" },
+            if self.kubernetes { ", from an API server" } else { "" },
         );
         let mut rows = vec![cells(["", "SECONDS", "CPU S", "RESPONSES", "RESOURCES", "MB SENT"])];
         if let Some(start) = &self.start {
@@ -265,8 +271,9 @@ impl Run {
         let megabytes = |bytes: u64| number(bytes as f64 / 1e6);
         let _ = writeln!(
             out,
-            "\nmemory: idle {} MB, loaded {} MB, {} kB per proxy, peak {} MB",
+            "\nmemory: idle {} MB (peak {} MB), loaded {} MB, {} kB per proxy, peak {} MB",
             megabytes(self.memory.idle),
+            megabytes(self.memory.idle_peak),
             megabytes(self.memory.loaded),
             number(self.memory.per_proxy as f64 / 1e3),
             megabytes(self.memory.peak)

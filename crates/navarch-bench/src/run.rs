@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::check::check;
 use crate::client::{self, Tls};
+use crate::cluster::Mesh;
 use crate::fleet::Fleet;
 use crate::mesh::{self, Edit, Kind};
 use crate::progress::Progress;
 use crate::report::{Change, Churn, Load, Memory, Pause, Percentiles, Run, Sample, Start};
-use crate::server::{self, Server};
+use crate::server::{self, Edits, Server};
 use crate::settings::{Settings, Target};
 use crate::shape::Shape;
 use crate::tls;
@@ -43,7 +44,13 @@ pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Res
     let cpu_before = server::own_cpu();
     let directory = Directory::new(settings.directory.as_deref())?;
     progress.say(format!("{}: writing the configuration", shape.name));
-    mesh::write(shape, &directory.config())?;
+    match &settings.cluster {
+        None => mesh::write(shape, &directory.config())?,
+        Some(cluster) => {
+            let says = |count| progress.say(format!("{}: {count} objects are there", shape.name));
+            cluster.load(Mesh::of(shape), &says).await?;
+        }
+    }
     progress.say(format!("{}: starting the server", shape.name));
     let (arguments, tls) = match (&settings.target, settings.tls) {
         (_, false) => (Vec::new(), None),
@@ -88,9 +95,11 @@ pub async fn run(settings: &Settings, shape: &Shape, progress: &Progress) -> Res
         shape: shape.clone(),
         protocol: settings.protocol,
         tls: settings.tls,
+        kubernetes: settings.cluster.is_some(),
         start,
         memory: Memory {
             idle: idle.resident,
+            idle_peak: idle.peak,
             loaded: loaded.resident,
             per_proxy: loaded.resident.saturating_sub(idle.resident) / shape.proxies as u64,
             peak,
@@ -112,11 +121,13 @@ async fn start(
     directory: &Directory,
     tls: &[String],
 ) -> Result<(Server, Option<Start>)> {
+    let cluster = settings.cluster.clone().map(Edits::Cluster);
     match &settings.target {
         Target::Navarch { binary, arguments } => {
             let begun = Instant::now();
             let log = directory.root().join("serve.log");
-            let server = Server::start(binary, &directory.config(), arguments, tls, &log).await?;
+            let edits = cluster.unwrap_or_else(|| Edits::Directory(directory.config()));
+            let server = Server::start(binary, edits, arguments, tls, &log).await?;
             let start = Start { seconds: begun.elapsed().as_secs_f64(), cpu_s: server.usage()?.cpu };
             Ok((server, Some(start)))
         }
@@ -127,7 +138,12 @@ async fn start(
                 let status = shell.status().await.with_context(|| format!("running {command}"))?;
                 ensure!(status.success(), "`{command}` ended with {status}");
             }
-            Ok((Server::running(*address, *pid, &directory.config(), change_command)?, None))
+            let command = change_command.clone().map(|command| {
+                let directory = directory.config();
+                Edits::Command { directory, command }
+            });
+            let edits = cluster.or(command).context("nothing brings changes to the server")?;
+            Ok((Server::running(*address, *pid, edits)?, None))
         }
     }
 }

@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::cluster::Cluster;
 use crate::mesh::Edit;
 
 /// Clock ticks per second in `/proc/PID/stat` (`USER_HZ`), the same on every Linux.
@@ -25,11 +27,25 @@ pub struct Server {
 }
 
 /// How a change gets to the server.
-enum Edits {
+pub enum Edits {
     /// The file is written into the directory that the server watches.
     Directory(PathBuf),
     /// The file is written, then a command is run.
     Command { directory: PathBuf, command: String },
+    /// What would be in the file is brought to the API server that the server follows.
+    Cluster(Rc<dyn Cluster>),
+}
+
+impl Edits {
+    /// Arguments of `navarch serve` that lead it to the configuration.
+    fn arguments(&self) -> Vec<String> {
+        match self {
+            Edits::Directory(directory) | Edits::Command { directory, .. } => {
+                vec!["--config".to_owned(), directory.display().to_string()]
+            }
+            Edits::Cluster(cluster) => cluster.arguments(),
+        }
+    }
 }
 
 /// What the server has used.
@@ -50,7 +66,7 @@ impl Server {
     /// If it does not become ready; says where its log is.
     pub async fn start(
         binary: &Path,
-        directory: &Path,
+        edits: Edits,
         extra: &[String],
         tls: &[String],
         log: &Path,
@@ -60,8 +76,8 @@ impl Server {
         let xds = secure.unwrap_or(plaintext);
         let output = std::fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
         let child = Command::new(binary)
-            .args(["serve", "--log-level", "warn", "--config"])
-            .arg(directory)
+            .args(["serve", "--log-level", "warn"])
+            .args(edits.arguments())
             .args(["--xds-addr", &plaintext.to_string(), "--admin-addr", &admin.to_string()])
             .args(secure.iter().flat_map(|secure| ["--secure-addr".to_owned(), secure.to_string()]))
             .args(tls)
@@ -71,13 +87,7 @@ impl Server {
             .stderr(output)
             .spawn()
             .with_context(|| format!("starting {}", binary.display()))?;
-        let mut server = Server {
-            xds,
-            admin: Some(admin),
-            pid: child.id(),
-            child: Some(child),
-            edits: Edits::Directory(directory.to_owned()),
-        };
+        let mut server = Server { xds, admin: Some(admin), pid: child.id(), child: Some(child), edits };
         let deadline = Instant::now() + Duration::from_secs(600);
         while get(admin, "/ready").is_err() {
             if let Some(status) = server.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
@@ -93,13 +103,11 @@ impl Server {
         Ok(server)
     }
 
-    /// A server that runs already and serves the configuration in `directory`; `command` brings it a changed
-    /// file.
+    /// A server that runs already and serves the configuration.
     ///
     /// # Errors
     /// If there is no such process.
-    pub fn running(xds: SocketAddr, pid: u32, directory: &Path, command: &str) -> Result<Self> {
-        let edits = Edits::Command { directory: directory.to_owned(), command: command.to_owned() };
+    pub fn running(xds: SocketAddr, pid: u32, edits: Edits) -> Result<Self> {
         let server = Server { xds, admin: None, pid, child: None, edits };
         server.usage().with_context(|| format!("there is no process {pid}"))?;
         Ok(server)
@@ -125,6 +133,7 @@ impl Server {
                 ensure!(status.success(), "`{command}` ended with {status}");
                 Ok(())
             }
+            Edits::Cluster(cluster) => cluster.apply(edit).await,
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cluster::Cluster;
 use crate::mesh::Kind;
 use crate::message::Protocol;
 use crate::shape::Shape;
@@ -13,6 +15,8 @@ use crate::shape::Shape;
 pub struct Settings {
     pub shape: Shape,
     pub target: Target,
+    /// The API server that has the configuration; without one it is a directory.
+    pub cluster: Option<Rc<dyn Cluster>>,
     pub protocol: Protocol,
     /// Changes that are measured, in this order.
     pub kinds: Vec<Kind>,
@@ -53,8 +57,8 @@ pub enum Target {
         pid: u32,
         /// Brings the configuration in `$BENCH_CONFIG` to the server.
         load_command: Option<String>,
-        /// Brings the changed file `$BENCH_FILE` to the server.
-        change_command: String,
+        /// Brings the changed file `$BENCH_FILE` to the server, if it does not follow the API server itself.
+        change_command: Option<String>,
     },
 }
 

@@ -23,6 +23,9 @@ pub struct Shape {
     /// HTTPRoutes, each with a host and a file of its own, on one Gateway whose proxies are the first class.
     /// Without any the proxies are sidecars.
     pub routes: usize,
+    /// Endpoints are Pods, as they are in a cluster.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pods: bool,
 }
 
 /// Addresses of services: 10.64.0.0/10.
@@ -65,7 +68,8 @@ impl Shape {
         namespaces: usize,
         scoped: bool,
     ) -> Self {
-        Shape { name: name.to_owned(), services, endpoints, proxies, classes, namespaces, scoped, routes: 0 }
+        let name = name.to_owned();
+        Shape { name, services, endpoints, proxies, classes, namespaces, scoped, routes: 0, pods: false }
     }
 
     /// Whether the numbers go together.

@@ -15,6 +15,7 @@ fn settings(shape: Shape, protocol: Protocol) -> Settings {
             binary: navarch_testkit::navarch::binary().expect("the binary"),
             arguments: vec!["--debounce=10ms".to_owned()],
         },
+        cluster: None,
         protocol,
         kinds: Kind::ALL.to_vec(),
         repeat: 2,
@@ -111,9 +112,9 @@ fn a_server_that_runs_is_measured_as_well() {
             address: ([127, 0, 0, 1], xds).into(),
             pid: server.id(),
             load_command: Some(format!("cp -r \"$BENCH_CONFIG/.\" '{to}' && sleep 1")),
-            change_command: format!(
+            change_command: Some(format!(
                 "cd \"$BENCH_CONFIG\" && cp --parents \"${{BENCH_FILE#$BENCH_CONFIG/}}\" '{to}'"
-            ),
+            )),
         },
         kinds: vec![Kind::Endpoint, Kind::Service],
         ..settings(Shape::small(), Protocol::Delta)

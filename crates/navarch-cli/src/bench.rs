@@ -1,8 +1,11 @@
 //! `navarch bench`: what changes cost, measured.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,9 +13,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use navarch_agent_cli::output::{self, Format};
 use navarch_agent_cli::values::parse_duration;
 use navarch_bench::{
-    Axis, CertificateReport, CertificateSettings, Kind, NameReport, NameSettings, Protocol, Settings, Shape,
-    Target,
+    Axis, CertificateReport, CertificateSettings, Cluster, Kind, NameReport, NameSettings, Protocol,
+    Settings, Shape, Target,
 };
+
+use self::cluster::ClusterArgs;
 
 /// Measure what changes cost a control plane, with simulated proxies
 ///
@@ -23,13 +28,17 @@ use navarch_bench::{
 ///
 /// With --target another xDS server on this machine is measured: --load-command brings it the configuration
 /// in $BENCH_CONFIG, --change-command a changed file of it, $BENCH_FILE.
+///
+/// With --kubernetes the configuration is in an API server, and changes are made there, whichever server
+/// is measured.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  navarch bench\n  navarch bench --shape medium --repeat 20 -o json\n  navarch bench --shape medium --churn 100 \
                   --churn-for 60s --reconnect\n  navarch bench --shape medium --curve services=100,1000,10000 --svg cost.svg\n  navarch \
                   bench --target 127.0.0.1:15010 --pid 4711 --load-command 'kubectl apply -R -f $BENCH_CONFIG' --change-command 'kubectl \
-                  apply -f $BENCH_FILE'"
+                  apply -f $BENCH_FILE'\n  navarch bench --kubernetes --kubeconfig kubeconfig --services 10000 --endpoints 50000 --namespaces 100 --proxies \
+                  10 --scope namespace\n  navarch bench --kubernetes --kubeconfig kubeconfig --target 127.0.0.1:15010 --pid 4711"
 )]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -56,6 +65,9 @@ pub struct BenchArgs {
     /// Another number of HTTPRoutes on the gateway
     #[arg(long, value_name = "N")]
     routes: Option<usize>,
+    /// Endpoints are Pods too
+    #[arg(long)]
+    pods: bool,
     /// What a proxy sees: its namespace (a Sidecar with `./*`) or everything
     #[arg(long)]
     scope: Option<Scope>,
@@ -100,7 +112,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "ARG", conflicts_with = "target", allow_hyphen_values = true)]
     serve_arg: Vec<String>,
     /// Measure the xDS server that listens here instead
-    #[arg(long, value_name = "ADDR", requires_all = ["pid", "change_command"])]
+    #[arg(long, value_name = "ADDR", requires = "pid")]
     target: Option<SocketAddr>,
     /// Process of that server
     #[arg(long, requires = "target")]
@@ -111,6 +123,8 @@ pub struct BenchArgs {
     /// Shell command that brings $BENCH_FILE to that server; its time counts
     #[arg(long, value_name = "CMD", requires = "target")]
     change_command: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Repeat for several sizes: services=N,N,... or proxies=N,N,...
     #[arg(long, value_name = "AXIS=SIZES", conflicts_with = "target")]
     curve: Option<String>,
@@ -332,6 +346,7 @@ impl BenchArgs {
         Ok(Settings {
             shape: self.shape(),
             target: self.target()?,
+            cluster: self.cluster.cluster().map(|cluster| Rc::new(cluster) as Rc<dyn Cluster>),
             protocol: match self.protocol {
                 ProtocolName::Delta => Protocol::Delta,
                 ProtocolName::Sotw => Protocol::Sotw,
@@ -364,18 +379,25 @@ impl BenchArgs {
             namespaces: self.namespaces.unwrap_or(base.namespaces),
             scoped: self.scope.map_or(base.scoped, |scope| matches!(scope, Scope::Namespace)),
             routes: self.routes.unwrap_or(base.routes),
+            pods: self.pods || self.cluster.is_given(),
             ..base
         }
     }
 
     fn target(&self) -> Result<Target> {
-        match (self.target, self.pid, &self.change_command) {
-            (Some(address), Some(pid), Some(change_command)) => Ok(Target::Running {
-                address,
-                pid,
-                load_command: self.load_command.clone(),
-                change_command: change_command.clone(),
-            }),
+        match (self.target, self.pid) {
+            (Some(address), Some(pid)) => {
+                ensure!(
+                    self.change_command.is_some() || self.cluster.is_given(),
+                    "--target needs a --change-command that brings changes to the server, or --kubernetes"
+                );
+                Ok(Target::Running {
+                    address,
+                    pid,
+                    load_command: self.load_command.clone(),
+                    change_command: self.change_command.clone(),
+                })
+            }
             _ => {
                 let binary = match &self.server {
                     Some(binary) => binary.clone(),

@@ -8,16 +8,17 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kube::Client;
 use navarch_model::Kind;
 use navarch_sources::{PlaceId, Update};
-use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep};
 
 use crate::feed::Feed;
 use crate::kept::{Change, Kept, Whole};
+use crate::pool::Pool;
 use crate::read::{Reader, Told};
-use crate::request::{Collection, Event, Events, Failure, chain, is_ready};
+use crate::request::{Collection, Event, Events, Failure, Page, chain, is_ready};
 use crate::status::{Shown, Statuses, is_heard};
 
 /// How often the API server is asked.
@@ -171,24 +172,36 @@ impl Follower {
     }
 
     async fn list_all(&mut self, collection: &Collection) -> Result<String, Failure> {
-        let mut told = Vec::new();
+        let (mut told, mut pool) = (Vec::new(), Pool::default());
         let mut page = collection.page("").await?;
         let mut whole = self.begin_keeping().await;
         loop {
-            if page.metadata.resource_version.is_empty() {
+            let Page { version, rest, items } = page;
+            if version.is_empty() {
                 return Err(Failure::Nonsense("a list has no version".to_owned()));
             }
-            let (reader, items) = (self.reader.clone(), page.items.unwrap_or_default());
-            let read = tokio::task::spawn_blocking(move || read_page(&reader, &items, whole)).await;
-            let (some, written) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
+            let reader = self.reader.clone();
+            let reading =
+                tokio::task::spawn_blocking(move || (read_page(&reader, &items, &mut pool, whole), pool));
+            // Meanwhile the API server makes the next one.
+            let next = async {
+                match rest.is_empty() {
+                    true => Ok(None),
+                    false => collection.page(&rest).await.map(Some),
+                }
+            };
+            let (read, next) = tokio::join!(reading, next);
+            let ((some, written), shared) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
             told.extend(some);
-            whole = written;
-            if page.metadata.rest.is_empty() {
-                self.tell_all(told);
-                self.keep(whole).await;
-                return Ok(page.metadata.resource_version);
+            (whole, pool) = (written, shared);
+            match next? {
+                Some(next) => page = next,
+                None => {
+                    self.tell_all(told);
+                    self.keep(whole).await;
+                    return Ok(version);
+                }
             }
-            page = collection.page(&page.metadata.rest).await?;
         }
     }
 
@@ -403,12 +416,18 @@ fn waiting_time(pace: &Pace, failures: u32, spread: f64, asked: Option<Duration>
 /// Reads a page, and writes it to what is kept.
 fn read_page(
     reader: &Reader,
-    items: &[Box<RawValue>],
+    items: &[Bytes],
+    pool: &mut Pool,
     mut whole: Option<Whole>,
 ) -> (Vec<Told>, Option<Whole>) {
-    let mut told = Vec::new();
+    let mut told = Vec::with_capacity(items.len());
     for item in items {
-        let Some(one) = reader.read(item.get()) else { continue };
+        // JSON is UTF-8 (RFC 8259, 8.1), and was read as that.
+        let Ok(item) = std::str::from_utf8(item) else { continue };
+        let Some(mut one) = reader.read(item) else { continue };
+        if let Update::Says(parsed) = &mut one.update {
+            parsed.objects.iter_mut().for_each(|object| pool.share(object));
+        }
         if let Some(Err(error)) = whole.as_mut().map(|whole| whole.add(&one.place, item)) {
             not_kept(&reader.kind.to_string(), &error);
             whole = None;

@@ -168,8 +168,8 @@ pub(crate) struct Whole {
 
 impl Whole {
     /// Adds an object, as the API server said it.
-    pub(crate) fn add(&mut self, place: &Path, json: &RawValue) -> io::Result<()> {
-        write_line(&mut self.file, place, Some(json))
+    pub(crate) fn add(&mut self, place: &Path, json: &str) -> io::Result<()> {
+        write_line(&mut self.file, place, Some(serde_json::from_str(json)?))
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
         kept.change(&[(place("nobody"), Some(raw("nobody")))])?;
         let mut whole = kept.begin()?;
         for name in ["a", "b"] {
-            whole.add(&place(name), &raw(name))?;
+            whole.add(&place(name), raw(name).get())?;
         }
         assert_eq!(read(&path, "c")?, None, "not before it is whole");
         kept.finish(whole)?;

@@ -15,6 +15,7 @@ mod maker;
 mod managed;
 pub mod objects;
 pub mod permissions;
+mod pool;
 mod presence;
 mod read;
 pub mod remote;

@@ -201,12 +201,11 @@ async fn list(
     let mut rest = String::new();
     loop {
         let page = collection.page(&rest).await?;
-        for item in page.items.unwrap_or_default() {
-            let FoundMetadata { name, namespace, resource_version, .. } =
-                parsed(item.get().as_bytes())?.metadata;
+        for item in page.items {
+            let FoundMetadata { name, namespace, resource_version, .. } = parsed(&item)?.metadata;
             versions.insert((namespace, name), resource_version);
         }
-        rest = page.metadata.rest;
+        rest = page.rest;
         if rest.is_empty() {
             return Ok(versions);
         }

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use navarch_model::document::{Parsed, WrittenIn, parse_node};
+use navarch_model::document::{Parsed, WrittenIn, node_of_json, parse_node};
 use navarch_model::finding::{Code, Finding};
 use navarch_model::kinds::Scope;
+use navarch_model::revision::LABEL;
 use navarch_model::yaml::{Entry, Node, Style, Value};
 use navarch_model::{Kind, ObjectKey, Position, Revision, Whose};
 use navarch_sources::{PlaceId, Update};
@@ -57,16 +58,40 @@ struct Labels {
     revision: String,
 }
 
+impl Named {
+    /// That of an object; `None` if it has no name.
+    fn of(object: &Node) -> Option<Self> {
+        let metadata = object.get("metadata")?;
+        let text = |field: &str| metadata.get(field).and_then(Node::as_str).map(str::to_owned);
+        let label = metadata.get("labels").and_then(|labels| labels.get(LABEL)?.as_str());
+        Some(Named {
+            name: text("name")?,
+            namespace: text("namespace").unwrap_or_default(),
+            resource_version: text("resourceVersion").unwrap_or_default(),
+            labels: label.map(|label| Labels { revision: label.to_owned() }),
+        })
+    }
+}
+
 impl Reader {
     /// Reads an object. `None` if it is none: it has no name.
     pub(crate) fn read(&self, json: &str) -> Option<Told> {
-        let Envelope { metadata } = serde_json::from_str(json).ok()?;
-        let place = self.place(&metadata.namespace, &metadata.name);
-        let update = match serde_json::from_str::<Node>(json) {
-            Ok(_) if self.is_of_another_revision(asked(&metadata)) => Update::Says(Parsed::default()),
-            Ok(node) => self.says(node),
-            Err(error) => Update::Unreadable(self.unreadable(&metadata, &error.to_string())),
+        let (metadata, update) = match node_of_json(self.kind, json) {
+            Ok(node) => {
+                let metadata = Named::of(&node)?;
+                let update = match self.is_of_another_revision(asked(&metadata)) {
+                    true => Update::Says(Parsed::default()),
+                    false => self.says(node),
+                };
+                (metadata, update)
+            }
+            Err(error) => {
+                let Envelope { metadata } = serde_json::from_str(json).ok()?;
+                let finding = self.unreadable(&metadata, &error.to_string());
+                (metadata, Update::Unreadable(finding))
+            }
         };
+        let place = self.place(&metadata.namespace, &metadata.name);
         let key = ObjectKey::new(self.kind, &metadata.namespace, &metadata.name);
         let shown = Shown::of(key, json, asked(&metadata));
         Some(Told { place, version: metadata.resource_version, update, shown })

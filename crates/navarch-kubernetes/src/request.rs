@@ -58,24 +58,41 @@ pub enum Failure {
 }
 
 /// One page of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Page {
-    #[serde(default)]
-    pub metadata: PageMetadata,
-    /// Absent if there are none.
-    #[serde(default)]
-    pub items: Option<Vec<Box<RawValue>>>,
+    /// The version that all pages of a list are of ("Retrieving large results sets in chunks").
+    pub version: String,
+    /// Where the next page starts; empty after the last one.
+    pub rest: String,
+    /// Objects in JSON, parts of one answer.
+    pub items: Vec<Bytes>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PageMetadata {
-    /// The version that all pages of a list are of ("Retrieving large results sets in chunks").
+#[derive(Deserialize)]
+struct RawPage<'a> {
     #[serde(default)]
-    pub resource_version: String,
-    /// Where the next page starts; empty after the last one.
+    metadata: PageMetadata,
+    /// Absent if there are none.
+    #[serde(default, borrow)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PageMetadata {
+    #[serde(default)]
+    resource_version: String,
     #[serde(default, rename = "continue")]
-    pub rest: String,
+    rest: String,
+}
+
+impl Page {
+    fn read(bytes: &Bytes) -> serde_json::Result<Page> {
+        let RawPage { metadata, items } = serde_json::from_slice(bytes)?;
+        let items = items.unwrap_or_default().into_iter();
+        let items = items.map(|item| bytes.slice_ref(item.get().as_bytes())).collect();
+        Ok(Page { version: metadata.resource_version, rest: metadata.rest, items })
+    }
 }
 
 /// One event of a watch.
@@ -129,7 +146,7 @@ impl Collection {
         let body = Limited::new(self.send(&query).await?, PAGE_BYTES_MAX);
         let bytes = body.collect().await.map_err(Failure::Unreachable)?.to_bytes();
         // Megabytes of JSON are nothing for a thread that others wait for.
-        let page = tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes)).await;
+        let page = tokio::task::spawn_blocking(move || Page::read(&bytes)).await;
         match page {
             Ok(page) => page.map_err(|error| Failure::Nonsense(error.to_string())),
             Err(error) => Err(Failure::Nonsense(error.to_string())),

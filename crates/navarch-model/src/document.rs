@@ -13,7 +13,7 @@ use crate::place::{FilePlace, Place, Position, Span};
 use crate::service::{Labels, Name};
 use crate::timestamp::parse_timestamp;
 use crate::validation::{self, Report};
-use crate::yaml::{self, Budget, Decode, Decoder, Document, Node, Problem, ProblemKind, message};
+use crate::yaml::{self, Budget, Decode, Decoder, Document, Fields, Node, Problem, ProblemKind, message};
 
 /// What a text holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,7 +96,21 @@ pub fn parse_objects(origin: &WrittenIn, text: &str) -> Parsed {
     parsed
 }
 
-/// Reads an object that was read from JSON already: see [`Node`]'s `Deserialize`. Findings are
+/// Reads an object of a kind as an API server sends it, in JSON. Of kinds of which we know a part of the
+/// fields, such as Pods, others are left out, and so is what metadata has for others; fields have no
+/// positions.
+///
+/// # Errors
+/// If it is not JSON, or is nested too deep.
+pub fn node_of_json(kind: Kind, json: &str) -> serde_json::Result<Node> {
+    let fields = match kind.layout() {
+        Layout::Spec => Fields::All,
+        Layout::Whole => kind.fields(),
+    };
+    yaml::object_of_json(json, fields, RawMetadata::fields())
+}
+
+/// Reads an object that was read from JSON already: see [`node_of_json`]. Findings are
 /// about the object as a whole, as fields have no positions.
 pub fn parse_node(origin: &WrittenIn, root: Node) -> Parsed {
     let document = Document { root: None, line: 0, text: Arc::default(), duplicates: Vec::new() };

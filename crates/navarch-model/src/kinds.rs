@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::hashed::Hashed;
 use crate::validation::{Report, Validate};
-use crate::yaml::{Decode, Decoder, Node};
+use crate::yaml::{Decode, Decoder, Fields, Node};
 use crate::{extensions, gateway_api, inference, kubernetes, multicluster, networking, security, telemetry};
 
 /// Whether objects of a kind live in a namespace.
@@ -84,6 +84,11 @@ macro_rules! kinds {
 
             pub const fn layout(self) -> Layout {
                 match self { $( Self::$kind => Layout::$layout, )+ }
+            }
+
+            /// Which fields are read of the part of an object that its kind's type covers.
+            pub(crate) fn fields(self) -> Fields {
+                match self { $( Self::$kind => <$type as Decode>::fields(), )+ }
             }
 
             /// Reads the part of an object that its kind's type covers.

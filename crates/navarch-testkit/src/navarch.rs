@@ -207,6 +207,11 @@ impl Server {
         stdout(args.iter().copied().chain(["--admin-addr", &admin]))
     }
 
+    /// Its process, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Sends it a signal, for example `HUP`.
     pub fn signal(&self, signal: &str) -> Result<()> {
         self.process.as_ref().context("not running")?.signal(signal)

@@ -1,6 +1,6 @@
 //! Pod: the workload behind an address.
 
-use crate::yaml::message;
+use crate::yaml::{Decode, Decoder, Fields, Node, message};
 
 message! {
     pub struct Pod {
@@ -23,7 +23,6 @@ message! {
 
 message! {
     pub struct Container {
-        name: String,
         ports: Vec<ContainerPort>,
     }
 }
@@ -44,7 +43,8 @@ message! {
         pod_ip as "podIP": String,
         pod_ips as "podIPs": Vec<PodIp>,
         host_ip as "hostIP": String,
-        conditions: Vec<PodCondition>,
+        /// From its conditions.
+        readiness as "conditions": Readiness,
     }
 }
 
@@ -54,11 +54,27 @@ message! {
     }
 }
 
+/// Whether a pod is ready, if its conditions say so. Nothing else is kept of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Readiness(pub Option<bool>);
+
 message! {
     pub struct PodCondition {
         /// `Ready`, `PodScheduled`, …
         type_: String,
         /// `True`, `False`, `Unknown`.
         status: String,
+    }
+}
+
+impl Decode for Readiness {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
+        let conditions = Vec::<PodCondition>::decode(node, decoder)?;
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+        Some(Readiness(ready.map(|condition| condition.status == "True")))
+    }
+
+    fn fields() -> Fields {
+        PodCondition::fields()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::fields::Fields;
 use super::node::{Entry, Node, Value};
 use super::scalar::Scalar;
 use crate::service::{self, Name};
@@ -15,6 +16,11 @@ use crate::small_map::SmallMap;
 /// the object is then not usable.
 pub trait Decode: Sized {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self>;
+
+    /// Which fields are read, of this or of each item of a list.
+    fn fields() -> Fields {
+        Fields::All
+    }
 }
 
 /// The type of a protobuf `oneof`, whose members are fields of the message around it.
@@ -54,16 +60,11 @@ pub enum ProblemKind {
     Invalid,
 }
 
-#[derive(Clone, Debug)]
-enum Segment {
-    Field(String),
-    Index(usize),
-}
-
 /// Where decoding is, and the problems met so far.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    path: Vec<Segment>,
+    /// The path of the current field.
+    path: String,
     problems: Vec<Problem>,
     /// Fields that the types do not have are ignored.
     lenient: bool,
@@ -129,31 +130,24 @@ impl Decoder {
 
     /// Reads `node`, which sits under `name` in the current mapping.
     pub fn within<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.path.push(Segment::Field(name.to_owned()));
+        let above = self.path.len();
+        push_field(&mut self.path, name);
         let result = read(self);
-        self.path.pop();
+        self.path.truncate(above);
         result
     }
 
     fn at_index<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.path.push(Segment::Index(index));
+        let above = self.path.len();
+        let _ = write!(self.path, "[{index}]");
         let result = read(self);
-        self.path.pop();
+        self.path.truncate(above);
         result
     }
 
     /// The path of the current field.
     pub fn path(&self) -> String {
-        let mut path = String::new();
-        for segment in &self.path {
-            match segment {
-                Segment::Field(name) => push_field(&mut path, name),
-                Segment::Index(index) => {
-                    let _ = write!(path, "[{index}]");
-                }
-            }
-        }
-        path
+        self.path.clone()
     }
 
     /// Records a problem at `node`; returns `None` for use as a result.
@@ -266,9 +260,7 @@ impl Decoder {
             .map(|name| format!("did you mean `{name}`?"))
             .or_else(|| replaced(&entry.key).map(str::to_owned))
             .or_else(|| Some("the field is ignored; remove it or correct its name".to_owned()));
-        self.path.push(Segment::Field(entry.key.clone()));
-        let path = self.path();
-        self.path.pop();
+        let path = self.within(&entry.key, |decoder| decoder.path());
         self.problems.push(Problem {
             kind: ProblemKind::UnknownField,
             path,
@@ -450,11 +442,19 @@ impl<T: Decode> Decode for Option<T> {
         }
         T::decode(node, decoder).map(Some)
     }
+
+    fn fields() -> Fields {
+        T::fields()
+    }
 }
 
 impl<T: Decode> Decode for Box<T> {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
         T::decode(node, decoder).map(Box::new)
+    }
+
+    fn fields() -> Fields {
+        T::fields()
     }
 }
 
@@ -472,6 +472,10 @@ impl<T: Decode> Decode for Vec<T> {
             }
         }
         complete.then_some(out)
+    }
+
+    fn fields() -> Fields {
+        T::fields()
     }
 }
 

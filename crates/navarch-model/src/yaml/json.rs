@@ -1,23 +1,26 @@
 //! Objects as an API server sends them: JSON to nodes, without positions and without what only the
 //! API server and its clients look at.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::fields::Fields;
 use super::node::{Entry, Node, Value};
 use super::scalar::Style;
 
-/// An object in JSON. Fields have no positions. `metadata.managedFields`, and the annotation in
-/// which `kubectl apply` keeps a copy of the object, are left out: both are often larger than the
-/// rest.
+/// Reads an object in JSON, as far as `fields` says and, of its metadata, `metadata`. Fields have no
+/// positions. `metadata.managedFields`, and the annotation in which `kubectl apply` keeps a copy of the
+/// object, are left out: both are often larger than the rest.
 ///
 /// Keys are taken as they come: an API server writes each once.
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Within::Object.deserialize(deserializer)
-    }
+pub(crate) fn object_of_json(json: &str, fields: Fields, metadata: Fields) -> serde_json::Result<Node> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let node = Within::Object { fields, metadata }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(node)
 }
 
 /// `kubectl apply` keeps the object as it was applied last.
@@ -26,21 +29,61 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Where in an object a value is, as far as that decides what is left out of it.
 #[derive(Clone, Copy)]
 enum Within {
-    Object,
-    Metadata,
+    Object { fields: Fields, metadata: Fields },
+    Metadata(Fields),
     Annotations,
-    Rest,
+    Rest(Fields),
 }
 
 impl Within {
     /// Where the value of a key is; `None` if it is left out.
     fn below(self, key: &str) -> Option<Within> {
         match (self, key) {
-            (Within::Object, "metadata") => Some(Within::Metadata),
-            (Within::Metadata, "annotations") => Some(Within::Annotations),
-            (Within::Metadata, "managedFields") | (Within::Annotations, LAST_APPLIED) => None,
-            _ => Some(Within::Rest),
+            (Within::Object { metadata, .. }, "metadata") => Some(Within::Metadata(metadata)),
+            (Within::Metadata(_), "managedFields") | (Within::Annotations, LAST_APPLIED) => None,
+            (Within::Metadata(_), "annotations") => Some(Within::Annotations),
+            // The version that the object is of.
+            (Within::Metadata(_), "resourceVersion") => Some(Within::Rest(Fields::All)),
+            (Within::Annotations, _) => Some(Within::Rest(Fields::All)),
+            (Within::Object { fields, .. } | Within::Metadata(fields) | Within::Rest(fields), key) => {
+                fields.below(key).map(Within::Rest)
+            }
         }
+    }
+
+    /// Where the items of a list are.
+    fn item(self) -> Within {
+        match self {
+            Within::Rest(fields) => Within::Rest(fields),
+            Within::Object { .. } | Within::Metadata(_) | Within::Annotations => Within::Rest(Fields::All),
+        }
+    }
+}
+
+/// A key, which most often is a part of the text.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfKey;
+
+        impl<'de> Visitor<'de> for OfKey {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+
+            fn visit_str<E: Error>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(OfKey)
     }
 }
 
@@ -89,7 +132,7 @@ impl<'de> Visitor<'de> for Within {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Node, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = sequence.next_element_seed(Within::Rest)? {
+        while let Some(item) = sequence.next_element_seed(self.item())? {
             items.push(item);
         }
         Ok(nowhere(Value::Sequence(items)))
@@ -97,11 +140,11 @@ impl<'de> Visitor<'de> for Within {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(Key(key)) = map.next_key()? {
             match self.below(&key) {
                 Some(within) => {
                     let value = map.next_value_seed(within)?;
-                    entries.push(Entry { key, line: 0, column: 0, value });
+                    entries.push(Entry { key: key.into_owned(), line: 0, column: 0, value });
                 }
                 None => {
                     map.next_value::<IgnoredAny>()?;
@@ -123,7 +166,15 @@ fn scalar(text: impl Into<String>, style: Style) -> Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::yaml::{Budget, parse};
+    use crate::yaml::{Budget, Decode, message, parse};
+
+    message! {
+        pub struct Sample {
+            name: String,
+            node_ip as "nodeIP": String,
+            parts: Vec<Sample>,
+        }
+    }
 
     fn without_positions(node: &mut Node) {
         (node.line, node.column) = (0, 0);
@@ -141,7 +192,12 @@ mod tests {
     /// its place.
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        let read: Node = serde_json::from_str(text).expect("JSON");
+        check_of(Fields::All, text, expected);
+    }
+
+    #[track_caller]
+    fn check_of(fields: Fields, text: &str, expected: &str) {
+        let read = object_of_json(text, fields, fields).expect("JSON");
         let (mut documents, errors) = parse(expected, Budget::default());
         assert_eq!(errors, [], "{expected}");
         let mut root = documents.remove(0).root.expect("a document");
@@ -169,8 +225,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_too_deep_is_an_error() {
+    fn what_no_type_reads_is_left_out() {
+        check_of(
+            Sample::fields(),
+            r#"{"metadata": {"resourceVersion": "7", "uid": "u", "name": "n", "annotations": {"a": "b"}}, "kind": "K",
+                "nodeIP": "i", "nodeIp": "j", "name": {"any": 1}, "parts": [{"name": "p", "other": []}, 1, {"parts": [{"o": 1}]}]}"#,
+            r#"{"metadata": {"resourceVersion": "7", "name": "n", "annotations": {"a": "b"}},
+                "nodeIP": "i", "name": {"any": 1}, "parts": [{"name": "p"}, 1, {"parts": [{}]}]}"#,
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_is_an_error() {
         let deep = "[".repeat(1000) + &"]".repeat(1000);
-        assert!(serde_json::from_str::<Node>(&deep).is_err());
+        for text in [deep.as_str(), "", "{} {}", "{"] {
+            assert!(object_of_json(text, Fields::All, Fields::All).is_err(), "{text}");
+        }
     }
 }

@@ -78,6 +78,19 @@ macro_rules! message {
                 let mut value = Self::default();
                 value.merge(node, decoder).then_some(value)
             }
+
+            fn fields() -> $crate::yaml::Fields {
+                const FIELDS: &[$crate::yaml::Field] = &[ $( $crate::yaml::Field {
+                    is: |key| $crate::yaml::message!(@is $field $($json)?, key),
+                    fields: <$type as $crate::yaml::Decode>::fields,
+                }, )* ];
+                const ONEOFS: &[&str] = &[ $($( stringify!($one), )+)? ];
+                // Members of a oneof are not looked for.
+                match ONEOFS {
+                    [] => $crate::yaml::Fields::Of(FIELDS),
+                    _ => $crate::yaml::Fields::All,
+                }
+            }
         }
     };
     (@name $field:ident) => { stringify!($field) };

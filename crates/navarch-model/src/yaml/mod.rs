@@ -4,6 +4,7 @@
 //! values and records every problem it meets, each with the position and path of the field.
 
 mod decode;
+mod fields;
 mod json;
 mod message;
 mod node;
@@ -14,6 +15,8 @@ mod scalar;
 pub(crate) use decode::closest;
 pub(crate) use decode::json_name;
 pub use decode::{Decode, Decoder, Oneof, Problem, ProblemKind};
+pub use fields::{Field, Fields};
+pub(crate) use json::object_of_json;
 pub(crate) use message::{closed_enum, message, oneof, union_message};
 pub use node::{Document, Entry, Node, Value};
 pub use parse::{Budget, SyntaxError, parse};

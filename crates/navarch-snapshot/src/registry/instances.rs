@@ -50,6 +50,8 @@ pub(super) fn workloads_at(reader: &Reader<'_>, address: IpAddr) -> Vec<Workload
         let name = workload.endpoint.workload_name.clone();
         found.push(facts(WorkloadKind::Endpoint, &name, workload, vec![address], instances));
     }
+    // Nearly always one, and there is one of these for each address.
+    found.shrink_to_fit();
     found
 }
 

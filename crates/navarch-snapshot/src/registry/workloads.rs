@@ -46,8 +46,7 @@ pub(crate) const NODE: &str = "kubernetes.io/hostname";
 /// Whether a pod is ready. A pod whose status has no such condition counts as ready: a directory of files has
 /// no kubelet that would write one.
 pub(super) fn is_ready(pod: &kube::Pod) -> bool {
-    let condition = pod.status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    condition.is_none_or(|condition| condition.status == "True")
+    pod.status.readiness.0.unwrap_or(true)
 }
 
 /// The workload at an address of a pod.

@@ -11,3 +11,5 @@ mod trust;
 pub use obtain::{Binaries, VERSION, binaries, build_all};
 #[cfg(feature = "kubernetes")]
 pub use server::ApiServer;
+#[cfg(feature = "kubernetes")]
+pub use trust::USER_TOKEN;

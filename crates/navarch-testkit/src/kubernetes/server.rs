@@ -14,12 +14,7 @@ use crate::{
 use anyhow::{Context, Result};
 use http::Method;
 use serde_json::{Value, json};
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 /// Whom tokens are for that API servers believe.
 const AUDIENCE: &str = "https://kubernetes.default.svc";
@@ -69,7 +64,7 @@ impl ApiServer {
         let address = local(ports::free_port()?);
         let mut started =
             ApiServer { server: None, _etcd: etcd, store, address, trust, dir, collections: Vec::new() };
-        started.write_kubeconfig()?;
+        started.write_kubeconfig("kubeconfig", &json!({"token": TOKEN}))?;
         started.start_again().await?;
         for definition in definitions {
             started.define(definition).await?;
@@ -160,16 +155,11 @@ impl ApiServer {
     /// A kubeconfig of a service account, which may do what roles say.
     pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let token = self.token(namespace, account, AUDIENCE).await?;
-        let path = self.dir.join(format!("kubeconfig-{namespace}-{account}"));
-        self.write_kubeconfig_of(&path, &token)?;
-        Ok(path)
+        self.write_kubeconfig(&format!("kubeconfig-{namespace}-{account}"), &json!({"token": token}))
     }
 
-    fn write_kubeconfig(&self) -> Result<()> {
-        self.write_kubeconfig_of(&self.kubeconfig(), TOKEN)
-    }
-
-    fn write_kubeconfig_of(&self, path: &Path, token: &str) -> Result<()> {
+    /// Writes a kubeconfig of somebody else, whose `user` says how they prove who they are.
+    pub fn write_kubeconfig(&self, name: &str, user: &Value) -> Result<PathBuf> {
         let cluster = json!({
             "server": format!("https://{}", self.address),
             "certificate-authority": self.trust.file("ca.crt"),
@@ -179,10 +169,12 @@ impl ApiServer {
             "kind": "Config",
             "current-context": "under-test",
             "clusters": [{"name": "under-test", "cluster": cluster}],
-            "users": [{"name": "admin", "user": {"token": token}}],
-            "contexts": [{"name": "under-test", "context": {"cluster": "under-test", "user": "admin"}}],
+            "users": [{"name": "user", "user": user}],
+            "contexts": [{"name": "under-test", "context": {"cluster": "under-test", "user": "user"}}],
         });
-        Ok(std::fs::write(path, config.to_string())?)
+        let path = self.dir.join(name);
+        std::fs::write(&path, config.to_string())?;
+        Ok(path)
     }
 
     /// A call of an administrator.

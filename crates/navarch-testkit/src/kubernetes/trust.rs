@@ -22,9 +22,12 @@ pub struct Trust {
 /// The token of an administrator.
 pub const TOKEN: &str = "token-of-an-administrator";
 
+/// The token of the user `navarch`, who may do nothing unless a role says so.
+pub const USER_TOKEN: &str = "token-of-a-user";
+
 impl Trust {
     /// Makes an authority, a server certificate for 127.0.0.1, a key for tokens of service
-    /// accounts, and a file with the token of an administrator.
+    /// accounts, and a file with the tokens of an administrator and of a user.
     pub fn make(dir: &Path) -> Result<Trust> {
         let authority_key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
@@ -46,7 +49,8 @@ impl Trust {
         write("server.key", &key.serialize_pem())?;
         write("accounts.key", &accounts.serialize_pem())?;
         write("accounts.pub", &accounts.public_key_pem())?;
-        write("tokens.csv", &format!("{TOKEN},admin,admin,\"system:masters\"\n"))?;
+        let users = format!("{TOKEN},admin,admin,\"system:masters\"\n{USER_TOKEN},navarch,navarch\n");
+        write("tokens.csv", &users)?;
 
         let mut roots = RootCertStore::empty();
         roots.add(authority.der().clone())?;

@@ -30,13 +30,17 @@ pub trait ApiServer {
 /// Serves a cluster, and a directory in which there is nothing. What is ours in the cluster is in the
 /// namespace `default`, which is always there.
 async fn serve(name: &str, cluster: &impl ApiServer) -> Result<Server> {
-    let directory = workspace::scratch(name)?;
-    let config = directory.join("config");
+    let kubeconfig = cluster.kubeconfig(&workspace::scratch(name)?)?;
+    serve_as(name, &kubeconfig, "default").await
+}
+
+/// The same, as whom a kubeconfig says, with what is ours in another namespace.
+pub async fn serve_as(name: &str, kubeconfig: &Path, namespace: &str) -> Result<Server> {
+    let config = workspace::scratch(name)?.join("config");
     std::fs::create_dir_all(&config)?;
     let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let kubeconfig = cluster.kubeconfig(&directory)?;
     let kubeconfig = kubeconfig.to_str().context("a path")?;
-    let args = ["--kubernetes", "--kubeconfig", kubeconfig, "--system-namespace", "default"];
+    let args = ["--kubernetes", "--kubeconfig", kubeconfig, "--system-namespace", namespace];
     Server::start_on(name, &config, local(ports::free_port()?), local(ports::free_port()?), &args).await
 }
 

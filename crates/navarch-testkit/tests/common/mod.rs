@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod api_server;
+#[cfg(feature = "kubernetes")]
+pub mod applied;
 pub mod authority;
 pub mod https;
 pub mod issuer;
@@ -194,7 +196,12 @@ impl Received {
     /// smallest response is several times that.
     pub fn nothing_since(&self, before: &Received) -> bool {
         let bytes = self.bytes.saturating_sub(before.bytes);
-        bytes <= 2 * 17 && Received { bytes: before.bytes, ..self.clone() } == *before
+        bytes <= 2 * 17 && self.no_update_since(before)
+    }
+
+    /// The same over any time: keepalives are not counted.
+    pub fn no_update_since(&self, before: &Received) -> bool {
+        Received { bytes: before.bytes, ..self.clone() } == *before
     }
 }
 
