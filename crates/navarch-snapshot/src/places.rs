@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use navarch_model::finding::Finding;
 use navarch_model::object::{Object, ObjectKey};
 use navarch_model::place::Position;
 
 use crate::snapshot::Snapshot;
 
 /// Positions of fields, by object and path. To find one, the text of its object is read again
-/// ([`navarch_model::place::FilePlace::locate`]), which costs more than all else that a finding takes: what was
-/// found stays for as long as the object does and somebody asks for it.
+/// ([`navarch_model::place::FilePlace::locate`]), which costs more than all else that a finding takes: what
+/// was found stays for as long as the object does and somebody asks for it.
 #[derive(Debug, Default)]
 pub struct Places {
     known: HashMap<(ObjectKey, String), Known>,
@@ -21,6 +22,14 @@ struct Known {
     object: Arc<Object>,
     position: Option<Position>,
     asked: bool,
+}
+
+impl Snapshot {
+    /// The findings, with the place of the other side of each conflict.
+    pub fn placed_findings(&self, places: &mut Places) -> Vec<Finding> {
+        let mut locate = |key: &ObjectKey, path: &str| places.locate(self, key, path);
+        self.findings.iter().map(|finding| finding.clone().locate_other(&mut locate)).collect()
+    }
 }
 
 impl Places {

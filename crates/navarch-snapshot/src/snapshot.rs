@@ -24,7 +24,6 @@ use crate::gateways::Gateways;
 use crate::namespaces::is_selected;
 use crate::outcome::Outcomes;
 use crate::part::{BUCKETS, Part};
-use crate::places::Places;
 use crate::tables::Tables;
 
 /// Values by host, of all namespaces.
@@ -263,12 +262,6 @@ impl Snapshot {
     /// other side of a conflict has no place here: it moves without a change.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
-    }
-
-    /// The findings, with the place of the other side of each conflict.
-    pub fn placed_findings(&self, places: &mut Places) -> Vec<Finding> {
-        let mut locate = |key: &ObjectKey, path: &str| places.locate(self, key, path);
-        self.findings.iter().map(|finding| finding.clone().locate_other(&mut locate)).collect()
     }
 
     /// All services of all namespaces, by host, oldest first for each host.

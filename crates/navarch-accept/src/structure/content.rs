@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::numbers::{
-    address as a, bind, cel_filter, cidr as c, data_source, file_log, format as f, regex as r, socket_address,
+    address as a, bind, cel_filter, cidr as c, data_source, file_log, format as f, regex as r,
+    socket_address, stats_counter,
 };
 use crate::extensions::stock;
 use crate::violation::Rule;
@@ -40,6 +41,15 @@ pub fn cidr(range: &[u8], at: &mut At<'_>) {
             at.say(Rule::Content, "address_prefix", format!("is {address:?}, which is not an IP address"))
         }
         Ok(_) => {}
+    }
+}
+
+/// What a counter of a log counts is a format or a number.
+pub fn counter(counter: &[u8], at: &mut At<'_>) {
+    if text(counter, stats_counter::VALUE_FORMAT).is_empty()
+        && message(counter, stats_counter::VALUE_FIXED).is_none()
+    {
+        at.say(Rule::Structure, "value_format", "is missing, and so is `value_fixed`".to_owned());
     }
 }
 

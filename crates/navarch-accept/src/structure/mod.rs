@@ -8,6 +8,7 @@ mod listener;
 mod numbers;
 mod route;
 mod tls;
+mod tokens;
 
 use crate::walk::At;
 use crate::wire::{message, text};
@@ -34,6 +35,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit", filters::network_local_limit),
     ("envoy.extensions.filters.http.lua.v3.Lua", filters::lua),
     ("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", filters::ext_authz),
+    ("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", tokens::authentication),
+    ("envoy.extensions.access_loggers.stats.v3.Config.Counter", content::counter),
     ("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", content::cel_filter),
     ("envoy.config.core.v3.ExtensionConfigSource", filters::extension_source),
     ("envoy.config.listener.v3.Listener", listener::listener),

@@ -15,6 +15,35 @@ macro_rules! numbers {
 }
 
 numbers! {
+    jwt_authentication = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" {
+        PROVIDERS = 1,
+        RULES = 2,
+        FILTER_STATE_RULES = 3,
+        REQUIREMENT_MAP = 5,
+    }
+    jwt_rule = "envoy.extensions.filters.http.jwt_authn.v3.RequirementRule" {
+        REQUIRES = 2,
+        REQUIREMENT_NAME = 3,
+    }
+    jwt_state_rule = "envoy.extensions.filters.http.jwt_authn.v3.FilterStateRule" {
+        REQUIRES = 3,
+    }
+    jwt_requirement = "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement" {
+        PROVIDER_NAME = 1,
+        PROVIDER_AND_AUDIENCES = 2,
+        REQUIRES_ANY = 3,
+        REQUIRES_ALL = 4,
+    }
+    jwt_provider_with_audiences = "envoy.extensions.filters.http.jwt_authn.v3.ProviderWithAudiences" {
+        PROVIDER_NAME = 1,
+    }
+    jwt_list = "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementOrList" {
+        REQUIREMENTS = 1,
+    }
+    stats_counter = "envoy.extensions.access_loggers.stats.v3.Config.Counter" {
+        VALUE_FORMAT = 2,
+        VALUE_FIXED = 3,
+    }
     listener = "envoy.config.listener.v3.Listener" {
         ADDRESS = 2,
         FILTER_CHAINS = 3,
