@@ -4,25 +4,11 @@ mod common;
 
 use anyhow::{Result, ensure};
 use common::pki::Authority;
+use common::table::shows;
 use navarch_testkit::agent::Agent;
 use navarch_testkit::navarch::{self, Server};
-use navarch_testkit::{ports, wait, workspace};
+use navarch_testkit::{ports, workspace};
 use rcgen::SanType;
-
-/// The table of `navarch proxy-status`, whatever its exit status says.
-fn table(server: &Server) -> Result<String> {
-    let admin = server.admin().to_string();
-    Ok(String::from_utf8(navarch::run(["proxy-status", "--admin-addr", &admin])?.stdout)?)
-}
-
-async fn shows(server: &Server, texts: &[&str]) -> Result<()> {
-    wait::until(texts[0], wait::STEP, || async {
-        let table = table(server)?;
-        ensure!(texts.iter().all(|text| table.contains(text)), "{table}");
-        Ok(())
-    })
-    .await
-}
 
 /// A listener whose secret does not come is acknowledged, and takes no connections.
 #[tokio::test(flavor = "multi_thread")]

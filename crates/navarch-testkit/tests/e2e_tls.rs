@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use common::pki::Authority;
+use common::table::{shows, table};
 use navarch_testkit::apps::{App, Role};
 use navarch_testkit::envoy::Envoy;
 use navarch_testkit::http::Call;
@@ -108,21 +109,6 @@ async fn over_mutual_tls_a_proxy_is_what_its_certificate_says() -> Result<()> {
     navarch::replace(&clients, &std::fs::read_to_string(&theirs.file)?)?;
     said(&control, "new certificates are in use").await?;
     wait_secret(&stranger).await
-}
-
-/// The table of `navarch proxy-status`, whatever its exit status says.
-fn table(server: &Server) -> Result<String> {
-    let admin = server.admin().to_string();
-    Ok(String::from_utf8(navarch::run(["proxy-status", "--admin-addr", &admin])?.stdout)?)
-}
-
-async fn shows(server: &Server, texts: &[&str]) -> Result<()> {
-    wait::until(texts[0], wait::STEP, || async {
-        let table = table(server)?;
-        ensure!(texts.iter().all(|text| table.contains(text)), "{table}");
-        Ok(())
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ pub mod minute;
 pub mod pair;
 pub mod pki;
 pub mod registered;
+pub mod table;
 
 use anyhow::{Context, Result, ensure};
 use navarch_testkit::{
