@@ -50,10 +50,9 @@ use crate::webhook::{self, Webhooks};
 /// New streams admitted per second, whatever those before them do. A first synchronisation costs a few
 /// milliseconds of processor time; classes that are planned already cost less.
 const STREAMS_PER_SECOND: f64 = 500.0;
-/// How long a new stream may have to wait for its turn. Waiting costs less than coming back, which Envoy does
-/// later each time; and an Envoy that starts goes on without configuration after fifteen seconds
-/// (`initial_fetch_timeout`).
-const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a new stream may have to wait for its turn: as long as ten thousand need that come at once, if they
+/// had to wait for those per second alone. Waiting costs less than coming back, which Envoy does later each time.
+const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Where the control plane of a cluster runs unless something is said, as in Istio.
 const SYSTEM_NAMESPACE: &str = "istio-system";

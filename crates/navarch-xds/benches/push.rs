@@ -12,7 +12,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType, dynamic, json};
 use navarch_xds::proto::{DeltaDiscoveryRequest, DiscoveryRequest};
-use navarch_xds::{ClientRules, DiffCache, Encoder, Node, Protocol, Request, Response, Stream};
+use navarch_xds::{ClassMemory, ClientRules, Encoder, Node, Protocol, Request, Response, Stream};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ impl Rig {
     fn new(protocol: Protocol, size: usize, changed: XdsType) -> Self {
         let node =
             Node { user_agent_name: "envoy".into(), user_agent_version: "1.40.0".into(), ..Node::default() };
-        let stream = Stream::new(1, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()));
+        let stream = Stream::new(1, protocol, ClientRules::of(&node), Arc::new(ClassMemory::default()));
         let names: Vec<String> = (0..size)
             .map(|index| format!("outbound|80||service-{index}.namespace-{}.svc.cluster.local", index % 10))
             .collect();

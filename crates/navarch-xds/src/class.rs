@@ -1,5 +1,5 @@
-//! What streams of one class of proxies share: the newest resources, and the differences between two states
-//! of them.
+//! What streams of one class of proxies share: the newest resources, the differences between two states of
+//! them, and lists of names that they ask for.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use navarch_envoy::{ProxyResources, ResourceSet, SetDelta, WeakResourceSet, diff};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
+
+use crate::wanted::NameLists;
 
 /// Differences remembered. Streams of a class are at most a few revisions apart, for each of a dozen types.
 const DIFFS_MAX: usize = 32;
@@ -18,14 +20,21 @@ const DIFFS_MAX: usize = 32;
 #[derive(Debug)]
 pub struct Class {
     resources: watch::Sender<Option<Arc<ProxyResources>>>,
-    diffs: Arc<DiffCache>,
+    memory: Arc<ClassMemory>,
+}
+
+/// What streams of one class remember together.
+#[derive(Debug, Default)]
+pub struct ClassMemory {
+    pub(crate) diffs: DiffCache,
+    pub(crate) names: NameLists,
 }
 
 impl Class {
     /// A class whose resources are not known yet. Its streams wait.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { resources: watch::Sender::new(None), diffs: Arc::default() })
+        Arc::new(Self { resources: watch::Sender::new(None), memory: Arc::default() })
     }
 
     /// Replaces the resources. The revision must not go back.
@@ -50,14 +59,14 @@ impl Class {
         WatchStream::new(self.resources.subscribe())
     }
 
-    pub(crate) fn diffs(&self) -> Arc<DiffCache> {
-        self.diffs.clone()
+    pub(crate) fn memory(&self) -> Arc<ClassMemory> {
+        self.memory.clone()
     }
 }
 
 /// Remembers differences between sets, so that one that is needed by a thousand streams is computed by one.
 #[derive(Debug, Default)]
-pub struct DiffCache {
+pub(crate) struct DiffCache {
     known: Mutex<VecDeque<Known>>,
 }
 

@@ -36,9 +36,10 @@ mod stream;
 mod subscription;
 mod syncz;
 mod type_state;
+mod wanted;
 
 pub use brake::Brake;
-pub use class::{Class, DiffCache};
+pub use class::{Class, ClassMemory};
 pub use client::{ClientKind, ClientRules, Holds};
 pub use encode::Encoder;
 pub use nack::Nack;

@@ -1,6 +1,9 @@
 //! Resource names: plain ones, `xdstp://` ones and globs.
 
 use std::borrow::Cow;
+use std::ops::Deref;
+
+use xxhash_rust::xxh3::xxh3_128;
 
 const XDSTP: &str = "xdstp://";
 
@@ -23,6 +26,12 @@ pub fn canonical(name: &str) -> Cow<'_, str> {
         sorted.push_str(fragment);
     }
     Cow::Owned(sorted)
+}
+
+/// The same for the same names, in whatever order.
+#[must_use]
+pub fn fingerprint(names: &[impl Deref<Target = str>]) -> u128 {
+    names.iter().fold(0, |sum, name| sum.wrapping_add(xxh3_128(name.as_bytes())))
 }
 
 /// Whether the name has an authority.

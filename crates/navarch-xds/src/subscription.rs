@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use navarch_envoy::{Resource, ResourceSet, XdsType, hosts};
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::client::ClientRules;
 use crate::names;
 use crate::response::Protocol;
+use crate::wanted::{NameLists, Wanted};
 
 const WILDCARD: &str = "*";
 
@@ -33,7 +33,7 @@ pub enum Wildcard {
 #[derive(Clone, Debug, Default)]
 pub struct Subscription {
     wildcard: Wildcard,
-    names: BTreeSet<Arc<str>>,
+    names: Wanted,
     globs: BTreeSet<Arc<str>>,
     /// Virtual hosts that are asked for without names: the route configurations that the client names, whose
     /// hosts are the wildcard. `None`: the wildcard is the wildcard.
@@ -73,7 +73,7 @@ impl Subscription {
     /// Whether nothing is wanted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.is_wildcard() && self.names.is_empty() && self.globs.is_empty()
+        !self.is_wildcard() && self.explicit() == 0
     }
 
     /// Whether a resource of this name may be wanted; [`Subscription::wants`] knows once there is one.
@@ -148,7 +148,7 @@ impl Subscription {
     }
 
     /// The names asked for one by one.
-    pub fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.names.iter()
     }
 
@@ -174,7 +174,7 @@ impl Subscription {
         wanted: &[String],
         known: &ResourceSet,
     ) -> SubscriptionChange {
-        let listed = wanted.iter().fold(0u128, |sum, name| sum.wrapping_add(xxh3_128(name.as_bytes())));
+        let listed = names::fingerprint(wanted);
         let repeats = self.listed.replace(listed) == Some(listed);
         let was_wildcard = self.is_wildcard();
         let first = self.wildcard == Wildcard::Unset;
@@ -204,15 +204,15 @@ impl Subscription {
             }
             _ => Wildcard::Ended,
         };
-        let named: Vec<_> = names.difference(&self.names).cloned().collect();
+        let named: Vec<_> = names.iter().filter(|name| !self.names.contains(name)).cloned().collect();
         let change = SubscriptionChange {
             everything: self.is_wildcard() && (first || !was_wildcard),
             added: if was_wildcard { Vec::new() } else { named.clone() },
             named,
             globbed: globs.difference(&self.globs).cloned().collect(),
-            dropped: self.names.difference(&names).cloned().collect(),
+            dropped: self.names.iter().filter(|name| !names.contains(*name)).cloned().collect(),
         };
-        self.names = names;
+        self.names = names.into_iter().collect();
         self.globs = globs;
         change
     }
@@ -275,9 +275,14 @@ impl Subscription {
         change
     }
 
+    /// Keeps names that other streams ask for too together with them.
+    pub fn share(&mut self, lists: &NameLists) {
+        self.names.share(lists);
+    }
+
     /// Adds names that the client holds and wants to hear of, although it did not list them.
     pub fn adopt(&mut self, held: impl IntoIterator<Item = Arc<str>>) {
-        self.names.extend(held);
+        held.into_iter().for_each(|name| _ = self.names.insert(name));
     }
 }
 

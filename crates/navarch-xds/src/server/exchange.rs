@@ -101,7 +101,7 @@ fn new_entry(
     class: &Class,
 ) -> Arc<Entry> {
     let id = shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
-    let stream = Stream::new(id, method.protocol, ClientRules::of(node), class.diffs());
+    let stream = Stream::new(id, method.protocol, ClientRules::of(node), class.memory());
     let mut stream = stream.with_brake(shared.settings.brake);
     if let Some(revision) = shared.registry.confirmed() {
         stream.confirm_removals(revision);
@@ -282,7 +282,7 @@ impl Exchange<'_> {
                 }
                 Happened::Class(class) => {
                     waits.resources = Some(class.subscribe());
-                    self.entry.lock().follow(class.diffs());
+                    self.entry.lock().follow(class.memory());
                 }
                 Happened::Look => {
                     let now = Instant::now();

@@ -27,7 +27,7 @@ impl Stream {
             self.follow_assignments(outgoing);
         }
         let secrets = &self.state(XdsType::Sds).subscription;
-        if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.names().len() > 0 {
+        if matches!(ty, XdsType::Cds | XdsType::Lds) && secrets.explicit() > 0 {
             // A provider that is created anew waits for its secret, even if Envoy has the secret already.
             let wanted: Vec<_> = secrets.names().cloned().collect();
             let mentioned = wanted

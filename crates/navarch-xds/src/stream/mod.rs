@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use navarch_envoy::{ProxyResources, ResourceSet, Version, XdsType};
 
 use crate::brake::{Brake, BrakeState};
-use crate::class::DiffCache;
+use crate::class::ClassMemory;
 use crate::client::ClientRules;
 use crate::nack::Nack;
 use crate::order;
@@ -36,7 +36,7 @@ pub struct Stream {
     client: ClientRules,
     types: TypeStates,
     resources: Option<Arc<ProxyResources>>,
-    diffs: Arc<DiffCache>,
+    memory: Arc<ClassMemory>,
     /// Responses sent. Also the next nonce.
     number: u64,
     gate: Option<Gate>,
@@ -141,14 +141,14 @@ impl Stream {
     /// A stream on which nothing has happened. The id makes nonces unlike those of other streams: a client
     /// may come with a nonce of an earlier one.
     #[must_use]
-    pub fn new(id: u64, protocol: Protocol, client: ClientRules, diffs: Arc<DiffCache>) -> Self {
+    pub fn new(id: u64, protocol: Protocol, client: ClientRules, memory: Arc<ClassMemory>) -> Self {
         Self {
             id,
             protocol,
             client,
             types: TypeStates::default(),
             resources: None,
-            diffs,
+            memory,
             number: 0,
             gate: None,
             returned: None,
@@ -168,9 +168,9 @@ impl Stream {
         self
     }
 
-    /// The client belongs to another class from now on, which remembers differences of its own.
-    pub fn follow(&mut self, diffs: Arc<DiffCache>) {
-        self.diffs = diffs;
+    /// The client belongs to another class from now on, whose streams remember other things.
+    pub fn follow(&mut self, memory: Arc<ClassMemory>) {
+        self.memory = memory;
     }
 
     /// New resources. Older ones that were not sent yet never will be.
@@ -219,6 +219,7 @@ impl Stream {
             state.resume_held(held, self.client.held_is_subscribed(ty));
             self.judge_held(ty, now);
         }
+        self.types[ty].subscription.share(&self.memory.names);
         if first {
             self.has_asked(ty, now);
         }
@@ -289,12 +290,12 @@ impl Stream {
     /// The next response, if one is due and may be sent.
     pub fn poll(&mut self, now: Instant) -> Option<Response> {
         let resources = self.resources.clone()?;
-        let diffs = self.diffs.clone();
+        let memory = self.memory.clone();
         let client = self.client.clone();
         let protocol = self.protocol;
         let mut cx = Context {
             resources: &resources,
-            diffs: &diffs,
+            diffs: &memory.diffs,
             client: &client,
             protocol,
             now,

@@ -36,10 +36,11 @@ pub(crate) struct Inflight {
     pub complete: bool,
 }
 
-/// The responses of one type, oldest first.
+/// The responses of one type, oldest first. Each in a place of its own, so that a stream that has nothing under
+/// way, which is nearly always, keeps no room for some.
 #[derive(Debug, Default)]
 pub(crate) struct InflightQueue {
-    responses: VecDeque<Inflight>,
+    responses: VecDeque<Box<Inflight>>,
 }
 
 impl InflightQueue {
@@ -49,7 +50,7 @@ impl InflightQueue {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Inflight> {
-        self.responses.iter()
+        self.responses.iter().map(|response| &**response)
     }
 
     /// A response is sent.
@@ -58,7 +59,7 @@ impl InflightQueue {
         while self.responses.len() > 4 * order::CLUSTER_RESPONSES_MAX {
             self.responses.pop_front();
         }
-        self.responses.push_back(response);
+        self.responses.push_back(Box::new(response));
     }
 
     /// The response with this number, and those before it that it answers too: state-of-the-world clients
@@ -68,11 +69,12 @@ impl InflightQueue {
             number.and_then(|n| self.responses.iter().position(|response| response.number == n))?;
         match protocol {
             Protocol::Sotw => {
-                let mut answered: Vec<_> = self.responses.drain(..=position).collect();
+                let mut answered: Vec<_> =
+                    self.responses.drain(..=position).map(|response| *response).collect();
                 let last = answered.pop()?;
                 Some((answered, last))
             }
-            Protocol::Delta => Some((Vec::new(), self.responses.remove(position)?)),
+            Protocol::Delta => Some((Vec::new(), *self.responses.remove(position)?)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use navarch_envoy::XdsType;
-use navarch_xds::{ClientRules, DiffCache, Node, Protocol, Request, Stream};
+use navarch_xds::{ClassMemory, ClientRules, Node, Protocol, Request, Stream};
 use proptest::prelude::*;
 
 use crate::client::Plan;
@@ -37,7 +37,7 @@ proptest! {
     ) {
         for protocol in [Protocol::Sotw, Protocol::Delta] {
             let node = Node { id: "n".into(), user_agent_name: "envoy".into(), ..Node::default() };
-            let mut stream = Stream::new(1, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()));
+            let mut stream = Stream::new(1, protocol, ClientRules::of(&node), Arc::new(ClassMemory::default()));
             let mut plan = Plan::default();
             let mut now = Instant::now();
             for (step, (bytes, ty)) in requests.iter().enumerate() {

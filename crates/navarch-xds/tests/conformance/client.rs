@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, Version, XdsType};
 use navarch_xds::{
-    Brake, ClientRules, DiffCache, Error, Event, Node, Protocol, Request, Response, Stream, Wish,
+    Brake, ClassMemory, ClientRules, Error, Event, Node, Protocol, Request, Response, Stream, Wish,
 };
 
 /// The types a test may name.
@@ -163,7 +163,7 @@ fn stream(protocol: Protocol, agent: &str) -> Stream {
         user_agent_version: version.into(),
         ..Node::default()
     };
-    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()))
+    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(ClassMemory::default()))
 }
 
 impl Client {

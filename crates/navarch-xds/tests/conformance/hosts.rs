@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use navarch_envoy::{Resource, XdsType};
-use navarch_xds::{ClientRules, DiffCache, Error, Event, Node, Protocol, Request, Response, Stream, Wish};
+use navarch_xds::{ClassMemory, ClientRules, Error, Event, Node, Protocol, Request, Response, Stream, Wish};
 use proptest::prelude::*;
 
 use crate::client::{Client, Plan, braked, delta};
@@ -232,7 +232,7 @@ fn stream(id: u64) -> Stream {
         user_agent_version: "1.40.0".into(),
         ..Node::default()
     };
-    Stream::new(id, Protocol::Delta, ClientRules::of(&node), Arc::new(DiffCache::default()))
+    Stream::new(id, Protocol::Delta, ClientRules::of(&node), Arc::new(ClassMemory::default()))
 }
 
 fn request(

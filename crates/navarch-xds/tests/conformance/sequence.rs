@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use navarch_envoy::wire::put_field;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
 use navarch_xds::{
-    Brake, ClientRules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wildcard, Wish,
+    Brake, ClassMemory, ClientRules, Error, Node, Protocol, Request, Response, Stream, Wildcard, Wish,
 };
 
 /// Names that resources have. The last two are members of a collection.
@@ -103,7 +103,7 @@ struct World {
 
 fn new_stream(id: u64, protocol: Protocol, agent: &str, brake: Option<Brake>) -> Stream {
     let node = Node { id: "n".into(), user_agent_name: agent.into(), ..Node::default() };
-    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(DiffCache::default())).with_brake(brake)
+    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(ClassMemory::default())).with_brake(brake)
 }
 
 impl World {

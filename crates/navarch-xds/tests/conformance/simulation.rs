@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use navarch_envoy::{ProxyResources, Resource, XdsType};
-use navarch_xds::{Brake, ClientRules, DiffCache, Error, Node, Protocol, Request, Response, Stream, Wish};
+use navarch_xds::{Brake, ClassMemory, ClientRules, Error, Node, Protocol, Request, Response, Stream, Wish};
 use proptest::prelude::*;
 
 use crate::client::Plan;
@@ -584,7 +584,7 @@ fn new_stream(id: u64, protocol: Protocol) -> Stream {
         user_agent_version: "1.40.0".into(),
         ..Node::default()
     };
-    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()))
+    Stream::new(id, protocol, ClientRules::of(&node), Arc::new(ClassMemory::default()))
 }
 
 fn run(steps: &[Step], strict: bool) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use navarch_envoy::{ProxyResources, Resource, ResourceSet, XdsType};
-use navarch_xds::{ClientRules, DiffCache, Encoder, Node, Protocol, Request, Stream};
+use navarch_xds::{ClassMemory, ClientRules, Encoder, Node, Protocol, Request, Stream};
 
 /// Reads `data` as messages, each with its length and a byte before it, and gives them to a stream.
 ///
@@ -18,7 +18,7 @@ pub fn run(data: &[u8]) {
         Ok(node) if flags & 2 != 0 => node,
         _ => Node { id: "n".into(), user_agent_name: "envoy".into(), ..Node::default() },
     };
-    let mut stream = Stream::new(1, protocol, ClientRules::of(&node), Arc::new(DiffCache::default()));
+    let mut stream = Stream::new(1, protocol, ClientRules::of(&node), Arc::new(ClassMemory::default()));
     let encoder = Encoder::new("fuzz");
     let mut now = Instant::now();
     for revision in 1..50 {
