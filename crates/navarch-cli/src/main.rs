@@ -35,6 +35,11 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use navarch_agent_cli::{VERSION, agent, output};
 
+/// Its settings are in `.cargo/config.toml`, its reasons in `docs/decisions/0046-the-allocator.md`.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// An istiod-compatible control plane for stock Envoy
 ///
 /// Reads Istio and Kubernetes configuration from a directory of YAML files and keeps a fleet of Envoys in

@@ -1,9 +1,10 @@
 //! From derived values to the parts of a snapshot: contributions of many objects put together host by host.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use navarch_model::endpoint::{Endpoint, EndpointSet, TlsMode};
 use navarch_model::mesh::MeshConfig;
 use navarch_model::object::ObjectKey;

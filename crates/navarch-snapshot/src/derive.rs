@@ -4,10 +4,11 @@
 //! A unit yields a value, what is wrong, and what became of the object. [`UnitId`] is the table of all units:
 //! which there are, and what each is about.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use navarch_model::finding::Finding;
 use navarch_model::kinds::Kind;
 use navarch_model::object::ObjectKey;

@@ -5,10 +5,11 @@
 //! No unit states its dependencies.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use navarch_model::gateway_api::{BackendTlsPolicy, ListenerSet};
 use navarch_model::kinds::{ConfigKind, Kind};
 use navarch_model::kubernetes as kube;
@@ -130,7 +131,7 @@ impl Store {
     /// Compares the index with what a look at every object gives. For tests.
     #[cfg(test)]
     pub fn assert_index(&self) {
-        let mut expected: HashMap<Input, BTreeSet<ObjectKey>> = HashMap::new();
+        let mut expected: HashMap<Input, BTreeSet<ObjectKey>> = HashMap::default();
         for (key, object) in &self.objects {
             for input in inputs_of(object) {
                 expected.entry(input).or_default().insert(key.clone());
