@@ -170,8 +170,8 @@ pub struct UninstallArgs {
 
 /// Say what stands in the way of an installation
 ///
-/// Looks at the version of the API server, at what we may do, and at other control planes that answer to the
-/// same labels. Exit status 1 if something is in the way.
+/// Looks at the version of the API server, at the kinds that it has, at what we may do, and at other control
+/// planes that answer to the same labels. Exit status 1 if something is in the way.
 #[derive(Args)]
 pub struct PrecheckArgs {
     #[command(flatten)]
@@ -179,6 +179,12 @@ pub struct PrecheckArgs {
     /// A tag that is to stand for the revision; may be repeated
     #[arg(long = "tag", value_name = "NAME")]
     tags: Vec<String>,
+    /// For an installation with --inject-policy
+    #[arg(long)]
+    inject_policy: bool,
+    /// For an installation with --monitor
+    #[arg(long)]
+    monitor: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -377,7 +383,9 @@ pub async fn uninstall(args: UninstallArgs) -> Result<ExitCode> {
 /// Says what stands in the way.
 pub async fn check(args: PrecheckArgs) -> Result<ExitCode> {
     let NamedArgs { namespace, revision } = args.named;
-    let options = Options { namespace, revision, tags: args.tags, ..Options::default() };
+    let injection = if args.inject_policy { Injection::Policy } else { Injection::Webhook };
+    let monitor = args.monitor;
+    let options = Options { namespace, revision, tags: args.tags, injection, monitor, ..Options::default() };
     options.check()?;
     let cluster = args.cluster.objects().await?;
     let found = precheck::check(&cluster, &options).await?;

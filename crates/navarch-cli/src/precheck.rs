@@ -1,8 +1,11 @@
 //! What stands in the way of an installation.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context, Result};
 use navarch_install::{Options, manifests, place};
 use navarch_kubernetes::objects::{Earnest, Objects};
+use navarch_model::revision::LABEL;
 use serde_json::{Value, json};
 
 /// The oldest Kubernetes whose pods may have native sidecars (KEP-753, beta and on by default).
@@ -15,12 +18,26 @@ pub struct Found {
     pub obstacles: Vec<String>,
 }
 
+impl Found {
+    /// Somebody else injects pods of a revision or tag.
+    fn injector(&mut self, options: &Options, who: &str, called: &str) {
+        let line = format!("{who} inject pods of revision {called}");
+        if options.revision == called || options.tags.iter().any(|tag| tag == called) {
+            self.obstacles.push(format!("{line} too: choose another --revision, or --tag"));
+        } else {
+            self.notes.push(line);
+        }
+    }
+}
+
 /// Looks at a cluster.
 pub async fn check(cluster: &Objects, options: &Options) -> Result<Found> {
     let mut found = Found::default();
     version(cluster, &mut found).await?;
+    kinds_are_served(cluster, options, &mut found).await?;
     may_install(cluster, options, &mut found).await?;
-    other_control_planes(cluster, options, &mut found).await?;
+    other_webhooks(cluster, options, &mut found).await?;
+    other_policies(cluster, options, &mut found).await?;
     Ok(found)
 }
 
@@ -38,10 +55,33 @@ async fn version(cluster: &Objects, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
+/// Looks whether the API server has every kind that is installed: policies that inject are of newer ones, and
+/// monitors of an operator.
+async fn kinds_are_served(cluster: &Objects, options: &Options, found: &mut Found) -> Result<()> {
+    let mut kinds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for object in manifests(options, &[], Vec::new()) {
+        let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        kinds.entry(text("apiVersion")).or_default().insert(text("kind"));
+    }
+    for (version, wanted) in kinds {
+        let path = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
+        let served: Value = cluster.get(&path).await?.unwrap_or_default();
+        let resources = served["resources"].as_array().cloned().unwrap_or_default();
+        let has = |kind: &String| resources.iter().any(|resource| resource["kind"] == **kind);
+        found.obstacles.extend(
+            wanted
+                .iter()
+                .filter(|kind| !has(kind))
+                .map(|kind| format!("the cluster has no {kind} ({version})")),
+        );
+    }
+    Ok(())
+}
+
 /// Asks for each kind that is installed whether we may apply it (SelfSubjectAccessReview).
 async fn may_install(cluster: &Objects, options: &Options, found: &mut Found) -> Result<()> {
     // Beside what is applied: the authority, and kinds that the cluster may lack.
-    let mut asked = std::collections::BTreeSet::from([
+    let mut asked = BTreeSet::from([
         (String::new(), "secrets".to_owned(), options.namespace.clone()),
         ("apiextensions.k8s.io".to_owned(), "customresourcedefinitions".to_owned(), String::new()),
     ]);
@@ -73,31 +113,54 @@ async fn may_install(cluster: &Objects, options: &Options, found: &mut Found) ->
 }
 
 /// Other control planes whose webhooks are asked about the pods that ours would be.
-async fn other_control_planes(cluster: &Objects, options: &Options, found: &mut Found) -> Result<()> {
+async fn other_webhooks(cluster: &Objects, options: &Options, found: &mut Found) -> Result<()> {
     let collection = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
     let configurations = cluster.get(collection).await?.unwrap_or_default();
     let items = configurations["items"].as_array().cloned().unwrap_or_default();
-    let mut names: Vec<&str> = options.tags.iter().map(String::as_str).collect();
-    names.push(&options.revision);
     for item in items {
         let labels = &item["metadata"]["labels"];
         let hooks = item["webhooks"].as_array().cloned().unwrap_or_default();
         let injects =
             |hook: &Value| hook["name"].as_str().is_some_and(|name| name.contains("sidecar-injector"));
-        let of = |label: &str| labels[label].as_str();
-        let is_own = of("app.kubernetes.io/instance") == Some(&options.name())
-            && of("app.kubernetes.io/part-of") == Some(&options.namespace);
-        if !hooks.iter().any(injects) || is_own {
+        if !hooks.iter().any(injects) || is_own(labels, options) {
             continue;
         }
         let name = item["metadata"]["name"].as_str().unwrap_or_default();
         let tag = labels["istio.io/tag"].as_str().or(labels["istio.io/rev"].as_str()).unwrap_or("default");
-        let line = format!("the webhooks {name} inject pods of revision {tag}");
-        if names.contains(&tag) {
-            found.obstacles.push(format!("{line} too: choose another --revision, or --tag"));
-        } else {
-            found.notes.push(line);
-        }
+        found.injector(options, &format!("the webhooks {name}"), tag);
     }
     Ok(())
+}
+
+/// Other control planes for which the API server itself injects the pods that ours would. Which ones is in the
+/// selectors of the bindings.
+async fn other_policies(cluster: &Objects, options: &Options, found: &mut Found) -> Result<()> {
+    let collection = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
+    // An older Kubernetes has none.
+    let bindings: Value = cluster.get(collection).await?.unwrap_or_default();
+    let mut others = BTreeSet::new();
+    for binding in bindings["items"].as_array().into_iter().flatten() {
+        if is_own(&binding["metadata"]["labels"], options) {
+            continue;
+        }
+        let policy = binding["spec"]["policyName"].as_str().unwrap_or_default();
+        let resources = &binding["spec"]["matchResources"];
+        for selector in [&resources["namespaceSelector"], &resources["objectSelector"]] {
+            let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+            let named = expressions.filter(|of| of["key"] == LABEL && of["operator"] == "In");
+            let called = named.flat_map(|of| of["values"].as_array().into_iter().flatten());
+            others.extend(called.filter_map(|name| Some((policy.to_owned(), name.as_str()?.to_owned()))));
+        }
+    }
+    for (policy, called) in others {
+        found.injector(options, &format!("policies called {policy}"), &called);
+    }
+    Ok(())
+}
+
+/// Whether something is of the installation that is looked at.
+fn is_own(labels: &Value, options: &Options) -> bool {
+    let of = |label: &str| labels[label].as_str();
+    of("app.kubernetes.io/instance") == Some(&options.name())
+        && of("app.kubernetes.io/part-of") == Some(&options.namespace)
 }

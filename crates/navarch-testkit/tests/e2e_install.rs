@@ -24,7 +24,7 @@ async fn api_server(name: &str) -> Result<ApiServer> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installation_is_tried_made_changed_and_removed() -> Result<()> {
     let cluster = api_server("install").await?;
-    let said = navarch(&cluster, &["precheck"])?;
+    let said = navarch(&cluster, &["precheck", "--inject-policy"])?;
     ensure!(said.contains("Kubernetes v1.36.3") && said.contains("nothing is in the way"), "{said}");
 
     // Before there is a namespace, what is in it cannot be tried.

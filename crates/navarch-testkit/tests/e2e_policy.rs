@@ -310,6 +310,18 @@ async fn who_opts_out_is_left_and_who_cannot_be_injected_is_refused() -> Result<
     };
     cluster.get(&of("mutatingadmissionpolicies")).await?;
     ensure!(cluster.get(&of("mutatingwebhookconfigurations")).await.is_err(), "both are there");
+    // Another control plane that would be asked about the same pods learns that, and one that would not.
+    let canary = ["precheck", "--kubeconfig", &kubeconfig, "--revision", "canary"];
+    let said = navarch::stdout(canary)?;
+    let injectors = "policies called navarch-istio-system-injector inject pods of revision default";
+    ensure!(said.contains(&format!("{injectors}\n")), "{said}");
+    let said = navarch::run(canary.iter().chain(&["--tag", "default", "--monitor"]))?;
+    let (failed, said) = (!said.status.success(), String::from_utf8(said.stdout)?);
+    ensure!(failed && said.contains(&format!("in the way: {injectors} too")), "{said}");
+    ensure!(
+        said.contains("in the way: the cluster has no ServiceMonitor (monitoring.coreos.com/v1)"),
+        "{said}"
+    );
     navarch::stdout(install)?;
     cluster.get(&of("mutatingwebhookconfigurations")).await?;
     ensure!(cluster.get(&of("mutatingadmissionpolicies")).await.is_err(), "both are there");
