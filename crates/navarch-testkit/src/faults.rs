@@ -38,7 +38,7 @@ const FAULTS: [Fault; 4] = [Fault::Refuse, Fault::Reset, Fault::End, Fault::Tric
 /// Most bytes of an answer before it breaks.
 const BYTES_MAX: u64 = 40_000;
 
-/// A proxy in front of one address. It ends when dropped.
+/// A proxy in front of one address, or of several that stand for each other. It ends when dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -48,7 +48,9 @@ pub struct FaultProxy {
 
 #[derive(Debug)]
 struct Shared {
-    upstream: SocketAddr,
+    upstreams: Vec<SocketAddr>,
+    /// Connections that have been made: each one begins with the next upstream.
+    made: AtomicUsize,
     /// Faults that are left.
     left: AtomicUsize,
     state: AtomicU64,
@@ -59,10 +61,16 @@ struct Shared {
 impl FaultProxy {
     /// Listens on a free port, and lets everything through.
     pub async fn start(upstream: SocketAddr, seed: u64) -> Result<FaultProxy> {
+        FaultProxy::balance(vec![upstream], seed).await
+    }
+
+    /// The same in front of several: each connection goes to the next of them that takes it.
+    pub async fn balance(upstreams: Vec<SocketAddr>, seed: u64) -> Result<FaultProxy> {
         let listener = TcpListener::bind(("127.0.0.1", crate::ports::free_port()?)).await?;
         let address = listener.local_addr().context("an address")?;
         let shared = Arc::new(Shared {
-            upstream,
+            upstreams,
+            made: AtomicUsize::new(0),
             left: AtomicUsize::new(0),
             // A generator like this one must not start at nought.
             state: AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -118,6 +126,17 @@ impl Shared {
         next(before.unwrap_or_default())
     }
 
+    async fn connect(&self) -> Option<TcpStream> {
+        let first = self.made.fetch_add(1, Ordering::SeqCst) % self.upstreams.len();
+        let (before, from) = self.upstreams.split_at(first);
+        for upstream in from.iter().chain(before) {
+            if let Ok(connection) = TcpStream::connect(upstream).await {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
     /// What is done to a connection, and after how many bytes.
     fn fault(&self) -> Option<(Fault, u64)> {
         let one_less = |left: usize| left.checked_sub(1);
@@ -135,7 +154,7 @@ async fn carry(shared: Arc<Shared>, mut client: TcpStream) {
         let _ = client.set_zero_linger();
         return;
     }
-    let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return };
+    let Some(mut server) = shared.connect().await else { return };
     let ended = {
         let carried = both_ways(&mut client, &mut server, fault);
         tokio::select! {

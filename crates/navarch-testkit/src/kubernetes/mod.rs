@@ -10,6 +10,6 @@ mod trust;
 
 pub use obtain::{Binaries, VERSION, binaries, build_all};
 #[cfg(feature = "kubernetes")]
-pub use server::ApiServer;
+pub use server::{Another, ApiServer};
 #[cfg(feature = "kubernetes")]
 pub use trust::USER_TOKEN;

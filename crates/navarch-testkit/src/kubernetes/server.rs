@@ -36,6 +36,13 @@ pub struct ApiServer {
     collections: Vec<String>,
 }
 
+/// One more kube-apiserver over the store of an [`ApiServer`]. It is killed when dropped.
+#[derive(Debug)]
+pub struct Another {
+    pub address: SocketAddr,
+    _server: Process,
+}
+
 impl ApiServer {
     /// Starts one on free ports, creates the given CustomResourceDefinitions in it and nothing else, and
     /// waits until it serves them.
@@ -75,8 +82,23 @@ impl ApiServer {
 
     /// Starts kube-apiserver after [`ApiServer::stop`], on the same address with the same objects.
     pub async fn start_again(&mut self) -> Result<()> {
+        self.server = Some(self.launch(self.address).await?);
+        self.wait_served().await
+    }
+
+    /// Starts another kube-apiserver with the same objects, on an address of its own.
+    pub async fn start_another(&self) -> Result<Another> {
+        self.start_another_at(SocketAddr::from(([127, 0, 0, 1], ports::free_port()?))).await
+    }
+
+    /// The same on a given address: that of one that was dropped.
+    pub async fn start_another_at(&self, address: SocketAddr) -> Result<Another> {
+        Ok(Another { address, _server: self.launch(address).await? })
+    }
+
+    async fn launch(&self, address: SocketAddr) -> Result<Process> {
         let mut command = Command::new(&obtain::binaries()?.kube_apiserver);
-        let (port, trust) = (self.address.port().to_string(), &self.trust);
+        let (port, trust) = (address.port().to_string(), &self.trust);
         for (flag, value) in [
             ("etcd-servers", self.store.url.as_str()),
             ("bind-address", "127.0.0.1"),
@@ -99,18 +121,17 @@ impl ApiServer {
         ] {
             command.arg(format!("--{flag}={value}"));
         }
-        let log = self.dir.join("kube-apiserver.log");
+        let log = self.dir.join(format!("kube-apiserver-{port}.log"));
         let mut server = Process::start("kube-apiserver", &mut command, &log)?;
         wait::until("kube-apiserver to be ready", START, || {
-            let (running, call) = (server.check_running(), self.call(Method::GET, "/readyz"));
+            let (running, call) = (server.check_running(), self.call_at(address, Method::GET, "/readyz"));
             async move {
                 running?;
                 call.send().await?.ok()
             }
         })
         .await?;
-        self.server = Some(server);
-        self.wait_served().await
+        Ok(server)
     }
 
     /// Creates a CustomResourceDefinition.
@@ -130,6 +151,11 @@ impl ApiServer {
             wait::until(&format!("{collection} to be served"), START, || self.get(collection)).await?;
         }
         Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Ends kube-apiserver with SIGKILL. What it has stored stays.
@@ -158,10 +184,19 @@ impl ApiServer {
         self.write_kubeconfig(&format!("kubeconfig-{namespace}-{account}"), &json!({"token": token}))
     }
 
+    /// A kubeconfig of an administrator who reaches it at another address.
+    pub fn kubeconfig_at(&self, address: SocketAddr) -> Result<PathBuf> {
+        self.write_kubeconfig_at(address, &format!("kubeconfig-{}", address.port()), &json!({"token": TOKEN}))
+    }
+
     /// Writes a kubeconfig of somebody else, whose `user` says how they prove who they are.
     pub fn write_kubeconfig(&self, name: &str, user: &Value) -> Result<PathBuf> {
+        self.write_kubeconfig_at(self.address, name, user)
+    }
+
+    fn write_kubeconfig_at(&self, address: SocketAddr, name: &str, user: &Value) -> Result<PathBuf> {
         let cluster = json!({
-            "server": format!("https://{}", self.address),
+            "server": format!("https://{address}"),
             "certificate-authority": self.trust.file("ca.crt"),
         });
         let config = json!({
@@ -179,7 +214,11 @@ impl ApiServer {
 
     /// A call of an administrator.
     fn call(&self, method: Method, path: &str) -> Call {
-        let call = Call::get(format!("https://{}{path}", self.address)).method(method);
+        self.call_at(self.address, method, path)
+    }
+
+    fn call_at(&self, address: SocketAddr, method: Method, path: &str) -> Call {
+        let call = Call::get(format!("https://{address}{path}")).method(method);
         call.tls(self.trust.client.clone()).header("authorization", &format!("Bearer {TOKEN}"))
     }
 
