@@ -1,6 +1,6 @@
 //! Workloads that register themselves: each has an object for as long as it is connected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ struct State {
     entries: BTreeMap<String, Entry>,
     /// Counts changes of objects.
     changes: u64,
+    /// Places that have changed and that nobody was told of, if somebody asks.
+    untold: Option<BTreeSet<String>>,
 }
 
 /// What is known of the health of a workload that connects.
@@ -126,12 +128,17 @@ impl Registrations {
         (state.changes != since).then(|| (state.changes, kept.collect()))
     }
 
-    /// All objects by place, as this source says them, if they differ from those after so many changes; and
-    /// how many changes there have been.
-    pub fn objects(&self, since: u64) -> Option<(u64, BTreeMap<String, Value>)> {
-        let state = self.lock();
-        let objects = || state.entries.iter().map(|(place, entry)| (place.clone(), entry.said())).collect();
-        (state.changes != since).then(|| (state.changes, objects()))
+    /// What has changed since the last call, for one who asks from time to time: the objects by place, as this
+    /// source says them, and `None` where there is none any more. The first call tells everything.
+    pub fn changed(&self) -> BTreeMap<String, Option<Value>> {
+        let mut state = self.lock();
+        let untold = state.untold.replace(BTreeSet::new());
+        let places = untold.unwrap_or_else(|| state.entries.keys().cloned().collect());
+        let said = |place: String| {
+            let object = state.entries.get(&place).map(Entry::said);
+            (place, object)
+        };
+        places.into_iter().map(said).collect()
     }
 
     /// What was kept before a restart: it is there as if all workloads were connected, until what is returned
@@ -147,7 +154,7 @@ impl Registrations {
     }
 
     fn write(&self, state: &mut State, place: &str) {
-        state.changes += 1;
+        state.change(place);
         if let Some(entry) = state.entries.get(place) {
             self.memory.write(place, &entry.said().to_string());
         }
@@ -176,13 +183,22 @@ impl Registrations {
         let is_gone = |entry: &Entry| entry.streams == 0 && entry.departures == departures;
         if state.entries.get(place).is_some_and(is_gone) {
             state.entries.remove(place);
-            state.changes += 1;
+            state.change(place);
             self.memory.remove(place);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn change(&mut self, place: &str) {
+        self.changes += 1;
+        if let Some(untold) = &mut self.untold {
+            untold.insert(place.to_owned());
+        }
     }
 }
 
@@ -312,7 +328,25 @@ mod tests {
         let _stream = registrations.join("a", object("10.0.0.1"), KnownHealth::CheckedAndHealthy);
         assert_eq!(changes(&mut *source), [("a".to_owned(), Some(true))]);
         assert!(registrations.report("a", false));
-        let (_, objects) = registrations.objects(0).expect("changes");
-        assert_eq!(objects["a"]["metadata"]["annotations"][HEALTH], "unhealthy");
+        let changed = registrations.changed();
+        let said = changed["a"].as_ref().expect("an object");
+        assert_eq!(said["metadata"]["annotations"][HEALTH], "unhealthy");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_changed_is_told_once() {
+        let registrations = Registrations::new(GRACE);
+        let changed = || -> Vec<(String, bool)> {
+            let changed = registrations.changed().into_iter();
+            changed.map(|(place, object)| (place, object.is_some())).collect()
+        };
+        let one = registrations.join("a", object("10.0.0.1"), KnownHealth::Unchecked);
+        let _other = registrations.join("b", object("10.0.0.2"), KnownHealth::Checked);
+        assert_eq!(changed(), [("a".to_owned(), true), ("b".to_owned(), true)]);
+        assert_eq!(changed(), []);
+        assert!(registrations.report("b", true));
+        drop(one);
+        tokio::time::sleep(GRACE * 2).await;
+        assert_eq!(changed(), [("a".to_owned(), false), ("b".to_owned(), true)]);
     }
 }

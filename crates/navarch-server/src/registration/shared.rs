@@ -70,13 +70,10 @@ impl Sharing {
 
     async fn write(&self) {
         let mut ledger = Ledger::default();
-        let (mut known, mut renewed, mut failures) = (0, None::<Instant>, 0);
+        let (mut renewed, mut failures) = (None::<Instant>, 0);
         loop {
             sleep(LOOK).await;
-            if let Some((changes, objects)) = self.registrations.objects(known) {
-                known = changes;
-                ledger.want(objects);
-            }
+            ledger.want(self.registrations.changed());
             if ledger.lines.is_empty() {
                 continue;
             }
@@ -235,6 +232,8 @@ fn of_replicas(snapshot: &Snapshot) -> BTreeMap<String, BTreeSet<String>> {
 #[derive(Debug, Default)]
 struct Ledger {
     lines: BTreeMap<String, Line>,
+    /// Those in which something else is wanted than was written.
+    unwritten: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -247,29 +246,25 @@ struct Line {
 }
 
 impl Ledger {
-    /// These are all the registrations that there are.
-    fn want(&mut self, mut objects: BTreeMap<String, Value>) {
-        for (place, line) in &mut self.lines {
-            line.wanted = objects.remove(place);
-        }
-        for (place, object) in objects {
-            self.lines.insert(place, Line { wanted: Some(object), ..Line::default() });
+    /// Registrations that have changed.
+    fn want(&mut self, changed: BTreeMap<String, Option<Value>>) {
+        for (place, wanted) in changed {
+            self.lines.entry(place.clone()).or_default().wanted = wanted;
+            self.look(&place);
         }
     }
 
     /// What is to be written: an object, or that there is none.
     fn due(&self, now: Instant) -> Vec<(String, Option<Value>)> {
-        let due = |line: &Line| line.wanted != line.written && line.again.is_none_or(|again| again <= now);
-        let lines = self.lines.iter().filter(|(_, line)| due(line));
-        lines.map(|(place, line)| (place.clone(), line.wanted.clone())).collect()
+        let lines = self.unwritten.iter().filter_map(|place| Some((place, self.lines.get(place)?)));
+        let due = lines.filter(|(_, line)| line.again.is_none_or(|again| again <= now));
+        due.map(|(place, line)| (place.clone(), line.wanted.clone())).collect()
     }
 
     fn done(&mut self, place: &str, written: Option<Value>) {
         let Some(line) = self.lines.get_mut(place) else { return };
         *line = Line { wanted: line.wanted.take(), written, ..Line::default() };
-        if line.wanted.is_none() && line.written.is_none() {
-            self.lines.remove(place);
-        }
+        self.look(place);
     }
 
     fn failed(&mut self, place: &str, now: Instant) {
@@ -279,6 +274,20 @@ impl Ledger {
         // It may have been written all the same: then it has to be taken away.
         if line.written.is_none() {
             line.written = Some(Value::Null);
+        }
+        self.look(place);
+    }
+
+    /// Whether something is to be written at a place, and whether there is anything to remember of it.
+    fn look(&mut self, place: &str) {
+        let Some(line) = self.lines.get(place) else { return };
+        if line.wanted != line.written {
+            self.unwritten.insert(place.to_owned());
+            return;
+        }
+        self.unwritten.remove(place);
+        if line.wanted.is_none() {
+            self.lines.remove(place);
         }
     }
 }
@@ -319,8 +328,10 @@ impl Silence {
 mod tests {
     use super::*;
 
-    fn objects(of: &[(&str, u32)]) -> BTreeMap<String, Value> {
-        of.iter().map(|(place, content)| ((*place).to_owned(), json!(content))).collect()
+    fn changed(of: &[(&str, Option<u32>)]) -> BTreeMap<String, Option<Value>> {
+        of.iter()
+            .map(|(place, content)| ((*place).to_owned(), content.map(|content| json!(content))))
+            .collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -332,23 +343,23 @@ mod tests {
             due.into_iter().map(|(place, object)| (place, object.is_some())).collect::<Vec<_>>()
         };
         let line = |place: &str, is_there| (place.to_owned(), is_there);
-        ledger.want(objects(&[("n/a", 1), ("n/b", 1)]));
+        ledger.want(changed(&[("n/a", Some(1)), ("n/b", Some(1))]));
         assert_eq!(due(&ledger, 0), [line("n/a", true), line("n/b", true)]);
         ledger.done("n/a", Some(json!(1)));
         ledger.failed("n/b", now);
         assert_eq!(due(&ledger, 1), []);
         assert_eq!(due(&ledger, 2), [line("n/b", true)]);
         // What changes while it is written is written again.
-        ledger.want(objects(&[("n/a", 3), ("n/b", 1)]));
+        ledger.want(changed(&[("n/a", Some(3))]));
         ledger.done("n/a", Some(json!(2)));
         assert_eq!(due(&ledger, 0), [line("n/a", true)]);
         ledger.done("n/a", Some(json!(3)));
         // Nobody knows whether it is there.
-        ledger.want(objects(&[]));
+        ledger.want(changed(&[("n/a", None), ("n/b", None)]));
         assert_eq!(due(&ledger, 2), [line("n/a", false), line("n/b", false)]);
         ledger.done("n/a", None);
         ledger.done("n/b", None);
-        assert!(ledger.lines.is_empty());
+        assert!(ledger.lines.is_empty() && ledger.unwritten.is_empty());
     }
 
     #[test]
