@@ -25,43 +25,55 @@ pub trait Changes {
 /// [`SETTLE`]. Several files, or something that was taken away, may be half of a larger edit and wait for
 /// `debounce` without further events. Changes that do not stop are applied every `debounce`, or every twice
 /// what applying the last ones took, if that is longer: at most half of the time goes into planning. Events
-/// that follow one another closer than [`SETTLE`] are one edit, for at most `longest`.
+/// that follow one another closer than [`SETTLE`] are one edit, for at most `longest`; if they do not stop then, they
+/// are no edit but a stream, and to wait for its end any longer would only make each of them late.
 #[derive(Debug)]
 pub struct Debounce {
     debounce: Duration,
     longest: Duration,
     /// Not before.
     next: Instant,
+    /// Changes did not stop the last time for as long as was waited for that.
+    is_stream: bool,
 }
 
 impl Debounce {
     /// One that may look at once.
     pub fn new(debounce: Duration, longest: Duration) -> Self {
-        Debounce { debounce, longest: longest.max(debounce), next: Instant::now() }
+        Debounce { debounce, longest: longest.max(debounce), next: Instant::now(), is_stream: false }
     }
 
     /// Waits for a change, and until it is time to look at it. Gives when the first one was reported.
-    pub async fn gather(&self, changes: &mut impl Changes) -> Instant {
+    pub async fn gather(&mut self, changes: &mut impl Changes) -> Instant {
         changes.changed().await;
         let first = Instant::now();
         let mut last = first;
         loop {
-            let due = self.due(first, last, changes.settled());
+            let settled = changes.settled();
+            let (quiet, latest) = (self.quiet(first, last, settled), first + self.patience(settled));
+            let due = quiet.min(latest).max(self.next);
             if Instant::now() >= due || tokio::time::timeout_at(due, changes.changed()).await.is_err() {
+                self.is_stream = quiet > latest;
                 return first;
             }
             last = Instant::now();
         }
     }
 
-    fn due(&self, first: Instant, last: Instant, settled: Settled) -> Instant {
+    /// How long changes may go on before they are looked at. Of a stream that is not long; but half of
+    /// something is still no whole.
+    fn patience(&self, settled: Settled) -> Duration {
+        if self.is_stream && settled != Settled::Unfinished { self.debounce } else { self.longest }
+    }
+
+    /// When it has been quiet for long enough.
+    fn quiet(&self, first: Instant, last: Instant, settled: Settled) -> Instant {
         let soon = last + SETTLE.min(self.debounce);
-        let quiet = match settled {
+        match settled {
             Settled::Edit => soon,
             Settled::Batch => soon.max(first + self.debounce).min(last + self.debounce),
             Settled::Unfinished => last + self.debounce,
-        };
-        quiet.min(first + self.longest).max(self.next)
+        }
     }
 
     /// What was gathered has been applied; that began then and ended now.
@@ -142,6 +154,18 @@ mod tests {
         assert_eq!(looks((0..200).map(|at| (at, if at == 0 { ONE } else { MANY })), 1).await, [204]);
         // Not forever.
         assert_eq!(looks((0..2000).map(|at| (at, HALF)), 0).await, [1000, 2001]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_stop_is_not_waited_for_any_more() {
+        let burst = |from: u64, count: u64| (from..from + count).map(|at| (at, MANY));
+        let steady = looks(burst(0, 3000), 10).await;
+        let gaps: Vec<_> = steady.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steady[0] == 1000 && gaps.iter().all(|gap| (50..=62).contains(gap)), "{steady:?}");
+        // After a quiet time what comes may be one edit again.
+        let looks = looks(burst(0, 1500).chain(burst(5000, 200)), 10).await;
+        assert_eq!(looks.last(), Some(&5204), "{looks:?}");
+        assert!(looks.iter().filter(|at| **at >= 5000).count() == 1, "{looks:?}");
     }
 
     #[tokio::test(start_paused = true)]
