@@ -193,13 +193,19 @@ async fn create(objects: Objects, object: Value) -> Result<()> {
     let mut attempt = 0;
     loop {
         let created = async {
+            let status = object.get("status").filter(|_| target.key.kind == Kind::Pod);
             match objects.create(&collection, MANAGER, &object, Earnest::Done).await {
-                Err(error) if error.status() == Some(409) => {}
+                // Of an earlier run that was interrupted, maybe before the status was written.
+                Err(error) if error.status() == Some(409) => {
+                    let found = objects.get(&path).await?.unwrap_or_default();
+                    if status.is_none() || !found["status"]["podIP"].is_null() {
+                        return Ok(());
+                    }
+                }
                 created => {
                     created?;
                 }
             }
-            let status = object.get("status").filter(|_| target.key.kind == Kind::Pod);
             if let Some(status) = status {
                 let steps = [json!({"op": "replace", "path": "/status", "value": status})];
                 objects.patch(&format!("{path}/status"), MANAGER, &steps).await?;
