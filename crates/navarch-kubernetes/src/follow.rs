@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kube::Client;
 use navarch_model::Kind;
 use navarch_sources::{PlaceId, Update};
@@ -17,8 +16,9 @@ use tokio::time::{Instant, sleep};
 use crate::feed::Feed;
 use crate::kept::{Change, Kept, Whole};
 use crate::pool::Pool;
+use crate::protobuf;
 use crate::read::{Reader, Told};
-use crate::request::{Collection, Event, Events, Failure, Page, chain, is_ready};
+use crate::request::{Collection, Event, Events, Failure, Item, Page, chain, is_ready};
 use crate::status::{Shown, Statuses, is_heard};
 
 /// How often the API server is asked.
@@ -191,7 +191,8 @@ impl Follower {
                 }
             };
             let (read, next) = tokio::join!(reading, next);
-            let ((some, written), shared) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
+            let (read, shared) = read.map_err(|error| Failure::Nonsense(error.to_string()))?;
+            let (some, written) = read?;
             told.extend(some);
             (whole, pool) = (written, shared);
             match next? {
@@ -366,7 +367,8 @@ impl Follower {
             Some(namespace) => format!("{group}/namespaces/{namespace}/{}", kind.plural()),
             None => format!("{group}/{}", kind.plural()),
         };
-        Collection { client: self.client.clone(), path, fields: fields(kind), labels: self.labels }
+        let (client, message) = (self.client.clone(), protobuf::message(kind));
+        Collection { client, path, fields: fields(kind), labels: self.labels, message }
     }
 
     /// The API server answers.
@@ -416,25 +418,24 @@ fn waiting_time(pace: &Pace, failures: u32, spread: f64, asked: Option<Duration>
 /// Reads a page, and writes it to what is kept.
 fn read_page(
     reader: &Reader,
-    items: &[Bytes],
+    items: &[Item],
     pool: &mut Pool,
     mut whole: Option<Whole>,
-) -> (Vec<Told>, Option<Whole>) {
+) -> Result<(Vec<Told>, Option<Whole>), Failure> {
     let mut told = Vec::with_capacity(items.len());
     for item in items {
-        // JSON is UTF-8 (RFC 8259, 8.1), and was read as that.
-        let Ok(item) = std::str::from_utf8(item) else { continue };
-        let Some(mut one) = reader.read(item) else { continue };
+        let item = item.json()?;
+        let Some(mut one) = reader.read(&item) else { continue };
         if let Update::Says(parsed) = &mut one.update {
             parsed.objects.iter_mut().for_each(|object| pool.share(object));
         }
-        if let Some(Err(error)) = whole.as_mut().map(|whole| whole.add(&one.place, item)) {
+        if let Some(Err(error)) = whole.as_mut().map(|whole| whole.add(&one.place, &item)) {
             not_kept(&reader.kind.to_string(), &error);
             whole = None;
         }
         told.push(one);
     }
-    (told, whole)
+    Ok((told, whole))
 }
 
 fn not_kept(part: &str, error: &io::Error) {

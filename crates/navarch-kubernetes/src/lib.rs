@@ -17,6 +17,7 @@ pub mod objects;
 pub mod permissions;
 mod pool;
 mod presence;
+mod protobuf;
 mod read;
 pub mod remote;
 mod request;

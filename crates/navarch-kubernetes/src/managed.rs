@@ -196,13 +196,14 @@ async fn list(
     path: &str,
     labels: &'static str,
 ) -> Result<BTreeMap<(String, String), String>, Failure> {
-    let collection = Collection { client, path: path.to_owned(), fields: "", labels };
+    let collection = Collection { client, path: path.to_owned(), fields: "", labels, message: None };
     let mut versions = BTreeMap::new();
     let mut rest = String::new();
     loop {
         let page = collection.page(&rest).await?;
         for item in page.items {
-            let FoundMetadata { name, namespace, resource_version, .. } = parsed(&item)?.metadata;
+            let FoundMetadata { name, namespace, resource_version, .. } =
+                parsed(item.json()?.as_bytes())?.metadata;
             versions.insert((namespace, name), resource_version);
         }
         rest = page.rest;

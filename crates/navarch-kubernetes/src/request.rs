@@ -2,6 +2,9 @@
 //!
 //! The paragraphs that are cited are those of Kubernetes' "API Concepts".
 
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -11,8 +14,9 @@ use navarch_model::timestamp::format_timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
+
+use crate::protobuf::{self, List, Message};
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
@@ -31,6 +35,8 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Who changes objects, in their `managedFields`.
 pub(crate) const FIELD_MANAGER: &str = "navarch";
+
+const JSON: &str = "application/json";
 
 /// Seconds after which the API server ends a watch, so that connections spread over its replicas.
 const WATCH_SECONDS: u32 = 290;
@@ -64,8 +70,28 @@ pub(crate) struct Page {
     pub version: String,
     /// Where the next page starts; empty after the last one.
     pub rest: String,
-    /// Objects in JSON, parts of one answer.
-    pub items: Vec<Bytes>,
+    pub items: Vec<Item>,
+}
+
+/// An object of a list: a part of the answer.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Json(Bytes),
+    Protobuf(Bytes, &'static Message),
+}
+
+impl Item {
+    /// The object in JSON, or of Protobuf what is read of it.
+    pub(crate) fn json(&self) -> Result<Cow<'_, str>, Failure> {
+        let nonsense = |error: &dyn std::error::Error| Failure::Nonsense(error.to_string());
+        match self {
+            // JSON is UTF-8 (RFC 8259, 8.1).
+            Item::Json(bytes) => std::str::from_utf8(bytes).map(Cow::from).map_err(|error| nonsense(&error)),
+            Item::Protobuf(bytes, message) => {
+                message.to_json(bytes).map(Cow::from).map_err(|error| nonsense(&error))
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -87,11 +113,23 @@ struct PageMetadata {
 }
 
 impl Page {
-    fn read(bytes: &Bytes) -> serde_json::Result<Page> {
-        let RawPage { metadata, items } = serde_json::from_slice(bytes)?;
-        let items = items.unwrap_or_default().into_iter();
-        let items = items.map(|item| bytes.slice_ref(item.get().as_bytes())).collect();
-        Ok(Page { version: metadata.resource_version, rest: metadata.rest, items })
+    /// Reads an answer: in Protobuf, if that was asked for and the API server can, or in JSON.
+    fn read(bytes: &Bytes, message: Option<&'static Message>) -> Result<Page, Failure> {
+        match message.filter(|_| bytes.starts_with(protobuf::MAGIC)) {
+            Some(message) => {
+                let List { version, rest, items } =
+                    List::read(bytes).map_err(|error| Failure::Nonsense(error.to_string()))?;
+                let items = items.into_iter().map(|item| Item::Protobuf(item, message)).collect();
+                Ok(Page { version, rest, items })
+            }
+            None => {
+                let RawPage { metadata, items } =
+                    serde_json::from_slice(bytes).map_err(|error| Failure::Nonsense(error.to_string()))?;
+                let items = items.unwrap_or_default().into_iter();
+                let items = items.map(|item| Item::Json(bytes.slice_ref(item.get().as_bytes()))).collect();
+                Ok(Page { version: metadata.resource_version, rest: metadata.rest, items })
+            }
+        }
     }
 }
 
@@ -134,6 +172,8 @@ pub(crate) struct Collection {
     pub fields: &'static str,
     /// The same, as a label selector.
     pub labels: &'static str,
+    /// How its objects are written in Protobuf, if lists are read in that.
+    pub message: Option<&'static Message>,
 }
 
 impl Collection {
@@ -143,14 +183,13 @@ impl Collection {
         if !rest.is_empty() {
             query.push(("continue", rest.to_owned()));
         }
-        let body = Limited::new(self.send(&query).await?, PAGE_BYTES_MAX);
+        let accept = if self.message.is_some() { protobuf::ACCEPT } else { JSON };
+        let body = Limited::new(self.send(&query, accept).await?, PAGE_BYTES_MAX);
         let bytes = body.collect().await.map_err(Failure::Unreachable)?.to_bytes();
+        let message = self.message;
         // Megabytes of JSON are nothing for a thread that others wait for.
-        let page = tokio::task::spawn_blocking(move || Page::read(&bytes)).await;
-        match page {
-            Ok(page) => page.map_err(|error| Failure::Nonsense(error.to_string())),
-            Err(error) => Err(Failure::Nonsense(error.to_string())),
-        }
+        let page = tokio::task::spawn_blocking(move || Page::read(&bytes, message)).await;
+        page.unwrap_or_else(|error| Err(Failure::Nonsense(error.to_string())))
     }
 
     /// What happens after a version ("Efficient detection of changes").
@@ -161,10 +200,10 @@ impl Collection {
             ("resourceVersion", version.to_owned()),
             ("timeoutSeconds", WATCH_SECONDS.to_string()),
         ];
-        Ok(Events::new(self.send(&query).await?))
+        Ok(Events::new(self.send(&query, JSON).await?))
     }
 
-    async fn send(&self, query: &[(&'static str, String)]) -> Result<Body, Failure> {
+    async fn send(&self, query: &[(&'static str, String)], accept: &'static str) -> Result<Body, Failure> {
         let mut uri = format!("{}?", self.path);
         let selectors = [("fieldSelector", self.fields), ("labelSelector", self.labels)];
         let selectors = selectors.into_iter().filter(|(_, selector)| !selector.is_empty());
@@ -172,14 +211,14 @@ impl Collection {
         for (name, value) in query.iter().chain(&selectors) {
             uri.push_str(&format!("{name}={}&", escaped(value)));
         }
-        get(&self.client, uri.trim_end_matches('&')).await
+        get(&self.client, uri.trim_end_matches('&'), accept).await
     }
 }
 
 /// Whether the API server has everything that it needs to answer; kinds defined by
 /// CustomResourceDefinitions may be missing before.
 pub(crate) async fn is_ready(client: &Client) -> bool {
-    get(client, "/readyz").await.is_ok()
+    get(client, "/readyz", JSON).await.is_ok()
 }
 
 /// How an object is changed.
@@ -200,8 +239,8 @@ pub(crate) enum Change {
 impl Change {
     fn parts(self) -> (Method, &'static str) {
         match self {
-            Change::Create => (Method::POST, "application/json"),
-            Change::Replace => (Method::PUT, "application/json"),
+            Change::Create => (Method::POST, JSON),
+            Change::Replace => (Method::PUT, JSON),
             Change::Apply => (Method::PATCH, "application/apply-patch+yaml"),
             Change::Merge => (Method::PATCH, "application/merge-patch+json"),
             Change::Steps => (Method::PATCH, "application/json-patch+json"),
@@ -211,7 +250,7 @@ impl Change {
 
 /// An object, read once.
 pub(crate) async fn read(client: &Client, uri: &str) -> Result<Bytes, Failure> {
-    bounded(async { whole(get(client, uri).await?).await }).await
+    bounded(async { whole(get(client, uri, JSON).await?).await }).await
 }
 
 /// Changes an object; gives it as it is then.
@@ -238,7 +277,7 @@ pub(crate) async fn change_as(
     let uri = format!("{uri}{mark}fieldManager={manager}{force}");
     let object = serde_json::to_vec(object).map_err(|error| Failure::Nonsense(error.to_string()))?;
     let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content);
-    let request = request.header(header::ACCEPT, "application/json").body(Body::from(object));
+    let request = request.header(header::ACCEPT, JSON).body(Body::from(object));
     bounded(async { whole(answer(client, request).await?).await }).await
 }
 
@@ -246,8 +285,8 @@ pub(crate) async fn change_as(
 pub(crate) async fn remove(client: &Client, uri: &str, version: Option<&str>) -> Result<(), Failure> {
     let body = version.map(|version| json!({"preconditions": {"resourceVersion": version}}).to_string());
     let request = Request::delete(uri)
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, JSON)
+        .header(header::CONTENT_TYPE, JSON)
         .body(body.map_or_else(Body::empty, |body| Body::from(body.into_bytes())));
     bounded(async { whole(answer(client, request).await?).await }).await.map(|_| ())
 }
@@ -261,8 +300,8 @@ async fn whole(body: Body) -> Result<Bytes, Failure> {
     Ok(body.to_bytes())
 }
 
-async fn get(client: &Client, uri: &str) -> Result<Body, Failure> {
-    answer(client, Request::get(uri).header(header::ACCEPT, "application/json").body(Body::empty())).await
+async fn get(client: &Client, uri: &str, accept: &'static str) -> Result<Body, Failure> {
+    answer(client, Request::get(uri).header(header::ACCEPT, accept).body(Body::empty())).await
 }
 
 async fn answer(client: &Client, request: http::Result<Request<Body>>) -> Result<Body, Failure> {

@@ -87,7 +87,7 @@ macro_rules! kinds {
             }
 
             /// Which fields are read of the part of an object that its kind's type covers.
-            pub(crate) fn fields(self) -> Fields {
+            pub fn fields(self) -> Fields {
                 match self { $( Self::$kind => <$type as Decode>::fields(), )+ }
             }
 

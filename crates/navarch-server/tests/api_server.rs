@@ -3,11 +3,11 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
-use common::cluster::{differences, objects, options};
+use common::cluster::{differences, objects, objects_in, options};
 use navarch_identity::tokens::review::Review;
 use navarch_kubernetes::Kubernetes;
-use navarch_model::{Kind, definition::definition};
-use navarch_sources::{Batch, Settled, Source, SourceError};
+use navarch_model::{Kind, definition::definition, parse_text};
+use navarch_sources::{Batch, Settled, Source, SourceError, Update};
 use navarch_testkit::{
     golden::{self, Case},
     kubernetes::ApiServer,
@@ -26,6 +26,82 @@ async fn golden_cases_mean_the_same_in_an_api_server() -> Result<()> {
         report += &differences(&case, Box::new(source)).await?;
     }
     ensure!(report.is_empty(), "{report}");
+    Ok(())
+}
+
+/// Every field that is read of the kinds that are listed in Protobuf.
+const ALL_FIELDS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  namespace: default
+  uid: 2d5c4f9e-0d8e-4d4c-9df0-8d3c4c0f6a11
+  generation: 3
+  creationTimestamp: "2026-01-31T12:00:00Z"
+  deletionTimestamp: "2026-02-01T12:00:00Z"
+  deletionGracePeriodSeconds: 30
+  labels: {app: web, version: v1}
+  annotations: {note: 'of "two" lines\nand ü'}
+spec:
+  serviceAccountName: reader
+  nodeName: node-1
+  hostNetwork: true
+  hostname: web
+  subdomain: pods
+  containers:
+  - {name: a, image: a, ports: [{name: http, containerPort: 80, protocol: TCP}, {containerPort: 53, protocol: UDP}]}
+  - {name: b, image: b}
+  initContainers: [{name: c, image: c, restartPolicy: Always, ports: [{containerPort: 15090, protocol: TCP}]}]
+status:
+  phase: Running
+  hostIP: 10.1.0.1
+  podIP: 10.0.0.1
+  podIPs: [{ip: 10.0.0.1}, {ip: "2001:db8::1"}]
+  conditions: [{type: Initialized, status: "True"}, {type: Ready, status: "False"}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints:
+- addresses: [10.0.0.1, 10.0.0.2]
+  conditions: {ready: false, serving: true, terminating: true}
+  hostname: web
+  nodeName: node-1
+  zone: zone-1
+  targetRef: {kind: Pod, namespace: default, name: web}
+- {addresses: [10.0.0.3], conditions: {}}
+ports: [{name: http, port: 8080, protocol: TCP, appProtocol: http2}, {name: "", port: 53, protocol: UDP}, {name: any, protocol: SCTP}]
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_listed_in_protobuf_is_what_was_written() -> Result<()> {
+    let server = ApiServer::start("api-server-protobuf", &[]).await?;
+    for (kind, object) in objects_in(ALL_FIELDS)? {
+        server.put(kind.group(), kind.plural(), &[object]).await?;
+    }
+    let written = parse_text("all.yaml", ALL_FIELDS).objects;
+    let mut source = Kubernetes::follow(&options(server.kubeconfig())).await?;
+    let mut read = BTreeMap::new();
+    loop {
+        source.changed().await;
+        let Batch { places, complete, .. } = source.read()?;
+        let said = places.into_iter().filter_map(|(_, update)| match update {
+            Update::Says(parsed) => Some(parsed.objects),
+            _ => None,
+        });
+        read.extend(said.flatten().map(|object| (object.key.clone(), object)));
+        if complete {
+            break;
+        }
+    }
+    assert_eq!(written.len(), 2);
+    for written in written {
+        let read = read.get(&written.key).with_context(|| format!("no {}", written.key))?;
+        assert_eq!(read.spec, written.spec);
+        assert_eq!(read.metadata, written.metadata);
+    }
     Ok(())
 }
 

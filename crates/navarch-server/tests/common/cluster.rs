@@ -82,8 +82,12 @@ pub fn serving(state: &Path, kubernetes: Options, shared: bool) -> Result<server
 
 /// The objects of a case whose kinds are in the kinds table.
 pub fn objects(case: &Case) -> Result<Vec<(Kind, Value)>> {
-    let text = std::fs::read_to_string(case.dir.join("input.yaml"))?;
-    let (documents, errors) = yaml::parse(&text, yaml::Budget::default());
+    objects_in(&std::fs::read_to_string(case.dir.join("input.yaml"))?)
+}
+
+/// The objects in a text whose kinds are in the kinds table.
+pub fn objects_in(text: &str) -> Result<Vec<(Kind, Value)>> {
+    let (documents, errors) = yaml::parse(text, yaml::Budget::default());
     ensure!(errors.is_empty(), "{errors:?}");
     let mut objects = Vec::new();
     for document in documents {
