@@ -134,8 +134,8 @@ pub struct ServeArgs {
     /// single edit after a quiet time is applied at once
     #[arg(long, default_value = "50ms", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE")]
     debounce: Duration,
-    /// Longest time that changes are held back until they stop; after that they are a stream, and are applied every
-    /// `--debounce` until they do
+    /// Longest time that changes are held back until they stop; after that they are a stream, and are applied
+    /// every `--debounce` until they do
     #[arg(long, default_value = "1s", value_parser = parse_duration, env = "NAVARCH_DEBOUNCE_MAX")]
     debounce_max: Duration,
     /// How long a workload stays registered in its WorkloadGroup after it has gone

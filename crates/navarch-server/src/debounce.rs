@@ -25,8 +25,8 @@ pub trait Changes {
 /// [`SETTLE`]. Several files, or something that was taken away, may be half of a larger edit and wait for
 /// `debounce` without further events. Changes that do not stop are applied every `debounce`, or every twice
 /// what applying the last ones took, if that is longer: at most half of the time goes into planning. Events
-/// that follow one another closer than [`SETTLE`] are one edit, for at most `longest`; if they do not stop then, they
-/// are no edit but a stream, and to wait for its end any longer would only make each of them late.
+/// that follow one another closer than [`SETTLE`] are one edit, for at most `longest`; if they do not stop
+/// then, they are no edit but a stream, and to wait for its end any longer would only make each of them late.
 #[derive(Debug)]
 pub struct Debounce {
     debounce: Duration,

@@ -1,4 +1,4 @@
-//! Several API servers behind a balancer, which come and go under calls: changes arrive, and nothing else does.
+//! Several API servers behind a balancer, which come and go under calls: changes arrive, and nothing else.
 
 mod common;
 

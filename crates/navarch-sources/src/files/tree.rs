@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -98,15 +99,19 @@ impl Tree {
             }
             match fs::symlink_metadata(path) {
                 Ok(metadata) if !metadata.is_file() => return None,
-                Err(_) if self.files.keys().any(|file| file != relative && file.starts_with(relative)) => {
-                    return None;
-                }
+                Err(_) if self.was_directory(relative) => return None,
                 _ if !is_configuration(relative) => continue,
                 _ => {}
             }
             files.push(relative.to_owned());
         }
         Some(files)
+    }
+
+    /// Whether there were files below a path. They come next in the order of paths.
+    fn was_directory(&self, path: &Path) -> bool {
+        let after = (Bound::Excluded(path), Bound::Unbounded);
+        self.files.range::<Path, _>(after).next().is_some_and(|(file, _)| file.starts_with(path))
     }
 
     fn rescan_files(&mut self, paths: &[PathBuf]) -> Rescan {

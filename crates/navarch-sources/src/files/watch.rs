@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use super::tree::Hint;
 use crate::source::Settled;
 
-/// Paths that are remembered; when more change at once, looking at everything is cheaper.
-const PATHS_MAX: usize = 1024;
+/// Paths that are remembered, which bounds memory: when more change at once, everything is looked at. That
+/// costs as much for each file that there is as for one that changed.
+const PATHS_MAX: usize = 1 << 16;
 
 /// Wakes up when something below a directory may have changed.
 ///
