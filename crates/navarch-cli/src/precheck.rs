@@ -132,8 +132,8 @@ async fn other_webhooks(cluster: &Objects, options: &Options, found: &mut Found)
     Ok(())
 }
 
-/// Other control planes for which the API server itself injects the pods that ours would. Which ones is in the
-/// selectors of the bindings.
+/// Other control planes for which the API server itself injects the pods that ours would. Which ones is in
+/// the selectors of the bindings.
 async fn other_policies(cluster: &Objects, options: &Options, found: &mut Found) -> Result<()> {
     let collection = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
     // An older Kubernetes has none.

@@ -1,9 +1,9 @@
 //! Lists in Protobuf, which the API server makes and we read at a fraction of what JSON costs: half of a Pod
 //! is who has managed which field, and is stepped over.
 //!
-//! An answer is [`MAGIC`] and an `Unknown`, which has the list ("Kubernetes API Concepts", Kubernetes Protobuf
-//! encoding). What is read of an object becomes JSON, and from there on nobody knows how it came. Numbers of
-//! fields are those of `generated.proto` of `k8s.io/api` and `k8s.io/apimachinery`.
+//! An answer is [`MAGIC`] and an `Unknown`, which has the list ("Kubernetes API Concepts", Kubernetes
+//! Protobuf encoding). What is read of an object becomes JSON, and from there on nobody knows how it came.
+//! Numbers of fields are those of `generated.proto` of `k8s.io/api` and `k8s.io/apimachinery`.
 
 use bytes::Bytes;
 use navarch_model::Kind;

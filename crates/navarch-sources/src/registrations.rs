@@ -128,8 +128,8 @@ impl Registrations {
         (state.changes != since).then(|| (state.changes, kept.collect()))
     }
 
-    /// What has changed since the last call, for one who asks from time to time: the objects by place, as this
-    /// source says them, and `None` where there is none any more. The first call tells everything.
+    /// What has changed since the last call, for one who asks from time to time: the objects by place, as
+    /// this source says them, and `None` where there is none any more. The first call tells everything.
     pub fn changed(&self) -> BTreeMap<String, Option<Value>> {
         let mut state = self.lock();
         let untold = state.untold.replace(BTreeSet::new());

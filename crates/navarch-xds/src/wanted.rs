@@ -1,6 +1,6 @@
-//! The names that a client asks for one by one. Proxies of a class ask for nearly the same ones, most of all for
-//! the endpoints of every cluster, which is a name for each service in each proxy. What several streams ask for
-//! is kept once.
+//! The names that a client asks for one by one. Proxies of a class ask for nearly the same ones, most of all
+//! for the endpoints of every cluster, which is a name for each service in each proxy. What several streams
+//! ask for is kept once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::iter;
@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::names;
 
-/// Names that a stream keeps for itself beside a list that it shares. More are put into a list, which costs time
-/// in proportion to it.
+/// Names that a stream keeps for itself beside a list that it shares. More are put into a list, which costs
+/// time in proportion to it.
 const OWN_MAX: usize = 32;
 
 /// A list of names that nobody changes, sorted.

@@ -36,8 +36,8 @@ pub(crate) struct Inflight {
     pub complete: bool,
 }
 
-/// The responses of one type, oldest first. Each in a place of its own, so that a stream that has nothing under
-/// way, which is nearly always, keeps no room for some.
+/// The responses of one type, oldest first. Each in a place of its own, so that a stream that has nothing
+/// under way, which is nearly always, keeps no room for some.
 #[derive(Debug, Default)]
 pub(crate) struct InflightQueue {
     responses: VecDeque<Box<Inflight>>,
