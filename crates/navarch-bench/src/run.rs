@@ -224,15 +224,20 @@ impl Bench<'_> {
         let count = (rate * length.as_secs_f64()).ceil().max(1.0) as usize;
         let begun = Instant::now();
         let mut samples = vec![Sample { seconds: 0.0, resident: before.resident, cpu_s: 0.0 }];
-        let mut writes = Vec::with_capacity(count);
+        let (mut writes, writer) = (Vec::new(), self.server.writer());
         for index in 0..count {
             let due = begun + Duration::from_secs_f64(index as f64 / rate);
             tokio::time::sleep_until(due.into()).await;
             let edit = self.edit(Kind::Endpoint);
             let at = Instant::now();
             self.fleet.expect(&edit, edit.affected(self.shape), at);
-            self.server.apply(&edit).await?;
-            writes.push((at, at.elapsed()));
+            match &writer {
+                Some(writer) => writer.write(at, edit)?,
+                None => {
+                    self.server.apply(&edit).await?;
+                    writes.push((at, at.elapsed()));
+                }
+            }
             let minutes = begun.elapsed().as_secs() / SAMPLE.as_secs();
             if minutes >= samples.len() as u64 {
                 samples.push(self.sample(begun, &before)?);
@@ -240,6 +245,9 @@ impl Bench<'_> {
             if index % 16 == 0 {
                 self.progress.say(format!("{}: churn {}/{count}", self.shape.name, index + 1));
             }
+        }
+        if let Some(writer) = writer {
+            writes = writer.finish().await?;
         }
         let took = begun.elapsed();
         let deliveries = self.fleet.delivered(self.settings.timeout).await;

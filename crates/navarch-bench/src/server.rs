@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::mesh::Edit;
@@ -34,6 +36,31 @@ pub enum Edits {
     Command { directory: PathBuf, command: String },
     /// What would be in the file is brought to the API server that the server follows.
     Cluster(Rc<dyn Cluster>),
+}
+
+/// Writes files on a thread of its own: neither waits for the proxies, nor they for it.
+pub struct Writer {
+    edits: mpsc::Sender<(Instant, Edit)>,
+    written: JoinHandle<Result<Vec<(Instant, Duration)>>>,
+}
+
+impl Writer {
+    /// Makes a change that was to be made then.
+    ///
+    /// # Errors
+    /// If one before it could not be made.
+    pub fn write(&self, at: Instant, edit: Edit) -> Result<()> {
+        self.edits.send((at, edit)).context("the configuration cannot be written any more")
+    }
+
+    /// When each was to be made, and how long after that it was.
+    ///
+    /// # Errors
+    /// If a file could not be written.
+    pub async fn finish(self) -> Result<Vec<(Instant, Duration)>> {
+        drop(self.edits);
+        self.written.await?
+    }
 }
 
 impl Edits {
@@ -135,6 +162,21 @@ impl Server {
             }
             Edits::Cluster(cluster) => cluster.apply(edit).await,
         }
+    }
+
+    /// Who makes changes one after the other; `None` if they are not made by writing files alone.
+    pub fn writer(&self) -> Option<Writer> {
+        let Edits::Directory(directory) = &self.edits else { return None };
+        let (edits, queue) = mpsc::channel::<(Instant, Edit)>();
+        let directory = directory.clone();
+        let write = move |(at, edit): (Instant, Edit)| {
+            edit.write(&directory)?;
+            Ok((at, at.elapsed()))
+        };
+        Some(Writer {
+            edits,
+            written: tokio::task::spawn_blocking(move || queue.iter().map(write).collect()),
+        })
     }
 
     /// What the server has used so far.
