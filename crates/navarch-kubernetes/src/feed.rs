@@ -85,7 +85,7 @@ impl Feed {
     pub(crate) fn settled(&self) -> Settled {
         let state = self.shared.state.lock();
         match (state.listing.is_empty(), state.updates.len()) {
-            (false, _) => Settled::Unfinished,
+            (false, _) => Settled::Listing,
             (true, 0 | 1) => Settled::Edit,
             (true, _) => Settled::Batch,
         }

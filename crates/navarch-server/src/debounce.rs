@@ -17,70 +17,85 @@ pub trait Changes {
 
     /// What the changes that were not looked at yet look like.
     fn settled(&self) -> Settled;
+
+    /// They are looked at now, but what is unfinished the next time.
+    fn set_unfinished_aside(&mut self);
 }
 
 /// Decides when to look.
 ///
 /// One file, written or moved into place after a quiet time, is the usual edit and is applied after
 /// [`SETTLE`]. Several files, or something that was taken away, may be half of a larger edit and wait for
-/// `debounce` without further events. Changes that do not stop are applied every `debounce`, or every twice
-/// what applying the last ones took, if that is longer: at most half of the time goes into planning. Events
+/// `debounce` without further events. Changes that do not stop are applied every `debounce`, or every one and
+/// a half times what applying the last ones took, if that is longer: at most two thirds of the time of one
+/// processor go into planning. With more than that for a pause, changes that cost half of the time already
+/// make each pause, and with it the next time, longer than the one before. Events
 /// that follow one another closer than [`SETTLE`] are one edit, for at most `longest`; if they do not stop
 /// then, they are no edit but a stream, and to wait for its end any longer would only make each of them late.
+/// What is being written at that moment is left for the next time. It is over when nothing has changed for
+/// `longest`.
 #[derive(Debug)]
 pub struct Debounce {
     debounce: Duration,
     longest: Duration,
     /// Not before.
     next: Instant,
-    /// Changes did not stop the last time for as long as was waited for that.
+    /// Changes went on for as long as they were waited for, and there was no such time without any since.
     is_stream: bool,
+    /// When something changed last.
+    last: Instant,
 }
 
 impl Debounce {
     /// One that may look at once.
     pub fn new(debounce: Duration, longest: Duration) -> Self {
-        Debounce { debounce, longest: longest.max(debounce), next: Instant::now(), is_stream: false }
+        let now = Instant::now();
+        Debounce { debounce, longest: longest.max(debounce), next: now, is_stream: false, last: now }
     }
 
     /// Waits for a change, and until it is time to look at it. Gives when the first one was reported.
     pub async fn gather(&mut self, changes: &mut impl Changes) -> Instant {
         changes.changed().await;
         let first = Instant::now();
-        let mut last = first;
+        // A short one is no end: others may have had the processor meanwhile.
+        self.is_stream &= first.saturating_duration_since(self.last) < self.longest;
+        self.last = first;
         loop {
             let settled = changes.settled();
-            let (quiet, latest) = (self.quiet(first, last, settled), first + self.patience(settled));
+            let (quiet, latest) = (self.quiet(first, settled), first + self.patience(settled));
             let due = quiet.min(latest).max(self.next);
             if Instant::now() >= due || tokio::time::timeout_at(due, changes.changed()).await.is_err() {
-                self.is_stream = quiet > latest;
+                if quiet > latest {
+                    self.is_stream = true;
+                    changes.set_unfinished_aside();
+                }
                 return first;
             }
-            last = Instant::now();
+            self.last = Instant::now();
         }
     }
 
-    /// How long changes may go on before they are looked at. Of a stream that is not long; but half of
-    /// something is still no whole.
+    /// How long changes may go on before they are looked at. Of a stream that is not long; but half of a list
+    /// is still no list.
     fn patience(&self, settled: Settled) -> Duration {
-        if self.is_stream && settled != Settled::Unfinished { self.debounce } else { self.longest }
+        if self.is_stream && settled != Settled::Listing { self.debounce } else { self.longest }
     }
 
     /// When it has been quiet for long enough.
-    fn quiet(&self, first: Instant, last: Instant, settled: Settled) -> Instant {
+    fn quiet(&self, first: Instant, settled: Settled) -> Instant {
+        let last = self.last;
         let soon = last + SETTLE.min(self.debounce);
         match settled {
             Settled::Edit => soon,
             Settled::Batch => soon.max(first + self.debounce).min(last + self.debounce),
-            Settled::Unfinished => last + self.debounce,
+            Settled::Unfinished | Settled::Listing => last + self.debounce,
         }
     }
 
-    /// What was gathered has been applied; that began then and ended now.
-    pub fn applied(&mut self, began: Instant) {
-        let now = Instant::now();
-        let pause = now.saturating_duration_since(began).min(self.longest);
-        self.next = (began + self.debounce).max(now + pause);
+    /// What was gathered has been applied, from then until then.
+    pub fn applied(&mut self, began: Instant, ended: Instant) {
+        let pause = ended.saturating_duration_since(began).min(self.longest) / 2;
+        self.next = (began + self.debounce).max(ended + pause);
     }
 }
 
@@ -98,11 +113,13 @@ mod tests {
         start: Instant,
         events: Vec<(u64, Settled)>,
         seen: usize,
+        /// How often what is unfinished was left.
+        aside: usize,
     }
 
     impl Script {
         fn new(events: impl IntoIterator<Item = (u64, Settled)>) -> Self {
-            Script { start: Instant::now(), events: events.into_iter().collect(), seen: 0 }
+            Script { start: Instant::now(), events: events.into_iter().collect(), seen: 0, aside: 0 }
         }
     }
 
@@ -117,23 +134,31 @@ mod tests {
         fn settled(&self) -> Settled {
             self.events[self.seen - 1].1
         }
+
+        fn set_unfinished_aside(&mut self) {
+            self.aside += 1;
+        }
     }
 
     const ONE: Settled = Settled::Edit;
     const MANY: Settled = Settled::Batch;
     const HALF: Settled = Settled::Unfinished;
+    const LIST: Settled = Settled::Listing;
 
     /// When each of the changes is looked at, in milliseconds, if applying takes `cost`.
     async fn looks(events: impl IntoIterator<Item = (u64, Settled)>, cost: u64) -> Vec<u64> {
-        let mut script = Script::new(events);
+        looks_at(&mut Script::new(events), cost).await
+    }
+
+    async fn looks_at(script: &mut Script, cost: u64) -> Vec<u64> {
         let mut debounce = Debounce::new(DEBOUNCE, LONGEST);
         let mut looks = Vec::new();
         while script.seen < script.events.len() {
-            debounce.gather(&mut script).await;
+            debounce.gather(script).await;
             looks.push(script.start.elapsed().as_millis() as u64);
             let began = Instant::now();
             sleep(Duration::from_millis(cost)).await;
-            debounce.applied(began);
+            debounce.applied(began, Instant::now());
         }
         looks
     }
@@ -153,7 +178,7 @@ mod tests {
         // Two hundred files, a millisecond apart.
         assert_eq!(looks((0..200).map(|at| (at, if at == 0 { ONE } else { MANY })), 1).await, [204]);
         // Not forever.
-        assert_eq!(looks((0..2000).map(|at| (at, HALF)), 0).await, [1000, 2001]);
+        assert_eq!(looks((0..2000).map(|at| (at, LIST)), 0).await, [1000, 2001]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -162,6 +187,13 @@ mod tests {
         let steady = looks(burst(0, 3000), 10).await;
         let gaps: Vec<_> = steady.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steady[0] == 1000 && gaps.iter().all(|gap| (50..=62).contains(gap)), "{steady:?}");
+        // Something is always being written, and left for the next time.
+        let mut script = Script::new((0..3000).map(|at| (at, HALF)));
+        let steady = looks_at(&mut script, 10).await;
+        assert!(steady[0] == 1000 && steady.len() > 30 && script.aside == steady.len(), "{steady:?}");
+        // A pause does not end it.
+        let steady = looks(burst(0, 1500).chain(burst(1700, 500)), 10).await;
+        assert!(steady.iter().filter(|at| **at >= 1700).count() > 5, "{steady:?}");
         // After a quiet time what comes may be one edit again.
         let looks = looks(burst(0, 1500).chain(burst(5000, 200)), 10).await;
         assert_eq!(looks.last(), Some(&5204), "{looks:?}");
@@ -177,14 +209,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn applying_takes_half_of_the_time_at_most() {
+    async fn applying_takes_two_thirds_of_the_time_at_most() {
         for cost in [40, 100, 400] {
             let steady = looks((0..300).map(|index| (index * 10, ONE)), cost).await;
             let gaps: Vec<_> = steady.windows(2).map(|pair| pair[1] - pair[0]).collect();
-            assert!(gaps.iter().all(|gap| (2 * cost..=2 * cost + 10).contains(gap)), "{cost}: {steady:?}");
+            assert!(
+                gaps.iter().all(|gap| (3 * cost / 2..=3 * cost / 2 + 10).contains(gap)),
+                "{cost}: {steady:?}"
+            );
         }
         // But nothing is held back longer than it may be.
         let steady = looks((0..1000).map(|index| (index * 10, ONE)), 3000).await;
-        assert!(steady.windows(2).all(|pair| pair[1] - pair[0] <= 4010), "{steady:?}");
+        assert!(steady.windows(2).all(|pair| pair[1] - pair[0] <= 3510), "{steady:?}");
     }
 }

@@ -130,7 +130,7 @@ struct Member {
 /// What the planning thread is asked to do.
 enum Work {
     /// A new revision; the answer says that every class has been planned.
-    Revision(Arc<Snapshot>, tokio::sync::oneshot::Sender<()>),
+    Revision(Arc<Snapshot>, tokio::sync::oneshot::Sender<Instant>),
     /// A class that nobody has planned yet.
     Class(Arc<ClassEntry>),
     /// A node that gets its routes whole from now on.
@@ -252,8 +252,9 @@ impl Fleet {
         self.publish_noticed(snapshot, Instant::now()).await;
     }
 
-    /// The same, of a change of which the first event was noticed before.
-    pub async fn publish_noticed(&self, snapshot: Arc<Snapshot>, noticed: Instant) {
+    /// The same, of a change of which the first event was noticed before. Gives when it was done, which may
+    /// be before this task had its turn again.
+    pub async fn publish_noticed(&self, snapshot: Arc<Snapshot>, noticed: Instant) -> Instant {
         {
             let mut known = self.noticed.lock();
             if known.len() == REVISIONS {
@@ -262,10 +263,9 @@ impl Fleet {
             known.push_back((snapshot.revision(), noticed));
         }
         let (done, wait) = tokio::sync::oneshot::channel();
-        if self.work.send(Work::Revision(snapshot, done)).is_ok() {
-            // The planning thread ends only with the process.
-            let _ = wait.await;
-        }
+        // The planning thread ends only with the process.
+        let _ = self.work.send(Work::Revision(snapshot, done));
+        wait.await.unwrap_or_else(|_| Instant::now())
     }
 
     /// The revision in which the configuration of a class last changed, by the fingerprint of the class.
@@ -573,8 +573,9 @@ fn plan_loop(fleet: &Weak<Fleet>, queue: &mpsc::Receiver<Work>) {
         for node in whole {
             fleet.make_whole(&node);
         }
+        let now = Instant::now();
         for done in waiting {
-            let _ = done.send(());
+            let _ = done.send(now);
         }
     }
 }

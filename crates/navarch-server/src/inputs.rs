@@ -129,6 +129,10 @@ impl Changes for Inputs {
         .await;
     }
 
+    fn set_unfinished_aside(&mut self) {
+        self.sources.iter_mut().for_each(|input| input.source.set_unfinished_aside());
+    }
+
     fn settled(&self) -> Settled {
         let woken = self.sources.iter().filter(|input| input.woken);
         woken.map(|input| input.source.settled()).max().unwrap_or_default()

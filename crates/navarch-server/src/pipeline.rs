@@ -203,10 +203,11 @@ impl Pipeline {
             };
             let began = Instant::now();
             let Some((mut pipeline, step)) = self.work(Pipeline::step).await else { return };
+            let mut ended = Instant::now();
             if let Some(snapshot) = step.changed {
                 let revision = snapshot.revision();
-                fleet.publish_noticed(snapshot, first.into_std()).await;
-                let elapsed = first.elapsed();
+                ended = fleet.publish_noticed(snapshot, first.into_std()).await.into();
+                let elapsed = ended - first;
                 pipeline.metrics.commit.observe(elapsed.as_secs_f64());
                 tracing::info!(revision, ms = elapsed.as_millis() as u64, "published");
             }
@@ -220,7 +221,7 @@ impl Pipeline {
                 // Who asked may have gone.
                 let _ = request.send(Refreshed { revision, errors });
             }
-            debounce.applied(began);
+            debounce.applied(began, ended);
             let now = fates.borrow_and_update().clone();
             (pipeline, ()) = match pipeline.work(move |pipeline| pipeline.examine(&now)).await {
                 Some(worked) => worked,

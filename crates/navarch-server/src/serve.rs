@@ -22,6 +22,7 @@ pub use navarch_xds::Brake;
 use navarch_xds::{Server, Settings};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot::{self, Receiver, Sender};
 
 use crate::admin::{self, Admin};
 pub use crate::client::RouteForm;
@@ -50,8 +51,9 @@ use crate::webhook::{self, Webhooks};
 /// New streams admitted per second, whatever those before them do. A first synchronisation costs a few
 /// milliseconds of processor time; classes that are planned already cost less.
 const STREAMS_PER_SECOND: f64 = 500.0;
-/// How long a new stream may have to wait for its turn: as long as ten thousand need that come at once, if they
-/// had to wait for those per second alone. Waiting costs less than coming back, which Envoy does later each time.
+/// How long a new stream may have to wait for its turn: as long as ten thousand need that come at once, if
+/// they had to wait for those per second alone. Waiting costs less than coming back, which Envoy does later
+/// each time.
 const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Where the control plane of a cluster runs unless something is said, as in Istio.
@@ -337,12 +339,9 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     );
     tokio::spawn(registration::kept::await_return(restored));
     let admin_task = tokio::spawn(admin::serve(http, admin.clone()));
-    let follow = {
-        let options = options.clone();
-        tokio::spawn(async move {
-            pipeline.run(options.debounce, options.debounce_max, fleet, requests).await;
-        })
-    };
+    let (debounce, debounce_max) = (options.debounce, options.debounce_max);
+    let following = follow(async move { pipeline.run(debounce, debounce_max, fleet, requests).await });
+    let (following, followed) = following.map_err(Error::Serve)?;
     tokio::spawn(refresh_on_hangup(refresh));
     if let (Some(listener), Some((asked, _))) = (&secure, &options.secure) {
         tracing::info!(xds = %local(listener, *asked), "serving over TLS");
@@ -374,9 +373,31 @@ pub async fn serve(options: Options) -> Result<(), Error> {
     }
     admin.drain();
     server.shutdown(options.drain).await;
-    follow.abort();
+    drop(following);
+    let _ = followed.await;
     admin_task.abort();
     Ok(())
+}
+
+/// Runs something on a thread of its own, until the first of what is returned is dropped; the second tells
+/// when it has ended. As a task it would wait for its turn behind thousands of streams that have something to
+/// send, and the next change with it.
+fn follow(work: impl Future<Output = ()> + Send + 'static) -> std::io::Result<(Sender<()>, Receiver<()>)> {
+    let (stop, stopped) = oneshot::channel();
+    let (ends, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = stopped => {}
+                () = work => {}
+            }
+        });
+        drop(ends);
+    };
+    std::thread::Builder::new().name("follow".to_owned()).spawn(run)?;
+    Ok((stop, ended))
 }
 
 /// Says that nobody issues certificates.

@@ -33,6 +33,10 @@ pub trait Source: Send {
     /// at everything. Not needed where nothing goes unreported.
     fn look_again(&mut self) {}
 
+    /// Changes do not stop, and it is time to read: the next [`Source::read`] leaves what is unfinished
+    /// ([`Settled::Unfinished`]) for the one after it, as long as something more is reported of it.
+    fn set_unfinished_aside(&mut self) {}
+
     /// Reads what changed since the last call; at the first, everything. Called where it may wait for files.
     ///
     /// # Errors
@@ -86,6 +90,8 @@ pub enum Settled {
     /// Something is being written, or was taken away and may be about to be put back: Git and many editors
     /// replace a file by deleting and creating it. What is there now may be half of what is meant.
     Unfinished,
+    /// A list is under way, and what has been told besides may belong together with what it says.
+    Listing,
 }
 
 /// Which source: its position among all. Of equal claims, that of the source with the lower number counts.

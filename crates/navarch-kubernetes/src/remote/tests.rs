@@ -147,7 +147,7 @@ async fn a_cluster_that_dies_takes_nothing_away_and_hinders_no_other() -> Result
     assert_eq!(silent.from, "Secret istio-system/others");
     north.put(PODS, &pod("b"));
     rig.until(&["north/Pod/shop/a", "north/Pod/shop/b", "west/Pod/shop/a"]).await?;
-    assert_ne!(rig.source.settled(), Settled::Unfinished, "the others do not wait for it");
+    assert_ne!(rig.source.settled(), Settled::Listing, "the others do not wait for it");
 
     // What cannot be used changes nothing, and is told.
     let exec = kubeconfig(&west)?.replace("\"user\":{}", "\"user\":{\"exec\":{\"command\":\"/bin/false\"}}");

@@ -30,6 +30,8 @@ pub struct Watch {
     poll: Duration,
     /// When it wakes up at the latest.
     due: Option<Instant>,
+    /// The next hint is not about what is unfinished.
+    aside: bool,
 }
 
 /// How far a watch sees.
@@ -53,6 +55,7 @@ impl Watch {
             watcher: None,
             poll,
             due: None,
+            aside: false,
         }
     }
 
@@ -80,9 +83,31 @@ impl Watch {
     }
 
     /// Where something may have changed since this was last asked.
-    pub fn take_hint(&self) -> Hint {
-        let pending = std::mem::take(&mut *lock(&self.pending));
-        if pending.anywhere || self.watcher.is_none() { Hint::Anywhere } else { Hint::Paths(pending.paths) }
+    pub fn take_hint(&mut self) -> Hint {
+        let aside = std::mem::take(&mut self.aside);
+        let mut pending = lock(&self.pending);
+        let taken = std::mem::take(&mut *pending);
+        if taken.anywhere || self.watcher.is_none() {
+            return Hint::Anywhere;
+        }
+        let Pending { mut paths, unfinished, left, .. } = taken;
+        if aside {
+            let left: BTreeSet<_> = unfinished.difference(&left).cloned().collect();
+            paths.retain(|path| !left.contains(path));
+            if !left.is_empty() {
+                *pending =
+                    Pending { paths: left.clone(), unfinished: left.clone(), left, ..Pending::default() };
+                // Perhaps nothing more is reported.
+                self.woken.notify_one();
+            }
+        }
+        Hint::Paths(paths)
+    }
+
+    /// The next hint leaves out what is unfinished, unless it was left out before and nothing was reported of
+    /// it since.
+    pub fn set_unfinished_aside(&mut self) {
+        self.aside = true;
     }
 
     /// The next hint says that something may have changed anywhere.
@@ -136,6 +161,8 @@ struct Pending {
     written: BTreeSet<PathBuf>,
     /// What is being written, or was taken away.
     unfinished: BTreeSet<PathBuf>,
+    /// What was so the last time, and of which nothing was reported since.
+    left: BTreeSet<PathBuf>,
 }
 
 impl Pending {
@@ -162,8 +189,11 @@ impl Pending {
             (CLOSED | EventKind::Modify(ModifyKind::Name(RenameMode::To)), [path, ..]) => (None, path),
             (EventKind::Modify(ModifyKind::Metadata(_)), _) => return,
             (_, paths) => {
+                for path in paths {
+                    self.written.remove(path);
+                    self.left.remove(path);
+                }
                 self.unfinished.extend(paths.iter().cloned());
-                paths.iter().for_each(|path| _ = self.written.remove(path));
                 return;
             }
         };
@@ -183,11 +213,12 @@ fn lock(pending: &Mutex<Pending>) -> std::sync::MutexGuard<'_, Pending> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
 
     use super::*;
 
     /// How many files have been written, and how far that has come, once it is as expected, or in the end.
-    async fn burst(watch: &mut Watch, expected: (usize, Settled)) -> (usize, Settled) {
+    async fn reported(watch: &mut Watch, expected: (usize, Settled)) -> (usize, Settled) {
         let found = |watch: &Watch| {
             let pending = lock(&watch.pending);
             (pending.written.len(), pending.settled())
@@ -198,9 +229,49 @@ mod tests {
             }
             let _ = tokio::time::timeout(Duration::from_millis(100), watch.changed()).await;
         }
-        let found = found(watch);
+        found(watch)
+    }
+
+    /// The same, and all of that is taken.
+    async fn burst(watch: &mut Watch, expected: (usize, Settled)) -> (usize, Settled) {
+        let found = reported(watch, expected).await;
         watch.take_hint();
         found
+    }
+
+    #[tokio::test]
+    async fn what_is_unfinished_can_wait_while_others_cannot() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| root.path().join(name);
+        for name in ["a.yaml", "b.yaml", "c.yaml"] {
+            fs::write(path(name), "1").expect("written");
+        }
+        let mut watch = Watch::new(root.path(), Reach::Tree, Duration::from_secs(60));
+        watch.start();
+        watch.take_hint();
+        let hint = |watch: &mut Watch| {
+            watch.set_unfinished_aside();
+            let Hint::Paths(paths) = watch.take_hint() else { panic!("something is known") };
+            let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        let half = |files| (files, Settled::Unfinished);
+
+        let open = fs::File::create(path("a.yaml")).expect("truncated");
+        fs::remove_file(path("b.yaml")).expect("removed");
+        fs::write(path("c.yaml"), "2").expect("written");
+        assert_eq!(reported(&mut watch, half(1)).await, half(1));
+        assert_eq!(hint(&mut watch), "c.yaml");
+        // Nobody has heard of it since: it is gone.
+        (&open).write_all(b"2").expect("written");
+        fs::write(path("c.yaml"), "3").expect("written");
+        assert_eq!(reported(&mut watch, half(1)).await, half(1));
+        assert_eq!(hint(&mut watch), "b.yaml c.yaml");
+        drop(open);
+        let whole = (1, Settled::Edit);
+        assert_eq!(reported(&mut watch, whole).await, whole);
+        assert_eq!(hint(&mut watch), "a.yaml");
+        assert_eq!(hint(&mut watch), "");
     }
 
     #[tokio::test]

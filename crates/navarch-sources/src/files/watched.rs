@@ -61,6 +61,10 @@ impl<R: Reader> Source for Watched<R> {
         self.watch.look_anywhere();
     }
 
+    fn set_unfinished_aside(&mut self) {
+        self.watch.set_unfinished_aside();
+    }
+
     fn read(&mut self) -> Result<Batch, SourceError> {
         let hint = self.watch.take_hint();
         self.reader.read(&hint).map_err(|error| SourceError { name: self.name(), cause: error.into() })
