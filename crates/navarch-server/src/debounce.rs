@@ -29,37 +29,59 @@ pub trait Changes {
 /// `debounce` without further events. Changes that do not stop are applied every `debounce`, or every one and
 /// a half times what applying the last ones took, if that is longer: at most two thirds of the time of one
 /// processor go into planning. With more than that for a pause, changes that cost half of the time already
-/// make each pause, and with it the next time, longer than the one before. Events
-/// that follow one another closer than [`SETTLE`] are one edit, for at most `longest`; if they do not stop
-/// then, they are no edit but a stream, and to wait for its end any longer would only make each of them late.
-/// What is being written at that moment is left for the next time. It is over when nothing has changed for
-/// `longest`.
+/// make each pause, and with it the next time, longer than the one before.
+///
+/// Events that follow one another closer than [`SETTLE`] are one edit, for at most `longest`. If they have not
+/// stopped then, nor been further apart than `debounce`, they are no edit but a stream, and to wait for its
+/// end would only make each of them late: none waits longer than `debounce`, and what is being written at that
+/// moment is left for the next time. It is over when nothing has changed for `longest`.
 #[derive(Debug)]
 pub struct Debounce {
     debounce: Duration,
     longest: Duration,
     /// Not before.
     next: Instant,
-    /// Changes went on for as long as they were waited for, and there was no such time without any since.
-    is_stream: bool,
-    /// When something changed last.
+    /// When the first of the changes was reported that have not been applied.
+    first: Option<Instant>,
+    /// When something changed last, or was applied.
     last: Instant,
+    /// Since when changes have not been further apart than `debounce`.
+    since: Instant,
+    /// They have been so for `longest`, and there was no such time without any since.
+    is_stream: bool,
 }
 
 impl Debounce {
     /// One that may look at once.
     pub fn new(debounce: Duration, longest: Duration) -> Self {
         let now = Instant::now();
-        Debounce { debounce, longest: longest.max(debounce), next: now, is_stream: false, last: now }
+        Debounce {
+            debounce,
+            longest: longest.max(debounce),
+            next: now,
+            first: None,
+            last: now,
+            since: now,
+            is_stream: false,
+        }
     }
 
-    /// Waits for a change, and until it is time to look at it. Gives when the first one was reported.
+    /// Whether changes do not stop.
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    /// Waits for a change, and until it is time to look at it. Gives when the first one was reported. May be
+    /// cancelled and called again.
     pub async fn gather(&mut self, changes: &mut impl Changes) -> Instant {
-        changes.changed().await;
-        let first = Instant::now();
-        // A short one is no end: others may have had the processor meanwhile.
-        self.is_stream &= first.saturating_duration_since(self.last) < self.longest;
-        self.last = first;
+        let first = match self.first {
+            Some(first) => first,
+            None => {
+                changes.changed().await;
+                self.noticed();
+                *self.first.insert(self.last)
+            }
+        };
         loop {
             let settled = changes.settled();
             let (quiet, latest) = (self.quiet(first, settled), first + self.patience(settled));
@@ -71,8 +93,21 @@ impl Debounce {
                 }
                 return first;
             }
-            self.last = Instant::now();
+            self.noticed();
         }
+    }
+
+    /// Something has changed.
+    fn noticed(&mut self) {
+        let now = Instant::now();
+        let gap = now.saturating_duration_since(self.last);
+        self.last = now;
+        if gap > self.debounce {
+            self.since = now;
+        }
+        // A short gap is no end of a stream: others may have had the processor meanwhile.
+        let goes_on = self.is_stream && gap < self.longest;
+        self.is_stream = goes_on || now.saturating_duration_since(self.since) >= self.longest;
     }
 
     /// How long changes may go on before they are looked at. Of a stream that is not long; but half of a list
@@ -96,6 +131,8 @@ impl Debounce {
     pub fn applied(&mut self, began: Instant, ended: Instant) {
         let pause = ended.saturating_duration_since(began).min(self.longest) / 2;
         self.next = (began + self.debounce).max(ended + pause);
+        self.first = None;
+        self.last = self.last.max(ended);
     }
 }
 
@@ -187,6 +224,9 @@ mod tests {
         let steady = looks(burst(0, 3000), 10).await;
         let gaps: Vec<_> = steady.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steady[0] == 1000 && gaps.iter().all(|gap| (50..=62).contains(gap)), "{steady:?}");
+        // Nor does one that is not that close wait longer than that for a quiet moment.
+        let steady = looks((0..300).map(|index| (index * 10, MANY)), 1).await;
+        assert!(steady.iter().filter(|at| **at > 1100).all(|at| at % 10 == 0), "{steady:?}");
         // Something is always being written, and left for the next time.
         let mut script = Script::new((0..3000).map(|at| (at, HALF)));
         let steady = looks_at(&mut script, 10).await;
@@ -206,6 +246,19 @@ mod tests {
         let steady = looks(stream(), 1).await;
         let gaps: Vec<_> = steady.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steady[0] == 5 && gaps.iter().all(|gap| (50..=60).contains(gap)), "{steady:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_not_forgotten_by_who_turns_to_something_else() {
+        let mut script = Script::new([(0, ONE), (500, ONE)]);
+        let mut debounce = Debounce::new(DEBOUNCE, LONGEST);
+        for _ in 0..4 {
+            let gathered = tokio::time::timeout(Duration::from_millis(1), debounce.gather(&mut script)).await;
+            assert!(gathered.is_err());
+        }
+        let first = debounce.gather(&mut script).await;
+        assert_eq!((first - script.start).as_millis(), 0);
+        assert_eq!(script.start.elapsed().as_millis(), 5);
     }
 
     #[tokio::test(start_paused = true)]

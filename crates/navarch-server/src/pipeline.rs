@@ -172,7 +172,8 @@ impl Pipeline {
     }
 
     /// Follows the sources as long as the server runs, see [`Debounce`]. Requests are answered without
-    /// waiting for quiet.
+    /// waiting for quiet. What is wrong is looked for after each change, but of a stream of changes once in
+    /// `debounce_max`.
     pub async fn run(
         mut self,
         debounce: Duration,
@@ -182,16 +183,22 @@ impl Pipeline {
     ) {
         let mut debounce = Debounce::new(debounce, debounce_max);
         let mut fates = fleet.fates();
+        let mut examination = None;
         loop {
             let mut asked = Vec::new();
             let first = tokio::select! {
                 // Proxies that come and go decide which patches do something.
                 Ok(()) = fates.changed() => {
+                    examination.get_or_insert_with(Instant::now);
+                    continue;
+                }
+                () = reached(examination) => {
                     let now = fates.borrow_and_update().clone();
                     (self, ()) = match self.work(move |pipeline| pipeline.examine(&now)).await {
                         Some(worked) => worked,
                         None => return,
                     };
+                    examination = None;
                     continue;
                 }
                 first = debounce.gather(&mut self.inputs) => first,
@@ -202,7 +209,7 @@ impl Pipeline {
                 }
             };
             let began = Instant::now();
-            let Some((mut pipeline, step)) = self.work(Pipeline::step).await else { return };
+            let Some((pipeline, step)) = self.work(Pipeline::step).await else { return };
             let mut ended = Instant::now();
             if let Some(snapshot) = step.changed {
                 let revision = snapshot.revision();
@@ -222,13 +229,18 @@ impl Pipeline {
                 let _ = request.send(Refreshed { revision, errors });
             }
             debounce.applied(began, ended);
-            let now = fates.borrow_and_update().clone();
-            (pipeline, ()) = match pipeline.work(move |pipeline| pipeline.examine(&now)).await {
-                Some(worked) => worked,
-                None => return,
-            };
+            let pause = if debounce.is_stream() { debounce_max } else { Duration::ZERO };
+            examination.get_or_insert_with(|| Instant::now() + pause);
             self = pipeline;
         }
+    }
+}
+
+/// Waits until then, or forever.
+async fn reached(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -324,6 +336,30 @@ mod tests {
         memory.fail("not today");
         write(&entry(0, 83));
         until("the other source", || ports(&fleet) == [81, 83]).await;
+        follow.abort();
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_said_while_changes_do_not_stop() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (memory, pipeline, fleet) = beside_files(directory.path()).await;
+        let findings = pipeline.findings();
+        let (debounce, longest) = (Duration::from_millis(10), Duration::from_millis(100));
+        let follow = tokio::spawn(async move {
+            pipeline.run(debounce, longest, fleet, refresh::channel().1).await;
+        });
+        let begun = Instant::now();
+        for index in 0..2000 {
+            memory.write("0", &entry(index, 80));
+            if begun.elapsed() > 3 * longest {
+                memory.write("1", "{{{");
+            }
+            if !findings.load().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(!findings.load().is_empty());
         follow.abort();
     }
 
