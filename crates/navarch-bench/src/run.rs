@@ -232,7 +232,12 @@ impl Bench<'_> {
             let at = Instant::now();
             self.fleet.expect(&edit, edit.affected(self.shape), at);
             match &writer {
-                Some(writer) => writer.write(at, edit)?,
+                Some(writer) => {
+                    if !writer.write(at, edit) {
+                        // Why, it says in the end.
+                        break;
+                    }
+                }
                 None => {
                     self.server.apply(&edit).await?;
                     writes.push((at, at.elapsed()));

@@ -45,12 +45,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Makes a change that was to be made then.
-    ///
-    /// # Errors
-    /// If one before it could not be made.
-    pub fn write(&self, at: Instant, edit: Edit) -> Result<()> {
-        self.edits.send((at, edit)).context("the configuration cannot be written any more")
+    /// Makes a change that was to be made then. False if one before it could not be made.
+    pub fn write(&self, at: Instant, edit: Edit) -> bool {
+        self.edits.send((at, edit)).is_ok()
     }
 
     /// When each was to be made, and how long after that it was.

@@ -5,6 +5,8 @@
 //! Protobuf encoding). What is read of an object becomes JSON, and from there on nobody knows how it came.
 //! Numbers of fields are those of `generated.proto` of `k8s.io/api` and `k8s.io/apimachinery`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use navarch_model::Kind;
 use navarch_model::timestamp::format_timestamp;
@@ -176,20 +178,17 @@ pub(crate) enum Broken {
     Short,
     #[error("a field of an unexpected type")]
     Type,
-    #[error("a text that is not UTF-8")]
-    Text,
 }
 
 impl List {
     /// Reads an answer that begins with [`MAGIC`].
     pub(crate) fn read(answer: &Bytes) -> Result<List, Broken> {
-        let unknown = answer.strip_prefix(MAGIC).ok_or(Broken::Type)?;
         let mut list = List::default();
-        for stated in Stated(within(unknown, 2)?) {
+        for stated in Stated(within_unknown(answer)?) {
             match stated? {
                 (1, value) => {
-                    list.version = text(within(value.bytes()?, 2)?)?.to_owned();
-                    list.rest = text(within(value.bytes()?, 3)?)?.to_owned();
+                    list.version = text(within(value.bytes()?, 2)?).into_owned();
+                    list.rest = text(within(value.bytes()?, 3)?).into_owned();
                 }
                 (2, value) => list.items.push(answer.slice_ref(value.bytes()?)),
                 _ => {}
@@ -283,8 +282,29 @@ fn within(message: &[u8], number: u32) -> Result<&[u8], Broken> {
     Ok(last)
 }
 
-fn text(bytes: &[u8]) -> Result<&str, Broken> {
-    std::str::from_utf8(bytes).map_err(|_| Broken::Text)
+/// The object of an answer that begins with [`MAGIC`].
+fn within_unknown(answer: &[u8]) -> Result<&[u8], Broken> {
+    within(answer.strip_prefix(MAGIC).ok_or(Broken::Type)?, 2)
+}
+
+/// What a `Status` says to people, as which the API server answers what it refuses; nothing if it is not in
+/// Protobuf.
+pub(crate) fn message_of_status(answer: &[u8]) -> Option<String> {
+    let status = within_unknown(answer).ok()?;
+    Some(text(within(status, 3).ok()?).into_owned())
+}
+
+/// The API server takes whatever bytes it is given in Protobuf, and writes in JSON U+FFFD for each one that is
+/// not UTF-8, as Go does. Whoever may create a Pod must not be able to make the list of all unreadable.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.into();
+    }
+    let replaced = |chunk: std::str::Utf8Chunk<'_>| {
+        let instead = "\u{fffd}".repeat(chunk.invalid().len());
+        chunk.valid().to_owned() + &instead
+    };
+    bytes.utf8_chunks().map(replaced).collect::<String>().into()
 }
 
 /// A message as JSON.
@@ -327,7 +347,7 @@ impl Serialize for Single<'_> {
         let number = || self.value.number().map_err(S::Error::custom);
         let bytes = || self.value.bytes().map_err(S::Error::custom);
         match self.ty {
-            Type::Text => serializer.serialize_str(text(bytes()?).map_err(S::Error::custom)?),
+            Type::Text => serializer.serialize_str(&text(bytes()?)),
             // As Protobuf's integers are written, which wrap around.
             Type::Number => serializer.serialize_i64(number()?.cast_signed()),
             Type::Truth => serializer.serialize_bool(number()? != 0),
@@ -367,8 +387,8 @@ impl Serialize for Several<'_> {
         let mut map = serializer.serialize_map(Some(values.len()))?;
         for value in values {
             let entry = value.bytes().map_err(S::Error::custom)?;
-            let side = |number| within(entry, number).and_then(text).map_err(S::Error::custom);
-            map.serialize_entry(side(1)?, side(2)?)?;
+            let side = |number| within(entry, number).map(text).map_err(S::Error::custom);
+            map.serialize_entry(&side(1)?, &side(2)?)?;
         }
         map.end()
     }
@@ -458,9 +478,22 @@ mod tests {
             other[at] ^= 0x5a;
             let _ = super::POD.to_json(&other);
         }
-        for broken in [bytes(1, bytes(1, [0xff])), number(1, 1), bytes(1, number(1, 1)), vec![0x0a, 0x7f]] {
+        for broken in [number(1, 1), bytes(1, number(1, 1)), vec![0x0a, 0x7f]] {
             assert!(super::POD.to_json(&broken).is_err(), "{broken:?}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_what_they_are_in_json() {
+        let pod = bytes(
+            1,
+            [bytes(1, b"a\xff\xe2\x82b"), bytes(11, [bytes(1, b"\xf0"), bytes(2, "v")].concat())].concat(),
+        );
+        let json = super::POD.to_json(&pod).expect("readable");
+        assert_eq!(
+            json,
+            "{\"metadata\":{\"name\":\"a\u{fffd}\u{fffd}\u{fffd}b\",\"labels\":{\"\u{fffd}\":\"v\"}}}"
+        );
     }
 
     /// Whether all fields that are read of something are fields of a message.

@@ -316,9 +316,13 @@ async fn answer(client: &Client, request: http::Result<Request<Body>>) -> Result
 }
 
 fn refused(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Failure {
-    let said: Status = serde_json::from_slice(body).unwrap_or_default();
+    // It is written as the answer would have been.
+    let message = protobuf::message_of_status(body).unwrap_or_else(|| {
+        let said: Status = serde_json::from_slice(body).unwrap_or_default();
+        said.message
+    });
     let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    of_status(status.as_u16(), said.message, after.map(Duration::from_secs))
+    of_status(status.as_u16(), message, after.map(Duration::from_secs))
 }
 
 fn of_status(status: u16, message: String, after: Option<Duration>) -> Failure {
@@ -455,5 +459,19 @@ mod tests {
         check(Some("-1"), None);
         // A date (RFC 9110, 10.2.3) is not what an API server sends.
         check(Some("Wed, 21 Oct 2015 07:28:00 GMT"), None);
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let check = |body: &[u8], expected: &str| {
+            let failure = refused(StatusCode::FORBIDDEN, &HeaderMap::new(), &Bytes::copy_from_slice(body));
+            let Failure::Refused { status: 403, message, .. } = failure else { panic!("{failure:?}") };
+            assert_eq!(message, expected);
+        };
+        check(br#"{"kind":"Status","status":"Failure","message":"not you"}"#, "not you");
+        // Of `runtime.Unknown`, what is in it (2); of `metav1.Status`, the message (3).
+        check(b"k8s\0\x12\x12\x12\x07Failure\x1a\x07not you", "not you");
+        check(b"a proxy's page", "");
+        check(b"k8s\0\x12\x7f", "");
     }
 }

@@ -75,7 +75,13 @@ impl Debounce {
     /// cancelled and called again.
     pub async fn gather(&mut self, changes: &mut impl Changes) -> Instant {
         let first = match self.first {
-            Some(first) => first,
+            Some(first) => {
+                // What was reported meanwhile is looked at together with the rest.
+                if tokio::time::timeout(Duration::ZERO, changes.changed()).await.is_ok() {
+                    self.noticed();
+                }
+                first
+            }
             None => {
                 changes.changed().await;
                 self.noticed();
@@ -132,7 +138,10 @@ impl Debounce {
         let pause = ended.saturating_duration_since(began).min(self.longest) / 2;
         self.next = (began + self.debounce).max(ended + pause);
         self.first = None;
+        self.is_stream &= began.saturating_duration_since(self.last) < self.longest;
+        // That nothing was noticed in this time says nothing, nor that the next is noticed right after it.
         self.last = self.last.max(ended);
+        self.since += ended.saturating_duration_since(began);
     }
 }
 
@@ -259,6 +268,21 @@ mod tests {
         let first = debounce.gather(&mut script).await;
         assert_eq!((first - script.start).as_millis(), 0);
         assert_eq!(script.start.elapsed().as_millis(), 5);
+
+        // Nor is what went on meanwhile half of what was meant.
+        let mut script = Script::new((0..30).map(|index| (index * 10, HALF)));
+        let mut debounce = Debounce::new(DEBOUNCE, LONGEST);
+        let gathered = tokio::time::timeout(Duration::from_millis(5), debounce.gather(&mut script)).await;
+        assert!(gathered.is_err());
+        sleep(Duration::from_millis(200)).await;
+        debounce.gather(&mut script).await;
+        assert_eq!(script.start.elapsed().as_millis(), 290 + 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn edits_far_apart_are_no_stream_because_applying_is_slow() {
+        let second = (0..400).map(|index| (1100 + index * 2, HALF));
+        assert_eq!(looks([(0, ONE)].into_iter().chain(second), 1200).await, [5, 1898 + 50]);
     }
 
     #[tokio::test(start_paused = true)]

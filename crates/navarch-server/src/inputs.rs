@@ -130,7 +130,8 @@ impl Changes for Inputs {
     }
 
     fn set_unfinished_aside(&mut self) {
-        self.sources.iter_mut().for_each(|input| input.source.set_unfinished_aside());
+        let woken = self.sources.iter_mut().filter(|input| input.woken);
+        woken.for_each(|input| input.source.set_unfinished_aside());
     }
 
     fn settled(&self) -> Settled {

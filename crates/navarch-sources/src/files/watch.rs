@@ -167,19 +167,20 @@ struct Pending {
 
 impl Pending {
     fn settled(&self) -> Settled {
-        match (self.unfinished.is_empty(), self.written.len()) {
-            (false, _) => Settled::Unfinished,
-            (true, 0 | 1) => Settled::Edit,
-            (true, _) => Settled::Batch,
+        if self.anywhere || !self.unfinished.is_empty() {
+            return Settled::Unfinished;
         }
+        if self.written.len() > 1 { Settled::Batch } else { Settled::Edit }
     }
 
     fn add(&mut self, event: notify::Event) {
+        if self.anywhere {
+            return;
+        }
         self.sort(&event);
         self.paths.extend(event.paths);
         if self.paths.len() > PATHS_MAX {
-            self.paths.clear();
-            self.anywhere = true;
+            *self = Pending { anywhere: true, ..Pending::default() };
         }
     }
 
@@ -281,6 +282,7 @@ mod tests {
         fs::write(path("a.yaml"), "1").expect("written");
         let mut watch = Watch::new(root.path(), Reach::Tree, Duration::from_secs(60));
         watch.start();
+        watch.take_hint();
         let whole = |files| (files, if files > 1 { Settled::Batch } else { Settled::Edit });
         let half = |files| (files, Settled::Unfinished);
 
