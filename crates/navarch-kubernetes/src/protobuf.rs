@@ -294,8 +294,8 @@ pub(crate) fn message_of_status(answer: &[u8]) -> Option<String> {
     Some(text(within(status, 3).ok()?).into_owned())
 }
 
-/// The API server takes whatever bytes it is given in Protobuf, and writes in JSON U+FFFD for each one that is
-/// not UTF-8, as Go does. Whoever may create a Pod must not be able to make the list of all unreadable.
+/// The API server takes whatever bytes it is given in Protobuf, and writes in JSON U+FFFD for each one that
+/// is not UTF-8, as Go does. Whoever may create a Pod must not be able to make the list of all unreadable.
 fn text(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return text.into();

@@ -31,10 +31,10 @@ pub trait Changes {
 /// processor go into planning. With more than that for a pause, changes that cost half of the time already
 /// make each pause, and with it the next time, longer than the one before.
 ///
-/// Events that follow one another closer than [`SETTLE`] are one edit, for at most `longest`. If they have not
-/// stopped then, nor been further apart than `debounce`, they are no edit but a stream, and to wait for its
-/// end would only make each of them late: none waits longer than `debounce`, and what is being written at that
-/// moment is left for the next time. It is over when nothing has changed for `longest`.
+/// Events that follow one another closer than [`SETTLE`] are one edit, for at most `longest`. If they have
+/// not stopped then, nor been further apart than `debounce`, they are no edit but a stream, and to wait for
+/// its end would only make each of them late: none waits longer than `debounce`, and what is being written at
+/// that moment is left for the next time. It is over when nothing has changed for `longest`.
 #[derive(Debug)]
 pub struct Debounce {
     debounce: Duration,
