@@ -94,7 +94,6 @@ impl Debounce {
             let due = quiet.min(latest).max(self.next);
             if Instant::now() >= due || tokio::time::timeout_at(due, changes.changed()).await.is_err() {
                 if quiet > latest {
-                    self.is_stream = true;
                     changes.set_unfinished_aside();
                 }
                 return first;
